@@ -1,0 +1,279 @@
+"""`mailrelay queue`: what is pending or failed, one message's story, and what the person does to mail.
+
+    queue [list] [--all] [--json]            the listing; --all adds history. One line for each recipient, JSON Lines with
+                                             one message a line (see `rows`), and a table on a terminal
+    queue show ID [--content] [--json]       envelope, timeline and the remote's words, or the message itself
+    queue retry ID…|--all                    due now
+    queue hold|release|cancel|drop ID…       out of the way, back again; taken out; failed mail let go
+
+An id may be shortened as long as one message alone has it. Of several ids all are done that can be done; each of the others
+is one line on stderr, and the status is 1. What changes something rings the daemon's bell.
+
+`show --json` is the listing's record with `timeline` besides: a list of at (epoch seconds), what, address, status, reply.
+`show --content` gives the message as it will be sent, octet for octet; on a terminal it is escaped.
+
+Works with the daemon down; then, before anything is changed, what a crash has left open is closed.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mailrelay.cli import Failed, load, load_settings, rows, say
+from mailrelay.cli.terminal import clock, is_terminal, moment, size
+from mailrelay.mail.lifecycle import Act
+from mailrelay.mail.printable import printable
+from mailrelay.spool import listing, lock, trigger, verbs
+from mailrelay.spool.attempts import recover
+from mailrelay.spool.database import connect, reading, transaction
+
+NOBODY_SERVES = "nobody is serving: start `mailrelay serve`"
+_DONE = {Act.HOLD: "held", Act.RELEASE: "released", Act.CANCEL: "cancelled", Act.DROP: "dropped"}
+
+_all = click.option("--all", "history", is_flag=True, help="What is over too.")
+_json = click.option("--json", "as_json", is_flag=True, help="JSON Lines, for programs.")
+_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+
+
+@click.group(invoke_without_command=True)
+@_all
+@_json
+@click.pass_context
+def command(context: click.Context, history: bool, as_json: bool) -> None:
+    """What is pending or failed, and what you may do to it. Without a command: list."""
+    if context.invoked_subcommand is None:
+        show_list(history=history, as_json=as_json)
+    elif history or as_json:
+        raise click.UsageError("Options stand behind the command that they belong to", context)
+
+
+@command.command("list")
+@_all
+@_json
+def _list(history: bool, as_json: bool) -> None:
+    """What is pending or failed."""
+    show_list(history=history, as_json=as_json)
+
+
+@command.command("show")
+@click.argument("queue_id", metavar="ID")
+@click.option("--content", is_flag=True, help="The message itself.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+def _show(queue_id: str, content: bool, as_json: bool) -> None:
+    """One message: its envelope, its timeline, the remote's words."""
+    if content and as_json:
+        raise click.UsageError("--content and --json do not go together", click.get_current_context())
+    directory = load_settings().queue.directory
+    try:
+        db = connect(directory, create=False)
+    except FileNotFoundError:
+        raise _no_such(queue_id) from None
+    with reading(db):
+        key, queue_id = verbs.find(db, queue_id)
+        message, story = listing.one(db, key), listing.story(db, key)
+        pieces = list(listing.content(db, key)) if content else []
+    db.close()
+    if content:
+        _print_content(queue_id, b"".join(pieces))
+    elif as_json:
+        print(json.dumps(rows.record(message) | {"timeline": [_event(event) for event in story]}))
+    else:
+        print("\n".join((*_envelope(message, time.time()), "", *_recipients(message), "", *map(_line, story))))
+
+
+@command.command("retry")
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--all", "everything", is_flag=True, help="All that waits.")
+def _retry(ids: Sequence[str], everything: bool) -> int:
+    """Try now, whatever the schedule says."""
+    if everything == bool(ids):
+        raise click.UsageError("Give ids, or --all", click.get_current_context())
+    if ids:
+        return _change(ids, verbs.retry, "is due now")
+    directory = load_settings().queue.directory
+    try:
+        with _changing(directory) as db:
+            due = verbs.retry_all(db, time.time())
+    except FileNotFoundError:
+        due = 0
+    print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
+    if due:
+        _ring(directory)
+    return 0
+
+
+@command.command("hold")
+@_ids
+def _hold(ids: Sequence[str]) -> int:
+    """Keep from being sent until it is released."""
+    return _act(ids, Act.HOLD)
+
+
+@command.command("release")
+@_ids
+def _release(ids: Sequence[str]) -> int:
+    """Let go on what is held."""
+    return _act(ids, Act.RELEASE)
+
+
+@command.command("cancel")
+@_ids
+def _cancel(ids: Sequence[str]) -> int:
+    """Take out what has not been sent yet. It is not sent any more."""
+    return _act(ids, Act.CANCEL)
+
+
+@command.command("drop")
+@_ids
+def _drop(ids: Sequence[str]) -> int:
+    """Let go of failed mail: it has been dealt with, and is not kept any longer."""
+    return _act(ids, Act.DROP)
+
+
+def show_list(*, history: bool = False, as_json: bool = False) -> None:
+    """Prints the listing. Also what `mailq` and `sendmail -bp` do."""
+    directory = load_settings().queue.directory
+    messages: list[listing.Listed] = []
+    try:
+        db = connect(directory, create=False)
+    except FileNotFoundError:
+        pass
+    else:
+        with reading(db):
+            messages = list(listing.everything(db) if history else listing.live(db))
+        db.close()
+    if as_json:
+        for message in messages:
+            print(json.dumps(rows.record(message)))
+    elif not messages:
+        print("the queue is empty")
+    else:
+        now = time.time()
+        listed = (row for message in messages for row in rows.rows(message, now))
+        if is_terminal(sys.stdout):
+            load("table").show(listed)
+        else:
+            for row in (rows.HEADINGS, *listed):
+                print(rows.plain(row))
+        print(_summary(messages, directory))
+
+
+def _summary(messages: Sequence[listing.Listed], directory: Path) -> str:
+    counted = Counter(message.queue_name for message in messages)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+    octets = size(sum(message.size for message in messages))
+    line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {counts}"
+    waits = any(to.state in rows.WAITING for message in messages for to in message.recipients)
+    return f"{line}; {NOBODY_SERVES}" if waits and lock.holder(directory) is None else line
+
+
+def _act(ids: Sequence[str], what: Act) -> int:
+    def act(db: Any, key: int, queue_id: str, now: float) -> object:
+        return verbs.act(db, key, queue_id, what, now)
+
+    return _change(ids, act, f"is {_DONE[what]}")
+
+
+def _change(ids: Sequence[str], do: Callable[[Any, int, str, float], object], done: str) -> int:
+    """Does something to each message, all in one commit, and says so; returns the exit status."""
+    directory = load_settings().queue.directory
+    changed, troubles = [], []
+    try:
+        with _changing(directory) as db:
+            for given in ids:
+                try:
+                    key, queue_id = verbs.find(db, given)
+                    do(db, key, queue_id, time.time())
+                except (verbs.NoSuchMessage, verbs.NotAllowed) as error:
+                    troubles.append(str(error))
+                else:
+                    changed.append(queue_id)
+    except FileNotFoundError:
+        troubles = [str(_no_such(given)) for given in ids]
+    for queue_id in changed:
+        print(f"{queue_id} {done}")
+    for trouble in troubles:
+        say(trouble)
+    if changed:
+        _ring(directory)
+    return 1 if troubles else 0
+
+
+@contextmanager
+def _changing(directory: Path) -> Iterator[Any]:
+    """The spool, for one commit. What a crash has left open is closed before it, if no daemon is there to have done so.
+
+    Raises FileNotFoundError where there is no spool.
+    """
+    db = connect(directory, create=False)
+    try:
+        with suppress(lock.Held), lock.lock(directory), transaction(db):
+            recover(db, time.time())
+        with transaction(db):
+            yield db
+    finally:
+        db.close()
+
+
+def _ring(directory: Path) -> None:
+    if not trigger.ring(directory):
+        say(NOBODY_SERVES)
+
+
+def _no_such(queue_id: str) -> verbs.NoSuchMessage:
+    return verbs.NoSuchMessage(f"no message has the id {queue_id}; see `mailrelay queue --all`")
+
+
+def _print_content(queue_id: str, content: bytes) -> None:
+    if not content:
+        raise Failed(f"the content of {queue_id} is no longer kept; `mailrelay queue show {queue_id}` tells its story")
+    if is_terminal(sys.stdout):
+        for line in content.split(b"\r\n"):
+            print("\t".join(map(printable, line.split(b"\t"))))
+    else:
+        sys.stdout.buffer.write(content)
+
+
+def _envelope(message: listing.Listed, now: float) -> Iterator[str]:
+    yield f"id         {message.queue_id}"
+    yield f"queue      {message.queue_name}"
+    yield f"from       <{printable(message.sender)}>"
+    yield f"subject    {printable(message.subject)}"
+    yield f"size       {size(message.size)}"
+    yield f"arrived    {clock(message.arrival)} ({moment(message.arrival, now)})"
+    yield f"relayhost  {message.relayhost}"
+    if message.trouble:
+        yield f"trouble    {printable(message.trouble)}"
+    yield f"attempts   {message.attempts}"
+    if message.next_attempt is not None:
+        yield f"next       {clock(message.next_attempt)} ({moment(max(now, message.next_attempt), now)})"
+
+
+def _recipients(message: listing.Listed) -> Iterator[str]:
+    for to in message.recipients:
+        facts = (f"<{printable(to.address)}>", to.state, to.status, rows.uncertainty(to))
+        yield "to         " + "  ".join(filter(None, facts))
+        if to.words:
+            yield f"           {printable(to.words)}"
+
+
+def _line(event: listing.Event) -> str:
+    address = f"<{printable(event.address)}>" if event.address else ""
+    return "  ".join(filter(None, (clock(event.at), event.what, address, event.status, printable(event.words))))
+
+
+def _event(event: listing.Event) -> dict[str, object]:
+    return {
+        "at": event.at,
+        "what": event.what,
+        "address": printable(event.address),
+        "status": event.status,
+        "reply": printable(event.words),
+    }

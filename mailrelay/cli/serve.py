@@ -1,0 +1,59 @@
+"""`mailrelay serve`: the daemon in the foreground. Service units call this.
+
+Logs to `mailrelay.log` in the spool's directory, rotated, and warnings and worse to stderr; `--verbose` sends everything
+there. Exit status: 0 when it was asked to stop, 78 for wrong settings, 1 when it could not start or the disk failed.
+"""
+
+import asyncio
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from mailrelay import service
+from mailrelay.cli import Failed, load_settings
+from mailrelay.spool.database import prepare_directory
+
+try:
+    import uvloop
+except ImportError:
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
+LOG_FILE = "mailrelay.log"
+LOG_SIZE, LOG_FILES = 5_000_000, 4
+"""Octets of a log file, and how many older ones are kept."""
+
+
+@click.command()
+@click.option("-v", "--verbose", is_flag=True, help="Log everything to stderr too.")
+def command(verbose: bool) -> None:
+    """Run the relay in the foreground."""
+    settings = load_settings()
+    os.umask(0o077)
+    prepare_directory(settings.queue.directory)
+    _log_to(settings.queue.directory / LOG_FILE, logging.INFO if verbose else logging.WARNING)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(service.serve(settings))
+    except service.CannotStart as error:
+        raise Failed(str(error)) from None
+
+
+def _log_to(file: os.PathLike[str], level: int) -> None:
+    to_file = logging.handlers.RotatingFileHandler(
+        file, maxBytes=LOG_SIZE, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
+    )
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))
+    to_terminal.setLevel(level)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.addHandler(to_file)
+    root.addHandler(to_terminal)
+    logging.getLogger("mailrelay").setLevel(logging.INFO)

@@ -1,0 +1,126 @@
+"""`mailrelay status`: how things stand, on one screen, and as an exit status for monitoring.
+
+    0  fine
+    1  late: mail has waited longer than queue.delay_notice_after, or bad news has not reached the person yet
+    2  failed: failed mail lies in the spool, a relayhost waits for the person, or nobody is serving
+    3  cannot tell: the settings or the spool cannot be read
+
+`--json` prints one object; with status 3 there is none, only the line on stderr:
+
+    status      fine, late or failed
+    serving     true or false; pid is the process that serves, or null where it is not known
+    pending     messages that wait, and so held and failed; oldest: when the first of the pending came (epoch seconds, or null)
+    relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
+                person), text, and mend (the step that mends it)
+    untold      notices that could not be told yet: kind, road, why
+    directory   of the spool
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from mailrelay.cli import Failed, load_settings
+from mailrelay.cli.terminal import colour, length, moment
+from mailrelay.config import Settings, SettingsError
+from mailrelay.mail.printable import printable
+from mailrelay.spool import lock
+from mailrelay.spool.database import SpoolError, connect, reading
+from mailrelay.spool.listing import Standing, standing
+
+FINE, LATE, FAILED, CANNOT_TELL = range(4)
+_WORDS = ("fine", "late", "failed")
+_COLOURS = ("green", "yellow", "red")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+def command(as_json: bool) -> int:
+    """How things stand, on one screen. Exit status: 0 fine, 1 late, 2 failed or nobody is serving, 3 cannot tell."""
+    try:
+        settings = load_settings()
+        pid = lock.holder(settings.queue.directory)
+        stands = _standing(settings)
+    except (SettingsError, SpoolError) as error:
+        raise Failed(str(error), CANNOT_TELL) from None
+    except OSError as error:
+        raise Failed(f"{error.filename}: {error.strerror}", CANNOT_TELL) from None
+    now = time.time()
+    status = judge(stands, serving=pid is not None, late_after=settings.queue.delay_notice_after, now=now)
+    if as_json:
+        print(json.dumps(_record(settings, stands, pid, status)))
+    else:
+        print("\n".join(_screen(stands, pid, status, now)))
+    return status
+
+
+def judge(stands: Standing, *, serving: bool, late_after: float, now: float) -> int:
+    """The exit status. late_after: seconds that mail may wait. now: epoch seconds."""
+    if stands.failed or not serving or any(trouble.setup for trouble in stands.troubles):
+        return FAILED
+    if stands.untold or (stands.oldest is not None and now - stands.oldest > late_after):
+        return LATE
+    return FINE
+
+
+def _standing(settings: Settings) -> Standing:
+    try:
+        db = connect(settings.queue.directory, create=False)
+    except FileNotFoundError:
+        return Standing(pending=0, oldest=None, held=0, failed=0, untold=(), troubles=())
+    with reading(db):
+        found = standing(db)
+    db.close()
+    return found
+
+
+def _screen(stands: Standing, pid: str | None, status: int, now: float) -> Iterator[str]:
+    yield colour(_WORDS[status], _COLOURS[status], sys.stdout)
+    if pid is None:
+        yield "serving  nobody: start `mailrelay serve`"
+    else:
+        yield f"serving  process {pid or 'unknown'}"
+    oldest = f", the oldest for {length(now - stands.oldest)}" if stands.oldest is not None else ""
+    yield f"pending  {stands.pending}{oldest}"
+    yield f"held     {stands.held}"
+    yield f"failed   {stands.failed}{'; see `mailrelay queue`' if stands.failed else ''}"
+    for trouble in stands.troubles:
+        yield ""
+        yield f"relayhost {trouble.relayhost} cannot be reached, since {length(now - trouble.since)}"
+        yield from (f"  {printable(line)}" for line in trouble.text.splitlines())
+        for line in trouble.mend.splitlines():
+            yield f"  → {printable(line)}"
+        if pid is not None:
+            yield f"  next try {moment(max(now, trouble.next_dial), now)}"
+    if stands.untold:
+        yield ""
+    for kind, road, why in stands.untold:
+        yield f"not told yet: notice ({kind}) by {road}: {printable(why)}"
+
+
+def _record(settings: Settings, stands: Standing, pid: str | None, status: int) -> dict[str, object]:
+    return {
+        "status": _WORDS[status],
+        "serving": pid is not None,
+        "pid": int(pid) if pid and pid.isdecimal() else None,
+        "pending": stands.pending,
+        "held": stands.held,
+        "failed": stands.failed,
+        "oldest": None if stands.oldest is None else int(stands.oldest),
+        "relayhosts": [
+            {
+                "name": trouble.relayhost,
+                "since": int(trouble.since),
+                "next_dial": int(trouble.next_dial),
+                "setup": trouble.setup,
+                "text": printable(trouble.text),
+                "mend": printable(trouble.mend),
+            }
+            for trouble in stands.troubles
+        ],
+        "untold": [{"kind": kind, "road": road, "why": printable(why)} for kind, road, why in stands.untold],
+        "directory": str(settings.queue.directory),
+    }

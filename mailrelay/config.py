@@ -1,0 +1,299 @@
+"""Settings: TOML text in, frozen values out. What single values look like is in `grammar`.
+
+    load(path)           the file, once it is known that nobody else could have written it
+    parse(text, where)   the text alone
+    default_path()       $MAILRELAY_CONFIG, else $XDG_CONFIG_HOME/mailrelay/config.toml
+
+Promises: every error is one line that names the file, the key, what is wrong and what is allowed; unknown keys are errors;
+a settings file that others could write is refused. Never: a default that weakens a promise, a value that is changed later.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from mailrelay import grammar
+from mailrelay.grammar import MINUTE, SECOND, WEEK
+from mailrelay.grammar import SettingsError as SettingsError
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Readers = Mapping[str, Callable[[Any], object]]
+StructType = TypeVar("StructType", bound=msgspec.Struct)
+
+EXAMPLE = 'relayhost.default.ssh = "me@mail.example.org"'
+"""The shortest settings file there is."""
+FILE_MAX = 1 << 20
+"""Octets of a settings file."""
+
+_INVALID = r"Expected `(\w+)`(?: ([<>]=) (-?\d+))?.*? - at `\$\.([^`]*)`"
+_MISSING = r"Object missing required field `(\w+)`"
+_KINDS = {"int": "a whole number", "bool": "true or false"}
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where clients connect and what they may do. Durations are seconds, sizes octets."""
+
+    address: str = "localhost:7777"
+    answer_within: float = 8.0
+    allow_users: tuple[str, ...] = ("self",)
+    max_message_size: int = 50_000_000
+    max_connections: Count = 100
+
+
+class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
+    """One way out. `linger` is seconds, `float("inf")` for "always". `smtp_host`, `smtp_port` are as seen from there."""
+
+    name: str
+    ssh: str
+    ssh_config: Path
+    smtp_host: str = "localhost"
+    smtp_port: int = 25
+    command: str = ""
+    senders: tuple[str, ...] = ("*",)
+    linger: float = 30.0
+    channels: Count = 8
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """The spool and the schedule. Durations are seconds, sizes octets."""
+
+    directory: Path
+    retry: tuple[float, ...] = (60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
+    delay_notice_after: float = 900.0
+    expire_after: float = 432_000.0
+    keep_sent: float = 604_800.0
+    max_size: int = 2_000_000_000
+
+
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """The roads by which the person hears. `mailbox` is None where no Maildir is named."""
+
+    desktop: bool = True
+    dsn: bool = True
+    mailbox: Path | None = None
+    command: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything. At least one relayhost; their names are unique."""
+
+    listen: Listen
+    relayhosts: tuple[Relayhost, ...]
+    queue: Queue
+    notify: Notify
+
+
+def default_path() -> Path:
+    """Where the settings are when nobody says otherwise."""
+    if named := os.environ.get("MAILRELAY_CONFIG"):
+        return Path(named)
+    return grammar.path("$XDG_CONFIG_HOME/mailrelay/config.toml", os.environ)
+
+
+def load(path: Path | None) -> Settings:
+    """The settings in the file at `path`, or at `default_path()`.
+
+    The file, and the directory it lies in, belong to us or to root and nobody else may write them.
+    Raises SettingsError, and nothing else.
+    """
+    path = path or default_path()
+    try:
+        return parse(_guarded_text(path), str(path))
+    except FileNotFoundError:
+        raise _error(f"{path} does not exist; write one, this line is enough: {EXAMPLE}") from None
+    except OSError as error:
+        raise _error(f"{path} cannot be read: {error.strerror}; make it yours to read, or name another") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _error(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8") from None
+
+
+def parse(text: str, where: str, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in `text`.
+
+    where: what errors call the text. environ: what `~` and `$NAME` in paths stand for. Raises SettingsError.
+    """
+    try:
+        return _settings(_toml(text), environ)
+    except SettingsError as error:
+        raise _error(f"{where}: {error}") from None
+
+
+def _error(line: str) -> SettingsError:
+    """`line` fit for one line of a terminal, whatever the file's name and the file put into it."""
+    return SettingsError("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
+
+
+def _guarded_text(path: Path) -> str:
+    with open(path, "rb", opener=_opened) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise _error(f"{path} is not a file; name one with --config or MAILRELAY_CONFIG")
+        _guard(path, found)
+        # That of the link and that of the file: whoever can write either can put another file there.
+        for directory in {path.absolute().parent, path.resolve().parent}:
+            _guard(directory, directory.stat())
+        octets = file.read(FILE_MAX + 1)
+    if len(octets) > FILE_MAX:
+        raise _error(f"{path} is larger than 1 MiB and cannot be a settings file; name another")
+    return octets.decode("utf-8-sig")
+
+
+def _opened(path: str, flags: int) -> int:
+    # A FIFO must not make a command wait.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _guard(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()):
+        raise _error(f"{path} belongs to user {found.st_uid}; it must be yours: chown {os.geteuid()} '{path}'")
+    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    # In a sticky directory such as /tmp others can add files, but not touch ours.
+    if others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        raise _error(f"{path} can be written by others; only you may: chmod go-w '{path}'")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise SettingsError("nested too deeply; no setting is more than a list in a table") from None
+    # Not only TOMLDecodeError: a number of thousands of digits, a date that does not exist.
+    except ValueError as error:
+        raise SettingsError(f"{error}; settings are TOML, such as: {EXAMPLE}") from None
+
+
+def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    _known(root, ("listen", "relayhost", "queue", "notify", "forward"), "")
+    if "forward" in root:
+        raise SettingsError("forward: not built yet in this version; take the table out")
+    path = partial(grammar.path, environ=environ)
+    listen = _struct(
+        Listen,
+        root.get("listen", {}),
+        "listen",
+        {
+            "address": partial(grammar.address, environ=environ),
+            "answer_within": grammar.duration(0, 5 * MINUTE, 'from "0s" to "5m"'),
+            "allow_users": grammar.some(grammar.account),
+            "max_message_size": grammar.size(1, 500_000_000, 'from "1B" to "500MB"'),
+        },
+    )
+    queue = _struct(
+        Queue,
+        {"directory": "$XDG_STATE_HOME/mailrelay"} | _table(root.get("queue", {}), "queue"),
+        "queue",
+        {
+            "directory": path,
+            "retry": grammar.some(grammar.duration(SECOND, WEEK, 'from "1s" to "1w"')),
+            "delay_notice_after": grammar.duration(SECOND, 52 * WEEK, 'from "1s" to "52w"'),
+            "expire_after": grammar.duration(MINUTE, 52 * WEEK, 'from "1m" to "52w"'),
+            "keep_sent": grammar.duration(0, 520 * WEEK, 'from "0s" to "520w"'),
+            "max_size": grammar.size(1, 10**15, 'from "1B" to "1000TB"'),
+        },
+    )
+    if queue.max_size < listen.max_message_size:
+        raise SettingsError("queue.max_size: smaller than listen.max_message_size; it must hold at least one message")
+    notify = _struct(
+        Notify,
+        root.get("notify", {}),
+        "notify",
+        {
+            "mailbox": lambda value: None if value == "" else path(value),
+            "command": partial(grammar.argv, environ=environ),
+            "urls": grammar.each(grammar.url),
+        },
+    )
+    relayhosts = _table(root.get("relayhost", {}), "relayhost")
+    if not relayhosts:
+        raise SettingsError(f"relayhost: there is none, and so no way out; write: {EXAMPLE}")
+    return Settings(
+        listen=listen,
+        relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
+        queue=queue,
+        notify=notify,
+    )
+
+
+def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhost:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise SettingsError(f"relayhost: {grammar.shown(name)} is no name; up to 64 of A-Z a-z 0-9 _ -")
+    key = f"relayhost.{name}"
+    if not isinstance(table, dict):
+        raise SettingsError(f"{key}: a relayhost has a name; write [relayhost.default] and {name} below it")
+    readers: Readers = {
+        "ssh": grammar.destination,
+        "ssh_config": partial(grammar.path, environ=environ),
+        "smtp": grammar.host_port,
+        "command": grammar.text,
+        "senders": grammar.some(grammar.sender),
+        "linger": grammar.linger,
+    }
+    _known(table, (*readers, "channels"), key)
+    values = _read({"ssh_config": "~/.ssh/config", "smtp": "localhost:25"} | table, key, readers)
+    host, port = values.pop("smtp")
+    return _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
+
+
+def _struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:
+    """The table at `key` as a `struct` whose fields are its keys."""
+    found = _table(table, key)
+    _known(found, struct.__struct_fields__, key)
+    return _converted(struct, _read(found, key, readers), key)
+
+
+def _table(value: object, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{key}: {grammar.shown(value)} where a table belongs; write [{key}], its settings below")
+    return value
+
+
+def _known(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
+    names = list(allowed)
+    for name in table:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(names)}"
+            raise SettingsError(f"{f'{key}.{name}' if key else name}: no such setting; {hint}")
+
+
+def _read(table: Mapping[str, object], key: str, readers: Readers) -> dict[str, Any]:
+    """`table` with every value that has a reader read by it."""
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        try:
+            values[name] = readers[name](value) if name in readers else value
+        except SettingsError as error:
+            raise SettingsError(f"{key}.{name}: {error}") from None
+    return values
+
+
+def _converted(struct: type[StructType], values: dict[str, Any], key: str) -> StructType:
+    try:
+        # Paths are paths by now; msgspec knows no such type and asks this hook.
+        return msgspec.convert(values, struct, dec_hook=lambda _type, value: value)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_reworded(str(error), values, key)) from None
+
+
+def _reworded(message: str, values: dict[str, Any], key: str) -> str:
+    """msgspec's message in the words of this file."""
+    if missing := re.match(_MISSING, message):
+        return f"{key}.{missing[1]}: missing; for example: {EXAMPLE}"
+    invalid = re.fullmatch(_INVALID, message)
+    if not invalid:
+        return f"{key}: {message}"
+    kind, bound, limit, name = invalid.groups()
+    value = grammar.shown(values.get(name))
+    if bound:
+        return f"{key}.{name}: {value} is out of range; {'at least' if bound == '>=' else 'at most'} {limit}"
+    return f"{key}.{name}: {value} where {_KINDS[kind]} belongs"

@@ -1,0 +1,9 @@
+"""Mail comes in: a submission server for the mail clients of this machine. The only room that knows aiosmtpd.
+
+listening    opens the sockets, begins and ends           (listen, Listening)
+sockets      all of an address or nothing                 (AddressTaken, CannotListen)
+submission   one client's dialogue                        (Intake: what the room needs of others)
+transaction  MAIL and RCPT, checked                       parameters  what may follow an address
+content      the octets between DATA and the lone dot     replies     what is said, and how it is written
+door         who may come in                              owner       whose a socket is, asked of the kernel
+"""

@@ -1,0 +1,71 @@
+"""Begins and ends the listener.
+
+Promises: `listen` returns once every address accepts connections, or raises and holds none. `close` takes no new mail,
+lets what is on its way in come to its answer for a bounded time, and leaves no task and no connection behind.
+"""
+
+import asyncio
+import logging
+import socket
+
+from mailrelay.config import Listen
+from mailrelay.listener.door import allowed_uids
+from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address, remove_socket_file
+from mailrelay.listener.submission import Intake, Shared, Submission
+
+GRACE = 10.0
+"""Seconds that contents on their way in have to come to an answer when we stop."""
+
+
+class Listening:
+    """A listener that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
+
+    def __init__(self, addresses: list[str], servers: list[asyncio.Server], shared: Shared) -> None:
+        self.addresses = addresses
+        self._servers = servers
+        self._shared = shared
+
+    async def close(self, grace: float = GRACE) -> None:
+        """Stop. grace: seconds for contents on their way in and for answers that are being waited for."""
+        shared = self._shared
+        for server in self._servers:
+            server.close()
+        for address in self.addresses:
+            remove_socket_file(address)
+        shared.stopping = True
+        for connection in list(shared.connections):
+            connection.retire()
+        dialogues = {connection.handler for connection in shared.connections if connection.handler is not None}
+        if dialogues | shared.concluding:
+            await asyncio.wait(dialogues | shared.concluding, timeout=grace)
+        for connection in list(shared.connections):
+            connection.abort()
+        late = {task for task in dialogues | shared.concluding if not task.done()}
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        # A round of the event loop for the transports to say goodbye.
+        await asyncio.sleep(0)
+
+
+async def listen(settings: Listen, intake: Intake) -> Listening:
+    """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen."""
+    # It formats what clients say, also at levels at which nobody reads it.
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+    try:
+        allowed = allowed_uids(settings.allow_users)
+    except KeyError as unknown:
+        raise CannotListen(f"allow_users: there is no account {unknown}") from None
+    shared = Shared(settings, intake, allowed)
+    loop = asyncio.get_running_loop()
+    sockets = open_sockets(settings.address)
+    addresses: list[str] = []
+    servers: list[asyncio.Server] = []
+    for opened in sockets:
+        if opened.family == socket.AF_UNIX:
+            addresses.append(settings.address)
+            servers.append(await loop.create_unix_server(lambda: Submission(shared), sock=opened))
+        else:
+            addresses.append(printable_address(*opened.getsockname()[:2]))
+            servers.append(await loop.create_server(lambda: Submission(shared), sock=opened))
+    return Listening(addresses, servers, shared)

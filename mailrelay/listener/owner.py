@@ -1,0 +1,126 @@
+"""Asks the kernel whose a socket is: the account at the client's end of a connection, the process that holds a port.
+
+Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where that is not to be had. Everything else gets
+the answer "not known", which is None or b"", and never a guess.
+"""
+
+import pwd
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+Address = tuple[str, int]
+"""Numeric host and port."""
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_ALL = 0xFFFFFFFF
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBBI")
+_IDENTITY = struct.Struct("!HH16s16s")
+_NO_INTERFACE_NO_COOKIE = struct.pack("=III", 0, _ALL, _ALL)
+_REPLY = struct.Struct("=B3x36s12s3I2I")
+"""inet_diag_msg: family, the 4-tuple, interface and cookie, timers and queues, uid, inode."""
+
+_LISTENING = "0A"
+_ACCEPTING = "00010000"
+
+
+def uid_of_connection(near: Address, far: Address) -> int | None:
+    """The account that owns the socket of this machine whose own end is `near` and whose other end is `far`.
+
+    None where there is no such socket, where it belongs to no process any more (the kernel would call it root's), and
+    on other systems than Linux.
+    """
+    family = socket.AF_INET6 if ":" in near[0] else socket.AF_INET
+    try:
+        return _uid_by_netlink(family, near, far)
+    except (OSError, struct.error, LookupError):
+        # No such netlink family here, or not for TCP; a socket that does not exist ends here too, and is not found again.
+        return _uid_by_proc(family, near, far)
+
+
+def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -> int | None:
+    ends = _IDENTITY.pack(near[1], far[1], _octets(family, near[0]), _octets(family, far[0]))
+    question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
+    header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.settimeout(1.0)
+        kernel.sendto(header + question, (0, 0))
+        answer = kernel.recv(4096)
+    if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+        raise LookupError
+    answered, answered_ends, *_, uid, inode = _REPLY.unpack_from(answer, _HEADER.size)
+    # The kernel falls back to a listening socket on that port when the connection has gone.
+    if answered != family or answered_ends != ends or inode == 0:
+        return None
+    return int(uid)
+
+
+def _octets(family: socket.AddressFamily, host: str) -> bytes:
+    return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
+
+
+def _uid_by_proc(family: socket.AddressFamily, near: Address, far: Address) -> int | None:
+    ends = (_as_in_proc(family, near), _as_in_proc(family, far))
+    for fields in _lines(Path("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp")):
+        if (fields[1], fields[2]) == ends:
+            return int(fields[7]) if fields[9] != "0" else None
+    return None
+
+
+def _as_in_proc(family: socket.AddressFamily, address: Address) -> str:
+    """The kernel prints each 32-bit word of an address as a number of this machine's."""
+    octets = socket.inet_pton(family, address[0].partition("%")[0])
+    words = struct.unpack(f"={len(octets) // 4}I", octets)
+    return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
+
+
+def holder_of_port(port: int) -> str:
+    """Who listens on TCP `port`, on any address: `process 4711 (name)`, or `a process of account name`; "" if not known."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for fields in _lines(Path(table)):
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                return _process_with(fields[9]) or f"a process of {_account(int(fields[7]))}"
+    return ""
+
+
+def holder_of_path(path: Path) -> str:
+    """Who listens on the UNIX socket at `path`, as above; "" if not known."""
+    for fields in _lines(Path("/proc/net/unix")):
+        # Connections to it bear the path as well.
+        if fields[3] == _ACCEPTING and " ".join(fields[7:]) == str(path):
+            return _process_with(fields[6])
+    return ""
+
+
+def _process_with(inode: str) -> str:
+    """The process that has socket `inode` open, of those that this account may look into."""
+    wanted = f"socket:[{inode}]"
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(descriptor.readlink()) == wanted:
+                process = descriptor.parent.parent
+                return f"process {process.name} ({(process / 'comm').read_text().strip()})"
+        except OSError:
+            continue
+    return ""
+
+
+def _account(uid: int) -> str:
+    try:
+        return f"account {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"account {uid}"
+
+
+def _lines(table: Path) -> Iterator[list[str]]:
+    """The rows of one of the kernel's tables, split into fields, without the heading."""
+    try:
+        rows = table.read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        return
+    for row in rows:
+        yield row.split()

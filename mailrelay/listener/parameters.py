@@ -1,0 +1,103 @@
+"""ESMTP parameters of MAIL and RCPT (RFC 5321 section 4.1.2), and the values that RFC 3461 gives to them.
+
+Promises: what is accepted can be written into another command as it is, and decodes to printable text, so that a
+parameter cannot smuggle a line end into a delivery status notification. Pure: no I/O.
+"""
+
+import re
+
+NOTIFY_WORDS = frozenset({b"SUCCESS", b"FAILURE", b"DELAY"})
+ENVID_LIMIT = 100
+"""Octets of ENVID (RFC 3461 section 4.4)."""
+ORCPT_LIMIT = 500
+"""Octets of ORCPT (RFC 3461 section 4.2)."""
+
+_KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9\-]*")
+_VALUE = re.compile(rb"[!-<>-~\x80-\xff]+")
+# Printable when decoded: +XX stands for 20 to 7E only.
+_XTEXT = re.compile(rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+")
+_ATOM = re.compile(rb"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+")
+_UTF8_ADDRESS = re.compile(rb"(?:[!-*,-<>-\[\]-~\x80-\xff]|\\x\{[0-9A-F]{2,6}\})+")
+_EMBEDDED = re.compile(rb"\\x\{([0-9A-F]{2,6})\}")
+
+
+class BadParameter(ValueError):
+    """A parameter that does not follow its RFC; the text says in a few ASCII words which and why."""
+
+
+def parse_parameters(rest: bytes) -> dict[str, bytes]:
+    """Keyword, in capitals, to value, b"" where there is none. rest: what follows the path. Raises BadParameter."""
+    parameters: dict[str, bytes] = {}
+    for parameter in filter(None, rest.split(b" ")):
+        keyword, equals, value = parameter.partition(b"=")
+        if _KEYWORD.fullmatch(keyword) is None or (equals and _VALUE.fullmatch(value) is None):
+            raise BadParameter("a parameter does not follow RFC 5321")
+        name = keyword.decode("ascii").upper()
+        if name in parameters:
+            raise BadParameter(f"{name} is given twice" if len(name) <= 20 else "a parameter is given twice")
+        parameters[name] = value
+    return parameters
+
+
+def check_size(value: bytes) -> int:
+    """Octets that the client is going to send (RFC 1870: up to 20 digits)."""
+    if re.fullmatch(rb"[0-9]{1,20}", value) is None:
+        raise BadParameter("SIZE is a number of octets")
+    return int(value)
+
+
+def check_body(value: bytes) -> bytes:
+    """b"7BIT" or b"8BITMIME" (RFC 6152)."""
+    body = value.upper()
+    if body not in (b"7BIT", b"8BITMIME"):
+        raise BadParameter("BODY is 7BIT or 8BITMIME")
+    return body
+
+
+def check_ret(value: bytes) -> bytes:
+    """b"FULL" or b"HDRS" (RFC 3461 section 4.3)."""
+    ret = value.upper()
+    if ret not in (b"FULL", b"HDRS"):
+        raise BadParameter("RET is FULL or HDRS")
+    return ret
+
+
+def check_envid(value: bytes) -> bytes:
+    """`value` itself: xtext (RFC 3461 section 4.4)."""
+    if len(value) > ENVID_LIMIT or _XTEXT.fullmatch(value) is None:
+        raise BadParameter(f"ENVID is up to {ENVID_LIMIT} octets of xtext")
+    return value
+
+
+def check_notify(value: bytes) -> bytes:
+    """`value` itself: NEVER, or a list of SUCCESS, FAILURE and DELAY (RFC 3461 section 4.1)."""
+    if value.upper() != b"NEVER" and not NOTIFY_WORDS.issuperset(value.upper().split(b",")):
+        raise BadParameter("NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY")
+    return value
+
+
+def check_orcpt(value: bytes, *, smtputf8: bool) -> bytes:
+    """`value` itself: an address type and xtext (RFC 3461 section 4.2), or `utf-8` and the forms of RFC 6533 section 3,
+    of which the one with UTF-8 in it only where the transaction has SMTPUTF8."""
+    kind, semicolon, address = value.partition(b";")
+    if kind.lower() == b"utf-8":
+        fits = _is_utf8_address(address, smtputf8=smtputf8)
+    else:
+        fits = _ATOM.fullmatch(kind) is not None and _XTEXT.fullmatch(address) is not None
+    if not semicolon or not fits or len(value) > ORCPT_LIMIT:
+        raise BadParameter(f"ORCPT is an address type, a semicolon and xtext, up to {ORCPT_LIMIT} octets")
+    return value
+
+
+def _is_utf8_address(address: bytes, *, smtputf8: bool) -> bool:
+    if _UTF8_ADDRESS.fullmatch(address) is None or not (smtputf8 or address.isascii()):
+        return False
+    try:
+        # Space and the signs that xtext escapes are printable; whatever else is not, nobody's address has.
+        return _EMBEDDED.sub(_embedded, address).decode("utf-8").isprintable()
+    except (UnicodeError, ValueError):
+        return False
+
+
+def _embedded(found: re.Match[bytes]) -> bytes:
+    return chr(int(found[1], 16)).encode("utf-8")

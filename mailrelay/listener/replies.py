@@ -1,0 +1,70 @@
+"""What the listener says to a client: the fixed table of its own replies, and how any reply is written.
+
+Promises: every reply that RFC 2034 asks it of carries an enhanced code (RFC 3463); what is written is ASCII, at most 512
+octets a line (RFC 5321 section 4.5.3.1.5), whatever the remote's words in it are; no reply names this machine, a version
+or an exception.
+"""
+
+import re
+
+from mailrelay.mail.outcome import Reply
+from mailrelay.mail.printable import printable
+
+LINE_LIMIT = 512
+"""Octets of a reply line, its end included."""
+
+OK = Reply(250, (b"2.0.0 ok",))
+SENDER_OK = Reply(250, (b"2.1.0 sender ok",))
+RECIPIENT_OK = Reply(250, (b"2.1.5 recipient ok",))
+BYE = Reply(221, (b"2.0.0 bye",))
+HELP = Reply(214, (b"2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP",))
+CANNOT_VERIFY = Reply(252, (b"2.5.1 send the message, the answer will tell",))
+START_CONTENT = Reply(354, (b"end with <CRLF>.<CRLF>",))
+
+OUR_TROUBLE = Reply(451, (b"4.3.0 mailrelay could not take the message; its log says why",))
+NO_ROOM = Reply(452, (b"4.3.1 too much mail is coming in at this moment; try again",))
+TOO_MANY_RECIPIENTS = Reply(452, (b"4.5.3 too many recipients; send the rest in another message",))
+TOO_MANY_CONNECTIONS = Reply(421, (b"4.7.0 too many connections; closing",))
+TOO_MANY_UNKNOWN = Reply(421, (b"4.7.0 too many unknown commands; closing",))
+IDLE_TOO_LONG = Reply(421, (b"4.4.2 nothing was said for too long; closing",))
+STOPPING = Reply(421, (b"4.3.2 mailrelay is stopping; closing",))
+
+BAD_COMMAND = Reply(500, (b"5.5.2 not a command line of SMTP",))
+LINE_TOO_LONG = Reply(500, (b"5.5.2 the command line is too long; closing",))
+UNKNOWN_COMMAND = Reply(500, (b"5.5.1 unknown command",))
+NO_ARGUMENT = Reply(501, (b"5.5.4 this command takes no argument",))
+HELLO_SYNTAX = Reply(501, (b"5.5.4 the name of the client is missing",))
+MAIL_SYNTAX = Reply(501, (b"5.5.4 syntax: MAIL FROM:<address> [parameters]",))
+RCPT_SYNTAX = Reply(501, (b"5.5.4 syntax: RCPT TO:<address> [parameters]",))
+NOT_OFFERED = Reply(502, (b"5.5.1 not offered here",))
+HELLO_FIRST = Reply(503, (b"5.5.1 say EHLO first",))
+NESTED_MAIL = Reply(503, (b"5.5.1 a transaction is open already",))
+MAIL_FIRST = Reply(503, (b"5.5.1 say MAIL first",))
+NO_RECIPIENTS = Reply(554, (b"5.5.1 no valid recipients",))
+UNKNOWN_PARAMETER = Reply(555, (b"5.5.4 a parameter that was not offered",))
+NEEDS_SMTPUTF8 = Reply(553, (b"5.6.7 an address that is not ASCII needs SMTPUTF8",))
+TOO_BIG = Reply(552, (b"5.3.4 the message is larger than max_message_size allows",))
+BARE_LINE_END = Reply(550, (b"5.6.11 CR or LF alone in the content; lines end with CRLF",))
+NUL_IN_CONTENT = Reply(550, (b"5.6.0 NUL in the content, which no mail may hold (RFC 2045 section 2.8)",))
+NOT_ALLOWED = Reply(554, (b"5.7.1 this account may not send mail here (allow_users)",))
+GO_AWAY = Reply(521, (b"5.7.1 this is a mail server for mail clients; closing",))
+
+
+_ENHANCED = re.compile(rb"([245])\.\d{1,3}\.\d{1,3}(?: +|$)")
+
+
+def encode(reply: Reply) -> bytes:
+    """`reply` as octets for the wire, line ends included. Lines without an enhanced code get the reply's."""
+    width = LINE_LIMIT - len(b"250 2.255.255 \r\n")
+    pieces: list[bytes] = []
+    for line in reply.lines or (b"",):
+        text = printable(line).encode("ascii", "backslashreplace")
+        own = _ENHANCED.match(text)
+        if own and own[1] == b"%d" % (reply.code // 100):
+            status, text = own[0].rstrip() + b" ", text[own.end() :]
+        else:
+            # RFC 2034 section 3: every reply but the 3xx ones.
+            status = b"" if reply.code // 100 == 3 else reply.status.encode("ascii") + b" "
+        pieces += [status + text[start : start + width] for start in range(0, max(len(text), 1), width)]
+    last = len(pieces) - 1
+    return b"".join(b"%d%s%s\r\n" % (reply.code, b" " if i == last else b"-", piece) for i, piece in enumerate(pieces))

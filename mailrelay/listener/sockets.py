@@ -1,0 +1,124 @@
+"""The sockets that the listener accepts on, from the address in the settings.
+
+Promises: all of an address is held, or nothing is. "localhost" is 127.0.0.1 and ::1: whoever held the other one would
+collect the mail of clients that try it first. A socket file is 0600 from its first moment; that of a server that died is
+replaced, that of one that lives is not. A port is never shared (no SO_REUSEPORT).
+"""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from mailrelay.listener.owner import holder_of_path, holder_of_port
+
+BACKLOG = 128
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on; the text is one line that says why."""
+
+
+class AddressTaken(CannotListen):
+    """Somebody else listens there; the text names the process, if it can be known."""
+
+
+def open_sockets(address: str) -> list[socket.socket]:
+    """Sockets that listen on `address`: "localhost:PORT", "127.0.0.1:PORT", "[::1]:PORT" or "unix:/path". Port 0 is any
+    that is free. Raises CannotListen."""
+    if address.startswith("unix:"):
+        return [_open_unix(Path(address.removeprefix("unix:")))]
+    host, _, port_text = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    port = int(port_text)
+    hosts = ["127.0.0.1", "::1"] if host == "localhost" else [host]
+    sockets: list[socket.socket] = []
+    try:
+        for name in hosts:
+            opened = _open_tcp(name, port)
+            if opened is not None:
+                sockets.append(opened)
+                port = opened.getsockname()[1]
+        if not sockets:
+            raise CannotListen(f"{address}: this machine has no such address")
+    except BaseException:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def _open_tcp(host: str, port: int) -> socket.socket | None:
+    """A listening socket; None if this machine does not have the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        opened = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        # For the connections of the last run that have not timed out. It shares nothing with a socket that listens.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((host, port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            return None
+        if error.errno == errno.EADDRINUSE:
+            raise AddressTaken(f"{printable_address(host, port)} is taken{_by(holder_of_port(port))}") from None
+        raise CannotListen(f"{printable_address(host, port)}: {os.strerror(error.errno or 0)}") from None
+    return opened
+
+
+def _open_unix(path: Path) -> socket.socket:
+    _remove_stale(path)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        opened.bind(str(path))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressTaken(f"unix:{path} is taken{_by(holder_of_path(path))}") from None
+        raise CannotListen(f"unix:{path}: {error.strerror or error}") from None
+    finally:
+        os.umask(umask)
+    return opened
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket file of a server that died."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotListen(
+                f"unix:{path}: there is something that is not a socket; remove it or choose another path"
+            )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(str(path))
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotListen(f"unix:{path}: {error.strerror or error}") from None
+    else:
+        raise AddressTaken(f"unix:{path} is taken{_by(holder_of_path(path))}")
+
+
+def remove_socket_file(address: str) -> None:
+    """Remove the file of a UNIX socket that we held; nothing for other addresses."""
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+
+
+def printable_address(host: str, port: int) -> str:
+    """`127.0.0.1:7777` or `[::1]:7777`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _by(holder: str) -> str:
+    return f" by {holder}" if holder else ""

@@ -1,0 +1,120 @@
+"""Addresses as SMTP commands carry them: the Path of RFC 5321 section 4.1.2, on raw bytes, with RFC 6531's UTF-8.
+
+Promises: a mailbox that comes out is one that went in, octet for octet; it holds no control character (C0, C1, DEL, and
+so no CR, LF, NUL or ESC), no line separator and no invalid UTF-8, and outside a quoted local part no space and no angle
+bracket, so that it can be written into another command as it is.
+
+Taken besides the grammar: spaces between the colon and the path, which some clients send, and a local part without a
+domain (`root`, `postmaster`), which cron and callers of sendmail(1) use and the remote's sendmail completes. A source
+route is checked and dropped (section 4.1.1.3, appendix C).
+
+Lengths: section 4.5.3.1 gives 64 octets to a local part, but asks for no limit where none is needed, and VERP and SRS
+exceed it, so it has none of its own; a domain has 255 octets, a label 63, and a mailbox what fits into a command line of
+512 octets, which is all that a remote must take.
+"""
+
+import ipaddress
+import re
+import unicodedata
+
+MAILBOX_LIMIT = 512 - len("MAIL FROM:<>\r\n")
+"""Octets of a mailbox, at most."""
+DOMAIN_LIMIT = 255
+LABEL_LIMIT = 63
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+"
+_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
+_QUOTED_STRING = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
+_DOMAIN = r"[^\s@<>\[\]:,\"\\()]+"
+_LITERAL = r"\[[A-Za-z0-9:.\-]*\]"
+_PATH = re.compile(
+    rf"(?:(?P<route>@{_DOMAIN}(?:,@{_DOMAIN})*):)?"
+    rf"(?P<mailbox>(?:{_DOT_STRING}|{_QUOTED_STRING})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?)>"
+)
+_LDH_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?")
+_CONTEXTUAL = frozenset("\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb")
+"""What RFC 5892 lets into a U-label beside letters, marks and numbers."""
+
+
+class BadPath(ValueError):
+    """Not a path of RFC 5321; the text says in a few ASCII words why, and repeats nothing of what was sent."""
+
+
+def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]:
+    """The mailbox in `arg`, as sent but without angle brackets and source route, and what follows after it.
+
+    arg: what stands behind `FROM:` or `TO:`, without the line end. smtputf8: whether UTF-8 may occur (RFC 6531).
+    null: whether `<>`, the null reverse path, is a path here; it comes out as b"".
+    The second value is the ESMTP parameters, without the space in front (see `listener.parameters`).
+    Raises BadPath.
+    """
+    try:
+        text = arg.decode("utf-8" if smtputf8 else "ascii").lstrip(" ")
+    except UnicodeDecodeError:
+        raise BadPath("the path is not valid UTF-8" if smtputf8 else "the path is not ASCII") from None
+    if not text.startswith("<"):
+        raise BadPath("the path must stand in angle brackets")
+    if text.startswith("<>"):
+        if not null:
+            raise BadPath("the path is empty")
+        return b"", _rest(text[2:])
+    found = _PATH.match(text, 1)
+    if found is None:
+        raise BadPath("the path does not follow RFC 5321")
+    _check_characters(found[0])
+    if found["route"]:
+        for hop in found["route"].split(","):
+            _check_domain(hop[1:])
+    if found["domain"]:
+        _check_domain(found["domain"])
+    mailbox = found["mailbox"].encode()
+    if len(mailbox) > MAILBOX_LIMIT:
+        raise BadPath(f"the address is longer than {MAILBOX_LIMIT} octets")
+    return mailbox, _rest(text[found.end() :])
+
+
+def _rest(text: str) -> bytes:
+    if text and not text.startswith(" "):
+        raise BadPath("there is something right behind the path")
+    return text.lstrip(" ").encode()
+
+
+def _check_characters(text: str) -> None:
+    """Refuses what no address needs and what acts on a terminal, a log or a parser of lines."""
+    if not text.isascii() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text):
+        raise BadPath("the path holds a control character")
+
+
+def _check_domain(domain: str) -> None:
+    if domain.startswith("["):
+        _check_literal(domain[1:-1])
+        return
+    if len(domain.encode()) > DOMAIN_LIMIT:
+        raise BadPath(f"the domain is longer than {DOMAIN_LIMIT} octets")
+    for label in domain.split("."):
+        if label.isascii():
+            if len(label) > LABEL_LIMIT or _LDH_LABEL.fullmatch(label) is None:
+                raise BadPath("the domain does not follow RFC 5321")
+        elif any(not char.isascii() and not _in_u_label(char) for char in label) or not _ldh_outside(label):
+            raise BadPath("the domain is not one of RFC 5890")
+
+
+def _in_u_label(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LMN" or char in _CONTEXTUAL
+
+
+def _ldh_outside(label: str) -> bool:
+    """Whether the ASCII in a U-label is letters, digits and hyphens, with no hyphen at either end (RFC 5891 4.2.3.1)."""
+    ascii_part = "".join(char for char in label if char.isascii() and char != "-")
+    return (not ascii_part or ascii_part.isalnum()) and not label.startswith("-") and not label.endswith("-")
+
+
+def _check_literal(literal: str) -> None:
+    """RFC 5321 section 4.1.3. No tag but IPv6 has been registered, so none is taken."""
+    try:
+        if literal[:5].upper() == "IPV6:":
+            ipaddress.IPv6Address(literal[5:])
+        else:
+            ipaddress.IPv4Address(literal)
+    except ValueError:
+        raise BadPath("the address literal is not an IP address") from None

@@ -1,0 +1,91 @@
+"""From the outcomes of an attempt to its record: judged, moved along the state table, the next attempt and notices set.
+
+Pure and total: every list of outcomes has a conclusion.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailrelay.mail.backoff import wait
+from mailrelay.mail.envelope import Message, Recipient
+from mailrelay.mail.lifecycle import PENDING, State, after_attempt
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.record import Owing, Record, Settled
+from mailrelay.mail.triage import Verdict, judge
+
+RoadsFor = Callable[[Kind, bytes, bytes], tuple[Road, ...]]
+"""(kind, reverse path, NOTIFY of the recipient) -> the roads by which such a notice is owed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the settings say about trying again. Seconds throughout; `schedule` as in `mail.backoff`."""
+
+    schedule: tuple[float, ...]
+    expire_after: float
+    roads_for: RoadsFor
+
+
+def refused_by_all(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the remote refused every recipient for good: then the client can be told so in place of a 250."""
+    return all(judge(outcome) is Verdict.BOUNCED for outcome in outcomes)
+
+
+def never_begun(outcomes: Sequence[Outcome]) -> bool:
+    """Whether nothing was tried at all: no attempt is counted and nothing is recorded."""
+    return all(judge(outcome) is Verdict.WAITS for outcome in outcomes)
+
+
+def conclude(
+    message: Message,
+    outcomes: Sequence[Outcome],
+    terms: Terms,
+    *,
+    client_told: bool,
+    relays_dsn: bool,
+    now: float,
+    chance: float,
+    dialled: float = 0.0,
+    transaction: float = 0.0,
+) -> Record:
+    """The record of an attempt at `message`, with one outcome for each of its recipients, in their order.
+
+    client_told: the client got the refusal as its answer. relays_dsn: the remote took over the DSN parameters (RFC 3461),
+    so that a success is its to report. now: epoch seconds. chance: a random number in [0, 1). dialled, transaction: seconds.
+    """
+    settled = []
+    concerned: list[tuple[Kind, Recipient, int]] = []
+    for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
+        move = after_attempt(
+            State.DEFERRED,
+            judge(outcome),
+            client_told=client_told,
+            age=now - message.arrival,
+            expire_after=terms.expire_after,
+        )
+        settled.append(Settled(key, move.state, outcome, move.uncertain))
+        if move.notice_owed:
+            concerned.append((Kind.HELD if move.state is State.HELD else Kind.FAILED, recipient, key))
+        elif move.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
+            concerned.append((Kind.RELAYED, recipient, key))
+    waits = any(one.state in PENDING for one in settled)
+    return Record(
+        message.id,
+        now,
+        tuple(settled),
+        now + wait(terms.schedule, message.attempts + 1, chance) if waits else None,
+        _owings(message.envelope.sender, concerned, terms.roads_for),
+        dialled,
+        transaction,
+    )
+
+
+def _owings(sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], roads_for: RoadsFor) -> tuple[Owing, ...]:
+    """One notice for all recipients of a kind that are told by the same roads."""
+    groups: dict[tuple[Kind, tuple[Road, ...]], list[int]] = {}
+    for kind, recipient, key in concerned:
+        roads = roads_for(kind, sender, recipient.notify)
+        if roads:
+            groups.setdefault((kind, roads), []).append(key)
+    return tuple(Owing(kind, tuple(keys), roads) for (kind, roads), keys in groups.items())

@@ -1,0 +1,184 @@
+"""Writes the report that tells a sender by mail what became of a message: the delivery status notification.
+
+A multipart/report (RFC 6522): words for the person, fields for programs (RFC 3464), and, unless the message is gone, its
+headers, or all of it where RET=FULL asked for that and it is small and 7-bit. Where an address is not ASCII, the parts
+are message/global-* and the report needs SMTPUTF8 (RFC 6533); every other report is 7-bit. A setup fault concerns no
+message: its report is the words alone.
+
+Promises: CRLF line ends, no line over 998 octets, no octet of an address, a subject, a reply or the original that could
+start a header line, a field or a part. Says neither this machine's name nor an address of the client's (RFC 3464
+section 2.2.2 lets the reporting MTA be any name).
+
+Never: to report on a report. The caller asks `mail.roads` first.
+"""
+
+import re
+from binascii import b2a_qp
+from datetime import UTC, datetime
+from email.header import Header
+from email.utils import format_datetime
+
+from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.mail.printable import printable
+from mailrelay.mail.wording import ADDRESS_LIMIT, SUBJECT_LIMIT, WORDS_LIMIT, letter, title
+
+RETURN_LIMIT = 100 * 1024
+"""Octets of an original that are returned whole where RET=FULL asks for it; of a larger one the headers are."""
+
+_ACTION = {Kind.FAILED: b"failed", Kind.HELD: b"delayed", Kind.RELAYED: b"relayed"}
+_STATUS = {Kind.FAILED: b"5.0.0", Kind.HELD: b"4.0.0", Kind.RELAYED: b"2.0.0"}
+_STATUS_FORM = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
+_MESSAGE_ID = re.compile(rb"^message-id:(?:\r\n)?[ \t]*(<[!-;=?-~]{1,300}>)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_ORCPT = re.compile(rb"([A-Za-z0-9-]{1,32});([!-~]+)")
+_XTEXT = re.compile(rb"\+([0-9A-F]{2})")
+_PLAIN = re.compile(rb"[\t -~]{0,998}")
+_LINE_LIMIT = 998
+
+
+def needs_smtputf8(notice: Notice) -> bool:
+    """Whether the report on `notice` holds an address that is not ASCII, and so travels with SMTPUTF8 and 8BITMIME."""
+    return not all(address.isascii() for address in (notice.sender, *(one.address for one in notice.concerned)))
+
+
+def compose(
+    notice: Notice,
+    *,
+    original: bytes,
+    now: float,
+    message_id: bytes,
+    boundary: bytes,
+    reporting_mta: str = "localhost",
+) -> bytes:
+    """The report on `notice`, as content to send.
+
+    original: the first octets of the message, CRLF line ends, b"" where it is gone. Taken for all of it where they are
+    as many as `notice.size`. now: epoch seconds. message_id: with its angle brackets. boundary: 1 to 70 letters and
+    digits, random, so that nothing from outside can hold it; ValueError if the report's own text does.
+    reporting_mta: the name in Reporting-MTA and behind the @ of the author.
+    """
+    utf8 = needs_smtputf8(notice)
+    headers = [
+        b"From: mailrelay <MAILER-DAEMON@%s>" % reporting_mta.encode("ascii"),
+        b"To: %s" % (b"<%s>" % _address(notice.sender, utf8) if notice.sender else b"undisclosed-recipients:;"),
+        b"Subject: %s" % _subject(notice),
+        b"Date: %s" % _date(now),
+        b"Message-ID: %s" % message_id,
+        *_thread(original),
+        b"Auto-Submitted: auto-replied",
+        b"MIME-Version: 1.0",
+    ]
+    words = _part(b"text/plain; charset=utf-8", letter(notice).encode().replace(b"\n", b"\r\n"))
+    if notice.kind is Kind.SETUP:
+        return b"\r\n".join(headers) + b"\r\n" + words + b"\r\n"
+    parts = [words, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
+    if any(boundary in part for part in parts):
+        raise ValueError("the boundary occurs in the report")
+    kind = b"global-delivery-status" if utf8 else b"delivery-status"
+    headers.append(b'Content-Type: multipart/report; report-type=%s;\r\n\tboundary="%s"' % (kind, boundary))
+    if utf8:
+        headers.append(b"Content-Transfer-Encoding: 8bit")
+    delimited = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
+    return b"\r\n".join(headers) + b"\r\n\r\n" + delimited + b"--%s--\r\n" % boundary
+
+
+def _status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
+    groups = [
+        [
+            b"Reporting-MTA: dns; %s" % reporting_mta.encode("ascii"),
+            *([b"Original-Envelope-Id: %s" % _ascii(_unxtext(notice.envid), 300)] if notice.envid else []),
+            b"Arrival-Date: %s" % _date(notice.arrival),
+        ],
+        *(_recipient(notice, one, utf8) for one in notice.concerned),
+    ]
+    fields = b"\r\n\r\n".join(b"\r\n".join(group) for group in groups)
+    if utf8:
+        return b"Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%s\r\n" % fields
+    return b"Content-Type: message/delivery-status\r\n\r\n%s\r\n" % fields
+
+
+def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
+    """The fields of RFC 3464 section 2.3."""
+    original = _ORCPT.fullmatch(one.orcpt)
+    status = one.status.encode() if _STATUS_FORM.fullmatch(one.status) else _STATUS[notice.kind]
+    return [
+        *([b"Original-Recipient: %s; %s" % (original[1], _ascii(_unxtext(original[2]), 600))] if original else []),
+        b"Final-Recipient: %s; %s" % (b"rfc822" if one.address.isascii() else b"utf-8", _address(one.address, utf8)),
+        b"Action: %s" % _ACTION[notice.kind],
+        b"Status: %s" % status,
+        # What is known of the remote is the person's own name for the way to it.
+        b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
+        _folded(
+            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, WORDS_LIMIT))
+        ),
+        b"Last-Attempt-Date: %s" % _date(notice.created),
+    ]
+
+
+def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
+    whole = len(original) == notice.size and len(original) <= RETURN_LIMIT
+    if notice.ret.upper() == b"FULL" and whole and not utf8 and _is_plain(original):
+        return b"Content-Type: message/rfc822\r\n\r\n" + original
+    head, end, _ = original.partition(b"\r\n\r\n")
+    if not end and not whole:
+        # Cut off inside the headers: the last line may be half a one.
+        head = head.rpartition(b"\r\n")[0]
+    if utf8:
+        lines = (printable(line.replace(b"\t", b" ")).encode()[:_LINE_LIMIT] for line in head.split(b"\r\n"))
+        readable = b"\r\n".join(line.decode("utf-8", "ignore").encode() for line in lines)
+        return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%s\r\n" % readable
+    return _part(b"text/rfc822-headers", head)
+
+
+def _part(content_type: bytes, text: bytes) -> bytes:
+    """A text part: as it is where it is 7-bit and its lines are short, quoted-printable elsewhere (RFC 2045)."""
+    if _is_plain(text):
+        return b"Content-Type: %s\r\n\r\n%s\r\n" % (content_type, text)
+    # Line by line and as binary, so that a lone CR or LF is encoded too.
+    lines = (b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in text.split(b"\r\n"))
+    return b"Content-Type: %s\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n%s\r\n" % (
+        content_type,
+        b"\r\n".join(lines),
+    )
+
+
+def _is_plain(text: bytes) -> bool:
+    return all(_PLAIN.fullmatch(line) for line in text.split(b"\r\n"))
+
+
+def _subject(notice: Notice) -> bytes:
+    text = title(notice) + (f": {printable(notice.subject, SUBJECT_LIMIT)}" if notice.subject else "")
+    # "=?" in plain sight would be decoded by whoever shows it, into what was escaped here (RFC 2047 section 7).
+    charset = "us-ascii" if text.isascii() and "=?" not in text else "utf-8"
+    return Header(text, charset, maxlinelen=76, header_name="Subject").encode(linesep="\r\n").encode("ascii")
+
+
+def _thread(original: bytes) -> list[bytes]:
+    found = _MESSAGE_ID.search(original.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"\n"))
+    return [b"In-Reply-To: %s" % found[1], b"References: %s" % found[1]] if found else []
+
+
+def _address(address: bytes, utf8: bool) -> bytes:
+    return printable(address, ADDRESS_LIMIT).encode() if utf8 else _ascii(address, ADDRESS_LIMIT)
+
+
+def _ascii(text: bytes | str, limit: int) -> bytes:
+    return printable(text).encode("ascii", "backslashreplace")[:limit]
+
+
+def _unxtext(xtext: bytes) -> bytes:
+    """RFC 3461 section 4: +HH is an octet."""
+    return _XTEXT.sub(lambda found: bytes.fromhex(found[1].decode("ascii")), xtext)
+
+
+def _folded(field: bytes) -> bytes:
+    """Folded at spaces into lines of about 76 octets; a longer word stays whole."""
+    lines = [b""]
+    for word in field.split(b" "):
+        if lines[-1] and len(lines[-1]) + len(word) >= 76 and word:
+            lines.append(b"")
+        lines[-1] += b" " + word if lines[-1] or len(lines) > 1 else word
+    return b"\r\n".join(lines)
+
+
+def _date(epoch: float) -> bytes:
+    return format_datetime(datetime.fromtimestamp(epoch, UTC)).encode("ascii")

@@ -1,0 +1,91 @@
+"""What becomes of a recipient: the state table, and the only function that moves along it.
+
+The state belongs to the recipient; a message's state is derived. `active` is derived too: an attempt row is open.
+The spool repeats the words as CHECK constraints. A table here, not code elsewhere, says which moves are legal.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from mailrelay.mail.triage import Verdict
+
+
+class State(enum.StrEnum):
+    QUEUED = "queued"
+    DEFERRED = "deferred"
+    HELD = "held"
+    SENT = "sent"
+    BOUNCED = "bounced"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+PENDING = frozenset({State.QUEUED, State.DEFERRED})
+"""States in which the daemon will try again by itself."""
+OPEN = frozenset({State.QUEUED, State.DEFERRED, State.HELD})
+"""States in which the recipient may still get the mail."""
+FAILED = frozenset({State.BOUNCED, State.EXPIRED})
+"""States in which the mail is kept whole until the person has dealt with it."""
+
+
+class Act(enum.StrEnum):
+    """What the person may do to a recipient."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    CANCEL = "cancel"
+    DROP = "drop"
+
+
+ATTEMPT_TABLE: dict[Verdict, State | None] = {
+    Verdict.SENT: State.SENT,
+    Verdict.DEFERRED: State.DEFERRED,
+    Verdict.UNCERTAIN: State.DEFERRED,
+    Verdict.BOUNCED: State.BOUNCED,
+    Verdict.HELD: State.HELD,
+    Verdict.WAITS: None,
+}
+"""Where a verdict takes a pending recipient; None leaves it where it is."""
+
+ACT_TABLE: dict[tuple[State, Act], State] = {
+    (State.QUEUED, Act.HOLD): State.HELD,
+    (State.DEFERRED, Act.HOLD): State.HELD,
+    (State.HELD, Act.RELEASE): State.QUEUED,
+    (State.QUEUED, Act.CANCEL): State.CANCELLED,
+    (State.DEFERRED, Act.CANCEL): State.CANCELLED,
+    (State.HELD, Act.CANCEL): State.CANCELLED,
+    (State.BOUNCED, Act.DROP): State.CANCELLED,
+    (State.EXPIRED, Act.DROP): State.CANCELLED,
+}
+"""Where an act of the person's takes a recipient; what is not listed is not allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a recipient goes after an attempt."""
+
+    state: State
+    notice_owed: bool
+    uncertain: bool
+
+
+def after_attempt(state: State, verdict: Verdict, *, client_told: bool, age: float, expire_after: float) -> Move:
+    """Where a pending recipient goes.
+
+    client_told: the mail client got this very refusal as its answer, and so the person heard it.
+    age, expire_after: seconds since the message was accepted, and how many of them are enough.
+    Raises ValueError for a recipient that was not pending: it cannot have been tried.
+    """
+    if state not in PENDING:
+        raise ValueError(f"a recipient that is {state} is not tried")
+    to = ATTEMPT_TABLE[verdict]
+    uncertain = verdict is Verdict.UNCERTAIN
+    if to is None:
+        return Move(state, notice_owed=False, uncertain=False)
+    if to is State.BOUNCED and client_told:
+        return Move(State.REFUSED, notice_owed=False, uncertain=False)
+    # Only here, after an attempt of its own: mail that nobody could try for a week has not expired.
+    if to is State.DEFERRED and age > expire_after:
+        return Move(State.EXPIRED, notice_owed=True, uncertain=uncertain)
+    return Move(to, notice_owed=to in FAILED or to is State.HELD, uncertain=uncertain)

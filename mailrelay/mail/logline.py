@@ -1,0 +1,31 @@
+"""The log lines about a message, in the form that Postfix's readers and tools know.
+
+What came from outside is escaped (`mail.printable`); nothing of the content is ever logged.
+"""
+
+from mailrelay.mail.envelope import Message
+from mailrelay.mail.printable import printable
+from mailrelay.mail.record import Record, Settled
+
+
+def accepted(queue_id: str, sender: bytes, size: int, recipients: int, relayhost: str) -> str:
+    """A message has been put on disk."""
+    return f"{queue_id} from=<{printable(sender)}> size={size} nrcpt={recipients} relay={relayhost} status=accepted"
+
+
+def settled(message: Message, record: Record, one: Settled) -> str:
+    """What an attempt made of one recipient.
+
+    delay: seconds since arrival. delays: seconds queued before the attempt / opening the way / in the transaction.
+    """
+    address = message.envelope.recipients[message.recipient_ids.index(one.recipient)].address
+    delay = max(0.0, record.now - message.arrival)
+    queued = max(0.0, delay - record.dialled - record.transaction)
+    words = printable(one.outcome.words)
+    if one.uncertain:
+        words += "; it may arrive twice"
+    return (
+        f"{message.queue_id} to=<{printable(address)}> relay={message.relayhost} delay={delay:.2g}"
+        f" delays={queued:.2g}/{record.dialled:.2g}/{record.transaction:.2g}"
+        f" dsn={one.status} status={one.state} ({words})"
+    )

@@ -1,0 +1,80 @@
+"""A notice: what the person is to hear, before it is worded for one road or another.
+
+Notices are owed from the commit that records their reason until a road has carried them; they carry all that a road
+needs, so that no road has to ask anybody.
+"""
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.StrEnum):
+    FAILED = "failed"
+    """Recipients bounced or expired: their mail will not be tried again by itself."""
+    HELD = "held"
+    """The message waits for the person."""
+    SETUP = "setup"
+    """A relayhost cannot be used until the person mends something; its mail waits."""
+    RELAYED = "relayed"
+    """A sender who asked for NOTIFY=SUCCESS: the remote took the mail but reports no deliveries (RFC 3461 5.2.2)."""
+
+
+class Road(enum.StrEnum):
+    """The ways by which a notice reaches the person."""
+
+    DESKTOP = "desktop"
+    DSN = "dsn"
+    MAILBOX = "mailbox"
+    COMMAND = "command"
+    URLS = "urls"
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """A recipient that a notice is about, and how it ended. `words` are the remote's or ours, not escaped."""
+
+    address: bytes
+    state: str
+    status: str
+    words: bytes
+    stage: str
+    remote: bool
+    """Whether `words` are the remote mail server's own."""
+    uncertain: bool = False
+    notify: bytes = b""
+    orcpt: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What is to be told.
+
+    created: epoch seconds. text and mend: for a setup fault, what happened and the step that mends it. The message's own
+    fields are None or empty for a setup fault. sender is b"" for the null reverse path.
+    """
+
+    id: int
+    kind: Kind
+    relayhost: str
+    created: float
+    text: str = ""
+    mend: str = ""
+    message: int | None = None
+    queue_id: str = ""
+    sender: bytes = b""
+    subject: str = ""
+    arrival: float = 0.0
+    size: int = 0
+    smtputf8: bool = False
+    ret: bytes = b""
+    envid: bytes = b""
+    concerned: tuple[Concerned, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One road of one notice that has not carried it yet. `tries` counts the failures so far."""
+
+    notice: Notice
+    road: Road
+    tries: int

@@ -1,0 +1,78 @@
+"""What is written down when a message comes in and when an attempt ends: values on their way to the spool."""
+
+from dataclasses import dataclass
+
+from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.lifecycle import State
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.trace import stamp, subject
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message to be put on disk. `content` is what will be sent, octet for octet; `arrival` is epoch seconds."""
+
+    queue_id: str
+    envelope: Envelope
+    content: bytes
+    relayhost: str
+    arrival: float
+    subject: str
+
+
+def arrive(envelope: Envelope, content: bytes, *, queue_id: str, relayhost: str, now: float) -> Arrival:
+    """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`)."""
+    domain = envelope.sender.rpartition(b"@")[2]
+    message_id = b"<%s.mailrelay@%s>" % (
+        queue_id.encode("ascii"),
+        domain if domain.isascii() and domain else b"localhost",
+    )
+    stamped = stamp(content, queue_id=queue_id, now=now, message_id=message_id)
+    return Arrival(queue_id, envelope, stamped, relayhost, now, subject(content))
+
+
+_STATUS = {Cause.NO_SMTPUTF8: "5.6.7", Cause.UNREADABLE: "4.3.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What an attempt made of one recipient. `recipient` is the spool's key."""
+
+    recipient: int
+    state: State
+    outcome: Outcome
+    uncertain: bool
+
+    @property
+    def status(self) -> str:
+        """The enhanced status code (RFC 3463) of a reply, or ours where there was none."""
+        if self.outcome.reply is not None:
+            return self.outcome.reply.status
+        return _STATUS.get(self.outcome.cause, "4.4.2")
+
+
+@dataclass(frozen=True, slots=True)
+class Owing:
+    """A notice that becomes owed with a record: about which recipients, by which roads (at least one)."""
+
+    kind: Kind
+    recipients: tuple[int, ...]
+    roads: tuple[Road, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The end of one attempt at one message: everything that its commit writes.
+
+    now: epoch seconds. next_attempt: epoch seconds, None where nothing is left to try. dialled, transaction: seconds that
+    opening the way and the transaction took.
+    """
+
+    message: int
+    now: float
+    settled: tuple[Settled, ...]
+    next_attempt: float | None
+    notices: tuple[Owing, ...]
+    dialled: float = 0.0
+    transaction: float = 0.0

@@ -1,0 +1,155 @@
+"""What is written on a message as it passes, and the few things that are read off it.
+
+Our one Received field says neither the client's address nor this machine's name: a laptop's whereabouts are nobody's
+business. It therefore has no FROM clause, like the fields that other servers write for mail from their own machine.
+Times are in UTC for the same reason.
+
+Promises: content is only ever added to, at its top; a field that a signature covers as absent is not added, so signed
+mail stays valid; every function takes any bytes and answers, in time bounded by HEADER_MAX and one copy.
+Never: repair a header, or write anything but Received above one that is malformed.
+
+Content is a message as RFC 5322 has it, lines ended by CRLF. A bare CR or LF makes a header malformed.
+"""
+
+import re
+import unicodedata
+from binascii import Error as Base64Error
+from binascii import a2b_base64, a2b_qp
+from datetime import UTC, datetime
+
+HEADER_MAX = 1 << 18
+"""Octets of content that are searched for header fields; a header that is longer counts as malformed."""
+HOPS_MAX = 50
+"""A message with this many Received fields goes round in a circle (RFC 5321 section 6.3)."""
+SUBJECT_MAX = 200
+"""Characters of a subject that are kept."""
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*)")
+_CONTINUATION = re.compile(rb"[ \t][^\r\n]*")
+_SIGNED = re.compile(rb"(?:^|;)\s*h\s*=([^;]*)")
+_MESSAGE_ID = re.compile(rb"<[^<>\x00-\x20\x7f]{1,900}>")
+_WORD = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def stamp(content: bytes, *, queue_id: str, now: float, message_id: bytes) -> bytes:
+    """`content` below a Received field (RFC 5321 section 4.4), and below Date and Message-ID where it lacks them
+    (RFC 6409 section 8).
+
+    queue_id: an atom, as the log has it. now: epoch seconds, before the year 10000.
+    message_id: what to use where there is none, angle brackets included.
+    """
+    date = _date(now)
+    head = b"Received: by localhost (mailrelay) with ESMTP id %s;\r\n\t%s\r\n" % (queue_id.encode("ascii"), date)
+    fields, well_formed = _fields(content)
+    if well_formed:
+        # RFC 6376 section 5.4: a name in h= without a field signs the absence of that field.
+        spoken_for = {name for name, _ in fields} | {signed for field in fields for signed in _signed(*field)}
+        if b"date" not in spoken_for:
+            head += b"Date: %s\r\n" % date
+        if b"message-id" not in spoken_for:
+            head += b"Message-ID: %s\r\n" % message_id
+    # Servers take a first line that is no field for the body; below our field it would be a part of that instead.
+    if content.startswith((b" ", b"\t")):
+        head += b"\r\n"
+    return head + content
+
+
+def hops(content: bytes) -> int:
+    """How many Received fields the message bears: the servers it has passed."""
+    return sum(name == b"received" for name, _ in _fields(content)[0])
+
+
+def message_id(content: bytes) -> bytes:
+    """The message's own id with its angle brackets, free of spaces and control characters; b"" where it has none."""
+    for name, value in _fields(content)[0]:
+        if name == b"message-id":
+            found = _MESSAGE_ID.search(value)
+            return found[0] if found else b""
+    return b""
+
+
+def subject(content: bytes) -> str:
+    """The subject for people to read: encoded words decoded (RFC 2047), on one line, without control characters and
+    bidirectional overrides, at most SUBJECT_MAX characters; "" where there is none. Not escaped for any display."""
+    for name, value in _fields(content)[0]:
+        if name == b"subject":
+            # Twenty octets a character is more than any encoding needs; the rest would be cut anyway.
+            text = _decoded(value[: 20 * SUBJECT_MAX].decode("utf-8", "replace"))
+            shown = (" " if char == "\t" else char for char in text if char == "\t" or _is_shown(char))
+            return "".join(shown).strip()[:SUBJECT_MAX].rstrip()
+    return ""
+
+
+def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The header's fields, names in lower case and values unfolded, and whether nothing else stood in the header."""
+    if content.startswith(b"\r\n"):
+        return [], True
+    end = content.find(b"\r\n\r\n", 0, HEADER_MAX)
+    well_formed = end >= 0 or len(content) <= HEADER_MAX
+    lines = content[: end if end >= 0 else HEADER_MAX].removesuffix(b"\r\n").split(b"\r\n") if content else []
+    found: list[tuple[bytes, list[bytes]]] = []
+    for line in lines:
+        if field := _FIELD.fullmatch(line):
+            found.append((field[1].lower(), [field[2]]))
+        elif found and _CONTINUATION.fullmatch(line):
+            found[-1][1].append(line)
+        else:
+            well_formed = False
+    return [(name, b"".join(parts).strip()) for name, parts in found], well_formed
+
+
+def _signed(name: bytes, value: bytes) -> list[bytes]:
+    """The field names that a signature covers (RFC 6376 section 3.5, RFC 8617 section 4.1.2), in lower case."""
+    if name not in (b"dkim-signature", b"arc-message-signature"):
+        return []
+    return [signed.strip().lower() for tag in _SIGNED.findall(value) for signed in tag.split(b":")]
+
+
+def _date(now: float) -> bytes:
+    """RFC 5322 section 3.3 date-time. Not strftime, which speaks the language of the machine."""
+    at = datetime.fromtimestamp(now, UTC)
+    day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
+    return f"{day}, {at.day} {month} {at.year:04} {at:%H:%M:%S} +0000".encode("ascii")
+
+
+def _decoded(text: str) -> str:
+    """`text` with its encoded words decoded. What is no base64 stays; a charset nobody knows is read as UTF-8."""
+    text = _BETWEEN_WORDS.sub("", text)
+    out: list[str] = []
+    octets, charset, at = b"", "", 0
+    for word in _WORD.finditer(text):
+        decoded = _octets(word)
+        if decoded is None:
+            continue
+        # Words that touch may share a character between them, which RFC 2047 forbids and clients do.
+        if word.start() != at or word[1].lower() != charset:
+            out += _in_charset(octets, charset), text[at : word.start()]
+            octets, charset = b"", word[1].lower()
+        octets += decoded
+        at = word.end()
+    return "".join((*out, _in_charset(octets, charset), text[at:]))
+
+
+def _octets(word: re.Match[str]) -> bytes | None:
+    encoded = word[3].encode()
+    if word[2] in "qQ":
+        return a2b_qp(encoded, header=True)
+    try:
+        return a2b_base64(encoded + b"=" * (-len(encoded) % 4))
+    except Base64Error:
+        return None
+
+
+def _in_charset(octets: bytes, charset: str) -> str:
+    try:
+        return octets.decode(charset or "ascii", "replace")
+    except (LookupError, ValueError):
+        return octets.decode("utf-8", "replace")
+
+
+def _is_shown(char: str) -> bool:
+    return char not in _BIDI and unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp")

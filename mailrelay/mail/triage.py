@@ -1,0 +1,60 @@
+"""Judges outcomes: the one place that says what a failure means.
+
+Promises: total (every outcome gets a verdict), and no local fault ever bounces: only the remote mail server's own 5xx
+to MAIL, RCPT, DATA or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
+"""
+
+import enum
+
+from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
+
+
+class Verdict(enum.StrEnum):
+    """What an outcome means for the recipients it concerns."""
+
+    SENT = "sent"
+    DEFERRED = "deferred"
+    UNCERTAIN = "uncertain"
+    """Deferred, but the remote may have it already: the connection was lost between the final dot and its reply."""
+    BOUNCED = "bounced"
+    HELD = "held"
+    """It cannot be sent as it is, or not to this remote; the person must decide."""
+    WAITS = "waits"
+    """Nothing was tried: the fault is the relayhost's. No attempt is counted."""
+
+
+_QUIET = frozenset({Cause.UNREACHABLE, Cause.LOST})
+
+PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KEY_CHANGED, Cause.HOST_KEY_REVOKED})
+"""Causes for which an SSH server may lock the whole address out if one comes back too soon (sshd's PerSourcePenalties)."""
+
+
+def judge(outcome: Outcome) -> Verdict:
+    """What `outcome` means for the recipients concerned."""
+    if outcome.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
+        return Verdict.HELD
+    if outcome.scope is Scope.RELAYHOST:
+        return Verdict.WAITS
+    if outcome.reply is None:
+        return Verdict.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Verdict.DEFERRED
+    match outcome.reply.code // 100:
+        case 2 if outcome.stage is Stage.CONTENT:
+            return Verdict.SENT
+        # RFC 5321 section 4.5.3.1.10: servers that mean "too many recipients" by 552 still exist.
+        case 5 if outcome.stage is Stage.RCPT and outcome.reply.code == 552:
+            return Verdict.DEFERRED
+        case 5:
+            return Verdict.BOUNCED
+        case _:
+            # 4xx, and replies that mean nothing where they stand: the remote took no responsibility.
+            return Verdict.DEFERRED
+
+
+def is_setup_fault(outcome: Outcome) -> bool:
+    """Whether an outcome of scope relayhost is one that only a person can mend, and is told at once.
+
+    A network that is away, a connection that broke and a remote that asks to come back later (4xx) heal by themselves.
+    """
+    if outcome.scope is not Scope.RELAYHOST or outcome.cause in _QUIET:
+        return False
+    return outcome.reply is None or outcome.reply.code // 100 == 5

@@ -1,0 +1,82 @@
+"""The road through a command of the person's: the notice as one JSON object on its stdin, UTF-8.
+
+Promises: the command counts as having carried the notice when it ends with status 0, whatever it read or wrote. When
+it is cut off (cancellation, the notifier's time-out), it is ended with all that it started in its own session.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Sequence
+from typing import IO
+
+from mailrelay.mail.notice import Notice
+from mailrelay.mail.printable import printable
+from mailrelay.mail.wording import record
+from mailrelay.notify.road import Carry, RoadFailed
+
+_TAIL = 300
+"""Octets from the end of stderr that are kept as the reason of a failure."""
+
+
+def command(argv: Sequence[str]) -> Carry:
+    """A road through `argv`, run once for each notice, without a shell."""
+
+    async def carry(notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            await _run(argv, json.dumps(record(notice)).encode() + b"\n")
+
+    return carry
+
+
+async def _run(argv: Sequence[str], stdin: bytes) -> None:
+    name = printable(argv[0])
+    # A file and not a pipe: something left running in the background would keep a pipe open, and us waiting.
+    with tempfile.TemporaryFile() as stderr:
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        )
+        try:
+            # Cut off while it starts, asyncio would end the command and forget what that has started.
+            process = await asyncio.shield(starting)
+            await _feed(process, stdin)
+            status = await process.wait()
+        except OSError as error:
+            raise RoadFailed(f"the command {name} cannot be started: {error.strerror or error}") from error
+        finally:
+            await _end(starting)
+        if status != 0:
+            ended = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
+            raise RoadFailed(": ".join(filter(None, (f"the command {name} {ended}", _tail(stderr)))))
+
+
+async def _end(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    # It may never have started, or have ended by itself in this moment.
+    with contextlib.suppress(OSError):
+        process = await starting
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
+    assert process.stdin is not None  # noqa: S101 - asked for above
+    # A command need not read what it is given.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+def _tail(stderr: IO[bytes]) -> str:
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _TAIL))
+    return printable(stderr.read().strip())

@@ -1,0 +1,80 @@
+"""The road to the screen: a desktop notification that stays until it is dismissed.
+
+Promises: `show` returns only once the desktop's notification service has taken the text. The library underneath hides
+every failure, so the service is asked for its capabilities first, which does raise, and the notification must be
+confirmed as dispatched. Markup characters are escaped: notification bodies are read as markup on free desktops.
+
+Everything that failed is let go of, with its connection, so that an hour-long absence of a desktop costs nothing.
+
+Never: to start a session bus or to wait for one; where there is no desktop, the road fails and says so.
+"""
+
+import html
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from desktop_notifier import Capability, DesktopNotifier, Urgency
+
+from mailrelay.mail.notice import Notice
+from mailrelay.mail.printable import printable
+from mailrelay.mail.wording import body, summary, title
+from mailrelay.notify.road import RoadFailed
+
+# Its tracebacks would say a second time, and at length, what RoadFailed says in a sentence.
+logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
+
+
+class Desktop:
+    """A road that keeps its connection to the desktop session from one notice to the next."""
+
+    def __init__(self) -> None:
+        self._notifier: DesktopNotifier | None = None
+
+    async def carry(self, notices: Sequence[Notice]) -> None:
+        """Shows a notice, or one summary of several. Raises RoadFailed."""
+        await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
+
+    async def show(self, headline: str, text: str) -> None:
+        """Shows printable text as critical. Raises RoadFailed."""
+        dispatched: list[bool] = []
+        notifier = self._notifier or _new()
+        self._notifier = None
+        try:
+            capabilities = await notifier.get_capabilities()
+            await notifier.send(
+                _marked_up(headline),
+                _marked_up(text),
+                urgency=Urgency.Critical,
+                on_dispatched=lambda: dispatched.append(True),
+            )
+        except Exception as error:
+            raise RoadFailed(f"no desktop session takes notices: {printable(str(error), 200)}") from error
+        else:
+            if Capability.TITLE not in capabilities or not dispatched:
+                raise RoadFailed("no desktop session takes notices: its notification service took nothing")
+            self._notifier = notifier
+        finally:
+            if self._notifier is None:
+                _disconnect(notifier)
+
+
+def _new() -> DesktopNotifier:
+    # The library looks for the session bus in the environment only, and a service may have been started without one.
+    bus = Path(f"/run/user/{os.getuid()}/bus")
+    if "DBUS_SESSION_BUS_ADDRESS" not in os.environ and bus.is_socket():
+        os.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
+    return DesktopNotifier(app_name="mailrelay", app_icon=None)
+
+
+def _disconnect(notifier: DesktopNotifier) -> None:
+    # The library has no way to close what it opened, and the event loop keeps the connection alive for ever.
+    bus = getattr(getattr(notifier, "_backend", None), "bus", None)
+    if bus is not None:
+        bus.disconnect()
+
+
+def _marked_up(text: str) -> str:
+    return text if sys.platform == "darwin" else html.escape(text, quote=False)

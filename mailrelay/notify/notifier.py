@@ -1,0 +1,207 @@
+"""Carries what is owed: every notice by every road it is owed by, again and again until the road has taken it.
+
+Promises: a notice is marked as told only after its road has carried it, so it may come twice after a crash and is never
+lost. Roads do not wait for one another: one that fails waits 60 s, doubling to an hour; one that hangs is cut off. The
+screen is not flooded: what comes while the last notices are still fresh is shown together, as one summary from the
+fourth on. A ledger that fails is tried again after a minute; a notice carried meanwhile is remembered and not repeated.
+
+What is owed by a road that the settings no longer name goes by the first one that they do.
+
+Never: to open a road that the settings do not name, or to end for any other reason than its own cancellation.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mailrelay.config import Notify
+from mailrelay.mail.notice import Owed, Road
+from mailrelay.mail.printable import printable
+from mailrelay.notify.command import command
+from mailrelay.notify.desktop import Desktop
+from mailrelay.notify.dsn import Reports, report
+from mailrelay.notify.mailbox import mailbox
+from mailrelay.notify.road import Carry, RoadFailed
+from mailrelay.notify.urls import urls
+
+log = logging.getLogger("mailrelay.notify")
+
+ROAD_TIMEOUT = 30.0
+"""Seconds that a road may take for one notice."""
+FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
+"""Seconds until a road that failed is tried again, doubling from the first to the longest."""
+LEDGER_WAIT = 60.0
+"""Seconds for which what needs the ledger rests after the ledger has failed."""
+SINGLY = 3
+"""So many notices are shown on the screen one by one; more at once become one summary."""
+FRESH = 10.0
+"""Seconds for which the screen is left alone after a notice, for each notice shown."""
+
+
+class Ledger(Reports, Protocol):
+    """What the notifier needs of the spool. Times are epoch seconds."""
+
+    async def owed(self, now: float) -> list[Owed]:
+        """Roads due for a try now; bounded, oldest first."""
+        ...
+
+    async def next_owed(self) -> float | None:
+        """When the next road is due, past or future; None if none is owed."""
+        ...
+
+    async def told(self, owed: Owed, now: float) -> None:
+        """This road has carried this notice."""
+        ...
+
+    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+        """It has not, and is due again at `next_try`."""
+        ...
+
+
+def roads(settings: Notify) -> tuple[Road, ...]:
+    """The roads in force. What they may carry is for `mail.roads` to say."""
+    in_force = {
+        Road.DESKTOP: settings.desktop,
+        Road.DSN: settings.dsn,
+        Road.MAILBOX: settings.mailbox is not None,
+        Road.COMMAND: bool(settings.command),
+        Road.URLS: bool(settings.urls),
+    }
+    return tuple(road for road, wanted in in_force.items() if wanted)
+
+
+class Notifier:
+    """Tells the person what the ledger says is owed. `now` gives epoch seconds.
+
+    Raises RoadFailed, at once, where the settings name a road that can never be gone on this computer.
+    """
+
+    def __init__(self, settings: Notify, ledger: Ledger, now: Callable[[], float] = time.time) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._in_force = roads(settings)
+        self._carriers: dict[Road, Carry] = {}
+        if settings.desktop:
+            self._carriers[Road.DESKTOP] = Desktop().carry
+        if settings.mailbox is not None:
+            self._carriers[Road.MAILBOX] = mailbox(settings.mailbox, now)
+        if settings.command:
+            self._carriers[Road.COMMAND] = command(settings.command)
+        if settings.urls:
+            self._carriers[Road.URLS] = urls(settings.urls)
+        self._bell = asyncio.Event()
+        self._busy: set[Road] = set()
+        self._resting: dict[Road, float] = {}
+        self._unrecorded: set[tuple[int, Road]] = set()
+
+    def ring(self) -> None:
+        """Something has become owed: look now. To be called on the notifier's own loop."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Tells what is owed and sleeps until more is. Ends by cancellation only."""
+        async with asyncio.TaskGroup() as carrying:
+            while True:
+                self._bell.clear()
+                try:
+                    pause = await self._round(carrying)
+                except Exception as error:
+                    _log_ledger(error)
+                    pause = LEDGER_WAIT
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._bell.wait()
+                except TimeoutError:
+                    pass
+
+    async def _round(self, carrying: asyncio.TaskGroup) -> float | None:
+        """Starts every road that something is due on. The seconds until the next look, None for "when it rings"."""
+        now = self._now()
+        due: dict[Road, list[Owed]] = {}
+        for owed in await self._ledger.owed(now):
+            road = owed.road if owed.road in self._in_force else self._stand_in()
+            if road is not None:
+                due.setdefault(road, []).append(owed)
+        for road, batch in due.items():
+            if road not in self._busy and self._resting.get(road, 0.0) <= now:
+                self._busy.add(road)
+                carrying.create_task(self._go(road, batch))
+        next_owed = await self._ledger.next_owed()
+        if next_owed is None:
+            return None
+        # What is due already is under way, and rings when it is done, or rests.
+        wakes = [at - now for at in (next_owed, *self._resting.values()) if at > now]
+        return min(wakes, default=None)
+
+    def _stand_in(self) -> Road | None:
+        # A report by mail follows rules of its own, so it stands in for nothing.
+        return next((road for road in self._in_force if road is not Road.DSN), None)
+
+    async def _go(self, road: Road, batch: Sequence[Owed]) -> None:
+        """Carries a batch by one road. The loop goes on whatever happens here."""
+        together = road is Road.DESKTOP and len(batch) > SINGLY
+        groups = [batch] if together else [[owed] for owed in batch]
+        try:
+            for group in groups:
+                await self._tell(road, group)
+            if road is Road.DESKTOP:
+                self._resting[road] = self._now() + FRESH * len(groups)
+        except Exception as error:
+            _log_ledger(error)
+            self._resting[road] = self._now() + LEDGER_WAIT
+        finally:
+            self._busy.discard(road)
+            self.ring()
+
+    async def _tell(self, road: Road, group: Sequence[Owed]) -> None:
+        """Carries a group as one, and records how that went. Raises only what the ledger raises."""
+        if road is Road.DSN:
+            for owed in group:
+                await report(owed, self._ledger, self._now())
+                _log_told(owed)
+            return
+        fresh = [owed for owed in group if (owed.notice.id, owed.road) not in self._unrecorded]
+        why = await self._carry(road, fresh) if fresh else ""
+        if not why:
+            self._unrecorded.update((owed.notice.id, owed.road) for owed in fresh)
+        for owed in group:
+            now = self._now()
+            if why and owed in fresh:
+                wait = min(FIRST_WAIT * 2.0 ** min(owed.tries, 10), LONGEST_WAIT)
+                log.warning(
+                    "notice %d %s not told by %s: %s; next try in %.0f s",
+                    owed.notice.id,
+                    owed.notice.kind,
+                    road,
+                    why,
+                    wait,
+                )
+                await self._ledger.not_told(owed, now, now + wait, why)
+            else:
+                await self._ledger.told(owed, now)
+                self._unrecorded.discard((owed.notice.id, owed.road))
+                _log_told(owed)
+
+    async def _carry(self, road: Road, group: Sequence[Owed]) -> str:
+        """Why the road could not carry the group, "" if it did."""
+        try:
+            async with asyncio.timeout(ROAD_TIMEOUT):
+                await self._carriers[road]([owed.notice for owed in group])
+        except RoadFailed as error:
+            return str(error)
+        except TimeoutError:
+            return f"no answer within {ROAD_TIMEOUT:.0f} s"
+        except Exception as error:
+            # Whatever a library of somebody else's raises, this notice stays owed and the other roads go on.
+            return f"{type(error).__name__}: {printable(str(error), 200)}"
+        return ""
+
+
+def _log_told(owed: Owed) -> None:
+    log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.road)
+
+
+def _log_ledger(error: Exception) -> None:
+    log.error("notices wait, the spool fails: %s: %s", type(error).__name__, printable(str(error), 200))

@@ -1,0 +1,16 @@
+"""What a road is: an async function that carries notices to the person, or says in one sentence why it could not.
+
+A road is called with one notice, or with several where one message to the person is to stand for them all. It returns
+once they have left our hands for good, raises `RoadFailed` otherwise, and may be cancelled at any time.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from mailrelay.mail.notice import Notice
+
+Carry = Callable[[Sequence[Notice]], Coroutine[Any, Any, None]]
+
+
+class RoadFailed(Exception):
+    """The road carried nothing; the notice stays owed. The text is one sentence that a person can act on, escaped."""

@@ -1,0 +1,177 @@
+"""One conversation with the remote's mail server: pumps bytes between a wire and a session, messages in, outcomes out.
+
+Promises: every message that `Mail.next` gave is given back exactly once, to `finished` or to `untried`, whatever happens:
+a lost line, a time-out, a remote that talks nonsense, a cancellation. Never decides what an outcome means.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from mailrelay.mail.envelope import Message, Unreadable
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.smtp.session import (
+    REPLY_TIMEOUTS,
+    ContentWanted,
+    Ended,
+    Event,
+    Finished,
+    Ready,
+    Session,
+    Untried,
+)
+
+
+class Wire(Protocol):
+    """A byte stream to the remote's mail server."""
+
+    async def read(self) -> bytes: ...
+    def write(self, data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Mail(Protocol):
+    """Where messages come from and outcomes go. `finished` and `untried` only take note: they never wait."""
+
+    def ready(self) -> None: ...
+    async def next(self) -> Message | None:
+        """The next message, waited for while the conversation is worth keeping; None ends it. Cancelling loses nothing."""
+
+    def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
+    def finished(
+        self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
+    ) -> None: ...
+    def untried(self, message: Message) -> None: ...
+
+
+async def converse(wire: Wire, name: bytes, mail: Mail) -> Outcome | None:
+    """Talks to the mail server on `wire` until there is no more mail, or it ends.
+
+    name: the EHLO argument. Returns how it broke off, None if it was ended by us.
+    """
+    return await _Conversation(wire, Session(name), mail).run()
+
+
+class _Conversation:
+    def __init__(self, wire: Wire, session: Session, mail: Mail) -> None:
+        self._wire = wire
+        self._session = session
+        self._mail = mail
+        self._started: dict[int, tuple[Message, float]] = {}
+        self._wanted: list[int] = []
+        self._ended: Outcome | None = None
+
+    async def run(self) -> Outcome | None:
+        reading = asyncio.ensure_future(self._wire.read())
+        fetching: asyncio.Future[Message | None] | None = None
+        leaving = False
+        try:
+            while self._ended is None:
+                if leaving and not self._started:
+                    self._session.quit()
+                    self._flush()
+                    return None
+                self._flush()
+                if not leaving and fetching is None and self._session.wants_transaction:
+                    fetching = asyncio.ensure_future(self._mail.next())
+                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | None]] = {reading}
+                if fetching is not None:
+                    waited.add(fetching)
+                stage = self._session.awaiting
+                limit = REPLY_TIMEOUTS[stage] if stage is not None else None
+                done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
+                if reading in done:
+                    self._note(self._received(reading))
+                    reading = asyncio.ensure_future(self._wire.read())
+                if fetching is not None and fetching in done:
+                    message = fetching.result()
+                    fetching = None
+                    if message is None:
+                        leaving = True
+                    else:
+                        self._begin(message)
+                await self._send_content()
+            return self._ended
+        except asyncio.CancelledError:
+            self._note(self._session.lost("mailrelay was stopped"))
+            raise
+        finally:
+            reading.cancel()
+            # Not to be cancelled any more: it has a message already, which nobody else will give back.
+            if fetching is not None and not fetching.cancel() and (message := fetching.result()) is not None:
+                self._mail.untried(message)
+            for message, _ in self._started.values():
+                self._mail.untried(message)
+            self._wire.close()
+
+    def _received(self, reading: asyncio.Future[bytes]) -> list[Event]:
+        try:
+            data = reading.result()
+        except OSError as error:
+            return self._session.lost(f"the connection was lost ({error})")
+        if not data:
+            return self._session.lost("the remote closed the connection")
+        return self._session.receive(data)
+
+    def _begin(self, message: Message) -> None:
+        self._started[message.id] = (message, time.monotonic())
+        self._note(self._session.start(message.id, message.envelope, message.size))
+
+    def _note(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Ready():
+                    self._mail.ready()
+                case ContentWanted(key):
+                    self._wanted.append(key)
+                case Finished(key, outcomes):
+                    message, since = self._started.pop(key)
+                    extensions = self._session.extensions
+                    self._mail.finished(
+                        message,
+                        outcomes,
+                        relays_dsn=extensions is not None and extensions.dsn,
+                        transaction=time.monotonic() - since,
+                    )
+                case Untried(key):
+                    message, _ = self._started.pop(key)
+                    self._mail.untried(message)
+                case Ended(outcome):
+                    self._ended = outcome
+
+    def _flush(self) -> None:
+        output = self._session.take_output()
+        if output:
+            self._wire.write(output)
+
+    async def _send_content(self) -> None:
+        while self._wanted:
+            message, _ = self._started[self._wanted.pop(0)]
+            fault = None
+            try:
+                await self._stream(message)
+            except Unreadable as error:
+                fault = Outcome(
+                    Stage.CONTENT,
+                    cause=Cause.UNREADABLE,
+                    text=f"the message cannot be read from the spool: {error}",
+                    mend=f"see `mailrelay queue show {message.queue_id} --content`, then cancel it and send it again",
+                )
+            except TimeoutError:
+                self._note(self._session.lost(f"the remote took no content for {REPLY_TIMEOUTS[Stage.CONTENT]:.0f} s"))
+            except OSError as error:
+                self._note(self._session.lost(f"the connection was lost ({error})"))
+            self._note(self._session.end_content(fault))
+
+    async def _stream(self, message: Message) -> None:
+        async with contextlib.aclosing(self._mail.pieces(message.id)) as pieces:
+            async for piece in pieces:
+                self._session.send_content(piece)
+                self._flush()
+                async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
+                    await self._wire.drain()

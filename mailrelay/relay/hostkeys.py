@@ -1,0 +1,208 @@
+"""Host keys: what known_hosts files say of a host, and what the key that it offers means then.
+
+Promises: as strict as ssh(1) with StrictHostKeyChecking: a host is believed only under a name that known_hosts gives it
+(plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never under an address of its own or of a jump host. `@revoked`
+outranks everything. A line that cannot be read is skipped, and the others still count.
+Never: a key that is trusted because nothing is known, a file that is written, a prompt. All but `read` is pure.
+"""
+
+import base64
+import binascii
+import enum
+import hashlib
+import hmac
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import asyncssh
+
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+
+SSH_PORT = 22
+_MARKERS = ("", "cert-authority", "revoked")
+
+
+class Verdict(enum.StrEnum):
+    """What a key on offer means."""
+
+    TRUSTED = "trusted"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    """Other keys are known under the host's name: the server was set up anew, or somebody else is answering."""
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of known_hosts that concerns a host. marker: `cert-authority`, `revoked`, or "" for a plain key."""
+
+    marker: str
+    key: asyncssh.SSHKey
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is known of a host. name: as known_hosts writes it.
+
+    portless: what is known of the same host at port 22, for a host at another port. Like ssh(1), we take a key from there,
+    but a key that is not there has not changed.
+    """
+
+    name: str
+    entries: tuple[Entry, ...] = ()
+    portless: tuple[Entry, ...] = ()
+
+    def keys(self, marker: str) -> list[asyncssh.SSHKey]:
+        return [entry.key for entry in (*self.entries, *self.portless) if entry.marker == marker]
+
+
+def read(files: Iterable[Path]) -> list[tuple[Path, str]]:
+    """The files that exist and can be read, with their text."""
+    texts = []
+    for file in files:
+        try:
+            texts.append((file, file.read_text(encoding="utf-8", errors="replace")))
+        except OSError:
+            # ssh(1) does not mind either: most people have one of the four.
+            continue
+    return texts
+
+
+def known(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str | None = None) -> Known:
+    """What known_hosts files (path and text) say of a host. alias: HostKeyAlias, which stands for both host and port."""
+    texts = list(texts)
+    if alias:
+        return Known(alias.lower(), _entries(texts, alias.lower()))
+    if port == SSH_PORT:
+        return Known(host.lower(), _entries(texts, host.lower()))
+    name = f"[{host.lower()}]:{port}"
+    return Known(name, _entries(texts, name), _entries(texts, host.lower()))
+
+
+def judge(known: Known, key: asyncssh.SSHKey, *, authority: bool = False) -> Verdict:
+    """What the key on offer means; `authority`: it is the key that signed the host certificate on offer."""
+    offered = key.public_data
+    if any(revoked.public_data == offered for revoked in known.keys("revoked")):
+        return Verdict.REVOKED
+    if any(trusted.public_data == offered for trusted in known.keys("cert-authority" if authority else "")):
+        return Verdict.TRUSTED
+    if not authority and any(entry.marker == "" for entry in known.entries):
+        return Verdict.CHANGED
+    return Verdict.UNKNOWN
+
+
+def algorithms(
+    known: Known, wanted: str, *, plain: Sequence[str], certified: Sequence[str], more: Sequence[str]
+) -> list[str]:
+    """The host key algorithms to offer, best first.
+
+    wanted: HostKeyAlgorithms of ssh_config, "" where it is not set. plain, certified: the library's defaults; more: all
+    that it can do. Algorithms of known keys come first, so that the server shows the key by which we know it; the others
+    follow, so that a changed key is seen as such. Certificates are asked for only where an authority is known.
+    """
+    first = [name.decode("ascii") for key in known.keys("") for name in key.sig_algorithms]
+    offer = [name for name in first if name in plain] + list(plain)
+    if known.keys("cert-authority"):
+        offer = [*certified, *offer]
+    if wanted:
+        patterns = wanted.lstrip("^+-").split(",")
+        matched = [name for pattern in patterns for name in more if fnmatchcase(name, pattern)]
+        match wanted[0]:
+            case "+":
+                offer = [*offer, *matched]
+            case "^":
+                offer = [*matched, *offer]
+            case "-":
+                offer = [name for name in offer if name not in matched]
+            case _:
+                offer = matched or offer
+    if not known.keys("cert-authority"):
+        offer = [name for name in offer if "-cert-v01@" not in name]
+    return list(dict.fromkeys(offer))
+
+
+def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | None, by_hand: str) -> Outcome:
+    """The outcome of a verdict that is not TRUSTED.
+
+    place: how the person calls the host. key: the key on offer, None where the library did not show it. by_hand: the ssh(1)
+    command that connects to the host.
+    """
+    offer = f" ({_describe(key)})" if key else ""
+    match verdict:
+        case Verdict.REVOKED:
+            revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
+            lines = ", ".join(dict.fromkeys(f"{entry.file}:{entry.line}" for entry in revoked))
+            return Outcome(
+                Stage.HOST_KEY,
+                cause=Cause.HOST_KEY_REVOKED,
+                text=f"{place} offers a host key{offer} that is marked as revoked in {lines}; nothing was sent.",
+                mend=f"Ask whoever runs {place} for its new host key; do not remove the @revoked line before you know.",
+            )
+        case Verdict.CHANGED:
+            entry = known.entries[[each.marker for each in known.entries].index("")]
+            forget = f"ssh-keygen -R {shlex.quote(known.name)} -f {shlex.quote(str(entry.file))}"
+            return Outcome(
+                Stage.HOST_KEY,
+                cause=Cause.HOST_KEY_CHANGED,
+                text=f"The host key of {place} has changed: it offers {_describe(key)}, but {entry.file}:{entry.line} knows "
+                f"{_describe(entry.key)}; nothing was sent, for somebody else may be answering.",
+                mend=f"Once whoever runs the server has confirmed the new fingerprint: {forget}; then {by_hand}",
+            )
+        case _:
+            return Outcome(
+                Stage.HOST_KEY,
+                cause=Cause.HOST_KEY_UNKNOWN,
+                text=f"The host key of {place} is not known: it offers {_describe(key)}; nothing was sent.",
+                mend=f"Compare the fingerprint with the server's own and accept it once: {by_hand}",
+            )
+
+
+def _describe(key: asyncssh.SSHKey | None) -> str:
+    return f"{key.get_algorithm()} {key.get_fingerprint()}" if key else "no key that could be read"
+
+
+def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[Entry, ...]:
+    found = []
+    for file, text in texts:
+        # By line feeds alone: what else calls itself a line end may stand in a comment.
+        for number, line in enumerate(text.split("\n"), start=1):
+            fields = line.split(maxsplit=2 if line.lstrip().startswith("@") else 1)
+            marker = fields.pop(0)[1:] if line.lstrip().startswith("@") else ""
+            if len(fields) != 2 or marker not in _MARKERS or fields[0].startswith("#") or not _matches(fields[0], name):
+                continue
+            try:
+                key = asyncssh.import_public_key(fields[1])
+            except ValueError:
+                continue
+            found.append(Entry(marker, key, file, number))
+    return tuple(found)
+
+
+_HASHED = re.compile(r"\|1\|([A-Za-z0-9+/=]+)\|([A-Za-z0-9+/=]+)")
+
+
+def _matches(patterns: str, name: str) -> bool:
+    """Whether the first field of a known_hosts line means a host: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT."""
+    if patterns.startswith("|"):
+        hashed = _HASHED.fullmatch(patterns)
+        if hashed is None:
+            return False
+        try:
+            salt, digest = base64.b64decode(hashed[1]), base64.b64decode(hashed[2])
+        except binascii.Error:
+            return False
+        return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
+    found = False
+    for pattern in patterns.lower().split(","):
+        # fnmatch has sets in brackets, known_hosts has ports in them.
+        if fnmatchcase(name, pattern.removeprefix("!").replace("[", "[[]")):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found

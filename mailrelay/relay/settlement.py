@@ -1,0 +1,155 @@
+"""What came of attempts: judged, told to the client that waits, recorded, logged.
+
+Promises: an outcome is recorded however long the disk refuses, and until then nothing new is taken (`stuck`), so that what
+the remote accepted is not offered to it again. Recording goes on when the conversation that brought it has ended.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from mailrelay.mail import logline
+from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.envelope import Message
+from mailrelay.mail.outcome import Outcome, Stage
+from mailrelay.mail.record import Record
+from mailrelay.relay.watch import Queued, Refused, Sent, Watches
+
+log = logging.getLogger("mailrelay.relay")
+
+LAST_WAIT = 10.0
+"""Seconds that a stopping relay waits for the disk to take what it knows."""
+
+
+class Spool(Protocol):
+    """What settling needs of the spool. Writes are on disk when awaited."""
+
+    async def put_back(self, messages: Sequence[int], now: float) -> None: ...
+    async def record(self, end: Record) -> None: ...
+
+
+class Settlement:
+    """Settles the attempts of one relayhost.
+
+    notices_owed: called when a commit made notices owed. settled: called when something has been settled. now: the clock,
+    epoch seconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        terms: Terms,
+        notices_owed: Callable[[], None],
+        settled: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.watches = Watches()
+        self._spool = spool
+        self._terms = terms
+        self._notices_owed = notices_owed
+        self._done = settled
+        self._now = now
+        self._unrecorded: set[str] = set()
+        # Not of a task group: what is known must be recorded though the conversation is cancelled.
+        self._under_way: set[asyncio.Future[Any]] = set()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there are outcomes that the disk refuses to take."""
+        return bool(self._unrecorded)
+
+    def finished(
+        self,
+        message: Message,
+        outcomes: Sequence[Outcome],
+        *,
+        relays_dsn: bool,
+        dialled: float,
+        transaction: float,
+    ) -> None:
+        """An attempt has ended, with one outcome for each recipient."""
+        if never_begun(outcomes):
+            self.untried(message)
+        else:
+            self.see_through(
+                self._settle(message, outcomes, relays_dsn=relays_dsn, dialled=dialled, transaction=transaction)
+            )
+
+    def untried(self, message: Message) -> None:
+        """An attempt was opened but never began: the message is due again, and nothing is counted."""
+        self.see_through(self._spool.put_back([message.id], self._now()))
+        self.watches.tell(message.queue_id, Queued("the connection to the server was lost"))
+
+    def see_through(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
+        """Lets `work` go on to its end, whoever is cancelled meanwhile."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Waits for what is under way, within bounds."""
+        if self._under_way:
+            _, late = await asyncio.wait(set(self._under_way), timeout=LAST_WAIT)
+            for task in late:
+                task.cancel()
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the spool cannot be written: %s", error)
+        self._done()
+
+    async def _settle(
+        self,
+        message: Message,
+        outcomes: Sequence[Outcome],
+        *,
+        relays_dsn: bool,
+        dialled: float,
+        transaction: float,
+    ) -> None:
+        client_told = False
+        if refused_by_all(outcomes):
+            client_told = await self.watches.tell_refusal(message.queue_id, Refused(outcomes[0]))
+        record = conclude(
+            message,
+            outcomes,
+            self._terms,
+            client_told=client_told,
+            relays_dsn=relays_dsn,
+            now=self._now(),
+            chance=random.random(),  # noqa: S311
+            dialled=dialled,
+            transaction=transaction,
+        )
+        await self._record(message.queue_id, record)
+        for one in record.settled:
+            log.info("%s", logline.settled(message, record, one))
+        if record.notices:
+            self._notices_owed()
+        self.watches.tell(message.queue_id, _word(outcomes))
+
+    async def _record(self, queue_id: str, record: Record) -> None:
+        pause = 1.0
+        try:
+            while True:
+                try:
+                    await self._spool.record(record)
+                    return
+                except Exception as error:
+                    # Whatever it is, the outcome must not be forgotten.
+                    log.critical("%s: what became of it cannot be recorded: %s; will try again", queue_id, error)
+                self._unrecorded.add(queue_id)
+                await asyncio.sleep(pause)
+                pause = min(60.0, pause * 2)
+        finally:
+            self._unrecorded.discard(queue_id)
+
+
+def _word(outcomes: Sequence[Outcome]) -> Sent | Queued:
+    for outcome in outcomes:
+        if outcome.stage is Stage.CONTENT and outcome.reply is not None and outcome.reply.code // 100 == 2:
+            return Sent(outcome.reply)
+    return Queued(outcomes[0].words.decode("utf-8", "replace"))

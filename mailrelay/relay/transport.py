@@ -1,0 +1,344 @@
+"""The connection: SSH to a relayhost when mail needs it, and in it one byte stream for each SMTP dialogue.
+
+    link = await dial(relayhost)      # raises Fault
+    wire = await link.open_wire()     # raises Fault
+    await wire.read(); wire.write(b"EHLO …"); await wire.drain()
+
+Promises: every failure is one `Fault` with one sentence that says what happened and where, and the step that mends it
+where a person must act. Every host on the way is verified before anything is said to it, and nothing is tried after a
+mismatch. Everything that can hang has a bound; a `dial` that is cancelled leaves nothing open.
+Never: a prompt, a password, a process (but the ProxyCommand of the person's own ssh_config), a log line.
+"""
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Coroutine
+from typing import cast
+
+import asyncssh
+
+from mailrelay.config import Relayhost
+from mailrelay.mail.outcome import Outcome
+from mailrelay.relay import faults, hostkeys
+from mailrelay.relay.hostkeys import Verdict
+from mailrelay.relay.route import Hop, hops
+
+LOGIN = 60.0
+"""Seconds from the TCP connection to the end of authentication."""
+CHANNEL = 30.0
+"""Seconds for the remote to open a channel."""
+GREETING = 300.0
+"""Seconds for a command to show its greeting (RFC 5321 section 4.5.3.2.1)."""
+CLOSE = 5.0
+READ_SIZE = 65536
+MAX_NOISE = 8192
+MAX_STDERR = 1024
+
+# A greeting, good or bad; a line before it that is neither is the shell's.
+_GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
+
+asyncssh.set_log_level("WARNING")
+
+
+class Fault(Exception):
+    """What keeps a relayhost from being used, as an outcome of scope relayhost."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+class Wire:
+    """A byte stream to the remote's mail server."""
+
+    def __init__(
+        self,
+        reader: asyncssh.SSHReader[bytes],
+        writer: asyncssh.SSHWriter[bytes],
+        stderr: asyncssh.SSHReader[bytes] | None,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._ahead = b""
+        self._lost = ""
+        self._tail = asyncio.create_task(_tail(stderr)) if stderr is not None else None
+
+    async def read(self) -> bytes:
+        """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the connection has broken."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
+        if self._lost:
+            raise ConnectionResetError(self._lost)
+        try:
+            return await self._reader.read(READ_SIZE)
+        except (asyncssh.Error, OSError) as error:
+            # The stream says so only once, and calls it the end after that.
+            self._lost = faults.words(error)
+            raise ConnectionResetError(self._lost) from error
+
+    def write(self, data: bytes) -> None:
+        """Queue `data`. Raises ConnectionError where the channel has ended."""
+        try:
+            self._writer.write(data)
+        except (asyncssh.Error, OSError) as error:
+            raise ConnectionResetError(faults.words(error)) from error
+
+    async def drain(self) -> None:
+        """Wait until most of what was written is on its way. Raises ConnectionError."""
+        try:
+            await self._writer.drain()
+        except (asyncssh.Error, OSError) as error:
+            raise ConnectionResetError(faults.words(error)) from error
+
+    def close(self) -> None:
+        """Close the channel once what was written is gone."""
+        if self._tail is not None:
+            self._tail.cancel()
+        self._writer.close()
+
+    async def skip_noise(self) -> bytes | None:
+        """Read up to the greeting of a command, past what its shell says first. Returns None once the greeting is next to be
+        read, or the last words of a command that ended or went on about something else. Raises ConnectionError."""
+        seen = b""
+        while data := await self.read():
+            seen += data
+            if found := _GREETING.search(seen):
+                self._ahead = seen[found.start() :]
+                return None
+            if len(seen) > MAX_NOISE:
+                return seen[-MAX_STDERR:]
+        return (await self._tail if self._tail is not None else b"") or seen[-MAX_STDERR:]
+
+
+class Link:
+    """An SSH connection to a relayhost, with its jump hosts. Made by `dial`."""
+
+    def __init__(self, relayhost: Relayhost, hop: Hop, connections: list[asyncssh.SSHClientConnection]) -> None:
+        self._relayhost = relayhost
+        self._hop = hop
+        self._connections = connections
+        self._connection = connections[-1]
+
+    @property
+    def is_up(self) -> bool:
+        return not self._connection.is_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended, by either side or by the network."""
+        await self._connection.wait_closed()
+
+    async def close(self) -> None:
+        """End the connection and those below it. Takes at most a few seconds and never raises."""
+        await _close(self._connections)
+
+    async def open_wire(self) -> Wire:
+        """A new channel to the mail server there. Raises Fault of stage channel."""
+        if not self._relayhost.command:
+            return await self._open(self._forward())
+        wire = await self._open(self._run())
+        try:
+            async with asyncio.timeout(GREETING):
+                last_words = await wire.skip_noise()
+        except (TimeoutError, ConnectionError) as error:
+            wire.close()
+            raise self._channel_fault(error) from error
+        except BaseException:
+            wire.close()
+            raise
+        if last_words is not None:
+            wire.close()
+            raise Fault(faults.no_greeting(last_words, self._relayhost, self._hop))
+        return wire
+
+    async def _forward(self) -> Wire:
+        reader, writer = await self._connection.open_connection(self._relayhost.smtp_host, self._relayhost.smtp_port)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
+
+    async def _run(self) -> Wire:
+        writer, reader, stderr = await self._connection.open_session(
+            self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
+        )
+        return Wire(reader, writer, stderr)
+
+    async def _open(self, opening: Coroutine[None, None, Wire]) -> Wire:
+        task = asyncio.create_task(opening)
+        try:
+            async with asyncio.timeout(CHANNEL):
+                return await asyncio.shield(task)
+        except (asyncssh.Error, OSError) as error:
+            task.add_done_callback(_close_late)
+            # One turn of the loop, after which a connection that was being torn down knows that it is.
+            await asyncio.sleep(0)
+            raise self._channel_fault(error) from error
+        except asyncio.CancelledError:
+            task.add_done_callback(_close_late)
+            raise
+
+    def _channel_fault(self, error: Exception) -> Fault:
+        return Fault(faults.channel(error, self._relayhost, self._hop, is_up=self.is_up))
+
+
+async def dial(relayhost: Relayhost) -> Link:
+    """Connect and log in, through jump hosts where ssh_config says so. Raises Fault."""
+    try:
+        async with asyncio.timeout(LOGIN):
+            way = await asyncio.to_thread(hops, relayhost)
+    except (OSError, ValueError, RuntimeError, asyncssh.Error) as error:
+        raise Fault(faults.config(error, relayhost)) from error
+    connections: list[asyncssh.SSHClientConnection] = []
+    try:
+        for hop in way:
+            connections.append(await _connect(hop, connections[-1] if connections else None))
+    except BaseException:
+        await _close(connections)
+        raise
+    return Link(relayhost, way[-1], connections)
+
+
+class _Client(asyncssh.SSHClient):
+    """What the library asks while it connects, and what it does not tell afterwards."""
+
+    def __init__(self, hop: Hop) -> None:
+        self.hop = hop
+        self.seen = faults.Seen()
+        self._agent: asyncssh.SSHAgentClient | None = None
+        self._connection: asyncssh.SSHClientConnection
+        self._asked = False
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = conn
+        self.seen.reached = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.seen.greeted = self._connection.get_extra_info("server_version") is not None
+        self._leave_agent()
+
+    def auth_completed(self) -> None:
+        self._leave_agent()
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        return self._judge(key, authority=False)
+
+    def validate_host_ca_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        return self._judge(key, authority=True)
+
+    def _judge(self, key: asyncssh.SSHKey, *, authority: bool) -> bool:
+        self.seen.offered = key
+        self.seen.verdict = hostkeys.judge(self.hop.known, key, authority=authority)
+        return self.seen.verdict is Verdict.TRUSTED
+
+    async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
+        """All keys at once, best first; servers give up after about six."""
+        if self._asked:
+            return None
+        self._asked = True
+        named = frozenset().union(*(identity.public for identity in self.hop.identities))
+        held = await self._agent_keys()
+        chosen = [key for key in held if key.public_data in named]
+        known = {key.public_data for key in held}
+        for identity in self.hop.identities:
+            in_agent = identity.public & known
+            note = "in the agent" if in_agent else identity.note
+            self.seen.tried.append(f"{identity.file} ({note})" if note else str(identity.file))
+            chosen += [pair for pair in identity.pairs if pair.public_data not in known]
+        if not self.hop.identities_only:
+            others = [key for key in held if key.public_data not in named]
+            if others:
+                self.seen.tried.append(f"{len(others)} more of the agent's")
+            chosen += others
+        return chosen or None
+
+    async def _agent_keys(self) -> list[asyncssh.SSHKeyPair]:
+        if not self.hop.agent:
+            return []
+        try:
+            self._agent = await asyncssh.connect_agent(self.hop.agent)
+            return list(await self._agent.get_keys())
+        except (OSError, ValueError):
+            self.seen.tried.append(f"the agent at {self.hop.agent} (does not answer)")
+            return []
+
+    def _leave_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+
+
+async def _connect(hop: Hop, through: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
+    """One hop, from nothing to logged in. Raises Fault."""
+    client = _Client(hop)
+    sock: socket.socket | None = None
+    try:
+        if through is None and not hop.options.proxy_command:
+            sock = await _reach(hop)
+        async with asyncio.timeout(LOGIN):
+            return await asyncssh.connect(
+                hop.host,
+                hop.port,
+                options=hop.options,
+                config=None,
+                sock=sock,
+                tunnel=through,
+                client_factory=lambda: client,
+            )
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if not isinstance(error, Exception):
+            raise
+        raise Fault(faults.dialling(error, hop, client.seen)) from error
+
+
+async def _reach(hop: Hop) -> socket.socket:
+    """A TCP connection, by whichever address answers first in the resolver's order. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + hop.connect
+    async with asyncio.timeout_at(end):
+        found = await loop.getaddrinfo(hop.host, hop.port, family=hop.options.family, type=socket.SOCK_STREAM)
+    refusals: list[OSError] = []
+    for position, (family, kind, protocol, _, address) in enumerate(found):
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            # An even share for each: an address that swallows packets (IPv6 in many a café) leaves time for the next.
+            async with asyncio.timeout((end - loop.time()) / (len(found) - position)):
+                if hop.options.local_addr:
+                    sock.bind(hop.options.local_addr)
+                await loop.sock_connect(sock, address)
+            return sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, OSError):
+                raise
+            refusals.append(error)
+    raise next((each for each in refusals if isinstance(each, ConnectionRefusedError)), refusals[0])
+
+
+async def _tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
+    """The last words on `stderr`, read to its end."""
+    tail = b""
+    with contextlib.suppress(asyncssh.Error, OSError):
+        while data := await stderr.read(READ_SIZE):
+            tail = (tail + data)[-MAX_STDERR:]
+    return tail
+
+
+def _close_late(opening: asyncio.Task[Wire]) -> None:
+    """For a channel that opens after nobody waits for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+async def _close(connections: list[asyncssh.SSHClientConnection]) -> None:
+    for connection in reversed(connections):
+        connection.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE):
+            for connection in connections:
+                await connection.wait_closed()
+    for connection in connections:
+        connection.abort()

@@ -1,0 +1,84 @@
+"""The wait of a mail client for the remote's own word on its message.
+
+A watch is opened before its message is on disk, so that no verdict can come too early to be heard. Who gives up waiting
+closes it: from then on nobody is told through it, and a refusal becomes a bounce.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from mailrelay.mail.outcome import Outcome, Reply
+
+TOLD_WITHIN = 30.0
+"""Seconds for a refusal to be written to the client; after that it counts as not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The remote took the message for at least one recipient; notices tell of the others."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The remote refused every recipient for good."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It waits in the spool; `why` is not escaped."""
+
+    why: str
+
+
+Word = Sent | Refused | Queued
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """`word` is set by the relay; who got a `Refused` sets `told`: whether the client was."""
+
+    word: asyncio.Future[Word] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Watches:
+    """The open watches of a relayhost, by queue id."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Watch] = {}
+
+    def open(self, queue_id: str) -> Watch:
+        """From now on the word on this message will be heard."""
+        watch = self._open[queue_id] = Watch()
+        return watch
+
+    def close(self, queue_id: str) -> None:
+        """Nobody waits any more."""
+        self._open.pop(queue_id, None)
+
+    def tell(self, queue_id: str, word: Sent | Queued) -> None:
+        """Gives the word to who waits for it, if anybody does."""
+        watch = self._open.pop(queue_id, None)
+        if watch is not None and not watch.word.done():
+            watch.word.set_result(word)
+
+    def tell_all(self, word: Queued) -> None:
+        """Gives one word to all who wait."""
+        for queue_id in list(self._open):
+            self.tell(queue_id, word)
+
+    async def tell_refusal(self, queue_id: str, refused: Refused) -> bool:
+        """Gives a refusal to who waits for it; returns whether the client has been told so."""
+        watch = self._open.pop(queue_id, None)
+        if watch is None or watch.word.done():
+            return False
+        watch.word.set_result(refused)
+        try:
+            async with asyncio.timeout(TOLD_WITHIN):
+                return await watch.told
+        except TimeoutError:
+            return False

@@ -1,0 +1,181 @@
+"""Builds the daemon out of its rooms, starts and stops them in order, and waits for signals.
+
+Order: lock, spool, recovery, listener, lanes, notifier; then it says that it is ready. The other way round at
+the end: first no new mail, then what is under way is finished and recorded.
+Promises: a second daemon on the same spool fails within a second; a disk that fails under the spool ends the process, for
+only a fresh one may trust the file again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mailrelay.config import Settings, SettingsError
+from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
+from mailrelay.listener.listening import listen
+from mailrelay.listener.sockets import AddressTaken, CannotListen
+from mailrelay.mail import logline
+from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.record import Arrival
+from mailrelay.mail.roads import roads_for
+from mailrelay.notify.notifier import Notifier, roads
+from mailrelay.notify.road import RoadFailed
+from mailrelay.relay.lane import Lane
+from mailrelay.relay.transport import dial
+from mailrelay.spool import lock, trigger
+from mailrelay.spool.accepting import new_queue_id
+from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, prepare_directory
+from mailrelay.spool.spool import Spool
+
+log = logging.getLogger("mailrelay.service")
+
+HOUSEKEEPING = 3600.0
+"""Seconds between two rounds of taking old history away."""
+
+
+class CannotStart(Exception):
+    """What is outside the spool and the settings keeps the daemon from starting. The text is one sentence for the person."""
+
+
+async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
+    """Runs the daemon until SIGTERM or SIGINT. `ready` is called with the addresses once it listens.
+
+    Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
+    under it.
+    """
+    os.umask(0o077)
+    prepare_directory(settings.queue.directory)
+    with lock.lock(settings.queue.directory):
+        lanes: dict[str, Lane] = {}
+        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: lanes[name].ring())
+        try:
+            await _run(settings, spool, lanes, ready or _say_ready)
+        finally:
+            spool.close()
+
+
+async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: Callable[[list[str]], None]) -> None:
+    interrupted = await spool.recover(time.time())
+    if interrupted:
+        log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
+    try:
+        notifier = Notifier(settings.notify, spool)
+    except RoadFailed as error:
+        raise SettingsError(f"notify: {error}") from None
+    in_force = roads(settings.notify)
+    terms = Terms(
+        settings.queue.retry,
+        settings.queue.expire_after,
+        lambda kind, sender, notify: roads_for(kind, sender, (notify,), in_force),
+    )
+    for relayhost in settings.relayhosts:
+        lanes[relayhost.name] = Lane(relayhost, spool, dial, terms, notifier.ring)
+    intake = Intake(settings.relayhosts, lanes, _put(spool), new_queue_id, settings.listen.answer_within)
+    try:
+        listening = await listen(settings.listen, intake)
+    except (AddressTaken, CannotListen) as error:
+        raise CannotStart(str(error)) from None
+    async with asyncio.TaskGroup() as group:
+        relaying = [group.create_task(lane.run()) for lane in lanes.values()]
+        helping = [
+            group.create_task(notifier.run()),
+            group.create_task(_hear_trigger(settings.queue.directory, lanes, notifier)),
+            group.create_task(_keep_house(spool, settings.queue.keep_sent)),
+        ]
+        try:
+            ready(listening.addresses)
+            broken = await _until_stopped(spool)
+        finally:
+            log.info("stopping")
+            await listening.close()
+            for task in relaying:
+                task.cancel()
+            await asyncio.wait(relaying)
+            for task in helping:
+                task.cancel()
+    if broken is not None:
+        raise broken
+    log.info("stopped")
+
+
+def _put(spool: Spool) -> Put:
+    async def put(arrival: Arrival) -> int:
+        try:
+            key = await spool.accept(arrival)
+        except SpoolFull as error:
+            log.error("mail refused for now: %s", error)
+            raise Refusing(FULL) from None
+        except SpoolError as error:
+            log.critical("mail refused for now: %s", error)
+            raise Refusing(BROKEN) from None
+        envelope = arrival.envelope
+        log.info(
+            "%s",
+            logline.accepted(
+                arrival.queue_id, envelope.sender, len(arrival.content), len(envelope.recipients), arrival.relayhost
+            ),
+        )
+        return key
+
+    return put
+
+
+async def _until_stopped(spool: Spool) -> SpoolBroken | None:
+    """Until a signal asks for the end, or the disk fails under the spool: returns how, then."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    stopping = loop.create_task(stopped.wait())
+    ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    return spool.broken.result() if spool.broken.done() else None
+
+
+async def _hear_trigger(directory: Path, lanes: dict[str, Lane], notifier: Notifier) -> None:
+    """Passes on the bell that commands ring beside the spool."""
+    handle = trigger.listen(directory)
+    rung = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(handle, rung.set)
+    try:
+        while True:
+            await rung.wait()
+            rung.clear()
+            trigger.drain(handle)
+            for lane in lanes.values():
+                lane.ring()
+            notifier.ring()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+async def _keep_house(spool: Spool, keep_sent: float) -> None:
+    while True:
+        try:
+            while await spool.purge(time.time(), keep_sent):
+                pass
+        except SpoolError as error:
+            log.error("old history stays for now: %s", error)
+        await asyncio.sleep(HOUSEKEEPING)
+
+
+def _say_ready(addresses: list[str]) -> None:
+    """One line on stderr, and READY=1 to a service manager that asked for it (sd_notify(3))."""
+    print(f"mailrelay: ready, listening on {' and '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201
+    where = os.environ.get("NOTIFY_SOCKET", "")
+    if where:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(b"READY=1", "\0" + where[1:] if where.startswith("@") else where)

@@ -1,0 +1,70 @@
+"""Reads replies off the wire (RFC 5321 section 4.2), however the octets arrive.
+
+Promises: lenient in what harms nobody (a bare LF ends a line, a code may stand without text), strict in the rest, and
+bounded: a remote that sends endless lines or garbage costs a few kilobytes and gets `MalformedReply`.
+Never: a reply made up from half a line, or a code guessed from text.
+"""
+
+import re
+from collections.abc import Iterator
+
+from mailrelay.mail.outcome import Reply
+from mailrelay.mail.printable import printable
+
+LINE_LIMIT = 2048
+"""Octets in a line, without its end. RFC 5321 section 4.5.3.1.5 says 512; servers with much to say exceed it."""
+LINES_LIMIT = 128
+REPLY_LIMIT = 64 * 1024
+"""Octets in all lines of a reply, without their ends."""
+
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+
+
+class MalformedReply(ValueError):
+    """What came is not an SMTP reply; the message is one sentence with a short, escaped excerpt."""
+
+
+class ReplyParser:
+    """Octets in, replies out. Once it has raised, it is of no further use: nothing after garbage can be trusted."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+        self._code = b""
+        self._lines: list[bytes] = []
+        self._octets = 0
+
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """The replies that are complete with `data`, in order. Raises MalformedReply after those that came before it."""
+        self._partial += data
+        start = 0
+        while (end := self._partial.find(b"\n", start)) >= 0:
+            line = bytes(self._partial[start:end]).removesuffix(b"\r")
+            start = end + 1
+            reply = self._add(line)
+            if reply is not None:
+                yield reply
+        del self._partial[:start]
+        # One more octet may be the CR of an end that has not come yet.
+        if len(self._partial) > LINE_LIMIT + 1:
+            raise MalformedReply(f"a line of the remote's has more than {LINE_LIMIT} octets")
+
+    def _add(self, line: bytes) -> Reply | None:
+        if len(line) > LINE_LIMIT:
+            raise MalformedReply(f"a line of the remote's has more than {LINE_LIMIT} octets")
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise MalformedReply(f'the remote said "{printable(line, 60)}", which is not an SMTP reply')
+        code, separator, text = found[1], found[2], found[3] or b""
+        if self._lines and code != self._code:
+            raise MalformedReply(f"one reply of the remote's has two codes, {self._code.decode()} and {code.decode()}")
+        self._code = code
+        self._lines.append(text)
+        self._octets += len(line)
+        if len(self._lines) > LINES_LIMIT or self._octets > REPLY_LIMIT:
+            raise MalformedReply(f"a reply of the remote's has more than {LINES_LIMIT} lines or {REPLY_LIMIT} octets")
+        if separator == b"-":
+            return None
+        lines = tuple(self._lines) if any(self._lines) else ()
+        self._lines.clear()
+        self._octets = 0
+        return Reply(int(code), lines)

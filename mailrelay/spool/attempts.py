@@ -1,0 +1,243 @@
+"""What is due, the attempts at it, and what came of them.
+
+Promises: no attempt without an open row, so that a crash strands nothing (`recover`); what an attempt made of a message,
+and the notices owed for it, are one commit. Never: a query whose cost grows with the whole queue.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from mailrelay.mail.envelope import Envelope, Message, Recipient
+from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.record import Owing, Record
+from mailrelay.spool.database import row, rows
+
+
+def _states(states: Iterable[State]) -> str:
+    return "(" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
+
+
+IS_PENDING, IS_OPEN, IS_LIVE = _states(PENDING), _states(OPEN), _states(OPEN | FAILED)
+
+INTERRUPTED = Outcome(
+    Stage.AFTER_DOT,
+    text="mailrelay was stopped while this was being sent; the remote may have it already",
+)
+
+_DUE = (
+    "SELECT id FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
+    " AND (attempts > 0) = {tried} AND (size > 65536) = {large} ORDER BY next_attempt LIMIT ?3"
+)
+_DUE_RUNS = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
+
+
+def next_due(db: apsw.Connection, relayhost: str) -> float | None:
+    """When the next message of `relayhost` is due (epoch seconds, maybe past), or None if nothing is pending."""
+    runs = (
+        f"(SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
+        f" AND (attempts > 0) = {tried} AND (size > 65536) = {large} ORDER BY next_attempt LIMIT 1)"
+        for tried in (0, 1)
+        for large in (0, 1)
+    )
+    found: float | None = db.execute(
+        "SELECT min(at) FROM (" + " UNION ALL ".join(f"SELECT at FROM {run}" for run in runs) + ")",
+        (relayhost,),
+    ).get
+    return found
+
+
+def take(
+    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, owner: str, now: float
+) -> list[Message]:
+    """Opens attempts at up to `limit` due messages and returns them, in the order in which to send them.
+
+    first: keys of messages that go ahead of the others, if they are due. owner: who makes the attempts.
+    """
+    is_due = "SELECT 1 FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
+    found = dict.fromkeys(key for key in first if rows(db, is_due, (key, relayhost, now)))
+    for run in _DUE_RUNS:
+        if len(found) < limit:
+            found |= dict.fromkeys(key for (key,) in rows(db, run, (relayhost, now, limit)))
+    ids = list(found)[:limit]
+    db.executemany("INSERT INTO attempt (message, owner, opened) VALUES (?,?,?)", ((key, owner, now) for key in ids))
+    db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
+    return [_message(db, key) for key in ids]
+
+
+def _message(db: apsw.Connection, key: int) -> Message:
+    queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts = row(
+        db,
+        "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts FROM message"
+        " WHERE id = ?",
+        (key,),
+    )
+    recipients = rows(
+        db,
+        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {IS_PENDING} ORDER BY id",
+        (key,),
+    )
+    envelope = Envelope(
+        sender,
+        tuple(Recipient(address, notify, orcpt) for _, address, notify, orcpt in recipients),
+        body.encode("ascii"),
+        bool(smtputf8),
+        ret.encode("ascii"),
+        envid,
+    )
+    return Message(key, queue_id, relayhost, envelope, tuple(key for key, *_ in recipients), size, arrival, attempts)
+
+
+def piece(db: apsw.Connection, message: int, seq: int) -> bytes | None:
+    """The `seq`th piece of a message's content, None past the end."""
+    found: bytes | None = db.execute("SELECT data FROM content WHERE message = ? AND seq = ?", (message, seq)).get
+    return found
+
+
+def record(db: apsw.Connection, end: Record) -> None:
+    """Closes the open attempt at a message and writes what came of it, with the notices owed for it."""
+    attempt = db.execute("SELECT id FROM attempt WHERE message = ? AND closed IS NULL", (end.message,)).get
+    db.execute(
+        "UPDATE attempt SET closed = ?, dialled = ?, transacted = ? WHERE id = ?",
+        (end.now, end.dialled, end.transaction, attempt),
+    )
+    for one in end.settled:
+        outcome = one.outcome
+        told = (one.state.value, one.status, outcome.stage.value, outcome.words)
+        db.execute(
+            "UPDATE recipient SET state = ?, status = ?, stage = ?, words = ?, remote = ?, changed = ?,"
+            " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
+            (*told, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
+        )
+        db.execute("INSERT INTO outcome VALUES (?,?,?,?,?,?)", (attempt, one.recipient, *told))
+    db.execute(
+        "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
+    )
+    for owing in end.notices:
+        owe(db, end.message, owing, end.now)
+    retire(db, end.message, end.now)
+
+
+def owe(db: apsw.Connection, message: int, owing: Owing, now: float) -> None:
+    """Writes down that the person is to hear of `owing.recipients` of a message."""
+    db.execute(
+        "INSERT INTO notice (kind, relayhost, message, created) SELECT ?, relayhost, id, ? FROM message WHERE id = ?",
+        (owing.kind.value, now, message),
+    )
+    notice = db.last_insert_rowid()
+    db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in owing.recipients))
+    _owe_roads(db, notice, owing.roads, now)
+
+
+def _owe_roads(db: apsw.Connection, notice: int, roads: Iterable[Road], now: float) -> None:
+    db.executemany(
+        "INSERT INTO road (notice, road, next_try) VALUES (?,?,?)", ((notice, road.value, now) for road in roads)
+    )
+
+
+def retire(db: apsw.Connection, message: int, now: float) -> None:
+    """Puts a message with no recipient open or failed into history, without its content.
+
+    A refused message keeps its content for a while: the person may want to mend and resend it (`verbs.purge`).
+    """
+    live, refused = row(
+        db,
+        f"SELECT coalesce(sum(state IN {IS_LIVE}), 0), coalesce(sum(state = 'refused'), 0)"
+        " FROM recipient WHERE message = ?",
+        (message,),
+    )
+    if live:
+        return
+    db.execute("UPDATE message SET retired = ?, next_attempt = NULL WHERE id = ?", (now, message))
+    if not refused:
+        db.execute("DELETE FROM content WHERE message = ?", (message,))
+
+
+def put_back(db: apsw.Connection, messages: Sequence[int], now: float) -> None:
+    """Takes back attempts that were opened but never began: nothing happened, nothing is counted, due at `now`."""
+    for key in messages:
+        db.execute("DELETE FROM attempt WHERE message = ? AND closed IS NULL", (key,))
+        db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
+
+
+def recover(db: apsw.Connection, now: float) -> int:
+    """Closes the attempts that a crash left open; returns how many. Called when no daemon is running.
+
+    The final dot of each may have been sent, so their recipients are marked uncertain; they are due at once.
+    """
+    found = rows(db, "SELECT id, message FROM attempt WHERE closed IS NULL")
+    for attempt, message in found:
+        db.execute("UPDATE attempt SET closed = ?, interrupted = 1 WHERE id = ?", (now, attempt))
+        db.execute(
+            "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, words = ?, remote = 0,"
+            f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
+            (INTERRUPTED.stage.value, INTERRUPTED.words, now, now, message),
+        )
+        db.execute(
+            "INSERT INTO outcome SELECT ?, id, state, status, stage, words FROM recipient"
+            " WHERE message = ? AND state = 'deferred'",
+            (attempt, message),
+        )
+        db.execute("UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (now, message))
+        retire(db, message, now)
+    return len(found)
+
+
+def relayhost_failed(
+    db: apsw.Connection, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
+) -> bool:
+    """Writes that the way to a relayhost is shut; for a setup fault not told yet, with the notice owed for it.
+
+    Returns whether a notice became owed. No attempt is counted for the mail that waits.
+    """
+    text = outcome.words.decode("utf-8", "replace")
+    db.execute(
+        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, mend) VALUES (?,1,?,?,?,?,?,?)"
+        " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"
+        " next_dial = excluded.next_dial, setup = excluded.setup, cause = excluded.cause, text = excluded.text,"
+        " mend = excluded.mend",
+        (name, now, next_dial, int(setup), outcome.cause.value, text, outcome.mend),
+    )
+    if (
+        not setup
+        or db.execute(
+            "SELECT 1 FROM notice WHERE relayhost = ? AND cause = ? AND kind = 'setup' AND over IS NULL",
+            (name, outcome.cause.value),
+        ).get
+    ):
+        return False
+    db.execute(
+        "INSERT INTO notice (kind, relayhost, cause, text, mend, created) VALUES (?,?,?,?,?,?)",
+        (Kind.SETUP.value, name, outcome.cause.value, text, outcome.mend, now),
+    )
+    _owe_roads(db, db.last_insert_rowid(), roads, now)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How the way to a relayhost is shut: how often in a row, until when (epoch seconds), why, and in whose words."""
+
+    failures: int
+    next_dial: float
+    cause: Cause
+    text: str
+
+
+def relayhost_failure(db: apsw.Connection, name: str) -> Failure | None:
+    """What is known to be wrong with the way to a relayhost; None if nothing is."""
+    found = rows(db, "SELECT failures, next_dial, cause, text FROM relayhost WHERE name = ? AND failures > 0", (name,))
+    return next((Failure(failures, dial, Cause(cause), text) for failures, dial, cause, text in found), None)
+
+
+def relayhost_up(db: apsw.Connection, name: str, now: float) -> None:
+    """Writes that the way to a relayhost is open again; its setup faults are over."""
+    db.execute(
+        "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
+        " mend = '' WHERE name = ?",
+        (name,),
+    )
+    db.execute("UPDATE notice SET over = ? WHERE relayhost = ? AND kind = 'setup' AND over IS NULL", (now, name))

@@ -1,0 +1,176 @@
+"""Opens the spool's database: checks the library and the directory, makes or migrates the schema.
+
+Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit);
+the directory is ours alone (0700), the file too (0600), and both are durable before the first message is.
+Never: a SQLite older than 3.51.3, which can lose committed rows in WAL mode; a spool written by a newer version.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+FILE = "spool.db"
+VERSION = 1
+OLDEST_SQLITE = (3, 51, 3)
+BUSY_TIMEOUT_MS = 10_000
+PIECE = 256 * 1024
+"""Octets of content in one row."""
+
+
+class SpoolError(Exception):
+    """The spool cannot do what was asked. The text is one sentence for the person."""
+
+
+class SpoolFull(SpoolError):
+    """No space: the disk's, or the limit in the settings."""
+
+
+class SpoolBroken(SpoolError):
+    """The disk failed under us: nothing that is read from the file in this process proves anything any more."""
+
+
+def translate(error: apsw.Error) -> SpoolError:
+    """Our word for what SQLite said."""
+    match error:
+        case apsw.FullError():
+            return SpoolFull("the spool's disk is full; make space")
+        case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
+            return SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
+        case apsw.BusyError() | apsw.LockedError():
+            return SpoolError("another program holds the spool; try again")
+        case _:
+            return SpoolError(f"the spool cannot be used ({error})")
+
+
+def check_library(version: str) -> None:
+    """Raises SpoolError if this SQLite (as "3.54.1") is one that can lose what it has committed."""
+    if tuple(int(part) for part in version.split(".")) < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise SpoolError(f"SQLite {version} can lose mail; install an apsw that brings at least {oldest}")
+
+
+def prepare_directory(directory: Path) -> None:
+    """Makes `directory` if it is not there, durably, and refuses one that others can enter. Raises SpoolError."""
+    try:
+        if not directory.exists():
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700)
+            _sync_directory(directory.parent)
+        found = directory.stat()
+    except FileExistsError:
+        found = directory.stat()
+    except OSError as error:
+        raise SpoolError(f"{directory} cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise SpoolError(f"{directory} is not a directory")
+    if found.st_uid != os.geteuid():
+        raise SpoolError(f"{directory} belongs to another user (uid {found.st_uid})")
+    if found.st_mode & 0o077:
+        raise SpoolError(f"{directory} is open to other users; chmod 700 {directory}")
+
+
+def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
+    """A connection to the spool in `directory`, made or migrated as needed.
+
+    With create=False a directory without a spool raises FileNotFoundError. Raises SpoolError otherwise.
+    """
+    check_library(apsw.sqlite_lib_version())
+    path = directory / FILE
+    if not create and not path.exists():
+        raise FileNotFoundError(path)
+    prepare_directory(directory)
+    try:
+        # SQLite would make it with the umask's permissions; its -wal and -shm files take over those of this one.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise SpoolError(f"{path} cannot be made: {error.strerror}") from None
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        _configure(db)
+    except apsw.Error as error:
+        raise translate(error) from None
+    return db
+
+
+@contextmanager
+def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
+    """One commit for all that happens inside, on disk when it ends. Raises SpoolError; then nothing has happened."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+    except apsw.Error as error:
+        raise translate(error) from None
+
+
+@contextmanager
+def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
+    """One view for all that is read inside, whatever others write meanwhile. Raises SpoolError."""
+    try:
+        db.execute("BEGIN")
+        try:
+            yield db
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+    except apsw.Error as error:
+        raise translate(error) from None
+
+
+def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+    """All rows of a query. Who wrote the schema knows their types better than the library can."""
+    return db.execute(sql, bindings).fetchall()
+
+
+def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:
+    """The first row of a query that has at least one."""
+    return rows(db, sql, bindings)[0]
+
+
+def _configure(db: apsw.Connection) -> None:
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    fresh = db.pragma("page_count") == 0
+    if fresh:
+        db.pragma("auto_vacuum", "INCREMENTAL")
+    if db.pragma("journal_mode", "wal") != "wal":
+        raise SpoolError("the spool's file system cannot keep a write-ahead log; put queue.directory on a local disk")
+    db.pragma("synchronous", "FULL")
+    db.pragma("foreign_keys", True)
+    db.pragma("journal_size_limit", 64 * 1024 * 1024)
+    if db.pragma("user_version") != VERSION:
+        _migrate(db)
+
+
+def _migrate(db: apsw.Connection) -> None:
+    """Brings an older spool to `VERSION`. The check is made again inside the transaction: two may start at once."""
+    with transaction(db):
+        found = db.pragma("user_version")
+        if found > VERSION:
+            raise SpoolError(
+                f"the spool was written by a newer mailrelay (format {found}; this one knows {VERSION}); install that one"
+            )
+        if found == 0:
+            db.execute(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+        db.pragma("user_version", VERSION)
+    # The file's own entry in the directory must survive a power cut too.
+    _sync_directory(Path(db.filename).parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

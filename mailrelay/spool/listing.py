@@ -1,0 +1,229 @@
+"""What the person sees of the spool: listings, one message's story, and how things stand.
+
+Reads only, and no content but where content is asked for. Bytes from outside are given as they came: whoever shows them
+escapes them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import apsw
+
+from mailrelay.mail.lifecycle import FAILED, PENDING, State
+from mailrelay.spool.attempts import IS_LIVE, IS_PENDING
+from mailrelay.spool.database import row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRecipient:
+    """A recipient as listed. `state` is a word of the state table, `active` among them; `words` is not escaped."""
+
+    address: bytes
+    state: str
+    status: str
+    stage: str
+    words: bytes
+    uncertain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A message as listed. Times are epoch seconds; `trouble` says why its relayhost cannot be reached, if it cannot."""
+
+    id: int
+    queue_id: str
+    queue_name: str
+    relayhost: str
+    arrival: float
+    size: int
+    sender: bytes
+    subject: str
+    attempts: int
+    next_attempt: float | None
+    trouble: str
+    recipients: tuple[ListedRecipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a message's story. `words` are from outside, not escaped."""
+
+    at: float
+    what: str
+    address: bytes = b""
+    status: str = ""
+    words: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A relayhost that cannot be reached. `setup`: it waits for the person, and `mend` is the step."""
+
+    relayhost: str
+    since: float
+    next_dial: float
+    setup: bool
+    text: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand: messages pending and failed, the oldest pending arrival, notices not told, relayhosts in trouble."""
+
+    pending: int
+    oldest: float | None
+    held: int
+    failed: int
+    untold: tuple[tuple[str, str, str], ...]
+    """(kind, road, why the last try failed) of roads that failed at least once."""
+    troubles: tuple[Trouble, ...]
+
+
+_SELECT = (
+    "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
+    " m.retired, coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.words, r.uncertain"
+    " FROM message m JOIN recipient r ON r.message = m.id"
+    " LEFT JOIN attempt a ON a.message = m.id AND a.closed IS NULL"
+    " LEFT JOIN relayhost h ON h.name = m.relayhost AND h.failures > 0"
+)
+
+
+def live(db: apsw.Connection) -> Iterator[Listed]:
+    """What is pending or failed, in order of arrival."""
+    return _listed(db.execute(f"{_SELECT} WHERE m.retired IS NULL ORDER BY m.id, r.id"))
+
+
+def everything(db: apsw.Connection) -> Iterator[Listed]:
+    """History too, in order of arrival."""
+    return _listed(db.execute(f"{_SELECT} ORDER BY m.id, r.id"))
+
+
+def one(db: apsw.Connection, key: int) -> Listed:
+    """The message with this key."""
+    return next(_listed(db.execute(f"{_SELECT} WHERE m.id = ? ORDER BY r.id", (key,))))
+
+
+def _listed(rows: Iterator[tuple[object, ...]]) -> Iterator[Listed]:
+    for _, group in groupby(rows, key=lambda row: row[0]):
+        yield _one_listed(list(group))
+
+
+def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
+    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, retired, trouble, dial, active = (
+        rows[0][:13]
+    )
+    states = {State(row[14]) for row in rows}
+    if states & PENDING and next_attempt is not None and dial is not None:
+        # Nothing of this relayhost's is tried before it is dialled again.
+        next_attempt = max(next_attempt, dial)
+    recipients = tuple(
+        ListedRecipient(
+            address, "active" if active and State(state) in PENDING else state, status, stage, words, uncertain
+        )
+        for address, state, status, stage, words, uncertain in (row[13:19] for row in rows)
+    )
+    return Listed(
+        key,
+        queue_id,
+        _queue_name(states, active=active is not None, attempts=attempts, retired=retired is not None),
+        relayhost,
+        arrival,
+        size,
+        sender,
+        subject,
+        attempts,
+        next_attempt,
+        trouble,
+        recipients,
+    )
+
+
+def _queue_name(states: set[State], *, active: bool, attempts: int, retired: bool) -> str:
+    """Postfix's word for where a message is; `failed` and `sent` are ours."""
+    if active:
+        return "active"
+    if states & PENDING:
+        return "deferred" if attempts else "incoming"
+    if State.HELD in states:
+        return "hold"
+    if states & FAILED or (retired and State.SENT not in states and State.CANCELLED not in states):
+        return "failed"
+    return "sent"
+
+
+def story(db: apsw.Connection, key: int) -> list[Event]:
+    """All that happened to a message, in order of time."""
+    listed = one(db, key)
+    events = [Event(listed.arrival, "accepted")]
+    for attempt, opened, closed, interrupted in rows(
+        db, "SELECT id, opened, closed, interrupted FROM attempt WHERE message = ? ORDER BY id", (key,)
+    ):
+        events.append(Event(opened, "attempt"))
+        if interrupted:
+            events.append(Event(closed, "interrupted"))
+        events.extend(
+            Event(closed, state, address, status, words)
+            for state, address, status, words in rows(
+                db,
+                "SELECT o.state, r.address, o.status, o.words FROM outcome o JOIN recipient r ON r.id = o.recipient"
+                " WHERE o.attempt = ? ORDER BY r.id",
+                (attempt,),
+            )
+        )
+    for kind, road, told, next_try, why in rows(
+        db,
+        "SELECT n.kind, road, told, next_try, why FROM notice n JOIN road ON road.notice = n.id WHERE n.message = ?"
+        " ORDER BY told, road",
+        (key,),
+    ):
+        if told is not None:
+            events.append(Event(told, f"notice ({kind}) told by {road}"))
+        elif why:
+            events.append(Event(next_try, f"notice ({kind}) owed by {road}, next try", words=why.encode()))
+    events.extend(
+        Event(changed, state, address)
+        for state, address, changed in rows(
+            db, "SELECT state, address, changed FROM recipient WHERE message = ? AND state = 'cancelled'", (key,)
+        )
+    )
+    # Stable: what happened at the same instant stays in the order of its cause.
+    return sorted(events, key=lambda event: event.at)
+
+
+def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
+    """A message's content, piece by piece; nothing if it is no longer kept."""
+    for (data,) in db.execute("SELECT data FROM content WHERE message = ? ORDER BY seq", (key,)):
+        yield data
+
+
+def standing(db: apsw.Connection) -> Standing:
+    """How things stand."""
+    counts: dict[str, int] = dict(
+        db.execute(f"SELECT state, count(DISTINCT message) FROM recipient WHERE state IN {IS_LIVE} GROUP BY state")
+    )
+    pending, oldest = row(
+        db,
+        "SELECT count(*), min(arrival) FROM message m WHERE retired IS NULL AND EXISTS"
+        f" (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {IS_PENDING})",
+    )
+    untold = rows(
+        db,
+        "SELECT kind, road, why FROM road JOIN notice ON notice.id = notice WHERE told IS NULL AND over IS NULL"
+        " AND tries > 0 ORDER BY created LIMIT 20",
+    )
+    troubles = tuple(
+        Trouble(name, since, next_dial, bool(setup), text, mend)
+        for name, since, next_dial, setup, text, mend in rows(
+            db, "SELECT name, since, next_dial, setup, text, mend FROM relayhost WHERE failures > 0 ORDER BY name"
+        )
+    )
+    return Standing(
+        pending,
+        oldest,
+        counts.get("held", 0),
+        counts.get("bounced", 0) + counts.get("expired", 0),
+        tuple(untold),
+        troubles,
+    )

@@ -1,0 +1,64 @@
+"""One daemon at a time: a lock on a file of its own, never on the database (closing that would drop SQLite's locks).
+
+The kernel lets go of the lock when the process ends, however it ends. The file says whose it is.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE = "lock"
+
+
+class Held(Exception):
+    """Another process holds the spool. `pid` is its id as text, "" if it is not known."""
+
+    def __init__(self, pid: str) -> None:
+        super().__init__(f"another mailrelay serves this spool (process {pid or 'unknown'}); stop that one first")
+        self.pid = pid
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Holds the spool in `directory`. Raises Held at once if another process does."""
+    handle = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _try_lock(handle):
+            raise Held(os.pread(handle, 20, 0).decode("ascii", "replace").strip())
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    # More than once: somebody who only looks (`holder`) has it for an instant.
+    for _ in range(5):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def holder(directory: Path) -> str | None:
+    """The process id of the daemon that holds the spool, "" if it does not say, None if nobody holds it."""
+    try:
+        handle = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+    else:
+        return None
+    finally:
+        os.close(handle)

@@ -1,0 +1,179 @@
+"""The daemon's view of the spool: every function of the room, awaitable.
+
+Writes go through the group commit of `writer` and are on disk when awaited; reads go through a connection of their own in
+one other thread, so that the loop never waits for the disk. Cancelling who waits undoes nothing: a commit once asked for
+happens.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from mailrelay.mail.envelope import Envelope, Message, Unreadable
+from mailrelay.mail.notice import Owed, Road
+from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.record import Arrival, Record, arrive
+from mailrelay.spool import accepting, attempts, notices, verbs
+from mailrelay.spool.database import SpoolBroken, SpoolFull, connect
+from mailrelay.spool.writer import Writer
+
+R = TypeVar("R")
+
+BALLAST = "ballast"
+BALLAST_SIZE = 8 * 1024 * 1024
+"""Octets given up when the disk is so full that not even the outcome of an attempt can be recorded."""
+
+
+class Spool:
+    """An open spool; made on a running loop, whose daemon holds the lock.
+
+    max_size: octets. reported: called with the relayhost's name when a report has been queued by `report`.
+    `broken` is done once the disk has failed under it: then nothing more can be written by this process.
+    Raises SpoolError, here and from every method that touches the file.
+    """
+
+    def __init__(self, directory: Path, max_size: int, reported: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._max_size = max_size
+        self._reported = reported
+        self._owner = str(os.getpid())
+        self._loop = asyncio.get_running_loop()
+        self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
+        writing = connect(directory)
+        self._reading = connect(directory)
+        self._writer = Writer(writing, self._loop, self.broken.set_result)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+        self._take_ballast()
+
+    def close(self) -> None:
+        """Ends both threads after all that was submitted is on disk."""
+        self._writer.close()
+        self._reader.shutdown()
+        self._reading.close()
+
+    async def _write(self, run: Callable[[apsw.Connection], R]) -> R:
+        result: R = await self._writer.submit(run)
+        return result
+
+    async def _read(self, run: Callable[[apsw.Connection], R]) -> R:
+        return await self._loop.run_in_executor(self._reader, run, self._reading)
+
+    # A message comes in.
+
+    async def accept(self, arrival: Arrival) -> int:
+        """Puts a message on disk and returns the spool's key of it. Raises SpoolFull where there is no room."""
+        return await self._write(lambda db: accepting.accept(db, arrival, self._max_size))
+
+    # Mail goes out.
+
+    async def recover(self, now: float) -> int:
+        """Closes what a crash left open; returns how many attempts that were."""
+        return await self._write(lambda db: attempts.recover(db, now))
+
+    async def next_due(self, relayhost: str) -> float | None:
+        """When the next message of `relayhost` is due, in epoch seconds; None if nothing is pending."""
+        return await self._read(lambda db: attempts.next_due(db, relayhost))
+
+    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]:
+        """Opens attempts at up to `limit` due messages, those of `first` ahead of the others."""
+        return await self._write(lambda db: attempts.take(db, relayhost, first, limit, self._owner, now))
+
+    async def put_back(self, messages: Sequence[int], now: float) -> None:
+        """Takes back attempts that never began."""
+        await self._write(lambda db: attempts.put_back(db, messages, now))
+
+    async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
+        """A message's content, piece by piece. Raises Unreadable."""
+        seq = 0
+        try:
+            while (data := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
+                yield data
+                seq += 1
+        except apsw.Error as error:
+            raise Unreadable(str(error)) from None
+
+    async def record(self, end: Record) -> None:
+        """Writes what came of an attempt. On a full disk the ballast is given up for it."""
+        try:
+            await self._write(lambda db: attempts.record(db, end))
+        except SpoolFull:
+            if not self._drop_ballast():
+                raise
+            await self._write(lambda db: attempts.record(db, end))
+
+    async def relayhost_failed(
+        self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
+    ) -> bool:
+        """Writes that a relayhost cannot be reached; returns whether a notice became owed by it."""
+        return await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, roads, now))
+
+    async def relayhost_up(self, name: str, now: float) -> None:
+        """Writes that a relayhost can be reached again."""
+        await self._write(lambda db: attempts.relayhost_up(db, name, now))
+
+    async def relayhost_failure(self, name: str) -> attempts.Failure | None:
+        """What is known to be wrong with the way to a relayhost."""
+        return await self._read(lambda db: attempts.relayhost_failure(db, name))
+
+    # The person hears.
+
+    async def owed(self, now: float) -> list[Owed]:
+        """The roads that are due for a try."""
+        return await self._read(lambda db: notices.owed(db, now))
+
+    async def next_owed(self) -> float | None:
+        """When the next road is due, in epoch seconds; None if nothing is owed."""
+        return await self._read(notices.next_owed)
+
+    async def told(self, owed: Owed, now: float) -> None:
+        """A road has carried its notice."""
+        await self._write(lambda db: notices.told(db, owed, now))
+
+    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+        """A road failed; it is tried again at `next_try`."""
+        await self._write(lambda db: notices.not_told(db, owed, next_try, why))
+
+    async def original(self, message: int, limit: int) -> bytes:
+        """The first `limit` octets of a message's content."""
+        return await self._read(lambda db: notices.original(db, message, limit))
+
+    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+        """Queues a DSN on the relayhost of what it reports on, and strikes its road off, in one commit."""
+        relayhost = owed.notice.relayhost
+        arrival = arrive(envelope, content, queue_id=accepting.new_queue_id(), relayhost=relayhost, now=now)
+        await self._write(lambda db: notices.report(db, owed, arrival, self._max_size, now))
+        self._reported(relayhost)
+
+    # Housekeeping.
+
+    async def purge(self, now: float, keep_sent: float) -> int:
+        """Takes old history away; returns how many messages went. Takes ballast again if it was given up."""
+        self._take_ballast()
+        return await self._write(lambda db: verbs.purge(db, now, keep_sent))
+
+    def _take_ballast(self) -> None:
+        path = self._directory / BALLAST
+        disk = os.statvfs(self._directory)
+        if path.exists() or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
+            return
+        handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            # Written, not truncated to size: a hole holds nothing free.
+            with contextlib.suppress(OSError):
+                os.write(handle, bytes(BALLAST_SIZE))
+        finally:
+            os.close(handle)
+
+    def _drop_ballast(self) -> bool:
+        try:
+            (self._directory / BALLAST).unlink()
+        except FileNotFoundError:
+            return False
+        return True

@@ -1,0 +1,44 @@
+"""The bell beside the spool: a FIFO that the daemon reads and any command writes to, as in Postfix and nullmailer.
+
+It carries no meaning but "look again": what is to be done stands in the spool.
+"""
+
+import os
+from pathlib import Path
+
+FILE = "trigger"
+
+
+def listen(directory: Path) -> int:
+    """Opens the daemon's end, made if it is not there; returns a non-blocking descriptor to wait on and to `drain`."""
+    path = directory / FILE
+    try:
+        os.mkfifo(path, 0o600)
+    except FileExistsError:
+        pass
+    # Read and write: so that the last writer's close is not an end of file that never ends.
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def drain(handle: int) -> None:
+    """Reads what has been rung, so that the descriptor can be waited on again."""
+    try:
+        while len(os.read(handle, 4096)) == 4096:
+            pass
+    except BlockingIOError:
+        pass
+
+
+def ring(directory: Path) -> bool:
+    """Rings the bell. Returns whether a daemon is there to hear it."""
+    try:
+        handle = os.open(directory / FILE, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(handle, b"\n")
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(handle)
+    return True

@@ -1,0 +1,114 @@
+"""Group commit: one thread owns the writing connection and puts all who wait into one transaction.
+
+Promises: a piece of work is on disk when its future is done; work that fails alone fails alone (a savepoint each); a commit
+that fails fails all that were in it, and nothing of it is on disk.
+Never: retries a commit after the disk failed under it. From then on every piece of work is refused; only a fresh process
+may look at the file again.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from mailrelay.spool.database import SpoolBroken, SpoolError, transaction, translate
+
+GROUP = 500
+"""At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
+
+
+@dataclass(slots=True)
+class _Work:
+    run: Callable[[apsw.Connection], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """The thread and its queue. `broken` is called once, on the loop, if the disk fails."""
+
+    def __init__(
+        self, db: apsw.Connection, loop: asyncio.AbstractEventLoop, broken: Callable[[SpoolBroken], None]
+    ) -> None:
+        self._db = db
+        self._loop = loop
+        self._broken = broken
+        self._failed: SpoolBroken | None = None
+        self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, run: Callable[[apsw.Connection], Any]) -> asyncio.Future[Any]:
+        """Does `run` in the next commit. Raises through the future; cancelling the future does not undo the work."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._works.put(_Work(run, future))
+        return future
+
+    def close(self) -> None:
+        """Waits until all that was submitted is on disk."""
+        self._works.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            group: list[_Work] = []
+            work = self._works.get()
+            while work is not None:
+                group.append(work)
+                if len(group) == GROUP:
+                    break
+                try:
+                    work = self._works.get_nowait()
+                except queue.Empty:
+                    break
+            if group:
+                self._commit(group)
+                self._loop.call_soon_threadsafe(_answer, group)
+            if work is None:
+                return
+
+    def _commit(self, group: list[_Work]) -> None:
+        if self._failed is None:
+            try:
+                with transaction(self._db):
+                    for work in group:
+                        self._do(work)
+                return
+            except SpoolError as error:
+                failure = error
+                if isinstance(error, SpoolBroken):
+                    self._failed = error
+                    self._loop.call_soon_threadsafe(self._broken, error)
+        else:
+            failure = self._failed
+        for work in group:
+            work.error = work.error or failure
+
+    def _do(self, work: _Work) -> None:
+        db = self._db
+        db.execute("SAVEPOINT work")
+        try:
+            work.result = work.run(db)
+        except Exception as error:
+            if isinstance(error, (apsw.IOError, apsw.CorruptError)) or not db.in_transaction:
+                # SQLite may have rolled the whole transaction back by itself: then it failed for all.
+                work.error = translate(error) if isinstance(error, apsw.Error) else error
+                raise
+            db.execute("ROLLBACK TO work")
+            work.error = translate(error) if isinstance(error, apsw.Error) else error
+        db.execute("RELEASE work")
+
+
+def _answer(group: list[_Work]) -> None:
+    for work in group:
+        if work.future.done():
+            continue
+        if work.error is not None:
+            work.future.set_exception(work.error)
+        else:
+            work.future.set_result(work.result)

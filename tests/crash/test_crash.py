@@ -1,0 +1,117 @@
+"""The daemon is cut off, at random and at exact points, while clients feed it and a remote takes: nothing is lost."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crash.feeder import Feeder, marks
+from crash.ledger import Ledger
+from crash.strace import calls, killing, tracing
+from system.boxes import DOMAIN
+from system.clients import message, submit
+from system.daemon import Relay
+from system.postfix import Sink
+from system.processes import until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+KILLS = 10
+SEED = 7777
+POINTS = [
+    ("fdatasync", 1), ("fdatasync", 2), ("fdatasync", 4), ("fdatasync", 11), ("fdatasync", 30),
+    ("pwrite64", 1), ("pwrite64", 7), ("pwrite64", 30), ("pwrite64", 121), ("pwrite64", 400),
+    ("fsync", 1),
+]  # fmt: skip
+"""Calls at which the daemon is cut off. The early ones fall into the making or the opening of the spool."""
+
+
+def test_sigkill_at_random_loses_nothing_and_doubles_only_what_was_in_flight(
+    sinks: Callable[..., Sink], relays: Callable[..., Relay], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(SEED)
+    sink = sinks()
+    relay = relays(sink.port, answer_within="0s", retry=("1s",), dsn=False)
+    relay.start()
+    feeder = Feeder(relay.port)
+    ledger = Ledger(relay, sink, feeder)
+    try:
+        for _ in range(KILLS):
+            until(lambda: feeder.running, "the feeder feeds")
+            feeder.wait_accepted(len(feeder.accepted) + chance.randrange(1, 60))
+            relay.kill()
+            ledger.after_a_cut()
+            relay.start()
+    finally:
+        feeder.stop()
+    figures = ledger.at_the_end(f"SIGKILL at random (seed {SEED})")
+    with capsys.disabled():
+        print(f"\n{figures}")
+
+
+def test_sigkill_at_exact_system_calls_loses_nothing_and_doubles_only_what_was_in_flight(
+    sinks: Callable[..., Sink], relays: Callable[..., Relay], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = sinks()
+    relay = relays(sink.port, answer_within="0s", retry=("1s",), dsn=False)
+    feeder = Feeder(relay.port, limit=3000)
+    ledger = Ledger(relay, sink, feeder)
+    reached = []
+    try:
+        for call, when in POINTS:
+            child = relay.launch(*killing(call, when))
+            before = len(feeder.accepted)
+            until(
+                lambda start=before, running=child: (
+                    len(feeder.accepted) >= start + 150  # type: ignore[misc]
+                    or running.process.poll() is not None
+                ),
+                f"{call} {when} is reached or 150 messages are accepted",
+            )
+            if child.process.poll() is not None:
+                assert "Traceback" not in child.output, child.output
+                reached.append((call, when))
+            relay.kill()
+            ledger.after_a_cut()
+        relay.start()
+    finally:
+        feeder.stop()
+    calls_reached = ", ".join(f"{call} {when}" for call, when in reached)
+    figures = ledger.at_the_end(f"SIGKILL at exact calls ({calls_reached})")
+    with capsys.disabled():
+        print(f"\n{figures}")
+    assert len(reached) >= len(POINTS) - 2
+
+
+def test_every_250_is_written_after_the_fdatasync_of_what_it_promises(
+    sinks: Callable[..., Sink], relays: Callable[..., Relay], tmp_path: Path
+) -> None:
+    sink = sinks()
+    relay = relays(sink.port, answer_within="0s", dsn=False)
+    trace = tmp_path / "trace"
+    relay.start(*tracing("fdatasync,pwrite64,pwritev,write,writev,sendto,sendmsg", trace))
+    for number in range(20):
+        mark = f"crash-{number:06d}"
+        content = message(mark, f"body-of-{mark}\r\n".encode())
+        assert submit(relay.port, [f"alice@{DOMAIN}"], content)[0] == 250
+    ids = {one["subject"]: one["queue_id"] for one in relay.queue("--all")}
+    relay.stop()
+    made = list(calls(trace))
+    syncs = [call for call in made if call.name == "fdatasync" and "-wal>" in call.text and call.text.endswith("= 0")]
+    assert len(ids) == 20
+    for mark, queue_id in ids.items():
+        (answer,) = (call for call in made if f"250 2.0.0 {queue_id}" in call.text and "<socket:" in call.text)
+        # The first one: what follows in the same page is written again by later commits.
+        stored = min(call.ended for call in made if f"body-of-{mark}" in call.text and "-wal>" in call.text)
+        assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), f"{mark}: 250 before its fsync"
+    assert set(marks(sink.messages()).values()) == {1}
+
+
+def test_a_traced_call_that_another_thread_interrupted_counts_from_its_beginning_to_its_end(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    trace.write_text(
+        '10  fdatasync(9</spool-wal> <unfinished ...>\n11  write(5<socket:[1]>, "250", 3) = 3\n'
+        "10  <... fdatasync resumed>) = 0\n11  +++ exited with 0 +++\n"
+    )
+    assert [(call.name, call.began, call.ended) for call in calls(trace)] == [("write", 1, 1), ("fdatasync", 0, 2)]
+    assert list(calls(trace))[1].text == "9</spool-wal> ) = 0"

@@ -1,0 +1,115 @@
+"""Both neighbours of the listener for its tests: an intake that remembers, and the client's end of a connection."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from mailrelay.config import Listen
+from mailrelay.listener.listening import Listening, listen
+from mailrelay.mail.answer import Answer
+from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.outcome import Reply
+
+
+class Intake:
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer."""
+
+    def __init__(self) -> None:
+        self.begun_with: list[bytes] = []
+        self.trouble: Reply | None = None
+        self.reply = Reply(250, (b"2.0.0 queued",))
+        self.committed: list[tuple[Envelope, bytes]] = []
+        self.told: asyncio.Queue[bool] = asyncio.Queue()
+        self.arrived = asyncio.Event()
+        self.error: Exception | None = None
+        self.before_answer: Callable[[], Awaitable[object]] | None = None
+
+    def begun(self, reverse_path: bytes) -> None:
+        self.begun_with.append(reverse_path)
+
+    def refusal(self) -> Reply | None:
+        return self.trouble
+
+    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
+        self.arrived.set()
+        if self.error is not None:
+            raise self.error
+        if self.before_answer is not None:
+            await self.before_answer()
+        self.committed.append((envelope, content))
+        return Answer(self.reply, self.told.put_nowait)
+
+
+class Wire:
+    """The client's end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def reply(self) -> bytes:
+        """One reply, all of its lines; b"" at the end of the connection."""
+        lines = b""
+        with contextlib.suppress(ConnectionError):
+            while line := await self.reader.readline():
+                lines += line
+                if line[3:4] != b"-":
+                    break
+        return lines
+
+    async def say(self, line: bytes) -> bytes:
+        self.writer.write(line + b"\r\n")
+        return await self.reply()
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        octets = b""
+        with contextlib.suppress(ConnectionError):
+            while more := await self.reader.read(65536):
+                octets += more
+        return octets
+
+    async def begin(self, *recipients: bytes, mail: bytes = b"MAIL FROM:<me@example.org>") -> None:
+        """EHLO to DATA, all of which must be accepted."""
+        assert (await self.reply()).startswith(b"220 ")
+        assert (await self.say(b"EHLO client")).startswith(b"250-")
+        assert (await self.say(mail)).startswith(b"250 ")
+        for recipient in recipients or (b"you@example.net",):
+            assert (await self.say(b"RCPT TO:<%s>" % recipient)).startswith(b"250 ")
+        assert (await self.say(b"DATA")).startswith(b"354 ")
+
+    async def send(self, content: bytes) -> bytes:
+        """A whole transaction after the greeting of a fresh connection; the reply to the content."""
+        await self.begin()
+        return await self.say(content + b".")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+_open: list[Wire] = []
+
+
+async def connect(listening: Listening, which: int = 0) -> Wire:
+    """A client's connection; it is closed with the listener, if not before."""
+    address = listening.addresses[which]
+    if address.startswith("unix:"):
+        wire = Wire(*await asyncio.open_unix_connection(address.removeprefix("unix:")))
+    else:
+        host, _, port = address.rpartition(":")
+        wire = Wire(*await asyncio.open_connection(host.strip("[]"), int(port)))
+    _open.append(wire)
+    return wire
+
+
+@contextlib.asynccontextmanager
+async def listener(intake: Intake, address: str = "127.0.0.1:0", **settings: object) -> AsyncIterator[Listening]:
+    listening = await listen(Listen(address=address, **settings), intake)  # type: ignore[arg-type]
+    try:
+        yield listening
+    finally:
+        await listening.close(grace=2.0)
+        for wire in _open:
+            wire.close()
+        _open.clear()
+        await asyncio.sleep(0)

@@ -1,0 +1,104 @@
+"""Real mail clients hand their mail to the listener."""
+
+import asyncio
+import shutil
+import smtplib
+import subprocess
+from collections.abc import Callable
+from email.message import EmailMessage
+
+import pytest
+from integration.listener_peer import Intake, listener
+
+from mailrelay.mail.outcome import Reply
+
+
+def serve(client: Callable[[str], object], intake: Intake) -> object:
+    """Run a blocking client, which is given host:port, against a listener."""
+
+    async def main() -> object:
+        async with listener(intake) as listening:
+            return await asyncio.to_thread(client, listening.addresses[0])
+
+    return asyncio.run(main())
+
+
+def letter(subject: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "me@example.org"
+    message["To"] = "you@example.net"
+    message["Subject"] = subject
+    message.set_content(".dots\n..\nand text\n")
+    return message
+
+
+def test_smtplib_sends_several_messages_over_one_connection() -> None:
+    intake = Intake()
+
+    def client(address: str) -> None:
+        with smtplib.SMTP(*address.split(":")) as server:
+            server.send_message(letter("one"))
+            server.send_message(letter("two"), rcpt_options=["NOTIFY=FAILURE,DELAY"], mail_options=["RET=HDRS"])
+            server.sendmail("jö@example.org", ["ü@example.net"], "three\n", mail_options=["SMTPUTF8"])
+
+    serve(client, intake)
+    assert len(intake.committed) == 3
+    assert b"\r\n.dots\r\n..\r\nand text\r\n" in intake.committed[0][1]
+    assert intake.committed[1][0].recipients[0].notify == b"FAILURE,DELAY"
+    assert intake.committed[2][0].sender == "jö@example.org".encode()
+
+
+def test_smtplib_hears_the_remotes_refusal_in_its_own_words() -> None:
+    intake = Intake()
+    intake.reply = Reply(550, (b"5.1.1 <you@example.net> no such user", b"5.1.1 ask the postmaster"))
+
+    def client(address: str) -> smtplib.SMTPDataError:
+        with smtplib.SMTP(*address.split(":")) as server, pytest.raises(smtplib.SMTPDataError) as caught:
+            server.send_message(letter("hi"))
+        return caught.value
+
+    error = serve(client, intake)
+    assert isinstance(error, smtplib.SMTPDataError)
+    assert (error.smtp_code, error.smtp_error) == (
+        550,
+        b"5.1.1 <you@example.net> no such user\n5.1.1 ask the postmaster",
+    )
+
+
+@pytest.mark.skipif(shutil.which("swaks") is None, reason="swaks is not installed")
+@pytest.mark.parametrize("options", [[], ["--pipeline"]])
+def test_swaks_sends(options: list[str]) -> None:
+    intake = Intake()
+
+    def client(address: str) -> str:
+        host, port = address.split(":")
+        command = [
+            "swaks",
+            "--server",
+            host,
+            "--port",
+            port,
+            "--from",
+            "me@example.org",
+            "--to",
+            "a@b.example,c@d.example",
+        ]
+        return subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+
+    output = serve(client, intake)
+    assert "250 2.0.0 queued" in str(output)
+    assert [recipient.address for recipient in intake.committed[0][0].recipients] == [b"a@b.example", b"c@d.example"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_sends() -> None:
+    intake = Intake()
+
+    def client(address: str) -> None:
+        command = ["curl", "-sS", "--crlf", "--url", f"smtp://{address}", "--mail-from", "me@example.org"]
+        subprocess.run(
+            [*command, "--mail-rcpt", "you@example.net", "-T", "-"], input=b"Subject: hi\n\n.dot\n", check=True
+        )
+
+    serve(client, intake)
+    assert intake.committed[0][1] == b"Subject: hi\r\n\r\n.dot\r\n"

@@ -1,0 +1,398 @@
+"""What the listener says, line by line, over real sockets."""
+
+import asyncio
+import logging
+
+import pytest
+from integration.listener_peer import Intake, Wire, connect, listener
+
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.outcome import Reply
+
+
+def talk(lines: list[tuple[bytes, bytes]], intake: Intake | None = None, **settings: object) -> Intake:
+    """Say each line and hold the reply's beginning against the expected one, on one connection."""
+    intake = intake or Intake()
+
+    async def main() -> None:
+        async with listener(intake, **settings) as listening:
+            wire = await connect(listening)
+            assert await wire.reply() == b"220 localhost ESMTP mailrelay\r\n"
+            for line, expected in lines:
+                reply = await wire.say(line)
+                assert reply.startswith(expected), (line, reply)
+            wire.close()
+
+    asyncio.run(main())
+    return intake
+
+
+def test_a_message_arrives_octet_for_octet_with_its_envelope() -> None:
+    content = b"Subject: hi\r\n\r\n.dot\r\n..\r\n\xc3\xa4\r\n" + b"x" * 200_000 + b"\r\n"
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.begin(b"a@example.net", b'"b c"@example.net')
+            assert await wire.say(content.replace(b"\r\n.", b"\r\n..") + b".") == b"250 2.0.0 queued\r\n"
+            assert await intake.told.get() is True
+            assert await wire.say(b"QUIT") == b"221 2.0.0 bye\r\n"
+            assert await wire.rest() == b""
+
+    asyncio.run(main())
+    recipients = (Recipient(b"a@example.net"), Recipient(b'"b c"@example.net'))
+    assert intake.committed == [(Envelope(b"me@example.org", recipients), content)]
+    assert intake.begun_with == [b"me@example.org"]
+    assert intake.told.empty()
+
+
+def test_ehlo_offers_exactly_what_is_kept() -> None:
+    async def main() -> None:
+        async with listener(Intake(), max_message_size=1234) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            assert await wire.say(b"EHLO x") == (
+                b"250-localhost\r\n250-PIPELINING\r\n250-SIZE 1234\r\n250-8BITMIME\r\n"
+                b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN\r\n"
+            )
+            assert await wire.say(b"HELO x") == b"250 localhost\r\n"
+
+    asyncio.run(main())
+
+
+def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None:
+    talk(
+        [
+            (b"MAIL FROM:<a@b>", b"503 5.5.1 "),
+            (b"EHLO", b"501 5.5.4 "),
+            (b"ehlo x", b"250-localhost"),
+            (b"RCPT TO:<a@b>", b"503 5.5.1 "),
+            (b"DATA", b"503 5.5.1 "),
+            (b"mail from:<a@b>", b"250 2.1.0 "),
+            (b"MAIL FROM:<a@b>", b"503 5.5.1 "),
+            (b"DATA", b"554 5.5.1 "),
+            (b"RSET", b"250 2.0.0 "),
+            (b"RSET now", b"501 5.5.4 "),
+            (b"MAIL FROM:<>", b"250 2.1.0 "),
+            (b"RCPT TO: <root>", b"250 2.1.5 "),
+            (b"DATA now", b"501 5.5.4 "),
+            (b"NOOP", b"250 2.0.0 "),
+            (b"HELP", b"214 2.0.0 "),
+            (b"VRFY root", b"252 2.5.1 "),
+            (b"EXPN root", b"502 5.5.1 "),
+            (b"AUTH PLAIN", b"502 5.5.1 "),
+            (b"STARTTLS", b"502 5.5.1 "),
+            (b"FROB", b"500 5.5.1 "),
+            (b"", b"500 5.5.1 "),
+            (b"NOOP \x1b[2J", b"500 5.5.2 "),
+            (b"QUIT now", b"501 5.5.4 "),
+            (b"QUIT", b"221 2.0.0 "),
+        ]
+    )
+
+
+def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:
+    intake = talk(
+        [
+            (b"EHLO x", b"250"),
+            (b"MAIL FROM:<=?utf-8?q?a=0D=0ARCPT?=@example.org>", b"250"),
+            (b"RCPT TO:<a@b>\rRCPT TO:<c@d>", b"500 5.5.2 "),
+            (b"RCPT TO:<a\x00@b>", b"500 5.5.2 "),
+            (b"RCPT TO:<a@b>>", b"553 5.1.3 "),
+            (b"RCPT TO:<a b@c>", b"553 5.1.3 "),
+            (b"RCPT TO:a@b", b"553 5.1.3 "),
+            (b"RCPT TO:<>", b"553 5.1.3 "),
+            (b"RCPT TO:<\xff\xfe@b>", b"553 5.1.3 "),
+            (b"RCPT FROM:<a@b>", b"501 5.5.4 "),
+            (b"DATA", b"554 5.5.1 "),
+        ]
+    )
+    # An encoded-word is an address like any other, and stays what it was.
+    assert intake.begun_with == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
+
+
+def test_dsn_and_mail_parameters_are_kept_as_sent() -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            await wire.say(b"EHLO x")
+            mail = b"MAIL FROM:<j\xc3\xb6@ex\xc3\xa4mple.org> body=8bitmime SIZE=9 SMTPUTF8 RET=hdrs ENVID=QQ+2B1"
+            assert (await wire.say(mail)).startswith(b"250 ")
+            rcpt = b"RCPT TO:<@relay.example:you@example.net> NOTIFY=success,FAILURE ORCPT=rfc822;you+2Btag@example.net"
+            assert (await wire.say(rcpt)).startswith(b"250 ")
+            await wire.say(b"DATA")
+            assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
+
+    asyncio.run(main())
+    recipient = Recipient(b"you@example.net", b"success,FAILURE", b"rfc822;you+2Btag@example.net")
+    sender = "jö@exämple.org".encode()
+    assert intake.committed[0][0] == Envelope(sender, (recipient,), b"8BITMIME", True, b"HDRS", b"QQ+2B1")
+
+
+def test_bad_parameters_are_refused() -> None:
+    intake = talk(
+        [
+            (b"EHLO x", b"250"),
+            (b"MAIL FROM:<j\xc3\xb6@example.org>", b"553 5.6.7 "),
+            (b"MAIL FROM:<a@b> SIZE=101", b"552 5.3.4 "),
+            (b"MAIL FROM:<a@b> SIZE=x", b"501 5.5.4 "),
+            (b"MAIL FROM:<a@b> SMTPUTF8=1", b"501 5.5.4 "),
+            (b"MAIL FROM:<a@b> RET=ALL", b"501 5.5.4 "),
+            (b"MAIL FROM:<a@b> RET=FULL RET=FULL", b"501 5.5.4 "),
+            (b"MAIL FROM:<a@b> ENVID=a+0D+0A", b"501 5.5.4 "),
+            (b"MAIL FROM:<a@b> AUTH=<>", b"555 5.5.4 "),
+            (b"MAIL FROM:<a@b> SIZE=100", b"250"),
+            (b"RCPT TO:<\xc3\xb6@example.org>", b"553 5.6.7 "),
+            (b"RCPT TO:<a@b> NOTIFY=NEVER,DELAY", b"501 5.5.4 "),
+            (b"RCPT TO:<a@b> ORCPT=rfc822;a+0Db", b"501 5.5.4 "),
+            (b"RCPT TO:<a@b> XFROB", b"555 5.5.4 "),
+        ],
+        max_message_size=100,
+    )
+    assert intake.begun_with == [b"a@b"]
+
+
+def test_when_nothing_can_be_taken_mail_is_answered_with_the_reason() -> None:
+    intake = Intake()
+    intake.trouble = Reply(452, (b"4.3.1 the spool is full",))
+    talk(
+        [(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"452 4.3.1 the spool is full\r\n"), (b"RCPT TO:<a@b>", b"503")],
+        intake,
+    )
+    assert intake.begun_with == []
+
+
+def test_the_thousand_and_first_recipient_waits_for_another_message() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            await wire.say(b"EHLO x")
+            wire.writer.write(b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<a@b>\r\n" * 1001)
+            replies = [await wire.reply() for _ in range(1002)]
+            assert all(reply.startswith(b"250 ") for reply in replies[:-1])
+            assert replies[-1].startswith(b"452 4.5.3 ")
+
+    asyncio.run(main())
+
+
+def test_pipelined_transactions_behind_a_content_are_all_answered_in_order() -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.begin()
+            flight = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
+            wire.writer.write(b"one\r\n.\r\n" + flight)
+            codes = [(await wire.reply())[:3] for _ in range(4)]
+            assert codes == [b"250", b"250", b"250", b"354"]
+            wire.writer.write(b"two\r\n.\r\nNOOP\r\n")
+            assert [(await wire.reply())[:3] for _ in range(2)] == [b"250", b"250"]
+
+    asyncio.run(main())
+    assert [content for _, content in intake.committed] == [b"one\r\n", b"two\r\n"]
+
+
+@pytest.mark.parametrize(
+    "ending", [b"hello\n.\n", b"hello\n.\r\n", b"hello\r\n.\nmore", b"a\rb\r\n.\r\n", b"\nx\r\n.\r\n"]
+)
+def test_a_bare_line_end_in_content_is_refused_without_hanging_and_nothing_is_queued(ending: bytes) -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.begin()
+            wire.writer.write(ending)
+            assert (await wire.rest()).startswith(b"550 5.6.11 ")
+
+    asyncio.run(main())
+    assert intake.committed == []
+
+
+def test_a_smuggled_second_message_is_never_seen() -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.begin()
+            wire.writer.write(b"one\r\n\n.\r\nMAIL FROM:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\ntwo\r\n.\r\n")
+            assert (await wire.rest()).count(b"\r\n") == 1
+
+    asyncio.run(main())
+    assert intake.committed == []
+    assert intake.begun_with == [b"me@example.org"]
+
+
+def test_too_large_a_content_is_read_to_its_end_and_the_dialogue_goes_on() -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake, max_message_size=1000) as listening:
+            wire = await connect(listening)
+            await wire.begin()
+            assert (await wire.say(b"x" * 998 + b"\r\nyyy\r\n" * 50_000 + b".")).startswith(b"552 5.3.4 ")
+            assert (await wire.say(b"MAIL FROM:<a@b>")).startswith(b"250 ")
+            await wire.say(b"RCPT TO:<a@b>")
+            await wire.say(b"DATA")
+            assert (await wire.say(b"x" * 998 + b"\r\n.")).startswith(b"250 ")
+
+    asyncio.run(main())
+    assert [len(content) for _, content in intake.committed] == [1000]
+
+
+def test_nul_in_content_is_refused() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            assert (await (await connect(listening)).send(b"a\x00b\r\n")).startswith(b"550 5.6.0 ")
+
+    asyncio.run(main())
+
+
+def test_all_connections_together_hold_a_bounded_amount_of_content_and_get_it_back() -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake, max_message_size=10_000) as listening:
+            wires = [await connect(listening) for _ in range(6)]
+            for wire in wires:
+                await wire.begin()
+                wire.writer.write(b"x" * 9_000 + b"\r\n")
+                await wire.writer.drain()
+            replies = [await wire.say(b".") for wire in wires]
+            codes = sorted(reply[:3] for reply in replies)
+            assert codes.count(b"452") >= 1, replies
+            assert codes.count(b"250") >= 1, replies
+            # Clients that leave in the middle must not keep their part for ever.
+            for _ in range(8):
+                wire = await connect(listening)
+                await wire.begin()
+                wire.writer.write(b"x" * 9_000 + b"\r\n")
+                wire.writer.write_eof()
+                await wire.rest()
+            assert (await (await connect(listening)).send(b"x" * 9_000 + b"\r\n")).startswith(b"250 ")
+
+    asyncio.run(main())
+
+
+def test_an_error_of_ours_is_a_451_that_says_nothing_of_it_and_the_next_message_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake()
+    intake.error = RuntimeError("secret\r\n250 all is well")
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            reply = await wire.send(b"hi\r\n")
+            assert reply.startswith(b"451 4.3.0 ")
+            assert b"secret" not in reply
+            intake.error = None
+            assert (await wire.say(b"RCPT TO:<a@b>")).startswith(b"503 ")
+            await wire.say(b"MAIL FROM:<a@b>")
+            await wire.say(b"RCPT TO:<a@b>")
+            await wire.say(b"DATA")
+            assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    assert [record.name for record in caplog.records] == ["mailrelay.listener"]
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_an_error_of_the_intake_at_mail_is_a_451_too() -> None:
+    class Broken(Intake):
+        def begun(self, reverse_path: bytes) -> None:
+            raise OSError("broken")
+
+    talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"451 4.3.0 "), (b"RCPT TO:<a@b>", b"503 ")], Broken())
+
+
+def test_the_remotes_words_come_through_as_lines_that_no_client_can_misread() -> None:
+    intake = Intake()
+    intake.reply = Reply(550, (b"5.1.1 no\x1b[31m such\r\n250 user", b"x" * 2000, "ä".encode(), b"5.1.10 other"))
+
+    async def main() -> bytes:
+        async with listener(intake) as listening:
+            return await (await connect(listening)).send(b"hi\r\n")
+
+    reply = asyncio.run(main())
+    lines = reply.split(b"\r\n")[:-1]
+    assert all(line.startswith(b"550-5.1.") for line in lines[:-1])
+    assert lines[-1] == b"550 5.1.10 other"
+    assert max(map(len, lines)) <= 510
+    assert reply.isascii()
+    assert lines[0] == rb"550-5.1.1 no\x1b[31m such\x0d\x0a250 user"
+    assert b"".join(line[10:] for line in lines[1:-2]) == b"x" * 2000
+
+
+def test_twenty_unknown_commands_end_the_connection() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            await wire.say(b"EHLO x")
+            replies = [await wire.say(b"FROB") for _ in range(20)]
+            assert all(reply.startswith(b"500 5.5.1 ") for reply in replies[:-1])
+            assert replies[-1].startswith(b"421 4.7.0 ")
+            assert await wire.rest() == b""
+
+    asyncio.run(main())
+
+
+def test_an_endless_command_line_is_not_waited_for() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            wire.writer.write(b"EHLO " + b"x" * 20_000)
+            assert (await wire.rest()).startswith(b"500 5.5.2 ")
+
+    asyncio.run(main())
+
+
+def test_a_client_beyond_max_connections_is_told_to_come_back() -> None:
+    async def main() -> None:
+        async with listener(Intake(), max_connections=2) as listening:
+            first, second = await connect(listening), await connect(listening)
+            assert (await first.reply() + await second.reply()).count(b"220 ") == 2
+            third = await connect(listening)
+            assert (await third.rest()).startswith(b"421 4.7.0 ")
+            await first.say(b"QUIT")
+            await first.rest()
+            assert (await (await connect(listening)).reply()).startswith(b"220 ")
+
+    asyncio.run(main())
+
+
+def test_a_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
+
+    async def main() -> None:
+        intake = Intake()
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            assert (await wire.rest()).endswith(b"421 4.4.2 nothing was said for too long; closing\r\n")
+            # While it is we who take long, nobody is idle.
+            intake.before_answer = lambda: asyncio.sleep(0.2)
+            assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
+
+    asyncio.run(main())
+
+
+def test_what_clients_say_is_not_logged_by_the_library_below(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire: Wire = await connect(listening)
+            await wire.send(b"Subject: private\r\n")
+            wire.close()
+
+    with caplog.at_level(logging.DEBUG, logger="mail.log"), caplog.at_level(logging.DEBUG, logger="mailrelay.listener"):
+        asyncio.run(main())
+    assert not [record for record in caplog.records if record.name != "asyncio"]

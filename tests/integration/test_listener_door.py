@@ -1,0 +1,266 @@
+"""Who is not let in: other protocols, other accounts, clients that do not listen."""
+
+import asyncio
+import logging
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from integration.listener_peer import Intake, Wire, connect, listener
+
+from mailrelay.listener import owner
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whose a connection is")
+
+TRANSACTION = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nspam\r\n.\r\n"
+POST = (
+    b"POST / HTTP/1.1\r\nHost: localhost:7777\r\nConnection: keep-alive\r\nContent-Length: %d\r\n"
+    b"Content-Type: text/plain;charset=UTF-8\r\nOrigin: https://evil.example\r\nAccept: */*\r\n\r\n%s"
+) % (len(TRANSACTION), TRANSACTION)
+
+
+def client_hello() -> bytes:
+    """What a TLS client says first."""
+    out = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
+
+
+def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.LogCaptureFixture) -> str:
+    """Hold that this gets nowhere: nothing begun, nothing queued, connection closed, one line in the log, which is given."""
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            last = (await said(wire)).splitlines()
+            assert not last or last[-1].startswith(b"521 5.7.1 "), last
+
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
+        asyncio.run(main())
+    assert intake.begun_with == []
+    assert intake.committed == []
+    [record] = caplog.records
+    line = record.getMessage()
+    assert line.startswith("security: ")
+    assert line.isprintable()
+    return line
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        POST,
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"Host: localhost\r\n" + TRANSACTION,
+        b"FROB\x1b[2J\r\n" + TRANSACTION,
+        b"\r\n" + TRANSACTION,
+        b"\x00\x01\x02",
+        b"{}",
+        client_hello(),
+    ],
+)
+def test_another_protocol_is_dropped_at_its_first_line(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def said(wire: Wire) -> bytes:
+        assert (await wire.reply()).startswith(b"220 ")
+        wire.writer.write(first)
+        return await wire.rest()
+
+    assert "does not speak SMTP" in is_dropped(said, caplog)
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"post /", b"Cookie: x"])
+def test_http_in_the_middle_of_a_dialogue_is_dropped(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def said(wire: Wire) -> bytes:
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        wire.writer.write(line + b"\r\n")
+        return await wire.rest()
+
+    is_dropped(said, caplog)
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_a_client_that_talks_before_the_greeting_is_dropped(
+    runner: Callable[[Awaitable[None]], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            address = listening.addresses[0].split(":")
+            # In one go, while the event loop waits: connection and words are there before anybody looks.
+            talker = "import socket,sys; s=socket.create_connection(sys.argv[1:3]); s.sendall(sys.argv[3].encode());"
+            child = subprocess.Popen(
+                [sys.executable, "-c", talker + "print(s.makefile().read())", *address, TRANSACTION.decode()],
+                stdout=subprocess.PIPE,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+            assert child.stdout is not None
+            with child:
+                while not in_kernel(int(address[1])):
+                    pass
+                heard = await asyncio.to_thread(child.stdout.read)
+            assert not heard.startswith(b"220")
+
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
+        runner(main())
+    assert intake.begun_with == []
+    assert "before the greeting" in caplog.text
+
+
+def in_kernel(port: int) -> bool:
+    """Whether octets wait in the receive queue of a connection to `port` (a queue of connections does not count)."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] != "0A" and int(row[4].split(":")[1], 16) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("command", [b"EHLO x", b"HELO x", b"DATA", b"NOOP", b"QUIT"])
+def test_a_client_that_does_not_wait_where_it_must_is_dropped(command: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            await wire.say(b"EHLO x")
+            wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + command + b"\r\nRSET\r\n")
+            assert (await wire.rest()).splitlines()[-1].startswith(b"521 5.7.1 ")
+
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
+        asyncio.run(main())
+    assert intake.committed == []
+    assert f"did not wait for the reply to {command.split()[0].decode()}" in caplog.text
+
+
+def test_a_flood_of_intruders_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            for _ in range(60):
+                wire = await connect(listening)
+                wire.writer.write(b"GET / HTTP/1.1\r\n")
+                await wire.rest()
+
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
+        asyncio.run(main())
+    # The minute may turn once while this runs.
+    assert 20 <= len(caplog.records) <= 41
+
+
+CONNECT = """
+import socket, sys
+address = sys.argv[1]
+if address.startswith("unix:"):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(address[5:])
+else:
+    host, _, port = address.rpartition(":")
+    client = socket.create_connection((host.strip("[]"), int(port)))
+client.settimeout(20)
+print(client.recv(200).decode())
+"""
+
+
+STRANGER = 65534
+
+
+def stranger_python() -> str:
+    """A Python that another account can run; "" if there is none, or if we cannot be another account."""
+    for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        try:
+            subprocess.run([python, "-I", "-c", ""], user=STRANGER, cwd="/", capture_output=True, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return python
+    return ""
+
+
+PYTHON = stranger_python()
+needs_stranger = pytest.mark.skipif(not PYTHON, reason="needs root and a Python that other accounts can run")
+
+
+def greeting_for_stranger(address: str, allow_users: tuple[str, ...]) -> str:
+    """What another account hears when it connects."""
+
+    async def main() -> str:
+        async with listener(Intake(), address, allow_users=allow_users) as listening:
+            if address.startswith("unix:"):
+                Path(address.removeprefix("unix:")).chmod(0o666)
+            command = [PYTHON, "-I", "-c", CONNECT, listening.addresses[-1]]
+            done = await asyncio.to_thread(
+                subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
+            )
+            return str(done.stdout)
+
+    return asyncio.run(main())
+
+
+@needs_stranger
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
+def test_another_account_is_not_let_in(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert greeting_for_stranger(address, ("self",)).startswith("554 5.7.1 ")
+    assert "security: " in caplog.text
+
+
+@needs_stranger
+def test_a_socket_file_that_somebody_opened_to_all_lets_nobody_else_in() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        assert greeting_for_stranger(f"unix:{folder}/socket", ("self",)).startswith("554 5.7.1 ")
+        assert greeting_for_stranger(f"unix:{folder}/socket", (str(STRANGER),)).startswith("220 ")
+
+
+@needs_stranger
+@pytest.mark.parametrize("allowed", [("self", str(STRANGER)), ("any",), ("nobody",)])
+def test_an_account_that_is_named_is_let_in(allowed: tuple[str, ...]) -> None:
+    assert greeting_for_stranger("127.0.0.1:0", allowed).startswith("220 ")
+
+
+def test_an_owner_that_cannot_be_known_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.door.uid_of_connection", lambda near, far: None)
+
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            assert (await (await connect(listening)).rest()).startswith(b"554 5.7.1 ")
+
+    asyncio.run(main())
+
+
+def test_both_ways_to_ask_the_kernel_agree() -> None:
+    async def main() -> None:
+        async with listener(Intake(), "localhost:0") as listening:
+            for which in range(len(listening.addresses)):
+                wire = await connect(listening, which)
+                sock = wire.writer.get_extra_info("socket")
+                near, far = sock.getsockname()[:2], sock.getpeername()[:2]
+                assert owner.uid_of_connection(near, far) == os.getuid()
+                assert owner._uid_by_proc(sock.family, near, far) == os.getuid()
+                assert owner.uid_of_connection(near, (far[0], 1)) is None
+
+    asyncio.run(main())
+
+
+def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and_not_to_root() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire = await connect(listening)
+            sock = wire.writer.get_extra_info("socket")
+            near, far = sock.getsockname()[:2], sock.getpeername()[:2]
+            # The listener has not looked yet, so the kernel still keeps this end.
+            wire.writer.transport.abort()
+            await asyncio.sleep(0)
+            assert owner.uid_of_connection(near, far) is None
+            assert owner._uid_by_proc(sock.family, near, far) is None
+
+    asyncio.run(main())

@@ -1,0 +1,230 @@
+"""A notice on the screen: over a real message bus of the test's own, to a notification service of the test's own."""
+
+import asyncio
+import contextlib
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import uvloop
+
+from mailrelay.config import Notify
+from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.notice import Concerned, Kind, Notice, Owed, Road
+from mailrelay.notify.desktop import Desktop
+from mailrelay.notify.notifier import FRESH, Notifier
+from mailrelay.notify.road import RoadFailed
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "darwin" or shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)"
+)
+
+if sys.platform != "darwin":
+    from dbus_fast.aio import MessageBus
+    from dbus_fast.annotations import DBusSignature
+    from dbus_fast.service import ServiceInterface, dbus_method, dbus_signal
+
+NAME, PATH = "org.freedesktop.Notifications", "/org/freedesktop/Notifications"
+BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 <b>no & never</b> \x1b[2J", "RCPT", True)
+REFUSED = Notice(
+    id=1,
+    kind=Kind.FAILED,
+    relayhost="default",
+    created=0.0,
+    message=1,
+    queue_id="3KQ7Z",
+    sender=b"me@example.org",
+    subject="Dinner",
+    concerned=(BOB,),
+)
+
+
+class Screen(ServiceInterface):  # type: ignore[misc,unused-ignore]
+    """A notification service (Desktop Notifications Specification 1.2) that remembers what it was asked to show."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self.shown: list[tuple[str, str, int]] = []
+        self.changed = asyncio.Condition()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(30), self.changed:
+            await self.changed.wait_for(lambda: len(self.shown) >= count)
+
+    @dbus_method(name="Notify")
+    async def notify(
+        self,
+        app: Annotated[str, DBusSignature("s")],
+        replaces: Annotated[int, DBusSignature("u")],
+        icon: Annotated[str, DBusSignature("s")],
+        summary: Annotated[str, DBusSignature("s")],
+        body: Annotated[str, DBusSignature("s")],
+        actions: Annotated[list[str], DBusSignature("as")],
+        hints: Annotated[dict[str, Any], DBusSignature("a{sv}")],
+        timeout: Annotated[int, DBusSignature("i")],
+    ) -> Annotated[int, DBusSignature("u")]:
+        async with self.changed:
+            self.shown.append((summary, body, hints["urgency"].value))
+            self.changed.notify_all()
+        return len(self.shown)
+
+    @dbus_method(name="GetCapabilities")
+    def capabilities(self) -> Annotated[list[str], DBusSignature("as")]:
+        return ["body", "body-markup", "persistence"]
+
+    @dbus_method(name="GetServerInformation")
+    def information(self) -> Annotated[tuple[str, str, str, str], DBusSignature("ssss")]:
+        return ["screen", "mailrelay", "1", "1.2"]  # type: ignore[return-value]
+
+    @dbus_signal(name="NotificationClosed")
+    def closed(self) -> Annotated[tuple[int, int], DBusSignature("uu")]:
+        return [0, 0]  # type: ignore[return-value]
+
+    @dbus_signal(name="ActionInvoked")
+    def invoked(self) -> Annotated[tuple[int, str], DBusSignature("us")]:
+        return [0, ""]  # type: ignore[return-value]
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A session bus of the test's own, the only one in its environment."""
+    address = f"unix:path={tmp_path}/bus"
+    with subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--nopidfile", "--print-address=1", f"--address={address}"],
+        stdout=subprocess.PIPE,
+    ) as daemon:
+        try:
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline().startswith(b"unix:")
+            monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
+            yield address
+        finally:
+            daemon.kill()
+
+
+@contextlib.asynccontextmanager
+async def a_screen(address: str) -> Any:
+    connection = await MessageBus(bus_address=address).connect()
+    try:
+        screen = Screen()
+        connection.export(PATH, screen)
+        await connection.request_name(NAME)
+        yield screen
+    finally:
+        connection.disconnect()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(
+    bus: str, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    async def main() -> None:
+        async with a_screen(bus) as screen:
+            desktop = Desktop()
+            await desktop.carry([REFUSED])
+            await desktop.carry([REFUSED])
+            title, body, urgency = screen.shown[0]
+            assert len(screen.shown) == 2
+        assert title == "Mail to bob@example.net was refused"
+        assert "550 &lt;b&gt;no &amp; never&lt;/b&gt; \\x1b[2J" in body
+        assert urgency == 2
+
+    run(main())
+
+
+def test_a_bus_without_a_desktop_fails_the_road_and_leaves_no_connection_behind(bus: str) -> None:
+    async def main() -> None:
+        desktop = Desktop()
+        counts = []
+        for _ in range(4):
+            with pytest.raises(RoadFailed, match="no desktop session takes notices"):
+                await desktop.carry([REFUSED])
+            await asyncio.sleep(0.05)
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+        assert len(set(counts)) == 1
+
+    asyncio.run(main())
+
+
+def test_no_bus_at_all_fails_the_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    with pytest.raises(RoadFailed, match="no desktop session takes notices"):
+        asyncio.run(Desktop().carry([REFUSED]))
+
+
+def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
+    async def main() -> None:
+        desktop = Desktop()
+        async with a_screen(bus):
+            await desktop.carry([REFUSED])
+        with pytest.raises(RoadFailed):
+            await desktop.carry([REFUSED])
+        async with a_screen(bus) as screen:
+            await desktop.carry([REFUSED])
+            assert len(screen.shown) == 1
+
+    asyncio.run(main())
+
+
+class Ledger:
+    """What is owed to the screen, in memory, with a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.clock = 1000.0
+        self.due: dict[int, Owed] = {}
+
+    def owe(self, *numbers: int) -> None:
+        for number in numbers:
+            self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Road.DESKTOP, 0)
+
+    async def owed(self, now: float) -> list[Owed]:
+        return list(self.due.values())
+
+    async def next_owed(self) -> float | None:
+        return self.clock if self.due else None
+
+    async def told(self, owed: Owed, now: float) -> None:
+        del self.due[owed.notice.id]
+
+    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+        raise AssertionError(why)
+
+    async def original(self, message: int, limit: int) -> bytes:
+        raise AssertionError
+
+    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+        raise AssertionError
+
+
+def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_together(bus: str) -> None:
+    async def main() -> None:
+        ledger = Ledger()
+        ledger.owe(*range(50))
+        async with a_screen(bus) as screen:
+            notifier = Notifier(Notify(dsn=False), ledger, lambda: ledger.clock)
+            running = asyncio.create_task(notifier.run())
+            await screen.until(1)
+            while ledger.due:
+                await asyncio.sleep(0)
+            for number in range(50, 60):
+                ledger.owe(number)
+                notifier.ring()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            assert len(screen.shown) == 1
+            ledger.clock += FRESH
+            notifier.ring()
+            await screen.until(2)
+            while ledger.due:
+                await asyncio.sleep(0)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
+
+    asyncio.run(main())

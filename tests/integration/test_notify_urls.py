@@ -1,0 +1,78 @@
+"""The road through apprise, or the sentence that says how to get it."""
+
+import asyncio
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from mailrelay.config import Notify
+from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.notify import urls as road
+from mailrelay.notify.road import RoadFailed
+from mailrelay.notify.urls import urls
+
+NOTICE = Notice(
+    id=1,
+    kind=Kind.FAILED,
+    relayhost="default",
+    created=0.0,
+    message=1,
+    queue_id="3KQ7Z",
+    concerned=(Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 no such user", "RCPT", True),),
+)
+with_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="needs the extra mailrelay[apprise]")
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    heard: list[dict[str, str]]
+    status = 200
+
+    def do_POST(self) -> None:
+        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, type[Hook]]]:
+    handler = type("Hook", (Hook,), {"heard": []})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"json://127.0.0.1:{server.server_port}", handler
+        server.shutdown()
+
+
+def test_urls_without_the_library_are_found_when_the_road_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(road, "apprise", None)
+    with pytest.raises(RoadFailed, match=r"pip install 'mailrelay\[apprise\]'"):
+        urls(Notify(urls=("json://127.0.0.1",)).urls)
+
+
+@with_apprise
+def test_a_url_that_means_nothing_is_found_when_the_road_is_built_and_is_not_shown() -> None:
+    with pytest.raises(RoadFailed, match="number 2 is not a URL") as raised:
+        urls(("json://127.0.0.1", "nonsense://secret"))
+    assert "secret" not in str(raised.value)
+
+
+@with_apprise
+def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
+    address, handler = hook
+    asyncio.run(urls((address,))([NOTICE]))
+    assert handler.heard[0]["title"] == "Mail to bob@example.net was refused"
+    assert "550 no such user" in handler.heard[0]["message"]
+
+
+@with_apprise
+def test_a_service_that_refuses_fails_the_road(hook: tuple[str, type[Hook]]) -> None:
+    address, handler = hook
+    handler.status = 500
+    with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice"):
+        asyncio.run(urls((address,))([NOTICE]))

@@ -1,0 +1,396 @@
+"""The spool on a real file: what comes in, what is due, what came of it, and what the person may do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
+
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.lifecycle import Act, State
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.record import arrive
+from mailrelay.spool import accepting, attempts, listing, notices, verbs
+from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, transaction
+
+UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
+NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="the key was refused", mend="install the key")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[apsw.Connection]:
+    db = connect(tmp_path / "spool")
+    yield db
+    db.close()
+
+
+def accept(db: apsw.Connection, *recipients: bytes, **how: object) -> int:
+    with transaction(db):
+        return accepting.accept(db, letter(*recipients, **how), LIMIT)  # type: ignore[arg-type]
+
+
+def take(db: apsw.Connection, *first: int, limit: int = 100, now: float = NOW) -> list[int]:
+    with transaction(db):
+        return [message.id for message in attempts.take(db, "default", first, limit, "test", now)]
+
+
+def end(db: apsw.Connection, key: int, states: dict[State, Outcome], **how: object) -> None:
+    recipients = tuple(row[0] for row in db.execute("SELECT id FROM recipient WHERE message = ? ORDER BY id", (key,)))
+    with transaction(db):
+        attempts.record(db, ending(key, recipients, states, **how))  # type: ignore[arg-type]
+
+
+def states(db: apsw.Connection, key: int) -> list[str]:
+    return [to.state for to in listing.one(db, key).recipients]
+
+
+# A message comes in.
+
+
+def test_what_was_accepted_is_taken_out_octet_for_octet(db: apsw.Connection) -> None:
+    envelope = Envelope(
+        b'"a b"@example.org',
+        (Recipient(b"b@example.net", b"SUCCESS,FAILURE", b"rfc822;b@example.net"), Recipient(b"c@example.net")),
+        b"8BITMIME",
+        smtputf8=True,
+        ret=b"HDRS",
+        envid=b"x+2By",
+    )
+    content = bytes(range(256)) * 5000
+    arrival = arrive(envelope, content, queue_id=accepting.new_queue_id(), relayhost="default", now=NOW)
+    with transaction(db):
+        key = accepting.accept(db, arrival, LIMIT)
+    with transaction(db):
+        (message,) = attempts.take(db, "default", (), 1, "test", NOW)
+    assert message.envelope == envelope
+    assert message.size == len(arrival.content) > 4 * PIECE
+    pieces = []
+    while (piece := attempts.piece(db, key, len(pieces))) is not None:
+        pieces.append(piece)
+    assert b"".join(pieces) == arrival.content
+
+
+def test_a_spool_at_its_limit_takes_nothing_and_keeps_what_it_has(db: apsw.Connection) -> None:
+    key = accept(db)
+    with pytest.raises(SpoolFull, match="max_size"), transaction(db):
+        accepting.accept(db, letter(content=b"x" * 100_000), 100_000)
+    assert [message.id for message in listing.live(db)] == [key]
+
+
+def test_a_full_disk_is_a_full_spool(db: apsw.Connection) -> None:
+    key = accept(db)
+    db.pragma("max_page_count", db.pragma("page_count"))
+    with pytest.raises(SpoolFull, match="full"), transaction(db):
+        accepting.accept(db, letter(content=b"x" * 100_000), LIMIT)
+    assert [message.id for message in listing.live(db)] == [key]
+
+
+# What is due.
+
+
+def test_new_mail_goes_ahead_of_mail_that_was_tried_and_small_ahead_of_large(db: apsw.Connection) -> None:
+    tried = accept(db, at=NOW - 100)
+    assert take(db, now=NOW - 100) == [tried]
+    end(db, tried, {State.DEFERRED: BUSY}, next_attempt=NOW - 50)
+    large = accept(db, at=NOW - 20, content=b"x" * 70_000)
+    small = accept(db, at=NOW - 10)
+    assert take(db) == [small, large, tried]
+
+
+def test_mail_that_has_just_come_in_goes_first(db: apsw.Connection) -> None:
+    waiting = [accept(db, at=NOW - 100 + number) for number in range(20)]
+    last = accept(db)
+    assert take(db, last, limit=3) == [last, *waiting[:2]]
+
+
+def test_a_message_is_taken_once(db: apsw.Connection) -> None:
+    key = accept(db)
+    assert take(db) == [key]
+    assert take(db, key) == []
+    assert attempts.next_due(db, "default") is None
+
+
+def test_mail_of_another_relayhost_is_not_taken(db: apsw.Connection) -> None:
+    key = accept(db, relayhost="other")
+    assert take(db, key) == []
+    assert attempts.next_due(db, "default") is None
+    assert attempts.next_due(db, "other") == NOW
+
+
+def test_what_is_put_back_is_due_and_nothing_is_counted(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    with transaction(db):
+        attempts.put_back(db, [key], NOW + 1)
+    assert attempts.next_due(db, "default") == NOW + 1
+    assert (listing.one(db, key).attempts, states(db, key)) == (0, ["queued"])
+
+
+@pytest.mark.parametrize("sql", [*attempts._DUE_RUNS])
+def test_what_is_due_is_found_without_reading_the_queue(db: apsw.Connection, sql: str) -> None:
+    plan = " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", ("default", NOW, 10)))
+    assert "SEARCH message USING" in plan
+    assert "message_due" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_a_listing_reads_no_content(db: apsw.Connection) -> None:
+    key = accept(db, content=b"x" * 3_000_000)
+    before = db.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0]
+    fresh = connect(Path(db.filename).parent)
+    assert [message.id for message in listing.live(fresh)] == [key]
+    assert fresh.status(apsw.SQLITE_DBSTATUS_CACHE_MISS)[0] < 60
+    fresh.close()
+    assert before >= 0
+
+
+# What came of it.
+
+
+def test_a_mixed_transaction_leaves_each_recipient_in_its_own_state(db: apsw.Connection) -> None:
+    key = accept(db, b"b@example.net", b"c@example.net", b"d@example.net")
+    take(db)
+    end(
+        db,
+        key,
+        {State.SENT: TAKEN, State.BOUNCED: NO_SUCH_USER, State.DEFERRED: BUSY},
+        next_attempt=NOW + 60,
+    )
+    assert states(db, key) == ["sent", "bounced", "deferred"]
+    with transaction(db):
+        (again,) = attempts.take(db, "default", (), 10, "test", NOW + 60)
+    assert [to.address for to in again.envelope.recipients] == [b"d@example.net"]
+
+
+def test_a_sent_message_keeps_its_story_and_not_its_content(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.SENT: TAKEN})
+    assert list(listing.live(db)) == []
+    assert [message.queue_name for message in listing.everything(db)] == ["sent"]
+    assert list(listing.content(db, key)) == []
+    assert [event.what for event in listing.story(db, key)] == ["accepted", "attempt", "sent"]
+
+
+def test_a_failed_message_is_kept_whole(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.BOUNCED: NO_SUCH_USER})
+    assert b"hello" in b"".join(listing.content(db, key))
+    (listed,) = listing.live(db)
+    assert (listed.queue_name, listed.recipients[0].words) == ("failed", b"550 5.1.1 no such user")
+
+
+def test_a_refused_message_is_history_but_can_still_be_read(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.REFUSED: NO_SUCH_USER})
+    assert list(listing.live(db)) == []
+    assert b"hello" in b"".join(listing.content(db, key))
+    with transaction(db):
+        verbs.purge(db, NOW + verbs.KEEP_REFUSED + 1, 365 * 86_400.0)
+    assert list(listing.content(db, key)) == []
+
+
+def test_an_interrupted_attempt_may_have_arrived_and_is_tried_again(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    with transaction(db):
+        assert attempts.recover(db, NOW + 5) == 1
+    (listed,) = listing.live(db)
+    assert (listed.recipients[0].state, listed.recipients[0].uncertain) == ("deferred", NOW + 5)
+    assert take(db, now=NOW + 5) == [key]
+
+
+def test_the_database_refuses_a_state_that_the_table_does_not_know(db: apsw.Connection) -> None:
+    key = accept(db)
+    with pytest.raises(apsw.ConstraintError):
+        db.execute("UPDATE recipient SET state = 'lost' WHERE message = ?", (key,))
+
+
+@pytest.mark.parametrize("state", ["sent", "bounced", "refused"])
+def test_nothing_is_sent_bounced_or_refused_without_the_words_of_the_remote(db: apsw.Connection, state: str) -> None:
+    key = accept(db)
+    with pytest.raises(apsw.ConstraintError):
+        db.execute("UPDATE recipient SET state = ?, stage = 'content' WHERE message = ?", (state, key))
+
+
+def test_every_state_of_the_lifecycle_is_a_state_of_the_database(db: apsw.Connection) -> None:
+    key = accept(db)
+    for state in State:
+        db.execute(
+            "UPDATE recipient SET state = ?, remote = 1, stage = 'content' WHERE message = ?", (state.value, key)
+        )
+
+
+# The way to a relayhost.
+
+
+def test_failures_of_a_relayhost_are_counted_until_it_is_up_again(db: apsw.Connection) -> None:
+    with transaction(db):
+        for number in range(3):
+            attempts.relayhost_failed(db, "default", UNREACHABLE, NOW + 60 * number, False, (), NOW)
+    failure = attempts.relayhost_failure(db, "default")
+    assert failure == attempts.Failure(3, NOW + 120, Cause.UNREACHABLE, "no network")
+    with transaction(db):
+        attempts.relayhost_up(db, "default", NOW)
+    assert attempts.relayhost_failure(db, "default") is None
+
+
+def test_one_cause_is_one_notice_however_often_it_is_met(db: apsw.Connection) -> None:
+    roads = (Road.MAILBOX, Road.COMMAND)
+    with transaction(db):
+        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, roads, NOW)
+        assert not attempts.relayhost_failed(db, "default", NO_KEY, NOW + 120, True, roads, NOW)
+    owed = notices.owed(db, NOW)
+    assert [(one.road, one.notice.kind, one.notice.mend) for one in owed] == [
+        (Road.COMMAND, Kind.SETUP, "install the key"),
+        (Road.MAILBOX, Kind.SETUP, "install the key"),
+    ]
+
+
+def test_a_fault_that_is_over_is_no_longer_owed_and_told_anew_when_it_comes_back(db: apsw.Connection) -> None:
+    with transaction(db):
+        attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)
+        attempts.relayhost_up(db, "default", NOW)
+    assert notices.owed(db, NOW) == []
+    with transaction(db):
+        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)
+
+
+# What is owed.
+
+
+def test_a_notice_is_owed_from_the_commit_of_its_failure_until_its_road_has_told_it(db: apsw.Connection) -> None:
+    key = accept(db, b"b@example.net", b"c@example.net")
+    take(db)
+    end(db, key, {State.SENT: TAKEN, State.BOUNCED: NO_SUCH_USER}, roads=(Road.DESKTOP, Road.MAILBOX))
+    desktop, mailbox = notices.owed(db, NOW)
+    assert (desktop.road, mailbox.road) == (Road.DESKTOP, Road.MAILBOX)
+    assert [(one.address, one.words, one.remote) for one in desktop.notice.concerned] == [
+        (b"c@example.net", b"550 5.1.1 no such user", True)
+    ]
+    with transaction(db):
+        notices.told(db, mailbox, NOW)
+        notices.not_told(db, desktop, NOW + 60, "no session")
+    assert notices.owed(db, NOW) == []
+    assert notices.next_owed(db) == NOW + 60
+    (again,) = notices.owed(db, NOW + 60)
+    assert (again.road, again.tries) == (Road.DESKTOP, 1)
+    assert listing.standing(db).untold == (("failed", "desktop", "no session"),)
+
+
+def test_a_report_and_the_word_that_it_is_told_are_one_commit(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.BOUNCED: NO_SUCH_USER}, roads=(Road.DSN,))
+    (owed,) = notices.owed(db, NOW)
+    with pytest.raises(SpoolFull), transaction(db):
+        notices.report(db, owed, letter(b"a@example.org"), 1, NOW)
+    assert notices.owed(db, NOW) == [owed]
+    with transaction(db):
+        notices.report(db, owed, letter(b"a@example.org"), LIMIT, NOW)
+    assert notices.owed(db, NOW) == []
+    assert len(list(listing.live(db))) == 2
+
+
+def test_the_original_is_read_no_further_than_asked(db: apsw.Connection) -> None:
+    key = accept(db, content=b"y" * 1_000_000)
+    assert len(notices.original(db, key, 300_000)) == 300_000
+
+
+# What the person may do.
+
+
+def named(db: apsw.Connection, key: int) -> str:
+    return listing.one(db, key).queue_id
+
+
+def test_held_mail_is_not_due_until_it_is_released(db: apsw.Connection) -> None:
+    key = accept(db)
+    with transaction(db):
+        assert verbs.act(db, key, named(db, key), Act.HOLD, NOW) == 1
+    assert (states(db, key), take(db, key)) == (["held"], [])
+    with transaction(db):
+        verbs.act(db, key, named(db, key), Act.RELEASE, NOW)
+    assert take(db) == [key]
+
+
+def test_cancelled_mail_is_history(db: apsw.Connection) -> None:
+    key = accept(db)
+    with transaction(db):
+        verbs.act(db, key, named(db, key), Act.CANCEL, NOW)
+    assert list(listing.live(db)) == []
+    assert take(db, key) == []
+
+
+def test_dropping_failed_mail_drops_what_was_still_to_be_told_of_it(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.BOUNCED: NO_SUCH_USER}, roads=(Road.DESKTOP,))
+    with transaction(db):
+        verbs.act(db, key, named(db, key), Act.DROP, NOW)
+    assert list(listing.live(db)) == []
+    assert notices.owed(db, NOW) == []
+
+
+@pytest.mark.parametrize("what", list(Act))
+def test_nothing_can_be_done_to_mail_that_is_being_sent(db: apsw.Connection, what: Act) -> None:
+    key = accept(db)
+    take(db)
+    with pytest.raises(verbs.NotAllowed, match="being sent"), transaction(db):
+        verbs.act(db, key, named(db, key), what, NOW)
+    with pytest.raises(verbs.NotAllowed, match="being sent"), transaction(db):
+        verbs.retry(db, key, named(db, key), NOW)
+
+
+def test_retrying_makes_mail_and_its_relayhost_due_now(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.DEFERRED: BUSY}, next_attempt=NOW + 3600)
+    with transaction(db):
+        attempts.relayhost_failed(db, "default", UNREACHABLE, NOW + 1800, False, (), NOW)
+    with transaction(db):
+        verbs.retry(db, key, named(db, key), NOW)
+    assert take(db) == [key]
+    failure = attempts.relayhost_failure(db, "default")
+    assert failure is not None
+    assert failure.next_dial == NOW
+
+
+def test_failed_mail_is_not_retried(db: apsw.Connection) -> None:
+    key = accept(db)
+    take(db)
+    end(db, key, {State.BOUNCED: NO_SUCH_USER})
+    with pytest.raises(verbs.NotAllowed, match="nothing waiting"), transaction(db):
+        verbs.retry(db, key, named(db, key), NOW)
+
+
+def test_an_id_may_be_shortened_as_long_as_it_is_one_messages_own(db: apsw.Connection) -> None:
+    key, other = accept(db), accept(db)
+    queue_id = named(db, key)
+    assert verbs.find(db, queue_id[:6].upper()) == (key, queue_id)
+    with pytest.raises(verbs.NoSuchMessage, match="no message"):
+        verbs.find(db, "aeiou")
+    db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (queue_id[:5] + "zzzzz", other))
+    with pytest.raises(verbs.NoSuchMessage, match="more than one"):
+        verbs.find(db, queue_id[:5])
+
+
+def test_history_goes_after_its_time_and_failed_mail_stays(db: apsw.Connection) -> None:
+    sent, failed = accept(db), accept(db)
+    take(db)
+    end(db, sent, {State.SENT: TAKEN})
+    end(db, failed, {State.BOUNCED: NO_SUCH_USER})
+    with transaction(db):
+        assert verbs.purge(db, NOW + 8 * 86_400, 7 * 86_400.0) == 1
+    assert [message.id for message in listing.everything(db)] == [failed]
+
+
+def test_a_failed_transaction_leaves_nothing_behind(db: apsw.Connection) -> None:
+    with pytest.raises(SpoolError), transaction(db):
+        accepting.accept(db, letter(), LIMIT)
+        raise SpoolError("on purpose")
+    assert list(listing.everything(db)) == []

@@ -1,0 +1,240 @@
+"""The spool's promises about the disk: who may read it, what may open it, who may hold it, what a commit means."""
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+from spooling import LIMIT, NOW, TAKEN, ending, letter
+
+from mailrelay.mail.lifecycle import State
+from mailrelay.spool import listing, lock, trigger
+from mailrelay.spool.database import (
+    FILE,
+    SpoolBroken,
+    SpoolError,
+    SpoolFull,
+    check_library,
+    connect,
+    prepare_directory,
+)
+from mailrelay.spool.spool import BALLAST, Spool
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+def nobody(_relayhost: str) -> None:
+    pass
+
+
+def test_the_directory_and_all_that_is_in_it_are_ours_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        directory = tmp_path / "a" / "spool"
+        db = connect(directory)
+        db.execute("INSERT INTO relayhost (name, failures) VALUES ('x', 0)")
+        with lock.lock(directory):
+            os.close(trigger.listen(directory))
+            found = modes(directory)
+        db.close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert set(found.values()) == {0o600}
+    assert {FILE, f"{FILE}-wal", lock.FILE, trigger.FILE} <= set(found)
+
+
+def test_a_directory_that_others_can_enter_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    directory.mkdir(mode=0o755)
+    directory.chmod(0o755)
+    with pytest.raises(SpoolError, match=f"chmod 700 {directory}"):
+        connect(directory)
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("")
+    with pytest.raises(SpoolError, match="not a directory"):
+        prepare_directory(tmp_path / "spool")
+
+
+def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+    db.pragma("user_version", 99)
+    db.close()
+    before = (tmp_path / "spool" / FILE).read_bytes()
+    with pytest.raises(SpoolError, match="newer mailrelay"):
+        connect(tmp_path / "spool")
+    assert (tmp_path / "spool" / FILE).read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    prepare_directory(tmp_path / "spool")
+    (tmp_path / "spool" / FILE).write_bytes(b"this is not a database, it is a letter\n" * 500)
+    with pytest.raises(SpoolBroken):
+        connect(tmp_path / "spool")
+
+
+@pytest.mark.parametrize("version", ["3.7.0", "3.40.1", "3.51.2"])
+def test_a_sqlite_that_can_lose_committed_mail_is_refused(version: str) -> None:
+    with pytest.raises(SpoolError, match="can lose mail"):
+        check_library(version)
+
+
+def test_the_sqlite_that_is_installed_with_us_is_safe() -> None:
+    check_library(apsw.sqlite_lib_version())
+
+
+def test_every_connection_syncs_each_commit(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+    assert (db.pragma("journal_mode"), db.pragma("synchronous")) == ("wal", 2)
+
+
+def test_looking_for_a_spool_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        connect(tmp_path / "spool", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+    held = "import sys, pathlib; from mailrelay.spool import lock\nwith lock.lock(pathlib.Path(sys.argv[1])):\n"
+    program = held + "    print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdin is not None
+        assert first.stdout is not None
+        first.stdout.readline()
+        assert lock.holder(tmp_path) == str(first.pid)
+        with pytest.raises(lock.Held, match=f"process {first.pid}"), lock.lock(tmp_path):
+            pass
+        first.stdin.close()
+        first.wait()
+    assert lock.holder(tmp_path) is None
+    with lock.lock(tmp_path):
+        pass
+
+
+def test_a_bell_without_a_daemon_says_so_and_one_with_it_is_heard(tmp_path: Path) -> None:
+    assert not trigger.ring(tmp_path)
+    handle = trigger.listen(tmp_path)
+    assert trigger.ring(tmp_path)
+    assert os.read(handle, 1) == b"\n"
+    trigger.drain(handle)
+    os.close(handle)
+    assert not trigger.ring(tmp_path)
+
+
+# The daemon's view.
+
+
+def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path) -> None:
+    async def main() -> None:
+        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+        frames = 0
+
+        def count(_db: apsw.Connection, _name: str, _pages: int) -> int:
+            nonlocal frames
+            frames += 1
+            return apsw.SQLITE_OK
+
+        # Nothing else sees the commits of the writing connection; asked through the writer, it is safe to touch.
+        await spool._write(lambda db: db.set_wal_hook(count))
+        keys = await asyncio.gather(*(spool.accept(letter()) for _ in range(200)))
+        assert len(set(keys)) == 200
+        assert frames < 20
+        spool.close()
+
+    asyncio.run(main())
+
+
+def test_one_that_cannot_be_written_does_not_take_the_others_along(tmp_path: Path) -> None:
+    async def main() -> None:
+        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+        twin = letter()
+        results = await asyncio.gather(
+            *(spool.accept(one) for one in (letter(), twin, twin, letter())), return_exceptions=True
+        )
+        assert [isinstance(result, SpoolError) for result in results] == [False, False, True, False]
+        spool.close()
+
+    asyncio.run(main())
+
+
+def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path) -> None:
+    async def main() -> None:
+        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+        waiting = asyncio.ensure_future(spool.accept(letter()))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await spool.accept(letter(relayhost="other"))
+        assert await spool.next_due("default") == NOW
+        spool.close()
+
+    asyncio.run(main())
+
+
+def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_took(tmp_path: Path) -> None:
+    async def main() -> None:
+        directory = tmp_path / "spool"
+        spool = Spool(directory, LIMIT, nobody)
+        key = await spool.accept(letter())
+        (message,) = await spool.take("default", (), 1, NOW)
+        assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
+
+        def full_while_the_ballast_is_there() -> None:
+            if (directory / BALLAST).exists():
+                raise apsw.FullError("database or disk is full")
+
+        def fill(db: apsw.Connection) -> None:
+            db.create_scalar_function("disk", full_while_the_ballast_is_there)
+            db.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.outcome BEGIN SELECT disk(); END")
+
+        await spool._write(fill)
+        await spool.record(ending(key, message.recipient_ids, {State.SENT: TAKEN}))
+        assert not (directory / BALLAST).exists()
+        spool.close()
+        db = connect(directory)
+        assert [to.state for to in listing.one(db, key).recipients] == ["sent"]
+        db.close()
+
+    asyncio.run(main())
+
+
+def test_after_the_disk_failed_nothing_more_is_written_by_this_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+        await spool.accept(letter())
+
+        def fail(_db: apsw.Connection) -> None:
+            raise apsw.IOError("disk I/O error")
+
+        with pytest.raises(SpoolBroken):
+            await spool._write(fail)
+        with pytest.raises(SpoolBroken):
+            await spool.accept(letter())
+        assert isinstance(await spool.broken, SpoolBroken)
+        spool.close()
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_refuses_mail_without_ending_the_spool(tmp_path: Path) -> None:
+    async def main() -> None:
+        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+        pages = await spool._write(lambda db: db.pragma("page_count"))
+        await spool._write(lambda db: db.pragma("max_page_count", pages + 4))
+        with pytest.raises(SpoolFull):
+            await spool.accept(letter(content=b"x" * 1_000_000))
+        await spool._write(lambda db: db.pragma("max_page_count", pages + 4000))
+        await spool.accept(letter())
+        spool.close()
+
+    asyncio.run(main())

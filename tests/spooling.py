@@ -1,0 +1,46 @@
+"""Mail for a real spool, as tests need it."""
+
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.lifecycle import State
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Outcome, Reply, Stage
+from mailrelay.mail.record import Arrival, Owing, Record, Settled, arrive
+from mailrelay.spool.accepting import new_queue_id
+
+NOW = 1_700_000_000.0
+LIMIT = 1_000_000_000
+
+TAKEN = Outcome(Stage.CONTENT, Reply(250, (b"2.0.0 taken",)))
+NO_SUCH_USER = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 no such user",)))
+BUSY = Outcome(Stage.RCPT, Reply(451, (b"4.2.1 busy",)))
+
+
+def letter(*recipients: bytes, at: float = NOW, relayhost: str = "default", content: bytes = b"hello\r\n") -> Arrival:
+    """A message from a@example.org, to b@example.net where nobody else is named."""
+    to = tuple(Recipient(address) for address in recipients or (b"b@example.net",))
+    return arrive(
+        Envelope(b"a@example.org", to),
+        b"Subject: a letter\r\n\r\n" + content,
+        queue_id=new_queue_id(),
+        relayhost=relayhost,
+        now=at,
+    )
+
+
+def ending(
+    message: int,
+    recipients: tuple[int, ...],
+    states: dict[State, Outcome],
+    *,
+    now: float = NOW,
+    next_attempt: float | None = None,
+    roads: tuple[Road, ...] = (),
+) -> Record:
+    """The record of an attempt that brought each recipient to the state beside it; bounced ones are owed by `roads`."""
+    settled = tuple(
+        Settled(key, state, outcome, uncertain=False)
+        for key, (state, outcome) in zip(recipients, states.items(), strict=True)
+    )
+    failed = tuple(one.recipient for one in settled if one.state is State.BOUNCED)
+    notices = (Owing(Kind.FAILED, failed, roads),) if failed and roads else ()
+    return Record(message, now, settled, next_attempt, notices)

@@ -1,0 +1,443 @@
+"""Settings: what is read, and the one line that each mistake gets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mailrelay import config
+from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings, SettingsError
+
+ENVIRON = {"HOME": "/home/me", "HERE": "/here", "XDG_RUNTIME_DIR": "/run/user/1000", "NOWHERE": ""}
+LEAST = 'relayhost.default.ssh = "me@mail.example.org"\n'
+
+
+def parse(text: str) -> Settings:
+    return config.parse(text, "config.toml", ENVIRON)
+
+
+def relayhost(text: str) -> Relayhost:
+    return parse(f'[relayhost.default]\nssh = "me@mail.example.org"\n{text}').relayhosts[0]
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        parse(text)
+    return str(error.value)
+
+
+def test_one_line_is_enough() -> None:
+    assert parse(LEAST) == Settings(
+        listen=Listen(),
+        relayhosts=(Relayhost(name="default", ssh="me@mail.example.org", ssh_config=Path("/home/me/.ssh/config")),),
+        queue=Queue(directory=Path("/home/me/.local/state/mailrelay")),
+        notify=Notify(),
+    )
+    assert parse(config.EXAMPLE) == parse(LEAST)
+
+
+def test_the_defaults_are_those_that_are_written_down() -> None:
+    documented = """
+        [listen]
+        address = "localhost:7777"
+        answer_within = "8s"
+        allow_users = ["self"]
+        max_message_size = "50MB"
+        max_connections = 100
+        [relayhost.default]
+        ssh = "me@mail.example.org"
+        ssh_config = "~/.ssh/config"
+        smtp = "localhost:25"
+        command = ""
+        senders = ["*"]
+        linger = "30s"
+        channels = 8
+        [queue]
+        directory = "$XDG_STATE_HOME/mailrelay"
+        retry = ["1m", "2m", "5m", "15m", "30m", "1h"]
+        delay_notice_after = "15m"
+        expire_after = "5d"
+        keep_sent = "7d"
+        max_size = "2GB"
+        [notify]
+        desktop = true
+        dsn = true
+        mailbox = ""
+        command = []
+        urls = []
+    """
+    assert parse(documented) == parse(LEAST)
+
+
+def test_every_setting_can_be_set() -> None:
+    everything = """
+        [listen]
+        address = "unix:$XDG_RUNTIME_DIR/mailrelay"
+        answer_within = "1.5s"
+        allow_users = ["self", "www-data", 1000]
+        max_message_size = "1.5MiB"
+        max_connections = 1
+        [relayhost.home]
+        ssh = "home"
+        ssh_config = "$HERE/ssh_config"
+        smtp = "[::1]:2525"
+        command = "sendmail -bs"
+        senders = ["*@example.org", "me@example.net"]
+        linger = "always"
+        channels = 1
+        [relayhost.work]
+        ssh = "ssh://me@work.example.net:2222"
+        linger = "0s"
+        [queue]
+        directory = "/var/spool/mailrelay"
+        retry = ["90s", "1w"]
+        delay_notice_after = "1h"
+        expire_after = "2w"
+        keep_sent = "0s"
+        max_size = "1TB"
+        [notify]
+        desktop = false
+        dsn = false
+        mailbox = "~/Mail/failed"
+        command = ["~/bin/tell me", "--now", "$HERE"]
+        urls = ["ntfy://topic"]
+    """
+    assert parse(everything) == Settings(
+        listen=Listen(
+            address="unix:/run/user/1000/mailrelay",
+            answer_within=1.5,
+            allow_users=("self", "www-data", "1000"),
+            max_message_size=1_572_864,
+            max_connections=1,
+        ),
+        relayhosts=(
+            Relayhost(
+                name="home",
+                ssh="home",
+                ssh_config=Path("/here/ssh_config"),
+                smtp_host="::1",
+                smtp_port=2525,
+                command="sendmail -bs",
+                senders=("*@example.org", "me@example.net"),
+                linger=float("inf"),
+                channels=1,
+            ),
+            Relayhost(
+                name="work",
+                ssh="ssh://me@work.example.net:2222",
+                ssh_config=Path("/home/me/.ssh/config"),
+                linger=0.0,
+            ),
+        ),
+        queue=Queue(
+            directory=Path("/var/spool/mailrelay"),
+            retry=(90.0, 604_800.0),
+            delay_notice_after=3600.0,
+            expire_after=1_209_600.0,
+            keep_sent=0.0,
+            max_size=10**12,
+        ),
+        notify=Notify(
+            desktop=False,
+            dsn=False,
+            mailbox=Path("/home/me/Mail/failed"),
+            command=("/home/me/bin/tell me", "--now", "$HERE"),
+            urls=("ntfy://topic",),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0s", 0.0),
+        ("500ms", 0.5),
+        ("8s", 8.0),
+        ("15m", 900.0),
+        ("1.5h", 5400.0),
+        ("5d", 432_000.0),
+        ("2w", 1_209_600.0),
+    ],
+)
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert relayhost(f'linger = "{text}"').linger == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("1B", 1), ("10kB", 10_000), ("10KB", 10_000), ("50MB", 50_000_000), ("0.1MB", 100_000), ("64KiB", 65_536)],
+)
+def test_a_size_is_a_number_and_a_unit(text: str, octets: int) -> None:
+    assert parse(f'{LEAST}listen.max_message_size = "{text}"').listen.max_message_size == octets
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("/a b", "/a b"),
+        ("~", "/home/me"),
+        ("~/a/~", "/home/me/a/~"),
+        ("$HERE/a", "/here/a"),
+        ("${HERE}a$HERE", "/herea/here"),
+        ("$XDG_CONFIG_HOME/a", "/home/me/.config/a"),
+        ("$HOME/$$", "/home/me/$$"),
+    ],
+)
+def test_home_and_variables_are_expanded_in_paths(text: str, path: str) -> None:
+    assert relayhost(f'ssh_config = "{text}"').ssh_config == Path(path)
+
+
+def test_nothing_is_expanded_outside_of_paths() -> None:
+    assert relayhost('command = "$HERE/sendmail ~"').command == "$HERE/sendmail ~"
+
+
+def test_an_xdg_directory_counts_only_where_it_is_absolute() -> None:
+    for value, directory in (("/state", "/state/mailrelay"), ("state", "/home/me/.local/state/mailrelay")):
+        settings = config.parse(LEAST, "config.toml", ENVIRON | {"XDG_STATE_HOME": value})
+        assert settings.queue.directory == Path(directory)
+
+
+@pytest.mark.parametrize("text", ["localhost:7777", "127.0.0.1:0", "127.255.0.9:25", "[::1]:65535", "unix:/run/m"])
+def test_the_listener_may_be_anywhere_that_only_this_machine_reaches(text: str) -> None:
+    assert parse(f'{LEAST}listen.address = "{text}"').listen.address == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.0.0.0:7777",
+        "[::]:7777",
+        "192.0.2.1:25",
+        "127.0.0.256:25",
+        "mail.example.org:25",
+        "localhost.evil:25",
+        "localhost",
+        ":7777",
+        "7777",
+        "localhost:65536",
+        "localhost:١",
+        "::1:7777",
+        "[127.0.0.1]:25",
+        "unix:relative",
+        "unix:",
+        "unix:/" + "x" * 107,
+        "",
+    ],
+)
+def test_the_listener_is_nowhere_else(text: str) -> None:
+    assert complaint(f'{LEAST}listen.address = "{text}"').startswith("config.toml: listen.address: ")
+
+
+def test_relayhosts_keep_the_order_of_the_file() -> None:
+    text = '[relayhost.b]\nssh = "b"\n[relayhost.a]\nssh = "a"\n[relayhost.c]\nssh = "c"\n'
+    assert [found.name for found in parse(text).relayhosts] == ["b", "a", "c"]
+
+
+MISTAKES = [
+    ("", "relayhost: there is none, and so no way out; write: "),
+    ("[relayhost]", "relayhost: there is none"),
+    ("relayhost = 5", "relayhost: 5 where a table belongs; write [relayhost]"),
+    ('relayhost.ssh = "me@a"', "relayhost.ssh: a relayhost has a name; write [relayhost.default] and ssh below it"),
+    ("[relayhost.default]", "relayhost.default.ssh: missing; for example: "),
+    ('[relayhost."a b"]\nssh = "me@a"', "relayhost: 'a b' is no name; up to 64 of A-Z a-z 0-9 _ -"),
+    ("listn = 5", 'listn: no such setting; did you mean "listen"?'),
+    ("zzz = 5", "zzz: no such setting; there are listen, relayhost, queue, notify, forward"),
+    ("[queue]\nexpire = '5d'", 'queue.expire: no such setting; did you mean "expire_after"?'),
+    ("[relayhost.a]\nssh='a'\nsender = []", 'relayhost.a.sender: no such setting; did you mean "senders"?'),
+    ("[relayhost.a]\nname='a'", "relayhost.a.name: no such setting; there are ssh, "),
+    ("[relayhost.a]\nsmtp_port=25", 'relayhost.a.smtp_port: no such setting; did you mean "smtp"?'),
+    ("[[forward]]\nlisten='localhost:8888'", "forward: not built yet in this version; take the table out"),
+    ("[[listen]]", "listen: a list where a table belongs; write [listen]"),
+    ("queue = 'x'", "queue: 'x' where a table belongs; write [queue]"),
+    ("listen.answer_within = 8", "listen.answer_within: 8 is no duration; a number and one of ms s m h d w, from"),
+    ("listen.answer_within = '8'", "listen.answer_within: '8' is no duration"),
+    ("listen.answer_within = '8 s'", "listen.answer_within: '8 s' is no duration"),
+    ("listen.answer_within = '8x'", "listen.answer_within: '8x' is no duration"),
+    ("listen.answer_within = '-8s'", "listen.answer_within: '-8s' is no duration"),
+    ("listen.answer_within = '٣s'", "listen.answer_within: '٣s' is no duration"),
+    ("listen.answer_within = 'always'", "listen.answer_within: 'always' is no duration"),
+    ("listen.answer_within = '6m'", """listen.answer_within: '6m' is out of range; from "0s" to "5m\""""),
+    (
+        "listen.max_message_size = 50",
+        "listen.max_message_size: 50 is no size; a number and one of kB MB GB KiB MiB GiB",
+    ),
+    ("listen.max_message_size = '50mb'", "listen.max_message_size: '50mb' is no size"),
+    ("listen.max_message_size = '0B'", "listen.max_message_size: '0B' is out of range; from"),
+    ("listen.max_message_size = '1TB'", "listen.max_message_size: '1TB' is out of range; from"),
+    ("listen.max_connections = '9'", "listen.max_connections: '9' where a whole number belongs"),
+    ("listen.max_connections = true", "listen.max_connections: true where a whole number belongs"),
+    ("listen.max_connections = 1.5", "listen.max_connections: 1.5 where a whole number belongs"),
+    ("listen.max_connections = 0", "listen.max_connections: 0 is out of range; at least 1"),
+    ("listen.max_connections = 99999", "listen.max_connections: 99999 is out of range; at most 10000"),
+    ("listen.allow_users = 'self'", "listen.allow_users: 'self' where a list in brackets belongs"),
+    ("listen.allow_users = []", "listen.allow_users: the list is empty; at least one entry is needed"),
+    ("listen.allow_users = [true]", "listen.allow_users: true where text in quotes belongs"),
+    ("listen.allow_users = ['a b']", "listen.allow_users: 'a b' is no account; a name, a uid,"),
+    ("relayhost.a.ssh = ''", "relayhost.a.ssh: '' is no SSH destination"),
+    ("relayhost.a.ssh = '-oProxyCommand=x'", "relayhost.a.ssh: '-oProxyCommand=x' is no SSH destination"),
+    ("relayhost.a.ssh = 'me@a -p 22'", "relayhost.a.ssh: 'me@a -p 22' is no SSH destination"),
+    ("relayhost.a.ssh = 5", "relayhost.a.ssh: 5 where text in quotes belongs"),
+    ("relayhost.a = {ssh='a', smtp='localhost'}", "relayhost.a.smtp: 'localhost' is no host and port"),
+    ("relayhost.a = {ssh='a', smtp='localhost:0'}", "relayhost.a.smtp: 'localhost:0' is no host and port"),
+    ("relayhost.a = {ssh='a', smtp='::1:25'}", "relayhost.a.smtp: '::1:25' is no host and port"),
+    ("relayhost.a = {ssh='a', smtp=25}", "relayhost.a.smtp: 25 where text in quotes belongs"),
+    ('relayhost.a = {ssh="a", command="a\\nb"}', "relayhost.a.command: 'a\\nb' has characters that cannot be printed"),
+    ("relayhost.a = {ssh='a', senders=[]}", "relayhost.a.senders: the list is empty"),
+    ("relayhost.a = {ssh='a', senders=['@a.org']}", "relayhost.a.senders: '@a.org' matches no sender; "),
+    ("relayhost.a = {ssh='a', linger='forever'}", "relayhost.a.linger: 'forever' is no duration; "),
+    (
+        "relayhost.a = {ssh='a', linger='99w'}",
+        """relayhost.a.linger: '99w' is out of range; from "0s" to "52w", or "always\"""",
+    ),
+    ("relayhost.a = {ssh='a', channels=0}", "relayhost.a.channels: 0 is out of range; at least 1"),
+    ("relayhost.a = {ssh='a', ssh_config=''}", "relayhost.a.ssh_config: '' is no whole path; it begins with / or ~/"),
+    ("queue.directory = 'spool'", "queue.directory: 'spool' is no whole path"),
+    ("queue.directory = '~you/spool'", "queue.directory: '~you/spool' is no whole path"),
+    ("queue.directory = '$NOWHERE/spool'", "queue.directory: $NOWHERE is not set; write the path itself"),
+    ("queue.directory = 5", "queue.directory: 5 where text in quotes belongs"),
+    ("queue.retry = []", "queue.retry: the list is empty"),
+    ("queue.retry = ['1m', '0s']", """queue.retry: '0s' is out of range; from "1s" to "1w\""""),
+    ("queue.retry = '1m'", "queue.retry: '1m' where a list in brackets belongs"),
+    ("queue.max_size = '1MB'", "queue.max_size: smaller than listen.max_message_size"),
+    ("notify.desktop = 'yes'", "notify.desktop: 'yes' where true or false belongs"),
+    ("notify.dsn = 2020-01-01", "notify.dsn: 2020-01-01 where true or false belongs"),
+    ("notify.mailbox = true", "notify.mailbox: true where text in quotes belongs"),
+    ("notify.command = 'notify-send'", "notify.command: 'notify-send' where a list in brackets belongs"),
+    ("notify.command = ['']", "notify.command: the first word is empty"),
+    ("notify.command = ['bin/tell']", "notify.command: 'bin/tell' is no whole path"),
+    ("notify.urls = ['secret']", 'notify.urls: one entry is no URL; "scheme://…"'),
+    ("a b = 5", "Expected '=' after a key in a key/value pair (at line 1, column 3); settings are TOML, such as: "),
+    ("x = 1\nx = 2\n", "Cannot overwrite a value (at line 2, column 6); settings are TOML"),
+    ("x = 2020-13-01", "settings are TOML"),
+    ("x = " + "1" * 5000, "settings are TOML"),
+    ("x = " + "[" * 5000, "nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), MISTAKES, ids=[line[:50] for _, line in MISTAKES])
+def test_a_mistake_gets_one_line_with_file_key_fault_and_what_is_allowed(text: str, line: str) -> None:
+    said = complaint(text)
+    assert said.startswith("config.toml: ")
+    assert line in said
+    assert said.isprintable()
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    assert "hunter2" not in complaint(f'{LEAST}notify.urls = ["mailto //hunter2"]')
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    assert len(complaint(f'{LEAST}queue.directory = "{"x" * 9000}"')) < 300
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(LEAST)
+    path.chmod(0o600)
+    return path
+
+
+def refusal(path: Path | None) -> str:
+    with pytest.raises(SettingsError) as error:
+        config.load(path)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+def test_a_file_is_read(file: Path) -> None:
+    assert config.load(file).relayhosts[0].ssh == "me@mail.example.org"
+
+
+def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + LEAST.encode())
+    assert config.load(file).relayhosts[0].ssh == "me@mail.example.org"
+
+
+def test_a_missing_file_is_answered_with_the_line_that_makes_one(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    assert refusal(path) == f"{path} does not exist; write one, this line is enough: {config.EXAMPLE}"
+
+
+def test_a_mistake_in_a_file_names_the_file(file: Path) -> None:
+    file.write_text("[queue]\nretry = 5\n" + LEAST)
+    assert refusal(file).startswith(f"{file}: queue.")
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_can_write_is_refused_with_the_command_that_mends_it(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    assert refusal(file) == f"{file} can be written by others; only you may: chmod go-w '{file}'"
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777])
+def test_a_file_in_a_directory_that_others_can_write_is_refused(file: Path, mode: int) -> None:
+    file.parent.chmod(mode)
+    assert refusal(file) == f"{file.parent} can be written by others; only you may: chmod go-w '{file.parent}'"
+
+
+def test_a_sticky_directory_is_good_enough(file: Path) -> None:
+    file.parent.chmod(0o1777)
+    assert config.load(file).relayhosts
+
+
+def test_a_link_into_a_directory_that_others_can_write_is_refused(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    target = file.rename(tmp_path / "open" / "real.toml")
+    file.symlink_to(target)
+    assert config.load(file).relayhosts
+    target.parent.chmod(0o777)
+    assert refusal(file).startswith(f"{target.parent} can be written by others")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_or_directory_of_another_user_is_refused(file: Path) -> None:
+    os.chown(file, 12345, -1)
+    assert refusal(file) == f"{file} belongs to user 12345; it must be yours: chown 0 '{file}'"
+    os.chown(file, 0, -1)
+    os.chown(file.parent, 12345, -1)
+    assert refusal(file).startswith(f"{file.parent} belongs to user 12345")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_an_unreadable_file_is_refused(file: Path) -> None:
+    file.chmod(0)
+    assert refusal(file) == f"{file} cannot be read: Permission denied; make it yours to read, or name another"
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for path in (tmp_path / "fifo", Path("/dev/null")):
+        assert refusal(path) == f"{path} is not a file; name one with --config or MAILRELAY_CONFIG"
+    assert "cannot be read: Is a directory; " in refusal(tmp_path)
+
+
+def test_a_path_through_a_file_or_a_circle_of_links_is_refused(file: Path) -> None:
+    (file.parent / "circle").symlink_to("circle")
+    assert "cannot be read: Not a directory" in refusal(file / "config.toml")
+    assert "cannot be read: Too many levels" in refusal(file.parent / "circle")
+
+
+def test_text_that_is_not_utf_8_is_refused_with_its_line(file: Path) -> None:
+    file.write_bytes(b'a = 1\nb = "\xff"\n')
+    assert refusal(file) == f"{file}: line 2 is not UTF-8 text; save the file as UTF-8"
+
+
+def test_a_file_beyond_all_reason_is_not_read(file: Path) -> None:
+    file.write_bytes(b"#" * (config.FILE_MAX + 1))
+    assert "larger than 1 MiB" in refusal(file)
+
+
+def test_a_file_name_cannot_write_on_the_terminal(tmp_path: Path) -> None:
+    assert "\\x1b[31m\\n" in refusal(tmp_path / "\x1b[31m\n")
+
+
+def test_the_default_path_follows_the_environment(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("MAILRELAY_CONFIG", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert config.default_path() == Path("/home/me/.config/mailrelay/config.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/etc/xdg")
+    assert config.default_path() == Path("/etc/xdg/mailrelay/config.toml")
+    monkeypatch.setenv("MAILRELAY_CONFIG", str(file))
+    assert config.load(None).relayhosts[0].name == "default"

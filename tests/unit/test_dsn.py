@@ -1,0 +1,265 @@
+"""A report is read by mail programs and list managers that we did not write: it must say to them what it says to us."""
+
+import dataclasses
+import email
+import email.policy
+from email.message import EmailMessage, Message
+from typing import Any
+
+import flufl.bounce
+import pytest
+
+from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
+from mailrelay.mail.notice import Concerned, Kind, Notice
+
+BOB = Concerned(
+    address=b"bob@example.net",
+    state="bounced",
+    status="5.1.1",
+    words=b"550 5.1.1 <bob@example.net>: Recipient address rejected: no such user here",
+    stage="RCPT",
+    remote=True,
+)
+ORIGINAL = b"From: me@example.org\r\nSubject: Dinner\r\nMessage-ID: <dinner@example.org>\r\n\r\nAt eight?\r\n"
+REFUSED = Notice(
+    id=7,
+    kind=Kind.FAILED,
+    relayhost="default",
+    created=1_700_000_020.0,
+    message=3,
+    queue_id="3KQ7Z",
+    sender=b"me@example.org",
+    subject="Dinner",
+    arrival=1_700_000_000.0,
+    size=len(ORIGINAL),
+    concerned=(BOB,),
+)
+HOST_KEY = Notice(
+    id=8,
+    kind=Kind.SETUP,
+    relayhost="default",
+    created=1_700_000_000.0,
+    text="The host key of mail.example.org has changed.",
+    mend="Look at it, and accept it if it is right:\nmailrelay trust mail.example.org",
+)
+
+
+def composed(notice: Notice, original: bytes = ORIGINAL) -> bytes:
+    return compose(
+        notice, original=original, now=1_700_000_030.0, message_id=b"<r1@localhost>", boundary=b"0123456789abcdef"
+    )
+
+
+def parsed(content: bytes) -> EmailMessage:
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    assert [(part.get_content_type(), part.defects) for part in message.walk() if part.defects] == []
+    return message
+
+
+def parts(message: EmailMessage) -> list[Any]:
+    return list(message.iter_parts())
+
+
+def fields(message: EmailMessage) -> list[Message]:
+    return list(parts(message)[1].get_payload())
+
+
+def test_a_refused_recipient_is_named_with_the_remotes_own_words_for_people_and_for_programs() -> None:
+    report = parsed(composed(REFUSED))
+    assert report.get_content_type() == "multipart/report"
+    assert report.get_param("report-type") == "delivery-status"
+    assert report["To"].addresses[0].addr_spec == "me@example.org"
+    assert report["Subject"] == "Mail to bob@example.net was refused: Dinner"
+    assert report["Auto-Submitted"] == "auto-replied"
+    assert report["Message-ID"] == "<r1@localhost>"
+    assert report["Date"].datetime.timestamp() == 1_700_000_030.0
+    assert [part.get_content_type() for part in parts(report)] == [
+        "text/plain",
+        "message/delivery-status",
+        "text/rfc822-headers",
+    ]
+    words = " ".join(parts(report)[0].get_content().split())
+    assert "bob@example.net The mail server said: 550 5.1.1 <bob@example.net>: Recipient address rejected" in words
+    assert "no such mailbox" in words
+    assert "mailrelay queue show 3KQ7Z" in words
+    message_fields, bob = fields(report)
+    assert message_fields["Reporting-MTA"] == "dns; localhost"
+    assert message_fields["Arrival-Date"] == "Tue, 14 Nov 2023 22:13:20 +0000"
+    assert message_fields["Original-Envelope-Id"] is None
+    assert bob["Final-Recipient"] == "rfc822; bob@example.net"
+    assert bob["Action"] == "failed"
+    assert bob["Status"] == "5.1.1"
+    assert bob["Last-Attempt-Date"] == "Tue, 14 Nov 2023 22:13:40 +0000"
+    assert " ".join(bob["Diagnostic-Code"].split()) == f"smtp; {BOB.words.decode()}"
+
+
+def test_long_words_of_the_remotes_are_folded_in_a_report() -> None:
+    content = composed(
+        dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, words=b"550 no " + b"word " * 99),))
+    )
+    assert content.isascii()
+    assert max(len(line) for line in content.split(b"\r\n")) <= 78
+
+
+def test_a_list_manager_finds_the_failed_recipients() -> None:
+    ann = dataclasses.replace(BOB, address=b"ann@example.net", state="expired", status="4.2.2", words=b"452 4.2.2 full")
+    message = email.message_from_bytes(composed(dataclasses.replace(REFUSED, concerned=(BOB, ann))))
+    assert flufl.bounce.all_failures(message) == (
+        frozenset(),
+        frozenset({b"bob@example.net", b"ann@example.net"}),
+    )
+
+
+def test_a_list_manager_takes_a_relayed_message_for_no_failure() -> None:
+    relayed = dataclasses.replace(
+        REFUSED, kind=Kind.RELAYED, concerned=(dataclasses.replace(BOB, state="sent", status="2.1.5", words=b"250 ok"),)
+    )
+    content = composed(relayed)
+    assert fields(parsed(content))[1]["Action"] == "relayed"
+    assert flufl.bounce.all_failures(email.message_from_bytes(content)) == (frozenset(), frozenset())
+
+
+def test_held_mail_is_reported_as_delayed_and_not_as_failed() -> None:
+    held = dataclasses.replace(REFUSED, kind=Kind.HELD)
+    assert fields(parsed(composed(held)))[1]["Action"] == "delayed"
+
+
+def test_our_own_reason_is_not_passed_off_as_the_remotes() -> None:
+    ours = dataclasses.replace(BOB, words=b"the connection was lost", remote=False, status="4.4.2", state="expired")
+    report = parsed(composed(dataclasses.replace(REFUSED, concerned=(ours,))))
+    assert fields(report)[1]["Diagnostic-Code"] == "x-mailrelay; the connection was lost"
+    assert "The mail server said" not in parts(report)[0].get_content()
+
+
+def test_the_parameters_of_the_sender_come_back_decoded() -> None:
+    asked = dataclasses.replace(BOB, orcpt=b"rfc822;bob+2Blists@example.net")
+    report = parsed(composed(dataclasses.replace(REFUSED, envid=b"QQ+2B314+3D", concerned=(asked,))))
+    message_fields, bob = fields(report)
+    assert message_fields["Original-Envelope-Id"] == "QQ+314="
+    assert bob["Original-Recipient"] == "rfc822; bob+lists@example.net"
+
+
+def test_line_ends_hidden_in_xtext_start_no_field() -> None:
+    asked = dataclasses.replace(BOB, orcpt=b"rfc822;x+0D+0AAction:+20delivered")
+    report = parsed(
+        composed(dataclasses.replace(REFUSED, envid=b"a+0D+0A+0D+0AAction:+20delivered", concerned=(asked,)))
+    )
+    assert len(fields(report)) == 2
+    assert fields(report)[1].get_all("Action") == ["failed"]
+
+
+def test_the_report_joins_the_thread_of_the_message() -> None:
+    report = parsed(composed(REFUSED))
+    assert report["In-Reply-To"] == "<dinner@example.org>"
+    assert report["References"] == "<dinner@example.org>"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Message-ID: <a@b> <c@d>",
+        b"Message-ID: nonsense",
+        b"Message-ID: <a\x1bb@c>",
+        b"Message-ID: <a@b\rBcc: x>",
+        b"Message-ID: <" + b"a" * 400 + b"@b>",
+    ],
+)
+def test_a_message_id_that_is_none_is_left_out(header: bytes) -> None:
+    report = parsed(composed(REFUSED, original=header + b"\r\n\r\n"))
+    assert report["In-Reply-To"] is None
+    assert report["References"] is None
+
+
+def test_only_the_headers_come_back_by_default() -> None:
+    returned = parts(parsed(composed(REFUSED)))[2]
+    assert returned.get_content_type() == "text/rfc822-headers"
+    assert b"Subject: Dinner" in composed(REFUSED)
+    assert b"At eight?" not in composed(REFUSED)
+
+
+def test_the_whole_message_comes_back_byte_for_byte_where_it_was_asked_for() -> None:
+    content = composed(dataclasses.replace(REFUSED, ret=b"FULL"))
+    assert parts(parsed(content))[2].get_content_type() == "message/rfc822"
+    assert b"\r\n\r\n" + ORIGINAL + b"\r\n--" in content
+
+
+@pytest.mark.parametrize(
+    ("size", "original"),
+    [
+        (RETURN_LIMIT + 1, b"Subject: a\r\n\r\n" + b"x" * 70 + b"\r\nAt eight?"),
+        (14 + 10, b"Subject: a\r\n\r\nAt eight?\xff"),
+    ],
+    ids=["too large", "not 7-bit"],
+)
+def test_a_message_that_is_too_large_or_not_7bit_comes_back_as_headers(size: int, original: bytes) -> None:
+    content = composed(dataclasses.replace(REFUSED, ret=b"FULL", size=size), original)
+    assert parts(parsed(content))[2].get_content_type() == "text/rfc822-headers"
+    assert b"At eight?" not in content
+
+
+def test_half_a_header_line_is_not_returned() -> None:
+    content = composed(dataclasses.replace(REFUSED, size=10**6), b"Subject: Dinner\r\nX-Cut: of")
+    assert b"X-Cut" not in content
+    assert b"Subject: Dinner" in content
+
+
+def test_headers_in_8_bit_come_back_unharmed_in_a_7_bit_report() -> None:
+    content = composed(REFUSED, b"Subject: Gr\xfc\xdfe\r\nX: a\nBcc: b\r\n\r\n")
+    assert content.isascii()
+    assert b"\nBcc" not in content
+    assert b"Subject: Gr\xfc\xdfe" in parts(parsed(content))[2].get_payload(decode=True)
+
+
+def test_a_message_that_is_gone_is_reported_without_its_headers() -> None:
+    report = parsed(composed(REFUSED, b""))
+    assert [part.get_content_type() for part in parts(report)] == ["text/plain", "message/delivery-status"]
+
+
+def test_an_address_outside_ascii_makes_a_report_of_the_international_kind() -> None:
+    joerg = dataclasses.replace(BOB, address="jörg@example.net".encode())
+    notice = dataclasses.replace(REFUSED, smtputf8=True, sender="zoë@example.org".encode(), concerned=(joerg,))
+    assert needs_smtputf8(notice)
+    assert not needs_smtputf8(REFUSED)
+    content = composed(notice, "Subject: Grüße\r\n\r\nAt eight?\r\n".encode())
+    report = parsed(content)
+    assert report.get_param("report-type") == "global-delivery-status"
+    assert [part.get_content_type() for part in parts(report)] == [
+        "text/plain",
+        "message/global-delivery-status",
+        "message/global-headers",
+    ]
+    text = content.decode("utf-8")
+    assert "\r\nTo: <zoë@example.org>\r\n" in text
+    assert "\r\nFinal-Recipient: utf-8; jörg@example.net\r\n" in text
+    assert "\r\nSubject: Grüße\r\n" in text
+
+
+def test_mail_from_nobody_is_reported_to_nobody_in_particular() -> None:
+    report = parsed(composed(dataclasses.replace(REFUSED, sender=b"")))
+    assert report["To"] == "undisclosed-recipients:;"
+
+
+def test_a_setup_fault_is_told_in_words_alone_with_the_step_that_mends_it() -> None:
+    report = parsed(composed(HOST_KEY, b""))
+    assert report.get_content_type() == "text/plain"
+    assert "\r\n  mailrelay trust mail.example.org\r\n" in report.get_content()
+    assert "has changed" in report.get_content()
+
+
+def test_an_encoded_word_in_a_subject_is_shown_as_it_was_written() -> None:
+    hostile = "=?utf-8?q?=0D=0ABcc:_all=40example.net?="
+    report = parsed(composed(dataclasses.replace(REFUSED, subject=hostile)))
+    assert str(report["Subject"]).endswith(hostile)
+
+
+def test_a_boundary_that_the_outside_knew_is_not_used() -> None:
+    with pytest.raises(ValueError, match="boundary"):
+        composed(REFUSED, b"Subject: x\r\n--0123456789abcdef--\r\n\r\n")
+
+
+def test_a_thousand_recipients_are_all_in_the_fields_and_not_all_in_the_words() -> None:
+    many = tuple(dataclasses.replace(BOB, address=b"u%d@example.net" % number) for number in range(1000))
+    report = parsed(composed(dataclasses.replace(REFUSED, concerned=many)))
+    assert len(fields(report)) == 1001
+    assert "and 950 more" in parts(report)[0].get_content()

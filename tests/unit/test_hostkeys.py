@@ -1,0 +1,175 @@
+"""What known_hosts says of a host, and what an offered key means then: over the whole table."""
+
+from pathlib import Path
+
+import asyncssh
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrelay.mail.outcome import Cause, Stage
+from mailrelay.relay.hostkeys import Known, Verdict, algorithms, judge, known, outcome, read
+
+FILE = Path("known_hosts")
+# Generated once, by ssh-keygen -H, for [mail.example.org]:2222.
+HASHED = "|1|OUzrCiBPpQXkiGm+n46uxZpCChc=|1vfDwsxkG5S2++nbpyk1GbeQN4I="
+
+KEY, OTHER, THIRD = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
+ECDSA = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
+
+
+def line(names: str, key: asyncssh.SSHKey = KEY, marker: str = "") -> str:
+    return f"{marker} {names} {key.export_public_key().decode()}".lstrip()
+
+
+def about(text: str, host: str = "mail.example.org", port: int = 22, alias: str | None = None) -> Known:
+    return known([(FILE, text)], host, port, alias)
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "port", "is_known"),
+    [
+        ("mail.example.org", "mail.example.org", 22, True),
+        ("mail.example.org", "MAIL.example.org", 22, True),
+        ("Mail.Example.Org", "mail.example.org", 22, True),
+        ("mail.example.org,192.0.2.1", "192.0.2.1", 22, True),
+        ("other.example.org", "mail.example.org", 22, False),
+        ("mail.example.or", "mail.example.org", 22, False),
+        ("*.example.org", "mail.example.org", 22, True),
+        ("*.example.org", "example.org", 22, False),
+        ("mail?.example.org", "mail1.example.org", 22, True),
+        ("*,!mail.example.org", "mail.example.org", 22, False),
+        ("!mail.example.org,*", "mail.example.org", 22, False),
+        ("!other.example.org,*", "mail.example.org", 22, True),
+        ("[mail.example.org]:2222", "mail.example.org", 2222, True),
+        ("[mail.example.org]:2222", "mail.example.org", 22, False),
+        ("[mail.example.org]:2222", "mail.example.org", 2223, False),
+        ("[*.example.org]:2222", "mail.example.org", 2222, True),
+        ("[::1]:2222", "::1", 2222, True),
+        ("mail.example.org", "mail.example.org", 2222, True),
+        (HASHED, "mail.example.org", 2222, True),
+        (HASHED, "mail.example.org", 22, False),
+        ("|1|nonsense|1vfD", "mail.example.org", 22, False),
+        ("|2|OUzr|1vfD", "mail.example.org", 22, False),
+        ("[m]ail.example.org", "mail.example.org", 22, False),
+    ],
+)
+def test_a_host_is_known_by_the_names_that_ssh_would_take(names: str, host: str, port: int, is_known: bool) -> None:
+    verdict = judge(about(line(names), host, port), KEY)
+    assert verdict is (Verdict.TRUSTED if is_known else Verdict.UNKNOWN)
+
+
+def test_an_alias_stands_for_host_and_port_and_nothing_else_counts_then() -> None:
+    text = line("alias") + line("[mail.example.org]:2222", OTHER) + line("mail.example.org", THIRD)
+    said = about(text, port=2222, alias="Alias")
+    assert judge(said, KEY) is Verdict.TRUSTED
+    assert judge(said, OTHER) is judge(said, THIRD) is Verdict.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("text", "authority", "verdict"),
+    [
+        ("", False, Verdict.UNKNOWN),
+        ("", True, Verdict.UNKNOWN),
+        (line("*"), False, Verdict.TRUSTED),
+        (line("*"), True, Verdict.UNKNOWN),
+        (line("*", OTHER), False, Verdict.CHANGED),
+        (line("*", ECDSA), False, Verdict.CHANGED),
+        (line("*", OTHER), True, Verdict.UNKNOWN),
+        (line("*", OTHER) + line("*"), False, Verdict.TRUSTED),
+        (line("*", marker="@cert-authority"), True, Verdict.TRUSTED),
+        (line("*", marker="@cert-authority"), False, Verdict.UNKNOWN),
+        (line("*", OTHER, "@cert-authority"), True, Verdict.UNKNOWN),
+        (line("*", marker="@revoked"), False, Verdict.REVOKED),
+        (line("*", marker="@revoked"), True, Verdict.REVOKED),
+        (line("*", marker="@revoked") + line("*"), False, Verdict.REVOKED),
+        (line("*") + line("*", marker="@revoked"), False, Verdict.REVOKED),
+        (line("*", marker="@cert-authority") + line("*", marker="@revoked"), True, Verdict.REVOKED),
+        (line("*", OTHER, "@revoked"), False, Verdict.UNKNOWN),
+        (line("*", OTHER, "@revoked") + line("*", THIRD), False, Verdict.CHANGED),
+        (line("*", marker="@something"), False, Verdict.UNKNOWN),
+        ("# " + line("*"), False, Verdict.UNKNOWN),
+        ("#" + line("*"), False, Verdict.UNKNOWN),
+        ("  " + line("*"), False, Verdict.TRUSTED),
+        (line("*").replace(" ", "\t"), False, Verdict.TRUSTED),
+        (line("*", marker="@revoked").replace(" ", "\t"), False, Verdict.REVOKED),
+        ("* ssh-ed25519 broken \u2028" + line("*"), False, Verdict.UNKNOWN),
+        (line("*").replace("\n", "\r\n"), False, Verdict.TRUSTED),
+        ("* ssh-ed25519 broken\n*\n\n@revoked\n" + line("*"), False, Verdict.TRUSTED),
+    ],
+)
+def test_a_key_on_offer_is_judged_by_all_that_is_known(text: str, authority: bool, verdict: Verdict) -> None:
+    assert judge(about(text), KEY, authority=authority) is verdict
+
+
+def test_a_key_known_at_port_22_is_taken_at_another_port_but_its_absence_there_is_no_change() -> None:
+    assert judge(about(line("mail.example.org"), port=2222), KEY) is Verdict.TRUSTED
+    assert judge(about(line("mail.example.org", OTHER), port=2222), KEY) is Verdict.UNKNOWN
+    assert judge(about(line("mail.example.org", marker="@revoked"), port=2222), KEY) is Verdict.REVOKED
+
+
+@given(st.text())
+def test_no_known_hosts_file_is_beyond_reading(text: str) -> None:
+    assert judge(about(text + "\n" + line("mail.example.org")), KEY) in (Verdict.TRUSTED, Verdict.REVOKED)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["*", "@revoked", "mail.example.org", "ssh-ed25519", "|1|", "!", "AAAA", " ", "\t"]), max_size=8
+    )
+)
+def test_no_sequence_of_fields_makes_a_key_trusted_that_is_not_there(fields: list[str]) -> None:
+    assert judge(about(" ".join(fields)), KEY) is Verdict.UNKNOWN
+
+
+def test_files_that_are_missing_or_unreadable_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"\xff\xfe " + line("*").encode())
+    files = [tmp_path / "missing", tmp_path, tmp_path / "there"]
+    assert [file for file, _ in read(files)] == [tmp_path / "there"]
+
+
+PLAIN = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"]
+CERTIFIED = ["ssh-ed25519-cert-v01@openssh.com"]
+MORE = [*CERTIFIED, *PLAIN, "ssh-rsa"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "offered"),
+    [
+        ("", "", PLAIN),
+        (line("*", ECDSA), "", ["ecdsa-sha2-nistp256", "ssh-ed25519", "rsa-sha2-512"]),
+        (line("*", marker="@cert-authority"), "", [*CERTIFIED, *PLAIN]),
+        (line("*", ECDSA), "+ssh-rsa", ["ecdsa-sha2-nistp256", "ssh-ed25519", "rsa-sha2-512", "ssh-rsa"]),
+        ("", "^rsa*", ["rsa-sha2-512", "ssh-ed25519", "ecdsa-sha2-nistp256"]),
+        ("", "-ecdsa*,rsa*", ["ssh-ed25519"]),
+        (line("*", ECDSA), "ssh-ed25519,rsa-sha2-512", ["ssh-ed25519", "rsa-sha2-512"]),
+        ("", "ssh-ed25519*", ["ssh-ed25519"]),
+        ("", "what-is-this", PLAIN),
+    ],
+)
+def test_algorithms_of_known_keys_are_offered_first_and_the_others_still(
+    text: str, wanted: str, offered: list[str]
+) -> None:
+    assert algorithms(about(text), wanted, plain=PLAIN, certified=CERTIFIED, more=MORE) == offered
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cause", "said", "step"),
+    [
+        (Verdict.UNKNOWN, Cause.HOST_KEY_UNKNOWN, KEY.get_fingerprint(), "ssh mail"),
+        (
+            Verdict.CHANGED,
+            Cause.HOST_KEY_CHANGED,
+            "known_hosts:2",
+            "ssh-keygen -R '[mail.example.org]:2222' -f known_hosts",
+        ),
+        (Verdict.REVOKED, Cause.HOST_KEY_REVOKED, "known_hosts:1", "@revoked"),
+    ],
+)
+def test_each_verdict_says_what_is_offered_and_which_step_mends_it(
+    verdict: Verdict, cause: Cause, said: str, step: str
+) -> None:
+    text = line("*", THIRD, "@revoked") + line("[mail.example.org]:2222", OTHER)
+    found = outcome(verdict, about(text, port=2222), "mail", KEY, "ssh mail")
+    assert (found.stage, found.cause) == (Stage.HOST_KEY, cause)
+    assert said in found.text and step in found.mend

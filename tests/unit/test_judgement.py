@@ -1,0 +1,236 @@
+"""What a failure means and where it takes a recipient, over the whole table: stage x reply class x state."""
+
+import itertools
+
+import pytest
+
+from mailrelay.mail.backoff import SPREAD, wait
+from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.envelope import Envelope, Message, Recipient
+from mailrelay.mail.lifecycle import (
+    ACT_TABLE,
+    ATTEMPT_TABLE,
+    FAILED,
+    OPEN,
+    PENDING,
+    Act,
+    State,
+    after_attempt,
+)
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.mail.triage import PENALISED, Verdict, is_setup_fault, judge
+
+BEFORE_MAIL = (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH, Stage.CHANNEL, Stage.GREETING, Stage.EHLO)
+IN_TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
+CODES = (200, 250, 251, 299, 300, 354, 399, 400, 421, 450, 451, 452, 499, 500, 550, 552, 554, 599)
+ALL_CAUSES = [cause for cause in Cause if cause is not Cause.REPLY]
+
+
+def reply(stage: Stage, code: int) -> Outcome:
+    return Outcome(stage, Reply(code, (b"words",)))
+
+
+@pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
+def test_only_a_2xx_to_the_content_is_sent(stage: Stage, code: int) -> None:
+    sent = judge(reply(stage, code)) is Verdict.SENT
+    assert sent == (stage is Stage.CONTENT and 200 <= code < 300)
+
+
+@pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
+def test_only_the_remotes_own_5xx_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
+    bounced = judge(reply(stage, code)) is Verdict.BOUNCED
+    assert bounced == (stage in IN_TRANSACTION and code >= 500 and (stage, code) != (Stage.RCPT, 552))
+
+
+@pytest.mark.parametrize(("stage", "cause"), [*itertools.product(Stage, ALL_CAUSES)])
+def test_no_fault_of_ours_or_of_the_line_ever_bounces(stage: Stage, cause: Cause) -> None:
+    assert judge(Outcome(stage, cause=cause)) in (
+        Verdict.DEFERRED,
+        Verdict.UNCERTAIN,
+        Verdict.HELD,
+        Verdict.WAITS,
+    )
+
+
+@pytest.mark.parametrize(("stage", "code"), [*itertools.product(BEFORE_MAIL, CODES)])
+def test_what_breaks_before_mail_concerns_the_relayhost_and_counts_no_attempt(stage: Stage, code: int) -> None:
+    assert (reply(stage, code).scope, judge(reply(stage, code))) == (Scope.RELAYHOST, Verdict.WAITS)
+
+
+def test_a_line_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
+    verdicts = {stage: judge(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
+    assert verdicts.pop(Stage.AFTER_DOT) is Verdict.UNCERTAIN
+    assert set(verdicts.values()) == {Verdict.DEFERRED}
+
+
+def test_too_many_recipients_said_as_552_waits() -> None:
+    assert judge(reply(Stage.RCPT, 552)) is Verdict.DEFERRED
+    assert judge(reply(Stage.MAIL, 552)) is Verdict.BOUNCED
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_SMTPUTF8, Cause.UNREADABLE])
+def test_what_cannot_be_sent_as_it_is_waits_for_the_person(cause: Cause) -> None:
+    outcome = Outcome(Stage.EHLO, cause=cause)
+    assert (outcome.scope, judge(outcome), is_setup_fault(outcome)) == (Scope.MESSAGE, Verdict.HELD, False)
+
+
+@pytest.mark.parametrize("cause", ALL_CAUSES)
+def test_a_network_that_is_away_heals_itself_and_the_rest_needs_the_person(cause: Cause) -> None:
+    quiet = (Cause.UNREACHABLE, Cause.LOST, Cause.NO_SMTPUTF8, Cause.UNREADABLE)
+    assert is_setup_fault(Outcome(Stage.DIAL, cause=cause)) == (cause not in quiet)
+
+
+@pytest.mark.parametrize(("stage", "code"), [*itertools.product((Stage.GREETING, Stage.EHLO), (421, 450, 500, 554))])
+def test_a_remote_that_says_no_at_the_door_is_a_setup_fault_and_one_that_is_busy_is_not(
+    stage: Stage, code: int
+) -> None:
+    assert is_setup_fault(reply(stage, code)) == (code >= 500)
+
+
+@pytest.mark.parametrize("stage", IN_TRANSACTION)
+def test_a_refused_message_is_no_setup_fault(stage: Stage) -> None:
+    assert not is_setup_fault(reply(stage, 550))
+
+
+def test_every_penalised_cause_is_a_setup_fault() -> None:
+    assert all(is_setup_fault(Outcome(Stage.AUTH, cause=cause)) for cause in PENALISED)
+
+
+# Where it takes a recipient.
+
+
+def move(state: State, verdict: Verdict, *, told: bool = False, age: float = 0.0) -> tuple[State, bool, bool]:
+    moved = after_attempt(state, verdict, client_told=told, age=age, expire_after=100.0)
+    return moved.state, moved.notice_owed, moved.uncertain
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "told", "age"), [*itertools.product(sorted(PENDING), Verdict, (True, False), (0, 101))]
+)
+def test_every_verdict_takes_a_pending_recipient_where_the_table_says(
+    state: State, verdict: Verdict, told: bool, age: float
+) -> None:
+    expected = {
+        Verdict.SENT: (State.SENT, False, False),
+        Verdict.DEFERRED: (State.EXPIRED, True, False) if age else (State.DEFERRED, False, False),
+        Verdict.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
+        Verdict.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
+        Verdict.HELD: (State.HELD, True, False),
+        Verdict.WAITS: (state, False, False),
+    }
+    assert move(state, verdict, told=told, age=age) == expected[verdict]
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - PENDING))
+def test_who_is_not_pending_cannot_have_been_tried(state: State) -> None:
+    with pytest.raises(ValueError, match=state.value):
+        move(state, Verdict.SENT)
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_no_failure_is_silent(verdict: Verdict) -> None:
+    """Whoever ends up failed or held is owed a notice, unless the client was told."""
+    for age in (0.0, 101.0):
+        state, owed, _ = move(State.QUEUED, verdict, age=age)
+        assert owed == (state in FAILED or state is State.HELD)
+
+
+def test_mail_that_could_not_be_tried_never_expires() -> None:
+    assert move(State.DEFERRED, Verdict.WAITS, age=1e9)[0] is State.DEFERRED
+
+
+@pytest.mark.parametrize(("state", "act"), [*itertools.product(State, Act)])
+def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> None:
+    allowed = {
+        Act.HOLD: PENDING,
+        Act.RELEASE: {State.HELD},
+        Act.CANCEL: OPEN,
+        Act.DROP: FAILED,
+    }
+    assert ((state, act) in ACT_TABLE) == (state in allowed[act])
+
+
+def test_no_state_is_a_dead_end_before_the_person_or_the_remote_has_spoken() -> None:
+    leads_on = {state for state, _ in ACT_TABLE} | PENDING
+    ends = set(State) - leads_on
+    assert ends == {State.SENT, State.REFUSED, State.CANCELLED}
+    assert set(ATTEMPT_TABLE) == set(Verdict)
+
+
+# When to try again.
+
+
+@pytest.mark.parametrize(("failures", "step"), [(1, 60), (2, 120), (3, 300), (4, 300), (1000, 300)])
+def test_the_schedule_is_followed_and_its_last_step_repeats(failures: int, step: float) -> None:
+    schedule = (60.0, 120.0, 300.0)
+    assert wait(schedule, failures, 0.0) == step
+    assert step < wait(schedule, failures, 0.999) <= step * (1 + SPREAD)
+
+
+# The record of an attempt.
+
+MESSAGE = Message(
+    7,
+    "bcdfghjkmn",
+    "default",
+    Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net", b"SUCCESS"))),
+    (1, 2),
+    100,
+    arrival=1000.0,
+    attempts=1,
+)
+TERMS = Terms((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Road.DESKTOP,))
+TAKEN, REFUSED, BUSY = reply(Stage.CONTENT, 250), reply(Stage.RCPT, 550), reply(Stage.RCPT, 450)
+
+
+def test_a_mixed_attempt_tries_again_only_for_who_is_deferred_and_owes_for_who_is_not() -> None:
+    record = conclude(MESSAGE, (REFUSED, BUSY), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
+    assert [one.state for one in record.settled] == [State.BOUNCED, State.DEFERRED]
+    assert record.next_attempt == 2120.0
+    assert [(owing.kind, owing.recipients) for owing in record.notices] == [(Kind.FAILED, (1,))]
+
+
+def test_nothing_is_tried_again_when_nobody_is_left() -> None:
+    record = conclude(MESSAGE, (TAKEN, REFUSED), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
+    assert record.next_attempt is None
+
+
+def test_a_refusal_that_the_client_was_told_is_owed_to_nobody() -> None:
+    record = conclude(MESSAGE, (REFUSED, REFUSED), TERMS, client_told=True, relays_dsn=True, now=2000.0, chance=0.0)
+    assert ([one.state for one in record.settled], record.notices) == ([State.REFUSED] * 2, ())
+
+
+@pytest.mark.parametrize(("relays_dsn", "kinds"), [(True, []), (False, [Kind.RELAYED])])
+def test_a_success_that_was_asked_for_is_reported_by_us_where_the_remote_will_not(
+    relays_dsn: bool, kinds: list[Kind]
+) -> None:
+    record = conclude(MESSAGE, (TAKEN, TAKEN), TERMS, client_told=False, relays_dsn=relays_dsn, now=2000.0, chance=0.0)
+    assert [owing.kind for owing in record.notices] == kinds
+
+
+def test_a_client_is_told_no_only_if_all_were_refused() -> None:
+    assert refused_by_all((REFUSED, REFUSED))
+    assert not refused_by_all((REFUSED, TAKEN))
+    assert not refused_by_all((REFUSED, BUSY))
+
+
+def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
+    away = Outcome(Stage.EHLO, cause=Cause.LOST)
+    assert never_begun((away, away))
+    assert not never_begun((away, BUSY))
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ((b"5.1.1 no such user",), "5.1.1"),
+        ((b"5.1.1",), "5.1.1"),
+        ((b"4.2.1 later",), "5.0.0"),
+        ((b"5.1.1x no",), "5.0.0"),
+        ((b"no",), "5.0.0"),
+        ((), "5.0.0"),
+    ],
+)
+def test_the_status_of_a_reply_is_the_remotes_where_it_fits_the_code(lines: tuple[bytes, ...], status: str) -> None:
+    assert Reply(550, lines).status == status

@@ -1,0 +1,109 @@
+"""ESMTP parameters: what may follow an address."""
+
+import pytest
+
+from mailrelay.listener.parameters import (
+    BadParameter,
+    check_body,
+    check_envid,
+    check_notify,
+    check_orcpt,
+    check_ret,
+    check_size,
+    parse_parameters,
+)
+
+
+def test_parameters_are_taken_apart() -> None:
+    assert parse_parameters(b"") == {}
+    assert parse_parameters(b"size=10  SMTPUTF8 Ret=Full") == {"SIZE": b"10", "SMTPUTF8": b"", "RET": b"Full"}
+
+
+@pytest.mark.parametrize(
+    "rest", [b"SIZE=", b"=1", b"-A=1", b"A=b=c", b"A=\x01", b"A=1\r\nRCPT", b"A\tB", b"A=1 a=2", b"A_B=1", b"A=\x7f"]
+)
+def test_what_is_no_list_of_parameters_is_refused(rest: bytes) -> None:
+    with pytest.raises(BadParameter) as caught:
+        parse_parameters(rest)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [b"NEVER", b"never", b"SUCCESS", b"FAILURE,delay", b"SUCCESS,FAILURE,DELAY"])
+def test_notify_is_kept_as_sent(value: bytes) -> None:
+    assert check_notify(value) == value
+
+
+@pytest.mark.parametrize("value", [b"", b"ALWAYS", b"NEVER,FAILURE", b"SUCCESS,", b",DELAY", b"SUCCESS FAILURE"])
+def test_a_notify_that_means_nothing_is_refused(value: bytes) -> None:
+    with pytest.raises(BadParameter):
+        check_notify(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "smtputf8"),
+    [
+        (b"rfc822;you@example.net", False),
+        (b"rfc822;you+2Btag+3Dx@example.net", False),
+        (b"x-local;you", False),
+        (b"utf-8;you@example.net", False),
+        (rb"utf-8;j\x{F6}@example.net", False),
+        ("utf-8;jö@example.net".encode(), True),
+        (b"rfc822;" + b"x" * 493, False),
+    ],
+)
+def test_orcpt_is_kept_as_sent(value: bytes, smtputf8: bool) -> None:
+    assert check_orcpt(value, smtputf8=smtputf8) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"you@example.net",
+        b";you",
+        b"rfc822;",
+        b"rfc 822;you",
+        b"rfc822;a+0D+0Ab",
+        b"rfc822;a+7Fb",
+        b"rfc822;a+2bb",
+        b"rfc822;a+",
+        b"rfc822;a=b",
+        b"rfc822;\xc3\xb6",
+        b"utf-8;",
+        rb"utf-8;\x{0A}",
+        rb"utf-8;\x{202E}",
+        rb"utf-8;\x{D800}",
+        rb"utf-8;\x{FFFFFF}",
+        rb"utf-8;\n",
+        b"utf-8;a+b",
+        b"utf-8;\xff",
+        b"rfc822;" + b"x" * 494,
+    ],
+)
+def test_an_orcpt_that_does_not_decode_to_printable_text_is_refused(value: bytes) -> None:
+    with pytest.raises(BadParameter):
+        check_orcpt(value, smtputf8=True)
+
+
+def test_utf8_in_orcpt_needs_smtputf8() -> None:
+    with pytest.raises(BadParameter):
+        check_orcpt("utf-8;jö@example.net".encode(), smtputf8=False)
+
+
+def test_the_other_values_are_checked() -> None:
+    assert check_size(b"007") == 7
+    assert check_body(b"8bitmime") == b"8BITMIME"
+    assert check_ret(b"hdrs") == b"HDRS"
+    assert check_envid(b"QQ+2B" + b"1" * 95) == b"QQ+2B" + b"1" * 95
+    for check, value in (
+        (check_size, b"-1"),
+        (check_size, b"1" * 21),
+        (check_size, "١".encode()),
+        (check_body, b"BINARYMIME"),
+        (check_ret, b""),
+        (check_envid, b""),
+        (check_envid, b"x" * 101),
+        (check_envid, b"+0A"),
+    ):
+        with pytest.raises(BadParameter):
+            check(value)

@@ -1,0 +1,111 @@
+"""What the person reads says what happened and what to do, and nothing from outside acts on what shows it."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.mail.wording import body, letter, record, summary, title
+
+BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 5.1.1 no such user", "RCPT", True)
+ANN = Concerned(b"ann@example.net", "expired", "4.4.1", b"no answer", "dial", False)
+REFUSED = Notice(
+    id=1,
+    kind=Kind.FAILED,
+    relayhost="default",
+    created=1.7e9,
+    message=1,
+    queue_id="3KQ7Z",
+    sender=b"me@example.org",
+    subject="Dinner",
+    arrival=1.7e9,
+    concerned=(BOB,),
+)
+SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The key was refused.", mend="ssh-add")
+
+
+@pytest.mark.parametrize(
+    ("notice", "said"),
+    [
+        (REFUSED, "Mail to bob@example.net was refused"),
+        (dataclasses.replace(REFUSED, concerned=(ANN,)), "Mail to ann@example.net could not be delivered in time"),
+        (dataclasses.replace(REFUSED, concerned=(BOB, ANN)), "Mail to bob@example.net and 1 more has failed"),
+        (dataclasses.replace(REFUSED, kind=Kind.HELD), "Mail to bob@example.net waits for you"),
+        (dataclasses.replace(REFUSED, kind=Kind.RELAYED), "Mail to bob@example.net was handed on"),
+        (SETUP, "Mail cannot leave through home"),
+    ],
+    ids=["refused", "expired", "both", "held", "relayed", "setup"],
+)
+def test_the_title_says_what_became_of_whose_mail(notice: Notice, said: str) -> None:
+    assert title(notice) == said
+
+
+def test_the_body_gives_the_remotes_words_the_subject_and_the_next_step() -> None:
+    assert body(REFUSED).split("\n") == [
+        "The mail server said: 550 5.1.1 no such user",
+        "Subject: Dinner",
+        "See: mailrelay queue show 3KQ7Z",
+    ]
+
+
+def test_a_reason_of_ours_is_not_put_into_the_remotes_mouth() -> None:
+    assert body(dataclasses.replace(REFUSED, concerned=(ANN,))).startswith("no answer\n")
+
+
+def test_mail_that_may_have_arrived_is_said_to_be_such() -> None:
+    uncertain = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(ANN, uncertain=True),))
+    assert "may have arrived" in body(uncertain)
+    assert "may have arrived" in letter(uncertain)
+
+
+def test_a_setup_fault_says_what_to_do() -> None:
+    assert body(SETUP) == "The key was refused.\nssh-add"
+    assert "What to do:\n\n  ssh-add" in letter(SETUP)
+
+
+def test_a_summary_counts_what_it_does_not_list() -> None:
+    headline, text = summary([REFUSED, SETUP, *[REFUSED] * 8])
+    assert headline == "10 troubles with your mail"
+    assert "and 7 more" in text
+    assert "mailrelay queue" in text
+
+
+def test_the_record_has_the_names_of_the_queue_listing() -> None:
+    said = json.loads(json.dumps(record(REFUSED)))
+    assert {"queue_id", "sender", "arrival_time", "message_size", "relayhost", "subject"} <= said.keys()
+    assert said["recipients"] == [
+        {
+            "address": "bob@example.net",
+            "state": "bounced",
+            "status": "5.1.1",
+            "reply": "550 5.1.1 no such user",
+            "stage": "RCPT",
+            "remote": True,
+            "uncertain": False,
+        }
+    ]
+
+
+RAW = st.one_of(st.binary(max_size=60), st.sampled_from([b"\x1b]0;x\x07", "\u202e".encode(), b"x" * 5000]))
+TEXT = st.one_of(st.text(st.characters(), max_size=60), st.sampled_from(["\x1b[2J", "\u2066a\r\nb", "x" * 5000]))
+
+
+@given(RAW, RAW, TEXT, TEXT, st.sampled_from(Kind))
+@settings(deadline=None)
+def test_nothing_from_outside_acts_on_what_shows_a_notice(
+    address: bytes, words: bytes, subject: str, text: str, kind: Kind
+) -> None:
+    one = dataclasses.replace(BOB, address=address, words=words)
+    notice = dataclasses.replace(
+        REFUSED, kind=kind, subject=subject, text=text, mend=text, queue_id=text, relayhost=text, concerned=(one,) * 4
+    )
+    for said in (title(notice), body(notice), letter(notice), *summary([notice] * 4)):
+        assert not [char for char in said if (ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160]
+        assert not [char for char in said if char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
+    assert len(title(notice)) < 200
+    if len(text.splitlines()) < 2:
+        assert len(body(notice)) < 1800
+    assert "\\u001b" not in json.dumps(record(notice))

@@ -1,0 +1,315 @@
+"""What dialogues cannot show: how many round trips a message costs, faults of content, limits and time-outs."""
+
+import pytest
+
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.smtp.session import (
+    IN_FLIGHT,
+    REPLY_TIMEOUTS,
+    SMALL,
+    ContentWanted,
+    Ended,
+    Event,
+    Finished,
+    Ready,
+    Session,
+    Untried,
+)
+
+ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
+PIPELINING = b"250-mx\r\n250 PIPELINING\r\n"
+CHUNKING = b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+CONTENT = b"Subject: x\r\n\r\nx\r\n"
+
+
+def ready(ehlo: bytes) -> Session:
+    session = Session(b"localhost")
+    session.take_output()
+    session.receive(b"220 mx\r\n")
+    session.take_output()
+    session.receive(ehlo)
+    return session
+
+
+def feed(session: Session, events: list[Event], content: bytes = CONTENT) -> list[Event]:
+    """Gives the content that `events` want; the events beside and after that."""
+    others: list[Event] = []
+    for event in events:
+        if isinstance(event, ContentWanted):
+            session.send_content(content)
+            others += session.end_content()
+        else:
+            others.append(event)
+    return others
+
+
+class Agreeable:
+    """A remote that takes everything."""
+
+    def __init__(self) -> None:
+        self.in_data = False
+
+    def replies(self, octets: bytes) -> bytes:
+        replies = b""
+        while octets:
+            line, _, octets = octets.partition(b"\r\n")
+            if self.in_data:
+                self.in_data = line != b"."
+                replies += b"" if self.in_data else b"250 taken\r\n"
+            elif line == b"DATA":
+                self.in_data = True
+                replies += b"354 go on\r\n"
+            else:
+                if line.startswith(b"BDAT"):
+                    octets = octets[int(line.split()[1]) :]
+                replies += b"250 ok\r\n"
+        return replies
+
+
+def flights(ehlo: bytes, messages: int) -> int:
+    """How often something is sent before `messages` messages are finished."""
+    session = ready(ehlo)
+    remote = Agreeable()
+    waiting = list(range(messages))
+    finished: list[Event] = []
+    count = 0
+    while waiting or session.awaiting:
+        while waiting and session.wants_transaction:
+            finished += feed(session, session.start(waiting.pop(0), ENVELOPE, len(CONTENT)))
+        count += 1
+        finished += feed(session, session.receive(remote.replies(session.take_output())))
+    assert [event.key for event in finished if isinstance(event, Finished)] == list(range(messages))
+    return count
+
+
+def test_a_message_without_pipelining_costs_a_flight_for_each_command() -> None:
+    assert flights(b"250 mx\r\n", 1) == 5
+
+
+def test_a_message_with_pipelining_costs_two_flights() -> None:
+    assert flights(PIPELINING, 1) == 2
+
+
+def test_each_further_message_with_pipelining_costs_one_flight() -> None:
+    assert flights(PIPELINING, 10) == 11
+
+
+def test_messages_with_chunking_share_a_flight() -> None:
+    assert flights(CHUNKING, 1) == 1
+    assert flights(CHUNKING, IN_FLIGHT) == 1
+    assert flights(CHUNKING, 2 * IN_FLIGHT) == 2
+
+
+def test_large_content_with_chunking_waits_for_the_recipients() -> None:
+    content = b"x" * SMALL + b"\r\n"
+    session = ready(CHUNKING)
+    assert session.start(1, ENVELOPE, len(content)) == []
+    assert b"BDAT" not in session.take_output()
+    assert session.receive(b"250 ok\r\n250 ok\r\n") == []
+    assert session.receive(b"250 ok\r\n") == [ContentWanted(1)]
+    session.send_content(content)
+    said = session.take_output()
+    assert said.startswith(b"BDAT %d LAST\r\n" % len(content))
+    assert session.awaiting is None
+    # With the last octet the remote would have the message, and here it is not known to be whole.
+    assert not said.endswith(content)
+    assert session.end_content() == []
+    assert (said + session.take_output()).endswith(b"LAST\r\n" + content)
+    assert session.awaiting is Stage.AFTER_DOT
+    taken = Outcome(Stage.CONTENT, Reply(250, (b"taken",)))
+    assert session.receive(b"250 taken\r\n") == [Finished(1, (taken, taken))]
+
+
+def test_large_content_that_nobody_wants_is_not_sent() -> None:
+    session = ready(CHUNKING)
+    session.start(1, ENVELOPE, SMALL + 1)
+    session.take_output()
+    events = session.receive(b"250 ok\r\n550 no\r\n550 no\r\n")
+    assert [type(event) for event in events] == [Finished]
+    assert session.take_output() == b""
+    session.start(2, ENVELOPE, SMALL + 1)
+    assert session.take_output().startswith(b"RSET\r\nMAIL")
+
+
+def test_nothing_is_said_before_the_greeting() -> None:
+    session = Session(b"localhost")
+    session.quit()
+    assert session.take_output() == b""
+    assert not session.wants_transaction
+    assert session.awaiting is Stage.GREETING
+
+
+@pytest.mark.parametrize("greeting", [b"250 mx\r\n", b"354 go on\r\n", b"Welcome to mx!\r\n"])
+def test_a_greeting_of_something_else_names_the_setting_to_mend(greeting: bytes) -> None:
+    (event,) = Session(b"localhost").receive(greeting)
+    assert isinstance(event, Ended)
+    assert event.outcome.cause is Cause.NOT_SMTP
+    assert event.outcome.scope is Scope.RELAYHOST
+    assert event.outcome.mend
+
+
+def test_an_envelope_that_cannot_be_said_is_finished_at_once_and_others_go_on() -> None:
+    session = ready(PIPELINING)
+    international = Envelope(b"", (Recipient("\u00f6@example.net".encode()),))
+    (event,) = session.start(1, international, 10)
+    assert isinstance(event, Finished)
+    assert event.outcomes[0].cause is Cause.NO_SMTPUTF8
+    assert session.take_output() == b""
+    assert session.wants_transaction
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", CONTENT.replace(b"\r\n", b"\n"), b""])
+def test_spoiled_content_is_never_ended_as_if_it_were_whole(content: bytes) -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    events = feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n"), content)
+    finished, ended = events
+    assert isinstance(finished, Finished)
+    assert {outcome.cause for outcome in finished.outcomes} == {Cause.UNREADABLE}
+    assert isinstance(ended, Ended)
+    assert session.take_output() == b""
+
+
+def test_content_that_cannot_be_read_takes_the_outcome_it_is_given() -> None:
+    unreadable = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="the disk is broken")
+    session = ready(CHUNKING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.send_content(CONTENT[:5])
+    assert session.end_content(unreadable) == [Finished(1, (unreadable, unreadable))]
+    assert session.wants_transaction
+    assert session.take_output() == b""
+
+
+def test_a_refusal_in_the_middle_of_content_counts_and_a_success_there_does_not() -> None:
+    for reply, cause in ((b"552 too big\r\n", Cause.REPLY), (b"250 thank you\r\n", Cause.LOST)):
+        session = ready(PIPELINING)
+        session.start(1, ENVELOPE, len(CONTENT))
+        session.take_output()
+        session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n")
+        session.send_content(CONTENT[:5])
+        finished, ended = session.receive(reply)
+        assert isinstance(finished, Finished)
+        assert {(outcome.stage, outcome.cause) for outcome in finished.outcomes} == {(Stage.CONTENT, cause)}
+        assert isinstance(ended, Ended)
+        session.send_content(CONTENT[5:])
+        assert session.end_content() == []
+        assert session.take_output() == b""
+
+
+def test_a_success_that_came_before_the_content_had_left_is_not_believed() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n"))
+    finished, _ = session.receive(b"250 taken\r\n")
+    assert isinstance(finished, Finished)
+    assert {(outcome.stage, outcome.cause) for outcome in finished.outcomes} == {(Stage.AFTER_DOT, Cause.LOST)}
+
+
+def test_a_reply_to_nothing_ends_an_idle_conversation_and_no_mail_waits_for_that() -> None:
+    session = ready(PIPELINING)
+    (event,) = session.receive(b"250 ok\r\n")
+    assert isinstance(event, Ended)
+    assert event.outcome.scope is Scope.MESSAGE
+
+
+def test_a_refused_reset_ends_the_conversation_before_the_next_mail_is_judged_by_it() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    session.receive(b"250 ok\r\n550 no\r\n550 no\r\n554 nobody\r\n")
+    session.start(2, ENVELOPE, len(CONTENT))
+    session.take_output()
+    untried, ended = session.receive(b"503 no\r\n503 nested MAIL\r\n")
+    assert untried == Untried(2)
+    assert isinstance(ended, Ended)
+
+
+def test_a_message_behind_one_that_is_lost_was_not_tried() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    feed(session, session.receive(b"250 ok\r\n250 ok\r\n550 no\r\n354 go on\r\n"))
+    session.start(2, ENVELOPE, len(CONTENT))
+    session.take_output()
+    text = "the line broke"
+    after_dot = Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text)
+    assert session.lost(text) == [
+        Finished(1, (after_dot, Outcome(Stage.RCPT, Reply(550, (b"no",))))),
+        Untried(2),
+        Ended(after_dot),
+    ]
+    assert session.lost(text) == []
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+def test_quit_waits_until_content_is_answered(chunking: bool) -> None:
+    session = ready(CHUNKING if chunking else PIPELINING)
+    feed(session, session.start(1, ENVELOPE, len(CONTENT)))
+    session.quit()
+    assert not session.wants_transaction
+    said = session.take_output()
+    feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n" + (b"" if chunking else b"354 go on\r\n")))
+    said += session.take_output()
+    assert b"QUIT" not in said
+    session.receive(b"250 taken\r\n")
+    assert session.take_output() == b"QUIT\r\n"
+    assert [type(event) for event in session.receive(b"221 bye\r\n")] == [Ended]
+
+
+def test_quit_waits_for_the_reply_to_a_lone_dot_and_is_said_once() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    session.receive(b"250 ok\r\n550 no\r\n550 no\r\n354 go on\r\n")
+    session.quit()
+    assert session.take_output() == b".\r\n"
+    session.receive(b"554 nobody\r\n")
+    session.quit()
+    assert session.take_output() == b"QUIT\r\n"
+
+
+def test_ehlo_that_fails_for_now_is_not_followed_by_helo() -> None:
+    session = Session(b"localhost")
+    session.receive(b"220 mx\r\n")
+    session.take_output()
+    assert session.receive(b"451 later\r\n") == [Ended(Outcome(Stage.EHLO, Reply(451, (b"later",))))]
+
+
+def test_every_reply_that_can_be_awaited_has_a_time_out_and_idleness_has_none() -> None:
+    session = Session(b"localhost")
+    seen = []
+    for reply in (b"220 mx", b"250 mx", b"", b"250 ok", b"250 ok", b"250 ok", b"354 go on", b"250 taken"):
+        if reply:
+            seen.append(session.awaiting)
+            feed(session, session.receive(reply + b"\r\n"))
+        else:
+            assert session.awaiting is None
+            session.start(1, ENVELOPE, len(CONTENT))
+        session.take_output()
+    assert seen == [
+        Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.RCPT, Stage.DATA, Stage.AFTER_DOT,
+    ]  # fmt: skip
+    assert all(stage in REPLY_TIMEOUTS for stage in seen)
+    assert session.awaiting is None
+
+
+def test_what_is_said_out_of_turn_by_our_own_side_is_an_error() -> None:
+    session = Session(b"localhost")
+    with pytest.raises(RuntimeError):
+        session.start(1, ENVELOPE, 1)
+    with pytest.raises(RuntimeError):
+        session.send_content(b"x")
+    with pytest.raises(RuntimeError):
+        session.end_content()
+
+
+def test_ready_says_what_is_offered() -> None:
+    session = Session(b"localhost")
+    session.receive(b"220 mx\r\n")
+    session.take_output()
+    (event,) = session.receive(CHUNKING)
+    assert isinstance(event, Ready)
+    assert event.extensions.chunking
