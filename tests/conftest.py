@@ -1,6 +1,14 @@
-"""What all tests share: hypothesis without deadlines, because how fast a machine is today is no property of this program."""
+"""What all tests share.
+
+Hypothesis without deadlines, because how fast a machine is today is no property of this program. And names of tests that
+stay the same from run to run: keys that are made anew each time are not part of them.
+"""
 
 from hypothesis import settings
 
 settings.register_profile("mailrelay", deadline=None)
 settings.load_profile("mailrelay")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    return argname if isinstance(val, str) and "AAAA" in val else None

@@ -9,39 +9,103 @@ Promises: no mailbox is lost in silence; what does not read as one raises. Every
 """
 
 import re
+from collections.abc import Iterable, Iterator
 
 from mailrelay.mail.address import BadPath, parse_path
 
+_QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOKEN = re.compile(
-    rb"""(?P<space>[ \t\r\n]+)
+    rf"""(?P<space>[ \t\r\n]+)
     | (?P<comment>\()
-    | (?P<angle> < (?: "(?:[^"\\]|\\.)*+" | [^<>"] )*+ > )
-    | (?P<word> "(?:[^"\\]|\\.)*+" | \[[^\[\]\\]*+\] | [^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]++ )
+    | (?P<angle> < [^<>"]* (?:{_QUOTED}[^<>"]*)* > )
+    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | [^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]+ )
     | (?P<joint>[.@])
     | (?P<end>[,;])
     | (?P<group>:)
-    """,
+    """.encode(),
     re.VERBOSE | re.DOTALL,
 )
-_COMMENT_PART = re.compile(rb"[^()\\]*+(?:\\.[^()\\]*+)*+([()])", re.DOTALL)
+_COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
+
+Token = tuple[str, bytes]
 
 
 class BadAddress(ValueError):
-    """Not a list of addresses. The text says what does not read as one; it is from outside and not escaped."""
+    """Not a list of addresses. The text says what does not read as one; it is from outside, and not escaped."""
 
 
 def addresses(text: bytes) -> list[bytes]:
-    """The mailboxes in `text`, in its order; without angle brackets. [] for an empty list. Raises BadAddress."""
-    found = []
-    words: list[bytes] = []
-    """What may be a bare mailbox, or the display name before one in angle brackets."""
-    angle: bytes | None = None
-    for kind, token in [*_tokens(text), ("end", b",")]:
-        match kind:
-            case "end":
-                if angle is not None:
-                    found.append(_checked(_joined(list(_tokens(angle[1:-1])), route=True)))
-                elif any(word.strip() for word in words):
-                    found.append(_checked(b"<"))
-                words, angle = [], None
+    """The mailboxes in `text`, in its order, without angle brackets; [] for an empty list. Raises BadAddress."""
+    found: list[bytes] = []
+    place: list[Token] = []
+    for kind, token in _tokens(text):
+        if kind == "end":
+            found.extend(_mailbox(place))
+            place = []
+        elif kind == "group":
+            # The name of a group. An address there would be lost.
+            if any(part == ("joint", b"@") or part[0] == "angle" for part in place):
+                raise _bad(text)
+            place = []
+        else:
+            place.append((kind, token))
+    found.extend(_mailbox(place))
     return found
+
+
+def _mailbox(place: list[Token]) -> Iterator[bytes]:
+    """What stands between two commas: one mailbox, or nothing."""
+    if not place:
+        return
+    angles = [at for at, (kind, _) in enumerate(place) if kind == "angle"]
+    if angles and angles != [len(place) - 1]:
+        raise _bad(b" ".join(token for _, token in place))
+    mailbox = _joined(_tokens(place[-1][1][1:-1]) if angles else place)
+    try:
+        yield parse_path(b"<%s>" % mailbox, smtputf8=True, null=False)[0]
+    except BadPath as error:
+        raise BadAddress(f"{_shown(mailbox)} is no address: {error}") from None
+
+
+def _joined(tokens: Iterable[Token]) -> bytes:
+    """An address without the spaces and comments in it. Raises BadAddress for two words with nothing between them."""
+    parts: list[Token] = []
+    for kind, token in tokens:
+        if kind == "word" and parts and parts[-1][0] == "word":
+            raise _bad(parts[-1][1] + b" " + token)
+        parts.append((kind, token))
+    return b"".join(token for _, token in parts)
+
+
+def _tokens(text: bytes) -> Iterator[Token]:
+    """What `text` consists of, but for spaces and comments."""
+    at = 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            raise _bad(text[at:])
+        at = token.end()
+        if token.lastgroup == "comment":
+            at = _comment_end(text, at)
+        elif token.lastgroup is not None and token.lastgroup != "space":
+            yield token.lastgroup, token[0]
+
+
+def _comment_end(text: bytes, at: int) -> int:
+    """Where the comment ends whose opening parenthesis is right before `at`. Comments nest."""
+    depth = 1
+    while depth:
+        part = _COMMENT_PART.match(text, at)
+        if part is None:
+            raise _bad(text[at - 1 :])
+        depth += 1 if part[1] == b"(" else -1
+        at = part.end()
+    return at
+
+
+def _bad(text: bytes) -> BadAddress:
+    return BadAddress(f"{_shown(text)} does not read as an address")
+
+
+def _shown(text: bytes) -> str:
+    return "'" + text[:60].decode("utf-8", "backslashreplace").strip() + "'"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome, Scope
 from mailrelay.mail.triage import Verdict, judge
-from mailrelay.smtp.session import ContentWanted, Ended, Event, Finished, Ready, Session, Untried
+from mailrelay.smtp.session import SMALL, ContentWanted, Ended, Event, Finished, Ready, Session, Untried
 
 Accepted = set[tuple[bytes, bytes]]
 
@@ -210,7 +210,7 @@ class Remote:
 OFFERS = st.sampled_from(
     [frozenset[bytes](), frozenset({b"PIPELINING"}), frozenset({b"PIPELINING", b"CHUNKING"}), frozenset({b"CHUNKING"})]
 )
-LARGE = b"RSET\r\n" * 12_000
+LARGE = b"x" * SMALL + b"\r\n"
 CONTENTS = st.lists(st.sampled_from([b".\r\n", b"\r\n", b"..x\r\n", b"RSET\r\nMAIL FROM:<x>\r\n"]), max_size=4).map(
     b"".join
 )
@@ -222,8 +222,8 @@ REMOTES = st.builds(
     data_for_nobody=st.booleans(),
     keeps_transaction=st.booleans(),
 )
-MESSAGES = st.lists(st.tuples(st.integers(1, 4), CONTENTS, st.sampled_from([1, 1, 1, 24_000])), min_size=1, max_size=12)
-"""Recipients, content, and how often that is repeated: some exceed what is sent before the recipients are known."""
+MESSAGES = st.lists(st.tuples(st.integers(1, 4), CONTENTS, st.sampled_from([0, 0, 0, SMALL])), min_size=1, max_size=12)
+"""Recipients, content, and octets of padding: some messages exceed what is sent before the recipients are known."""
 
 
 def converse(
@@ -248,8 +248,8 @@ def converse(
             break
         match chance.choice(moves) if moves else "quit":
             case "start":
-                recipients, content, times = waiting.pop(0)
-                client.start(recipients, content * times)
+                recipients, content, padding = waiting.pop(0)
+                client.start(recipients, content + b"x" * padding + b"\r\n")
             case "feed":
                 client.feed(chance.choice([7, 40_000, 100_000]))
             case "there":

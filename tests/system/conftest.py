@@ -75,4 +75,4 @@ def relays(sshd: Sshd, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
     for relay in made:
         relay.stop()
         # Shown by pytest where the test has failed.
-        print("\n".join(relay.log.splitlines()[-150:]))
+        print(relay.account())

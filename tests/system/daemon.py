@@ -5,6 +5,7 @@ Knows only what the outside of mailrelay promises: the settings, the `ready` lin
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from system.processes import PATIENCE, Child, free_port
+from system.processes import PATIENCE, Child, free_port, until
 from system.sshd import ALIAS
 
 import mailrelay
@@ -111,10 +112,18 @@ class Relay:
         self._lives.append(self.child)
         return self.child
 
-    @property
-    def log(self) -> str:
-        """What every daemon of this relay has said."""
-        return "\n---\n".join(life.output for life in self._lives)
+    def logged(self, pattern: str) -> str:
+        """Waits for a line of `mailrelay log` in which the pattern is found; the line."""
+        sought = re.compile(pattern)
+        return until(
+            lambda: next((line for line in self.do("log").splitlines() if sought.search(line)), ""),
+            f"the log says {pattern}",
+        )
+
+    def account(self) -> str:
+        """What every daemon of this relay said, and the end of its log: for the reader of a failed test."""
+        said = "\n---\n".join(life.output for life in self._lives)
+        return "\n".join([said, *self.run("log").stdout.splitlines()[-100:]])
 
     def stop(self) -> int | None:
         """Asks the daemon to end; its exit status."""

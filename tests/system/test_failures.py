@@ -1,6 +1,7 @@
 """Nothing fails, waits or vanishes without the person knowing: refusals, deferrals and broken ways, on real parts."""
 
 import json
+import re
 from collections.abc import Callable
 from email import message_from_bytes, message_from_string
 from pathlib import Path
@@ -24,7 +25,7 @@ def test_one_of_two_refused_is_known_by_every_road_and_the_other_one_is_delivere
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)
-    child = relay.start()
+    relay.start()
     said = swaks(relay.port, [ALICE, NOBODY], token)
     assert said.returncode == 0, said.stdout
     sendmail.boxes.wait("alice", token)
@@ -40,9 +41,9 @@ def test_one_of_two_refused_is_known_by_every_road_and_the_other_one_is_delivere
     assert status.returncode == 2, status.stdout
     json.loads(status.stdout)
 
-    line = child.wait_line(rf"{failed['queue_id']} to=<{NOBODY}> relay=default delay=\S+ delays=\S+ .*status=bounced")
-    assert "dsn=5.1.1" in line
-    assert "User unknown" in line
+    line = relay.logged(rf"{failed['queue_id']} to=<{NOBODY}> relay=default delay=\S+ delays=\S+/\S+/\S+ dsn=5\.1\.1 ")
+    assert " ERROR " in line, "who must act is told by the severity: the person"
+    assert re.search(r" status=bounced \(550 5\.1\.1 .*User unknown", line)
 
     (notice,) = until(lambda: relay.notices(token), "the command has the notice")
     assert [one["address"] for one in notice["recipients"]] == [NOBODY]
@@ -116,15 +117,15 @@ def test_soft_errors_defer_and_the_next_try_delivers(
 ) -> None:
     sink = sinks("-r", "RCPT")
     relay = relays(sink.port, retry=("1s",))
-    child = relay.start()
+    relay.start()
     code, words = submit(relay.port, [ALICE], message(token))
     assert code == 250
     assert "queued: " in words
-    child.wait_line(r"status=deferred \(450 ")
+    relay.logged(r"status=deferred \(450 ")
     sink.stop()
     sinks(port=sink.port)
     sink.wait(1)
-    child.wait_line("status=sent")
+    relay.logged("status=sent")
     assert relay.states("--all") == {ALICE: "sent"}
     assert relay.notices() == []
 

@@ -50,9 +50,9 @@ def test_failed_mail_is_kept_whole_until_it_is_dropped(
 ) -> None:
     sink = sinks("-f", "RCPT")
     relay = relays(sink.port, answer_within="0s", dsn=False)
-    child = relay.start()
+    relay.start()
     submit(relay.port, [ALICE], message(token, b"the whole of it\r\n"))
-    child.wait_line("status=bounced")
+    until(lambda: relay.states() == {ALICE: "bounced"}, "it is refused")
     (failed,) = until(relay.queue, "it is listed")
     shown = relay.do("queue", "show", "--content", failed["queue_id"][:8])
     assert "the whole of it" in shown

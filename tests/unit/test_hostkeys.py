@@ -165,6 +165,7 @@ def test_algorithms_of_known_keys_are_offered_first_and_the_others_still(
         ),
         (Verdict.REVOKED, Cause.HOST_KEY_REVOKED, "known_hosts:1", "@revoked"),
     ],
+    ids=["unknown", "changed", "revoked"],
 )
 def test_each_verdict_says_what_is_offered_and_which_step_mends_it(
     verdict: Verdict, cause: Cause, said: str, step: str

@@ -132,6 +132,23 @@ def test_large_content_that_nobody_wants_is_not_sent() -> None:
     assert session.take_output().startswith(b"RSET\r\nMAIL")
 
 
+def test_large_content_behind_a_message_in_flight_gets_its_turn() -> None:
+    session = ready(CHUNKING)
+    feed(session, session.start(1, ENVELOPE, len(CONTENT)))
+    session.start(2, ENVELOPE, SMALL + 1)
+    session.take_output()
+    assert [type(event) for event in session.receive(b"250 ok\r\n" * 4)] == [Finished]
+    assert session.receive(b"250 ok\r\n" * 4) == [ContentWanted(2)]
+
+
+def test_a_bdat_that_was_taken_leaves_nothing_to_reset() -> None:
+    session = ready(CHUNKING)
+    for key in (1, 2):
+        feed(session, session.start(key, ENVELOPE, len(CONTENT)))
+        assert session.take_output().startswith(b"MAIL")
+        assert [type(event) for event in session.receive(b"250 ok\r\n" * 4)] == [Finished]
+
+
 def test_nothing_is_said_before_the_greeting() -> None:
     session = Session(b"localhost")
     session.quit()
@@ -196,6 +213,15 @@ def test_a_refusal_in_the_middle_of_content_counts_and_a_success_there_does_not(
         session.send_content(CONTENT[5:])
         assert session.end_content() == []
         assert session.take_output() == b""
+
+
+def test_a_refusal_that_came_before_the_end_of_the_content_had_left_counts() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n"))
+    refused = Outcome(Stage.CONTENT, Reply(552, (b"too big",)))
+    assert session.receive(b"552 too big\r\n") == [Finished(1, (refused, refused)), Ended(refused)]
 
 
 def test_a_success_that_came_before_the_content_had_left_is_not_believed() -> None:

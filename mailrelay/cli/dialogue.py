@@ -1,0 +1,50 @@
+"""`sendmail -bs`: an SMTP dialogue on stdin and stdout, which is the daemon's own: octets go through as they are.
+
+Promises: nothing is sent before the daemon has greeted, for it drops clients that talk first. It ends when the daemon closes
+the connection; the end of stdin is passed on.
+"""
+
+import os
+import selectors
+import socket
+import sys
+
+PIECE = 1 << 16
+"""Octets that are read at once."""
+
+
+def open_dialogue(address: str) -> socket.socket:
+    """A connection to the daemon that listens on `address`, as the settings have it. Raises OSError."""
+    if address.startswith("unix:"):
+        opened = socket.socket(socket.AF_UNIX)
+        opened.connect(address.removeprefix("unix:"))
+        return opened
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)))
+
+
+def relay_dialogue(daemon: socket.socket) -> None:
+    """Passes octets on between stdin, stdout and the daemon, until the daemon closes."""
+    stdin = sys.stdin.fileno()
+    # Not epoll or kqueue: stdin may be a file.
+    with selectors.SelectSelector() as selector:
+        selector.register(daemon, selectors.EVENT_READ)
+        greeted = False
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is daemon:
+                    octets = daemon.recv(PIECE)
+                    if not octets:
+                        return
+                    sys.stdout.buffer.write(octets)
+                    sys.stdout.buffer.flush()
+                    if not greeted:
+                        greeted = True
+                        selector.register(stdin, selectors.EVENT_READ)
+                else:
+                    octets = os.read(stdin, PIECE)
+                    if octets:
+                        daemon.sendall(octets)
+                    else:
+                        selector.unregister(stdin)
+                        daemon.shutdown(socket.SHUT_WR)
