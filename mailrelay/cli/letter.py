@@ -50,6 +50,10 @@ class Letter:
     def content(self) -> bytes:
         return b"".join(field.whole for field in self.fields) + self.rest
 
+    def has(self, name: bytes) -> bool:
+        """Whether there is a field of this name, in lower case."""
+        return any(field.name == name for field in self.fields)
+
 
 def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
     """The content that stands in `file`, line ends made CRLF.
@@ -85,7 +89,13 @@ def parse(content: bytes) -> Letter:
         fields.append(Field(field[1].lower(), field[2], field[0]))
         at = field.end()
     rest = content[at:]
-    return Letter(tuple(fields), rest if rest.startswith(b"\r\n") or not rest else b"\r\n" + rest)
+    return Letter(tuple(fields), rest if rest.startswith(b"\r\n") else b"\r\n" + rest)
+
+
+def with_field(letter: Letter, name: bytes, value: bytes) -> Letter:
+    """The letter with one more field, at the end of its header."""
+    field = Field(name.lower(), value, b"%s: %s\r\n" % (name, value))
+    return Letter((*letter.fields, field), letter.rest)
 
 
 def take_recipients(letter: Letter) -> tuple[Letter, list[bytes]]:

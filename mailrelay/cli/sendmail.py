@@ -24,7 +24,8 @@ import sys
 import time
 from collections.abc import Sequence
 from email.utils import formataddr
-from math import isfinite
+from math import inf, nan
+from typing import Any
 
 import click
 
@@ -35,7 +36,6 @@ from mailrelay.cli.queue import NOBODY_SERVES, show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.lifecycle import FAILED
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import arrive
 from mailrelay.mail.routing import choose
@@ -48,10 +48,11 @@ EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL = 64, 65, 67, 69, 7
 POLL = 0.2
 """Seconds between two looks at the spool with --wait: the daemon has no door at which to wait for one message."""
 
+_WILL_NOT = frozenset({"bounced", "refused", "expired", "cancelled"})
 _NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
 _ENVID_LIMIT = 100
 """Octets of xtext (RFC 3461 section 4.4)."""
-_XTEXT = {octet: f"+{octet:02X}" for octet in range(256) if not 33 <= octet <= 126 or octet in b"+="}
+_XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 or code in b"+="}
 _IGNORED_FLAGS = ("-G", "-U", "-m", "-n", "-s", "-v")
 _IGNORED_VALUES = ("-A", "-C", "-D", "-L", "-O", "-X", "-h", "-p")
 
@@ -79,11 +80,42 @@ class _Sendmail(click.Command):
 @click.option("-V", "envid", metavar="ID", default="", help="A name for reports to come back under.")
 @click.option("-B", "body", metavar="TYPE", default="7BIT", help="7BIT or 8BITMIME.")
 @click.option("-b", "mode", metavar="m|p|s", default="m", help="Send (m), list the queue (p), speak SMTP (s).")
-@click.option("-o", "others", metavar="OPTION", multiple=True, help="i is -i; others are ignored.")
-@click.option("--wait", metavar="SECONDS", help="Wait until the remote has taken it, or refused it.")
-@click.pass_context
-def command(
-    context: click.Context,
+@click.option("-o", "others", metavar="OPTION", multiple=True, help="-oi is -i; others are ignored.")
+@click.option("--wait", metavar="[=SECONDS]", help="Wait until the remote has taken it, or refused it.")
+def command(mode: str, wait: str | None, **given: Any) -> int:
+    """Put the message on stdin in the spool, as sendmail(1) does."""
+    if mode == "p":
+        show_list()
+        return 0
+    settings = load_settings()
+    if mode == "s":
+        return _dialogue(settings)
+    if mode != "m":
+        raise _usage(f"-b{mode} is nothing that mailrelay does; the daemon is `mailrelay serve`")
+    seconds = None if wait is None else _seconds(wait, settings)
+    envelope, content = _message(settings.listen.max_message_size, **given)
+    try:
+        key, heard = _store(settings, envelope, content)
+        if seconds is None:
+            if not heard and is_terminal(sys.stderr):
+                say(NOBODY_SERVES)
+            return 0
+        if not heard:
+            say(NOBODY_SERVES)
+        return _wait(settings, key, seconds if heard else 0.0)
+    except (SpoolError, OSError) as error:
+        raise Failed(str(error), EX_TEMPFAIL) from None
+
+
+for _name in _IGNORED_FLAGS:
+    command.params.append(click.Option([_name], is_flag=True, hidden=True, expose_value=False))
+for _name in _IGNORED_VALUES:
+    command.params.append(click.Option([_name], hidden=True, expose_value=False))
+
+
+def _message(
+    limit: int,
+    *,
     recipients: Sequence[str],
     from_header: bool,
     ignore_dots: bool,
@@ -93,8 +125,161 @@ def command(
     ret: str,
     envid: str,
     body: str,
-    mode: str,
     others: Sequence[str],
-    wait: str | None,
-) -> int:
-    """Put the message on stdin in the spool, as sendmail(1) does."""
+) -> tuple[Envelope, bytes]:
+    """What the caller hands in, as envelope and content. limit: octets of content. Raises Failed."""
+    if not recipients and not from_header:
+        raise _usage("there is no recipient; give addresses, or -t")
+    if body.upper() not in ("7BIT", "8BITMIME"):
+        raise _usage("-B is 7BIT or 8BITMIME")
+    if ret.upper() not in ("", "FULL", "HDRS"):
+        raise _usage("-R is full or hdrs")
+    if not full_name.isprintable():
+        raise _usage("-F holds what cannot be printed")
+    reverse_path, reports, name = _reverse_path(sender), _notify(notify), _envid(envid)
+    try:
+        to = [address for word in recipients for address in addresses(os.fsencode(word))]
+        message = letter.parse(letter.read(sys.stdin.buffer, limit, dot_ends=not (ignore_dots or "i" in others)))
+        if from_header:
+            message, named = letter.take_recipients(message)
+            to += named
+    except (BadAddress, letter.Unfit) as error:
+        raise Failed(str(error), EX_DATAERR) from None
+    if not to:
+        raise Failed("there is no recipient in To, Cc and Bcc; name one", EX_DATAERR)
+    if not message.has(b"from"):
+        message = letter.with_field(message, b"From", _from(full_name, reverse_path))
+    content = message.content
+    if hops(content) >= HOPS_MAX:
+        raise Failed("the message goes round in a circle; look at its Received fields", EX_DATAERR)
+    envelope = Envelope(
+        reverse_path,
+        tuple(Recipient(address, reports) for address in dict.fromkeys(to)),
+        body.upper().encode("ascii") if content.isascii() else b"8BITMIME",
+        not all(address.isascii() for address in (reverse_path, *to)),
+        ret.upper().encode("ascii"),
+        name,
+    )
+    return envelope, content
+
+
+def _store(settings: Settings, envelope: Envelope, content: bytes) -> tuple[int, bool]:
+    """Puts a message on disk; returns the spool's key of it, and whether a daemon has heard of it.
+
+    Raises SpoolError, OSError, and Failed if no relayhost takes mail from this sender.
+    """
+    relayhost = choose(envelope.sender, settings.relayhosts)
+    if relayhost is None:
+        raise Failed(
+            f"no relayhost takes mail from <{printable(envelope.sender)}>; see `senders` in the settings, or give -f",
+            EX_TEMPFAIL,
+        )
+    arrival = arrive(envelope, content, queue_id=new_queue_id(), relayhost=relayhost, now=time.time())
+    os.umask(0o077)
+    db = connect(settings.queue.directory)
+    try:
+        with transaction(db):
+            key = accept(db, arrival, settings.queue.max_size)
+    finally:
+        db.close()
+    return key, trigger.ring(settings.queue.directory)
+
+
+def _wait(settings: Settings, key: int, seconds: float) -> int:
+    """Waits until every recipient of a message is settled, `seconds` at most; says what came of those not sent."""
+    deadline = time.monotonic() + seconds
+    db = connect(settings.queue.directory, create=False)
+    try:
+        while True:
+            with reading(db):
+                message = listing.one(db, key)
+            left = deadline - time.monotonic()
+            if left <= 0 or not any(to.state in rows.WAITING for to in message.recipients):
+                break
+            time.sleep(min(POLL, left))
+    finally:
+        db.close()
+    for to in message.recipients:
+        if to.state != "sent":
+            words = printable(to.words) or message.trouble
+            say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
+    return verdict(message.recipients)
+
+
+def verdict(recipients: Sequence[listing.ListedRecipient]) -> int:
+    """The exit status with --wait: one recipient who will not get it outweighs those who may, and they those who have."""
+    if any(to.state in _WILL_NOT for to in recipients):
+        return EX_NOUSER if all(to.state in _WILL_NOT and to.status == "5.1.1" for to in recipients) else EX_UNAVAILABLE
+    return 0 if all(to.state == "sent" for to in recipients) else EX_TEMPFAIL
+
+
+def _dialogue(settings: Settings) -> int:
+    try:
+        with open_dialogue(settings.listen.address) as daemon:
+            relay_dialogue(daemon)
+    except OSError as error:
+        # The reader of our own stdout that goes away is nobody's fault.
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise Failed(f"{settings.listen.address}: {error.strerror or error}; {NOBODY_SERVES}", EX_TEMPFAIL) from None
+    return 0
+
+
+def _usage(what: str) -> Failed:
+    return Failed(f"{what}; see `mailrelay sendmail --help`", EX_USAGE)
+
+
+def _seconds(wait: str, settings: Settings) -> float:
+    if not wait:
+        return settings.listen.answer_within
+    try:
+        seconds = float(wait.removesuffix("s"))
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds < inf:
+        raise _usage("--wait is a number of seconds, such as --wait=8")
+    return seconds
+
+
+def _reverse_path(sender: str | None) -> bytes:
+    if sender is None:
+        return _login()
+    if sender.strip() in ("", "<>"):
+        return b""
+    try:
+        (address,) = addresses(os.fsencode(sender))
+    except ValueError:
+        raise Failed(
+            f"-f {printable(os.fsencode(sender), 80)} is no address; give one, or <> for none", EX_DATAERR
+        ) from None
+    return address
+
+
+def _login() -> bytes:
+    try:
+        return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        raise Failed(f"user {os.getuid()} has no name here; give a sender with -f", EX_NOUSER) from None
+
+
+def _from(full_name: str, reverse_path: bytes) -> bytes:
+    """The value of a From field (RFC 5322 section 3.6.2)."""
+    address = reverse_path or _login()
+    if address.isascii():
+        return formataddr((full_name, address.decode("ascii"))).encode("ascii")
+    # Its header is UTF-8 as it is (RFC 6532).
+    return b"<%s>" % address
+
+
+def _notify(words: str) -> bytes:
+    found = words.upper().encode("ascii", "replace")
+    if found not in (b"", b"NEVER") and not _NOTIFY.issuperset(found.split(b",")):
+        raise _usage("-N is never, or some of success,failure,delay")
+    return found
+
+
+def _envid(name: str) -> bytes:
+    xtext = name.translate(_XTEXT)
+    if not xtext.isascii() or len(xtext) > _ENVID_LIMIT:
+        raise _usage(f"-V is up to {_ENVID_LIMIT} characters of ASCII")
+    return xtext.encode("ascii")
