@@ -5,10 +5,10 @@
     sendmail -bs                              speaks SMTP on stdin and stdout: the daemon's, which must be serving
     sendmail -bp                              the listing, as `mailrelay queue` and `mailq`
 
--f (or -r) names the sender, <> for none; without it, it is the bare login name, which the remote completes. -F is the name in
-a From field, which is made if there is none. Without -i (or -oi) a line that is a dot alone ends the message. -N, -R and -V
-are RFC 3461's NOTIFY, RET and ENVID; -B is the body's type. What else is known to sendmail(1) and means nothing here is taken
-and ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
+-f (or -r) names the sender, <> for none; without it, it is the bare login name, which the remote completes. -F is the name
+in a From field, which is made if there is none. Without -i (or -oi) a line that is a dot alone ends the message. -N, -R and
+-V are RFC 3461's NOTIFY, RET and ENVID; -B is the body's type. What else is known to sendmail(1) and means nothing here is
+taken and ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
 
 Exit status, from sysexits: 0 the message is safely on disk; 64 usage, no recipient among them; 65 the message is not fit to
 be sent: an address that is none, no recipient in its header, too large, a NUL; 75 not stored, by a fault of ours; 78 the
@@ -31,7 +31,7 @@ import click
 
 from mailrelay.cli import Failed, letter, load_settings, rows, say
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.dialogue import relay_dialogue
+from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.queue import NOBODY_SERVES, show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
@@ -215,13 +215,11 @@ def verdict(recipients: Sequence[listing.ListedRecipient]) -> int:
 
 def _dialogue(settings: Settings) -> int:
     try:
-        with open_dialogue(settings.listen.address) as daemon:
-            relay_dialogue(daemon)
+        daemon = open_dialogue(settings.listen.address)
     except OSError as error:
-        # The reader of our own stdout that goes away is nobody's fault.
-        if isinstance(error, BrokenPipeError):
-            raise
         raise Failed(f"{settings.listen.address}: {error.strerror or error}; {NOBODY_SERVES}", EX_TEMPFAIL) from None
+    with daemon:
+        relay_dialogue(daemon)
     return 0
 
 
@@ -246,12 +244,11 @@ def _reverse_path(sender: str | None) -> bytes:
         return _login()
     if sender.strip() in ("", "<>"):
         return b""
+    given = os.fsencode(sender)
     try:
-        (address,) = addresses(os.fsencode(sender))
+        (address,) = addresses(given)
     except ValueError:
-        raise Failed(
-            f"-f {printable(os.fsencode(sender), 80)} is no address; give one, or <> for none", EX_DATAERR
-        ) from None
+        raise Failed(f"-f {printable(given, 80)} is no address; give one, or <> for none", EX_DATAERR) from None
     return address
 
 

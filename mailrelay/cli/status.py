@@ -9,7 +9,8 @@
 
     status      fine, late or failed
     serving     true or false; pid is the process that serves, or null where it is not known
-    pending     messages that wait, and so held and failed; oldest: when the first of the pending came (epoch seconds, or null)
+    pending     messages that wait, and so held and failed
+    oldest      when the first of the pending came (epoch seconds, or null)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
                 person), text, and mend (the step that mends it)
     untold      notices that could not be told yet: kind, road, why

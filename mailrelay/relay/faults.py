@@ -5,6 +5,7 @@ Promises: total (every exception gets an outcome), and what the remote said is s
 itself (a network that is away) has the quiet causes; everything else is a setup fault, told at once.
 """
 
+import os
 import shlex
 import socket
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ def words(error: BaseException) -> str:
     if isinstance(error, asyncssh.Error):
         said = error.reason
     elif isinstance(error, OSError):
-        said = error.strerror or ""
+        # Of failed connections asyncio says which, in place of why; a resolver's errors have negative numbers and words.
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or ""
     return printable(said or str(error) or type(error).__name__, 300).rstrip(".")
 
 

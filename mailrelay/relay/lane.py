@@ -114,6 +114,7 @@ class Lane:
         self._conversations: set[_Conversation] = set()
         self._failure: Failure | None = None
         self._fault: Outcome | None = None
+        self._is_open = False
         self._dialled_at = -IMPATIENCE
         self._dialled = 0.0
         self._expected_until = 0.0
@@ -179,7 +180,9 @@ class Lane:
             fault, self._fault = self._fault, None
             await self._shut(fault)
         now = self._now()
-        self._failure = await self._spool.relayhost_failure(self._name)
+        if not self._is_open:
+            # Read anew each time: a command of the person's may have cut the wait short.
+            self._failure = await self._spool.relayhost_failure(self._name)
         due = await self._spool.next_due(self._name)
         has_mail = bool(self._taken) or (due is not None and due <= now)
         until_due = None if due is None or due <= now else due - now
@@ -284,6 +287,9 @@ class Lane:
     def opened(self) -> None:
         """The remote's mail server is ready for mail: whatever was wrong with the way is over."""
         self._bell.set()
+        if self._is_open:
+            return
+        self._is_open = True
         if self._failure is not None:
             self._failure = None
             self._settlement.see_through(self._spool.relayhost_up(self._name, self._now()))
@@ -291,6 +297,7 @@ class Lane:
 
     async def _shut(self, outcome: Outcome) -> None:
         """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it."""
+        self._is_open = False
         setup = is_setup_fault(outcome)
         failures = self._failure.failures + 1 if self._failure is not None else 1
         schedule = PENALTY_SCHEDULE if outcome.cause in PENALISED else self._terms.schedule

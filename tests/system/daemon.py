@@ -28,6 +28,7 @@ ssh = "{alias}"
 ssh_config = "{ssh_config}"
 smtp = "localhost:{smtp_port}"
 linger = "{linger}"
+command = {command}
 
 [queue]
 directory = "{directory}/spool"
@@ -59,6 +60,7 @@ class Relay:
         answer_within: str = "8s",
         retry: Sequence[str] = ("2s",),
         linger: str = "30s",
+        command: str = "",
         delay_notice_after: str = "15m",
         dsn: bool = True,
     ) -> None:
@@ -74,6 +76,7 @@ class Relay:
             ssh_config=ssh_config,
             smtp_port=smtp_port,
             linger=linger,
+            command=json.dumps(command),
             directory=directory,
             retry=json.dumps(list(retry)),
             delay_notice_after=delay_notice_after,

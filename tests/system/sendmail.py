@@ -4,6 +4,7 @@ Promises: asks no name server, touches nothing under /etc/mail or /var; unknown 
 """
 
 import os
+import shlex
 import socket
 import subprocess
 from pathlib import Path
@@ -89,6 +90,11 @@ class Sendmail:
         if "." in socket.gethostname() or subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
             return []
         return alone
+
+    @property
+    def on_stdin(self) -> str:
+        """The shell command by which this sendmail speaks SMTP on its stdin and stdout."""
+        return shlex.join([*self._named(), self.binary, "-C", str(self.cf), "-bs"])
 
     def stop(self) -> None:
         self.child.stop()

@@ -117,6 +117,20 @@ def test_the_connection_closes_after_the_last_mail_and_opens_for_the_next(
         assert sshd.logins() == number
 
 
+def test_where_forwarding_is_prohibited_sendmail_bs_takes_the_mail(
+    sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
+) -> None:
+    sshd.stop()
+    sshd.start(forwarding=False)
+    relay = relays(sendmail.port, command=sendmail.on_stdin)
+    relay.start()
+    for number in (1, 2):
+        code, words = submit(relay.port, [f"alice@{DOMAIN}"], message(f"{token}-{number}", BODIES["dots"]))
+        assert (code, "sent: " in words) == (250, True), words
+        (letter,) = sendmail.boxes.wait("alice", f"{token}-{number}")
+        assert letter.endswith(b"\r\n\r\n" + BODIES["dots"])
+
+
 def test_the_sendmail_command_stores_mail_while_nobody_serves_and_the_daemon_sends_it(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
