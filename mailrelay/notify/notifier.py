@@ -119,13 +119,15 @@ class Notifier:
     async def _round(self, carrying: asyncio.TaskGroup) -> float | None:
         """Starts every road that something is due on. The seconds until the next look, None for "when it rings"."""
         now = self._now()
+        # Before the ledger is asked: a road that comes to its end meanwhile has told what the answer still names.
+        busy = frozenset(self._busy)
         due: dict[Road, list[Owed]] = {}
         for owed in await self._ledger.owed(now):
             road = owed.road if owed.road in self._in_force else self._stand_in()
             if road is not None:
                 due.setdefault(road, []).append(owed)
         for road, batch in due.items():
-            if road not in self._busy and self._resting.get(road, 0.0) <= now:
+            if road not in busy and self._resting.get(road, 0.0) <= now:
                 self._busy.add(road)
                 carrying.create_task(self._go(road, batch))
         next_owed = await self._ledger.next_owed()

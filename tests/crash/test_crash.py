@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 KILLS = 10
 SEED = 7777
 POINTS = [
-    ("fdatasync", 1), ("fdatasync", 2), ("fdatasync", 4), ("fdatasync", 11), ("fdatasync", 30),
-    ("pwrite64", 1), ("pwrite64", 7), ("pwrite64", 30), ("pwrite64", 121), ("pwrite64", 400),
     ("fsync", 1),
+    ("fdatasync", 1), ("fdatasync", 2), ("fdatasync", 4), ("fdatasync", 11), ("fdatasync", 30),
+    ("pwrite64", 1), ("pwrite64", 7), ("pwrite64", 30), ("pwrite64", 121), ("pwrite64", 250),
 ]  # fmt: skip
 """Calls at which the daemon is cut off. The early ones fall into the making or the opening of the spool."""
 

@@ -269,3 +269,38 @@ def test_with_no_road_at_all_the_notices_stay_owed_and_the_notifier_rests() -> N
         assert (1, Road.COMMAND) in ledger.due
 
     asyncio.run(main())
+
+
+def test_a_look_at_the_ledger_that_is_overtaken_by_a_road_tells_nothing_twice(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+
+    class SlowLedger(Ledger):
+        """Its second answer is old by the time it comes: the road has told the notice meanwhile."""
+
+        looks = 0
+
+        async def owed(self, now: float) -> list[Owed]:
+            answer = await super().owed(now)
+            self.looks += 1
+            if self.looks == 2:
+                (tmp_path / "go").touch()
+                await self.until(lambda: bool(self.told_by))
+            async with self.changed:
+                self.changed.notify_all()
+            return answer
+
+    async def main() -> None:
+        ledger = SlowLedger()
+        ledger.owe(refused(1), Road.COMMAND)
+        wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
+        async with notifying(quiet(command=("sh", "-c", wait)), ledger) as notifier:
+            await ledger.until(lambda: ledger.looks == 1)
+            notifier.ring()
+            await ledger.until(lambda: ledger.looks == 3)
+            ledger.owe(refused(2), Road.COMMAND)
+            notifier.ring()
+            await ledger.until(lambda: (2, Road.COMMAND) in ledger.told_by)
+        assert ledger.told_by == [(1, Road.COMMAND), (2, Road.COMMAND)]
+
+    asyncio.run(main())
+    assert len(heard.read_text().splitlines()) == 2

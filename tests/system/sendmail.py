@@ -74,7 +74,7 @@ class Sendmail:
         access = (
             f"To:later@{DOMAIN}\tERROR:4.2.1:450 Mailbox busy\nTo:closed@{DOMAIN}\tERROR:5.2.1:550 Mailbox disabled\n"
         )
-        subprocess.run([makemap, "hash", directory / "access"], input=access.encode(), check=True)
+        subprocess.run([makemap, "hash", directory / "access"], input=access.encode(), capture_output=True, check=True)
         mc = directory / "test.mc"
         mc.write_text(MC.format(cf=CF_DIR, dir=directory, domain=DOMAIN, port=self.port, user="root", group="root"))
         self.cf = directory / "test.cf"

@@ -56,7 +56,7 @@ def test_one_of_two_refused_is_known_by_every_road_and_the_other_one_is_delivere
     report = message_from_bytes(dsn)
     assert report.get_content_type() == "multipart/report"
     assert report.get_param("report-type") == "delivery-status"
-    assert b"Final-Recipient: rfc822; " + NOBODY.encode() in dsn.replace(b"rfc822;n", b"rfc822; n")
+    assert re.search(rb"Final-Recipient: rfc822; ?" + re.escape(NOBODY.encode()), dsn)
     assert b"Status: 5.1.1" in dsn
     assert ALICE.encode() not in dsn.partition(b"message/delivery-status")[2].partition(b"\r\n--")[0]
 
