@@ -77,7 +77,8 @@ def main() -> None:
     args = [*OTHER_NAMES.get(Path(sys.argv[0]).name, ()), *sys.argv[1:]]
     try:
         status = _COMMAND_LINE.main(args, prog_name="mailrelay", standalone_mode=False)
-        sys.stdout.flush()
+        # Where somebody called us with stdout closed there is no sys.stdout; print knows.
+        print(end="", flush=True)
     except click.UsageError as error:
         seen = error.ctx.command_path if error.ctx else "mailrelay"
         status = _end(f"{error.format_message().rstrip('.')}; see `{seen} --help`", error.exit_code)
@@ -141,7 +142,8 @@ _CONFIG_OPTION = click.Option(
 
 def _take_config(command: click.Command) -> None:
     """Gives a command, and all that are below it, the option --config."""
-    command.params.append(_CONFIG_OPTION)
+    if _CONFIG_OPTION not in command.params:
+        command.params.append(_CONFIG_OPTION)
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _take_config(below)

@@ -93,8 +93,8 @@ def command(mode: str, wait: str | None, **given: Any) -> int:
     if mode != "m":
         raise _usage(f"-b{mode} is nothing that mailrelay does; the daemon is `mailrelay serve`")
     seconds = None if wait is None else _seconds(wait, settings)
-    envelope, content = _message(settings.listen.max_message_size, **given)
     try:
+        envelope, content = _message(settings.listen.max_message_size, **given)
         key, heard = _store(settings, envelope, content)
         if seconds is None:
             if not heard and is_terminal(sys.stderr):
@@ -139,7 +139,8 @@ def _message(
     reverse_path, reports, name = _reverse_path(sender), _notify(notify), _envid(envid)
     try:
         to = [address for word in recipients for address in addresses(os.fsencode(word))]
-        message = letter.parse(letter.read(sys.stdin.buffer, limit, dot_ends=not (ignore_dots or "i" in others)))
+        with open(0, "rb", closefd=False) as stdin:
+            message = letter.parse(letter.read(stdin, limit, dot_ends=not (ignore_dots or "i" in others)))
         if from_header:
             message, named = letter.take_recipients(message)
             to += named

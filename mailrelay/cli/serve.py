@@ -15,6 +15,7 @@ import click
 
 from mailrelay import service
 from mailrelay.cli import Failed, load_settings
+from mailrelay.cli.log import FILE as LOG_FILE
 from mailrelay.spool.database import prepare_directory
 
 try:
@@ -24,7 +25,6 @@ except ImportError:
 else:
     new_event_loop = uvloop.new_event_loop
 
-LOG_FILE = "mailrelay.log"
 LOG_SIZE, LOG_FILES = 5_000_000, 4
 """Octets of a log file, and how many older ones are kept."""
 

@@ -31,5 +31,5 @@ def show(rows: Iterable[Row]) -> None:
     for heading in HEADINGS:
         table.add_column(heading, no_wrap=heading in _WHOLE, overflow="fold")
     for row in rows:
-        table.add_row(row[0], Text(row[1], _STYLES.get(row[1], "")), *(Text(cell) for cell in row[2:]))
+        table.add_row(*(Text(cell, _STYLES.get(cell, "") if at == 1 else "") for at, cell in enumerate(row)))
     Console().print(table)

@@ -13,9 +13,9 @@ _SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at `stream`."""
-    return stream.isatty()
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at `stream`, which is None where somebody called us with it closed."""
+    return stream is not None and stream.isatty()
 
 
 def colour(text: str, name: str, stream: TextIO) -> str:

@@ -1,0 +1,89 @@
+"""`mailrelay log`: what has happened, to one message or at all."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from integration.person import Person
+
+from mailrelay.cli.log import _whole_lines
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    person = Person(tmp_path)
+    person.put("aaaa000001")
+    return person
+
+
+def write(person: Person, *lines: str, to: str = "mailrelay.log") -> None:
+    with (person.spool / to).open("a") as log:
+        log.writelines(f"{line}\n" for line in lines)
+
+
+def test_rotated_lines_come_first_in_their_order(person: Person) -> None:
+    write(person, "newest")
+    for number in (1, 2, 10):
+        write(person, f"rotated {number}", to=f"mailrelay.log.{number}")
+    assert person.run("log").stdout.splitlines() == ["rotated 10", "rotated 2", "rotated 1", "newest"]
+
+
+def test_an_id_may_be_shortened_and_gives_the_lines_of_that_message_alone(person: Person) -> None:
+    write(person, "aaaa000001 to=<bob>", "aaaa000002 to=<eve>", "aaa is no id")
+    assert person.run("log", "aaa").stdout.splitlines() == ["aaaa000001 to=<bob>"]
+
+
+def test_a_message_that_the_spool_forgot_is_looked_for_as_text(person: Person) -> None:
+    write(person, "bbbb000001 to=<bob>", "aaaa000001 to=<eve>")
+    assert person.run("log", "bbbb").stdout.splitlines() == ["bbbb000001 to=<bob>"]
+    nothing = person.run("log", "cccc")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr.count("\n")) == (1, "", 1)
+
+
+def test_what_is_escaped_is_not_escaped_again_and_what_is_raw_is_escaped(person: Person) -> None:
+    write(person, "a \\x1b \\u202e", "b \x1b[2J")
+    with (person.spool / "mailrelay.log").open("ab") as log:
+        log.write(b"c \xff\n")
+    assert person.run("log").stdout.splitlines() == ["a \\x1b \\u202e", "b \\x1b[2J", "c \\xff"]
+
+
+def test_where_there_is_no_log_it_says_so(person: Person) -> None:
+    done = person.run("log")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "mailrelay serve" in done.stderr
+
+
+def test_a_line_that_is_still_being_written_is_shown_when_it_is_whole(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("ab") as writer, (tmp_path / "log").open("rb") as reader:
+        for written, shown in ((b"one\ntw", ["one"]), (b"", []), (b"o", []), (b"\nthree\n", ["two", "three"])):
+            writer.write(written)
+            writer.flush()
+            assert list(_whole_lines(reader)) == shown
+
+
+def test_following_goes_on_through_a_rotation_and_ends_quietly_at_ctrl_c(person: Person) -> None:
+    write(person, *(f"old {number}" for number in range(20)))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "mailrelay", "log", "-f"],
+        env=person.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        assert [child.stdout.readline() for _ in range(10)] == [f"old {number}\n" for number in range(10, 20)]
+        write(person, "new 1")
+        assert child.stdout.readline() == "new 1\n"
+        write(person, "the last one before")
+        (person.spool / "mailrelay.log").rename(person.spool / "mailrelay.log.1")
+        write(person, "new 2")
+        assert [child.stdout.readline() for _ in range(2)] == ["the last one before\n", "new 2\n"]
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=30)
+        assert (child.returncode, out, err.strip()) == (130, "", "")
+    finally:
+        child.kill()
+        child.communicate()

@@ -1,0 +1,353 @@
+"""`mailrelay sendmail`: what programs hand in is in the spool, octet for octet, or they are told that it is not."""
+
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import threading
+import time
+from email import message_from_bytes
+from email.policy import SMTP
+from pathlib import Path
+
+import pytest
+from integration.person import AWAY, BOUNCED, DEFERRED, SENT, Person
+
+from mailrelay.cli.sendmail import verdict
+from mailrelay.mail.outcome import Outcome, Reply, Stage
+from mailrelay.spool import lock, trigger
+from mailrelay.spool.database import FILE
+from mailrelay.spool.listing import ListedRecipient
+
+ME = "me@example.org"
+LETTER = b"From: me@example.org\nTo: bob@example.org\nDate: x\nMessage-ID: <a@b>\n\nHello.\n"
+LOGIN = pwd.getpwuid(os.getuid()).pw_name.encode()
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    return Person(tmp_path)
+
+
+def stored(person: Person) -> tuple[bytes, list[bytes], bytes]:
+    """The one message in the spool: reverse path, recipients, content behind our Received field."""
+    ((key, sender),) = person.query("SELECT id, sender FROM message")
+    recipients = [address for (address,) in person.query(f"SELECT address FROM recipient WHERE message = {key}")]
+    content = b"".join(data for (data,) in person.query(f"SELECT data FROM content WHERE message = {key} ORDER BY seq"))
+    received, _, rest = content.partition(b"\r\n")
+    assert received.startswith(b"Received: ")
+    return sender, recipients, rest.partition(b"\r\n")[2]
+
+
+def nothing_stored(person: Person) -> bool:
+    return not (person.spool / FILE).exists() or person.query("SELECT * FROM message") == []
+
+
+def test_with_nobody_serving_the_message_is_on_disk_and_only_ours_to_read(person: Person) -> None:
+    done = person.run("sendmail", "-f", ME, "bob@example.org", stdin=LETTER)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert stored(person) == (ME.encode(), [b"bob@example.org"], LETTER.replace(b"\n", b"\r\n"))
+    assert person.spool.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in person.spool.iterdir())
+
+
+def test_a_caller_that_closed_stdout_and_stderr_gets_the_right_status(person: Person) -> None:
+    command = f"{sys.executable} -m mailrelay sendmail bob"
+    for stdin, status in (("", 0), ("<&-", 75)):
+        done = subprocess.run(
+            ["sh", "-c", f"exec {command} {stdin} >&- 2>&-"],
+            input=LETTER,
+            env=person.environment,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status
+    assert len(person.states()) == 1
+
+
+def test_the_daemon_hears_of_it(person: Person) -> None:
+    person.spool.mkdir(mode=0o700)
+    bell = trigger.listen(person.spool)
+    try:
+        assert person.run("sendmail", "bob", stdin=LETTER).returncode == 0
+        assert os.read(bell, 100) == b"\n"
+    finally:
+        os.close(bell)
+
+
+@pytest.mark.parametrize(
+    ("options", "recipients"),
+    [
+        (("bob@example.org", "eve@example.org"), [b"bob@example.org", b"eve@example.org"]),
+        (("bob@example.org,Eve <eve@example.org>", "bob@example.org"), [b"bob@example.org", b"eve@example.org"]),
+        (("-t",), [b"to@example.org", b"cc@example.org", b"bcc@example.org"]),
+        (("-ti",), [b"to@example.org", b"cc@example.org", b"bcc@example.org"]),
+        (("-t", "bob"), [b"bob", b"to@example.org", b"cc@example.org", b"bcc@example.org"]),
+        (("-oi", "-oem", "-odb", "--", "-x@example.org"), [b"-x@example.org"]),
+        (("bob", "-v", "-O", "Timeout=1", "-L", "tag", "-Am", "-h", "3", "-G", "-p", "x"), [b"bob"]),
+        (("-bm", "bob"), [b"bob"]),
+    ],
+)
+def test_options_as_programs_give_them(person: Person, options: tuple[str, ...], recipients: list[bytes]) -> None:
+    letter = b"To: to@example.org\nCc: The C <cc@example.org>\nBcc: bcc@example.org\nSubject: x\n\nx\n"
+    done = person.run("sendmail", *options, stdin=letter)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, found, content = stored(person)
+    assert found == recipients
+    assert (b"Bcc" in content) is not any(option.startswith("-t") for option in options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sender"),
+    [
+        ((), LOGIN),
+        (("-f", ME), ME.encode()),
+        ((f"-f{ME}",), ME.encode()),
+        (("-r", f"Me <{ME}>"), ME.encode()),
+        (("-f", "<>"), b""),
+        (("-f", ""), b""),
+    ],
+)
+def test_the_sender_is_the_one_given_or_the_login_name(person: Person, options: tuple[str, ...], sender: bytes) -> None:
+    assert person.run("sendmail", *options, "bob", stdin=LETTER).returncode == 0
+    assert stored(person)[0] == sender
+
+
+def test_a_from_field_is_made_where_there_is_none_and_left_alone_where_there_is_one(person: Person) -> None:
+    assert person.run("sendmail", "-F", "Jürgen M.", "-f", ME, "bob", stdin=b"Subject: x\n\nx\n").returncode == 0
+    fields = message_from_bytes(stored(person)[2], policy=SMTP).items()
+    assert fields[-2:] == [("Subject", "x"), ("From", '"Jürgen M." <me@example.org>')]
+
+
+def test_cron_mail_without_any_header_becomes_a_body(person: Person) -> None:
+    assert person.run("sendmail", "-f", "", "root", stdin=b"it failed: 10%\r20%\nsecond\n").returncode == 0
+    content = stored(person)[2]
+    assert b"\r\nFrom: " + LOGIN + b"\r\n\r\n" in content
+    assert content.endswith(b"\r\n\r\nit failed: 10%\r\n20%\r\nsecond\r\n")
+
+
+def test_a_lone_dot_ends_the_message_unless_i_is_given(person: Person, tmp_path: Path) -> None:
+    letter = LETTER + b"..\n.\nmore\n"
+    assert person.run("sendmail", "bob", stdin=letter).returncode == 0
+    assert stored(person)[2].endswith(b"Hello.\r\n..\r\n")
+    for option in ("-i", "-oi"):
+        (tmp_path / option).mkdir()
+        other = Person(tmp_path / option)
+        assert other.run("sendmail", option, "bob", stdin=letter).returncode == 0
+        assert stored(other)[2].endswith(b"Hello.\r\n..\r\n.\r\nmore\r\n")
+
+
+def test_what_reports_shall_say_and_what_the_content_is_stands_in_the_envelope(person: Person) -> None:
+    options = ("-N", "success,FAILURE", "-R", "hdrs", "-V", "a+b =c", "-f", ME)
+    assert person.run("sendmail", *options, "jürgen@example.org", stdin=LETTER + "ü\n".encode()).returncode == 0
+    assert person.query("SELECT ret, envid, body, smtputf8 FROM message") == [("HDRS", b"a+2Bb+20+3Dc", "8BITMIME", 1)]
+    assert person.query("SELECT notify FROM recipient") == [(b"SUCCESS,FAILURE",)]
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ((), 64),
+        (("-bd",), 64),
+        (("-bv", "bob"), 64),
+        (("--nonsense", "bob"), 64),
+        (("-f",), 64),
+        (("-N", "sometimes", "bob"), 64),
+        (("-N", "never,failure", "bob"), 64),
+        (("-R", "some", "bob"), 64),
+        (("-V", "x" * 101, "bob"), 64),
+        (("-B", "BINARYMIME", "bob"), 64),
+        (("-F", "x\r\nBcc: eve@example.org", "bob"), 64),
+        (("--wait=soon", "bob"), 64),
+        (("--wait=nan", "bob"), 64),
+        (("--wait=-1", "bob"), 64),
+        (("-f", "a b", "bob"), 65),
+        (("-f", "a@example.org,b@example.org", "bob"), 65),
+        (("bob@", "eve"), 65),
+        (("bob\x1b@example.org",), 65),
+        (("<>",), 65),
+    ],
+)
+def test_what_cannot_be_understood_is_one_line_and_nothing_is_stored(
+    person: Person, options: tuple[str, ...], status: int
+) -> None:
+    done = person.run("sendmail", *options, stdin=LETTER)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
+    assert nothing_stored(person)
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        b"Subject: nobody\n\nTo: bob\n",
+        b"To: undisclosed-recipients:;\n\nx\n",
+        b"To: bob@example.org, eve@\n\nx\n",
+        b"To: bob@example.org\nCc: (eve@example.org\n\nx\n",
+        b"To: bob@example.org\n\n\0\n",
+        b"To: bob@example.org\n\n" + b"x" * 100_001,
+        b"Received: x\n" * 50 + b"To: bob\n\nx\n",
+    ],
+)
+def test_a_message_that_is_not_fit_to_be_sent_is_refused_whole(person: Person, letter: bytes) -> None:
+    done = person.run("sendmail", "-t", stdin=letter)
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert nothing_stored(person)
+
+
+def test_every_trouble_of_ours_is_status_75_and_one_line(person: Person, tmp_path: Path) -> None:
+    person.put("aaaa000001")
+    config = person.config.read_text()
+    person.config.write_text(config.replace("[queue]\n", '[queue]\nmax_size = "100kB"\n'))
+    full = person.run("sendmail", "bob", stdin=LETTER + b"x" * 90_000)
+    assert (full.returncode, full.stderr) == (
+        75,
+        "mailrelay: the spool has reached queue.max_size; see what waits with `mailrelay queue`\n",
+    )
+    assert len(person.states()) == 1
+    (person.spool / FILE).write_bytes(b"this is no database, " * 100)
+    damaged = person.run("sendmail", "bob", stdin=LETTER)
+    assert (damaged.returncode, damaged.stderr.count("\n")) == (75, 1)
+    (tmp_path / "file").touch()
+    person.config.write_text(config.replace(str(person.spool), str(tmp_path / "file" / "spool")))
+    nowhere = person.run("sendmail", "bob", stdin=LETTER)
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (75, 1)
+
+
+def test_a_sender_whom_no_relayhost_takes_is_not_stored(tmp_path: Path) -> None:
+    person = Person(tmp_path, senders="*@example.org")
+    done = person.run("sendmail", "-f", "me@example.com", "bob", stdin=LETTER)
+    assert done.returncode == 75
+    assert "no relayhost takes mail from <me@example.com>" in done.stderr
+    assert nothing_stored(person)
+    assert person.run("sendmail", "-f", ME, "bob", stdin=LETTER).returncode == 0
+
+
+def test_bp_is_the_listing(person: Person) -> None:
+    assert person.run("sendmail", "-bp").stdout == "the queue is empty\n"
+    person.put("aaaa000001")
+    assert person.run("sendmail", "-bp").stdout == person.run("queue").stdout
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status", "words"),
+    [
+        ((SENT, SENT), 0, []),
+        ((SENT, BOUNCED), 69, ["<eve@example.org> is bounced: 550 5.1.1 nobody here"]),
+        ((BOUNCED, BOUNCED), 67, ["<bob@example.org> is bounced: ", "<eve@example.org> is bounced: "]),
+        ((SENT, DEFERRED), 75, ["<eve@example.org> is deferred: 450 4.2.0 come back later"]),
+        (
+            (DEFERRED, Outcome(Stage.RCPT, Reply(554, (b"5.7.1 no\x1b",)))),
+            69,
+            ["deferred: ", "bounced: 554 5.7.1 no\\x1b"],
+        ),
+    ],
+)
+def test_with_wait_the_status_is_what_the_remote_said(
+    person: Person, outcomes: tuple[Outcome, ...], status: int, words: list[str]
+) -> None:
+    person.spool.mkdir(mode=0o700)
+    bell = trigger.listen(person.spool)
+    os.set_blocking(bell, True)
+
+    def daemon() -> None:
+        os.read(bell, 100)
+        person.attempt(*outcomes)
+
+    serving = threading.Thread(target=daemon)
+    serving.start()
+    # What is deferred is waited for as long as was asked; all else ends the wait.
+    seconds = "2" if DEFERRED in outcomes else "50"
+    done = person.run("sendmail", f"--wait={seconds}", "bob@example.org", "eve@example.org", stdin=LETTER)
+    serving.join()
+    os.close(bell)
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == len(words)
+    assert all(expected in line for expected, line in zip(words, done.stderr.splitlines(), strict=True))
+
+
+def test_with_wait_and_nobody_serving_it_is_stored_and_not_waited_for(person: Person) -> None:
+    began = time.monotonic()
+    done = person.run("sendmail", "--wait=500", "bob", stdin=LETTER)
+    assert time.monotonic() - began < 100
+    assert done.returncode == 75
+    assert "nobody is serving" in done.stderr
+    assert stored(person)[1] == [b"bob"]
+
+
+def test_a_bare_wait_takes_no_address_for_its_seconds(person: Person) -> None:
+    assert person.run("sendmail", "--wait", "bob", stdin=LETTER).returncode == 75
+    assert stored(person)[1] == [b"bob"]
+
+
+def test_with_wait_a_relayhost_out_of_reach_is_named(person: Person) -> None:
+    person.put("aaaa000001")
+    person.relayhost_fails(AWAY)
+    with lock.lock(person.spool):
+        bell = trigger.listen(person.spool)
+        done = person.run("sendmail", "--wait=0", "bob", stdin=LETTER)
+        os.close(bell)
+    assert done.returncode == 75
+    assert "<bob> is queued: the network is away" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ([("sent", "2.0.0")], 0),
+        ([("queued", "")], 75),
+        ([("active", ""), ("sent", "2.0.0")], 75),
+        ([("held", "5.6.7")], 75),
+        ([("bounced", "5.1.1"), ("refused", "5.1.1")], 67),
+        ([("bounced", "5.1.1"), ("sent", "2.1.5")], 69),
+        ([("bounced", "5.1.1"), ("bounced", "5.7.1")], 69),
+        ([("expired", "4.2.0"), ("queued", "")], 69),
+        ([("cancelled", "")], 69),
+    ],
+)
+def test_one_who_will_not_get_it_outweighs_those_who_may(found: list[tuple[str, str]], status: int) -> None:
+    assert verdict([ListedRecipient(b"bob", state, code, "", b"", None) for state, code in found]) == status
+
+
+def test_bs_speaks_with_the_daemon_and_says_nothing_before_its_greeting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        person = Person(tmp_path, address=f"127.0.0.1:{server.getsockname()[1]}")
+        heard: list[bytes] = []
+
+        def daemon() -> None:
+            client, _ = server.accept()
+            with client:
+                client.settimeout(1)
+                try:
+                    heard.append(client.recv(1))
+                except TimeoutError:
+                    client.settimeout(60)
+                client.sendall(b"220 hello\r\n")
+                octets = b""
+                while piece := client.recv(65536):
+                    octets += piece
+                heard.append(octets)
+                client.sendall(b"221 bye\xff\r\n")
+
+        serving = threading.Thread(target=daemon)
+        serving.start()
+        (tmp_path / "commands").write_bytes(b"QUIT\r\n" + b"x\x00\xff" * 50_000)
+        with (tmp_path / "commands").open("rb") as commands:
+            done = subprocess.run(
+                [sys.executable, "-m", "mailrelay", "sendmail", "-bs"],
+                stdin=commands,
+                capture_output=True,
+                env=person.environment,
+                timeout=60,
+                check=False,
+            )
+        serving.join()
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"220 hello\r\n221 bye\xff\r\n", b"")
+    assert heard == [b"QUIT\r\n" + b"x\x00\xff" * 50_000]
+
+
+def test_bs_with_nobody_serving_is_status_75(tmp_path: Path) -> None:
+    person = Person(tmp_path, address=f"unix:{tmp_path}/socket")
+    done = person.run("sendmail", "-bs")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (75, "", 1)
+    assert "nobody is serving" in done.stderr

@@ -1,0 +1,141 @@
+"""`mailrelay status`: its exit status is what monitoring sees, its screen what a person sees."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, Person
+
+from mailrelay.cli.status import FAILED, FINE, LATE, judge
+from mailrelay.spool import lock
+from mailrelay.spool.database import FILE, connect, transaction
+from mailrelay.spool.listing import Standing, Trouble
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    return Person(tmp_path)
+
+
+def served(person: Person) -> tuple[int, dict[str, Any], str]:
+    """What status says while a daemon serves: the exit status, the JSON, the screen."""
+    person.spool.mkdir(mode=0o700, exist_ok=True)
+    with lock.lock(person.spool):
+        as_json, screen = person.run("status", "--json"), person.run("status")
+    assert as_json.returncode == screen.returncode
+    return screen.returncode, json.loads(as_json.stdout), screen.stdout
+
+
+def test_all_is_fine_while_somebody_serves_and_nothing_waits_too_long(person: Person) -> None:
+    person.put("aaaa000001", age=60)
+    person.put("aaaa000002", age=30)
+    assert person.run("queue", "hold", "aaaa000002").returncode == 0
+    status, record, screen = served(person)
+    assert status == 0
+    assert screen.splitlines()[:4] == [
+        "fine",
+        f"serving  process {os.getpid()}",
+        "pending  1, the oldest for 1 min",
+        "held     1",
+    ]
+    oldest = record.pop("oldest")
+    assert isinstance(oldest, int)
+    assert 55 < time.time() - oldest < 100
+    assert record == {
+        "status": "fine",
+        "serving": True,
+        "pid": os.getpid(),
+        "pending": 1,
+        "held": 1,
+        "failed": 0,
+        "relayhosts": [],
+        "untold": [],
+        "directory": str(person.spool),
+    }
+
+
+def test_nobody_serving_is_a_failure_even_with_an_empty_queue(person: Person) -> None:
+    done = person.run("status")
+    assert done.returncode == 2
+    assert "serving  nobody: start `mailrelay serve`" in done.stdout
+    assert json.loads(person.run("status", "--json").stdout)["serving"] is False
+
+
+def test_mail_that_waits_longer_than_delay_notice_after_is_late(person: Person) -> None:
+    person.put("aaaa000001", age=2000)
+    person.attempt(DEFERRED)
+    assert (served(person)[0], served(person)[1]["status"]) == (1, "late")
+
+
+def test_failed_mail_is_a_failure_until_it_is_dropped(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt(BOUNCED)
+    status, record, screen = served(person)
+    assert (status, record["status"], record["failed"]) == (2, "failed", 1)
+    assert "failed   1; see `mailrelay queue`" in screen
+    person.run("queue", "drop", "aaaa000001")
+    assert served(person)[0] == 0
+
+
+def test_a_setup_fault_is_a_failure_and_shows_the_step_that_mends_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.relayhost_fails(CLOSED, setup=True)
+    status, record, screen = served(person)
+    assert status == 2
+    assert "relayhost default cannot be reached" in screen
+    assert "→ allow\\x1b forwarding" in screen
+    (relayhost,) = record["relayhosts"]
+    assert relayhost["setup"] is True
+    assert relayhost["mend"] == "allow\\x1b forwarding"
+
+
+def test_a_network_that_is_away_is_shown_and_is_no_failure(person: Person) -> None:
+    person.put("aaaa000001")
+    person.relayhost_fails(AWAY)
+    status, _, screen = served(person)
+    assert status == 0
+    assert "the network is away" in screen
+    assert "next try in 9 min" in screen
+
+
+def test_bad_news_that_could_not_be_told_is_shown_with_the_reason(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt(BOUNCED)
+    db = connect(person.spool)
+    with transaction(db):
+        db.execute("UPDATE road SET tries = 1, why = ?", ("no such\x1b Maildir",))
+    db.close()
+    _, record, screen = served(person)
+    assert "not told yet: notice (failed) by mailbox: no such\\x1b Maildir" in screen
+    assert record["untold"] == [{"kind": "failed", "road": "mailbox", "why": "no such\\x1b Maildir"}]
+
+
+def test_it_cannot_tell_where_settings_or_spool_cannot_be_read(person: Person) -> None:
+    person.put("aaaa000001")
+    (person.spool / FILE).write_bytes(b"this is no database, " * 100)
+    done = person.run("status")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    (person.spool / FILE).unlink()
+    (person.spool / FILE).mkdir()
+    assert person.run("status", "--json").returncode == 3
+    person.config.write_text("nonsense = 1\n")
+    done = person.run("status")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    person.config.unlink()
+    assert person.run("status").returncode == 3
+
+
+def test_the_worst_of_what_stands_decides() -> None:
+    def trouble(*, setup: bool) -> tuple[Trouble, ...]:
+        return (Trouble("default", 0.0, 0.0, setup, "", ""),)
+
+    def status(*, serving: bool = True, oldest: float | None = None, failed: int = 0, **more: Any) -> int:
+        stands = Standing(pending=1, oldest=oldest, held=1, failed=failed, **{"untold": (), "troubles": ()} | more)
+        return judge(stands, serving=serving, late_after=100.0, now=1000.0)
+
+    assert status() == status(oldest=900.0) == status(troubles=trouble(setup=False)) == FINE
+    assert status(oldest=899.0) == status(untold=(("failed", "dsn", "why"),)) == LATE
+    assert status(serving=False) == status(failed=1, oldest=0.0) == status(troubles=trouble(setup=True)) == FAILED
