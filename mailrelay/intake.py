@@ -95,15 +95,15 @@ class Intake:
         watch = lane.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
         try:
             key = await self._put(arrival)
+            lane.hurry(key)
+            if watch is None:
+                return Answer(_queued(queue_id, trouble))
+            await asyncio.wait({watch.word}, timeout=self._answer_within)
         except Refusing as refusing:
-            lane.watches.close(queue_id)
             return Answer(refusing.reply)
-        lane.hurry(key)
-        if watch is None:
-            return Answer(_queued(queue_id, trouble))
-        await asyncio.wait({watch.word}, timeout=self._answer_within)
-        if not watch.word.done():
+        finally:
             lane.watches.close(queue_id)
+        if not watch.word.done():
             return Answer(_queued(queue_id, NO_WORD_YET))
         word = watch.word.result()
         if isinstance(word, Sent):

@@ -26,6 +26,7 @@ from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.record import Arrival
 from mailrelay.mail.roads import roads_for
+from mailrelay.mail.routing import choose
 from mailrelay.notify.notifier import Notifier, roads
 from mailrelay.notify.road import RoadFailed
 from mailrelay.relay.lane import Lane
@@ -37,6 +38,8 @@ from mailrelay.spool.spool import Spool
 
 log = logging.getLogger("mailrelay.service")
 
+GRACE = 10.0
+"""Seconds for the messages that are being sent when we are stopped, so that they need not be sent twice."""
 HOUSEKEEPING = 3600.0
 """Seconds between two rounds of taking old history away."""
 
@@ -55,7 +58,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     prepare_directory(settings.queue.directory)
     with lock.lock(settings.queue.directory):
         lanes: dict[str, Lane] = {}
-        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: lanes[name].ring())
+        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: _ring(lanes, name))
         try:
             await _run(settings, spool, lanes, ready or _say_ready)
         finally:
@@ -66,6 +69,12 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     interrupted = await spool.recover(time.time())
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
+    names = {relayhost.name for relayhost in settings.relayhosts}
+    moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts), time.time())
+    if moved:
+        log.warning("%d messages were for relayhosts that the settings no longer name; they go another way now", moved)
+    if left:
+        log.error("%d messages wait for relayhosts that the settings do not name: see `mailrelay queue`", left)
     try:
         notifier = Notifier(settings.notify, spool)
     except RoadFailed as error:
@@ -96,7 +105,9 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
         finally:
             log.info("stopping")
             await listening.close()
-            for task in relaying:
+            finishing = [asyncio.ensure_future(lane.finish()) for lane in lanes.values()]
+            _, late = await asyncio.wait(finishing, timeout=GRACE)
+            for task in (*late, *relaying):
                 task.cancel()
             await asyncio.wait(relaying)
             for task in helping:
@@ -104,6 +115,12 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     if broken is not None:
         raise broken
     log.info("stopped")
+
+
+def _ring(lanes: dict[str, Lane], name: str) -> None:
+    # A notice may speak of mail whose relayhost has left the settings.
+    if name in lanes:
+        lanes[name].ring()
 
 
 def _put(spool: Spool) -> Put:

@@ -3,11 +3,12 @@
     main()            the `mailrelay` script; also as `sendmail` and `mailq`, where it is installed under these names
     load_settings()   what a command calls for the settings: `--config FILE`, before or after the command, is heeded
     load(name)        a module of this package, loaded when it is needed
+    Table             a click group some of whose commands are modules of this package, loaded when they run
     say(line)         a trouble, one line on stderr, for commands that go on after it
     Failed            what a command raises to end with one line and a status of its own
 
-The table of commands below is the one lazy place of the project. `mailrelay queue` must not pay for SSH and SMTP servers.
-Each module named in it holds a click command called `command`. A command ends with the status that it returns (None is 0).
+The tables of commands are the one lazy place of the project. `mailrelay queue` must not pay for SSH and SMTP servers.
+Each module named in them holds a click command called `command`. A command ends with the status that it returns (None is 0).
 
 Promises: every error is one line on stderr, `mailrelay: what; what to do`, never a traceback, and is turned into an exit
 status here alone: 1 it did not work, 2 usage, 78 the settings are wrong, 130 interrupted. What a terminal gets to see of
@@ -19,6 +20,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +109,30 @@ def _end(line: str, status: int) -> int:
     return status
 
 
-class _Table(click.Group):
-    """The commands of the table. Asking what there is loads none of them."""
+class Table(click.Group):
+    """A group with commands that are modules of this package. Asking what there is loads none of them.
+
+    modules: what each of them does, by its name.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*self.commands, *self._modules]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
+        if cmd_name not in self._modules:
+            return super().get_command(ctx, cmd_name)
         command = load(cmd_name).command
         _take_config(command)
         return command  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        here = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*here.items(), *self._modules.items()])
 
 
 def _remember(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
@@ -149,8 +159,9 @@ def _take_config(command: click.Command) -> None:
             _take_config(below)
 
 
-_COMMAND_LINE = _Table(
+_COMMAND_LINE = Table(
     "mailrelay",
+    modules=COMMANDS,
     help="A local SMTP submission proxy: mail goes to your own server through SSH, and nothing fails in silence.",
     params=[
         _CONFIG_OPTION,

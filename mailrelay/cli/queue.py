@@ -5,11 +5,13 @@
     queue show ID [--content] [--json]       envelope, timeline and the remote's words, or the message itself
     queue retry ID…|--all                    due now
     queue hold|release|cancel|drop ID…       out of the way, back again; taken out; failed mail let go
+    queue resend ID, queue edit ID           another message in its place (see `resend` and `edit`)
 
 An id may be shortened as long as one message alone has it. Of several ids all are done that can be done; each of the others
 is one line on stderr, and the status is 1. What changes something rings the daemon's bell.
 
-`show --json` is the listing's record with `timeline` besides: a list of at (epoch seconds), what, address, status, reply.
+`show --json` is the listing's record with `timeline` besides: a list of at (epoch seconds), what, address, status, reply;
+and in each of recipients did_you_mean, an address reached before for which this one may be a slip, or "".
 `show --content` gives the message as it will be sent, octet for octet; on a terminal it is escaped.
 
 Works with the daemon down; then, before anything is changed, what a crash has left open is closed.
@@ -20,29 +22,34 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mailrelay.cli import Failed, load, load_settings, rows, say
+from mailrelay.cli import Failed, Table, load, load_settings, rows, say
+from mailrelay.cli.change import NOBODY_SERVES, changing, no_such, ring
 from mailrelay.cli.terminal import clock, is_terminal, moment, size
-from mailrelay.mail.lifecycle import Act
+from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.mail.likeness import suggestion
 from mailrelay.mail.printable import printable
-from mailrelay.spool import listing, lock, trigger, verbs
-from mailrelay.spool.attempts import recover
-from mailrelay.spool.database import connect, reading, transaction
+from mailrelay.spool import correspondents, listing, lock, verbs
+from mailrelay.spool.database import connect, reading
 
-NOBODY_SERVES = "nobody is serving: start `mailrelay serve`"
+_MENDING = {
+    "resend": "Send failed, refused or held mail again, to somebody else if need be.",
+    "edit": "Change a message in your editor, and send it.",
+}
 _DONE = {Act.HOLD: "held", Act.RELEASE: "released", Act.CANCEL: "cancelled", Act.DROP: "dropped"}
+
+_RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 
 _all = click.option("--all", "history", is_flag=True, help="What is over too.")
 _json = click.option("--json", "as_json", is_flag=True, help="JSON Lines, for programs.")
 _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Table, modules=_MENDING, invoke_without_command=True)
 @_all
 @_json
 @click.pass_context
@@ -74,18 +81,22 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
     try:
         db = connect(directory, create=False)
     except FileNotFoundError:
-        raise _no_such(queue_id) from None
+        raise no_such(queue_id) from None
     with reading(db):
         key, queue_id = verbs.find(db, queue_id)
         message, story = listing.one(db, key), listing.story(db, key)
+        meant = [correspondents.likely(db, to.address, to.stage) for to in message.recipients]
         pieces = list(listing.content(db, key)) if content else []
     db.close()
     if content:
         _print_content(queue_id, b"".join(pieces))
     elif as_json:
-        print(json.dumps(rows.record(message) | {"timeline": [_event(event) for event in story]}))
+        record = rows.record(message)
+        for to, likely in zip(record["recipients"], meant, strict=True):
+            to["did_you_mean"] = printable(likely)
+        print(json.dumps(record | {"timeline": [_event(event) for event in story]}))
     else:
-        print("\n".join((*_envelope(message, time.time()), "", *_recipients(message), "", *map(_line, story))))
+        print("\n".join((*_envelope(message, time.time()), "", *_recipients(message, meant), "", *map(_line, story))))
 
 
 @command.command("retry")
@@ -99,13 +110,13 @@ def _retry(ids: Sequence[str], everything: bool) -> int:
         return _change(ids, verbs.retry, "is due now")
     directory = load_settings().queue.directory
     try:
-        with _changing(directory) as db:
+        with changing(directory) as db:
             due = verbs.retry_all(db, time.time())
     except FileNotFoundError:
         due = 0
     print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
     if due:
-        _ring(directory)
+        ring(directory)
     return 0
 
 
@@ -186,7 +197,7 @@ def _change(ids: Sequence[str], do: Callable[[Any, int, str, float], object], do
     directory = load_settings().queue.directory
     changed, troubles = [], []
     try:
-        with _changing(directory) as db:
+        with changing(directory) as db:
             for given in ids:
                 try:
                     key, queue_id = verbs.find(db, given)
@@ -196,39 +207,14 @@ def _change(ids: Sequence[str], do: Callable[[Any, int, str, float], object], do
                 else:
                     changed.append(queue_id)
     except FileNotFoundError:
-        troubles = [str(_no_such(given)) for given in ids]
+        troubles = [str(no_such(given)) for given in ids]
     for queue_id in changed:
         print(f"{queue_id} {done}")
     for trouble in troubles:
         say(trouble)
     if changed:
-        _ring(directory)
+        ring(directory)
     return 1 if troubles else 0
-
-
-@contextmanager
-def _changing(directory: Path) -> Iterator[Any]:
-    """The spool, for one commit. What a crash has left open is closed before it, if no daemon is there to have done so.
-
-    Raises FileNotFoundError where there is no spool.
-    """
-    db = connect(directory, create=False)
-    try:
-        with suppress(lock.Held), lock.lock(directory), transaction(db):
-            recover(db, time.time())
-        with transaction(db):
-            yield db
-    finally:
-        db.close()
-
-
-def _ring(directory: Path) -> None:
-    if not trigger.ring(directory):
-        say(NOBODY_SERVES)
-
-
-def _no_such(queue_id: str) -> verbs.NoSuchMessage:
-    return verbs.NoSuchMessage(f"no message has the id {queue_id}; see `mailrelay queue --all`")
 
 
 def _print_content(queue_id: str, content: bytes) -> None:
@@ -256,12 +242,15 @@ def _envelope(message: listing.Listed, now: float) -> Iterator[str]:
         yield f"next       {clock(message.next_attempt)} ({moment(max(now, message.next_attempt), now)})"
 
 
-def _recipients(message: listing.Listed) -> Iterator[str]:
-    for to in message.recipients:
+def _recipients(message: listing.Listed, meant: Sequence[bytes]) -> Iterator[str]:
+    mendable = [to for to in message.recipients if to.state in _RESENDABLE]
+    for to, likely in zip(message.recipients, meant, strict=True):
         facts = (f"<{printable(to.address)}>", to.state, to.status, rows.uncertainty(to))
         yield "to         " + "  ".join(filter(None, facts))
         if to.words:
             yield f"           {printable(to.words)}"
+        if hint := suggestion(message.queue_id, likely, alone=mendable == [to]):
+            yield f"           {' '.join(hint)}"
 
 
 def _line(event: listing.Event) -> str:

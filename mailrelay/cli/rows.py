@@ -14,6 +14,8 @@ nobody said so).
 Pure. Promises: whatever is from outside comes out escaped (`mail.printable`).
 """
 
+from typing import Any
+
 from mailrelay.cli.terminal import moment, size
 from mailrelay.mail.lifecycle import PENDING
 from mailrelay.mail.printable import printable
@@ -58,7 +60,7 @@ def uncertainty(to: ListedRecipient) -> str:
     return "may arrive twice" if to.state in _OVER_TWICE else "may have arrived all the same"
 
 
-def record(message: Listed) -> dict[str, object]:
+def record(message: Listed) -> dict[str, Any]:
     """What JSON says of a message."""
     return {
         "queue_name": message.queue_name,

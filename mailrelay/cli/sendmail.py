@@ -31,8 +31,9 @@ import click
 
 from mailrelay.cli import Failed, letter, load_settings, rows, say
 from mailrelay.cli.addresses import BadAddress, addresses
+from mailrelay.cli.change import NOBODY_SERVES
 from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
-from mailrelay.cli.queue import NOBODY_SERVES, show_list
+from mailrelay.cli.queue import show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient

@@ -5,6 +5,14 @@
     2  failed: failed mail lies in the spool, a relayhost waits for the person, or nobody is serving
     3  cannot tell: the settings or the spool cannot be read
 
+`--brief` prints one line for prompts, bars and watchdogs: why the status is not 0, worst first; an empty one if it is 0.
+
+    ✉ nobody serves, default needs you, 1 failed, 2 waiting 14min, bad news untold
+    ✉ cannot tell
+
+Where the locale has no such sign the line begins with "mail:". But for their numbers its words stay the same as long as the
+reasons do, so that a program can see whether there is a new one.
+
 `--json` prints one object; with status 3 there is none, only the line on stderr:
 
     status      fine, late or failed
@@ -18,9 +26,10 @@
 """
 
 import json
+import locale
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -35,36 +44,63 @@ from mailrelay.spool.listing import Standing, standing
 FINE, LATE, FAILED, CANNOT_TELL = range(4)
 _WORDS = ("fine", "late", "failed")
 _COLOURS = ("green", "yellow", "red")
+_SIGN = "✉"
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
-def command(as_json: bool) -> int:
+@click.option("--brief", is_flag=True, help="One short line, for prompts and bars; empty if all is fine.")
+def command(as_json: bool, brief: bool) -> int:
     """How things stand, on one screen. Exit status: 0 fine, 1 late, 2 failed or nobody is serving, 3 cannot tell."""
+    if as_json and brief:
+        raise click.UsageError("--json and --brief do not go together", click.get_current_context())
     try:
         settings = load_settings()
         pid = lock.holder(settings.queue.directory)
         stands = _standing(settings)
-    except (SettingsError, SpoolError) as error:
-        raise Failed(str(error), CANNOT_TELL) from None
-    except OSError as error:
-        raise Failed(f"{error.filename}: {error.strerror}", CANNOT_TELL) from None
+    except (SettingsError, SpoolError, OSError) as error:
+        if brief:
+            print(_brief(("cannot tell",)))
+        line = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise Failed(line, CANNOT_TELL) from None
     now = time.time()
-    status = judge(stands, serving=pid is not None, late_after=settings.queue.delay_notice_after, now=now)
-    if as_json:
+    why = reasons(stands, serving=pid is not None, late_after=settings.queue.delay_notice_after, now=now)
+    status = max((status for status, _ in why), default=FINE)
+    if brief:
+        print(_brief(reason for _, reason in why))
+    elif as_json:
         print(json.dumps(_record(settings, stands, pid, status)))
     else:
         print("\n".join(_screen(stands, pid, status, now)))
     return status
 
 
-def judge(stands: Standing, *, serving: bool, late_after: float, now: float) -> int:
-    """The exit status. late_after: seconds that mail may wait. now: epoch seconds."""
-    if stands.failed or not serving or any(trouble.setup for trouble in stands.troubles):
-        return FAILED
-    if stands.untold or (stands.oldest is not None and now - stands.oldest > late_after):
-        return LATE
-    return FINE
+def reasons(stands: Standing, *, serving: bool, late_after: float, now: float) -> list[tuple[int, str]]:
+    """Why all is not fine, worst first: the exit status that each reason asks for, and a few words. Empty if all is fine.
+
+    late_after: seconds that mail may wait. now: epoch seconds.
+    """
+    found = []
+    if not serving:
+        found.append((FAILED, "nobody serves"))
+    found.extend((FAILED, f"{printable(trouble.relayhost)} needs you") for trouble in stands.troubles if trouble.setup)
+    if stands.failed:
+        found.append((FAILED, f"{stands.failed} failed"))
+    if stands.oldest is not None and now - stands.oldest > late_after:
+        found.append((LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
+    if stands.untold:
+        found.append((LATE, "bad news untold"))
+    return found
+
+
+def _brief(words: Iterable[str]) -> str:
+    line = ", ".join(words)
+    try:
+        for encoding in (locale.getencoding(), sys.stdout.encoding if sys.stdout else "ascii"):
+            _SIGN.encode(encoding)
+    except UnicodeEncodeError:
+        return line and f"mail: {line}"
+    return line and f"{_SIGN} {line}"
 
 
 def _standing(settings: Settings) -> Standing:

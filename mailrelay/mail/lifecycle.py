@@ -36,6 +36,10 @@ class Act(enum.StrEnum):
     RELEASE = "release"
     CANCEL = "cancel"
     DROP = "drop"
+    RESEND = "resend"
+    """Another message takes the place of this one, for whom it has failed."""
+    EDIT = "edit"
+    """Another message takes the place of this one, for whom it has not been sent."""
 
 
 ATTEMPT_TABLE: dict[Verdict, State | None] = {
@@ -57,6 +61,8 @@ ACT_TABLE: dict[tuple[State, Act], State] = {
     (State.HELD, Act.CANCEL): State.CANCELLED,
     (State.BOUNCED, Act.DROP): State.CANCELLED,
     (State.EXPIRED, Act.DROP): State.CANCELLED,
+    **{(state, Act.RESEND): State.CANCELLED for state in (State.HELD, State.REFUSED, *FAILED)},
+    **{(state, Act.EDIT): State.CANCELLED for state in (State.REFUSED, *OPEN, *FAILED)},
 }
 """Where an act of the person's takes a recipient; what is not listed is not allowed."""
 

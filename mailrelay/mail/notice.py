@@ -43,6 +43,8 @@ class Concerned:
     uncertain: bool = False
     notify: bytes = b""
     orcpt: bytes = b""
+    likely: bytes = b""
+    """The address that may have been meant (`mail.likeness`); b"" where none comes near."""
 
 
 @dataclass(frozen=True, slots=True)

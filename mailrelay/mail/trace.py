@@ -84,6 +84,14 @@ def subject(content: bytes) -> str:
     return ""
 
 
+def is_signed(content: bytes) -> bool:
+    """Whether the message bears a signature that does not survive a change: DKIM (RFC 6376), or multipart/signed."""
+    return any(
+        name == b"dkim-signature" or (name == b"content-type" and value.lower().startswith(b"multipart/signed"))
+        for name, value in _fields(content)[0]
+    )
+
+
 def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
     """The header's fields, names in lower case and values unfolded, and whether nothing else stood in the header."""
     if content.startswith(b"\r\n"):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from mailrelay.mail.likeness import suggestion
 from mailrelay.mail.notice import Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
@@ -58,6 +59,7 @@ def body(notice: Notice) -> str:
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
+    lines += [" ".join(one) for one in _suggestions(notice)[:1]]
     if notice.kind is not Kind.RELAYED:
         lines.append(f"See: mailrelay queue show {printable(notice.queue_id, 40)}")
     return "\n".join(lines)
@@ -87,6 +89,7 @@ def letter(notice: Notice) -> str:
         _OPENING[notice.kind],
         *listed,
         f"  and {more} more, which the next part of this report names." if more > 0 else "",
+        *(f"{question}\n\n  {command}" for question, command in _suggestions(notice)),
         "\n".join(
             (
                 f"Subject:  {printable(notice.subject, SUBJECT_LIMIT) or '(none)'}",
@@ -126,6 +129,7 @@ def record(notice: Notice) -> dict[str, object]:
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
+                "did_you_mean": printable(one.likely, ADDRESS_LIMIT),
             }
             for one in notice.concerned
         ],
@@ -139,19 +143,29 @@ _OPENING = {
 }
 _NEXT = {
     Kind.FAILED: """\
-What to do: mend what the words above complain of, and send it again from your
-mail program. The message is kept whole until you let it go:
+What to do: mend what the words above complain of, and send it again. There is
+no need to write it anew; it is kept whole until you let it go:
 
-  mailrelay queue show {id}    what happened to it
-  mailrelay queue drop {id}    let it go""",
+  mailrelay queue resend {id} --to ADDRESS    send it to another address
+  mailrelay queue edit {id}      change it in your editor, and send it
+  mailrelay queue show {id}      what happened to it
+  mailrelay queue drop {id}      let it go""",
     Kind.HELD: """\
 What to do:
 
   mailrelay queue show {id}       what happened to it
   mailrelay queue release {id}    try it again
+  mailrelay queue edit {id}       change it in your editor, and send it
   mailrelay queue cancel {id}     take it out""",
     Kind.RELAYED: "There is nothing to do. You asked for this word when you sent the message.",
 }
+
+
+def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
+    """Question and command for each recipient of whom another is likely."""
+    alone = len(notice.concerned) == 1
+    found = (suggestion(printable(notice.queue_id, 40), one.likely, alone=alone) for one in notice.concerned)
+    return [one for one in found if one]
 
 
 def _whom(concerned: Sequence[Concerned]) -> str:

@@ -38,7 +38,8 @@ class Mail(Protocol):
 
     def ready(self) -> None: ...
     async def next(self) -> Message | None:
-        """The next message, waited for while the conversation is worth keeping; None ends it. Cancelling loses nothing."""
+        """The next message, waited for while the conversation is worth keeping; None ends it. Cancelling loses nothing.
+        Raises nothing: where no message can be had, there is none."""
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
@@ -63,9 +64,11 @@ class _Conversation:
         self._started: dict[int, tuple[Message, float]] = {}
         self._wanted: list[int] = []
         self._ended: Outcome | None = None
+        self._reading: asyncio.Future[bytes] = asyncio.ensure_future(wire.read())
+        # The wire takes nothing any more. What the remote said before is still to be read; its end comes behind that.
+        self._is_cut = False
 
     async def run(self) -> Outcome | None:
-        reading = asyncio.ensure_future(self._wire.read())
         fetching: asyncio.Future[Message | None] | None = None
         leaving = False
         try:
@@ -75,20 +78,18 @@ class _Conversation:
                     self._flush()
                     return None
                 self._flush()
-                if not leaving and fetching is None and self._session.wants_transaction:
+                if not (leaving or self._is_cut) and fetching is None and self._session.wants_transaction:
                     fetching = asyncio.ensure_future(self._mail.next())
-                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | None]] = {reading}
+                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | None]] = {self._reading}
                 if fetching is not None:
                     waited.add(fetching)
-                stage = self._session.awaiting
+                stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
                 limit = REPLY_TIMEOUTS[stage] if stage is not None else None
                 done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
-                if reading in done:
-                    self._note(self._received(reading))
-                    reading = asyncio.ensure_future(self._wire.read())
-                if fetching is not None and fetching in done:
+                self._hear()
+                if self._ended is None and fetching is not None and fetching in done:
                     message = fetching.result()
                     fetching = None
                     if message is None:
@@ -97,17 +98,25 @@ class _Conversation:
                         self._begin(message)
                 await self._send_content()
             return self._ended
-        except asyncio.CancelledError:
-            self._note(self._session.lost("mailrelay was stopped"))
+        except BaseException as error:
+            self._hear()
+            stopped = isinstance(error, asyncio.CancelledError)
+            self._note(self._session.lost("mailrelay was stopped" if stopped else "mailrelay failed; see its log"))
             raise
         finally:
-            reading.cancel()
-            # Not to be cancelled any more: it has a message already, which nobody else will give back.
-            if fetching is not None and not fetching.cancel() and (message := fetching.result()) is not None:
-                self._mail.untried(message)
+            self._reading.cancel()
             for message, _ in self._started.values():
                 self._mail.untried(message)
             self._wire.close()
+            # Not to be cancelled any more: it may have a message already, which nobody else will give back.
+            if fetching is not None and not fetching.cancel() and (late := _brought(fetching)) is not None:
+                self._mail.untried(late)
+
+    def _hear(self) -> None:
+        """What the remote has said by now, if anything."""
+        if self._ended is None and self._reading.done():
+            self._note(self._received(self._reading))
+            self._reading = asyncio.ensure_future(self._wire.read())
 
     def _received(self, reading: asyncio.Future[bytes]) -> list[Event]:
         try:
@@ -146,11 +155,14 @@ class _Conversation:
 
     def _flush(self) -> None:
         output = self._session.take_output()
-        if output:
-            self._wire.write(output)
+        if output and not self._is_cut:
+            try:
+                self._wire.write(output)
+            except ConnectionError:
+                self._is_cut = True
 
     async def _send_content(self) -> None:
-        while self._wanted:
+        while self._wanted and self._ended is None and not self._is_cut:
             message, _ = self._started[self._wanted.pop(0)]
             fault = None
             try:
@@ -163,15 +175,27 @@ class _Conversation:
                     mend=f"see `mailrelay queue show {message.queue_id} --content`, then cancel it and send it again",
                 )
             except TimeoutError:
+                self._hear()
                 self._note(self._session.lost(f"the remote took no content for {REPLY_TIMEOUTS[Stage.CONTENT]:.0f} s"))
-            except OSError as error:
-                self._note(self._session.lost(f"the connection was lost ({error})"))
-            self._note(self._session.end_content(fault))
+            if not self._is_cut:
+                self._note(self._session.end_content(fault))
 
     async def _stream(self, message: Message) -> None:
+        """As much of the content as the remote will have: it may refuse in the middle, or go."""
         async with contextlib.aclosing(self._mail.pieces(message.id)) as pieces:
             async for piece in pieces:
                 self._session.send_content(piece)
                 self._flush()
-                async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
-                    await self._wire.drain()
+                try:
+                    async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
+                        await self._wire.drain()
+                except ConnectionError:
+                    self._is_cut = True
+                self._hear()
+                if self._is_cut or self._ended is not None:
+                    return
+
+
+def _brought(fetching: asyncio.Future[Message | None]) -> Message | None:
+    """The message that a `Mail.next` which has ended gave, if it gave one."""
+    return None if fetching.cancelled() or fetching.exception() is not None else fetching.result()

@@ -112,12 +112,15 @@ class Lane:
         self._link: Link | None = None
         self._channels = relayhost.channels
         self._conversations: set[_Conversation] = set()
+        self._talks: set[asyncio.Task[None]] = set()
+        self._is_leaving = False
         self._failure: Failure | None = None
         self._fault: Outcome | None = None
         self._is_open = False
         self._dialled_at = -IMPATIENCE
         self._dialled = 0.0
         self._expected_until = 0.0
+        self._rests_until = 0.0
 
     # What others tell the lane, and ask it.
 
@@ -150,6 +153,14 @@ class Lane:
         """Whether there are outcomes that the disk refuses to take: no new mail should be taken over."""
         return self._settlement.stuck
 
+    async def finish(self) -> None:
+        """Begins nothing more, and returns once what is under way has come to its end. Then `run` is to be cancelled."""
+        self._is_leaving = True
+        for conversation in self._conversations:
+            conversation.wake()
+        if self._talks:
+            await asyncio.wait(set(self._talks))
+
     # The loop.
 
     async def run(self) -> None:
@@ -161,21 +172,25 @@ class Lane:
                     try:
                         timeout = await self._step(group)
                     except Exception as error:
-                        log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
-                        timeout = STUMBLE
+                        timeout = self._stumble(error)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(timeout):
                             await self._bell.wait()
         finally:
+            # What the disk does not take in time, the next start finds as open attempts.
             await self._settlement.close()
-            with contextlib.suppress(Exception):
-                # Where even this fails, the next start finds the open attempts.
-                await self._put_back()
+            self._put_back()
+            await self._settlement.close()
             if self._link is not None:
                 await self._link.close()
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
         """Does what is to be done now. Returns the seconds until there may be more to do, None: when the bell rings."""
+        if self._is_leaving:
+            return None
+        rest = self._rests_until - time.monotonic()
+        if rest > 0:
+            return rest
         if self._fault is not None:
             fault, self._fault = self._fault, None
             await self._shut(fault)
@@ -188,6 +203,9 @@ class Lane:
         until_due = None if due is None or due <= now else due - now
         always = self._relayhost.linger == float("inf")
         if self._link is not None and not self._link.is_up:
+            if self._conversations or self._fault is not None:
+                # What they have to say about it, or have said by now, comes before another dial; they ring the bell.
+                return None
             self._link = None
         if self._settlement.stuck or not (has_mail or self._is_expected() or (always and self._link is None)):
             if self._link is not None and not self._conversations and not always:
@@ -196,6 +214,7 @@ class Lane:
         if self._link is None:
             pause = self._pause(now)
             if pause > 0:
+                self._put_back()
                 self.watches.tell_all(Queued(self.trouble))
                 return pause
             await self._open(group)
@@ -259,7 +278,10 @@ class Lane:
     def _talk(self, group: asyncio.TaskGroup, link: Link) -> None:
         conversation = _Conversation(self)
         self._conversations.add(conversation)
-        group.create_task(self._converse(conversation, link))
+        self._expected_until = 0.0
+        talk = group.create_task(self._converse(conversation, link))
+        self._talks.add(talk)
+        talk.add_done_callback(self._talks.discard)
 
     async def _converse(self, conversation: "_Conversation", link: Link) -> None:
         ended: Outcome | None
@@ -275,7 +297,10 @@ class Lane:
         finally:
             self._conversations.discard(conversation)
             self._bell.set()
-        if ended is None or conversation.is_idle or conversation.has_finished:
+        if ended is None or conversation.is_idle or conversation.was_answered:
+            return
+        if conversation.has_finished and link.is_up:
+            # That message's own trouble; where the whole connection went, the next message would fare no better.
             return
         if any(one.is_ready for one in self._conversations):
             # The remote allows no more of them: those that run go on.
@@ -312,33 +337,42 @@ class Lane:
             self._notices_owed()
         self._failure = await self._spool.relayhost_failure(self._name)
         self._first.clear()
-        await self._put_back()
+        self._put_back()
         self.watches.tell_all(Queued(words))
+
+    def _stumble(self, error: Exception) -> float:
+        """The spool has failed us, or we ourselves: nothing is begun for a while. Returns the seconds."""
+        log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
+        self._rests_until = time.monotonic() + STUMBLE
+        return STUMBLE
 
     # What conversations ask for and bring back.
 
     async def next(self) -> Message | None:
         """The next message to send, with its attempt opened; None if nothing is due. Cancelling loses nothing."""
         async with self._taking:
-            if self._settlement.stuck:
+            if self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until:
                 return None
-            if self._first or not self._taken:
-                first, limit = tuple(self._first), len(self._first) or BATCH
-                self._first.clear()
+            if not self._taken or (self._first and len(self._taken) < BATCH):
+                first, self._first = self._first[:BATCH], self._first[BATCH:]
                 # Shielded: what has been taken must not be forgotten because who asked for it has gone.
-                taking = asyncio.ensure_future(self._take(first, limit))
+                taking = asyncio.ensure_future(self._take(first, len(first) or BATCH))
                 self._settlement.see_through(taking)
                 await asyncio.shield(taking)
             return self._taken.popleft() if self._taken else None
 
     async def _take(self, first: Sequence[int], limit: int) -> None:
-        self._taken.extendleft(reversed(await self._spool.take(self._name, first, limit, self._now())))
+        try:
+            taken = await self._spool.take(self._name, first, limit, self._now())
+        except Exception as error:
+            self._stumble(error)
+        else:
+            self._taken.extendleft(reversed(taken))
 
-    async def _put_back(self) -> None:
+    def _put_back(self) -> None:
         if self._taken:
-            waiting = [message.id for message in self._taken]
+            self._settlement.put_back(tuple(self._taken))
             self._taken.clear()
-            await self._spool.put_back(waiting, self._now())
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._spool.pieces(message)
@@ -354,7 +388,7 @@ class Lane:
 
     def is_last(self, conversation: "_Conversation") -> bool:
         """Whether no other conversation goes on: the last one stays for a while."""
-        return all(one.is_leaving for one in self._conversations if one is not conversation)
+        return not self._is_leaving and all(one.is_leaving for one in self._conversations if one is not conversation)
 
     @property
     def linger(self) -> float:
@@ -372,6 +406,7 @@ class _Conversation:
         self.is_idle = False
         self.is_leaving = False
         self.has_finished = False
+        self.was_answered = False
 
     def wake(self) -> None:
         """There is mail again."""
@@ -400,6 +435,7 @@ class _Conversation:
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
         self.has_finished = True
+        self.was_answered = self.was_answered or any(outcome.reply is not None for outcome in outcomes)
         self._lane.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
 
     def untried(self, message: Message) -> None:

@@ -1,7 +1,8 @@
 """What came of attempts: judged, told to the client that waits, recorded, logged.
 
 Promises: an outcome is recorded however long the disk refuses, and until then nothing new is taken (`stuck`), so that what
-the remote accepted is not offered to it again. Recording goes on when the conversation that brought it has ended.
+the remote accepted is not offered to it again; an attempt that never began is taken back with the same care. Recording goes
+on when the conversation that brought it has ended.
 """
 
 import asyncio
@@ -79,8 +80,14 @@ class Settlement:
 
     def untried(self, message: Message) -> None:
         """An attempt was opened but never began: the message is due again, and nothing is counted."""
-        self.see_through(self._spool.put_back([message.id], self._now()))
+        self.put_back([message])
         self.watches.tell(message.queue_id, Queued("the connection to the server was lost"))
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """The same for many, of whom whoever waits for them hears elsewhere."""
+        keys = [message.id for message in messages]
+        queue_ids = [message.queue_id for message in messages]
+        self.see_through(self._write(queue_ids, lambda: self._spool.put_back(keys, self._now())))
 
     def see_through(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
         """Lets `work` go on to its end, whoever is cancelled meanwhile."""
@@ -124,28 +131,31 @@ class Settlement:
             dialled=dialled,
             transaction=transaction,
         )
-        await self._record(message.queue_id, record)
+        await self._write([message.queue_id], lambda: self._spool.record(record))
         for one in record.settled:
             log.info("%s", logline.settled(message, record, one))
         if record.notices:
             self._notices_owed()
         self.watches.tell(message.queue_id, _word(outcomes))
 
-    async def _record(self, queue_id: str, record: Record) -> None:
+    async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Lets the disk take what became of these messages, however often it must be asked."""
         pause = 1.0
         try:
             while True:
                 try:
-                    await self._spool.record(record)
+                    await write()
                     return
                 except Exception as error:
                     # Whatever it is, the outcome must not be forgotten.
-                    log.critical("%s: what became of it cannot be recorded: %s; will try again", queue_id, error)
-                self._unrecorded.add(queue_id)
+                    log.critical(
+                        "%s: what became of it cannot be recorded: %s; will try again", ", ".join(queue_ids), error
+                    )
+                self._unrecorded.update(queue_ids)
                 await asyncio.sleep(pause)
                 pause = min(60.0, pause * 2)
         finally:
-            self._unrecorded.discard(queue_id)
+            self._unrecorded.difference_update(queue_ids)
 
 
 def _word(outcomes: Sequence[Outcome]) -> Sent | Queued:

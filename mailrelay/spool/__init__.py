@@ -5,7 +5,8 @@
     writer.py      group commit: one fsync for all who wait    notices.py    what the person is owed
     spool.py       the daemon's view of all of it (async)      verbs.py      what the person may do, and housekeeping
     lock.py        one daemon at a time                        listing.py    what the person sees
-    trigger.py     the bell that wakes the daemon
+    trigger.py     the bell that wakes the daemon              mending.py    another message in the place of one
+                                                               correspondents.py  who has been reached before
 
 The functions in these files take an open connection and run inside somebody's transaction: the daemon's writer thread
 puts many into one commit, a command of the person's puts one. Nobody else opens the file: an open() and close() of it

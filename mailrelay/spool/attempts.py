@@ -4,7 +4,7 @@ Promises: no attempt without an open row, so that a crash strands nothing (`reco
 and the notices owed for it, are one commit. Never: a query whose cost grows with the whole queue.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -14,6 +14,7 @@ from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing, Record
+from mailrelay.spool.correspondents import reached
 from mailrelay.spool.database import row, rows
 
 
@@ -65,10 +66,11 @@ def take(
     ids = list(found)[:limit]
     db.executemany("INSERT INTO attempt (message, owner, opened) VALUES (?,?,?)", ((key, owner, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
-    return [_message(db, key) for key in ids]
+    return [message(db, key) for key in ids]
 
 
-def _message(db: apsw.Connection, key: int) -> Message:
+def message(db: apsw.Connection, key: int, states: Iterable[State] = PENDING) -> Message:
+    """The message with this key, to those of its recipients who are in one of `states`."""
     queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts = row(
         db,
         "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts FROM message"
@@ -77,7 +79,7 @@ def _message(db: apsw.Connection, key: int) -> Message:
     )
     recipients = rows(
         db,
-        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {IS_PENDING} ORDER BY id",
+        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {_states(states)} ORDER BY id",
         (key,),
     )
     envelope = Envelope(
@@ -113,6 +115,9 @@ def record(db: apsw.Connection, end: Record) -> None:
             (*told, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
         )
         db.execute("INSERT INTO outcome VALUES (?,?,?,?,?,?)", (attempt, one.recipient, *told))
+        if one.state is State.SENT:
+            address: bytes = db.execute("SELECT address FROM recipient WHERE id = ?", (one.recipient,)).get
+            reached(db, address, end.now)
     db.execute(
         "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
     )
@@ -184,6 +189,32 @@ def recover(db: apsw.Connection, now: float) -> int:
         db.execute("UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (now, message))
         retire(db, message, now)
     return len(found)
+
+
+def reroute(
+    db: apsw.Connection, names: Collection[str], choose: Callable[[bytes], str | None], now: float
+) -> tuple[int, int]:
+    """Lets mail for relayhosts that are not among `names` go the way that `choose` gives for its reverse path.
+
+    The faults of those relayhosts are over. Returns how many messages were moved, and how many stay where nobody looks.
+    Called when no daemon is running.
+    """
+    moved = left = 0
+    for (gone,) in rows(db, "SELECT DISTINCT relayhost FROM message WHERE retired IS NULL"):
+        if gone in names:
+            continue
+        for key, sender in rows(db, "SELECT id, sender FROM message WHERE relayhost = ? AND retired IS NULL", (gone,)):
+            way = choose(sender)
+            if way is None:
+                left += 1
+                continue
+            db.execute("UPDATE message SET relayhost = ? WHERE id = ?", (way, key))
+            db.execute("UPDATE notice SET relayhost = ? WHERE message = ?", (way, key))
+            moved += 1
+    for (name,) in rows(db, "SELECT name FROM relayhost WHERE failures > 0"):
+        if name not in names:
+            relayhost_up(db, name, now)
+    return moved, left
 
 
 def relayhost_failed(

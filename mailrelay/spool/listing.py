@@ -183,9 +183,11 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
         elif why:
             events.append(Event(next_try, f"notice ({kind}) owed by {road}, next try", words=why.encode()))
     events.extend(
-        Event(changed, state, address)
-        for state, address, changed in rows(
-            db, "SELECT state, address, changed FROM recipient WHERE message = ? AND state = 'cancelled'", (key,)
+        Event(changed, state, address, words=b"goes again as %s" % successor.encode() if successor else b"")
+        for state, address, changed, successor in rows(
+            db,
+            "SELECT state, address, changed, successor FROM recipient WHERE message = ? AND state = 'cancelled'",
+            (key,),
         )
     )
     # Stable: what happened at the same instant stays in the order of its cause.

@@ -9,34 +9,52 @@ import apsw
 from mailrelay.mail.notice import Concerned, Kind, Notice, Owed, Road
 from mailrelay.mail.record import Arrival
 from mailrelay.spool.accepting import accept
+from mailrelay.spool.correspondents import likely
 from mailrelay.spool.database import row, rows
 
 BATCH = 50
+QUESTIONED = 5
+"""Of how many recipients of a notice it is asked whether somebody else was meant: a slip of the pen concerns few."""
 _STANDS = "road.told IS NULL AND notice.over IS NULL"
 
 
 def owed(db: apsw.Connection, now: float) -> list[Owed]:
-    """The roads that are due for a try at `now`, oldest notice first, at most `BATCH`."""
-    due = rows(
-        db,
-        "SELECT notice.id, road.road, road.tries FROM road JOIN notice ON notice.id = road.notice"
-        f" WHERE {_STANDS} AND road.next_try <= ? ORDER BY road.next_try, notice.id LIMIT ?",
-        (now, BATCH),
+    """The roads that are due for a try at `now`, longest due first.
+
+    At most `BATCH` of each road, so that one that is blocked hides none of the others.
+    """
+    due = sorted(
+        found
+        for road in Road
+        for found in rows(
+            db,
+            "SELECT road.next_try, notice.id, road.road, road.tries FROM road JOIN notice ON notice.id = road.notice"
+            f" WHERE {_STANDS} AND road.road = ? AND road.next_try <= ? ORDER BY road.next_try, notice.id LIMIT ?",
+            (road.value, now, BATCH),
+        )
     )
     notices: dict[int, Notice] = {}
-    for key, _, _ in due:
+    for _, key, _, _ in due:
         if key not in notices:
             notices[key] = _notice(db, key)
-    return [Owed(notices[key], Road(road), tries) for key, road, tries in due]
+    return [Owed(notices[key], Road(road), tries) for _, key, road, tries in due]
 
 
 def next_owed(db: apsw.Connection) -> float | None:
     """When the next road is due for a try (epoch seconds), or None if nothing is owed."""
-    found: float | None = db.execute(
-        f"SELECT road.next_try FROM road JOIN notice ON notice.id = road.notice WHERE {_STANDS}"
-        " ORDER BY road.next_try LIMIT 1"
-    ).get
-    return found
+    return min(
+        (
+            at
+            for road in Road
+            for (at,) in rows(
+                db,
+                f"SELECT road.next_try FROM road JOIN notice ON notice.id = road.notice WHERE {_STANDS}"
+                " AND road.road = ? ORDER BY road.next_try LIMIT 1",
+                (road.value,),
+            )
+        ),
+        default=None,
+    )
 
 
 def _notice(db: apsw.Connection, key: int) -> Notice:
@@ -51,12 +69,25 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         (message,),
     )
     concerned = tuple(
-        Concerned(address, state, status, words, stage, bool(remote), uncertain is not None, notify, orcpt)
-        for address, state, status, words, stage, remote, uncertain, notify, orcpt in rows(
-            db,
-            "SELECT address, state, status, words, stage, remote, uncertain, notify, orcpt FROM recipient"
-            " JOIN notice_recipient ON recipient = recipient.id WHERE notice = ? ORDER BY recipient.id",
-            (key,),
+        Concerned(
+            address,
+            state,
+            status,
+            words,
+            stage,
+            bool(remote),
+            uncertain is not None,
+            notify,
+            orcpt,
+            likely(db, address, stage) if kind == Kind.FAILED and place < QUESTIONED else b"",
+        )
+        for place, (address, state, status, words, stage, remote, uncertain, notify, orcpt) in enumerate(
+            rows(
+                db,
+                "SELECT address, state, status, words, stage, remote, uncertain, notify, orcpt FROM recipient"
+                " JOIN notice_recipient ON recipient = recipient.id WHERE notice = ? ORDER BY recipient.id",
+                (key,),
+            )
         )
     )
     return Notice(

@@ -45,6 +45,8 @@ CREATE TABLE recipient (
   remote    INTEGER NOT NULL DEFAULT 0 CHECK (remote IN (0, 1)),  -- the words are the remote's own
   uncertain REAL,                                -- when an attempt ended that may have delivered it all the same
   changed   REAL    NOT NULL,
+  successor TEXT    NOT NULL DEFAULT '',         -- queue id of the message that took this one's place for the recipient
+  CHECK (successor = '' OR state = 'cancelled'),
   CHECK (state <> 'sent' OR (remote = 1 AND stage = 'content')),
   CHECK (state NOT IN ('bounced', 'refused') OR remote = 1),
   CHECK (state NOT IN ('deferred', 'expired') OR stage <> '')
@@ -80,6 +82,17 @@ CREATE TABLE outcome (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX outcome_of_recipient ON outcome (recipient);
+
+-- Who has been reached before: what a mistyped address is held against. Not for ever, see correspondents.py.
+CREATE TABLE correspondent (
+  address BLOB    PRIMARY KEY CHECK (length(address) > 0),  -- its domain in lower case
+  domain  BLOB    NOT NULL,
+  times   INTEGER NOT NULL DEFAULT 1 CHECK (times > 0),
+  last    REAL    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX correspondent_of_domain ON correspondent (domain);
+CREATE INDEX correspondent_last ON correspondent (last);
 
 -- How the way to a relayhost stands. No row, or failures = 0: nothing is known to be wrong.
 CREATE TABLE relayhost (
@@ -131,4 +144,4 @@ CREATE TABLE road (
   PRIMARY KEY (notice, road)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX road_owed ON road (next_try) WHERE told IS NULL;
+CREATE INDEX road_owed ON road (road, next_try) WHERE told IS NULL;

@@ -8,7 +8,7 @@ happens.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from mailrelay.mail.notice import Owed, Road
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, arrive
 from mailrelay.spool import accepting, attempts, notices, verbs
-from mailrelay.spool.database import SpoolBroken, SpoolFull, connect
+from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, connect, translate
 from mailrelay.spool.writer import Writer
 
 R = TypeVar("R")
@@ -63,7 +63,19 @@ class Spool:
         return result
 
     async def _read(self, run: Callable[[apsw.Connection], R]) -> R:
-        return await self._loop.run_in_executor(self._reader, run, self._reading)
+        try:
+            return await self._loop.run_in_executor(self._reader, run, self._reading)
+        except apsw.Error as error:
+            raise translate(error) from None
+
+    async def _write_at_any_price(self, run: Callable[[apsw.Connection], R]) -> R:
+        """What must be recorded: on a full disk the ballast is given up for it."""
+        try:
+            return await self._write(run)
+        except SpoolFull:
+            if not self._drop_ballast():
+                raise
+            return await self._write(run)
 
     # A message comes in.
 
@@ -77,6 +89,12 @@ class Spool:
         """Closes what a crash left open; returns how many attempts that were."""
         return await self._write(lambda db: attempts.recover(db, now))
 
+    async def reroute(
+        self, names: Collection[str], choose: Callable[[bytes], str | None], now: float
+    ) -> tuple[int, int]:
+        """Moves mail for relayhosts that are not among `names`; returns how many messages were moved, how many left."""
+        return await self._write(lambda db: attempts.reroute(db, names, choose, now))
+
     async def next_due(self, relayhost: str) -> float | None:
         """When the next message of `relayhost` is due, in epoch seconds; None if nothing is pending."""
         return await self._read(lambda db: attempts.next_due(db, relayhost))
@@ -87,7 +105,7 @@ class Spool:
 
     async def put_back(self, messages: Sequence[int], now: float) -> None:
         """Takes back attempts that never began."""
-        await self._write(lambda db: attempts.put_back(db, messages, now))
+        await self._write_at_any_price(lambda db: attempts.put_back(db, messages, now))
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         """A message's content, piece by piece. Raises Unreadable."""
@@ -96,17 +114,12 @@ class Spool:
             while (data := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
                 yield data
                 seq += 1
-        except apsw.Error as error:
+        except SpoolError as error:
             raise Unreadable(str(error)) from None
 
     async def record(self, end: Record) -> None:
-        """Writes what came of an attempt. On a full disk the ballast is given up for it."""
-        try:
-            await self._write(lambda db: attempts.record(db, end))
-        except SpoolFull:
-            if not self._drop_ballast():
-                raise
-            await self._write(lambda db: attempts.record(db, end))
+        """Writes what came of an attempt."""
+        await self._write_at_any_price(lambda db: attempts.record(db, end))
 
     async def relayhost_failed(
         self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
@@ -163,13 +176,14 @@ class Spool:
         disk = os.statvfs(self._directory)
         if path.exists() or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
             return
-        handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            # Written, not truncated to size: a hole holds nothing free.
-            with contextlib.suppress(OSError):
+        # Where there is none to be had (a quota, no inodes left), we do without.
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                # Written, not truncated to size: a hole holds nothing free.
                 os.write(handle, bytes(BALLAST_SIZE))
-        finally:
-            os.close(handle)
+            finally:
+                os.close(handle)
 
     def _drop_ballast(self) -> bool:
         try:

@@ -39,6 +39,9 @@ def ring(directory: Path) -> bool:
         os.write(handle, b"\n")
     except BlockingIOError:
         pass
+    except BrokenPipeError:
+        # It ended between the two calls.
+        return False
     finally:
         os.close(handle)
     return True

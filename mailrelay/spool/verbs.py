@@ -6,6 +6,7 @@ An act on a message that is being sent at this moment is refused: what the remot
 import apsw
 
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.spool import correspondents
 from mailrelay.spool.attempts import IS_PENDING, retire
 from mailrelay.spool.database import rows
 
@@ -38,7 +39,7 @@ def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
 
 def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
     """Makes a message due now, and its relayhost to be dialled now whatever the back-off said. Raises NotAllowed."""
-    _not_active(db, key, queue_id)
+    check_not_active(db, key, queue_id)
     db.execute("UPDATE message SET next_attempt = ? WHERE id = ? AND next_attempt IS NOT NULL", (now, key))
     if not db.changes():
         raise NotAllowed(f"{queue_id} has nothing waiting to be sent; see `mailrelay queue show {queue_id}`")
@@ -58,7 +59,7 @@ def retry_all(db: apsw.Connection, now: float) -> int:
 
 def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> int:
     """Does `what` to every recipient of a message for whom it is allowed; returns how many. Raises NotAllowed if none is."""
-    _not_active(db, key, queue_id)
+    check_not_active(db, key, queue_id)
     moved = 0
     for recipient, state in rows(db, "SELECT id, state FROM recipient WHERE message = ?", (key,)):
         to = ACT_TABLE.get((State(state), what))
@@ -72,14 +73,19 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ?", (key,))
     elif what is Act.RELEASE:
         db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
-    if what is Act.DROP:
-        # The person has dealt with it: what was still to be told of it is told.
-        db.execute("DELETE FROM notice WHERE message = ?", (key,))
+    # What the person has dealt with need not be told any more. Others of the message may wait yet.
+    db.execute(
+        "DELETE FROM road WHERE told IS NULL AND notice IN (SELECT id FROM notice n WHERE message = ?"
+        " AND kind IN ('failed', 'held') AND NOT EXISTS (SELECT 1 FROM notice_recipient JOIN recipient r"
+        " ON r.id = recipient WHERE notice = n.id AND r.state IN ('held', 'bounced', 'expired')))",
+        (key,),
+    )
     retire(db, key, now)
     return moved
 
 
-def _not_active(db: apsw.Connection, key: int, queue_id: str) -> None:
+def check_not_active(db: apsw.Connection, key: int, queue_id: str) -> None:
+    """Raises NotAllowed if the message is being sent at this moment."""
     if db.execute("SELECT 1 FROM attempt WHERE message = ? AND closed IS NULL", (key,)).get:
         raise NotAllowed(f"{queue_id} is being sent at this moment; look again with `mailrelay queue show {queue_id}`")
 
@@ -99,5 +105,6 @@ def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
         "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE kind = 'setup' AND over < ? LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
+    correspondents.forget(db)
     db.execute("PRAGMA incremental_vacuum(1000)")
     return gone

@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from mailrelay.spool.database import SpoolBroken, SpoolError, transaction, translate
+from mailrelay.spool.database import SpoolBroken, transaction, translate
 
 GROUP = 500
 """At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
@@ -79,7 +79,8 @@ class Writer:
                     for work in group:
                         self._do(work)
                 return
-            except SpoolError as error:
+            except Exception as error:
+                # Of whatever kind: this thread must not end while anybody waits for it.
                 failure = error
                 if isinstance(error, SpoolBroken):
                     self._failed = error

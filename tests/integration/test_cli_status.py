@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, Person
 
-from mailrelay.cli.status import FAILED, FINE, LATE, judge
+from mailrelay.cli.status import FAILED, LATE, reasons
 from mailrelay.spool import lock
 from mailrelay.spool.database import FILE, connect, transaction
 from mailrelay.spool.listing import Standing, Trouble
@@ -128,14 +128,54 @@ def test_it_cannot_tell_where_settings_or_spool_cannot_be_read(person: Person) -
     assert person.run("status").returncode == 3
 
 
+def brief(person: Person, **env: str) -> tuple[int, str]:
+    """What `status --brief` says while a daemon serves."""
+    person.spool.mkdir(mode=0o700, exist_ok=True)
+    with lock.lock(person.spool):
+        done = person.run("status", "--brief", env=env)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_the_brief_line_is_empty_while_all_is_fine(person: Person) -> None:
+    person.put("aaaa000001", age=60)
+    assert brief(person) == (0, "\n")
+
+
+def test_the_brief_line_says_why_the_status_is_not_0_worst_first(person: Person) -> None:
+    person.put("aaaa000001", age=2000)
+    assert brief(person) == (1, "✉ 1 waiting 33min\n")
+    person.put("aaaa000002", age=3000)
+    person.attempt(BOUNCED)
+    assert brief(person) == (2, "✉ 1 failed, 1 waiting 33min\n")
+    person.relayhost_fails(CLOSED, setup=True)
+    done = person.run("status", "--brief")
+    assert (done.returncode, done.stdout) == (2, "✉ nobody serves, default needs you, 1 failed, 1 waiting 33min\n")
+
+
+@pytest.mark.parametrize("env", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
+def test_the_brief_line_is_ascii_where_the_locale_is(person: Person, env: dict[str, str]) -> None:
+    person.put("aaaa000001", age=2000)
+    assert brief(person, **env) == (1, "mail: 1 waiting 33min\n")
+
+
+def test_the_brief_line_and_the_reason_on_stderr_where_it_cannot_tell(person: Person) -> None:
+    person.config.unlink()
+    done = person.run("status", "--brief")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "✉ cannot tell\n", 1)
+    assert person.run("status", "--brief", "--json").returncode == 2
+
+
 def test_the_worst_of_what_stands_decides() -> None:
     def trouble(*, setup: bool) -> tuple[Trouble, ...]:
         return (Trouble("default", 0.0, 0.0, setup, "", ""),)
 
-    def status(*, serving: bool = True, oldest: float | None = None, failed: int = 0, **more: Any) -> int:
+    def why(*, serving: bool = True, oldest: float | None = None, failed: int = 0, **more: Any) -> list[int]:
         stands = Standing(pending=1, oldest=oldest, held=1, failed=failed, **{"untold": (), "troubles": ()} | more)
-        return judge(stands, serving=serving, late_after=100.0, now=1000.0)
+        found = reasons(stands, serving=serving, late_after=100.0, now=1000.0)
+        return [status for status, _ in found]
 
-    assert status() == status(oldest=900.0) == status(troubles=trouble(setup=False)) == FINE
-    assert status(oldest=899.0) == status(untold=(("failed", "dsn", "why"),)) == LATE
-    assert status(serving=False) == status(failed=1, oldest=0.0) == status(troubles=trouble(setup=True)) == FAILED
+    assert why() == why(oldest=900.0) == why(troubles=trouble(setup=False)) == []
+    assert why(oldest=899.0) == why(untold=(("failed", "dsn", "why"),)) == [LATE]
+    assert why(serving=False) == why(failed=1) == why(troubles=trouble(setup=True)) == [FAILED]
+    assert why(failed=1, oldest=0.0) == [FAILED, LATE]

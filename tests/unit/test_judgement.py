@@ -147,6 +147,8 @@ def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> 
         Act.RELEASE: {State.HELD},
         Act.CANCEL: OPEN,
         Act.DROP: FAILED,
+        Act.RESEND: {State.HELD, State.REFUSED, *FAILED},
+        Act.EDIT: {State.REFUSED, *OPEN, *FAILED},
     }
     assert ((state, act) in ACT_TABLE) == (state in allowed[act])
 
@@ -154,7 +156,7 @@ def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> 
 def test_no_state_is_a_dead_end_before_the_person_or_the_remote_has_spoken() -> None:
     leads_on = {state for state, _ in ACT_TABLE} | PENDING
     ends = set(State) - leads_on
-    assert ends == {State.SENT, State.REFUSED, State.CANCELLED}
+    assert ends == {State.SENT, State.CANCELLED}
     assert set(ATTEMPT_TABLE) == set(Verdict)
 
 

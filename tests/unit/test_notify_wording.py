@@ -51,6 +51,44 @@ def test_the_body_gives_the_remotes_words_the_subject_and_the_next_step() -> Non
     ]
 
 
+MEANT = dataclasses.replace(BOB, likely=b"bob@example.org")
+
+
+def test_an_address_that_may_have_been_meant_is_named_with_the_command_that_sends_the_message_there() -> None:
+    notice = dataclasses.replace(REFUSED, concerned=(MEANT,))
+    question, command = "Did you mean bob@example.org?", "mailrelay queue resend 3KQ7Z --to bob@example.org"
+    assert f"\n{question} {command}\n" in body(notice)
+    assert f"\n\n{question}\n\n  {command}\n\n" in letter(notice)
+    (recipient,) = json.loads(json.dumps(record(notice)))["recipients"]
+    assert recipient["did_you_mean"] == "bob@example.org"
+
+
+def test_where_others_failed_too_nobody_is_told_to_send_all_of_it_to_one() -> None:
+    notice = dataclasses.replace(REFUSED, concerned=(MEANT, ANN))
+    for said in (body(notice), letter(notice)):
+        assert "Did you mean bob@example.org?" in said
+        assert "--to bob@example.org" not in said
+        assert "mailrelay queue edit 3KQ7Z" in said
+
+
+@pytest.mark.parametrize(
+    "address", [b"x\xff@example.org", "b\u202eob@example.org".encode(), b"a" * 101 + b"@example.org", b""]
+)
+def test_what_cannot_be_shown_as_it_is_is_not_suggested(address: bytes) -> None:
+    notice = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, likely=address),))
+    assert "Did you mean" not in body(notice) + letter(notice)
+
+
+def test_a_suggested_command_runs_nothing_else_in_a_shell() -> None:
+    notice = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, likely=b"`id`@example.org"),))
+    assert "--to '`id`@example.org'" in body(notice)
+
+
+def test_a_failure_names_the_commands_that_mend_it() -> None:
+    for command in ("resend 3KQ7Z --to ADDRESS", "edit 3KQ7Z", "show 3KQ7Z", "drop 3KQ7Z"):
+        assert f"\n  mailrelay queue {command}  " in letter(REFUSED)
+
+
 def test_a_reason_of_ours_is_not_put_into_the_remotes_mouth() -> None:
     assert body(dataclasses.replace(REFUSED, concerned=(ANN,))).startswith("no answer\n")
 
@@ -85,6 +123,7 @@ def test_the_record_has_the_names_of_the_queue_listing() -> None:
             "stage": "RCPT",
             "remote": True,
             "uncertain": False,
+            "did_you_mean": "",
         }
     ]
 
@@ -98,7 +137,7 @@ TEXT = st.one_of(st.text(st.characters(), max_size=60), st.sampled_from(["\x1b[2
 def test_nothing_from_outside_acts_on_what_shows_a_notice(
     address: bytes, words: bytes, subject: str, text: str, kind: Kind
 ) -> None:
-    one = dataclasses.replace(BOB, address=address, words=words)
+    one = dataclasses.replace(BOB, address=address, words=words, likely=address)
     notice = dataclasses.replace(
         REFUSED, kind=kind, subject=subject, text=text, mend=text, queue_id=text, relayhost=text, concerned=(one,) * 4
     )
