@@ -171,12 +171,13 @@ class Remote:
     async def _take_call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._own_this_task()
         try:
-            await converse(self, reader, writer)
+            try:
+                await converse(self, reader, writer)
+            finally:
+                await _end(writer)
         except asyncio.CancelledError:
             # By `mail_down`, for good: the streams of Python before 3.12 report a cancelled callback as an error.
             pass
-        finally:
-            await _end(writer)
 
     def _own_this_task(self) -> None:
         task = asyncio.current_task()

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -23,14 +22,13 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import PENALISED, is_setup_fault
 from mailrelay.relay import settlement
+from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import Wire, converse
 from mailrelay.relay.transport import Fault
 from mailrelay.relay.watch import Queued, Watches
 
 log = logging.getLogger("mailrelay.relay")
 
-BATCH = 16
-"""Messages taken from the spool in one commit."""
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Seconds between dials after causes for which servers lock out who knocks again (`mail.triage.PENALISED`)."""
 IMPATIENCE = 5.0
@@ -107,11 +105,10 @@ class Lane:
         self._bell = asyncio.Event()
         self._settlement = settlement.Settlement(spool, terms, notices_owed, self._bell.set, now)
         self._first: list[int] = []
-        self._taken: deque[Message] = deque()
-        self._taking = asyncio.Lock()
+        self._asking = 0
         self._link: Link | None = None
         self._channels = relayhost.channels
-        self._conversations: set[_Conversation] = set()
+        self._conversations: set[Conversation] = set()
         self._talks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._failure: Failure | None = None
@@ -179,8 +176,6 @@ class Lane:
         finally:
             # What the disk does not take in time, the next start finds as open attempts.
             await self._settlement.close()
-            self._put_back()
-            await self._settlement.close()
             if self._link is not None:
                 await self._link.close()
 
@@ -199,7 +194,7 @@ class Lane:
             # Read anew each time: a command of the person's may have cut the wait short.
             self._failure = await self._spool.relayhost_failure(self._name)
         due = await self._spool.next_due(self._name)
-        has_mail = bool(self._taken) or (due is not None and due <= now)
+        has_mail = due is not None and due <= now
         until_due = None if due is None or due <= now else due - now
         always = self._relayhost.linger == float("inf")
         if self._link is not None and not self._link.is_up:
@@ -214,11 +209,11 @@ class Lane:
         if self._link is None:
             pause = self._pause(now)
             if pause > 0:
-                self._put_back()
                 self.watches.tell_all(Queued(self.trouble))
                 return pause
             await self._open(group)
-        elif self._wants_conversation(has_mail):
+            return until_due if self._link is not None else 0.0
+        if self._wants_conversation(has_mail):
             self._talk(group, self._link)
         return until_due
 
@@ -263,7 +258,7 @@ class Lane:
             log.info("relay=%s closed", self._name)
 
     def _wants_conversation(self, has_mail: bool) -> bool:
-        """One more while there is mail and nobody idle to take it; each round of starts at most doubles them."""
+        """One more while there is mail and nobody about to take it; each round of starts at most doubles them."""
         idle = next((one for one in self._conversations if one.is_idle), None)
         if idle is not None:
             if has_mail:
@@ -271,19 +266,22 @@ class Lane:
             return False
         if not self._conversations:
             return True
+        if self._asking:
+            # They may be about to take what is there; the bell rings when they have.
+            return False
         starting = sum(not one.is_ready for one in self._conversations)
         running = len(self._conversations) - starting
         return has_mail and starting < max(1, running) and len(self._conversations) < self._channels
 
     def _talk(self, group: asyncio.TaskGroup, link: Link) -> None:
-        conversation = _Conversation(self)
+        conversation = Conversation(self)
         self._conversations.add(conversation)
         self._expected_until = 0.0
         talk = group.create_task(self._converse(conversation, link))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)
 
-    async def _converse(self, conversation: "_Conversation", link: Link) -> None:
+    async def _converse(self, conversation: Conversation, link: Link) -> None:
         ended: Outcome | None
         try:
             ended = await converse(await link.open_wire(), EHLO_NAME, conversation)
@@ -337,7 +335,6 @@ class Lane:
             self._notices_owed()
         self._failure = await self._spool.relayhost_failure(self._name)
         self._first.clear()
-        self._put_back()
         self.watches.tell_all(Queued(words))
 
     def _stumble(self, error: Exception) -> float:
@@ -350,29 +347,28 @@ class Lane:
 
     async def next(self) -> Message | None:
         """The next message to send, with its attempt opened; None if nothing is due. Cancelling loses nothing."""
-        async with self._taking:
-            if self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until:
-                return None
-            if not self._taken or (self._first and len(self._taken) < BATCH):
-                first, self._first = self._first[:BATCH], self._first[BATCH:]
-                # Shielded: what has been taken must not be forgotten because who asked for it has gone.
-                taking = asyncio.ensure_future(self._take(first, len(first) or BATCH))
-                self._settlement.see_through(taking)
-                await asyncio.shield(taking)
-            return self._taken.popleft() if self._taken else None
-
-    async def _take(self, first: Sequence[int], limit: int) -> None:
+        if self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until:
+            return None
+        first = self._first[:1]
+        del self._first[:1]
+        # One at a time: what is open when we die counts as begun, and may arrive twice.
+        taking = asyncio.ensure_future(self._spool.take(self._name, first, 1, self._now()))
+        self._asking += 1
         try:
-            taken = await self._spool.take(self._name, first, limit, self._now())
+            return next(iter(await asyncio.shield(taking)), None)
+        except asyncio.CancelledError:
+            self._settlement.see_through(self._return(taking))
+            raise
         except Exception as error:
             self._stumble(error)
-        else:
-            self._taken.extendleft(reversed(taken))
+            return None
+        finally:
+            self._asking -= 1
+            self._bell.set()
 
-    def _put_back(self) -> None:
-        if self._taken:
-            self._settlement.put_back(tuple(self._taken))
-            self._taken.clear()
+    async def _return(self, taking: asyncio.Future[list[Message]]) -> None:
+        """Who asked for it has gone: what has been taken must not be forgotten."""
+        self._settlement.put_back(await taking)
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._spool.pieces(message)
@@ -386,57 +382,11 @@ class Lane:
     def untried(self, message: Message) -> None:
         self._settlement.untried(message)
 
-    def is_last(self, conversation: "_Conversation") -> bool:
+    def is_last(self, conversation: Conversation) -> bool:
         """Whether no other conversation goes on: the last one stays for a while."""
-        return not self._is_leaving and all(one.is_leaving for one in self._conversations if one is not conversation)
+        return all(one.is_leaving for one in self._conversations if one is not conversation)
 
     @property
     def linger(self) -> float:
         """Seconds for which the last conversation stays without mail."""
-        return self._relayhost.linger
-
-
-class _Conversation:
-    """A conversation's side of the lane (`delivery.Mail`), and how it stands."""
-
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
-        self._woken = asyncio.Event()
-        self.is_ready = False
-        self.is_idle = False
-        self.is_leaving = False
-        self.has_finished = False
-        self.was_answered = False
-
-    def wake(self) -> None:
-        """There is mail again."""
-        self._woken.set()
-
-    def ready(self) -> None:
-        self.is_ready = True
-        self._lane.opened()
-
-    async def next(self) -> Message | None:
-        while (message := await self._lane.next()) is None and self._lane.is_last(self):
-            self._woken.clear()
-            self.is_idle = True
-            linger = self._lane.linger
-            try:
-                async with asyncio.timeout(None if linger == float("inf") else linger):
-                    await self._woken.wait()
-            except TimeoutError:
-                break
-        self.is_idle = False
-        self.is_leaving = message is None
-        return message
-
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        return self._lane.pieces(message)
-
-    def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
-        self.has_finished = True
-        self.was_answered = self.was_answered or any(outcome.reply is not None for outcome in outcomes)
-        self._lane.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
-
-    def untried(self, message: Message) -> None:
-        self._lane.untried(message)
+        return 0.0 if self._is_leaving else self._relayhost.linger

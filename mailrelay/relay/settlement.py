@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
 from mailrelay.mail.envelope import Message
+from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Record
 from mailrelay.relay.watch import Queued, Refused, Sent, Watches
@@ -133,7 +134,9 @@ class Settlement:
         )
         await self._write([message.queue_id], lambda: self._spool.record(record))
         for one in record.settled:
-            log.info("%s", logline.settled(message, record, one))
+            # Severity says who must act.
+            level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
+            log.log(level, "%s", logline.settled(message, record, one))
         if record.notices:
             self._notices_owed()
         self.watches.tell(message.queue_id, _word(outcomes))

@@ -1,11 +1,11 @@
 """Mail rests here: the only durable place, one SQLite file, and the only room that knows it is SQLite.
 
-    schema.sql     the tables, which defend themselves         accepting.py  a message comes in
-    database.py    opening, checking, migrating                attempts.py   what is due, attempts, what came of them
-    writer.py      group commit: one fsync for all who wait    notices.py    what the person is owed
-    spool.py       the daemon's view of all of it (async)      verbs.py      what the person may do, and housekeeping
-    lock.py        one daemon at a time                        listing.py    what the person sees
-    trigger.py     the bell that wakes the daemon              mending.py    another message in the place of one
+    schema.sql     the tables, which defend themselves         accepting.py       a message comes in
+    database.py    opening, checking, migrating                attempts.py        what is due, attempts, what came of them
+    writer.py      group commit: one fsync for all who wait    notices.py         what the person is owed
+    spool.py       the daemon's view of all of it (async)      verbs.py           what the person may do, and housekeeping
+    lock.py        one daemon at a time                        mending.py         a message in the place of another
+    trigger.py     the bell that wakes the daemon              listing.py         what the person sees
                                                                correspondents.py  who has been reached before
 
 The functions in these files take an open connection and run inside somebody's transaction: the daemon's writer thread

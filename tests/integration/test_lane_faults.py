@@ -11,7 +11,6 @@ import pytest
 from integration.test_lane import Scene, play, scene
 from spooling import letter
 
-from mailrelay.demo.mailserver import Policy
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival
@@ -181,16 +180,6 @@ def failing(room: object, name: str, times: int, monkeypatch: pytest.MonkeyPatch
     return failed
 
 
-def abort_at_first_mail(at: Scene) -> Policy:
-    """Breaks the SSH connection at the first MAIL."""
-    left = [1]
-
-    async def policy(verb: str, _argument: bytes) -> bytes | None:
-        return _abort(at) if verb == "MAIL" and left and left.pop() else None
-
-    return policy
-
-
 def _abort(at: Scene) -> bytes:
     for connection in list(at.remote._connections):
         connection.abort()
@@ -204,8 +193,24 @@ def test_an_attempt_that_never_began_is_taken_back_though_the_disk_is_full_at_fi
         # Twice: the first one costs the ballast.
         failed = failing(attempts, "put_back", 2, monkeypatch)
         async with scene(tmp_path, retry=0.1, channels=1) as at:
-            at.remote.policy = abort_at_first_mail(at)
-            keys = [await at.spool.accept(one) for one in _letters(5)]
+            keys: list[int] = []
+            cuts = 0
+
+            async def policy(verb: str, _argument: bytes) -> bytes | None:
+                nonlocal cuts
+                if verb == "CONTENT" and not cuts:
+                    cuts += 1
+
+                    # Its MAIL travels behind the content of the first, and is answered behind it.
+                    async def the_second_is_under_way() -> bool:
+                        return [await at.states(key) for key in keys].count(["active"]) == 2
+
+                    await at.until(the_second_is_under_way)
+                    return _abort(at)
+                return None
+
+            at.remote.policy = policy
+            keys += [await at.spool.accept(one) for one in _letters(5)]
             at.lane.ring()
             for key in keys:
                 await at.settled(key, "sent")
@@ -359,3 +364,51 @@ def test_a_remote_that_says_421_to_every_mail_delays_each_once(tmp_path: Path) -
 
 def _letters(count: int) -> list[Arrival]:
     return [letter(at=time.time()) for _ in range(count)]
+
+
+def test_mail_of_a_restart_leaves_by_itself_once_a_remote_that_was_down_is_back(tmp_path: Path) -> None:
+    """Nobody rings: there is only the schedule."""
+
+    async def story() -> None:
+        async with scene(tmp_path, retry=0.2) as at:
+            await at.remote.down()
+            key = await at.spool.accept(letter(at=time.time()))
+            at.lane.ring()
+            await at.failure()
+            await at.remote.up()
+            await at.settled(key, "sent")
+
+    play(story)
+
+
+def test_a_single_message_opens_a_single_channel(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as at:
+            for number in range(3):
+                await at.settled(await at.send(), "sent")
+                assert (number, at.remote.channels) == (number, 1)
+
+    play(story)
+
+
+def test_only_what_is_being_sent_has_an_open_attempt(tmp_path: Path) -> None:
+    """What is open when the daemon dies is marked as if it may arrive twice: that should be as little as possible."""
+
+    async def story() -> None:
+        async with scene(tmp_path, channels=1) as at:
+            stuck = asyncio.Event()
+
+            async def policy(verb: str, _argument: bytes) -> bytes | None:
+                if verb == "CONTENT":
+                    stuck.set()
+                    await asyncio.Event().wait()
+                return None
+
+            at.remote.policy = policy
+            for _ in range(30):
+                await at.send()
+            await stuck.wait()
+            count = "SELECT count(*) FROM attempt WHERE closed IS NULL"
+            assert await at.spool._read(lambda db: db.execute(count).get) <= 2
+
+    play(story)

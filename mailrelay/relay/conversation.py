@@ -1,0 +1,78 @@
+"""A conversation's side of its lane, and how it stands: which messages it gets, and for how long it stays without any."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from mailrelay.mail.envelope import Message
+from mailrelay.mail.outcome import Outcome
+
+EXTRA_LINGER = 2.0
+"""Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
+
+
+class Lane(Protocol):
+    """What a conversation asks of its lane, and brings back to it."""
+
+    @property
+    def linger(self) -> float: ...
+    def opened(self) -> None: ...
+    async def next(self) -> Message | None: ...
+    def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
+    def finished(
+        self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
+    ) -> None: ...
+    def untried(self, message: Message) -> None: ...
+    def is_last(self, conversation: "Conversation") -> bool: ...
+
+
+class Conversation:
+    """One conversation, as the pump sees its mail (`delivery.Mail`) and the lane sees its state.
+
+    is_ready: the remote is ready for mail. is_idle: it waits for mail. is_leaving: it takes no more. has_finished: it has
+    brought a message to an outcome. was_answered: by words of the remote's.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._woken = asyncio.Event()
+        self.is_ready = False
+        self.is_idle = False
+        self.is_leaving = False
+        self.has_finished = False
+        self.was_answered = False
+
+    def wake(self) -> None:
+        """There is mail again."""
+        self._woken.set()
+
+    def ready(self) -> None:
+        self.is_ready = True
+        self._lane.opened()
+
+    async def next(self) -> Message | None:
+        while (message := await self._lane.next()) is None:
+            self._woken.clear()
+            self.is_idle = True
+            is_last = self._lane.is_last(self)
+            linger = self._lane.linger if is_last else min(self._lane.linger, EXTRA_LINGER)
+            try:
+                async with asyncio.timeout(None if linger == float("inf") else linger):
+                    await self._woken.wait()
+            except TimeoutError:
+                if is_last or not self._lane.is_last(self):
+                    break
+        self.is_idle = False
+        self.is_leaving = message is None
+        return message
+
+    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
+        return self._lane.pieces(message)
+
+    def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
+        self.has_finished = True
+        self.was_answered = self.was_answered or any(outcome.reply is not None for outcome in outcomes)
+        self._lane.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
+
+    def untried(self, message: Message) -> None:
+        self._lane.untried(message)
