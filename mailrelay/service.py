@@ -76,7 +76,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     if left:
         log.error("%d messages wait for relayhosts that the settings do not name: see `mailrelay queue`", left)
     try:
-        notifier = Notifier(settings.notify, spool)
+        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after)
     except RoadFailed as error:
         raise SettingsError(f"notify: {error}") from None
     in_force = roads(settings.notify)
@@ -87,7 +87,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     )
     for relayhost in settings.relayhosts:
         lanes[relayhost.name] = Lane(relayhost, spool, dial, terms, notifier.ring)
-    intake = Intake(settings.relayhosts, lanes, _put(spool), new_queue_id, settings.listen.answer_within)
+    intake = Intake(settings.relayhosts, lanes, _put(spool, notifier), new_queue_id, settings.listen.answer_within)
     try:
         listening = await listen(settings.listen, intake)
     except (AddressTaken, CannotListen) as error:
@@ -123,7 +123,7 @@ def _ring(lanes: dict[str, Lane], name: str) -> None:
         lanes[name].ring()
 
 
-def _put(spool: Spool) -> Put:
+def _put(spool: Spool, notifier: Notifier) -> Put:
     async def put(arrival: Arrival) -> int:
         try:
             key = await spool.accept(arrival)
@@ -133,6 +133,7 @@ def _put(spool: Spool) -> Put:
         except SpoolError as error:
             log.critical("mail refused for now: %s", error)
             raise Refusing(BROKEN) from None
+        notifier.mail_waits()
         envelope = arrival.envelope
         log.info(
             "%s",

@@ -15,8 +15,16 @@ class Kind(enum.StrEnum):
     """The message waits for the person."""
     SETUP = "setup"
     """A relayhost cannot be used until the person mends something; its mail waits."""
+    DELAYED = "delayed"
+    """Mail has waited for too long; it will be tried again by itself."""
+    RESUMED = "resumed"
+    """What a setup fault or a delay stopped moves again."""
     RELAYED = "relayed"
     """A sender who asked for NOTIFY=SUCCESS: the remote took the mail but reports no deliveries (RFC 3461 5.2.2)."""
+
+
+OF_A_WAY = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED})
+"""Kinds that concern a relayhost and the mail that waits for it, not one message."""
 
 
 class Road(enum.StrEnum):
@@ -51,8 +59,9 @@ class Concerned:
 class Notice:
     """What is to be told.
 
-    created: epoch seconds. text and mend: for a setup fault, what happened and the step that mends it. The message's own
-    fields are None or empty for a setup fault. sender is b"" for the null reverse path.
+    created: epoch seconds. text and mend: for a setup fault, what happened and the step that mends it; for a delay, why.
+    since: epoch seconds, the arrival of what waits longest; waiting: messages; repeats: how often it was told before.
+    The message's own fields are None or empty for what concerns a relayhost. sender is b"" for the null reverse path.
     """
 
     id: int
@@ -61,6 +70,9 @@ class Notice:
     created: float
     text: str = ""
     mend: str = ""
+    since: float = 0.0
+    waiting: int = 0
+    repeats: int = 0
     message: int | None = None
     queue_id: str = ""
     sender: bytes = b""

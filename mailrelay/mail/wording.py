@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.likeness import suggestion
-from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
 ADDRESS_LIMIT = 320
@@ -43,7 +43,11 @@ def title(notice: Notice) -> str:
     """One line that says what happened and to whom."""
     match notice.kind:
         case Kind.SETUP:
-            return f"Mail cannot leave through {printable(notice.relayhost, 80)}"
+            return f"Mail {'still ' if notice.repeats else ''}cannot leave through {printable(notice.relayhost, 80)}"
+        case Kind.DELAYED:
+            return _waiting(notice)
+        case Kind.RESUMED:
+            return f"Mail leaves again through {printable(notice.relayhost, 80)}"
         case Kind.HELD:
             return f"Mail to {_whom(notice.concerned)} waits for you"
         case Kind.RELAYED:
@@ -54,8 +58,8 @@ def title(notice: Notice) -> str:
 
 def body(notice: Notice) -> str:
     """A few lines for a small space: the remote's words, the subject, what to do next. About 1,500 characters at most."""
-    if notice.kind is Kind.SETUP:
-        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.mend))))
+    if notice.kind in OF_A_WAY:
+        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.mend), *_of_a_way(notice))))
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
@@ -75,12 +79,13 @@ def summary(notices: Sequence[Notice]) -> tuple[str, str]:
 
 def letter(notice: Notice) -> str:
     """The whole account, for a report that is read as mail. Lines of 72 characters, longer only where a word is."""
-    if notice.kind is Kind.SETUP:
+    if notice.kind in OF_A_WAY:
         return _paragraphs(
-            f"{title(notice)}. It waits, safely stored, and leaves by itself once this is mended.",
+            f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),
             "What to do:" if notice.mend else "",
             _indented(notice.mend, "  "),
+            *_of_a_way(notice),
         )
     queue_id = printable(notice.queue_id, 40)
     listed = [_account(one) for one in notice.concerned[:_LISTED]]
@@ -104,7 +109,8 @@ def letter(notice: Notice) -> str:
 def record(notice: Notice) -> dict[str, object]:
     """The notice for programs: what JSON can hold, every text escaped, with the names of `mailrelay queue --json`.
 
-    Times are epoch seconds. `queue_id` is empty and `recipients` too for a setup fault.
+    Times are epoch seconds. `queue_id` is empty and `recipients` too for what concerns a relayhost; `since` and
+    `waiting` are 0 for what concerns a message.
     """
     return {
         "notice": notice.id,
@@ -113,6 +119,8 @@ def record(notice: Notice) -> dict[str, object]:
         "title": title(notice),
         "body": body(notice),
         "relayhost": printable(notice.relayhost, 80),
+        "since": notice.since,
+        "waiting": notice.waiting,
         "text": printable(notice.text, WORDS_LIMIT),
         "mend": printable(notice.mend, WORDS_LIMIT),
         "queue_id": printable(notice.queue_id, 40),
@@ -136,6 +144,10 @@ def record(notice: Notice) -> dict[str, object]:
     }
 
 
+_SAFE = {
+    Kind.SETUP: " It waits, safely stored, and leaves by itself once this is mended.",
+    Kind.DELAYED: " Safely stored; it is tried again and again by itself, and you will hear when it moves.",
+}
 _OPENING = {
     Kind.FAILED: "Your message did not reach everybody it was meant for, and is not tried again by itself:",
     Kind.HELD: "Your message cannot be sent as it is. It waits, safely stored, until you decide:",
@@ -166,6 +178,36 @@ def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
     alone = len(notice.concerned) == 1
     found = (suggestion(printable(notice.queue_id, 40), one.likely, alone=alone) for one in notice.concerned)
     return [one for one in found if one]
+
+
+def _of_a_way(notice: Notice) -> list[str]:
+    """What waits for a relayhost, or does so no longer."""
+    match notice.kind:
+        case Kind.RESUMED if notice.waiting:
+            return [f"{_mails(notice.waiting)} on the way now. There is nothing to do."]
+        case Kind.RESUMED:
+            return ["Nothing waits any longer. There is nothing to do."]
+        case Kind.DELAYED:
+            return ["See: mailrelay queue"]
+        case _ if notice.waiting:
+            return [f"{_waiting(notice)}."]
+        case _:
+            return []
+
+
+def _waiting(notice: Notice) -> str:
+    verb = "waits" if notice.waiting == 1 else "wait"
+    return f"{_mails(notice.waiting)} {verb} since {_clock(notice.since, notice.created)}"
+
+
+def _mails(count: int) -> str:
+    return "1 mail" if count == 1 else f"{count} mails"
+
+
+def _clock(at: float, now: float) -> str:
+    """The person's own time of day, with the day where that is another."""
+    then = datetime.fromtimestamp(at).astimezone()
+    return then.strftime("%H:%M" if now - at < 43_200 else "%Y-%m-%d %H:%M")
 
 
 def _whom(concerned: Sequence[Concerned]) -> str:

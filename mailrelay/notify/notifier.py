@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Owed, Road
+from mailrelay.mail.notice import Kind, Owed, Road
 from mailrelay.mail.printable import printable
+from mailrelay.mail.roads import roads_for
 from mailrelay.notify.command import command
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.dsn import Reports, report
@@ -32,6 +33,8 @@ ROAD_TIMEOUT = 30.0
 """Seconds that a road may take for one notice."""
 FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 """Seconds until a road that failed is tried again, doubling from the first to the longest."""
+LOOK_WAIT = 60.0
+"""Seconds between two looks at mail that waits, at most: timers stand still while a laptop sleeps, and mail waits on."""
 LEDGER_WAIT = 60.0
 """Seconds for which what needs the ledger rests after the ledger has failed."""
 SINGLY = 3
@@ -42,6 +45,11 @@ FRESH = 10.0
 
 class Ledger(Reports, Protocol):
     """What the notifier needs of the spool. Times are epoch seconds."""
+
+    async def look(self, now: float, after: float, roads: Sequence[Road]) -> float | None:
+        """Lets what has waited for `after` seconds become owed, ends delays, reminds of what stands. When to look again;
+        None if nothing waits and nothing stands."""
+        ...
 
     async def owed(self, now: float) -> list[Owed]:
         """Roads due for a try now; bounded, oldest first."""
@@ -73,13 +81,17 @@ def roads(settings: Notify) -> tuple[Road, ...]:
 
 
 class Notifier:
-    """Tells the person what the ledger says is owed. `now` gives epoch seconds.
+    """Tells the person what the ledger says is owed. `now` gives epoch seconds. delay_after: seconds of waiting that are a
+    delay.
 
     Raises RoadFailed, at once, where the settings name a road that can never be gone on this computer.
     """
 
-    def __init__(self, settings: Notify, ledger: Ledger, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Notify, ledger: Ledger, delay_after: float, now: Callable[[], float] = time.time
+    ) -> None:
         self._ledger = ledger
+        self._delay_after = delay_after
         self._now = now
         self._in_force = roads(settings)
         self._carriers: dict[Road, Carry] = {}
@@ -92,6 +104,7 @@ class Notifier:
         if settings.urls:
             self._carriers[Road.URLS] = urls(settings.urls)
         self._bell = asyncio.Event()
+        self._is_watching = False
         self._busy: set[Road] = set()
         self._resting: dict[Road, float] = {}
         self._unrecorded: set[tuple[int, Road]] = set()
@@ -99,6 +112,11 @@ class Notifier:
     def ring(self) -> None:
         """Something has become owed: look now. To be called on the notifier's own loop."""
         self._bell.set()
+
+    def mail_waits(self) -> None:
+        """There is mail: from now on it is watched whether it waits for too long."""
+        if not self._is_watching:
+            self._bell.set()
 
     async def run(self) -> None:
         """Tells what is owed and sleeps until more is. Ends by cancellation only."""
@@ -119,6 +137,9 @@ class Notifier:
     async def _round(self, carrying: asyncio.TaskGroup) -> float | None:
         """Starts every road that something is due on. The seconds until the next look, None for "when it rings"."""
         now = self._now()
+        self._is_watching = True
+        look = await self._ledger.look(now, self._delay_after, roads_for(Kind.DELAYED, b"", (), self._in_force))
+        self._is_watching = look is not None
         # Before the ledger is asked: a road that comes to its end meanwhile has told what the answer still names.
         busy = frozenset(self._busy)
         due: dict[Road, list[Owed]] = {}
@@ -131,10 +152,10 @@ class Notifier:
                 self._busy.add(road)
                 carrying.create_task(self._go(road, batch))
         next_owed = await self._ledger.next_owed()
-        if next_owed is None:
-            return None
         # What is due already is under way, and rings when it is done, or rests.
-        wakes = [at - now for at in (next_owed, *self._resting.values()) if at > now]
+        wakes = [at - now for at in (next_owed, *self._resting.values()) if at is not None and at > now]
+        if look is not None:
+            wakes.append(min(look - now, LOOK_WAIT) if look > now else LOOK_WAIT)
         return min(wakes, default=None)
 
     def _stand_in(self) -> Road | None:

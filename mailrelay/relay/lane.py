@@ -63,7 +63,7 @@ class Spool(settlement.Spool, Protocol):
     async def relayhost_failed(
         self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
     ) -> bool: ...
-    async def relayhost_up(self, name: str, now: float) -> None: ...
+    async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool: ...
     async def relayhost_failure(self, name: str) -> Failure | None: ...
 
 
@@ -315,8 +315,13 @@ class Lane:
         self._is_open = True
         if self._failure is not None:
             self._failure = None
-            self._settlement.see_through(self._spool.relayhost_up(self._name, self._now()))
+            self._settlement.see_through(self._up())
             log.info("relay=%s usable again", self._name)
+
+    async def _up(self) -> None:
+        roads = self._terms.roads_for(Kind.RESUMED, b"", b"")
+        if await self._spool.relayhost_up(self._name, roads, self._now()):
+            self._notices_owed()
 
     async def _shut(self, outcome: Outcome) -> None:
         """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it."""
@@ -331,8 +336,9 @@ class Lane:
         mend = f"; {outcome.mend}" if outcome.mend else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(words), mend)
         roads = self._terms.roads_for(Kind.SETUP, b"", b"")
-        if await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, roads, now):
-            self._notices_owed()
+        await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, roads, now)
+        # Owed now, or once the mail that waits has waited for too long.
+        self._notices_owed()
         self._failure = await self._spool.relayhost_failure(self._name)
         self._first.clear()
         self.watches.tell_all(Queued(words))

@@ -13,16 +13,12 @@ from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import Owing, Record
+from mailrelay.mail.record import Record
+from mailrelay.spool import owing
 from mailrelay.spool.correspondents import reached
-from mailrelay.spool.database import row, rows
+from mailrelay.spool.database import row, rows, states
 
-
-def _states(states: Iterable[State]) -> str:
-    return "(" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
-
-
-IS_PENDING, IS_OPEN, IS_LIVE = _states(PENDING), _states(OPEN), _states(OPEN | FAILED)
+IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
 
 INTERRUPTED = Outcome(
     Stage.AFTER_DOT,
@@ -69,8 +65,8 @@ def take(
     return [message(db, key) for key in ids]
 
 
-def message(db: apsw.Connection, key: int, states: Iterable[State] = PENDING) -> Message:
-    """The message with this key, to those of its recipients who are in one of `states`."""
+def message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:
+    """The message with this key, to those of its recipients who are in one of `of`."""
     queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts = row(
         db,
         "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts FROM message"
@@ -79,7 +75,7 @@ def message(db: apsw.Connection, key: int, states: Iterable[State] = PENDING) ->
     )
     recipients = rows(
         db,
-        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {_states(states)} ORDER BY id",
+        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {states(of)} ORDER BY id",
         (key,),
     )
     envelope = Envelope(
@@ -121,26 +117,9 @@ def record(db: apsw.Connection, end: Record) -> None:
     db.execute(
         "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
     )
-    for owing in end.notices:
-        owe(db, end.message, owing, end.now)
+    for notice in end.notices:
+        owing.owe(db, end.message, notice, end.now)
     retire(db, end.message, end.now)
-
-
-def owe(db: apsw.Connection, message: int, owing: Owing, now: float) -> None:
-    """Writes down that the person is to hear of `owing.recipients` of a message."""
-    db.execute(
-        "INSERT INTO notice (kind, relayhost, message, created) SELECT ?, relayhost, id, ? FROM message WHERE id = ?",
-        (owing.kind.value, now, message),
-    )
-    notice = db.last_insert_rowid()
-    db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in owing.recipients))
-    _owe_roads(db, notice, owing.roads, now)
-
-
-def _owe_roads(db: apsw.Connection, notice: int, roads: Iterable[Road], now: float) -> None:
-    db.executemany(
-        "INSERT INTO road (notice, road, next_try) VALUES (?,?,?)", ((notice, road.value, now) for road in roads)
-    )
 
 
 def retire(db: apsw.Connection, message: int, now: float) -> None:
@@ -213,7 +192,7 @@ def reroute(
             moved += 1
     for (name,) in rows(db, "SELECT name FROM relayhost WHERE failures > 0"):
         if name not in names:
-            relayhost_up(db, name, now)
+            relayhost_up(db, name, (), now)
     return moved, left
 
 
@@ -232,20 +211,13 @@ def relayhost_failed(
         " mend = excluded.mend",
         (name, now, next_dial, int(setup), outcome.cause.value, text, outcome.mend),
     )
-    if (
-        not setup
-        or db.execute(
-            "SELECT 1 FROM notice WHERE relayhost = ? AND cause = ? AND kind = 'setup' AND over IS NULL",
-            (name, outcome.cause.value),
-        ).get
-    ):
+    if not setup:
         return False
-    db.execute(
-        "INSERT INTO notice (kind, relayhost, cause, text, mend, created) VALUES (?,?,?,?,?,?)",
-        (Kind.SETUP.value, name, outcome.cause.value, text, outcome.mend, now),
-    )
-    _owe_roads(db, db.last_insert_rowid(), roads, now)
-    return True
+    cause = outcome.cause.value
+    owed = owing.stand(db, owing.Standing(Kind.SETUP, name, cause, text, outcome.mend), roads, now)
+    others = [other for other in owing.causes(db, name, Kind.SETUP) if other != cause]
+    owing.end(db, name, Kind.SETUP, others, roads, now)
+    return owed
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +236,11 @@ def relayhost_failure(db: apsw.Connection, name: str) -> Failure | None:
     return next((Failure(failures, dial, Cause(cause), text) for failures, dial, cause, text in found), None)
 
 
-def relayhost_up(db: apsw.Connection, name: str, now: float) -> None:
-    """Writes that the way to a relayhost is open again; its setup faults are over."""
+def relayhost_up(db: apsw.Connection, name: str, roads: Sequence[Road], now: float) -> bool:
+    """Writes that the way to a relayhost is open again; its setup faults are over. Returns whether word of it is owed."""
     db.execute(
         "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
         " mend = '' WHERE name = ?",
         (name,),
     )
-    db.execute("UPDATE notice SET over = ? WHERE relayhost = ? AND kind = 'setup' AND over IS NULL", (now, name))
+    return owing.end(db, name, Kind.SETUP, owing.causes(db, name, Kind.SETUP), roads, now)

@@ -7,12 +7,14 @@ Never: a SQLite older than 3.51.3, which can lose committed rows in WAL mode; a 
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import apsw
+
+from mailrelay.mail.lifecycle import State
 
 FILE = "spool.db"
 VERSION = 1
@@ -132,6 +134,11 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
 def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
     """All rows of a query. Who wrote the schema knows their types better than the library can."""
     return db.execute(sql, bindings).fetchall()
+
+
+def states(some: Iterable[State]) -> str:
+    """States as SQL has them behind IN."""
+    return "(" + ", ".join(f"'{state}'" for state in sorted(some)) + ")"
 
 
 def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:

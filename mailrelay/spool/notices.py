@@ -1,7 +1,7 @@
 """What the person is owed: read by the notifier, struck off road by road.
 
-Never forgets a road that has not carried its notice, unless the message itself was dropped by the person, or the setup
-fault that it tells of is over.
+Never forgets a road that has not carried its notice, unless the person has dealt with what it tells of (`verbs.act`), or the
+setup fault is over.
 """
 
 import apsw
@@ -58,11 +58,13 @@ def next_owed(db: apsw.Connection) -> float | None:
 
 
 def _notice(db: apsw.Connection, key: int) -> Notice:
-    kind, relayhost, created, text, mend, message = row(
-        db, "SELECT kind, relayhost, created, text, mend, message FROM notice WHERE id = ?", (key,)
+    kind, relayhost, created, text, mend, since, waiting, repeats, message = row(
+        db,
+        "SELECT kind, relayhost, created, text, mend, since, waiting, repeats, message FROM notice WHERE id = ?",
+        (key,),
     )
     if message is None:
-        return Notice(key, Kind(kind), relayhost, created, text, mend)
+        return Notice(key, Kind(kind), relayhost, created, text, mend, since, waiting, repeats)
     queue_id, sender, subject, arrival, size, smtputf8, ret, envid = row(
         db,
         "SELECT queue_id, sender, subject, arrival, size, smtputf8, ret, envid FROM message WHERE id = ?",
@@ -97,6 +99,9 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         created,
         text,
         mend,
+        since,
+        waiting,
+        repeats,
         message,
         queue_id,
         sender,

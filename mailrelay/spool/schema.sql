@@ -20,6 +20,7 @@ CREATE TABLE message (
 
 -- What is due: untried before tried, small before large, then by age; each of the four runs is one range of this index.
 CREATE INDEX message_due ON message (relayhost, attempts > 0, size > 65536, next_attempt) WHERE next_attempt IS NOT NULL;
+CREATE INDEX message_waiting ON message (arrival) WHERE next_attempt IS NOT NULL;
 CREATE INDEX message_live ON message (id) WHERE retired IS NULL;
 CREATE INDEX message_retired ON message (retired) WHERE retired IS NOT NULL;
 
@@ -111,19 +112,24 @@ CREATE TABLE relayhost (
 -- What the person is owed. Written in the commit that records the reason.
 CREATE TABLE notice (
   id        INTEGER PRIMARY KEY,
-  kind      TEXT    NOT NULL CHECK (kind IN ('failed', 'held', 'setup', 'relayed')),
+  kind      TEXT    NOT NULL CHECK (kind IN ('failed', 'held', 'setup', 'delayed', 'resumed', 'relayed')),
   relayhost TEXT    NOT NULL,
   cause     TEXT    NOT NULL DEFAULT '',
   text      TEXT    NOT NULL DEFAULT '',
   mend      TEXT    NOT NULL DEFAULT '',
   message   INTEGER REFERENCES message ON DELETE CASCADE,
   created   REAL    NOT NULL,
-  over      REAL,                                -- a setup fault: when it was mended
-  CHECK ((kind = 'setup') = (message IS NULL))
+  over      REAL,                                -- a setup fault or a delay: when it ended
+  since     REAL    NOT NULL DEFAULT 0,          -- the arrival of the mail that waits longest for it
+  waiting   INTEGER NOT NULL DEFAULT 0,          -- how many messages wait for it
+  repeats   INTEGER NOT NULL DEFAULT 0,
+  reminder  REAL,                                -- when it is to be told again
+  CHECK ((kind IN ('setup', 'delayed', 'resumed')) = (message IS NULL)),
+  CHECK ((kind IN ('setup', 'delayed') AND over IS NULL) = (reminder IS NOT NULL))
 ) STRICT;
 
 -- One notice for one cause, however many mails wait for it.
-CREATE UNIQUE INDEX notice_setup ON notice (relayhost, cause) WHERE kind = 'setup' AND over IS NULL;
+CREATE UNIQUE INDEX notice_standing ON notice (kind, relayhost, cause) WHERE reminder IS NOT NULL;
 CREATE INDEX notice_of_message ON notice (message);
 
 CREATE TABLE notice_recipient (

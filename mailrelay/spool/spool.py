@@ -20,7 +20,7 @@ from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Owed, Road
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, arrive
-from mailrelay.spool import accepting, attempts, notices, verbs
+from mailrelay.spool import accepting, attempts, notices, owing, verbs
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, connect, translate
 from mailrelay.spool.writer import Writer
 
@@ -127,15 +127,25 @@ class Spool:
         """Writes that a relayhost cannot be reached; returns whether a notice became owed by it."""
         return await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, roads, now))
 
-    async def relayhost_up(self, name: str, now: float) -> None:
-        """Writes that a relayhost can be reached again."""
-        await self._write(lambda db: attempts.relayhost_up(db, name, now))
+    async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool:
+        """Writes that a relayhost can be reached again; returns whether word of it became owed."""
+        return await self._write(lambda db: attempts.relayhost_up(db, name, roads, now))
 
     async def relayhost_failure(self, name: str) -> attempts.Failure | None:
         """What is known to be wrong with the way to a relayhost."""
         return await self._read(lambda db: attempts.relayhost_failure(db, name))
 
     # The person hears.
+
+    async def look(self, now: float, after: float, roads: Sequence[Road]) -> float | None:
+        """Lets delays become owed, ends them, reminds of what stands. Returns when to look again, None if nothing waits.
+
+        after: seconds of waiting that are a delay. While something waits or stands, it is worth a look every now and then.
+        """
+        at = await self._read(lambda db: owing.next_look(db, after))
+        if at is not None and at <= now:
+            await self._write(lambda db: owing.look(db, now, after, roads))
+        return at
 
     async def owed(self, now: float) -> list[Owed]:
         """The roads that are due for a try."""

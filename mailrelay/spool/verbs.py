@@ -102,7 +102,7 @@ def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
     )
     gone = db.changes()
     db.execute(
-        "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE kind = 'setup' AND over < ? LIMIT ?)",
+        "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE kind IN ('setup', 'delayed') AND over < ? LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
     correspondents.forget(db)

@@ -65,7 +65,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path, *, retry: float = 3600.0, linger: float = 30.0, channels: int = 8) -> AsyncIterator[Scene]:
+async def scene(
+    tmp_path: Path, *, retry: float = 3600.0, linger: float = 30.0, channels: int = 8
+) -> AsyncIterator[Scene]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)

@@ -10,10 +10,10 @@ from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.mending import readdressed
-from mailrelay.mail.notice import Road
+from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Outcome, Reply, Stage
-from mailrelay.mail.record import Arrival
-from mailrelay.spool import accepting, attempts, correspondents, listing, mending, notices, verbs
+from mailrelay.mail.record import Arrival, Owing
+from mailrelay.spool import accepting, attempts, correspondents, listing, mending, notices, owing, verbs
 from mailrelay.spool.database import SpoolFull, connect, transaction
 
 REFUSED_CONTENT = Outcome(Stage.CONTENT, Reply(552, (b"5.3.4 too large",)))
@@ -108,6 +108,19 @@ def test_a_notice_of_what_still_waits_for_the_person_stays_owed(db: apsw.Connect
     with transaction(db):
         verbs.act(db, key, "", Act.RELEASE, NOW)
     assert len(notices.owed(db, NOW)) == 1
+
+
+@pytest.mark.parametrize("what", [Act.RELEASE, Act.CANCEL])
+def test_a_notice_of_held_mail_is_not_owed_once_the_person_has_decided(db: apsw.Connection, what: Act) -> None:
+    key, _ = accept(db)
+    recipient: int = db.execute("SELECT id FROM recipient").get
+    with transaction(db):
+        verbs.act(db, key, "", Act.HOLD, NOW)
+        owing.owe(db, key, Owing(Kind.HELD, (recipient,), (Road.DESKTOP,)), NOW)
+    assert len(notices.owed(db, NOW)) == 1
+    with transaction(db):
+        verbs.act(db, key, "", what, NOW)
+    assert notices.owed(db, NOW) == []
 
 
 def test_recipients_who_wait_go_on_waiting_when_those_who_failed_are_resent(db: apsw.Connection) -> None:

@@ -182,6 +182,9 @@ class Ledger:
         for number in numbers:
             self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Road.DESKTOP, 0)
 
+    async def look(self, now: float, after: float, roads: object) -> float | None:
+        return None
+
     async def owed(self, now: float) -> list[Owed]:
         return list(self.due.values())
 
@@ -206,7 +209,7 @@ def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_
         ledger = Ledger()
         ledger.owe(*range(50))
         async with a_screen(bus) as screen:
-            notifier = Notifier(Notify(dsn=False), ledger, lambda: ledger.clock)
+            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
             running = asyncio.create_task(notifier.run())
             await screen.until(1)
             while ledger.due:

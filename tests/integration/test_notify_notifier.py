@@ -63,6 +63,9 @@ class Ledger:
         if self.broken:
             raise OSError("disk I/O error")
 
+    async def look(self, now: float, after: float, roads: object) -> float | None:
+        return None
+
     async def owed(self, now: float) -> list[Owed]:
         return [owed for at, owed in sorted(self.due.values(), key=lambda one: one[0]) if at <= now]
 
@@ -94,7 +97,7 @@ class Ledger:
 
 @contextlib.asynccontextmanager
 async def notifying(settings: Notify, ledger: Ledger) -> AsyncIterator[Notifier]:
-    notifier = Notifier(settings, ledger, lambda: ledger.clock)
+    notifier = Notifier(settings, ledger, 900.0, lambda: ledger.clock)
     running = asyncio.create_task(notifier.run())
     try:
         yield notifier

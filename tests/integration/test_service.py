@@ -20,7 +20,7 @@ from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing
-from mailrelay.spool import accepting, attempts, listing, notices, verbs
+from mailrelay.spool import accepting, attempts, listing, notices, owing, verbs
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
 
@@ -227,7 +227,7 @@ def test_the_person_who_drops_failed_mail_still_hears_of_what_is_held(tmp_path: 
         (message,) = attempts.take(db, "default", [], 1, "test", NOW)
         states = {State.BOUNCED: NO_SUCH_USER, State.HELD: UNREADABLE}
         attempts.record(db, ending(key, message.recipient_ids, states, roads=(Road.MAILBOX,)))
-        attempts.owe(db, key, Owing(Kind.HELD, message.recipient_ids[1:], (Road.MAILBOX,)), NOW)
+        owing.owe(db, key, Owing(Kind.HELD, message.recipient_ids[1:], (Road.MAILBOX,)), NOW)
         verbs.act(db, key, message.queue_id, Act.DROP, NOW)
     assert [one.notice.kind for one in notices.owed(db, NOW)] == [Kind.HELD]
     db.close()
@@ -239,7 +239,7 @@ def test_a_road_that_nobody_serves_hides_no_other_however_much_is_owed_by_it(tmp
         for _ in range(notices.BATCH + 10):
             key = accepting.accept(db, letter(), LIMIT)
             to = db.execute("SELECT id FROM recipient WHERE message = ?", (key,)).get
-            attempts.owe(db, key, Owing(Kind.FAILED, (to,), (Road.DESKTOP,)), NOW)
-        attempts.owe(db, key, Owing(Kind.FAILED, (to,), (Road.DSN,)), NOW + 1)
+            owing.owe(db, key, Owing(Kind.FAILED, (to,), (Road.DESKTOP,)), NOW)
+        owing.owe(db, key, Owing(Kind.FAILED, (to,), (Road.DSN,)), NOW + 1)
     assert Road.DSN in {one.road for one in notices.owed(db, NOW + 2)}
     db.close()

@@ -235,7 +235,7 @@ def test_failures_of_a_relayhost_are_counted_until_it_is_up_again(db: apsw.Conne
     failure = attempts.relayhost_failure(db, "default")
     assert failure == attempts.Failure(3, NOW + 120, Cause.UNREACHABLE, "no network")
     with transaction(db):
-        attempts.relayhost_up(db, "default", NOW)
+        attempts.relayhost_up(db, "default", (), NOW)
     assert attempts.relayhost_failure(db, "default") is None
 
 
@@ -254,7 +254,7 @@ def test_one_cause_is_one_notice_however_often_it_is_met(db: apsw.Connection) ->
 def test_a_fault_that_is_over_is_no_longer_owed_and_told_anew_when_it_comes_back(db: apsw.Connection) -> None:
     with transaction(db):
         attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)
-        attempts.relayhost_up(db, "default", NOW)
+        attempts.relayhost_up(db, "default", (), NOW)
     assert notices.owed(db, NOW) == []
     with transaction(db):
         assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)

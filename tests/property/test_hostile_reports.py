@@ -37,6 +37,7 @@ CONCERNED = st.builds(
     stage=st.just("RCPT"),
     remote=st.booleans(),
     uncertain=st.booleans(),
+    likely=ADDRESS,
     orcpt=st.one_of(HOSTILE, HOSTILE.map(lambda raw: b"rfc822;" + b"".join(b"+%02X" % octet for octet in raw))),
 )
 NOTICE = st.builds(

@@ -1,0 +1,181 @@
+"""Notices become owed: what has happened to a message once, and what stands until it is over.
+
+A setup fault or a delay is one notice for its cause, however much mail waits for it. It stands until it is over, is told
+again at growing distances, and is followed by one word that mail moves again, if anybody heard of it at all.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from mailrelay.mail.lifecycle import PENDING
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.record import Owing
+from mailrelay.spool.database import row, rows, states
+
+REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
+"""Seconds until something that stands is told again; the last one repeats."""
+WAY = "way"
+"""The cause of mail that waits for a relayhost which cannot be reached."""
+
+
+def owe(db: apsw.Connection, message: int, owing: Owing, now: float) -> None:
+    """Writes down that the person is to hear of `owing.recipients` of a message."""
+    db.execute(
+        "INSERT INTO notice (kind, relayhost, message, created) SELECT ?, relayhost, id, ? FROM message WHERE id = ?",
+        (owing.kind.value, now, message),
+    )
+    notice = db.last_insert_rowid()
+    db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in owing.recipients))
+    _by(db, notice, owing.roads, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a notice that stands says: `since` epoch seconds, the arrival of what waits longest; `waiting` messages."""
+
+    kind: Kind
+    relayhost: str
+    cause: str
+    text: str
+    mend: str = ""
+    since: float = 0.0
+    waiting: int = 0
+
+
+def stand(db: apsw.Connection, what: Standing, roads: Iterable[Road], now: float) -> bool:
+    """Lets a notice stand. Returns whether one became owed: not if one of this kind and cause stands already."""
+    found = rows(
+        db,
+        "SELECT 1 FROM notice WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
+        (what.kind.value, what.relayhost, what.cause),
+    )
+    if found:
+        return False
+    db.execute(
+        "INSERT INTO notice (kind, relayhost, cause, text, mend, since, waiting, created, reminder)"
+        " VALUES (?,?,?,?,?,?,?,?,?)",
+        (
+            what.kind.value,
+            what.relayhost,
+            what.cause,
+            what.text,
+            what.mend,
+            what.since,
+            what.waiting,
+            now,
+            now + REMINDERS[0],
+        ),
+    )
+    _by(db, db.last_insert_rowid(), roads, now)
+    return True
+
+
+def end(
+    db: apsw.Connection, relayhost: str, kind: Kind, causes: Sequence[str], roads: Iterable[Road], now: float
+) -> bool:
+    """Ends what stands for these causes. Returns whether word of it became owed: that mail moves again.
+
+    It does only if the person had heard of the trouble and nothing else stops this relayhost's mail.
+    """
+    heard = 0
+    for cause in causes:
+        found = rows(
+            db,
+            "SELECT id, since, (SELECT count(*) FROM road WHERE notice = id AND told IS NOT NULL) OR repeats FROM notice"
+            " WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
+            (kind.value, relayhost, cause),
+        )
+        for key, _since, told in found:
+            heard += bool(told)
+            db.execute("UPDATE notice SET over = ?, reminder = NULL WHERE id = ?", (now, key))
+    others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
+    if not heard or rows(db, others, (relayhost,)):
+        return False
+    waiting = row(db, "SELECT count(*) FROM message WHERE relayhost = ? AND next_attempt IS NOT NULL", (relayhost,))[0]
+    db.execute(
+        "INSERT INTO notice (kind, relayhost, waiting, created) VALUES (?,?,?,?)",
+        (Kind.RESUMED.value, relayhost, waiting, now),
+    )
+    _by(db, db.last_insert_rowid(), roads, now)
+    return True
+
+
+def causes(db: apsw.Connection, relayhost: str, kind: Kind) -> list[str]:
+    """The causes of what stands for a relayhost."""
+    sql = "SELECT cause FROM notice WHERE relayhost = ? AND kind = ? AND reminder IS NOT NULL"
+    return [cause for (cause,) in rows(db, sql, (relayhost, kind.value))]
+
+
+def next_look(db: apsw.Connection, after: float) -> float | None:
+    """When `look` may next have something to do (epoch seconds), None if nothing waits and nothing stands."""
+    oldest = "SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL"
+    active = "SELECT min(m.arrival) FROM attempt a JOIN message m ON m.id = a.message WHERE a.closed IS NULL"
+    unheard = [at + after for (at,) in (row(db, oldest), row(db, active)) if at is not None]
+    reminders = [at for (at,) in rows(db, "SELECT reminder FROM notice WHERE reminder IS NOT NULL")]
+    return min((*unheard, *reminders), default=None)
+
+
+def look(db: apsw.Connection, now: float, after: float, roads: Sequence[Road]) -> bool:
+    """Lets delays stand, ends them and reminds of what stands. Returns whether a notice became owed.
+
+    after: seconds of waiting that are a delay. Mail that waits for a setup fault is that fault's, which was told at once.
+    """
+    delays = {(delay.relayhost, delay.cause): delay for delay in _delays(db, now - after)}
+    owed = False
+    for relayhost, cause in rows(
+        db, "SELECT relayhost, cause FROM notice WHERE kind = 'delayed' AND reminder IS NOT NULL"
+    ):
+        if (relayhost, cause) not in delays:
+            owed |= end(db, relayhost, Kind.DELAYED, (cause,), roads, now)
+    for delayed in delays.values():
+        owed |= stand(db, delayed, roads, now)
+    for key, kind, relayhost, cause, repeats in rows(
+        db, "SELECT id, kind, relayhost, cause, repeats FROM notice WHERE reminder <= ?", (now,)
+    ):
+        delay = delays.get((relayhost, cause)) if kind == Kind.DELAYED else None
+        _remind(db, key, relayhost, delay, repeats + 1, now)
+        owed = True
+    return owed
+
+
+def _delays(db: apsw.Connection, before: float) -> list[Standing]:
+    found = rows(
+        db,
+        "SELECT m.relayhost, CASE WHEN coalesce(h.failures, 0) THEN ?2 ELSE r.stage || ' ' || r.status END AS cause,"
+        " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
+        " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
+        " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
+        f" AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.setup, 0) = 0 AND r.state IN {states(PENDING)}"
+        " GROUP BY 1, 2",
+        (before, WAY),
+    )
+    return [
+        Standing(Kind.DELAYED, relayhost, cause, text or words.decode("utf-8", "replace"), "", since, waiting)
+        for relayhost, cause, since, waiting, text, words in found
+    ]
+
+
+def _remind(db: apsw.Connection, key: int, relayhost: str, delay: Standing | None, repeats: int, now: float) -> None:
+    """Makes what stands owed again by all its roads, with today's figures."""
+    if delay is not None:
+        since, waiting = delay.since, delay.waiting
+        db.execute("UPDATE notice SET text = ? WHERE id = ?", (delay.text, key))
+    else:
+        since, waiting = row(
+            db,
+            "SELECT coalesce(min(arrival), 0), count(*) FROM message WHERE relayhost = ? AND next_attempt IS NOT NULL",
+            (relayhost,),
+        )
+    db.execute(
+        "UPDATE notice SET repeats = ?, since = ?, waiting = ?, reminder = ? WHERE id = ?",
+        (repeats, since, waiting, now + REMINDERS[min(repeats, len(REMINDERS) - 1)], key),
+    )
+    db.execute("UPDATE road SET told = NULL, tries = 0, next_try = ?, why = '' WHERE notice = ?", (now, key))
+
+
+def _by(db: apsw.Connection, notice: int, roads: Iterable[Road], now: float) -> None:
+    db.executemany(
+        "INSERT INTO road (notice, road, next_try) VALUES (?,?,?)", ((notice, road.value, now) for road in roads)
+    )

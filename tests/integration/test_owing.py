@@ -1,0 +1,214 @@
+"""What stands until it is over: delays and setup faults, told once, told again at growing distances, and their end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from spooling import BUSY, LIMIT, NOW, TAKEN, ending, letter
+
+from mailrelay.mail.lifecycle import Act, State
+from mailrelay.mail.notice import Kind, Notice, Road
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.wording import body, title
+from mailrelay.spool import accepting, attempts, notices, owing, verbs
+from mailrelay.spool.database import connect, transaction
+
+AFTER = 900.0
+ROADS = (Road.MAILBOX,)
+AWAY = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="The network is away.")
+NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="The key was refused.", mend="Install the key.")
+REVOKED = Outcome(Stage.HOST_KEY, cause=Cause.HOST_KEY_REVOKED, text="The host key is revoked.", mend="Ask its owner.")
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[apsw.Connection]:
+    db = connect(tmp_path / "spool")
+    yield db
+    db.close()
+
+
+def accept(db: apsw.Connection, at: float = NOW) -> int:
+    with transaction(db):
+        return accepting.accept(db, letter(at=at), LIMIT)
+
+
+def look(db: apsw.Connection, now: float) -> bool:
+    with transaction(db):
+        return owing.look(db, now, AFTER, ROADS)
+
+
+def hear(db: apsw.Connection, now: float) -> list[Notice]:
+    """What the person hears at `now`: everything owed is told."""
+    owed = notices.owed(db, now)
+    with transaction(db):
+        for one in owed:
+            notices.told(db, one, now)
+    return [one.notice for one in owed]
+
+
+def shut(db: apsw.Connection, outcome: Outcome, now: float, *, setup: bool) -> None:
+    with transaction(db):
+        attempts.relayhost_failed(db, "default", outcome, now + 60, setup, ROADS, now)
+
+
+def up(db: apsw.Connection, now: float) -> None:
+    with transaction(db):
+        attempts.relayhost_up(db, "default", ROADS, now)
+
+
+def send(db: apsw.Connection, now: float) -> None:
+    with transaction(db):
+        taken = attempts.take(db, "default", (), 100, "test", now)
+        for message in taken:
+            attempts.record(db, ending(message.id, message.recipient_ids, {State.SENT: TAKEN}, now=now))
+
+
+def defer(db: apsw.Connection, now: float, again: float) -> None:
+    with transaction(db):
+        for message in attempts.take(db, "default", (), 100, "test", now):
+            end = ending(message.id, message.recipient_ids, {State.DEFERRED: BUSY}, now=now, next_attempt=again)
+            attempts.record(db, end)
+
+
+def test_mail_that_waits_for_the_network_is_told_once_for_all_of_it(db: apsw.Connection) -> None:
+    for number in range(3):
+        accept(db, NOW + number)
+    shut(db, AWAY, NOW + 5, setup=False)
+    assert not look(db, NOW + AFTER - 1)
+    assert look(db, NOW + AFTER + 3)
+    (notice,) = hear(db, NOW + AFTER + 3)
+    assert (notice.kind, notice.waiting, notice.since, notice.text) == (Kind.DELAYED, 3, NOW, "The network is away.")
+    assert title(notice).startswith("3 mails wait since ")
+    assert not look(db, NOW + AFTER + 60)
+
+
+def test_mail_that_the_remote_asks_to_bring_back_later_is_told_with_its_words(db: apsw.Connection) -> None:
+    accept(db)
+    defer(db, NOW + 1, NOW + 3600)
+    assert look(db, NOW + AFTER + 1)
+    (notice,) = hear(db, NOW + AFTER + 1)
+    assert (notice.kind, notice.waiting, notice.text) == (Kind.DELAYED, 1, "451 4.2.1 busy")
+    assert title(notice).startswith("1 mail waits since ")
+    assert "451 4.2.1 busy" in body(notice)
+
+
+def test_a_message_that_hangs_in_the_middle_of_its_attempt_is_late_too(db: apsw.Connection) -> None:
+    accept(db)
+    with transaction(db):
+        attempts.take(db, "default", (), 1, "test", NOW)
+    at = owing.next_look(db, AFTER)
+    assert at == NOW + AFTER
+    assert look(db, at)
+    assert [notice.waiting for notice in hear(db, at)] == [1]
+
+
+def test_a_delay_is_told_again_at_growing_distances_with_the_figures_of_the_day(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, AWAY, NOW, setup=False)
+    look(db, NOW + AFTER)
+    assert [notice.repeats for notice in hear(db, NOW + AFTER)] == [0]
+    accept(db, NOW + 1000)
+    told, now = [], NOW + AFTER
+    while now < NOW + 3 * 86_400:
+        now += 60
+        if look(db, now):
+            told.append(now - NOW - AFTER)
+            (notice,) = hear(db, now)
+            assert (notice.waiting, notice.repeats) == (2, len(told))
+    assert told == [3600, 5 * 3600, 17 * 3600, 41 * 3600, 65 * 3600]
+
+
+def test_the_end_of_a_delay_is_told_once_if_the_delay_was(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, AWAY, NOW, setup=False)
+    look(db, NOW + AFTER)
+    hear(db, NOW + AFTER)
+    up(db, NOW + 2000)
+    send(db, NOW + 2000)
+    assert look(db, NOW + 2001)
+    (notice,) = hear(db, NOW + 2001)
+    assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail leaves again through default")
+    assert not look(db, NOW + 2002)
+    assert owing.next_look(db, AFTER) is None
+
+
+def test_what_nobody_had_heard_of_ends_in_silence(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, AWAY, NOW, setup=False)
+    look(db, NOW + AFTER)
+    up(db, NOW + AFTER + 1)
+    send(db, NOW + AFTER + 1)
+    assert not look(db, NOW + AFTER + 2)
+    assert hear(db, NOW + AFTER + 2) == []
+
+
+def test_a_delay_whose_cause_changes_on_the_way_stays_one_notice(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, AWAY, NOW, setup=False)
+    look(db, NOW + AFTER)
+    hear(db, NOW + AFTER)
+    shut(db, Outcome(Stage.DIAL, cause=Cause.LOST, text="It broke."), NOW + 1000, setup=False)
+    assert not look(db, NOW + 1001)
+
+
+def test_mail_that_waits_for_a_setup_fault_is_told_with_the_fault_and_not_as_a_delay(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    assert [notice.kind for notice in hear(db, NOW)] == [Kind.SETUP]
+    assert not look(db, NOW + AFTER + 1)
+    assert look(db, NOW + 3600)
+    (reminder,) = hear(db, NOW + 3600)
+    assert (reminder.kind, reminder.waiting, reminder.repeats) == (Kind.SETUP, 1, 1)
+    assert title(reminder) == "Mail still cannot leave through default"
+    assert "1 mail waits since " in body(reminder)
+
+
+def test_240_mails_for_one_cause_are_one_notice(db: apsw.Connection) -> None:
+    for _ in range(240):
+        accept(db)
+        shut(db, NO_KEY, NOW, setup=True)
+    assert len(hear(db, NOW)) == 1
+
+
+def test_a_setup_fault_that_is_mended_is_told_so_at_once(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    up(db, NOW + 100)
+    (notice,) = hear(db, NOW + 100)
+    assert (notice.kind, notice.waiting) == (Kind.RESUMED, 1)
+    assert "1 mail on the way now" in body(notice)
+
+
+def test_another_setup_fault_takes_the_place_of_the_first_and_is_told_itself(db: apsw.Connection) -> None:
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    shut(db, REVOKED, NOW + 60, setup=True)
+    assert [notice.text for notice in hear(db, NOW + 60)] == ["The host key is revoked."]
+    assert owing.causes(db, "default", Kind.SETUP) == ["host-key-revoked"]
+    up(db, NOW + 120)
+    assert [notice.kind for notice in hear(db, NOW + 120)] == [Kind.RESUMED]
+
+
+def test_mail_that_the_person_holds_is_not_late(db: apsw.Connection) -> None:
+    key = accept(db)
+    queue_id = db.execute("SELECT queue_id FROM message").get
+    assert isinstance(queue_id, str)
+    with transaction(db):
+        verbs.act(db, key, queue_id, Act.HOLD, NOW)
+    assert owing.next_look(db, AFTER) is None
+    assert not look(db, NOW + 10 * AFTER)
+
+
+def test_an_empty_spool_is_not_looked_at(db: apsw.Connection) -> None:
+    assert owing.next_look(db, AFTER) is None
+
+
+def test_asking_when_to_look_reads_no_queue(db: apsw.Connection) -> None:
+    accept(db)
+    plan = " ".join(
+        line[3]
+        for line in db.execute("EXPLAIN QUERY PLAN SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL")
+    )
+    assert "message_waiting" in plan
