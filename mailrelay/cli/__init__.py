@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from mailrelay import __version__, config
 from mailrelay.mail.printable import printable
@@ -128,6 +129,12 @@ class Table(click.Group):
         command = load(cmd_name).command
         _take_config(command)
         return command  # type: ignore[no-any-return]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Not the group's own: that one loads every command for its help.
+        found = {name: command.get_short_help_str(80) for name, command in self.commands.items()} | dict(self._modules)
+        items = [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         here = {name: command.get_short_help_str(80) for name, command in self.commands.items()}

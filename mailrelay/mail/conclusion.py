@@ -3,6 +3,7 @@
 Pure and total: every list of outcomes has a conclusion.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ def conclude(
     so that a success is its to report. now: epoch seconds. chance: a random number in [0, 1). dialled, transaction: seconds.
     """
     settled = []
+    # A clock that was wrong when the message came in must not make it old before the schedule was gone through.
+    was_tried_long = message.attempts + 1 >= len(terms.schedule)
     concerned: list[tuple[Kind, Recipient, int]] = []
     for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
         move = after_attempt(
@@ -62,7 +65,7 @@ def conclude(
             judge(outcome),
             client_told=client_told,
             age=now - message.arrival,
-            expire_after=terms.expire_after,
+            expire_after=terms.expire_after if was_tried_long else math.inf,
         )
         settled.append(Settled(key, move.state, outcome, move.uncertain))
         if move.notice_owed:

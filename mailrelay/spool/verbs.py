@@ -92,17 +92,22 @@ def check_not_active(db: apsw.Connection, key: int, queue_id: str) -> None:
 
 def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
     """Takes history older than `keep_sent` seconds away, a bounded number of messages at a time; returns how many."""
+    kept = "EXISTS (SELECT 1 FROM content WHERE message = m.id)"
+    untold = "EXISTS (SELECT 1 FROM notice n JOIN road r ON r.notice = n.id WHERE n.message = m.id AND r.told IS NULL)"
     db.execute(
-        "DELETE FROM content WHERE message IN (SELECT id FROM message WHERE retired < ? LIMIT ?)",
+        "DELETE FROM content WHERE message IN"
+        f" (SELECT id FROM message m WHERE retired < ? AND {kept} ORDER BY retired LIMIT ?)",
         (now - KEEP_REFUSED, PURGE_BATCH),
     )
     db.execute(
-        "DELETE FROM message WHERE id IN (SELECT id FROM message WHERE retired < ? ORDER BY retired LIMIT ?)",
+        "DELETE FROM message WHERE id IN"
+        f" (SELECT id FROM message m WHERE retired < ? AND NOT {kept} AND NOT {untold} ORDER BY retired LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
     gone = db.changes()
     db.execute(
-        "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE kind IN ('setup', 'delayed') AND over < ? LIMIT ?)",
+        "DELETE FROM notice WHERE id IN (SELECT id FROM notice WHERE message IS NULL AND reminder IS NULL"
+        " AND coalesce(over, created) < ? LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
     correspondents.forget(db)

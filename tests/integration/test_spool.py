@@ -11,8 +11,8 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import arrive
-from mailrelay.spool import accepting, attempts, listing, notices, verbs
+from mailrelay.mail.record import Owing, arrive
+from mailrelay.spool import accepting, attempts, listing, notices, owing, verbs
 from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, transaction
 
 UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
@@ -387,6 +387,23 @@ def test_history_goes_after_its_time_and_failed_mail_stays(db: apsw.Connection) 
     with transaction(db):
         assert verbs.purge(db, NOW + 8 * 86_400, 7 * 86_400.0) == 1
     assert [message.id for message in listing.everything(db)] == [failed]
+
+
+def test_history_waits_for_what_can_still_be_mended_or_is_still_to_be_told(db: apsw.Connection) -> None:
+    refused, reported = accept(db), accept(db)
+    take(db)
+    end(db, refused, {State.REFUSED: NO_SUCH_USER})
+    end(db, reported, {State.SENT: TAKEN})
+    with transaction(db):
+        to = db.execute("SELECT id FROM recipient WHERE message = ?", (reported,)).get
+        owing.owe(db, reported, Owing(Kind.RELAYED, (to,), (Road.DSN,)), NOW)  # type: ignore[arg-type]
+        verbs.purge(db, NOW + 2, 1.0)
+    assert [message.id for message in listing.everything(db)] == [refused, reported]
+    (owed,) = notices.owed(db, NOW)
+    with transaction(db):
+        notices.told(db, owed, NOW)
+        verbs.purge(db, NOW + verbs.KEEP_REFUSED + 1, 1.0)
+    assert list(listing.everything(db)) == []
 
 
 def test_a_failed_transaction_leaves_nothing_behind(db: apsw.Connection) -> None:

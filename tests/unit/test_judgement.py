@@ -1,5 +1,6 @@
 """What a failure means and where it takes a recipient, over the whole table: stage x reply class x state."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -236,3 +237,12 @@ def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
 )
 def test_the_status_of_a_reply_is_the_remotes_where_it_fits_the_code(lines: tuple[bytes, ...], status: str) -> None:
     assert Reply(550, lines).status == status
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(0, State.DEFERRED), (1, State.EXPIRED)])
+def test_a_clock_that_was_wrong_on_arrival_expires_nothing_before_the_schedule_was_gone_through(
+    attempts: int, state: State
+) -> None:
+    message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
+    record = conclude(message, (BUSY, BUSY), TERMS, client_told=False, relays_dsn=True, now=1.7e9, chance=0.0)
+    assert {one.state for one in record.settled} == {state}
