@@ -1,4 +1,4 @@
-"""The watchdog and the line for prompts: they speak while mailrelay is dead, broken or gone, and are silent while all is well.
+"""The watchdog and the line for prompts: they speak while mailrelay is dead or gone, and are silent while all is well.
 
 The scripts are the real ones, under the real shells. What they run is ours: a `mailrelay` that says what the test wants, and
 roads that keep what they were given.
