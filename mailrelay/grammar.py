@@ -49,6 +49,9 @@ def shown(value: object) -> str:
     match value:
         case bool():
             return str(value).lower()
+        case int() if abs(value) >= 10**20:
+            # Python refuses to write very long ones out.
+            return "a number of many digits"
         case dict():
             return "a table"
         case list():
@@ -180,8 +183,8 @@ def destination(value: object) -> str:
 
 def account(value: object) -> str:
     """A name or number of a local account, or one of the words for several."""
-    name = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
-    if not re.fullmatch(r"[^\s:-][^\s:]*", name):
+    name = shown(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
+    if not re.fullmatch(r"(?!\d{11})[^\s:-][^\s:]*", name):
         raise SettingsError(f'{shown(value)} is no account; a name, a uid, "self" or "any"')
     return name
 

@@ -4,6 +4,7 @@ Promises: nothing is sent before the daemon has greeted, for it drops clients th
 the connection; the end of stdin is passed on.
 """
 
+import errno
 import os
 import selectors
 import socket
@@ -24,8 +25,10 @@ def open_dialogue(address: str) -> socket.socket:
 
 
 def relay_dialogue(daemon: socket.socket) -> None:
-    """Passes octets on between stdin, stdout and the daemon, until the daemon closes."""
-    stdin = sys.stdin.fileno()
+    """Passes octets on between stdin, stdout and the daemon, until the daemon closes. Raises OSError."""
+    if sys.stdin is None or sys.stdout is None:
+        raise OSError(errno.EBADF, "stdin or stdout is closed")
+    stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
     # Not epoll or kqueue: stdin may be a file.
     with selectors.SelectSelector() as selector:
         selector.register(daemon, selectors.EVENT_READ)
@@ -36,8 +39,8 @@ def relay_dialogue(daemon: socket.socket) -> None:
                     octets = daemon.recv(PIECE)
                     if not octets:
                         return
-                    sys.stdout.buffer.write(octets)
-                    sys.stdout.buffer.flush()
+                    while octets:
+                        octets = octets[os.write(stdout, octets) :]
                     if not greeted:
                         greeted = True
                         selector.register(stdin, selectors.EVENT_READ)

@@ -221,7 +221,10 @@ def _dialogue(settings: Settings) -> int:
     except OSError as error:
         raise Failed(f"{settings.listen.address}: {error.strerror or error}; {NOBODY_SERVES}", EX_TEMPFAIL) from None
     with daemon:
-        relay_dialogue(daemon)
+        try:
+            relay_dialogue(daemon)
+        except OSError as error:
+            raise Failed(f"the dialogue broke: {error.strerror or error}; try again", EX_TEMPFAIL) from None
     return 0
 
 

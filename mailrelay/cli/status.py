@@ -2,12 +2,13 @@
 
     0  fine
     1  late: mail has waited longer than queue.delay_notice_after, or bad news has not reached the person yet
-    2  failed: failed mail lies in the spool, a relayhost waits for the person, or nobody is serving
+    2  failed: mail that has failed or cannot be sent as it is lies in the spool, a relayhost waits for the person, there is
+       no room for more mail, or nobody is serving
     3  cannot tell: the settings or the spool cannot be read
 
 `--brief` prints one line for prompts, bars and watchdogs: why the status is not 0, worst first; an empty one if it is 0.
 
-    ✉ nobody serves, default needs you, 1 failed, 2 waiting 14min, bad news untold
+    ✉ nobody serves, no room, default needs you, 1 failed, 1 cannot be sent, 2 waiting 14min, bad news untold
     ✉ cannot tell
 
 Where the locale has no such sign the line begins with "mail:". But for their numbers its words stay the same as long as the
@@ -17,7 +18,8 @@ reasons do, so that a program can see whether there is a new one.
 
     status      fine, late or failed
     serving     true or false; pid is the process that serves, or null where it is not known
-    pending     messages that wait, and so held and failed
+    pending     messages that wait, and so held and failed; stranded: those of the held that cannot be sent as they are
+    full        why there is no room for a message as large as the settings allow; "" if there is
     oldest      when the first of the pending came (epoch seconds, or null)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
                 person), text, and mend (the step that mends it)
@@ -38,7 +40,8 @@ from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings, SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.spool import lock
-from mailrelay.spool.database import SpoolError, connect, reading
+from mailrelay.spool.accepting import check_space
+from mailrelay.spool.database import SpoolError, SpoolFull, connect, reading
 from mailrelay.spool.listing import Standing, standing
 
 FINE, LATE, FAILED, CANNOT_TELL = range(4)
@@ -57,35 +60,41 @@ def command(as_json: bool, brief: bool) -> int:
     try:
         settings = load_settings()
         pid = lock.holder(settings.queue.directory)
-        stands = _standing(settings)
+        stands, full = _standing(settings)
     except (SettingsError, SpoolError, OSError) as error:
         if brief:
             print(_brief(("cannot tell",)))
         line = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise Failed(line, CANNOT_TELL) from None
     now = time.time()
-    why = reasons(stands, serving=pid is not None, late_after=settings.queue.delay_notice_after, now=now)
+    why = reasons(
+        stands, serving=pid is not None, full=bool(full), late_after=settings.queue.delay_notice_after, now=now
+    )
     status = max((status for status, _ in why), default=FINE)
     if brief:
         print(_brief(reason for _, reason in why))
     elif as_json:
-        print(json.dumps(_record(settings, stands, pid, status)))
+        print(json.dumps(_record(settings, stands, full, pid, status)))
     else:
-        print("\n".join(_screen(stands, pid, status, now)))
+        print("\n".join(_screen(stands, full, pid, status, now)))
     return status
 
 
-def reasons(stands: Standing, *, serving: bool, late_after: float, now: float) -> list[tuple[int, str]]:
+def reasons(stands: Standing, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[int, str]]:
     """Why all is not fine, worst first: the exit status that each reason asks for, and a few words. Empty if all is fine.
 
-    late_after: seconds that mail may wait. now: epoch seconds.
+    full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
     """
     found = []
     if not serving:
         found.append((FAILED, "nobody serves"))
+    if full:
+        found.append((FAILED, "no room"))
     found.extend((FAILED, f"{printable(trouble.relayhost)} needs you") for trouble in stands.troubles if trouble.setup)
     if stands.failed:
         found.append((FAILED, f"{stands.failed} failed"))
+    if stands.stranded:
+        found.append((FAILED, f"{stands.stranded} cannot be sent"))
     if stands.oldest is not None and now - stands.oldest > late_after:
         found.append((LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
     if stands.untold:
@@ -103,18 +112,24 @@ def _brief(words: Iterable[str]) -> str:
     return line and f"{_SIGN} {line}"
 
 
-def _standing(settings: Settings) -> Standing:
+def _standing(settings: Settings) -> tuple[Standing, str]:
+    """How things stand, and why there is no room for more mail ("" if there is)."""
+    full = ""
     try:
         db = connect(settings.queue.directory, create=False)
     except FileNotFoundError:
-        return Standing(pending=0, oldest=None, held=0, failed=0, untold=(), troubles=())
+        return Standing(pending=0, oldest=None, held=0, stranded=0, failed=0, untold=(), troubles=()), full
     with reading(db):
         found = standing(db)
+        try:
+            check_space(db, settings.listen.max_message_size, settings.queue.max_size)
+        except SpoolFull as error:
+            full = str(error)
     db.close()
-    return found
+    return found, full
 
 
-def _screen(stands: Standing, pid: str | None, status: int, now: float) -> Iterator[str]:
+def _screen(stands: Standing, full: str, pid: str | None, status: int, now: float) -> Iterator[str]:
     yield colour(_WORDS[status], _COLOURS[status], sys.stdout)
     if pid is None:
         yield "serving  nobody: start `mailrelay serve`"
@@ -122,8 +137,11 @@ def _screen(stands: Standing, pid: str | None, status: int, now: float) -> Itera
         yield f"serving  process {pid or 'unknown'}"
     oldest = f", the oldest for {length(now - stands.oldest)}" if stands.oldest is not None else ""
     yield f"pending  {stands.pending}{oldest}"
-    yield f"held     {stands.held}"
+    stranded = f", {stands.stranded} cannot be sent as it is; see `mailrelay queue`" if stands.stranded else ""
+    yield f"held     {stands.held}{stranded}"
     yield f"failed   {stands.failed}{'; see `mailrelay queue`' if stands.failed else ''}"
+    if full:
+        yield f"room     {full}"
     for trouble in stands.troubles:
         yield ""
         yield f"relayhost {trouble.relayhost} cannot be reached, since {length(now - trouble.since)}"
@@ -138,14 +156,16 @@ def _screen(stands: Standing, pid: str | None, status: int, now: float) -> Itera
         yield f"not told yet: notice ({kind}) by {road}: {printable(why)}"
 
 
-def _record(settings: Settings, stands: Standing, pid: str | None, status: int) -> dict[str, object]:
+def _record(settings: Settings, stands: Standing, full: str, pid: str | None, status: int) -> dict[str, object]:
     return {
         "status": _WORDS[status],
         "serving": pid is not None,
         "pid": int(pid) if pid and pid.isdecimal() else None,
         "pending": stands.pending,
         "held": stands.held,
+        "stranded": stands.stranded,
         "failed": stands.failed,
+        "full": full,
         "oldest": None if stands.oldest is None else int(stands.oldest),
         "relayhosts": [
             {

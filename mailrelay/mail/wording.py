@@ -158,10 +158,10 @@ _NEXT = {
 What to do: mend what the words above complain of, and send it again. There is
 no need to write it anew; it is kept whole until you let it go:
 
-  mailrelay queue resend {id} --to ADDRESS    send it to another address
-  mailrelay queue edit {id}      change it in your editor, and send it
-  mailrelay queue show {id}      what happened to it
-  mailrelay queue drop {id}      let it go""",
+  mailrelay queue resend {id} --to ADDRESS    to another address
+  mailrelay queue edit {id}                   in your editor
+  mailrelay queue show {id}                   what happened to it
+  mailrelay queue drop {id}                   let it go""",
     Kind.HELD: """\
 What to do:
 

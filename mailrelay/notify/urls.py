@@ -6,6 +6,7 @@ news. URLs hold secrets, so no text of ours ever holds one: they are named by th
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 try:
     import apprise  # type: ignore[import-not-found,unused-ignore]
@@ -33,17 +34,22 @@ def urls(addresses: Sequence[str]) -> Carry:
 
     async def carry(notices: Sequence[Notice]) -> None:
         headline, text = (title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)
-        failed = [
-            str(place)
-            for place, service in enumerate(services, 1)
-            if not await service.async_notify(
-                title=headline,
-                body=text,
-                notify_type=apprise.NotifyType.FAILURE,
-                body_format=apprise.NotifyFormat.TEXT,
-            )
-        ]
+        failed = [str(place) for place, service in enumerate(services, 1) if not await _took(service, headline, text)]
         if failed:
             raise RoadFailed(f"urls in [notify]: number {', '.join(failed)} of {len(services)} did not take the notice")
 
     return carry
+
+
+async def _took(service: Any, headline: str, text: str) -> bool:
+    try:
+        taken = await service.async_notify(
+            title=headline,
+            body=text,
+            notify_type=apprise.NotifyType.FAILURE,
+            body_format=apprise.NotifyFormat.TEXT,
+        )
+    except Exception:
+        # Its words may hold the URL.
+        return False
+    return bool(taken)

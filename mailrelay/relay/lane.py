@@ -21,7 +21,7 @@ from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import PENALISED, is_setup_fault
-from mailrelay.relay import settlement
+from mailrelay.relay import faults, settlement
 from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import Wire, converse
 from mailrelay.relay.transport import Fault
@@ -327,6 +327,8 @@ class Lane:
         """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it."""
         self._is_open = False
         setup = is_setup_fault(outcome)
+        if setup and outcome.reply is not None:
+            outcome = faults.refused(outcome, self._relayhost)
         failures = self._failure.failures + 1 if self._failure is not None else 1
         schedule = PENALTY_SCHEDULE if outcome.cause in PENALISED else self._terms.schedule
         now = self._now()

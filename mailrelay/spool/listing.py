@@ -70,11 +70,15 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How things stand: messages pending and failed, the oldest pending arrival, notices not told, relayhosts in trouble."""
+    """How things stand: messages pending and failed, the oldest pending arrival, notices not told, relayhosts in trouble.
+
+    stranded: those of the held that nobody held: they cannot be sent as they are.
+    """
 
     pending: int
     oldest: float | None
     held: int
+    stranded: int
     failed: int
     untold: tuple[tuple[str, str, str], ...]
     """(kind, road, why the last try failed) of roads that failed at least once."""
@@ -210,6 +214,12 @@ def standing(db: apsw.Connection) -> Standing:
         "SELECT count(*), min(arrival) FROM message m WHERE retired IS NULL AND EXISTS"
         f" (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {IS_PENDING})",
     )
+    # What an attempt left held. What the person held later, or again, has changed since.
+    (stranded,) = row(
+        db,
+        "SELECT count(DISTINCT r.message) FROM recipient r JOIN outcome o ON o.recipient = r.id JOIN attempt a"
+        " ON a.id = o.attempt WHERE r.state = 'held' AND o.state = 'held' AND a.closed = r.changed",
+    )
     untold = rows(
         db,
         "SELECT kind, road, why FROM road JOIN notice ON notice.id = notice WHERE told IS NULL AND over IS NULL"
@@ -225,6 +235,7 @@ def standing(db: apsw.Connection) -> Standing:
         pending,
         oldest,
         counts.get("held", 0),
+        stranded,
         counts.get("bounced", 0) + counts.get("expired", 0),
         tuple(untold),
         troubles,

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FILE = "lock"
@@ -28,8 +28,10 @@ def lock(directory: Path) -> Iterator[None]:
     try:
         if not _try_lock(handle):
             raise Held(os.pread(handle, 20, 0).decode("ascii", "replace").strip())
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, b"%d\n" % os.getpid(), 0)
+        # On a full disk the lock holds all the same, and it does not say whose it is.
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, b"%d\n" % os.getpid(), 0)
         yield
         os.ftruncate(handle, 0)
     finally:

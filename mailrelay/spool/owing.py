@@ -1,7 +1,9 @@
 """Notices become owed: what has happened to a message once, and what stands until it is over.
 
 A setup fault or a delay is one notice for its cause, however much mail waits for it. It stands until it is over, is told
-again at growing distances, and is followed by one word that mail moves again, if anybody heard of it at all.
+again at growing distances while mail waits, and is followed by one word that mail moves again, if anybody heard of it at
+all. Causes that take turns on a bad line are no news each time: until mail moves again, each is told when it is first met,
+and then at its own growing distances.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +19,15 @@ from mailrelay.spool.database import row, rows, states
 REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
 """Seconds until something that stands is told again; the last one repeats."""
 WAY = "way"
-"""The cause of mail that waits for a relayhost which cannot be reached."""
+"""The cause of mail that waits for a relayhost which cannot be reached, or has said nothing about it yet."""
+NO_WORD_YET = "The server has not answered yet."
+
+_LAST_RESUMED = "coalesce((SELECT max(id) FROM notice WHERE kind = 'resumed' AND relayhost = ?), 0)"
+# Without mail nobody dials, and so nobody knows whether a setup fault still stands: its reminder waits for mail.
+_CONCERNS_MAIL = (
+    "(kind = 'delayed' OR EXISTS"
+    " (SELECT 1 FROM message m WHERE m.relayhost = notice.relayhost AND m.next_attempt IS NOT NULL))"
+)
 
 
 def owe(db: apsw.Connection, message: int, owing: Owing, now: float) -> None:
@@ -45,13 +55,19 @@ class Standing:
 
 
 def stand(db: apsw.Connection, what: Standing, roads: Iterable[Road], now: float) -> bool:
-    """Lets a notice stand. Returns whether one became owed: not if one of this kind and cause stands already."""
+    """Lets a notice stand. Returns whether one became owed: not if one of this kind and cause stands already, or again."""
     found = rows(
         db,
         "SELECT 1 FROM notice WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
         (what.kind.value, what.relayhost, what.cause),
     )
     if found:
+        return False
+    # Whoever has not heard yet that mail moves again need not: it does not any more.
+    db.execute(
+        "UPDATE notice SET over = ? WHERE kind = 'resumed' AND relayhost = ? AND over IS NULL", (now, what.relayhost)
+    )
+    if _stands_again(db, what):
         return False
     db.execute(
         "INSERT INTO notice (kind, relayhost, cause, text, mend, since, waiting, created, reminder)"
@@ -72,6 +88,22 @@ def stand(db: apsw.Connection, what: Standing, roads: Iterable[Road], now: float
     return True
 
 
+def _stands_again(db: apsw.Connection, what: Standing) -> bool:
+    """Lets a notice stand again whose cause has come back before mail moved. Its next reminder stays where it was."""
+    found = rows(
+        db,
+        "SELECT id, created, repeats FROM notice WHERE kind = ? AND relayhost = ? AND cause = ? AND over IS NOT NULL"
+        f" AND id > {_LAST_RESUMED} ORDER BY id DESC LIMIT 1",
+        (what.kind.value, what.relayhost, what.cause, what.relayhost),
+    )
+    for key, created, repeats in found:
+        db.execute(
+            "UPDATE notice SET over = NULL, reminder = ?, text = ?, mend = ?, since = ?, waiting = ? WHERE id = ?",
+            (_next_reminder(created, repeats), what.text, what.mend, what.since, what.waiting, key),
+        )
+    return bool(found)
+
+
 def end(
     db: apsw.Connection, relayhost: str, kind: Kind, causes: Sequence[str], roads: Iterable[Road], now: float
 ) -> bool:
@@ -79,19 +111,21 @@ def end(
 
     It does only if the person had heard of the trouble and nothing else stops this relayhost's mail.
     """
-    heard = 0
+    ended = 0
     for cause in causes:
-        found = rows(
-            db,
-            "SELECT id, since, (SELECT count(*) FROM road WHERE notice = id AND told IS NOT NULL) OR repeats FROM notice"
+        db.execute(
+            "UPDATE notice SET over = ?, reminder = NULL"
             " WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
-            (kind.value, relayhost, cause),
+            (now, kind.value, relayhost, cause),
         )
-        for key, _since, told in found:
-            heard += bool(told)
-            db.execute("UPDATE notice SET over = ?, reminder = NULL WHERE id = ?", (now, key))
+        ended += db.changes()
     others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
-    if not heard or rows(db, others, (relayhost,)):
+    # Also of what was over before, and did not let mail move.
+    heard = (
+        "SELECT 1 FROM notice n WHERE kind IN ('setup', 'delayed') AND relayhost = ?"
+        f" AND id > {_LAST_RESUMED} AND (repeats OR EXISTS (SELECT 1 FROM road WHERE notice = n.id AND told IS NOT NULL))"
+    )
+    if not ended or rows(db, others, (relayhost,)) or not rows(db, heard, (relayhost, relayhost)):
         return False
     waiting = row(db, "SELECT count(*) FROM message WHERE relayhost = ? AND next_attempt IS NOT NULL", (relayhost,))[0]
     db.execute(
@@ -113,8 +147,12 @@ def next_look(db: apsw.Connection, after: float) -> float | None:
     oldest = "SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL"
     active = "SELECT min(m.arrival) FROM attempt a JOIN message m ON m.id = a.message WHERE a.closed IS NULL"
     unheard = [at + after for (at,) in (row(db, oldest), row(db, active)) if at is not None]
-    reminders = [at for (at,) in rows(db, "SELECT reminder FROM notice WHERE reminder IS NOT NULL")]
-    return min((*unheard, *reminders), default=None)
+    # A delay may be over at any moment; nothing else says so.
+    stands = (
+        "SELECT CASE kind WHEN 'delayed' THEN created ELSE reminder END FROM notice"
+        f" WHERE reminder IS NOT NULL AND {_CONCERNS_MAIL}"
+    )
+    return min((*unheard, *(at for (at,) in rows(db, stands))), default=None)
 
 
 def look(db: apsw.Connection, now: float, after: float, roads: Sequence[Road]) -> bool:
@@ -124,15 +162,17 @@ def look(db: apsw.Connection, now: float, after: float, roads: Sequence[Road]) -
     """
     delays = {(delay.relayhost, delay.cause): delay for delay in _delays(db, now - after)}
     owed = False
-    for relayhost, cause in rows(
-        db, "SELECT relayhost, cause FROM notice WHERE kind = 'delayed' AND reminder IS NOT NULL"
-    ):
-        if (relayhost, cause) not in delays:
-            owed |= end(db, relayhost, Kind.DELAYED, (cause,), roads, now)
+    stood = rows(db, "SELECT relayhost, cause FROM notice WHERE kind = 'delayed' AND reminder IS NOT NULL")
+    # Before the others end: mail that now waits for another cause does not move again.
     for delayed in delays.values():
         owed |= stand(db, delayed, roads, now)
+    for relayhost, cause in stood:
+        if (relayhost, cause) not in delays:
+            owed |= end(db, relayhost, Kind.DELAYED, (cause,), roads, now)
     for key, kind, relayhost, cause, repeats in rows(
-        db, "SELECT id, kind, relayhost, cause, repeats FROM notice WHERE reminder <= ?", (now,)
+        db,
+        f"SELECT id, kind, relayhost, cause, repeats FROM notice WHERE reminder <= ? AND {_CONCERNS_MAIL}",
+        (now,),
     ):
         delay = delays.get((relayhost, cause)) if kind == Kind.DELAYED else None
         _remind(db, key, relayhost, delay, repeats + 1, now)
@@ -143,7 +183,8 @@ def look(db: apsw.Connection, now: float, after: float, roads: Sequence[Road]) -
 def _delays(db: apsw.Connection, before: float) -> list[Standing]:
     found = rows(
         db,
-        "SELECT m.relayhost, CASE WHEN coalesce(h.failures, 0) THEN ?2 ELSE r.stage || ' ' || r.status END AS cause,"
+        "SELECT m.relayhost,"
+        " CASE WHEN coalesce(h.failures, 0) OR r.stage = '' THEN ?2 ELSE r.stage || ' ' || r.status END AS cause,"
         " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
@@ -152,7 +193,9 @@ def _delays(db: apsw.Connection, before: float) -> list[Standing]:
         (before, WAY),
     )
     return [
-        Standing(Kind.DELAYED, relayhost, cause, text or words.decode("utf-8", "replace"), "", since, waiting)
+        Standing(
+            Kind.DELAYED, relayhost, cause, text or words.decode("utf-8", "replace") or NO_WORD_YET, "", since, waiting
+        )
         for relayhost, cause, since, waiting, text, words in found
     ]
 
@@ -169,10 +212,14 @@ def _remind(db: apsw.Connection, key: int, relayhost: str, delay: Standing | Non
             (relayhost,),
         )
     db.execute(
-        "UPDATE notice SET repeats = ?, since = ?, waiting = ?, reminder = ? WHERE id = ?",
-        (repeats, since, waiting, now + REMINDERS[min(repeats, len(REMINDERS) - 1)], key),
+        "UPDATE notice SET created = ?, repeats = ?, since = ?, waiting = ?, reminder = ? WHERE id = ?",
+        (now, repeats, since, waiting, _next_reminder(now, repeats), key),
     )
     db.execute("UPDATE road SET told = NULL, tries = 0, next_try = ?, why = '' WHERE notice = ?", (now, key))
+
+
+def _next_reminder(created: float, repeats: int) -> float:
+    return created + REMINDERS[min(repeats, len(REMINDERS) - 1)]
 
 
 def _by(db: apsw.Connection, notice: int, roads: Iterable[Road], now: float) -> None:

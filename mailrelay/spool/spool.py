@@ -46,7 +46,12 @@ class Spool:
         self._owner = str(os.getpid())
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
-        writing = connect(directory)
+        try:
+            writing = connect(directory)
+        except SpoolFull:
+            if not self._drop_ballast():
+                raise
+            writing = connect(directory)
         self._reading = connect(directory)
         self._writer = Writer(writing, self._loop, self.broken.set_result)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")

@@ -12,6 +12,9 @@ FILE = "trigger"
 def listen(directory: Path) -> int:
     """Opens the daemon's end, made if it is not there; returns a non-blocking descriptor to wait on and to `drain`."""
     path = directory / FILE
+    # Copies and backups make a plain file of it, which hears nothing.
+    if path.is_symlink() or (path.exists() and not path.is_fifo()):
+        path.unlink()
     try:
         os.mkfifo(path, 0o600)
     except FileExistsError:
@@ -31,8 +34,11 @@ def drain(handle: int) -> None:
 
 def ring(directory: Path) -> bool:
     """Rings the bell. Returns whether a daemon is there to hear it."""
+    path = directory / FILE
     try:
-        handle = os.open(directory / FILE, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not path.is_fifo():
+            return False
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

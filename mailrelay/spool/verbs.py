@@ -26,7 +26,8 @@ class NotAllowed(Exception):
 def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
     """The key and the whole id of the message whose id begins with `prefix`. Raises NoSuchMessage."""
     prefix = prefix.lower()
-    found = rows(
+    # Octets of a command line that are no text come as lone surrogates, which SQLite cannot be asked about.
+    found = prefix.isascii() and rows(
         db, "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' LIMIT 2", (prefix,)
     )
     if not found or not prefix:

@@ -34,6 +34,7 @@ DEFERRED = Outcome(Stage.RCPT, Reply(450, (b"4.2.0 come back later",)))
 BOUNCED = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 nobody here",)))
 LOST = Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text="the connection broke")
 AWAY = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="the network is away")
+UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="torn")
 CLOSED = Outcome(Stage.CHANNEL, cause=Cause.FORWARDING_PROHIBITED, text="no forwarding", mend="allow\x1b forwarding")
 
 CONTENT = b"From: me@example.org\r\nSubject: hello\r\n\r\nHello.\r\n"

@@ -366,3 +366,19 @@ def test_wrong_usage_is_one_line_and_status_2(person: Person, words: tuple[str, 
     done = person.run(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "--help`" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("queue", "show"), ("queue", "hold"), ("queue", "resend"), ("queue", "edit"), ("log",)])
+def test_an_id_that_is_no_text_is_one_line_and_status_1(person: Person, words: tuple[str, ...]) -> None:
+    person.put("aaaa000001")
+    done = person.run(*words, "aa\udcff")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_a_narrow_terminal_cuts_nothing_off(person: Person) -> None:
+    person.put("aaaa000001", ["日本語@example.org".encode()])
+    person.attempt(DEFERRED)
+    for columns in ("40", "80"):
+        seen = on_a_terminal(person, "queue", COLUMNS=columns)
+        for words in ("aaaa000001", "deferred", "<me@example.org>", "<日本語@example.org>", "come back later"):
+            assert words in seen

@@ -351,3 +351,44 @@ def test_bs_with_nobody_serving_is_status_75(tmp_path: Path) -> None:
     done = person.run("sendmail", "-bs")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (75, "", 1)
     assert "nobody is serving" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_bs_with_stdin_or_stdout_closed_is_status_75(tmp_path: Path, closed: str) -> None:
+    person = Person(tmp_path, address=f"unix:{tmp_path}/socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/socket")
+        listener.listen()
+        command = f"exec {sys.executable} -m mailrelay sendmail -bs {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, env=person.environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (75, b"", 1)
+
+
+def test_bs_is_status_75_when_the_daemon_breaks_off(tmp_path: Path) -> None:
+    person = Person(tmp_path, address=f"unix:{tmp_path}/socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/socket")
+        listener.listen()
+
+        def daemon() -> None:
+            with listener.accept()[0] as client:
+                client.sendall(b"220 hello\r\n")
+                client.recv(1)
+                client.shutdown(socket.SHUT_RD)
+                client.recv(1)
+
+        serving = threading.Thread(target=daemon)
+        serving.start()
+        with (tmp_path / "commands").open("w+b") as commands:
+            commands.write(b"NOOP\r\n" * 1_000_000)
+            commands.seek(0)
+            done = subprocess.run(
+                [sys.executable, "-m", "mailrelay", "sendmail", "-bs"],
+                stdin=commands,
+                capture_output=True,
+                env=person.environment,
+                timeout=60,
+                check=False,
+            )
+        serving.join()
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (75, b"220 hello\r\n", 1)

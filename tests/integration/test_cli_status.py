@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, Person
+from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
 
 from mailrelay.cli.status import FAILED, LATE, reasons
 from mailrelay.spool import lock
@@ -50,7 +50,9 @@ def test_all_is_fine_while_somebody_serves_and_nothing_waits_too_long(person: Pe
         "pid": os.getpid(),
         "pending": 1,
         "held": 1,
+        "stranded": 0,
         "failed": 0,
+        "full": "",
         "relayhosts": [],
         "untold": [],
         "directory": str(person.spool),
@@ -78,6 +80,30 @@ def test_failed_mail_is_a_failure_until_it_is_dropped(person: Person) -> None:
     assert "failed   1; see `mailrelay queue`" in screen
     person.run("queue", "drop", "aaaa000001")
     assert served(person)[0] == 0
+
+
+def test_mail_that_cannot_be_sent_as_it_is_is_a_failure_until_the_person_has_dealt_with_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt(UNREADABLE)
+    status, record, screen = served(person)
+    assert (status, record["held"], record["stranded"]) == (2, 1, 1)
+    assert "held     1, 1 cannot be sent as it is; see `mailrelay queue`" in screen
+    assert brief(person) == (2, "✉ 1 cannot be sent\n")
+    person.run("queue", "release", "aaaa000001")
+    assert served(person)[0] == 0
+    person.run("queue", "hold", "aaaa000001")
+    status, record, _ = served(person)
+    assert (status, record["held"], record["stranded"]) == (0, 1, 0)
+
+
+def test_a_spool_that_has_no_room_for_the_largest_mail_is_a_failure_and_says_why(person: Person) -> None:
+    person.put("aaaa000001")
+    person.config.write_text(person.config.read_text() + 'max_size = "150kB"\n')
+    status, record, screen = served(person)
+    assert status == 2
+    assert "queue.max_size" in record["full"]
+    assert "room     the spool has reached queue.max_size" in screen
+    assert brief(person) == (2, "✉ no room\n")
 
 
 def test_a_setup_fault_is_a_failure_and_shows_the_step_that_mends_it(person: Person) -> None:
@@ -170,12 +196,14 @@ def test_the_worst_of_what_stands_decides() -> None:
     def trouble(*, setup: bool) -> tuple[Trouble, ...]:
         return (Trouble("default", 0.0, 0.0, setup, "", ""),)
 
-    def why(*, serving: bool = True, oldest: float | None = None, failed: int = 0, **more: Any) -> list[int]:
-        stands = Standing(pending=1, oldest=oldest, held=1, failed=failed, **{"untold": (), "troubles": ()} | more)
-        found = reasons(stands, serving=serving, late_after=100.0, now=1000.0)
+    def why(*, serving: bool = True, full: bool = False, **more: Any) -> list[int]:
+        least: dict[str, Any] = {"oldest": None, "stranded": 0, "failed": 0, "untold": (), "troubles": ()}
+        stands = Standing(pending=1, held=1, **least | more)
+        found = reasons(stands, serving=serving, full=full, late_after=100.0, now=1000.0)
         return [status for status, _ in found]
 
     assert why() == why(oldest=900.0) == why(troubles=trouble(setup=False)) == []
     assert why(oldest=899.0) == why(untold=(("failed", "dsn", "why"),)) == [LATE]
     assert why(serving=False) == why(failed=1) == why(troubles=trouble(setup=True)) == [FAILED]
+    assert why(full=True) == why(stranded=1) == [FAILED]
     assert why(failed=1, oldest=0.0) == [FAILED, LATE]

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,3 +77,19 @@ def test_a_service_that_refuses_fails_the_road(hook: tuple[str, type[Hook]]) -> 
     handler.status = 500
     with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice"):
         asyncio.run(urls((address,))([NOTICE]))
+
+
+def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Service:
+        def add(self, address: str) -> bool:
+            self.address = address
+            return True
+
+        async def async_notify(self, **_rest: object) -> bool:
+            raise ConnectionError(f"cannot reach {self.address}")
+
+    kinds = SimpleNamespace(Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1))
+    monkeypatch.setattr(road, "apprise", kinds)
+    with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice") as raised:
+        asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
+    assert "secret" not in str(raised.value)

@@ -126,6 +126,7 @@ def test_the_end_of_a_delay_is_told_once_if_the_delay_was(db: apsw.Connection) -
     hear(db, NOW + AFTER)
     up(db, NOW + 2000)
     send(db, NOW + 2000)
+    assert (owing.next_look(db, AFTER) or 0.0) <= NOW + 2001, "it is not left until the next reminder"
     assert look(db, NOW + 2001)
     (notice,) = hear(db, NOW + 2001)
     assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail leaves again through default")
@@ -150,6 +151,32 @@ def test_a_delay_whose_cause_changes_on_the_way_stays_one_notice(db: apsw.Connec
     hear(db, NOW + AFTER)
     shut(db, Outcome(Stage.DIAL, cause=Cause.LOST, text="It broke."), NOW + 1000, setup=False)
     assert not look(db, NOW + 1001)
+
+
+def test_a_delay_that_goes_over_into_another_is_not_told_as_if_mail_moved_again(db: apsw.Connection) -> None:
+    accept(db)
+    defer(db, NOW + 1, NOW + 3600)
+    look(db, NOW + AFTER)
+    hear(db, NOW + AFTER)
+    shut(db, AWAY, NOW + 3600, setup=False)
+    assert look(db, NOW + 3600)
+    assert [(notice.kind, notice.text) for notice in hear(db, NOW + 3600)] == [(Kind.DELAYED, "The network is away.")]
+    up(db, NOW + 3700)
+    send(db, NOW + 3700)
+    assert look(db, NOW + 3701)
+    assert [notice.kind for notice in hear(db, NOW + 3701)] == [Kind.RESUMED]
+
+
+def test_a_way_that_opens_again_is_no_new_delay_for_what_has_not_left_yet(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, AWAY, NOW, setup=False)
+    look(db, NOW + AFTER)
+    hear(db, NOW + AFTER)
+    up(db, NOW + 4600)
+    assert look(db, NOW + 4600)
+    assert [(notice.kind, notice.repeats, notice.text) for notice in hear(db, NOW + 4600)] == [
+        (Kind.DELAYED, 1, "The server has not answered yet.")
+    ]
 
 
 def test_mail_that_waits_for_a_setup_fault_is_told_with_the_fault_and_not_as_a_delay(db: apsw.Connection) -> None:
@@ -212,3 +239,80 @@ def test_asking_when_to_look_reads_no_queue(db: apsw.Connection) -> None:
         for line in db.execute("EXPLAIN QUERY PLAN SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL")
     )
     assert "message_waiting" in plan
+
+
+def test_setup_faults_that_take_turns_are_told_once_each_and_then_at_growing_distances(db: apsw.Connection) -> None:
+    accept(db)
+    told, now = [], NOW
+    while now < NOW + 86_400:
+        shut(db, REVOKED if len(told) % 2 else NO_KEY, now, setup=True)
+        look(db, now)
+        told.append(len(hear(db, now)))
+        now += 900
+    assert told[:2] == [1, 1]
+    assert sum(told) <= 2 * 4
+    up(db, now)
+    assert [notice.kind for notice in hear(db, now)] == [Kind.RESUMED]
+    shut(db, NO_KEY, now + 60, setup=True)
+    assert [notice.repeats for notice in hear(db, now + 60)] == [0], "mail has moved since"
+
+
+def test_a_line_that_comes_and_goes_under_deferred_mail_is_no_notice_each_time(db: apsw.Connection) -> None:
+    accept(db)
+    told, now = 0, NOW + AFTER
+    for _ in range(20):
+        shut(db, AWAY, now, setup=False)
+        look(db, now)
+        told += len(hear(db, now))
+        up(db, now + 30)
+        defer(db, now + 30, now + 60)
+        look(db, now + 30)
+        told += len(hear(db, now + 30))
+        now += 60
+    assert told == 2
+    up(db, now)
+    send(db, now)
+    look(db, now)
+    assert [notice.kind for notice in hear(db, now)] == [Kind.RESUMED]
+
+
+def test_a_setup_fault_for_which_no_mail_waits_is_not_told_again_until_some_does(db: apsw.Connection) -> None:
+    key = accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    queue_id = db.execute("SELECT queue_id FROM message").get
+    assert isinstance(queue_id, str)
+    with transaction(db):
+        verbs.act(db, key, queue_id, Act.CANCEL, NOW + 1)
+    assert owing.next_look(db, AFTER) is None
+    assert not look(db, NOW + 7 * 86_400)
+    accept(db, NOW + 8 * 86_400)
+    assert look(db, NOW + 8 * 86_400)
+    assert [notice.repeats for notice in hear(db, NOW + 8 * 86_400)] == [1]
+
+
+def test_the_end_is_told_though_the_last_of_several_causes_was_never_heard_of(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    shut(db, REVOKED, NOW + 60, setup=True)
+    up(db, NOW + 61)
+    assert [notice.kind for notice in hear(db, NOW + 61)] == [Kind.RESUMED]
+
+
+def test_that_mail_moves_again_is_not_told_once_it_has_stopped_again(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    up(db, NOW + 60)
+    shut(db, NO_KEY, NOW + 120, setup=True)
+    assert [notice.kind for notice in hear(db, NOW + 120)] == [Kind.SETUP]
+
+
+def test_a_reminder_days_later_names_the_day_since_which_mail_waits(db: apsw.Connection) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    hear(db, NOW)
+    look(db, NOW + 3 * 86_400)
+    (reminder,) = hear(db, NOW + 3 * 86_400)
+    assert "1 mail waits since 2023-11-" in body(reminder)

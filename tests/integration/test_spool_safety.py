@@ -238,3 +238,30 @@ def test_a_full_disk_refuses_mail_without_ending_the_spool(tmp_path: Path) -> No
         spool.close()
 
     asyncio.run(main())
+
+
+def test_the_lock_holds_where_the_disk_takes_not_even_the_process_id(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from pathlib import Path; from mailrelay.spool import lock;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); directory = Path(sys.argv[1])\n"
+        "with lock.lock(directory): print(repr(lock.holder(directory)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("''\n", "")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_bell_that_a_backup_made_a_plain_file_of_is_made_anew_and_hears_nothing_until_then(
+    tmp_path: Path, link: bool
+) -> None:
+    bell, elsewhere = tmp_path / trigger.FILE, tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"kept")
+    bell.symlink_to(elsewhere) if link else bell.write_bytes(b"")
+    assert not trigger.ring(tmp_path)
+    handle = trigger.listen(tmp_path)
+    try:
+        assert trigger.ring(tmp_path)
+        assert os.read(handle, 10) == b"\n"
+    finally:
+        os.close(handle)
+    assert elsewhere.read_bytes() == b"kept"

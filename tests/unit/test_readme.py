@@ -4,27 +4,18 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import msgspec
 import pytest
+from integration import test_every_failure as by_the_remote
+from readme import FAILURES, README, ROOT, section, table
+from system import test_every_failure as by_real_parts
 
 from mailrelay import config
 from mailrelay.cli import COMMANDS
 from mailrelay.mail.lifecycle import ACT_TABLE, ATTEMPT_TABLE, PENDING, State
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
 ENVIRON = {"HOME": "/home/you"}
-
-
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
-def table(title: str) -> list[list[str]]:
-    rows = [line for line in section(title).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
 def test_the_settings_shown_are_all_of_them_with_their_defaults() -> None:
@@ -69,6 +60,11 @@ def test_the_moves_are_those_of_the_code() -> None:
     for (state, _), to in ACT_TABLE.items():
         moves[to.value].add(state.value)
     assert shown == moves
+
+
+def test_every_way_to_fail_has_a_test_that_holds_the_program_to_its_row() -> None:
+    tested = [*by_the_remote.FAILURES, *by_real_parts.FAILURES]
+    assert sorted(tested) == sorted(row[0] for row in table(FAILURES))
 
 
 def test_ci_runs_what_the_readme_says() -> None:

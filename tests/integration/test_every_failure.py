@@ -1,0 +1,572 @@
+"""Every way to fail that an embedded remote can show, and what is heard of it.
+
+Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`. What the
+client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound of each
+wait. A notice counts once two roads that need no network have carried it, the Maildir and the command.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import smtplib
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from email import message_from_string
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from integration.test_lane import play
+from integration.test_service import served
+from readme import Row, failures
+from system.processes import free_port
+
+import mailrelay
+from mailrelay import config
+from mailrelay.config import Settings
+from mailrelay.demo.remote import Remote
+from mailrelay.notify import notifier
+from mailrelay.spool import listing
+from mailrelay.spool.database import connect, transaction
+
+SETTINGS = """\
+[listen]
+address = "127.0.0.1:{port}"
+answer_within = "{answer_within}"
+[relayhost.default]
+ssh = "demo-remote"
+ssh_config = "{directory}/remote/ssh_config"
+senders = ["*@example.org"]
+[queue]
+directory = "{directory}/spool"
+retry = ["1h"]
+delay_notice_after = "1s"
+[notify]
+desktop = false
+mailbox = "{directory}/Maildir"
+command = ["{directory}/recorder"]
+"""
+RECORDER = """\
+#!/bin/sh
+new=$(mktemp "{directory}/notices/.XXXXXXXX") && cat >"$new" && mv "$new" "{directory}/notices/${{new##*.}}"
+"""
+
+DELAY = 1.0
+WITHIN = {"failed": 10.0, "held": 10.0, "setup": 5.0, "delayed": DELAY + 5.0, "resumed": 10.0}
+"""Seconds for a notice to be told."""
+LEVELS = {"failed": logging.ERROR, "held": logging.ERROR, "setup": logging.ERROR}
+"""How loud the log is, where the person must act."""
+
+SENDER, BOB = "a@example.org", "bob@example.net"
+LETTER = b"From: a@example.org\r\nTo: bob@example.net\r\nSubject: a letter\r\n\r\nhello\r\n"
+
+
+class Scene:
+    """A daemon before a remote, a client, and a person with a Maildir and a command; `row` is what she was promised."""
+
+    def __init__(self, directory: Path, remote: Remote, port: int, row: Row, caplog: pytest.LogCaptureFixture) -> None:
+        self.directory = directory
+        self.remote = remote
+        self.port = port
+        self.row = row
+        self._caplog = caplog
+
+    async def submit(self, *to: str, content: bytes = LETTER, sender: str = SENDER) -> str:
+        """A client sends a letter and hears what the README says; the words of the reply."""
+        code, words = await asyncio.to_thread(self._submit, to or (BOB,), content, sender)
+        assert code == self.row.code, words
+        return words
+
+    def _submit(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=30) as client:
+            client.ehlo()
+            client.command_encoding = "utf-8"
+            options = [] if all(one.isascii() for one in to) else ["SMTPUTF8"]
+            assert client.mail(sender, options)[0] == 250
+            assert all(client.rcpt(one)[0] == 250 for one in to)
+            client.putcmd("data")
+            assert client.getreply()[0] == 354
+            client.send(content + b".\r\n")
+            code, words = client.getreply()
+        return code, words.decode()
+
+    async def until(self, fact: Callable[[], Any], what: str, within: float) -> Any:
+        """The first true value of `fact`: other processes and threads bring it about."""
+        try:
+            async with asyncio.timeout(within):
+                while not (found := fact()):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pytest.fail(f"after {within:.0f} s still not so: {what}")
+        return found
+
+    def notices(self, kind: str = "") -> list[dict[str, Any]]:
+        """What the command was given."""
+        files = sorted((self.directory / "notices").glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns)
+        found = [json.loads(path.read_text()) for path in files]
+        return [one for one in found if one["kind"] == kind or not kind]
+
+    def letters(self, title: str = "") -> list[str]:
+        """The reports in the Maildir, those with this title."""
+        found = [path.read_text() for path in (self.directory / "Maildir/new").glob("*")]
+        return [text for text in found if title in message_from_string(text, policy=SMTP)["Subject"]]
+
+    async def told(self, kind: str) -> dict[str, Any]:
+        """The one notice of this kind, once both roads have carried it."""
+        assert kind in self.row.notices
+        within = WITHIN[kind]
+        (notice,) = await self.until(lambda: self.notices(kind), f"the command is told of {kind}", within)
+        await self.until(lambda: self.letters(notice["title"]), f"the Maildir has {kind}", within)
+        if kind in LEVELS:
+            assert any(record.levelno >= LEVELS[kind] for record in self._caplog.records)
+        if kind == "delayed":
+            assert notice["created"] - notice["since"] >= DELAY
+        return notice  # type: ignore[no-any-return]
+
+    def logged(self, words: str) -> None:
+        assert words in self._caplog.text
+
+    async def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs one of mailrelay's commands."""
+        argv = [sys.executable, "-m", "mailrelay", "--config", str(self.directory / "config.toml"), *words]
+        environment = os.environ | {"PYTHONPATH": str(Path(mailrelay.__file__).parent.parent), "LANG": "C.UTF-8"}
+        return await asyncio.to_thread(
+            subprocess.run, argv, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    async def status(self) -> str:
+        """What `mailrelay status --brief` says, with the exit status that the README names."""
+        done = await self.run("status", "--brief")
+        assert done.returncode == self.row.status, done
+        return done.stdout
+
+    async def retry(self) -> None:
+        assert (await self.run("queue", "retry", "--all")).returncode == 0
+
+    def recipients(self) -> dict[str, listing.ListedRecipient]:
+        """Everybody who was written to, by address."""
+        db = connect(self.directory / "spool")
+        try:
+            return {to.address.decode(): to for one in listing.everything(db) for to in one.recipients}
+        finally:
+            db.close()
+
+    def standing(self) -> listing.Standing:
+        db = connect(self.directory / "spool")
+        try:
+            return listing.standing(db)
+        finally:
+            db.close()
+
+    async def reported(self) -> None:
+        """A report by mail has come back to the sender, through the relay."""
+        reports = [one for one in self.remote.received if one.sender == b""]
+        while not reports:
+            await self.remote.arrived(len(self.remote.received) + 1)
+            reports = [one for one in self.remote.received if one.sender == b""]
+        (report,) = reports
+        assert report.recipients == (SENDER.encode(),)
+        assert b"multipart/report" in report.content
+
+
+@asynccontextmanager
+async def scene(
+    tmp_path: Path,
+    row: Row,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[Settings], Settings],
+    answer_within: str,
+) -> AsyncIterator[Scene]:
+    tmp_path.chmod(0o700)
+    for name in ("remote", "notices"):
+        (tmp_path / name).mkdir()
+    recorder = tmp_path / "recorder"
+    recorder.write_text(RECORDER.format(directory=tmp_path))
+    recorder.chmod(0o700)
+    port = free_port()
+    file = tmp_path / "config.toml"
+    file.write_text(SETTINGS.format(directory=tmp_path, port=port, answer_within=answer_within))
+    file.chmod(0o600)
+    caplog.set_level(logging.INFO, "mailrelay")
+    async with Remote(tmp_path / "remote") as remote, served(change(config.load(file))):
+        yield Scene(tmp_path, remote, port, row, caplog)
+
+
+Story = Callable[[Scene], Awaitable[None]]
+FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], None]] = {}
+"""The rows of the README's table that are tested here."""
+
+
+def failure(
+    what: str, *, change: Callable[[Settings], Settings] = lambda settings: settings, answer_within: str = "8s"
+) -> Callable[[Story], Story]:
+    """Makes a story the test of the README's row `what`. change: what is other than usual in the settings."""
+
+    def named(story: Story) -> Story:
+        def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+            async def main() -> None:
+                async with scene(tmp_path, failures()[what], caplog, change, answer_within) as at:
+                    await story(at)
+                    heard = tuple(one["kind"] for one in at.notices())
+                    assert heard == at.row.notices[: len(heard)]
+
+            play(main)
+
+        FAILURES[what] = run
+        return story
+
+    return named
+
+
+def saying(verb: str, reply: bytes) -> Callable[[str, bytes], Awaitable[bytes | None]]:
+    """A mail server that answers `verb` so; b"": it cuts the connection."""
+
+    async def policy(said: str, _argument: bytes) -> bytes | None:
+        return reply if said == verb else None
+
+    return policy
+
+
+async def welcoming(_verb: str, _argument: bytes) -> bytes | None:
+    return None
+
+
+# What the remote refuses for good.
+
+
+async def _refused_to_the_client(at: Scene, words: str, *to: str) -> None:
+    """The client has the remote's own words, the log and the history have them too, and nothing more is owed."""
+    assert words in await at.submit(*to)
+    await at.until(lambda: {one.state for one in at.recipients().values()} == {"refused"}, "it is recorded", 5)
+    at.logged("status=refused")
+    assert at.row.notices == ()
+    await at.status()
+    assert at.notices() == []
+
+
+@failure("every recipient is refused, and the client waits")
+async def _every_recipient(at: Scene) -> None:
+    await _refused_to_the_client(at, "<refused@example.net>: no such user", "refused@example.net")
+
+
+@failure("the sender is refused")
+async def _the_sender(at: Scene) -> None:
+    at.remote.policy = saying("MAIL", b"550 5.7.1 not from you")
+    await _refused_to_the_client(at, "not from you")
+
+
+@failure("the content is refused")
+async def _the_content(at: Scene) -> None:
+    at.remote.policy = saying("CONTENT", b"554 5.7.1 this looks like spam")
+    await _refused_to_the_client(at, "this looks like spam")
+
+
+async def _failed(at: Scene, to: str, state: str) -> None:
+    notice = await at.told("failed")
+    assert [(one["address"], one["state"]) for one in notice["recipients"]] == [(to, state)]
+    at.logged(f"status={state}")
+    assert at.row.dsn
+    await at.reported()
+    assert "1 failed" in await at.status()
+
+
+@failure("one recipient of several is refused")
+async def _one_recipient(at: Scene) -> None:
+    assert "sent" in await at.submit(BOB, "refused@example.net")
+    await _failed(at, "refused@example.net", "bounced")
+
+
+@failure("every recipient is refused, and the client has its 250 already", answer_within="0s")
+async def _after_the_answer(at: Scene) -> None:
+    await at.submit("refused@example.net")
+    await _failed(at, "refused@example.net", "bounced")
+
+
+@failure("every recipient is refused, and the client has gone")
+async def _after_the_client(at: Scene) -> None:
+    reached, gone = asyncio.Event(), asyncio.Event()
+    refuse = at.remote.policy
+
+    async def policy(verb: str, argument: bytes) -> bytes | None:
+        if verb == "RCPT" and b"refused" in argument:
+            reached.set()
+            await gone.wait()
+        return await refuse(verb, argument)
+
+    at.remote.policy = policy
+    reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+    for line in (b"EHLO me", b"MAIL FROM:<a@example.org>", b"RCPT TO:<refused@example.net>", b"DATA"):
+        await reader.readuntil(b"\n")
+        writer.write(line + b"\r\n")
+    while not (await reader.readline()).startswith(b"354"):
+        pass
+    writer.write(LETTER + b".\r\n")
+    await reached.wait()
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.close()
+    await writer.wait_closed()
+    gone.set()
+    await _failed(at, "refused@example.net", "bounced")
+
+
+@failure(
+    "the server asks to come back later until `expire_after`",
+    change=lambda settings: msgspec.structs.replace(
+        settings, queue=msgspec.structs.replace(settings.queue, retry=(0.3,), expire_after=0.5, delay_notice_after=60.0)
+    ),
+)
+async def _expired(at: Scene) -> None:
+    assert "later@example.net" in await at.submit("later@example.net")
+    await _failed(at, "later@example.net", "expired")
+
+
+# What cannot be sent as it is.
+
+
+async def _held(at: Scene, words: str) -> None:
+    notice = await at.told("held")
+    assert words in notice["body"]
+    at.logged("status=held")
+    assert "1 cannot be sent" in await at.status()
+    assert (await at.run("queue", "cancel", notice["queue_id"])).returncode == 0
+    assert (await at.run("status")).returncode == 0
+
+
+@failure("an address needs SMTPUTF8 and your server has none")
+async def _no_smtputf8(at: Scene) -> None:
+    at.remote.extensions = (b"PIPELINING", b"8BITMIME")
+    await at.submit("bøb@example.net")
+    await _held(at, "SMTPUTF8")
+
+
+@failure("the content cannot be read in the spool", answer_within="0s")
+async def _unreadable(at: Scene) -> None:
+    torn = asyncio.Event()
+
+    async def policy(verb: str, _argument: bytes) -> bytes | None:
+        if verb == "GREETING":
+            await torn.wait()
+        return None
+
+    at.remote.policy = policy
+    await at.submit(content=LETTER + b"0123456789abcd\r\n" * 40_000)
+    db = connect(at.directory / "spool")
+    with transaction(db):
+        db.execute("DELETE FROM content WHERE seq = 1")
+    db.close()
+    torn.set()
+    await _held(at, "fewer octets")
+
+
+# What heals by itself, or does not.
+
+
+async def _delayed(at: Scene, words: str) -> dict[str, Any]:
+    notice = await at.told("delayed")
+    assert words in notice["text"]
+    assert notice["waiting"] == 1
+    assert "1 waiting" in await at.status()
+    return notice
+
+
+async def _moves(at: Scene) -> None:
+    """What waits leaves, and the person hears that too."""
+    await at.retry()
+    await at.told("resumed")
+    assert {one.state for one in at.recipients().values()} == {"sent"}
+    assert tuple(one["kind"] for one in at.notices()) == at.row.notices
+    assert (await at.run("status")).returncode == 0
+
+
+@failure("your server asks to come back later (4xx, greylisting)")
+async def _greylisted(at: Scene) -> None:
+    assert "451 4.2.1" in await at.submit("later@example.net")
+    await _delayed(at, "451 4.2.1")
+    at.remote.policy = welcoming
+    await _moves(at)
+
+
+@failure("the connection breaks before the end of the content")
+async def _cut_before_the_dot(at: Scene) -> None:
+    at.remote.policy = saying("DATA", b"")
+    await at.submit()
+    await _delayed(at, "closed the connection")
+    at.remote.policy = welcoming
+    await _moves(at)
+    assert at.recipients()[BOB].uncertain is None
+
+
+@failure("the connection breaks between the final dot and the reply")
+async def _cut_after_the_dot(at: Scene) -> None:
+    at.remote.policy = saying("CONTENT", b"")
+    await at.submit()
+    await _delayed(at, "closed the connection")
+    at.logged("it may arrive twice")
+    assert "may arrive twice" in (await at.run("queue", "--all")).stdout
+    at.remote.policy = welcoming
+    await _moves(at)
+    assert at.recipients()[BOB].uncertain is not None
+
+
+@failure("your server stops answering in the middle", answer_within="500ms")
+async def _hangs(at: Scene) -> None:
+    go_on = asyncio.Event()
+
+    async def policy(verb: str, _argument: bytes) -> bytes | None:
+        if verb == "CONTENT":
+            await go_on.wait()
+        return None
+
+    at.remote.policy = policy
+    assert "not answered yet" in await at.submit()
+    await _delayed(at, "not answered yet")
+    assert at.recipients()[BOB].state == "active"
+    go_on.set()
+    await at.told("resumed")
+    assert at.recipients()[BOB].state == "sent"
+
+
+@failure("no network, no such host, or no way to it", answer_within="500ms")
+async def _no_name(at: Scene) -> None:
+    ssh_config = at.remote.ssh_config.read_text()
+    at.remote.ssh_config.write_text(ssh_config.replace("HostName 127.0.0.1", "HostName nowhere.invalid"))
+    await at.submit()
+    await _delayed(at, "")
+    at.remote.ssh_config.write_text(ssh_config)
+    await _moves(at)
+
+
+@failure("the SSH server takes the connection and says nothing", answer_within="500ms")
+async def _mute(at: Scene) -> None:
+    await at.remote.mute()
+    await at.submit()
+    await _delayed(at, "not answered yet")
+
+
+@failure("the mail server greets with 4xx")
+async def _greets_with_4xx(at: Scene) -> None:
+    at.remote.policy = saying("GREETING", b"421 4.3.2 too busy")
+    assert "too busy" in await at.submit()
+    await _delayed(at, "too busy")
+    at.remote.policy = welcoming
+    await _moves(at)
+
+
+# What waits for the person.
+
+
+async def _setup(at: Scene, step: str, mended: Callable[[], Awaitable[None]]) -> None:
+    """Five mails, one notice, with the step in it; and one word when it is mended and they have left."""
+    for _ in range(5):
+        assert "queued: " in await at.submit()
+    notice = await at.told("setup")
+    assert step in notice["mend"]
+    assert step in " ".join(at.letters(notice["title"])[0].split())
+    assert "default needs you" in await at.status()
+    await mended()
+    await at.retry()
+    await at.told("resumed")
+    await at.remote.arrived(5)
+    await at.until(lambda: {one.state for one in at.recipients().values()} == {"sent"}, "all is sent", 5)
+    assert tuple(one["kind"] for one in at.notices()) == at.row.notices
+    assert (await at.run("status")).returncode == 0
+
+
+@failure("no SSH server answers on the port")
+async def _ssh_refused(at: Scene) -> None:
+    await at.remote.down()
+    await _setup(at, "ssh -F", at.remote.up)
+
+
+@failure("`ssh_config` cannot be read")
+async def _ssh_config(at: Scene) -> None:
+    ssh_config = at.remote.ssh_config.read_text()
+    at.remote.ssh_config.unlink()
+
+    async def mended() -> None:
+        at.remote.ssh_config.write_text(ssh_config)
+
+    await _setup(at, "Mend what it names", mended)
+
+
+@failure("the mail server greets with 5xx")
+async def _greets_with_5xx(at: Scene) -> None:
+    at.remote.policy = saying("GREETING", b"554 5.3.2 not for you")
+
+    async def mended() -> None:
+        at.remote.policy = welcoming
+
+    await _setup(at, "must take mail from its own host", mended)
+
+
+@failure("what answers there is no mail server")
+async def _not_smtp(at: Scene) -> None:
+    at.remote.policy = saying("GREETING", b"SSH-2.0-OpenSSH_9.9")
+
+    async def mended() -> None:
+        at.remote.policy = welcoming
+
+    await _setup(at, "names the port of the mail server", mended)
+
+
+# Trouble of ours.
+
+
+@failure(
+    "the spool or its disk is full",
+    change=lambda settings: msgspec.structs.replace(
+        settings, queue=msgspec.structs.replace(settings.queue, max_size=1000)
+    ),
+)
+async def _full(at: Scene) -> None:
+    # The same for the command: settings that allow no message at all.
+    file = at.directory / "config.toml"
+    text = file.read_text().replace("[listen]", '[listen]\nmax_message_size = "1KB"')
+    file.write_text(text.replace("[queue]", '[queue]\nmax_size = "1KB"'))
+    assert "full" in await at.submit()
+    at.logged("queue.max_size")
+    assert at.recipients() == {}
+    assert "no room" in await at.status()
+
+
+@failure(
+    "a road to you fails",
+    change=lambda settings: msgspec.structs.replace(
+        settings, notify=msgspec.structs.replace(settings.notify, command=("/nonexistent/command",))
+    ),
+)
+async def _road(at: Scene) -> None:
+    await at.submit("later@example.net")
+    await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
+    at.logged("not told by command")
+    await at.until(lambda: at.standing().untold, "it stays owed", 5)
+    assert "bad news untold" in await at.status()
+
+
+@failure("mailrelay does not take it: too large, a bare LF, not an address …")
+async def _not_taken(at: Scene) -> None:
+    await at.submit(content=b"Subject: a\n\nb\r\n")
+    assert at.recipients() == {}
+    await at.status()
+
+
+@failure("no relayhost of the settings takes this sender")
+async def _no_relayhost(at: Scene) -> None:
+    assert "relayhost" in await at.submit(sender="a@elsewhere.example")
+    assert at.recipients() == {}
+    await at.status()
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_it_is_heard_of_as_the_readme_says(
+    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That mail moves again is seen at the next look, which is within a minute.
+    monkeypatch.setattr(notifier, "LOOK_WAIT", 0.2)
+    FAILURES[what](tmp_path, caplog)
