@@ -5,6 +5,7 @@ did not get becomes a bounce. Never waits for a relayhost that is known to be ou
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ from mailrelay.mail.record import Arrival, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import HOPS_MAX, hops
 from mailrelay.relay.watch import Refused, Sent, Watches
+
+log = logging.getLogger("mailrelay.service")
 
 FULL = Reply(452, (b"4.3.1 The spool or its disk is full: see `mailrelay status`",))
 BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`",))
@@ -84,6 +87,9 @@ class Intake:
         """Takes a message over. `content` has CRLF line ends and no dot-stuffing."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
+            log.error(
+                "mail from <%s> refused for now: no relayhost in the settings takes it", printable(envelope.sender)
+            )
             return Answer(NO_WAY)
         if hops(content) >= HOPS_MAX:
             return Answer(LOOP)

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mailrelay.config import Settings, SettingsError
+from mailrelay.config import Queue, Settings, SettingsError
 from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
-from mailrelay.listener.listening import listen
+from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import AddressTaken, CannotListen
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms
@@ -49,7 +49,7 @@ class CannotStart(Exception):
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
-    """Runs the daemon until SIGTERM or SIGINT. `ready` is called with the addresses once it listens.
+    """Runs the daemon until SIGTERM, SIGINT or SIGHUP. `ready` is called with the addresses once it listens.
 
     Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
     under it.
@@ -90,6 +90,8 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     intake = Intake(settings.relayhosts, lanes, _put(spool, notifier), new_queue_id, settings.listen.answer_within)
     try:
         listening = await listen(settings.listen, intake)
+    except NoSuchAccount as error:
+        raise SettingsError(str(error)) from None
     except (AddressTaken, CannotListen) as error:
         raise CannotStart(str(error)) from None
     async with asyncio.TaskGroup() as group:
@@ -97,7 +99,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
         helping = [
             group.create_task(notifier.run()),
             group.create_task(_hear_trigger(settings.queue.directory, lanes, notifier)),
-            group.create_task(_keep_house(spool, settings.queue.keep_sent)),
+            group.create_task(_keep_house(spool, settings.queue)),
         ]
         try:
             ready(listening.addresses)
@@ -147,10 +149,10 @@ def _put(spool: Spool, notifier: Notifier) -> Put:
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Until a signal asks for the end, or the disk fails under the spool: returns how, then."""
+    """Until a signal asks for the end (a closed terminal sends one too), or the disk fails: returns how, then."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
     stopping = loop.create_task(stopped.wait())
     ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
@@ -180,10 +182,15 @@ async def _hear_trigger(directory: Path, lanes: dict[str, Lane], notifier: Notif
         os.close(handle)
 
 
-async def _keep_house(spool: Spool, keep_sent: float) -> None:
+async def _keep_house(spool: Spool, settings: Queue) -> None:
+    # No step of a schedule is longer: what lies further off was put there by a clock that was wrong.
+    longest = 2 * max(*settings.retry, HOUSEKEEPING)
     while True:
         try:
-            while await spool.purge(time.time(), keep_sent):
+            moved = await spool.set_right(time.time(), longest)
+            if moved:
+                log.warning("the clock was ahead: %d messages that it had put off are due now", moved)
+            while await spool.purge(time.time(), settings.keep_sent):
                 pass
         except SpoolError as error:
             log.error("old history stays for now: %s", error)

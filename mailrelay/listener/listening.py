@@ -10,7 +10,7 @@ import socket
 
 from mailrelay.config import Listen
 from mailrelay.listener.door import allowed_uids
-from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address, remove_socket_file
+from mailrelay.listener.sockets import open_sockets, printable_address, remove_socket_file
 from mailrelay.listener.submission import Intake, Shared, Submission
 
 GRACE = 10.0
@@ -48,14 +48,18 @@ class Listening:
         await asyncio.sleep(0)
 
 
+class NoSuchAccount(Exception):
+    """The settings name an account that this machine does not have. The text is one line."""
+
+
 async def listen(settings: Listen, intake: Intake) -> Listening:
-    """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen."""
+    """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
     # It formats what clients say, also at levels at which nobody reads it.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     try:
         allowed = allowed_uids(settings.allow_users)
     except KeyError as unknown:
-        raise CannotListen(f"allow_users: there is no account {unknown}") from None
+        raise NoSuchAccount(f"listen.allow_users: there is no account {unknown}") from None
     shared = Shared(settings, intake, allowed)
     loop = asyncio.get_running_loop()
     sockets = open_sockets(settings.address)

@@ -189,10 +189,9 @@ def _of_a_way(notice: Notice) -> list[str]:
             return ["Nothing waits any longer. There is nothing to do."]
         case Kind.DELAYED:
             return ["See: mailrelay queue"]
-        case _ if notice.waiting:
-            return [f"{_waiting(notice)}."]
         case _:
-            return []
+            waiting = [f"{_waiting(notice)}."] if notice.waiting else []
+            return [*waiting, "Once it is mended: mailrelay queue retry --all"]
 
 
 def _waiting(notice: Notice) -> str:

@@ -51,7 +51,8 @@ class Desktop:
                 on_dispatched=lambda: dispatched.append(True),
             )
         except Exception as error:
-            raise RoadFailed(f"no desktop session takes notices: {printable(str(error), 200)}") from error
+            said = printable(str(error), 200)
+            raise RoadFailed(f"no desktop session takes notices (for good? notify.desktop = false): {said}") from error
         else:
             if Capability.TITLE not in capabilities or not dispatched:
                 raise RoadFailed("no desktop session takes notices: its notification service took nothing")

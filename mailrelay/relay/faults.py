@@ -124,7 +124,7 @@ def channel(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) ->
             text = f"The SSH server of {place} prohibits forwarding to {target}: {words(error)}."
             mend = (
                 f'In sshd_config there: "AllowTcpForwarding yes", and {target} in PermitOpen (or permitopen= of the key); '
-                'or, without forwarding, command = "sendmail -bs" in the settings of this relayhost'
+                'or, without forwarding, command = "/usr/sbin/sendmail -bs" in the settings of this relayhost'
             )
             return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, mend)
         case asyncssh.ChannelOpenError() if is_up:

@@ -37,6 +37,8 @@ EXPECTATION = 10.0
 """Seconds for which a client's MAIL makes it worth dialling ahead."""
 STUMBLE = 10.0
 """Seconds to wait after the spool has failed us."""
+NAP = 60.0
+"""Seconds to sleep at most while mail waits: timers stand still while a laptop sleeps, and mail becomes due."""
 EHLO_NAME = b"localhost"
 """To the remote's mail server we come from its own localhost, and this machine's name is nobody's business."""
 
@@ -171,7 +173,7 @@ class Lane:
                     except Exception as error:
                         timeout = self._stumble(error)
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(timeout):
+                        async with asyncio.timeout(None if timeout is None else min(timeout, NAP)):
                             await self._bell.wait()
         finally:
             # What the disk does not take in time, the next start finds as open attempts.

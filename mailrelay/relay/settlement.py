@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
 from mailrelay.mail.envelope import Message
-from mailrelay.mail.lifecycle import FAILED, State
-from mailrelay.mail.outcome import Outcome, Stage
+from mailrelay.mail.lifecycle import FAILED, PENDING, State
+from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Record
 from mailrelay.relay.watch import Queued, Refused, Sent, Watches
 
@@ -139,7 +139,7 @@ class Settlement:
             log.log(level, "%s", logline.settled(message, record, one))
         if record.notices:
             self._notices_owed()
-        self.watches.tell(message.queue_id, _word(outcomes))
+        self.watches.tell(message.queue_id, _word(record))
 
     async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lets the disk take what became of these messages, however often it must be asked."""
@@ -161,8 +161,10 @@ class Settlement:
             self._unrecorded.difference_update(queue_ids)
 
 
-def _word(outcomes: Sequence[Outcome]) -> Sent | Queued:
-    for outcome in outcomes:
-        if outcome.stage is Stage.CONTENT and outcome.reply is not None and outcome.reply.code // 100 == 2:
-            return Sent(outcome.reply)
-    return Queued(outcomes[0].words.decode("utf-8", "replace"))
+def _word(record: Record) -> Sent | Queued:
+    """For who waits, where the remote did not refuse all: notices tell of the others."""
+    for one in record.settled:
+        if one.state is State.SENT and one.outcome.reply is not None:
+            return Sent(one.outcome.reply)
+    waits = next((one for one in record.settled if one.state in PENDING), record.settled[0])
+    return Queued(waits.outcome.words.decode("utf-8", "replace"))

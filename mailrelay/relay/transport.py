@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import threading
 from collections.abc import Coroutine
 from typing import cast
 
@@ -185,7 +186,7 @@ async def dial(relayhost: Relayhost) -> Link:
     """Connect and log in, through jump hosts where ssh_config says so. Raises Fault."""
     try:
         async with asyncio.timeout(LOGIN):
-            way = await asyncio.to_thread(hops, relayhost)
+            way = await _read_way(relayhost)
     except Exception as error:
         # Of whatever kind: the library trips over lines that it does not expect ("User none" is a TypeError).
         raise Fault(faults.config(error, relayhost)) from error
@@ -197,6 +198,34 @@ async def dial(relayhost: Relayhost) -> Link:
         await _close(connections)
         raise
     return Link(relayhost, way[-1], connections)
+
+
+def _read_way(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
+    """The way there, read on a thread of its own, which may stay for ever in a Match exec that hangs: one of the loop's
+    would be missed by the others that need one, and waited for when we stop."""
+    loop = asyncio.get_running_loop()
+    way: asyncio.Future[list[Hop]] = loop.create_future()
+
+    def answer(found: list[Hop] | Exception) -> None:
+        if way.done():
+            return
+        if isinstance(found, Exception):
+            way.set_exception(found)
+        else:
+            way.set_result(found)
+
+    def read() -> None:
+        found: list[Hop] | Exception
+        try:
+            found = hops(relayhost)
+        except Exception as error:
+            found = error
+        # Nobody may be there any more to hear it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(answer, found)
+
+    threading.Thread(target=read, name="ssh-config", daemon=True).start()
+    return way
 
 
 class _Client(asyncssh.SSHClient):

@@ -70,4 +70,4 @@ def check_space(db: apsw.Connection, size: int, max_size: int) -> None:
     # Twice: once in the log, once in the file.
     disk = os.statvfs(Path(db.filename).parent)
     if disk.f_bavail * disk.f_frsize < 2 * size + RESERVE:
-        raise SpoolFull("the spool's disk is full; make space")
+        raise SpoolFull(f"the spool's disk is full, but for {RESERVE // 1_048_576} MiB that are kept back; make space")

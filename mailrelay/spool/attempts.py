@@ -147,6 +147,14 @@ def put_back(db: apsw.Connection, messages: Sequence[int], now: float) -> None:
         db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
 
 
+def set_right(db: apsw.Connection, now: float, longest: float) -> int:
+    """Makes due what a clock that was ahead has put further off than `longest` seconds; returns how many messages."""
+    db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt > ?", (now, now + longest))
+    moved = db.changes()
+    db.execute("UPDATE relayhost SET next_dial = ? WHERE next_dial > ?", (now, now + longest))
+    return moved
+
+
 def recover(db: apsw.Connection, now: float) -> int:
     """Closes the attempts that a crash left open; returns how many. Called when no daemon is running.
 

@@ -39,8 +39,10 @@ class SpoolBroken(SpoolError):
 def translate(error: apsw.Error) -> SpoolError:
     """Our word for what SQLite said."""
     match error:
-        # Of a full disk SQLite says so only where it writes the database; its index of the log has an error of its own.
-        case apsw.FullError() | apsw.IOError(extendedresult=apsw.SQLITE_IOERR_SHMSIZE):
+        case apsw.FullError():
+            return SpoolFull("the spool's disk is full; make space")
+        # A full disk is called so only where the database is written; its index of the log has an error of its own.
+        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
             return SpoolFull("the spool's disk is full; make space")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
             return SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")

@@ -87,7 +87,7 @@ class Standing:
 
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
-    " m.retired, coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.words, r.uncertain"
+    " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.words, r.uncertain"
     " FROM message m JOIN recipient r ON r.message = m.id"
     " LEFT JOIN attempt a ON a.message = m.id AND a.closed IS NULL"
     " LEFT JOIN relayhost h ON h.name = m.relayhost AND h.failures > 0"
@@ -115,10 +115,10 @@ def _listed(rows: Iterator[tuple[object, ...]]) -> Iterator[Listed]:
 
 
 def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
-    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, retired, trouble, dial, active = (
-        rows[0][:13]
-    )
-    states = {State(row[14]) for row in rows}
+    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = rows[0][
+        :12
+    ]
+    states = {State(row[13]) for row in rows}
     if states & PENDING and next_attempt is not None and dial is not None:
         # Nothing of this relayhost's is tried before it is dialled again.
         next_attempt = max(next_attempt, dial)
@@ -126,12 +126,12 @@ def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
         ListedRecipient(
             address, "active" if active and State(state) in PENDING else state, status, stage, words, uncertain
         )
-        for address, state, status, stage, words, uncertain in (row[13:19] for row in rows)
+        for address, state, status, stage, words, uncertain in (row[12:18] for row in rows)
     )
     return Listed(
         key,
         queue_id,
-        _queue_name(states, active=active is not None, attempts=attempts, retired=retired is not None),
+        _queue_name(states, active=active is not None, attempts=attempts),
         relayhost,
         arrival,
         size,
@@ -144,17 +144,17 @@ def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
     )
 
 
-def _queue_name(states: set[State], *, active: bool, attempts: int, retired: bool) -> str:
-    """Postfix's word for where a message is; `failed` and `sent` are ours."""
+def _queue_name(states: set[State], *, active: bool, attempts: int) -> str:
+    """Postfix's word for where a message is; `failed`, `sent` and `cancelled` are ours."""
     if active:
         return "active"
     if states & PENDING:
         return "deferred" if attempts else "incoming"
     if State.HELD in states:
         return "hold"
-    if states & FAILED or (retired and State.SENT not in states and State.CANCELLED not in states):
+    if states & FAILED or states <= {State.REFUSED}:
         return "failed"
-    return "sent"
+    return "sent" if State.SENT in states else "cancelled"
 
 
 def story(db: apsw.Connection, key: int) -> list[Event]:

@@ -23,6 +23,7 @@ WAY = "way"
 NO_WORD_YET = "The server has not answered yet."
 
 _LAST_RESUMED = "coalesce((SELECT max(id) FROM notice WHERE kind = 'resumed' AND relayhost = ?), 0)"
+_HEARD = "(repeats OR EXISTS (SELECT 1 FROM road WHERE road.notice = notice.id AND told IS NOT NULL))"
 # Without mail nobody dials, and so nobody knows whether a setup fault still stands: its reminder waits for mail.
 _CONCERNS_MAIL = (
     "(kind = 'delayed' OR EXISTS"
@@ -89,11 +90,12 @@ def stand(db: apsw.Connection, what: Standing, roads: Iterable[Road], now: float
 
 
 def _stands_again(db: apsw.Connection, what: Standing) -> bool:
-    """Lets a notice stand again whose cause has come back before mail moved. Its next reminder stays where it was."""
+    """Lets a notice that was heard stand again, where its cause comes back before mail moved: its next reminder stays where
+    it was. Returns whether there is one."""
     found = rows(
         db,
         "SELECT id, created, repeats FROM notice WHERE kind = ? AND relayhost = ? AND cause = ? AND over IS NOT NULL"
-        f" AND id > {_LAST_RESUMED} ORDER BY id DESC LIMIT 1",
+        f" AND id > {_LAST_RESUMED} AND {_HEARD} ORDER BY id DESC LIMIT 1",
         (what.kind.value, what.relayhost, what.cause, what.relayhost),
     )
     for key, created, repeats in found:
@@ -122,8 +124,8 @@ def end(
     others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
     # Also of what was over before, and did not let mail move.
     heard = (
-        "SELECT 1 FROM notice n WHERE kind IN ('setup', 'delayed') AND relayhost = ?"
-        f" AND id > {_LAST_RESUMED} AND (repeats OR EXISTS (SELECT 1 FROM road WHERE notice = n.id AND told IS NOT NULL))"
+        "SELECT 1 FROM notice WHERE kind IN ('setup', 'delayed') AND relayhost = ?"
+        f" AND id > {_LAST_RESUMED} AND {_HEARD}"
     )
     if not ended or rows(db, others, (relayhost,)) or not rows(db, heard, (relayhost, relayhost)):
         return False
@@ -184,7 +186,7 @@ def _delays(db: apsw.Connection, before: float) -> list[Standing]:
     found = rows(
         db,
         "SELECT m.relayhost,"
-        " CASE WHEN coalesce(h.failures, 0) OR r.stage = '' THEN ?2 ELSE r.stage || ' ' || r.status END AS cause,"
+        " CASE WHEN coalesce(h.failures, 0) OR r.stage = '' THEN ?2 ELSE r.stage END AS cause,"
         " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"

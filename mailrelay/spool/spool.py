@@ -106,7 +106,8 @@ class Spool:
 
     async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]:
         """Opens attempts at up to `limit` due messages, those of `first` ahead of the others."""
-        return await self._write(lambda db: attempts.take(db, relayhost, first, limit, self._owner, now))
+        # At any price: what leaves makes room.
+        return await self._write_at_any_price(lambda db: attempts.take(db, relayhost, first, limit, self._owner, now))
 
     async def put_back(self, messages: Sequence[int], now: float) -> None:
         """Takes back attempts that never began."""
@@ -134,7 +135,7 @@ class Spool:
 
     async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool:
         """Writes that a relayhost can be reached again; returns whether word of it became owed."""
-        return await self._write(lambda db: attempts.relayhost_up(db, name, roads, now))
+        return await self._write_at_any_price(lambda db: attempts.relayhost_up(db, name, roads, now))
 
     async def relayhost_failure(self, name: str) -> attempts.Failure | None:
         """What is known to be wrong with the way to a relayhost."""
@@ -180,6 +181,10 @@ class Spool:
         self._reported(relayhost)
 
     # Housekeeping.
+
+    async def set_right(self, now: float, longest: float) -> int:
+        """Makes due what a clock that was ahead has put further off than `longest` seconds."""
+        return await self._write(lambda db: attempts.set_right(db, now, longest))
 
     async def purge(self, now: float, keep_sent: float) -> int:
         """Takes old history away; returns how many messages went. Takes ballast again if it was given up."""

@@ -368,7 +368,9 @@ def test_wrong_usage_is_one_line_and_status_2(person: Person, words: tuple[str, 
     assert "--help`" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("queue", "show"), ("queue", "hold"), ("queue", "resend"), ("queue", "edit"), ("log",)])
+@pytest.mark.parametrize(
+    "words", [("queue", "show"), ("queue", "hold"), ("queue", "resend"), ("queue", "edit"), ("log",)]
+)
 def test_an_id_that_is_no_text_is_one_line_and_status_1(person: Person, words: tuple[str, ...]) -> None:
     person.put("aaaa000001")
     done = person.run(*words, "aa\udcff")

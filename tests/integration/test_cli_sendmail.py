@@ -360,7 +360,9 @@ def test_bs_with_stdin_or_stdout_closed_is_status_75(tmp_path: Path, closed: str
         listener.bind(f"{tmp_path}/socket")
         listener.listen()
         command = f"exec {sys.executable} -m mailrelay sendmail -bs {closed}"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, env=person.environment, timeout=60, check=False)
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, env=person.environment, timeout=60, check=False
+        )
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (75, b"", 1)
 
 

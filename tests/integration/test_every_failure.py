@@ -1,8 +1,8 @@
 """Every way to fail that an embedded remote can show, and what is heard of it.
 
-Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`. What the
-client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound of each
-wait. A notice counts once two roads that need no network have carried it, the Maildir and the command.
+Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`.
+What the client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound
+of each wait. A notice counts once two roads that need no network have carried it, the Maildir and the command.
 """
 
 import asyncio
@@ -124,13 +124,14 @@ class Scene:
         (notice,) = await self.until(lambda: self.notices(kind), f"the command is told of {kind}", within)
         await self.until(lambda: self.letters(notice["title"]), f"the Maildir has {kind}", within)
         if kind in LEVELS:
-            assert any(record.levelno >= LEVELS[kind] for record in self._caplog.records)
+            records = self._caplog.records
+            await self.until(lambda: any(one.levelno >= LEVELS[kind] for one in records), "the log is loud", within)
         if kind == "delayed":
             assert notice["created"] - notice["since"] >= DELAY
         return notice  # type: ignore[no-any-return]
 
-    def logged(self, words: str) -> None:
-        assert words in self._caplog.text
+    async def logged(self, words: str) -> None:
+        await self.until(lambda: words in self._caplog.text, f"the log says {words}", 5)
 
     async def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs one of mailrelay's commands."""
@@ -244,7 +245,7 @@ async def _refused_to_the_client(at: Scene, words: str, *to: str) -> None:
     """The client has the remote's own words, the log and the history have them too, and nothing more is owed."""
     assert words in await at.submit(*to)
     await at.until(lambda: {one.state for one in at.recipients().values()} == {"refused"}, "it is recorded", 5)
-    at.logged("status=refused")
+    await at.logged("status=refused")
     assert at.row.notices == ()
     await at.status()
     assert at.notices() == []
@@ -270,7 +271,7 @@ async def _the_content(at: Scene) -> None:
 async def _failed(at: Scene, to: str, state: str) -> None:
     notice = await at.told("failed")
     assert [(one["address"], one["state"]) for one in notice["recipients"]] == [(to, state)]
-    at.logged(f"status={state}")
+    await at.logged(f"status={state}")
     assert at.row.dsn
     await at.reported()
     assert "1 failed" in await at.status()
@@ -332,7 +333,7 @@ async def _expired(at: Scene) -> None:
 async def _held(at: Scene, words: str) -> None:
     notice = await at.told("held")
     assert words in notice["body"]
-    at.logged("status=held")
+    await at.logged("status=held")
     assert "1 cannot be sent" in await at.status()
     assert (await at.run("queue", "cancel", notice["queue_id"])).returncode == 0
     assert (await at.run("status")).returncode == 0
@@ -407,7 +408,7 @@ async def _cut_after_the_dot(at: Scene) -> None:
     at.remote.policy = saying("CONTENT", b"")
     await at.submit()
     await _delayed(at, "closed the connection")
-    at.logged("it may arrive twice")
+    await at.logged("it may arrive twice")
     assert "may arrive twice" in (await at.run("queue", "--all")).stdout
     at.remote.policy = welcoming
     await _moves(at)
@@ -530,7 +531,7 @@ async def _full(at: Scene) -> None:
     text = file.read_text().replace("[listen]", '[listen]\nmax_message_size = "1KB"')
     file.write_text(text.replace("[queue]", '[queue]\nmax_size = "1KB"'))
     assert "full" in await at.submit()
-    at.logged("queue.max_size")
+    await at.logged("queue.max_size")
     assert at.recipients() == {}
     assert "no room" in await at.status()
 
@@ -544,7 +545,7 @@ async def _full(at: Scene) -> None:
 async def _road(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
-    at.logged("not told by command")
+    await at.logged("not told by command")
     await at.until(lambda: at.standing().untold, "it stays owed", 5)
     assert "bad news untold" in await at.status()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from integration.listener_peer import Intake, connect, listener
 
+from mailrelay.listener.listening import NoSuchAccount
 from mailrelay.listener.sockets import AddressTaken, CannotListen
 
 
@@ -134,6 +135,9 @@ def test_an_address_that_cannot_be_had_says_why(address: str, why: str) -> None:
 
 
 def test_an_account_that_does_not_exist_is_named() -> None:
-    assert fails_with("127.0.0.1:0", allow_users=("self", "no-such-account")).endswith(
-        "allow_users: there is no account 'no-such-account'"
-    )
+    async def main() -> None:
+        async with listener(Intake(), "127.0.0.1:0", allow_users=("self", "no-such-account")):
+            pass
+
+    with pytest.raises(NoSuchAccount, match=r"listen\.allow_users: there is no account 'no-such-account'"):
+        asyncio.run(main())

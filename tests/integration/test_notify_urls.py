@@ -88,7 +88,9 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
         async def async_notify(self, **_rest: object) -> bool:
             raise ConnectionError(f"cannot reach {self.address}")
 
-    kinds = SimpleNamespace(Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1))
+    kinds = SimpleNamespace(
+        Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1)
+    )
     monkeypatch.setattr(road, "apprise", kinds)
     with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice") as raised:
         asyncio.run(urls(("https://secret@example.org",))([NOTICE]))

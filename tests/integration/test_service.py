@@ -40,6 +40,7 @@ def settings(tmp_path: Path, *relayhosts: Relayhost) -> Settings:
 @asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """A daemon that is ready: the port on which it listens, and its task."""
+    umask = os.umask(0o077)
     listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
     daemon = asyncio.create_task(service.serve(settings, listening.set_result))
     try:
@@ -51,6 +52,8 @@ async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[N
     finally:
         daemon.cancel()
         await asyncio.gather(daemon, return_exceptions=True)
+        # The daemon makes it strict for its whole process, which here is that of all tests.
+        os.umask(umask)
 
 
 def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:

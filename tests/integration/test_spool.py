@@ -225,6 +225,18 @@ def test_every_state_of_the_lifecycle_is_a_state_of_the_database(db: apsw.Connec
         )
 
 
+def test_what_a_clock_that_was_ahead_has_put_off_is_due_once_it_is_right(db: apsw.Connection) -> None:
+    ahead, fine = accept(db, at=NOW + 365 * 86_400), accept(db, at=NOW + 60)
+    with transaction(db):
+        attempts.relayhost_failed(db, "default", UNREACHABLE, NOW + 365 * 86_400, False, (), NOW)
+        assert attempts.set_right(db, NOW, 7200.0) == 1
+    assert take(db) == [ahead]
+    assert take(db, now=NOW + 60) == [fine]
+    failure = attempts.relayhost_failure(db, "default")
+    assert failure is not None
+    assert failure.next_dial == NOW
+
+
 # The way to a relayhost.
 
 

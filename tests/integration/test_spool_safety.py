@@ -21,6 +21,7 @@ from mailrelay.spool.database import (
     check_library,
     connect,
     prepare_directory,
+    translate,
 )
 from mailrelay.spool.spool import BALLAST, Spool
 
@@ -265,3 +266,28 @@ def test_a_bell_that_a_backup_made_a_plain_file_of_is_made_anew_and_hears_nothin
     finally:
         os.close(handle)
     assert elsewhere.read_bytes() == b"kept"
+
+
+def test_a_disk_too_full_for_the_index_of_the_log_is_called_full_and_not_damaged() -> None:
+    assert isinstance(translate(apsw.exception_for(apsw.SQLITE_IOERR_SHMSIZE)), SpoolFull)
+    assert isinstance(translate(apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)), SpoolBroken)
+
+
+def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "spool"
+    prepare_directory(directory)
+    ballast = directory / BALLAST
+    ballast.write_bytes(b"x")
+
+    def connect_where_there_is_room(directory: Path) -> apsw.Connection:
+        if ballast.exists():
+            raise SpoolFull("the spool's disk is full; make space")
+        return connect(directory)
+
+    async def main() -> None:
+        monkeypatch.setattr("mailrelay.spool.spool.connect", connect_where_there_is_room)
+        Spool(directory, LIMIT, nobody).close()
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hmac
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -465,3 +466,21 @@ def test_an_ssh_config_over_which_the_library_trips_is_told_and_does_not_stop_th
         assert str(remote.ssh_config) in outcome.text
 
     with_remote(tmp_path, test)
+
+
+def test_an_ssh_config_that_hangs_is_told_and_keeps_nobody_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    async def test(remote: Remote) -> None:
+        amend(remote, f'Match exec "cat {gate}"')
+        monkeypatch.setattr(transport, "LOGIN", 0.2)
+        outcome = await fault_of(remote.relayhost())
+        assert outcome.cause is Cause.SSH_CONFIG
+        assert "Match exec" in outcome.text
+
+    with_remote(tmp_path, test)
+    # Still there, with the event loop long gone.
+    os.close(os.open(gate, os.O_WRONLY))

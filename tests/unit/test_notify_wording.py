@@ -100,7 +100,7 @@ def test_mail_that_may_have_arrived_is_said_to_be_such() -> None:
 
 
 def test_a_setup_fault_says_what_to_do() -> None:
-    assert body(SETUP) == "The key was refused.\nssh-add"
+    assert body(SETUP) == "The key was refused.\nssh-add\nOnce it is mended: mailrelay queue retry --all"
     assert "What to do:\n\n  ssh-add" in letter(SETUP)
 
 
