@@ -1,8 +1,8 @@
 """A message as programs pipe it into sendmail(1): line ends, the lone dot, the header."""
 
-from io import re
+import re
+from io import BytesIO
 
-import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
