@@ -114,7 +114,7 @@ class Lane:
         self._talks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._failure: Failure | None = None
-        self._fault: Outcome | None = None
+        self._faults: list[Outcome] = []
         self._is_open = False
         self._dialled_at = -IMPATIENCE
         self._dialled = 0.0
@@ -188,20 +188,22 @@ class Lane:
         rest = self._rests_until - time.monotonic()
         if rest > 0:
             return rest
-        if self._fault is not None:
-            fault, self._fault = self._fault, None
-            await self._shut(fault)
+        if self._faults:
+            await self._shut(self._faults.pop())
         now = self._now()
         if not self._is_open:
             # Read anew each time: a command of the person's may have cut the wait short.
             self._failure = await self._spool.relayhost_failure(self._name)
         due = await self._spool.next_due(self._name)
+        if self._faults:
+            # Met while the spool was asked: it comes before another dial.
+            return 0.0
         has_mail = due is not None and due <= now
         until_due = None if due is None or due <= now else due - now
         always = self._relayhost.linger == float("inf")
         if self._link is not None and not self._link.is_up:
-            if self._conversations or self._fault is not None:
-                # What they have to say about it, or have said by now, comes before another dial; they ring the bell.
+            if self._conversations:
+                # What they have to say about it comes before another dial; they ring the bell.
                 return None
             self._link = None
         if self._settlement.stuck or not (has_mail or self._is_expected() or (always and self._link is None)):
@@ -305,8 +307,10 @@ class Lane:
         if any(one.is_ready for one in self._conversations):
             # The remote allows no more of them: those that run go on.
             self._channels = max(1, len(self._conversations))
-        else:
-            self._fault = ended
+        elif self._link is link:
+            # Given up at once: nothing more is begun on it, and what its end does to others is not news.
+            self._faults.append(ended)
+            self._link = None
             await link.close()
 
     def opened(self) -> None:

@@ -12,9 +12,10 @@ from integration.test_lane import Scene, play, scene
 from spooling import letter
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
-from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import lane as lane_room
+from mailrelay.relay import transport
 from mailrelay.relay.delivery import converse
 from mailrelay.spool import attempts, listing
 
@@ -410,5 +411,33 @@ def test_only_what_is_being_sent_has_an_open_attempt(tmp_path: Path) -> None:
             await stuck.wait()
             count = "SELECT count(*) FROM attempt WHERE closed IS NULL"
             assert await at.spool._read(lambda db: db.execute(count).get) <= 2
+
+    play(story)
+
+
+def test_the_cause_of_a_fault_is_not_lost_in_the_closing_of_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was given up for a fault takes its time to close: nothing more is begun on it meanwhile."""
+
+    async def story() -> None:
+        async with scene(tmp_path) as at:
+            at.remote.forbid_forwarding = True
+            close = transport.Link.close
+            closing = asyncio.Event()
+
+            async def slowly(link: transport.Link) -> None:
+                closing.set()
+                await asyncio.sleep(0.2)
+                await close(link)
+
+            monkeypatch.setattr(transport.Link, "close", slowly)
+            await at.send()
+            await closing.wait()
+            await at.send()
+            await at.failure()
+            await asyncio.sleep(0.4)
+            assert await at.failure() is Cause.FORWARDING_PROHIBITED
+            assert at.remote.channels == 1
 
     play(story)
