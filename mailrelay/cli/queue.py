@@ -255,7 +255,8 @@ def _recipients(message: listing.Listed, meant: Sequence[bytes]) -> Iterator[str
 
 def _line(event: listing.Event) -> str:
     address = f"<{printable(event.address)}>" if event.address else ""
-    return "  ".join(filter(None, (clock(event.at), event.what, address, event.status, printable(event.words))))
+    stage = f"at {event.stage}" if event.stage else ""
+    return "  ".join(filter(None, (clock(event.at), event.what, address, event.status, stage, printable(event.words))))
 
 
 def _event(event: listing.Event) -> dict[str, object]:
@@ -264,5 +265,6 @@ def _event(event: listing.Event) -> dict[str, object]:
         "what": event.what,
         "address": printable(event.address),
         "status": event.status,
+        "stage": event.stage,
         "reply": printable(event.words),
     }

@@ -98,7 +98,7 @@ def letter(notice: Notice) -> str:
         "\n".join(
             (
                 f"Subject:  {printable(notice.subject, SUBJECT_LIMIT) or '(none)'}",
-                f"Sent:     {format_datetime(datetime.fromtimestamp(notice.arrival, UTC))}",
+                f"Sent:     {format_datetime(datetime.fromtimestamp(notice.arrival, UTC).astimezone())}",
                 f"Queue id: {queue_id}",
             )
         ),

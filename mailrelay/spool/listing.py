@@ -47,13 +47,14 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a message's story. `words` are from outside, not escaped."""
+    """One line of a message's story. `words` are from outside, not escaped; `stage` is where they were said."""
 
     at: float
     what: str
     address: bytes = b""
     status: str = ""
     words: bytes = b""
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +162,19 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
     """All that happened to a message, in order of time."""
     listed = one(db, key)
     events = [Event(listed.arrival, "accepted")]
-    for attempt, opened, closed, interrupted in rows(
-        db, "SELECT id, opened, closed, interrupted FROM attempt WHERE message = ? ORDER BY id", (key,)
+    for attempt, opened, closed, interrupted, dialled in rows(
+        db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
     ):
+        if dialled:
+            events.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
         events.append(Event(opened, "attempt"))
         if interrupted:
             events.append(Event(closed, "interrupted"))
         events.extend(
-            Event(closed, state, address, status, words)
-            for state, address, status, words in rows(
+            Event(closed, state, address, status, words, stage)
+            for state, address, status, words, stage in rows(
                 db,
-                "SELECT o.state, r.address, o.status, o.words FROM outcome o JOIN recipient r ON r.id = o.recipient"
+                "SELECT o.state, r.address, o.status, o.words, o.stage FROM outcome o JOIN recipient r ON r.id = o.recipient"
                 " WHERE o.attempt = ? ORDER BY r.id",
                 (attempt,),
             )

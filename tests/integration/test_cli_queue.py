@@ -244,7 +244,7 @@ def test_show_tells_the_story_in_order(person: Person) -> None:
     assert "from       <me@example.org>" in shown
     assert "to         <bob@example.org>  deferred  4.2.0" in shown
     story = [line[21:] for line in shown.rpartition("\n\n")[2].splitlines()]
-    assert story == ["accepted", "attempt", "deferred  <bob@example.org>  4.2.0  450 4.2.0 come back later"]
+    assert story == ["accepted", "attempt", "deferred  <bob@example.org>  4.2.0  at RCPT  450 4.2.0 come back later"]
     record = json.loads(person.run("queue", "show", "--json", "aaaa").stdout)
     assert [event["what"] for event in record["timeline"]] == ["accepted", "attempt", "deferred"]
     assert record["timeline"][2]["reply"] == "450 4.2.0 come back later"

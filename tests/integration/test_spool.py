@@ -1,5 +1,6 @@
 """The spool on a real file: what comes in, what is due, what came of it, and what the person may do."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +173,16 @@ def test_a_sent_message_keeps_its_story_and_not_its_content(db: apsw.Connection)
     assert [message.queue_name for message in listing.everything(db)] == ["sent"]
     assert list(listing.content(db, key)) == []
     assert [event.what for event in listing.story(db, key)] == ["accepted", "attempt", "sent"]
+
+
+def test_the_story_tells_of_the_dial_and_of_the_stage_at_which_the_remote_spoke(db: apsw.Connection) -> None:
+    key = accept(db)
+    with transaction(db):
+        (message,) = attempts.take(db, "default", (), 1, "test", NOW + 1)
+        record = ending(key, message.recipient_ids, {State.DEFERRED: BUSY}, now=NOW + 2, next_attempt=NOW + 60)
+        attempts.record(db, dataclasses.replace(record, dialled=0.5))
+    told = [(event.at - NOW, event.what, event.stage) for event in listing.story(db, key)]
+    assert told == [(0, "accepted", ""), (0.5, "dialled, in 0.50 s", ""), (1, "attempt", ""), (2, "deferred", "RCPT")]
 
 
 def test_a_failed_message_is_kept_whole(db: apsw.Connection) -> None:
