@@ -21,7 +21,7 @@ from typing import Any
 from mailrelay.config import Queue, Settings, SettingsError
 from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
 from mailrelay.listener.listening import NoSuchAccount, listen
-from mailrelay.listener.sockets import AddressTaken, CannotListen
+from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.record import Arrival
@@ -92,7 +92,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
         listening = await listen(settings.listen, intake)
     except NoSuchAccount as error:
         raise SettingsError(str(error)) from None
-    except (AddressTaken, CannotListen) as error:
+    except CannotListen as error:
         raise CannotStart(str(error)) from None
     async with asyncio.TaskGroup() as group:
         relaying = [group.create_task(lane.run()) for lane in lanes.values()]

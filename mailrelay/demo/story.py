@@ -93,18 +93,24 @@ async def _relay(directory: Path, remote: Remote) -> AsyncIterator[int]:
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
     )
     with _timeline():
-        listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        daemon = asyncio.ensure_future(service.serve(settings, listening.set_result))
-        try:
-            either: list[asyncio.Future[Any]] = [daemon, listening]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if daemon.done():
-                daemon.result()
-            yield int(listening.result()[0].rpartition(":")[2])
-        finally:
-            daemon.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await daemon
+        async with served(settings) as (port, _):
+            yield port
+
+
+@contextlib.asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
+    """A daemon that is ready, for as long as the context lasts: the port on which it listens, and its task."""
+    listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    daemon = asyncio.create_task(service.serve(settings, listening.set_result))
+    try:
+        either: list[asyncio.Future[Any]] = [daemon, listening]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if daemon.done():
+            daemon.result()
+        yield int(listening.result()[0].rpartition(":")[2]), daemon
+    finally:
+        daemon.cancel()
+        await asyncio.gather(daemon, return_exceptions=True)
 
 
 async def _write(port: int, recipients: list[str], subject: str) -> None:

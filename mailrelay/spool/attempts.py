@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import apsw
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
-from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
+from mailrelay.mail.lifecycle import PENDING, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Record
 from mailrelay.spool import owing
 from mailrelay.spool.correspondents import reached
-from mailrelay.spool.database import row, rows, states
-
-IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
+from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows, states
 
 INTERRUPTED = Outcome(
     Stage.AFTER_DOT,

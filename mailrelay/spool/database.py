@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from mailrelay.mail.lifecycle import State
+from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
 VERSION = 1
@@ -142,6 +142,9 @@ def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> li
 def states(some: Iterable[State]) -> str:
     """States as SQL has them behind IN."""
     return "(" + ", ".join(f"'{state}'" for state in sorted(some)) + ")"
+
+
+IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
 
 
 def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:

@@ -11,8 +11,7 @@ from itertools import groupby
 import apsw
 
 from mailrelay.mail.lifecycle import FAILED, PENDING, State
-from mailrelay.spool.attempts import IS_LIVE, IS_PENDING
-from mailrelay.spool.database import row, rows
+from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +115,8 @@ def _listed(rows: Iterator[tuple[object, ...]]) -> Iterator[Listed]:
 
 
 def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
-    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = rows[0][
-        :12
-    ]
+    of_message = rows[0][:12]
+    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = of_message
     states = {State(row[13]) for row in rows}
     if states & PENDING and next_attempt is not None and dial is not None:
         # Nothing of this relayhost's is tried before it is dialled again.

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import apsw
 
-from mailrelay.mail.lifecycle import PENDING
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.record import Owing
-from mailrelay.spool.database import row, rows, states
+from mailrelay.spool.database import IS_PENDING, row, rows
 
 REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
 """Seconds until something that stands is told again; the last one repeats."""
@@ -190,7 +189,7 @@ def _delays(db: apsw.Connection, before: float) -> list[Standing]:
         " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
-        f" AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.setup, 0) = 0 AND r.state IN {states(PENDING)}"
+        f" AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.setup, 0) = 0 AND r.state IN {IS_PENDING}"
         " GROUP BY 1, 2",
         (before, WAY),
     )

@@ -129,9 +129,9 @@ class Spool:
 
     async def relayhost_failed(
         self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
-    ) -> bool:
-        """Writes that a relayhost cannot be reached; returns whether a notice became owed by it."""
-        return await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, roads, now))
+    ) -> None:
+        """Writes that a relayhost cannot be reached, with the notice that is owed for it."""
+        await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, roads, now))
 
     async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool:
         """Writes that a relayhost can be reached again; returns whether word of it became owed."""

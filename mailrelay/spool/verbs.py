@@ -5,10 +5,10 @@ An act on a message that is being sent at this moment is refused: what the remot
 
 import apsw
 
-from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.mail.lifecycle import ACT_TABLE, FAILED, Act, State
 from mailrelay.spool import correspondents
-from mailrelay.spool.attempts import IS_PENDING, retire
-from mailrelay.spool.database import rows
+from mailrelay.spool.attempts import retire
+from mailrelay.spool.database import IS_PENDING, rows, states
 
 KEEP_REFUSED = 7 * 86_400.0
 """Seconds for which the content of a refused message is kept, so that it can be mended and sent again."""
@@ -78,7 +78,7 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
     db.execute(
         "DELETE FROM road WHERE told IS NULL AND notice IN (SELECT id FROM notice n WHERE message = ?"
         " AND kind IN ('failed', 'held') AND NOT EXISTS (SELECT 1 FROM notice_recipient JOIN recipient r"
-        " ON r.id = recipient WHERE notice = n.id AND r.state IN ('held', 'bounced', 'expired')))",
+        f" ON r.id = recipient WHERE notice = n.id AND r.state IN {states(FAILED | {State.HELD})}))",
         (key,),
     )
     retire(db, key, now)

@@ -10,6 +10,7 @@ import time
 from email import message_from_bytes
 from email.policy import SMTP
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from integration.person import AWAY, BOUNCED, DEFERRED, SENT, Person
@@ -42,6 +43,18 @@ def stored(person: Person) -> tuple[bytes, list[bytes], bytes]:
 
 def nothing_stored(person: Person) -> bool:
     return not (person.spool / FILE).exists() or person.query("SELECT * FROM message") == []
+
+
+def dialogue(person: Person, commands: BinaryIO) -> subprocess.CompletedProcess[bytes]:
+    """`sendmail -bs` with these commands on its stdin."""
+    return subprocess.run(
+        [sys.executable, "-m", "mailrelay", "sendmail", "-bs"],
+        stdin=commands,
+        capture_output=True,
+        env=person.environment,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_with_nobody_serving_the_message_is_on_disk_and_only_ours_to_read(person: Person) -> None:
@@ -333,14 +346,7 @@ def test_bs_speaks_with_the_daemon_and_says_nothing_before_its_greeting(tmp_path
         serving.start()
         (tmp_path / "commands").write_bytes(b"QUIT\r\n" + b"x\x00\xff" * 50_000)
         with (tmp_path / "commands").open("rb") as commands:
-            done = subprocess.run(
-                [sys.executable, "-m", "mailrelay", "sendmail", "-bs"],
-                stdin=commands,
-                capture_output=True,
-                env=person.environment,
-                timeout=60,
-                check=False,
-            )
+            done = dialogue(person, commands)
         serving.join()
     assert (done.returncode, done.stdout, done.stderr) == (0, b"220 hello\r\n221 bye\xff\r\n", b"")
     assert heard == [b"QUIT\r\n" + b"x\x00\xff" * 50_000]
@@ -384,13 +390,6 @@ def test_bs_is_status_75_when_the_daemon_breaks_off(tmp_path: Path) -> None:
         with (tmp_path / "commands").open("w+b") as commands:
             commands.write(b"NOOP\r\n" * 1_000_000)
             commands.seek(0)
-            done = subprocess.run(
-                [sys.executable, "-m", "mailrelay", "sendmail", "-bs"],
-                stdin=commands,
-                capture_output=True,
-                env=person.environment,
-                timeout=60,
-                check=False,
-            )
+            done = dialogue(person, commands)
         serving.join()
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (75, b"220 hello\r\n", 1)

@@ -1,8 +1,6 @@
 """One message takes the place of another in a real spool, and who has been reached before is remembered."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import apsw
 import pytest
@@ -14,16 +12,9 @@ from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Owing
 from mailrelay.spool import accepting, attempts, correspondents, listing, mending, notices, owing, verbs
-from mailrelay.spool.database import SpoolFull, connect, transaction
+from mailrelay.spool.database import SpoolFull, transaction
 
 REFUSED_CONTENT = Outcome(Stage.CONTENT, Reply(552, (b"5.3.4 too large",)))
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[apsw.Connection]:
-    db = connect(tmp_path / "spool")
-    yield db
-    db.close()
 
 
 def accept(db: apsw.Connection, *recipients: bytes) -> tuple[int, str]:

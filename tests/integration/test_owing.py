@@ -1,10 +1,6 @@
 """What stands until it is over: delays and setup faults, told once, told again at growing distances, and their end."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import apsw
-import pytest
 from spooling import BUSY, LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import Act, State
@@ -12,20 +8,13 @@ from mailrelay.mail.notice import Kind, Notice, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.wording import body, title
 from mailrelay.spool import accepting, attempts, notices, owing, verbs
-from mailrelay.spool.database import connect, transaction
+from mailrelay.spool.database import transaction
 
 AFTER = 900.0
 ROADS = (Road.MAILBOX,)
 AWAY = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="The network is away.")
 NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="The key was refused.", mend="Install the key.")
 REVOKED = Outcome(Stage.HOST_KEY, cause=Cause.HOST_KEY_REVOKED, text="The host key is revoked.", mend="Ask its owner.")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[apsw.Connection]:
-    db = connect(tmp_path / "spool")
-    yield db
-    db.close()
 
 
 def accept(db: apsw.Connection, at: float = NOW) -> int:

@@ -8,14 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from integration.test_lane import play
 from spooling import LIMIT, NO_SUCH_USER, NOW, ending, letter
 
-from mailrelay import service
 from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.demo.story import served as serving
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -41,17 +40,10 @@ def settings(tmp_path: Path, *relayhosts: Relayhost) -> Settings:
 async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """A daemon that is ready: the port on which it listens, and its task."""
     umask = os.umask(0o077)
-    listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    daemon = asyncio.create_task(service.serve(settings, listening.set_result))
     try:
-        either: list[asyncio.Future[Any]] = [daemon, listening]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if daemon.done():
-            daemon.result()
-        yield int(listening.result()[0].rpartition(":")[2]), daemon
+        async with serving(settings) as ready:
+            yield ready
     finally:
-        daemon.cancel()
-        await asyncio.gather(daemon, return_exceptions=True)
         # The daemon makes it strict for its whole process, which here is that of all tests.
         os.umask(umask)
 
@@ -66,6 +58,20 @@ def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:
         return client.data(LETTER)
     finally:
         client.close()
+
+
+def stopping_at_content(remote: Remote) -> tuple[asyncio.Event, asyncio.Event]:
+    """Makes the remote stop before its reply to a content: set when it has come so far, and to be set to let it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def policy(verb: str, _argument: bytes) -> bytes | None:
+        if verb == "CONTENT":
+            reached.set()
+            await go_on.wait()
+        return None
+
+    remote.policy = policy
+    return reached, go_on
 
 
 def states(directory: Path) -> list[str]:
@@ -93,15 +99,7 @@ def test_a_client_that_waits_when_the_daemon_is_stopped_gets_the_remotes_word(tm
             Remote(tmp_path / "remote") as remote,
             served(settings(tmp_path, remote.relayhost())) as (port, daemon),
         ):
-            reached, go_on = asyncio.Event(), asyncio.Event()
-
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "CONTENT":
-                    reached.set()
-                    await go_on.wait()
-                return None
-
-            remote.policy = policy
+            reached, go_on = stopping_at_content(remote)
             client = asyncio.create_task(asyncio.to_thread(submit, port))
             await reached.wait()
             os.kill(os.getpid(), signal.SIGTERM)
@@ -121,15 +119,7 @@ def test_mail_that_is_being_sent_when_the_daemon_is_stopped_need_not_be_sent_twi
         for _ in range(20):
             accepted_by_hand(tmp_path / "spool", "default")
         async with Remote(tmp_path / "remote") as remote:
-            reached, go_on = asyncio.Event(), asyncio.Event()
-
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "CONTENT":
-                    reached.set()
-                    await go_on.wait()
-                return None
-
-            remote.policy = policy
+            reached, go_on = stopping_at_content(remote)
             async with served(settings(tmp_path, remote.relayhost("default"))) as (_, daemon):
                 await reached.wait()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -194,15 +184,7 @@ def test_what_the_person_does_to_mail_that_is_being_sent_is_refused_and_nothing_
             Remote(tmp_path / "remote") as remote,
             served(settings(tmp_path, remote.relayhost())) as (port, _),
         ):
-            reached, go_on = asyncio.Event(), asyncio.Event()
-
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "CONTENT":
-                    reached.set()
-                    await go_on.wait()
-                return None
-
-            remote.policy = policy
+            reached, go_on = stopping_at_content(remote)
             client = asyncio.create_task(asyncio.to_thread(submit, port))
             await reached.wait()
             db = connect(tmp_path / "spool")

@@ -1,7 +1,6 @@
 """The spool on a real file: what comes in, what is due, what came of it, and what the person may do."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -18,13 +17,6 @@ from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, tran
 
 UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
 NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="the key was refused", mend="install the key")
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[apsw.Connection]:
-    db = connect(tmp_path / "spool")
-    yield db
-    db.close()
 
 
 def accept(db: apsw.Connection, *recipients: bytes, **how: object) -> int:
