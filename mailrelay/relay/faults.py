@@ -5,7 +5,6 @@ Promises: total (every exception gets an outcome), and what the remote said is s
 itself (a network that is away) has the quiet causes; everything else is a setup fault, told at once.
 """
 
-import dataclasses
 import os
 import shlex
 import socket
@@ -142,13 +141,6 @@ def no_greeting(last_words: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
     text = f"{relayhost.command!r} on {hop.place} showed no SMTP greeting: {said}."
     mend = f"It must greet with 220; by hand: {hop.by_hand} {shlex.quote(relayhost.command)}"
     return _setup(Stage.CHANNEL, Cause.NOT_SMTP, text, mend)
-
-
-def refused(outcome: Outcome, relayhost: Relayhost) -> Outcome:
-    """The mail server there wants to hear nothing of us: its words say why, or its log."""
-    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
-    mend = f"So says the mail server there ({server}). See its log; it must take mail from its own host."
-    return dataclasses.replace(outcome, mend=printable(mend))
 
 
 def _host_key(error: Exception, hop: Hop, seen: Seen) -> Outcome:

@@ -21,9 +21,9 @@ from typing import cast
 import asyncssh
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.outcome import Outcome
 from mailrelay.relay import faults, hostkeys
 from mailrelay.relay.hostkeys import Verdict
+from mailrelay.relay.link import Fault
 from mailrelay.relay.route import Hop, hops
 
 LOGIN = 60.0
@@ -41,14 +41,6 @@ MAX_STDERR = 1024
 _GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
 
 asyncssh.set_log_level("WARNING")
-
-
-class Fault(Exception):
-    """What keeps a relayhost from being used, as an outcome of scope relayhost."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.text)
-        self.outcome = outcome
 
 
 class Wire:

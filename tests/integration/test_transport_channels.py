@@ -12,7 +12,8 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import transport
-from mailrelay.relay.transport import Fault, Link, dial
+from mailrelay.relay.link import Fault
+from mailrelay.relay.transport import Link, dial
 
 
 @asynccontextmanager

@@ -19,7 +19,8 @@ from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.triage import is_setup_fault
 from mailrelay.relay import transport
-from mailrelay.relay.transport import Fault, dial
+from mailrelay.relay.link import Fault
+from mailrelay.relay.transport import dial
 
 
 @pytest.fixture(autouse=True)

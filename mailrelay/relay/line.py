@@ -1,0 +1,190 @@
+"""The line to one relayhost: the SSH connection while there is one, what is wrong with the way, and when to try it again.
+
+Promises: at most one dial at a time; a fault of the way is one fault, told once, however much mail waits for it; servers
+that lock out who knocks again are left alone for longer; no attempt of any message is counted for it.
+Decides nothing about mail: its lane says when there is a reason to dial, and when there is none to stay.
+"""
+
+import dataclasses
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from mailrelay.config import Relayhost
+from mailrelay.mail.backoff import wait
+from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.printable import printable
+from mailrelay.mail.triage import PENALISED, is_setup_fault
+from mailrelay.relay.link import Dial, Link
+
+log = logging.getLogger("mailrelay.relay")
+
+PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
+"""Seconds between dials after causes for which servers lock out who knocks again (`mail.triage.PENALISED`)."""
+IMPATIENCE = 5.0
+"""Seconds after a dial that failed before new mail may cause another one ahead of its time."""
+EXPECTATION = 10.0
+"""Seconds for which a client's MAIL makes it worth dialling ahead."""
+
+
+class Failure(Protocol):
+    """What is known to be wrong with the way: after how many dials, and until when (epoch seconds) not to dial again."""
+
+    @property
+    def failures(self) -> int: ...
+    @property
+    def next_dial(self) -> float: ...
+    @property
+    def cause(self) -> Cause: ...
+    @property
+    def text(self) -> str: ...
+
+
+class Spool(Protocol):
+    """Where it stands written what is wrong with the way. Writes are on disk when awaited."""
+
+    async def relayhost_failed(
+        self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
+    ) -> None: ...
+    async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool: ...
+    async def relayhost_failure(self, name: str) -> Failure | None: ...
+
+
+class Line:
+    """One relayhost's SSH connection, on demand.
+
+    see_through: runs what must not be cancelled. notices_owed: called when a commit made notices owed. changed: called when
+    the lane should look again. now: the clock, epoch seconds.
+    """
+
+    def __init__(
+        self,
+        relayhost: Relayhost,
+        spool: Spool,
+        dial: Dial,
+        terms: Terms,
+        see_through: Callable[[Coroutine[Any, Any, None]], None],
+        notices_owed: Callable[[], None],
+        changed: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._relayhost = relayhost
+        self._name = relayhost.name
+        self._spool = spool
+        self._dial = dial
+        self._terms = terms
+        self._see_through = see_through
+        self._notices_owed = notices_owed
+        self._changed = changed
+        self._now = now
+        self.link: Link | None = None
+        """The connection, which may have ended already (`Link.is_up`)."""
+        self._failure: Failure | None = None
+        self._is_open = False
+        self._dialled_at = -IMPATIENCE
+        self._dialled = 0.0
+        self._expected_until = 0.0
+
+    @property
+    def trouble(self) -> str:
+        """Why the way is known to be shut, not escaped; "" if it is not known to be."""
+        return self._failure.text if self._failure is not None else ""
+
+    def expect(self) -> None:
+        """There is a reason to dial ahead of mail."""
+        self._expected_until = time.monotonic() + EXPECTATION
+        self._changed()
+
+    @property
+    def is_expected(self) -> bool:
+        return time.monotonic() < self._expected_until
+
+    def met(self) -> None:
+        """What was expected is here."""
+        self._expected_until = 0.0
+
+    def claim_dialled(self) -> float:
+        """Seconds that the last dial took, once: for the message that had to wait for it."""
+        dialled, self._dialled = self._dialled, 0.0
+        return dialled
+
+    async def look(self) -> None:
+        """Read anew what is wrong with the way: a command of the person's may have cut the wait short."""
+        if not self._is_open:
+            self._failure = await self._spool.relayhost_failure(self._name)
+
+    def pause(self, *, has_new_mail: bool) -> float:
+        """Seconds until the next dial; 0 or less: now."""
+        failure = self._failure
+        if failure is None:
+            return 0.0
+        rest = failure.next_dial - self._now()
+        if (has_new_mail or self.is_expected) and failure.cause not in PENALISED:
+            # The person is sending something: perhaps the network is back.
+            return min(rest, self._dialled_at + IMPATIENCE - time.monotonic())
+        return rest
+
+    async def open(self) -> Link:
+        """Dials. Raises Fault, which is for the lane to bring to `shut`."""
+        began = time.monotonic()
+        try:
+            self.link = await self._dial(self._relayhost)
+        finally:
+            self._dialled_at = time.monotonic()
+            self._dialled = self._dialled_at - began
+            self._expected_until = 0.0
+        log.info("relay=%s connected in %.2f s", self._name, self._dialled)
+        return self.link
+
+    async def hang_up(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            await link.close()
+            log.info("relay=%s closed", self._name)
+
+    def usable(self) -> None:
+        """The remote's mail server is ready for mail: whatever was wrong with the way is over."""
+        if self._is_open:
+            return
+        self._is_open = True
+        if self._failure is not None:
+            self._failure = None
+            self._see_through(self._up())
+            log.info("relay=%s usable again", self._name)
+
+    async def _up(self) -> None:
+        roads = self._terms.roads_for(Kind.RESUMED, b"", b"")
+        if await self._spool.relayhost_up(self._name, roads, self._now()):
+            self._notices_owed()
+
+    async def shut(self, outcome: Outcome) -> str:
+        """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it. Returns why."""
+        self._is_open = False
+        setup = is_setup_fault(outcome)
+        if setup and outcome.reply is not None:
+            outcome = _refused(outcome, self._relayhost)
+        failures = self._failure.failures + 1 if self._failure is not None else 1
+        schedule = PENALTY_SCHEDULE if outcome.cause in PENALISED else self._terms.schedule
+        now = self._now()
+        next_dial = now + wait(schedule, failures, random.random())  # noqa: S311
+        words = outcome.words.decode("utf-8", "backslashreplace")
+        level = logging.ERROR if setup else logging.WARNING
+        mend = f"; {outcome.mend}" if outcome.mend else ""
+        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(words), mend)
+        roads = self._terms.roads_for(Kind.SETUP, b"", b"")
+        await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, roads, now)
+        # Owed now, or once the mail that waits has waited for too long.
+        self._notices_owed()
+        self._failure = await self._spool.relayhost_failure(self._name)
+        return words
+
+
+def _refused(outcome: Outcome, relayhost: Relayhost) -> Outcome:
+    """The mail server there wants to hear nothing of us: its words say why, or its log."""
+    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
+    mend = f"So says the mail server there ({server}). See its log; it must take mail from its own host."
+    return dataclasses.replace(outcome, mend=printable(mend))

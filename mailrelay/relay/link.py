@@ -1,0 +1,36 @@
+"""What the relay knows of an SSH connection, whichever library makes it: how it is asked for and used, and how it fails.
+
+Imports nothing that is slow to load: who waits for mail needs none of SSH.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from mailrelay.config import Relayhost
+from mailrelay.mail.outcome import Outcome
+from mailrelay.relay.delivery import Wire
+
+
+class Fault(Exception):
+    """What keeps a relayhost from being used, as an outcome of scope relayhost."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.text)
+        self.outcome = outcome
+
+
+class Link(Protocol):
+    """An SSH connection to a relayhost."""
+
+    @property
+    def is_up(self) -> bool: ...
+    async def open_wire(self) -> Wire:
+        """A new byte stream to the mail server there. Raises Fault."""
+
+    async def wait_closed(self) -> None: ...
+    async def close(self) -> None:
+        """Takes at most a few seconds and never raises."""
+
+
+Dial = Callable[[Relayhost], Coroutine[Any, Any, Link]]
+"""Connects and logs in. Raises Fault. Cancelling leaves nothing open."""
