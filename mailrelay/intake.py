@@ -1,16 +1,18 @@
 """Takes mail over from clients, and gives them the remote's own word on it where that comes in time.
 
-Promises: a 250 follows the commit of the message; trouble of ours is a 4xx from a fixed table; a refusal that the client
-did not get becomes a bounce. Never waits for a relayhost that is known to be out of reach.
+Promises: a 250 to content follows the commit of the message; trouble of ours is a 4xx from a fixed table; a refusal that
+the client did not get becomes a bounce. Never waits for a relayhost that is known to be out of reach.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
+from mailrelay.mail import logline
 from mailrelay.mail.answer import Answer
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Outcome, Reply
@@ -18,6 +20,7 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Arrival, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import HOPS_MAX, hops
+from mailrelay.mail.triage import Verdict, judge
 from mailrelay.relay.watch import Refused, Sent, Watches
 
 log = logging.getLogger("mailrelay.service")
@@ -40,6 +43,7 @@ class Lane(Protocol):
     def stuck(self) -> bool: ...
     def hurry(self, message: int) -> None: ...
     def expect(self) -> None: ...
+    async def vet(self, envelope: Envelope) -> Outcome | None: ...
 
 
 class Refusing(Exception):
@@ -82,6 +86,21 @@ class Intake:
     def refusal(self) -> Reply | None:
         """Why no mail can be taken over now, None if it can."""
         return BROKEN if any(lane.stuck for lane in self._lanes.values()) else None
+
+    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+        """The remote's refusal for good of an envelope with one recipient. None if it does not refuse, or cannot be asked
+        within `patience` seconds: then the message itself will show."""
+        relayhost = choose(envelope.sender, self._relayhosts)
+        if relayhost is None or not self._answer_within:
+            return None
+        outcome = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(patience, self._answer_within)):
+                outcome = await self._lanes[relayhost].vet(envelope)
+        if outcome is None or judge(outcome) is not Verdict.BOUNCED:
+            return None
+        log.info("%s", logline.vetted(envelope, relayhost, outcome))
+        return _refused(outcome)
 
     async def submit(self, envelope: Envelope, content: bytes) -> Answer:
         """Takes a message over. `content` has CRLF line ends and no dot-stuffing."""

@@ -39,6 +39,8 @@ UNKNOWN_LIMIT = 20
 """Commands that nobody knows, in one connection."""
 IDLE_LIMIT = 300.0
 """Seconds in which a client must say something (RFC 5321 section 4.5.3.2.7)."""
+VETTING = 1.0
+"""Seconds that the recipients of a mail, all together, may wait for a word on them."""
 CONTENT_IN_MEMORY = 4
 """What all connections together may hold in content, in messages of the largest size."""
 SECURITY_LINES = 20
@@ -61,6 +63,10 @@ class Intake(Protocol):
 
     def refusal(self) -> Reply | None:
         """Why nothing can be taken now, a 4xx; None if mail can be taken. Asked at every MAIL."""
+
+    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+        """Why an envelope with one recipient, the latest of RCPT, would be refused; None if it is not, or if that does not
+        show within `patience` seconds."""
 
     async def submit(self, envelope: Envelope, content: bytes) -> Answer:
         """Take a message over; returns once it is safe and the client is to be answered. content: lines end with CRLF,
@@ -106,6 +112,7 @@ class Submission(SMTP):
         )
         self._shared = shared
         self._transaction = Transaction()
+        self._patience = VETTING
         self._greeted = self._spoke = self._said_hello = False
         # Octets that no command has taken yet.
         self._unread = 0
@@ -247,6 +254,8 @@ class Submission(SMTP):
         try:
             if verb == b"DATA":
                 return await self._data(arg)
+            if verb == b"RCPT":
+                return await self._rcpt(arg)
             return _COMMANDS[verb](self, arg)
         except Exception as error:
             if isinstance(error, ConnectionError):
@@ -285,11 +294,20 @@ class Submission(SMTP):
         if trouble is not None:
             self._transaction = Transaction()
             return trouble
+        self._patience = VETTING
         self._shared.intake.begun(envelope.sender)
         return reply
 
-    def _rcpt(self, arg: bytes) -> Reply:
-        return self._transaction.rcpt(arg)
+    async def _rcpt(self, arg: bytes) -> Reply:
+        reply = self._transaction.rcpt(arg)
+        if reply is not replies.RECIPIENT_OK or self._patience <= 0:
+            return reply
+        began = self.loop.time()
+        refusal = await self._shared.intake.vet(self._transaction.latest(), self._patience)
+        self._patience -= self.loop.time() - began
+        if refusal is not None:
+            self._transaction.withdraw()
+        return refusal or reply
 
     def _rset(self, arg: bytes) -> Reply:
         if arg:
@@ -403,7 +421,6 @@ _COMMANDS: dict[bytes, Callable[[Submission, bytes], Reply | None]] = {
     b"EHLO": Submission._ehlo,
     b"HELO": Submission._helo,
     b"MAIL": Submission._mail,
-    b"RCPT": Submission._rcpt,
     b"RSET": Submission._rset,
     b"QUIT": Submission._quit,
     b"NOOP": _always(replies.OK),
@@ -413,4 +430,4 @@ _COMMANDS: dict[bytes, Callable[[Submission, bytes], Reply | None]] = {
     b"AUTH": _always(replies.NOT_OFFERED),
     b"STARTTLS": _always(replies.NOT_OFFERED),
 }
-_KNOWN = _COMMANDS.keys() | {b"DATA"}
+_KNOWN = _COMMANDS.keys() | {b"RCPT", b"DATA"}

@@ -4,7 +4,7 @@ Promises: addresses and parameters are kept as sent, and are fit to be written i
 refused changes nothing. Pure: no I/O.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -91,11 +91,22 @@ class Transaction:
         self.recipients.append(Recipient(address, notify, orcpt))
         return replies.RECIPIENT_OK
 
+    def latest(self) -> Envelope:
+        """The envelope with the latest recipient alone. Raises ValueError before MAIL."""
+        return self._envelope(self.recipients[-1:])
+
+    def withdraw(self) -> None:
+        """The latest recipient is refused after all."""
+        self.recipients.pop()
+
     def complete(self) -> Envelope:
         """The envelope with its recipients. Raises ValueError before MAIL."""
+        return self._envelope(self.recipients)
+
+    def _envelope(self, recipients: Sequence[Recipient]) -> Envelope:
         if self.envelope is None:
             raise ValueError("there is no transaction")
-        return replace(self.envelope, recipients=tuple(self.recipients))
+        return replace(self.envelope, recipients=tuple(recipients))
 
 
 def _given(parameters: dict[str, bytes], keyword: str, check: Callable[[bytes], bytes]) -> bytes:

@@ -3,7 +3,8 @@
 What came from outside is escaped (`mail.printable`); nothing of the content is ever logged.
 """
 
-from mailrelay.mail.envelope import Message
+from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Record, Settled
 
@@ -11,6 +12,15 @@ from mailrelay.mail.record import Record, Settled
 def accepted(queue_id: str, sender: bytes, size: int, recipients: int, relayhost: str) -> str:
     """A message has been put on disk."""
     return f"{queue_id} from=<{printable(sender)}> size={size} nrcpt={recipients} relay={relayhost} status=accepted"
+
+
+def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
+    """The remote's refusal of the recipient of `envelope`, before there was a message."""
+    status = outcome.reply.status if outcome.reply is not None else ""
+    return (
+        f"NOQUEUE from=<{printable(envelope.sender)}> to=<{printable(envelope.recipients[0].address)}> relay={relayhost}"
+        f" dsn={status} status=refused ({printable(outcome.words)})"
+    )
 
 
 def settled(message: Message, record: Record, one: Settled) -> str:

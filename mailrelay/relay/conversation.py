@@ -6,6 +6,7 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.outcome import Outcome
+from mailrelay.relay.vetting import Vetting
 
 EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
@@ -17,7 +18,7 @@ class Lane(Protocol):
     @property
     def linger(self) -> float: ...
     def opened(self) -> None: ...
-    async def next(self) -> Message | None: ...
+    async def next(self) -> Message | Vetting | None: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
@@ -50,7 +51,7 @@ class Conversation:
         self.is_ready = True
         self._lane.opened()
 
-    async def next(self) -> Message | None:
+    async def next(self) -> Message | Vetting | None:
         while (message := await self._lane.next()) is None:
             self._woken.clear()
             self.is_idle = True

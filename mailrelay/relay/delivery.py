@@ -1,7 +1,8 @@
 """One conversation with the remote's mail server: pumps bytes between a wire and a session, messages in, outcomes out.
 
-Promises: every message that `Mail.next` gave is given back exactly once, to `finished` or to `untried`, whatever happens:
-a lost line, a time-out, a remote that talks nonsense, a cancellation. Never decides what an outcome means.
+Promises: every message that `Mail.next` gave is given back exactly once, to `finished` or to `untried`, and every vetting
+is answered, whatever happens: a lost line, a time-out, a remote that talks nonsense, a cancellation. Never decides what an
+outcome means.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Message, Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.relay.vetting import Vetting
 from mailrelay.smtp.session import (
     REPLY_TIMEOUTS,
     ContentWanted,
@@ -37,9 +39,9 @@ class Mail(Protocol):
     """Where messages come from and outcomes go. `finished` and `untried` only take note: they never wait."""
 
     def ready(self) -> None: ...
-    async def next(self) -> Message | None:
-        """The next message, waited for while the conversation is worth keeping; None ends it. Cancelling loses nothing.
-        Raises nothing: where no message can be had, there is none."""
+    async def next(self) -> Message | Vetting | None:
+        """The next message or vetting, waited for while the conversation is worth keeping; None ends it. Cancelling loses
+        nothing. Raises nothing: where no message can be had, there is none."""
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
@@ -61,7 +63,7 @@ class _Conversation:
         self._wire = wire
         self._session = session
         self._mail = mail
-        self._started: dict[int, tuple[Message, float]] = {}
+        self._started: dict[int, tuple[Message | Vetting, float]] = {}
         self._wanted: list[int] = []
         self._ended: Outcome | None = None
         self._reading: asyncio.Future[bytes] = asyncio.ensure_future(wire.read())
@@ -69,7 +71,7 @@ class _Conversation:
         self._is_cut = False
 
     async def run(self) -> Outcome | None:
-        fetching: asyncio.Future[Message | None] | None = None
+        fetching: asyncio.Future[Message | Vetting | None] | None = None
         leaving = False
         try:
             while self._ended is None:
@@ -80,7 +82,7 @@ class _Conversation:
                 self._flush()
                 if not (leaving or self._is_cut) and fetching is None and self._session.wants_transaction:
                     fetching = asyncio.ensure_future(self._mail.next())
-                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | None]] = {self._reading}
+                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | Vetting | None]] = {self._reading}
                 if fetching is not None:
                     waited.add(fetching)
                 stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
@@ -106,11 +108,11 @@ class _Conversation:
         finally:
             self._reading.cancel()
             for message, _ in self._started.values():
-                self._mail.untried(message)
+                self._give_back(message)
             self._wire.close()
             # Not to be cancelled any more: it may have a message already, which nobody else will give back.
             if fetching is not None and not fetching.cancel() and (late := _brought(fetching)) is not None:
-                self._mail.untried(late)
+                self._give_back(late)
 
     def _hear(self) -> None:
         """What the remote has said by now, if anything."""
@@ -127,7 +129,13 @@ class _Conversation:
             return self._session.lost("the remote closed the connection")
         return self._session.receive(data)
 
-    def _begin(self, message: Message) -> None:
+    def _give_back(self, message: Message | Vetting) -> None:
+        if isinstance(message, Vetting):
+            message.answer(())
+        else:
+            self._mail.untried(message)
+
+    def _begin(self, message: Message | Vetting) -> None:
         self._started[message.id] = (message, time.monotonic())
         self._note(self._session.start(message.id, message.envelope, message.size))
 
@@ -140,6 +148,9 @@ class _Conversation:
                     self._wanted.append(key)
                 case Finished(key, outcomes):
                     message, since = self._started.pop(key)
+                    if isinstance(message, Vetting):
+                        message.answer(outcomes)
+                        continue
                     extensions = self._session.extensions
                     self._mail.finished(
                         message,
@@ -149,7 +160,7 @@ class _Conversation:
                     )
                 case Untried(key):
                     message, _ = self._started.pop(key)
-                    self._mail.untried(message)
+                    self._give_back(message)
                 case Ended(outcome):
                     self._ended = outcome
 
@@ -164,6 +175,8 @@ class _Conversation:
     async def _send_content(self) -> None:
         while self._wanted and self._ended is None and not self._is_cut:
             message, _ = self._started[self._wanted.pop(0)]
+            if isinstance(message, Vetting):
+                raise RuntimeError("content was asked for where there is no message")
             fault = None
             try:
                 await self._stream(message)
@@ -196,6 +209,6 @@ class _Conversation:
                     return
 
 
-def _brought(fetching: asyncio.Future[Message | None]) -> Message | None:
-    """The message that a `Mail.next` which has ended gave, if it gave one."""
+def _brought(fetching: asyncio.Future[Message | Vetting | None]) -> Message | Vetting | None:
+    """What a `Mail.next` which has ended gave, if it gave anything."""
     return None if fetching.cancelled() or fetching.exception() is not None else fetching.result()

@@ -6,19 +6,22 @@ Sleeps until mail is due, the back-off is over, or the bell rings. Never polls.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import Terms
-from mailrelay.mail.envelope import Message
+from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import line, settlement
 from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import converse
 from mailrelay.relay.link import Dial, Fault, Link
+from mailrelay.relay.vetting import Vetting
 from mailrelay.relay.watch import Queued, Watches
 
 log = logging.getLogger("mailrelay.relay")
@@ -64,6 +67,8 @@ class Lane:
             relayhost, spool, dial, terms, self._settlement.see_through, notices_owed, self._bell.set, now
         )
         self._first: list[int] = []
+        self._vettings: deque[Vetting] = deque()
+        self._vetting_ids = itertools.count(-1, -1)
         self._asking = 0
         self._channels = relayhost.channels
         self._conversations: set[Conversation] = set()
@@ -86,6 +91,21 @@ class Lane:
     def expect(self) -> None:
         """A client has said MAIL: dial ahead, so that the way is open when its message has come."""
         self._line.expect()
+
+    async def vet(self, envelope: Envelope) -> Outcome | None:
+        """What the remote says to an envelope with one recipient, without a message; None if that cannot be had.
+
+        Asks only where a conversation is ready, and waits until it is free and answered: who cannot wait cancels it.
+        """
+        if not any(one.is_ready and not one.is_leaving for one in self._conversations):
+            return None
+        vetting = Vetting(next(self._vetting_ids), envelope)
+        self._vettings.append(vetting)
+        self._wake_one()
+        try:
+            return await vetting.word
+        finally:
+            vetting.word.cancel()
 
     @property
     def watches(self) -> Watches:
@@ -186,10 +206,9 @@ class Lane:
 
     def _wants_conversation(self, has_mail: bool) -> bool:
         """One more while there is mail and nobody about to take it; each round of starts at most doubles them."""
-        idle = next((one for one in self._conversations if one.is_idle), None)
-        if idle is not None:
+        if any(one.is_idle for one in self._conversations):
             if has_mail:
-                idle.wake()
+                self._wake_one()
             return False
         if not self._conversations:
             return True
@@ -199,6 +218,16 @@ class Lane:
         starting = sum(not one.is_ready for one in self._conversations)
         running = len(self._conversations) - starting
         return has_mail and starting < max(1, running) and len(self._conversations) < self._channels
+
+    def _answer_vettings(self) -> None:
+        """Nobody is there to ask."""
+        while self._vettings:
+            self._vettings.popleft().answer(())
+
+    def _wake_one(self) -> None:
+        idle = next((one for one in self._conversations if one.is_idle), None)
+        if idle is not None:
+            idle.wake()
 
     def _talk(self, group: asyncio.TaskGroup, link: Link) -> None:
         conversation = Conversation(self)
@@ -221,6 +250,8 @@ class Lane:
             )
         finally:
             self._conversations.discard(conversation)
+            if not self._conversations:
+                self._answer_vettings()
             self._bell.set()
         if ended is None or conversation.is_idle or conversation.was_answered:
             return
@@ -249,8 +280,20 @@ class Lane:
 
     # What conversations ask for and bring back.
 
-    async def next(self) -> Message | None:
-        """The next message to send, with its attempt opened; None if nothing is due. Cancelling loses nothing."""
+    async def next(self) -> Message | Vetting | None:
+        """What to do next: a recipient to vet, for which a client waits, or a message to send, with its attempt opened; None
+        if nothing is due. Cancelling loses nothing."""
+        # Asked again behind the wait for the spool: who waits for mail from here on is there to be woken.
+        return self._vetting() or await self._due() or self._vetting()
+
+    def _vetting(self) -> Vetting | None:
+        while self._vettings:
+            vetting = self._vettings.popleft()
+            if not vetting.word.done():
+                return vetting
+        return None
+
+    async def _due(self) -> Message | None:
         if self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until:
             return None
         first = self._first[:1]

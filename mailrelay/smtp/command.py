@@ -17,10 +17,11 @@ _ADDRESS = re.compile(rb"""(?:[^\x00-\x20\x7f"\\<>]|"(?:[^\x00-\x1f\x7f"\\]|\\[^
 _VALUE = re.compile(rb"[!-<>-~\x80-\xff]*")
 
 
-def mail(envelope: Envelope, size: int, offered: Extensions) -> bytes:
-    """The MAIL command with its CR LF. `size` is octets of content. The envelope is one that `unsendable` let pass."""
+def mail(envelope: Envelope, size: int | None, offered: Extensions) -> bytes:
+    """The MAIL command with its CR LF. `size` is octets of content, None where it is not known. The envelope is
+    one that `unsendable` let pass."""
     line = b"MAIL FROM:<%b>" % envelope.sender
-    if offered.size is not None:
+    if offered.size is not None and size is not None:
         line += b" SIZE=%d" % size
     if offered.eightbitmime and envelope.body == b"8BITMIME":
         line += b" BODY=8BITMIME"

@@ -11,6 +11,8 @@ What costs time is round trips, so none is made that can be avoided:
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, since it might be sent for nothing
 
+An envelope can be vetted without a message: MAIL and RCPT…, and what they leave open, the RSET before the next one clears.
+
 Promises: every transaction that was started ends in exactly one `Finished` or `Untried`, a conversation in exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if that reply came after the whole content had been taken
 for sending. What the remote may have got without our knowing is lost at `Stage.AFTER_DOT`.
@@ -121,8 +123,9 @@ class Session:
         stage = STAGES[self._awaited[0].verb]
         return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
 
-    def start(self, key: int, envelope: Envelope, size: int) -> list[Event]:
-        """Begins a transaction. `envelope` names a recipient, `size` is the exact number of octets of content.
+    def start(self, key: int, envelope: Envelope, size: int | None) -> list[Event]:
+        """Begins a transaction. `envelope` names a recipient, `size` is the exact number of octets of content. With None
+        there will be no content: it is finished with the replies to MAIL and RCPT.
 
         An envelope that cannot be said to this remote is finished at once, and nothing of it is sent.
         Raises RuntimeError unless `wants_transaction`.
@@ -136,7 +139,10 @@ class Session:
             transaction.decide(fault)
             return [Finished(key, transaction.in_order())]
         self._open.append(transaction)
-        if not _chunks(offered):
+        if size is None:
+            transaction.handed_over = True
+            self._plan(transaction, offered)
+        elif not _chunks(offered):
             self._plan(transaction, offered, Command(Verb.DATA, b"DATA\r\n", transaction))
         elif size > SMALL:
             self._plan(transaction, offered, Command(Verb.BDAT, _bdat(size), transaction))
@@ -180,7 +186,7 @@ class Session:
         if streamed:
             self._say(Command(Verb.CONTENT, b"", transaction))
         elif self.extensions is not None:
-            content = Command(Verb.CONTENT, _bdat(transaction.size) + flow.sink, transaction)
+            content = Command(Verb.CONTENT, _bdat(flow.announced) + flow.sink, transaction)
             self._plan(transaction, self.extensions, content)
         return self._proceed()
 
@@ -260,7 +266,7 @@ class Session:
         refused = reply.code >= 400
         if transaction is not None:
             transaction.begun = True
-            if not good or verb is Verb.CONTENT:
+            if not good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, answered.recipient)
         if reply.code == 421:
             return self._end(outcome, f"the remote ended the conversation with 421 to {verb.name}")
@@ -301,7 +307,7 @@ class Session:
 
     # What is to be said, and what follows.
 
-    def _plan(self, transaction: Transaction, offered: Extensions, last: Command) -> None:
+    def _plan(self, transaction: Transaction, offered: Extensions, *last: Command) -> None:
         if self._latest is not None and not self._latest.closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
@@ -309,7 +315,7 @@ class Session:
         self._planned.append(Command(Verb.MAIL, command.mail(envelope, transaction.size, offered), transaction))
         for index, recipient in enumerate(envelope.recipients):
             self._planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
-        self._planned.append(last)
+        self._planned.extend(last)
 
     def _proceed(self) -> list[Event]:
         """Says what may be said by now."""

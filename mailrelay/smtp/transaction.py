@@ -45,11 +45,12 @@ STAGES = {
 
 @dataclass(slots=True, eq=False)
 class Transaction:
-    """One message on its way. `size` is octets of content; `outcomes` holds what is decided, by index of recipient."""
+    """One message on its way. `size` is octets of content, None where only its envelope is vetted and none will follow;
+    `outcomes` holds what is decided, by index of recipient."""
 
     key: int
     envelope: Envelope
-    size: int
+    size: int | None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     begun: bool = False
     """The remote has begun with it."""
@@ -95,10 +96,15 @@ class Flow:
     _octets: int = 0
     _fault: str = ""
 
+    @property
+    def announced(self) -> int:
+        """Octets of content that are to come."""
+        return self.transaction.size or 0
+
     def feed(self, chunk: bytes) -> None:
         """The next octets. Once something is wrong, the rest is dropped."""
         self._octets += len(chunk)
-        if self._octets > self.transaction.size:
+        if self._octets > self.announced:
             self._fault = self._fault or "the content has more octets than were announced"
         if self._fault:
             return
@@ -109,7 +115,7 @@ class Flow:
 
     def end(self) -> Outcome | None:
         """Completes the content in the sink, or says why it cannot be sent."""
-        if not self._fault and self._octets < self.transaction.size:
+        if not self._fault and self._octets < self.announced:
             self._fault = "the content has fewer octets than were announced"
         try:
             if not self._fault:

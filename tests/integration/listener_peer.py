@@ -12,10 +12,14 @@ from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer."""
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer, `before_word`
+    before the word on a recipient."""
 
     def __init__(self) -> None:
         self.begun_with: list[bytes] = []
+        self.vetted: list[Envelope] = []
+        self.refusals: dict[bytes, Reply] = {}
+        self.before_word: Callable[[], Awaitable[object]] | None = None
         self.trouble: Reply | None = None
         self.reply = Reply(250, (b"2.0.0 queued",))
         self.committed: list[tuple[Envelope, bytes]] = []
@@ -29,6 +33,14 @@ class Intake:
 
     def refusal(self) -> Reply | None:
         return self.trouble
+
+    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+        self.vetted.append(envelope)
+        if self.before_word is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.before_word()
+        return self.refusals.get(envelope.recipients[0].address)
 
     async def submit(self, envelope: Envelope, content: bytes) -> Answer:
         self.arrived.set()

@@ -251,6 +251,29 @@ async def _refused_to_the_client(at: Scene, words: str, *to: str) -> None:
     assert at.notices() == []
 
 
+@failure("a recipient or the sender is refused, and the connection is up")
+async def _at_rcpt(at: Scene) -> None:
+    def rcpt(sender: str, to: str) -> tuple[int, str]:
+        with smtplib.SMTP("127.0.0.1", at.port, timeout=30) as client:
+            client.ehlo()
+            assert client.mail(sender)[0] == 250
+            code, words = client.rcpt(to)
+            return code, words.decode()
+
+    assert "sent" in str(await asyncio.to_thread(at._submit, (BOB,), LETTER, SENDER))
+    code, words = await asyncio.to_thread(rcpt, SENDER, "refused@example.net")
+    assert code == at.row.code
+    assert "<refused@example.net>: no such user" in words
+    await at.logged("to=<refused@example.net> relay=default dsn=5.1.1 status=refused")
+    at.remote.policy = saying("MAIL", b"550 5.7.1 not from you")
+    code, words = await asyncio.to_thread(rcpt, SENDER, BOB)
+    assert code == at.row.code
+    assert "not from you" in words
+    assert list(at.recipients()) == [BOB], "there is nothing to be delivered or told later"
+    await at.status()
+    assert at.notices() == []
+
+
 @failure("every recipient is refused, and the client waits")
 async def _every_recipient(at: Scene) -> None:
     await _refused_to_the_client(at, "<refused@example.net>: no such user", "refused@example.net")

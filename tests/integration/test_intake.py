@@ -8,7 +8,7 @@ import pytest
 from mailrelay.config import Relayhost
 from mailrelay.intake import BROKEN, FULL, Intake, Refusing
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Outcome, Reply, Stage
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import watch
 from mailrelay.relay.watch import Queued, Refused, Watches
@@ -27,11 +27,17 @@ class Way:
         self.trouble = ""
         self.stuck = False
         self.hurried: list[int] = []
+        self.words: list[Outcome | None] = []
 
     def hurry(self, message: int) -> None:
         self.hurried.append(message)
 
     def expect(self) -> None: ...
+
+    async def vet(self, envelope: Envelope) -> Outcome | None:
+        if not self.words:
+            await asyncio.Event().wait()
+        return self.words.pop()
 
 
 def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0) -> Intake:
@@ -114,5 +120,59 @@ def test_the_word_of_the_relayhost_is_shown_without_control_characters() -> None
         answer = await submitting
         assert b"\r" not in answer.reply.text
         assert b"\x1b" not in answer.reply.text
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
+def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        way = Way()
+        way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
+        assert await intake(way).vet(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
+
+    caplog.set_level("INFO", "mailrelay")
+    asyncio.run(story())
+    assert caplog.messages == [
+        "NOQUEUE from=<a@example.org> to=<b@example.net> relay=default dsn=5.1.1 status=refused (550 5.1.1 no such user)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        None,
+        Outcome(Stage.RCPT, Reply(250, (b"fine",))),
+        Outcome(Stage.RCPT, Reply(450, (b"4.2.1 later",))),
+        Outcome(Stage.RCPT, Reply(552, (b"too many recipients",))),
+        Outcome(Stage.RCPT, cause=Cause.LOST, text="the connection was lost"),
+        Outcome(Stage.EHLO, cause=Cause.NO_SMTPUTF8, text="no SMTPUTF8"),
+    ],
+)
+def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Outcome | None) -> None:
+    async def story() -> None:
+        way = Way()
+        way.words = [word]
+        assert await intake(way).vet(ENVELOPE, 5.0) is None
+
+    asyncio.run(story())
+
+
+def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
+    async def story() -> None:
+        assert await intake(Way()).vet(ENVELOPE, 0.01) is None
+        assert await intake(Way(), answer_within=0.01).vet(ENVELOPE, 3600.0) is None
+
+    asyncio.run(story())
+
+
+def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None:
+    async def story() -> None:
+        way = Way()
+        way.words = [NO_SUCH_USER]
+        assert await intake(way, answer_within=0.0).vet(ENVELOPE, 5.0) is None
+        assert way.words == [NO_SUCH_USER]
 
     asyncio.run(story())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from spooling import LIMIT, letter
 
+from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.notice import Road
@@ -310,6 +311,61 @@ def test_the_connection_is_closed_when_it_has_lingered(tmp_path: Path) -> None:
             second = await at.send()
             await at.settled(second, "sent")
             assert at.remote.logins == 2
+
+    play(story)
+
+
+def test_a_recipient_is_vetted_on_a_connection_that_is_there_and_no_message_comes_of_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as at:
+
+            async def word(to: bytes) -> bytes:
+                outcome = await at.lane.vet(letter(to, at=time.time()).envelope)
+                return outcome.words if outcome is not None else b""
+
+            assert await word(b"refused@example.net") == b"", "nobody dials for that"
+            await at.settled(await at.send(), "sent")
+            assert (await word(b"refused@example.net")).startswith(b"550 5.1.1")
+            assert (await word(b"later@example.net")).startswith(b"451")
+            assert (await word(b"bob@example.net")).startswith(b"250")
+            await at.settled(await at.send(), "sent")
+            assert len(at.remote.received) == 2
+            assert (at.remote.logins, at.remote.channels) == (1, 1)
+
+    play(story)
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_who_waits_for_a_word_on_a_recipient_may_give_up_and_is_let_go_when_the_connection_goes(
+    tmp_path: Path, gives_up: bool
+) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as at:
+            await at.settled(await at.send(), "sent")
+            asked, go_on = asyncio.Event(), asyncio.Event()
+
+            async def policy(verb: str, _argument: bytes) -> bytes | None:
+                if verb != "RCPT":
+                    return None
+                asked.set()
+                await go_on.wait()
+                return None if gives_up else b""
+
+            at.remote.policy = policy
+            vetting = asyncio.ensure_future(at.lane.vet(letter(at=time.time()).envelope))
+            await asked.wait()
+            behind = asyncio.ensure_future(at.lane.vet(letter(at=time.time()).envelope))
+            if gives_up:
+                for one in (vetting, behind):
+                    one.cancel()
+                await asyncio.wait({vetting, behind})
+            go_on.set()
+            if not gives_up:
+                # The first of them may be known as lost in the middle.
+                for word in await asyncio.gather(vetting, behind):
+                    assert word is None or word.reply is None
+            at.remote.policy = refuse_by_name
+            await at.settled(await at.send(), "sent")
 
     play(story)
 

@@ -6,6 +6,7 @@ import logging
 import pytest
 from integration.listener_peer import Intake, Wire, connect, listener
 
+from mailrelay.listener import submission
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 
@@ -90,6 +91,48 @@ def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None:
             (b"QUIT", b"221 2.0.0 "),
         ]
     )
+
+
+def test_a_recipient_that_the_remote_refuses_is_refused_at_rcpt_and_is_not_in_the_envelope() -> None:
+    intake = Intake()
+    intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
+    talk(
+        [
+            (b"EHLO x", b"250"),
+            (b"MAIL FROM:<a@b>", b"250"),
+            (b"RCPT TO:<first@example.net>", b"250 2.1.5 "),
+            (b"RCPT TO:<nobody@example.net>", b"550 5.1.1 no such user"),
+            (b"RCPT TO:<second@example.net> NOTIFY=NEVER", b"250 2.1.5 "),
+            (b"RCPT TO:<>", b"553 5.1.3 "),
+            (b"DATA", b"354 "),
+            (b"hi\r\n.", b"250 "),
+        ],
+        intake,
+    )
+    first, second = Recipient(b"first@example.net"), Recipient(b"second@example.net", b"NEVER")
+    assert [envelope.recipients for envelope, _ in intake.committed] == [(first, second)]
+    assert [envelope.recipients for envelope in intake.vetted] == [
+        (first,),
+        (Recipient(b"nobody@example.net"),),
+        (second,),
+    ]
+
+
+def test_a_mail_without_a_recipient_left_gets_no_content() -> None:
+    intake = Intake()
+    intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
+    mail = (b"MAIL FROM:<a@b>", b"250")
+    talk([(b"EHLO x", b"250"), mail, (b"RCPT TO:<nobody@example.net>", b"550 "), (b"DATA", b"554 5.5.1 ")], intake)
+
+
+def test_the_recipients_of_a_mail_share_the_time_for_a_word_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "VETTING", 0.05)
+    intake = Intake()
+    intake.before_word = asyncio.Event().wait
+    rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
+    mail = (b"MAIL FROM:<a@b>", b"250")
+    talk([(b"EHLO x", b"250"), mail, rcpt, rcpt, rcpt, (b"RSET", b"250"), mail, rcpt, rcpt], intake)
+    assert len(intake.vetted) == 2
 
 
 def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:

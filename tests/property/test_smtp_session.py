@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Outcome, Scope
+from mailrelay.mail.outcome import Outcome, Scope, Stage
 from mailrelay.mail.triage import Verdict, judge
 from mailrelay.smtp.session import SMALL, ContentWanted, Ended, Event, Finished, Ready, Session, Untried
 
@@ -29,18 +29,19 @@ class Client:
     def __init__(self) -> None:
         self.session = Session(b"[127.0.0.1]")
         self.envelopes: dict[int, Envelope] = {}
-        self.contents: dict[int, bytes] = {}
+        self.contents: dict[int, bytes | None] = {}
         self.wanted: list[tuple[int, bytes]] = []
         self.finished: dict[int, tuple[Outcome, ...]] = {}
         self.untried: set[int] = set()
         self.ready = False
         self.ended: Outcome | None = None
 
-    def start(self, recipients: int, content: bytes) -> None:
+    def start(self, recipients: int, content: bytes | None) -> None:
+        """content: None to have the envelope vetted."""
         key = len(self.envelopes)
         self.envelopes[key] = envelope(key, recipients)
         self.contents[key] = content
-        self.note(self.session.start(key, self.envelopes[key], len(content)))
+        self.note(self.session.start(key, self.envelopes[key], None if content is None else len(content)))
 
     def note(self, events: list[Event]) -> None:
         for event in events:
@@ -50,7 +51,9 @@ class Client:
                     assert not self.ready
                     self.ready = True
                 case ContentWanted(key):
-                    self.wanted.append((key, self.contents[key]))
+                    content = self.contents[key]
+                    assert content is not None, "an envelope was to be vetted, and no more"
+                    self.wanted.append((key, content))
                 case Finished(key, outcomes):
                     assert key not in self.finished.keys() | self.untried
                     assert len(outcomes) == len(self.envelopes[key].recipients)
@@ -222,12 +225,15 @@ REMOTES = st.builds(
     data_for_nobody=st.booleans(),
     keeps_transaction=st.booleans(),
 )
-MESSAGES = st.lists(st.tuples(st.integers(1, 4), CONTENTS, st.sampled_from([0, 0, 0, SMALL])), min_size=1, max_size=12)
-"""Recipients, content, and octets of padding: some messages exceed what is sent before the recipients are known."""
+MESSAGES = st.lists(
+    st.tuples(st.integers(1, 4), st.none() | CONTENTS, st.sampled_from([0, 0, 0, SMALL])), min_size=1, max_size=12
+)
+"""Recipients, content, and octets of padding: some messages exceed what is sent before the recipients are known. Where the
+content is None, the envelope is vetted."""
 
 
 def converse(
-    remote: Remote, messages: list[tuple[int, bytes, int]], steps: int, chance: random.Random
+    remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> tuple[Client, Accepted]:
     """Lets octets trickle both ways, in any order, until all is done, the remote closes, or the wire is cut after
     `steps`. Gives the client, and what the remote had accepted by then."""
@@ -249,7 +255,7 @@ def converse(
         match chance.choice(moves) if moves else "quit":
             case "start":
                 recipients, content, padding = waiting.pop(0)
-                client.start(recipients, content + b"x" * padding + b"\r\n")
+                client.start(recipients, None if content is None else content + b"x" * padding + b"\r\n")
             case "feed":
                 client.feed(chance.choice([7, 40_000, 100_000]))
             case "there":
@@ -270,7 +276,7 @@ def converse(
 @settings(max_examples=200)
 @given(REMOTES, MESSAGES, st.sampled_from([20, 60, 100_000]), st.randoms(use_true_random=False))
 def test_the_session_and_the_remote_agree_on_who_was_accepted(
-    remote: Remote, messages: list[tuple[int, bytes, int]], steps: int, chance: random.Random
+    remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> None:
     client, accepted = converse(remote, messages, steps, chance)
     client.check_end()
@@ -278,6 +284,11 @@ def test_the_session_and_the_remote_agree_on_who_was_accepted(
     for key, outcomes in client.finished.items():
         for recipient, outcome in zip(client.envelopes[key].recipients, outcomes, strict=True):
             verdict = judge(outcome)
+            if client.contents[key] is None:
+                willing = outcome.reply is not None and outcome.reply.code // 100 == 2
+                assert not willing or outcome.stage is Stage.RCPT
+                assert verdict is not Verdict.SENT
+                continue
             taken = (sender(key), recipient.address) in accepted
             if taken:
                 assert verdict in (Verdict.SENT, Verdict.UNCERTAIN)
@@ -302,7 +313,8 @@ STEPS = st.lists(
         st.tuples(st.just("receive"), REPLIES),
         st.tuples(st.just("receive"), NONSENSE),
         st.tuples(
-            st.sampled_from(["start", "start", "feed", "feed", "take", "take", "large", "quit", "lost"]), st.just(b"")
+            st.sampled_from(["start", "start", "feed", "feed", "take", "take", "large", "vet", "quit", "lost"]),
+            st.just(b""),
         ),
     ),
     max_size=60,
@@ -331,8 +343,8 @@ def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_succe
             case "receive":
                 client.note(client.session.receive(octets))
                 successes += octets.startswith(b"2")
-            case "start" | "large" if client.session.wants_transaction:
-                client.start(2, LARGE if step == "large" else b".\r\n")
+            case "start" | "large" | "vet" if client.session.wants_transaction:
+                client.start(2, {"start": b".\r\n", "large": LARGE, "vet": None}[step])
             case "feed" if client.wanted:
                 key = client.wanted[0][0]
                 client.feed(100_000)

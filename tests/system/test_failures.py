@@ -65,6 +65,20 @@ def test_one_of_two_refused_is_known_by_every_road_and_the_other_one_is_delivere
     assert relay.run("status").returncode == 0
 
 
+def test_on_a_connection_that_is_up_a_recipient_is_refused_at_rcpt_and_the_others_get_their_mail(
+    sendmail: Sendmail, relays: Callable[..., Relay], token: str
+) -> None:
+    relay = relays(sendmail.port)
+    relay.start()
+    assert swaks(relay.port, [ALICE], token).returncode == 0
+    said = swaks(relay.port, [NOBODY, ALICE], token)
+    assert re.search(r"-> RCPT TO:<nobody-here@\S+>\s+<\*\* 550 5\.1\.1 .*User unknown", said.stdout), said.stdout
+    assert re.search(r"<-  250 2\.0\.0 \S+ sent: ", said.stdout), said.stdout
+    assert set(relay.states("--all").values()) == {"sent"}
+    assert (relay.notices(), relay.letters()) == ([], [])
+    assert len(sendmail.boxes.wait("alice", token, 2)) == 2
+
+
 def test_a_client_that_waits_gets_the_remotes_own_refusal_and_no_notice_is_owed(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:

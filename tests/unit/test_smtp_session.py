@@ -101,6 +101,30 @@ def test_messages_with_chunking_share_a_flight() -> None:
     assert flights(CHUNKING, 2 * IN_FLIGHT) == 2
 
 
+@pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
+def test_an_envelope_is_vetted_in_one_flight_and_what_it_leaves_open_costs_the_next_message_none(ehlo: bytes) -> None:
+    session = ready(ehlo)
+    assert session.start(-1, ENVELOPE, None) == []
+    said = session.take_output()
+    assert said == b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<c@example.net>\r\n"
+    assert session.receive(b"250 ok\r\n250 ok\r\n550 5.1.1 nobody\r\n") == [
+        Finished(-1, (Outcome(Stage.RCPT, Reply(250, (b"ok",))), Outcome(Stage.RCPT, Reply(550, (b"5.1.1 nobody",)))))
+    ]
+    assert session.awaiting is None
+    feed(session, session.start(1, ENVELOPE, len(CONTENT)))
+    assert session.take_output().startswith(b"RSET\r\nMAIL FROM:")
+
+
+def test_a_sender_that_is_refused_when_vetted_is_refused_for_every_recipient_and_leaves_nothing_open() -> None:
+    session = ready(b"250 mx\r\n")
+    session.start(-1, ENVELOPE, None)
+    assert session.take_output() == b"MAIL FROM:<a@example.org>\r\n"
+    refused = Outcome(Stage.MAIL, Reply(550, (b"not you",)))
+    assert session.receive(b"550 not you\r\n") == [Finished(-1, (refused, refused))]
+    session.start(1, ENVELOPE, len(CONTENT))
+    assert session.take_output() == b"MAIL FROM:<a@example.org>\r\n"
+
+
 def test_large_content_with_chunking_waits_for_the_recipients() -> None:
     content = b"x" * SMALL + b"\r\n"
     session = ready(CHUNKING)
