@@ -3,7 +3,8 @@
 Promises: as strict as ssh(1) with StrictHostKeyChecking: a host is believed only under a name that known_hosts gives it
 (plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never under an address of its own or of a jump host. `@revoked`
 outranks everything. A line that cannot be read is skipped, and the others still count.
-Never: a key that is trusted because nothing is known, a file that is written, a prompt. All but `read` is pure.
+Never: a key that is trusted because nothing is known, a file that is written (`offer.pin` does), a prompt. All but `read`
+is pure.
 """
 
 import base64
@@ -97,6 +98,34 @@ def judge(known: Known, key: asyncssh.SSHKey, *, authority: bool = False) -> Ver
     return Verdict.UNKNOWN
 
 
+def replaced(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -> tuple[str, list[int], list[int]]:
+    """The text of a known_hosts file in which `key` is the plain key of a host, and no other.
+
+    name: as in `Known.name`. salt: 20 octets if the name is to be hashed. Returns also the numbers of the lines that were
+    changed or taken out, and of those that still know another key, by a pattern: it may mean other hosts too. Lines that
+    cannot be read, @revoked and @cert-authority, and the other names of a changed line stay as they are.
+    """
+    lines = text.split("\n")
+    changed, left = [], []
+    for entry in _entries([(Path(), text)], name):
+        if entry.marker:
+            continue
+        line = lines[entry.line - 1]
+        names = line.split(maxsplit=1)[0]
+        others = "" if names.startswith("|") else ",".join(each for each in names.split(",") if each.lower() != name)
+        if others != names:
+            changed.append(entry.line)
+            lines[entry.line - 1] = line.replace(names, others, 1) if others else ""
+        if others and _matches(others, name) and entry.key.public_data != key.public_data:
+            left.append(entry.line)
+    gone = [number for number in changed if not lines[number - 1]]
+    kept = "\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
+    if kept and not kept.endswith("\n"):
+        kept += "\n"
+    shown = key.export_public_key().decode("ascii").strip()
+    return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, left
+
+
 def algorithms(
     known: Known, wanted: str, *, plain: Sequence[str], certified: Sequence[str], more: Sequence[str]
 ) -> list[str]:
@@ -133,7 +162,7 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
     place: how the person calls the host. key: the key on offer, None where the library did not show it. by_hand: the ssh(1)
     command that connects to the host.
     """
-    offer = f" ({_describe(key)})" if key else ""
+    offer = f" ({describe(key)})" if key else ""
     match verdict:
         case Verdict.REVOKED:
             revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
@@ -150,20 +179,21 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
-                text=f"The host key of {place} has changed: it offers {_describe(key)}, but {entry.file}:{entry.line} knows "
-                f"{_describe(entry.key)}; nothing was sent, for somebody else may be answering.",
+                text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} knows "
+                f"{describe(entry.key)}; nothing was sent, for somebody else may be answering.",
                 mend=f"Once whoever runs the server has confirmed the new fingerprint: {forget}; then {by_hand}",
             )
         case _:
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_UNKNOWN,
-                text=f"The host key of {place} is not known: it offers {_describe(key)}; nothing was sent.",
+                text=f"The host key of {place} is not known: it offers {describe(key)}; nothing was sent.",
                 mend=f"Compare the fingerprint with the server's own and accept it once: {by_hand}",
             )
 
 
-def _describe(key: asyncssh.SSHKey | None) -> str:
+def describe(key: asyncssh.SSHKey | None) -> str:
+    """A key in one line: its algorithm and its SHA256 fingerprint."""
     return f"{key.get_algorithm()} {key.get_fingerprint()}" if key else "no key that could be read"
 
 
@@ -182,6 +212,11 @@ def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[Entry, ...]:
                 continue
             found.append(Entry(marker, key, file, number))
     return tuple(found)
+
+
+def _hashed(name: str, salt: bytes) -> str:
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return f"|1|{base64.b64encode(salt).decode('ascii')}|{base64.b64encode(digest).decode('ascii')}"
 
 
 _HASHED = re.compile(r"\|1\|([A-Za-z0-9+/=]+)\|([A-Za-z0-9+/=]+)")

@@ -57,7 +57,8 @@ class Hop:
     """One SSH connection of the way. place: how messages call it. by_hand: the ssh(1) command that goes there.
 
     connect: seconds for the TCP connection. agent: path of the agent's socket, "" for none. identities_only: ask the agent
-    only for the keys of `identities`.
+    only for the keys of `identities`. known_hosts: the first UserKnownHostsFile, to which a key may be added; None where
+    ssh_config names none.
     """
 
     place: str
@@ -67,6 +68,7 @@ class Hop:
     user: str
     options: asyncssh.SSHClientConnectionOptions
     known: hostkeys.Known
+    known_hosts: Path | None
     connect: float
     agent: str
     identities: tuple[Identity, ...]
@@ -152,7 +154,8 @@ def _options(
 
 def _hop(spec: str, files: list[str], ssh: tuple[str, ...], base: asyncssh.SSHClientConnectionOptions) -> Hop:
     config = base.config
-    texts = hostkeys.read(_known_hosts_files(base))
+    mine, everybody = _known_hosts_files(base)
+    texts = hostkeys.read([*mine, *everybody])
     known = hostkeys.known(texts, base.host, base.port, base.host_key_alias)
     revoked = known.keys("revoked")
     options = asyncssh.SSHClientConnectionOptions(
@@ -182,6 +185,7 @@ def _hop(spec: str, files: list[str], ssh: tuple[str, ...], base: asyncssh.SSHCl
         user=base.username,
         options=options,
         known=known,
+        known_hosts=next(iter(mine), None),
         connect=float(_number(config.get("ConnectTimeout")) or CONNECT),
         agent=_agent(config.get("IdentityAgent", ())),
         identities=tuple(_identities(config.get("IdentityFile"), config.get("CertificateFile"))),
@@ -205,16 +209,19 @@ def _strings(value: object) -> list[str]:
     return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
 
 
-def _known_hosts_files(base: asyncssh.SSHClientConnectionOptions) -> list[Path]:
-    """`none` is an empty list here: nobody is known then, it does not mean that everybody is."""
-    user = base.config.get("UserKnownHostsFile")
-    everybody = base.config.get("GlobalKnownHostsFile")
-    names = [
-        *(["~/.ssh/known_hosts", "~/.ssh/known_hosts2"] if user is None else _strings(user)),
-        *(["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"] if everybody is None else _strings(everybody)),
-    ]
+def _known_hosts_files(base: asyncssh.SSHClientConnectionOptions) -> tuple[list[Path], list[Path]]:
+    """The person's and everybody's. `none` is an empty list: nobody is known then, it does not mean that everybody is."""
     tokens = {"%%": "%", "%d": str(Path.home()), "%h": base.host, "%p": str(base.port), "%r": base.username}
-    return [Path(re.sub("%.", lambda found: tokens.get(found[0], found[0]), name)).expanduser() for name in names]
+
+    def files(option: str, default: list[str]) -> list[Path]:
+        named = base.config.get(option)
+        names = default if named is None else _strings(named)
+        return [Path(re.sub("%.", lambda found: tokens.get(found[0], found[0]), name)).expanduser() for name in names]
+
+    return (
+        files("UserKnownHostsFile", ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]),
+        files("GlobalKnownHostsFile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]),
+    )
 
 
 def _agent(identity_agent: object) -> str:

@@ -125,7 +125,7 @@ class Link:
 
     async def close(self) -> None:
         """End the connection and those below it. Takes at most a few seconds and never raises."""
-        await _close(self._connections)
+        await close(self._connections)
 
     async def open_wire(self) -> Wire:
         """A new channel to the mail server there. Raises Fault of stage channel."""
@@ -178,21 +178,21 @@ async def dial(relayhost: Relayhost) -> Link:
     """Connect and log in, through jump hosts where ssh_config says so. Raises Fault."""
     try:
         async with asyncio.timeout(LOGIN):
-            way = await _read_way(relayhost)
+            way = await read_way(relayhost)
     except Exception as error:
         # Of whatever kind: the library trips over lines that it does not expect ("User none" is a TypeError).
         raise Fault(faults.config(error, relayhost)) from error
     connections: list[asyncssh.SSHClientConnection] = []
     try:
         for hop in way:
-            connections.append(await _connect(hop, connections[-1] if connections else None))
+            connections.append(await connect(hop, connections[-1] if connections else None))
     except BaseException:
-        await _close(connections)
+        await close(connections)
         raise
     return Link(relayhost, way[-1], connections)
 
 
-def _read_way(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
+def read_way(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
     """The way there, read on a thread of its own, which may stay for ever in a Match exec that hangs: one of the loop's
     would be missed by the others that need one, and waited for when we stop."""
     loop = asyncio.get_running_loop()
@@ -220,7 +220,7 @@ def _read_way(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
     return way
 
 
-class _Client(asyncssh.SSHClient):
+class Client(asyncssh.SSHClient):
     """What the library asks while it connects, and what it does not tell afterwards."""
 
     def __init__(self, hop: Hop) -> None:
@@ -288,9 +288,11 @@ class _Client(asyncssh.SSHClient):
             self._agent.close()
 
 
-async def _connect(hop: Hop, through: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
-    """One hop, from nothing to logged in. Raises Fault."""
-    client = _Client(hop)
+async def connect(
+    hop: Hop, through: asyncssh.SSHClientConnection | None, client: Client | None = None
+) -> asyncssh.SSHClientConnection:
+    """One hop, from nothing to logged in. client: who judges its host key, if somebody else. Raises Fault."""
+    client = client or Client(hop)
     sock: socket.socket | None = None
     try:
         if through is None and not hop.options.proxy_command:
@@ -355,7 +357,7 @@ def _close_late(opening: asyncio.Task[Wire]) -> None:
         opening.result().close()
 
 
-async def _close(connections: list[asyncssh.SSHClientConnection]) -> None:
+async def close(connections: list[asyncssh.SSHClientConnection]) -> None:
     for connection in reversed(connections):
         connection.close()
     with contextlib.suppress(TimeoutError):
