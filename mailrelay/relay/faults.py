@@ -19,12 +19,16 @@ from mailrelay.relay import hostkeys
 from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.route import Hop
 
+_NOT_RUN = (126, 127)
+"""Exit status of a shell that could not run a command."""
+
 
 @dataclass(slots=True)
 class Seen:
     """How far a connection came. reached: a byte stream to the server was there. greeted: it said that it speaks SSH.
 
     offered: the host key, or the authority's, that was brought to us to judge. tried: keys and agents, for people to read.
+    proxy_status, proxy_said: how a ProxyCommand ended, None if it did not, and the end of what it said on stderr.
     """
 
     reached: bool = False
@@ -32,6 +36,8 @@ class Seen:
     verdict: Verdict | None = None
     offered: asyncssh.SSHKey | None = None
     tried: list[str] = field(default_factory=list)
+    proxy_status: int | None = None
+    proxy_said: bytes = b""
 
 
 def words(error: BaseException) -> str:
@@ -61,7 +67,7 @@ def config(error: Exception, relayhost: Relayhost) -> Outcome:
 
 def dialling(error: Exception, hop: Hop, seen: Seen) -> Outcome:
     """A hop could not be reached, verified or logged in to."""
-    place, proxy = hop.place, hop.options.proxy_command
+    place = hop.place
     by_hand = f"To see more: {hop.by_hand}"
     match error:
         case asyncssh.HostKeyNotVerifiable():
@@ -90,8 +96,13 @@ def dialling(error: Exception, hop: Hop, seen: Seen) -> Outcome:
             return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
         case asyncssh.ConnectionLost() | ConnectionError() if seen.greeted:
             return _quiet(Stage.DIAL, Cause.LOST, f"The connection to {place} broke before the login was done.")
-        case asyncssh.ConnectionLost() | ConnectionError() if proxy:
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"The ProxyCommand for {place} ended before SSH answered.")
+        case asyncssh.ConnectionLost() | ConnectionError() if hop.proxy and seen.proxy_status in _NOT_RUN:
+            text = f"The ProxyCommand for {place} cannot be run: {_last_line(seen.proxy_said) or hop.proxy}."
+            return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Mend the ProxyCommand line in ssh_config: {hop.proxy}")
+        case asyncssh.ConnectionLost() | ConnectionError() if hop.proxy:
+            said = _last_line(seen.proxy_said)
+            text = f"The ProxyCommand for {place} ended before SSH answered{f': {said}' if said else ''}."
+            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
         case asyncssh.ConnectionLost() | ConnectionError():
             text = f"{place} took the connection and closed it without a word of SSH."
             return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
@@ -100,9 +111,6 @@ def dialling(error: Exception, hop: Hop, seen: Seen) -> Outcome:
         case asyncssh.Error():
             text = f"{place} and we find no common way to speak SSH: {words(error)}."
             return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
-        case FileNotFoundError() | PermissionError() if proxy:
-            text = f"The ProxyCommand for {place} cannot be run: {shlex.join(proxy)}: {words(error)}."
-            return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, "Mend the ProxyCommand line in ssh_config.")
         case OSError():
             return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} cannot be reached: {words(error)}.")
         case _:
@@ -160,22 +168,26 @@ def _host_key(error: Exception, hop: Hop, seen: Seen) -> Outcome:
 
 def _auth(hop: Hop, seen: Seen, said: str) -> Outcome:
     usable = [identity.file for identity in hop.identities if identity.pairs]
-    locked = [identity.file for identity in hop.identities if identity.note and not identity.pairs]
-    none = "nothing, for it asks for no key" if usable or locked else "nothing, for there is no key"
+    unusable = [identity for identity in hop.identities if identity.mend]
+    none = "nothing, for it asks for no key" if usable or unusable else "nothing, for there is no key"
     text = (
         f"{hop.place} does not let {hop.user} in{f' ({said})' if said else ''}; tried: {', '.join(seen.tried) or none}."
     )
-    if (usable or locked) and not seen.tried:
+    if (usable or unusable) and not seen.tried:
         mend = f'In sshd_config there: "PubkeyAuthentication yes"; then try: {hop.by_hand}'
     elif usable:
         mend = f"Add {usable[0]}.pub to ~/.ssh/authorized_keys of {hop.user} there; then try: {hop.by_hand}"
-    elif locked:
-        mend = f"Bring the key into the agent: ssh-add {shlex.quote(str(locked[0]))}; then try: {hop.by_hand}"
+    elif unusable:
+        mend = f"{unusable[0].mend}; then try: {hop.by_hand}"
     else:
         mend = (
             f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there, try: {hop.by_hand}"
         )
     return _setup(Stage.AUTH, Cause.AUTH_REFUSED, text, mend)
+
+
+def _last_line(said: bytes) -> str:
+    return printable(said.strip().rpartition(b"\n")[2], 300).rstrip(".")
 
 
 def _setup(stage: Stage, cause: Cause, text: str, mend: str) -> Outcome:

@@ -126,34 +126,16 @@ def replaced(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
     return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, left
 
 
-def algorithms(
-    known: Known, wanted: str, *, plain: Sequence[str], certified: Sequence[str], more: Sequence[str]
-) -> list[str]:
-    """The host key algorithms to offer, best first.
+def algorithms(known: Known, wanted: Sequence[str]) -> list[str]:
+    """The host key algorithms to offer, best first; wanted: those that may be used, in the person's order.
 
-    wanted: HostKeyAlgorithms of ssh_config, "" where it is not set. plain, certified: the library's defaults; more: all
-    that it can do. Algorithms of known keys come first, so that the server shows the key by which we know it; the others
-    follow, so that a changed key is seen as such. Certificates are asked for only where an authority is known.
+    Algorithms of known keys come first, so that the server shows the key by which we know it; the others follow, so that a
+    changed key is seen as such. Certificates are asked for only where an authority is known, and then before all.
     """
-    first = [name.decode("ascii") for key in known.keys("") for name in key.sig_algorithms]
-    offer = [name for name in first if name in plain] + list(plain)
-    if known.keys("cert-authority"):
-        offer = [*certified, *offer]
-    if wanted:
-        patterns = wanted.lstrip("^+-").split(",")
-        matched = [name for pattern in patterns for name in more if fnmatchcase(name, pattern)]
-        match wanted[0]:
-            case "+":
-                offer = [*offer, *matched]
-            case "^":
-                offer = [*matched, *offer]
-            case "-":
-                offer = [name for name in offer if name not in matched]
-            case _:
-                offer = matched or offer
-    if not known.keys("cert-authority"):
-        offer = [name for name in offer if "-cert-v01@" not in name]
-    return list(dict.fromkeys(offer))
+    ours = [name.decode("ascii") for key in known.keys("") for name in key.sig_algorithms]
+    plain = [name for name in wanted if "-cert-v01@" not in name]
+    certified = [name for name in wanted if name not in plain] if known.keys("cert-authority") else []
+    return list(dict.fromkeys([*certified, *(name for name in ours if name in plain), *plain]))
 
 
 def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | None, by_hand: str) -> Outcome:

@@ -13,10 +13,8 @@ Never: a key that is written unasked, a revoked key that is written at all, anot
 import dataclasses
 import hashlib
 import os
-import shlex
 import shutil
 import stat
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +28,6 @@ from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.route import Hop
 from mailrelay.relay.transport import Client, Fault, close, connect, read_way
 
-ASK_SSH = 10.0
-"""Seconds for ssh(1) to say how it is configured."""
 SALT = 20
 _SSHFP_ALGORITHMS = {"ssh-rsa": 1, "ssh-dss": 2, "ecdsa": 3, "ssh-ed25519": 4, "ssh-ed448": 6}
 
@@ -161,7 +157,7 @@ def pin(offer: Offer) -> Pinned:
     file = named.resolve()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
-    salt = os.urandom(SALT) if _hashes(offer.hop) else b""
+    salt = os.urandom(SALT) if offer.hop.configuration.get("hashknownhosts") == ("yes",) else b""
     new, changed, left = hostkeys.replaced(text, offer.name, offer.key, salt=salt)
     old = Path(f"{file}.old") if changed else None
     if old is not None:
@@ -200,18 +196,6 @@ async def _look(hop: Hop, through: asyncssh.SSHClientConnection | None) -> Offer
             raise
     assert onlooker.seen.offered is not None and onlooker.seen.verdict is not None  # noqa: S101 - it was asked
     return Offer(hop, onlooker.seen.offered, onlooker.seen.verdict, onlooker.authority)
-
-
-def _hashes(hop: Hop) -> bool:
-    """Whether names are hashed. Only ssh(1) can say: the library does not know HashKnownHosts, nor /etc/ssh/ssh_config."""
-    ssh, *rest = shlex.split(hop.by_hand)
-    try:
-        done = subprocess.run(
-            [ssh, "-G", *rest], stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SSH, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return b"hashknownhosts yes" in done.stdout.splitlines()
 
 
 def _write(file: Path, data: bytes) -> None:

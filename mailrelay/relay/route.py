@@ -1,19 +1,25 @@
 """The way to a relayhost: the person's own ssh_config, keys and known hosts, read anew for every dial, as a list of hops.
 
-Promises: what ssh(1) would do with the same files: Host aliases, ProxyJump over several hops, ProxyCommand, IdentityFile,
-IdentityAgent, IdentitiesOnly, UserKnownHostsFile. Where ssh(1) would ask for a passphrase, the key is left to the agent.
+Promises: what ssh(1) would do with the same files (`configuration` has it from ssh(1) itself): Host aliases, ProxyJump over
+several hops, ProxyCommand, IdentityFile, CertificateFile, IdentityAgent, IdentitiesOnly, UserKnownHostsFile. Where ssh(1)
+would ask for a passphrase, the key is left to the agent; a key that others can read is left alone.
 Every hop carries its own known hosts, so that none is ever believed on another's word.
 Never: a connection; it reads files and the environment, blocks while it does, and so belongs on a thread.
 """
 
+import getpass
 import os
 import re
 import shlex
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
+from asyncssh.encryption import get_encryption_algs
+from asyncssh.kex import get_kex_algs
+from asyncssh.mac import get_mac_algs
 from asyncssh.public_key import (
     get_certificate_algs,
     get_default_certificate_algs,
@@ -23,6 +29,7 @@ from asyncssh.public_key import (
 
 from mailrelay.config import Relayhost
 from mailrelay.relay import hostkeys
+from mailrelay.relay.configuration import Configuration, arguments, read
 
 CONNECT = 30.0
 """Seconds for a TCP connection, where ssh_config has no ConnectTimeout."""
@@ -39,17 +46,21 @@ _V6_PORT = re.compile(
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _AGENTS = ("gcr/ssh", "keyring/ssh", "ssh-agent.socket", "openssh_agent")
 """Where desktops put the agent's socket, below XDG_RUNTIME_DIR."""
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_YES, _NO = ("yes", "true"), ("no", "false")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A key file: what can be signed with it here, and the public keys by which an agent may know it. note: why it cannot
-    be used without an agent, or ""."""
+    """A key file: what can be signed with it here, and the public keys by which an agent may know it, with the certificates
+    for them. note: why the file cannot be used here, or ""; mend: the step that makes it usable."""
 
     file: Path
     pairs: tuple[asyncssh.SSHKeyPair, ...]
     public: frozenset[bytes]
-    note: str
+    certificates: tuple[asyncssh.SSHCertificate, ...] = ()
+    note: str = ""
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,8 @@ class Hop:
 
     connect: seconds for the TCP connection. agent: path of the agent's socket, "" for none. identities_only: ask the agent
     only for the keys of `identities`. known_hosts: the first UserKnownHostsFile, to which a key may be added; None where
-    ssh_config names none.
+    ssh_config names none. proxy: the ProxyCommand, for a shell; "" where there is none. configuration: all that ssh_config
+    says of the host.
     """
 
     place: str
@@ -66,6 +78,8 @@ class Hop:
     host: str
     port: int
     user: str
+    configuration: Configuration
+    proxy: str
     options: asyncssh.SSHClientConnectionOptions
     known: hostkeys.Known
     known_hosts: Path | None
@@ -76,16 +90,10 @@ class Hop:
 
 
 def hops(relayhost: Relayhost) -> list[Hop]:
-    """The way there, jump hosts first, the relayhost itself last. Raises OSError for an ssh_config that cannot be read, and
-    ValueError, with a sentence that names file and line where they are known, for what cannot be understood."""
-    config = relayhost.ssh_config.expanduser()
-    own = Path("~/.ssh/config").expanduser()
-    files = [str(config)] if config != own or config.exists() else []
-    for file in files:
-        # For the operating system's own words: the library would name no file.
-        with Path(file).open("rb"):
-            pass
-    return list(_way(relayhost.ssh, files, ("ssh", *(("-F", str(config)) if config != own else ())), ()))
+    """The way there, jump hosts first, the relayhost itself last. Raises OSError for an ssh_config that cannot be read,
+    TimeoutError for one that hangs, and ValueError, with a sentence that names file and line where they are known, for what
+    cannot be understood."""
+    return list(_way(relayhost.ssh, relayhost.ssh_config, ()))
 
 
 def destination(spec: str) -> tuple[str, str, int | None]:
@@ -99,36 +107,93 @@ def destination(spec: str) -> tuple[str, str, int | None]:
     return user, found["host"] or found["bare"], port
 
 
-def _way(spec: str, files: list[str], ssh: tuple[str, ...], through: tuple[str, ...]) -> Iterator[Hop]:
+def _way(spec: str, file: Path, through: tuple[str, ...]) -> Iterator[Hop]:
     """The hops to `spec`. through: the hosts on whose behalf we ask, so that a circle is seen."""
     if spec in through or len(through) > MAX_HOPS:
         raise ValueError(f"ProxyJump goes in a circle: {' through '.join((*through, spec))}")
-    user, host, port = destination(spec)
-    base = _options(files, user, host, port, final=False)
-    if base.config.has_match_final():
-        base = _options(files, user, host, port, final=True)
-    jumps = [jump.strip() for jump in str(base.config.get("ProxyJump") or "").split(",") if jump.strip()]
+    configuration = read(file, *destination(spec))
+    jumps = [jump.strip() for jump in _one(configuration, "proxyjump").split(",") if jump.strip()]
     if jumps:
         # Like ssh(1): only the first jump is reached by its own ProxyJump, the others through the one before them.
-        yield from _way(jumps[0], files, ssh, (*through, spec))
+        yield from _way(jumps[0], file, (*through, spec))
         for jump in jumps[1:]:
-            yield _hop(jump, files, ssh, _options(files, *destination(jump), final=False))
-    yield _hop(spec, files, ssh, base)
+            yield _hop(jump, file, read(file, *destination(jump)))
+    yield _hop(spec, file, configuration)
+
+
+def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
+    user, named, port = destination(spec)
+    host, number = _one(configuration, "hostname").strip("[]"), int(_one(configuration, "port"))
+    login, alias = _one(configuration, "user"), _one(configuration, "hostkeyalias")
+    machine = socket.gethostname()
+    tokens = {
+        "%": "%",
+        "d": str(Path.home()),
+        "h": host,
+        "i": str(os.getuid()),
+        "j": _one(configuration, "proxyjump"),
+        "k": alias or named,
+        "L": machine.partition(".")[0],
+        "l": machine,
+        "n": named,
+        "p": str(number),
+        "r": login,
+        "u": getpass.getuser(),
+    }
+    mine = _known_hosts(configuration, "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", tokens)
+    everybody = _known_hosts(
+        configuration, "globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2", tokens
+    )
+    known = hostkeys.known(hostkeys.read([*mine, *everybody]), host, number, alias)
+    proxy = _one(configuration, "proxycommand")
+    return Hop(
+        place=spec,
+        by_hand=shlex.join(
+            ("ssh", *arguments(file), *(("-p", str(port)) if port else ()), f"{user}@{named}" if user else named)
+        ),
+        host=host,
+        port=number,
+        user=login,
+        configuration=configuration,
+        options=_options(configuration, host, number, login, known, alias),
+        proxy=_expanded(proxy, tokens) if proxy else "",
+        known=known,
+        known_hosts=next(iter(mine), None),
+        connect=float(_number(configuration, "connecttimeout") or CONNECT),
+        agent=_agent(configuration.get("identityagent", ("SSH_AUTH_SOCK",))[0], tokens),
+        identities=tuple(_identities(configuration, tokens)),
+        identities_only=_one(configuration, "identitiesonly") in _YES,
+    )
 
 
 def _options(
-    files: list[str], user: str, host: str, port: int | None, *, final: bool
+    configuration: Configuration, host: str, port: int, user: str, known: hostkeys.Known, alias: str
 ) -> asyncssh.SSHClientConnectionOptions:
-    """What ssh_config says of a host; all that could ask, forward or weaken is set here, whatever it says there."""
+    """What the library is told; all that could ask, forward or weaken is set here, whatever ssh_config says."""
+    wanted = _common(configuration, "hostkeyalgorithms", get_certificate_algs() + get_public_key_algs())
+    bind = _one(configuration, "bindaddress")
     return asyncssh.SSHClientConnectionOptions(
-        config=files or None,
-        final=final,
+        config=None,
         host=host,
-        port=port or (),
-        username=user or (),
+        port=port,
+        username=user,
+        family=_FAMILIES.get(_one(configuration, "addressfamily"), socket.AF_UNSPEC),
+        local_addr=(bind, 0) if bind else None,
+        tcp_keepalive=_one(configuration, "tcpkeepalive") not in _NO,
+        host_key_alias=alias or None,
+        kex_algs=_common(configuration, "kexalgorithms", get_kex_algs()) or (),
+        encryption_algs=_common(configuration, "ciphers", get_encryption_algs()) or (),
+        mac_algs=_common(configuration, "macs", get_mac_algs()) or (),
+        public_key_auth=_one(configuration, "pubkeyauthentication") not in _NO,
+        # No key is trusted by the library: each one on offer comes to us to be judged.
+        known_hosts=([], [], known.keys("revoked"), [], [], [], []),
+        server_host_key_algs=hostkeys.algorithms(known, wanted or _host_key_algorithms()),
+        # Shorter than ours is the person's choice; longer, or never, would let a dead connection pass for a slow one.
+        keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE, KEEPALIVE),
+        keepalive_count_max=min(_number(configuration, "serveralivecountmax") or KEEPALIVES, KEEPALIVES),
+        proxy_command=None,
         tunnel=None,
         client_keys=None,
-        known_hosts=([], [], [], [], [], [], []),
         x509_trusted_certs=None,
         preferred_auth=["publickey"],
         password_auth=False,
@@ -152,110 +217,111 @@ def _options(
     )
 
 
-def _hop(spec: str, files: list[str], ssh: tuple[str, ...], base: asyncssh.SSHClientConnectionOptions) -> Hop:
-    config = base.config
-    mine, everybody = _known_hosts_files(base)
-    texts = hostkeys.read([*mine, *everybody])
-    known = hostkeys.known(texts, base.host, base.port, base.host_key_alias)
-    revoked = known.keys("revoked")
-    options = asyncssh.SSHClientConnectionOptions(
-        options=base,
-        config=None,
-        # No key is trusted by the library: each one on offer comes to us to be judged.
-        known_hosts=([], [], revoked, [], [], [], []),
-        server_host_key_algs=hostkeys.algorithms(
-            known,
-            str(config.get("HostKeyAlgorithms") or ""),
-            # In the order of ssh(1), so that an unknown host shows the same fingerprint here and there.
-            plain=sorted(_names(get_default_public_key_algs()), key=_rank),
-            certified=_names(get_default_certificate_algs()),
-            more=_names(get_certificate_algs() + get_public_key_algs()),
-        ),
-        # Shorter than ours is the person's choice; longer, or never, would let a dead connection pass for a slow one.
-        keepalive_interval=min(_number(config.get("ServerAliveInterval")) or KEEPALIVE, KEEPALIVE),
-        keepalive_count_max=min(_number(config.get("ServerAliveCountMax")) or KEEPALIVES, KEEPALIVES),
-    )
-    user, host, port = destination(spec)
-    port_named = ("-p", str(port)) if port else ()
-    return Hop(
-        place=spec,
-        by_hand=shlex.join((*ssh, *port_named, f"{user}@{host}" if user else host)),
-        host=base.host,
-        port=base.port,
-        user=base.username,
-        options=options,
-        known=known,
-        known_hosts=next(iter(mine), None),
-        connect=float(_number(config.get("ConnectTimeout")) or CONNECT),
-        agent=_agent(config.get("IdentityAgent", ())),
-        identities=tuple(_identities(config.get("IdentityFile"), config.get("CertificateFile"))),
-        identities_only=bool(config.get("IdentitiesOnly")),
-    )
-
-
-def _names(algorithms: list[bytes]) -> list[str]:
-    return [name.decode("ascii") for name in algorithms]
+def _host_key_algorithms() -> list[str]:
+    """What we ask for where nobody names any: the library's own, in the order of ssh(1), so that an unknown host shows the
+    same fingerprint here and there."""
+    plain = sorted((name.decode("ascii") for name in get_default_public_key_algs()), key=_rank)
+    return [*(name.decode("ascii") for name in get_default_certificate_algs()), *plain]
 
 
 def _rank(algorithm: str) -> int:
     return next((rank for rank, name in enumerate(("ssh-ed25519", "ecdsa-", "sk-")) if algorithm.startswith(name)), 3)
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def _common(configuration: Configuration, keyword: str, ours: list[bytes]) -> list[str]:
+    """The algorithms of ssh_config, in its order, that the library has too; [] where none are named. Raises ValueError."""
+    named = _one(configuration, keyword)
+    common = [name for name in named.split(",") if name.encode() in ours]
+    if named and not common:
+        raise ValueError(
+            f"{keyword} names nothing that mailrelay can do: {named}; add one of {b','.join(ours).decode()}"
+        )
+    return common
 
 
-def _strings(value: object) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
+def _one(configuration: Configuration, keyword: str) -> str:
+    """The value of a keyword that has one, "" where it is not there or `none`."""
+    value = configuration.get(keyword, ("",))[0]
+    return "" if value.lower() == "none" and keyword != "user" else value
 
 
-def _known_hosts_files(base: asyncssh.SSHClientConnectionOptions) -> tuple[list[Path], list[Path]]:
-    """The person's and everybody's. `none` is an empty list: nobody is known then, it does not mean that everybody is."""
-    tokens = {"%%": "%", "%d": str(Path.home()), "%h": base.host, "%p": str(base.port), "%r": base.username}
-
-    def files(option: str, default: list[str]) -> list[Path]:
-        named = base.config.get(option)
-        names = default if named is None else _strings(named)
-        return [Path(re.sub("%.", lambda found: tokens.get(found[0], found[0]), name)).expanduser() for name in names]
-
-    return (
-        files("UserKnownHostsFile", ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]),
-        files("GlobalKnownHostsFile", ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]),
-    )
+def _number(configuration: Configuration, keyword: str) -> int:
+    value = _one(configuration, keyword)
+    return int(value) if value.isdecimal() else 0
 
 
-def _agent(identity_agent: object) -> str:
-    """The agent's socket. IdentityAgent is () where ssh_config has none, None for `none`, or a path or variable."""
-    if identity_agent is None:
+def _expanded(value: str, tokens: Mapping[str, str]) -> str:
+    return re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), value)
+
+
+def _path(value: str, tokens: Mapping[str, str]) -> Path:
+    """A file name of ssh_config: ssh_config(5), TOKENS and ENVIRONMENT VARIABLES."""
+    named = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
+    return Path(_expanded(named, tokens)).expanduser()
+
+
+def _known_hosts(configuration: Configuration, keyword: str, default: str, tokens: Mapping[str, str]) -> list[Path]:
+    """The files of a list, which is printed without quotes: a name with a blank in it goes on where no path begins. `none`
+    is an empty list: nobody is known then, it does not mean that everybody is."""
+    names = re.split(r" (?=[/~%$])", configuration.get(keyword, (default,))[0])
+    return [_path(name, tokens) for name in names if name and name.lower() != "none"]
+
+
+def _agent(named: str, tokens: Mapping[str, str]) -> str:
+    """The agent's socket. named: IdentityAgent, a path or the variable that has it, or `none`."""
+    if named == "none":
         return ""
-    name = str(identity_agent) if identity_agent else "SSH_AUTH_SOCK"
-    if name not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
-        return str(Path(os.path.expandvars(name)).expanduser())
-    socket = os.environ.get("SSH_AUTH_SOCK", "")
-    if Path(socket).is_socket():
-        return socket
+    if named not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
+        return os.environ.get(named[1:], "") if named.startswith("$") else str(_path(named, tokens))
+    socket_file = os.environ.get("SSH_AUTH_SOCK", "")
+    if Path(socket_file).is_socket():
+        return socket_file
     # A service's environment is from when it was started; agents are often started later.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))
-    return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket)
+    return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket_file)
 
 
-def _identities(files: object, certificates: object) -> Iterator[Identity]:
-    """The key files that exist. files, certificates: IdentityFile and CertificateFile, None where ssh_config has none."""
-    names = [f"~/.ssh/{name}" for name in _DEFAULT_KEYS] if files is None else _strings(files)
-    certs = [path for name in _strings(certificates) if (path := Path(name).expanduser()).is_file()]
-    for name in names:
-        file = Path(name).expanduser()
+def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> Iterator[Identity]:
+    """The key files that exist."""
+    names = configuration.get("identityfile", tuple(f"~/.ssh/{name}" for name in _DEFAULT_KEYS))
+    certs = [_path(name, tokens) for name in configuration.get("certificatefile", ()) if name.lower() != "none"]
+    for file in (_path(name, tokens) for name in names if name.lower() != "none"):
         public = frozenset(_public(file))
-        if not file.is_file():
-            if public:
-                yield Identity(file, (), public, "only its public half is here")
+        if not file.is_file() and not public:
             continue
+        pairs, note, mend = _signing(file, certs)
+        public = public.union(pair.public_data for pair in pairs)
+        yield Identity(
+            file, pairs, public, tuple(_certificates([*certs, Path(f"{file}-cert.pub")], public)), note, mend
+        )
+
+
+def _signing(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, ...], str, str]:
+    """What can be signed with a key file, or why it cannot be used and the step that mends it."""
+    if not file.is_file():
+        return (), "only its public half is here", ""
+    status = file.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        # ssh(1) leaves it alone too.
+        return (), "others can read it", f"Make it yours alone: chmod 600 {shlex.quote(str(file))}"
+    try:
+        there = [path for path in certs if path.is_file()]
+        pairs = tuple(asyncssh.load_keypairs([file], None, there, skip_public=True, ignore_encrypted=True))
+    except (OSError, ValueError) as error:
+        return (), f"cannot be read: {error}", ""
+    if pairs:
+        return pairs, "", ""
+    return (), "needs a passphrase, and so the agent", f"Bring the key into the agent: ssh-add {shlex.quote(str(file))}"
+
+
+def _certificates(files: list[Path], public: frozenset[bytes]) -> Iterator[asyncssh.SSHCertificate]:
+    """The user certificates for these public keys."""
+    for file in files:
         try:
-            pairs = tuple(asyncssh.load_keypairs([file], None, certs, skip_public=True, ignore_encrypted=True))
-            note = "" if pairs else "needs a passphrase, and so the agent"
-        except (OSError, ValueError) as error:
-            pairs, note = (), f"cannot be read: {error}"
-        yield Identity(file, pairs, public.union(pair.public_data for pair in pairs), note)
+            found = asyncssh.load_certificates(file)
+        except (OSError, ValueError):
+            continue
+        yield from (cert for cert in found if cert.key.public_data in public)
 
 
 def _public(file: Path) -> Iterator[bytes]:

@@ -7,15 +7,17 @@
 Promises: every failure is one `Fault` with one sentence that says what happened and where, and the step that mends it
 where a person must act. Every host on the way is verified before anything is said to it, and nothing is tried after a
 mismatch. Everything that can hang has a bound; a `dial` that is cancelled leaves nothing open.
-Never: a prompt, a password, a process (but the ProxyCommand of the person's own ssh_config), a log line.
+Never: a prompt, a password, a log line, a process (but for the person's own ssh_config: its ProxyCommand, and ssh(1) to
+read it).
 """
 
 import asyncio
 import contextlib
+import copy
 import re
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import cast
 
 import asyncssh
@@ -24,6 +26,7 @@ from mailrelay.config import Relayhost
 from mailrelay.relay import faults, hostkeys
 from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.link import Fault
+from mailrelay.relay.proxy import Proxy, run
 from mailrelay.relay.route import Hop, hops
 
 LOGIN = 60.0
@@ -180,7 +183,7 @@ async def dial(relayhost: Relayhost) -> Link:
         async with asyncio.timeout(LOGIN):
             way = await read_way(relayhost)
     except Exception as error:
-        # Of whatever kind: the library trips over lines that it does not expect ("User none" is a TypeError).
+        # Of whatever kind: these files are anybody's, and the library's parsers trip over some of them.
         raise Fault(faults.config(error, relayhost)) from error
     connections: list[asyncssh.SSHClientConnection] = []
     try:
@@ -259,7 +262,8 @@ class Client(asyncssh.SSHClient):
         self._asked = True
         named = frozenset().union(*(identity.public for identity in self.hop.identities))
         held = await self._agent_keys()
-        chosen = [key for key in held if key.public_data in named]
+        certificates = [cert for identity in self.hop.identities for cert in identity.certificates]
+        chosen = [each for key in held if key.public_data in named for each in (*_certified(key, certificates), key)]
         known = {key.public_data for key in held}
         for identity in self.hop.identities:
             in_agent = identity.public & known
@@ -288,17 +292,30 @@ class Client(asyncssh.SSHClient):
             self._agent.close()
 
 
+def _certified(key: asyncssh.SSHKeyPair, certificates: list[asyncssh.SSHCertificate]) -> Iterator[asyncssh.SSHKeyPair]:
+    """An agent's key once with each certificate that is for it."""
+    for certificate in certificates:
+        if certificate.key.public_data == key.public_data:
+            certified = copy.copy(key)
+            certified.set_certificate(certificate)
+            yield certified
+
+
 async def connect(
     hop: Hop, through: asyncssh.SSHClientConnection | None, client: Client | None = None
 ) -> asyncssh.SSHClientConnection:
     """One hop, from nothing to logged in. client: who judges its host key, if somebody else. Raises Fault."""
     client = client or Client(hop)
     sock: socket.socket | None = None
+    proxy: Proxy | None = None
     try:
-        if through is None and not hop.options.proxy_command:
+        if through is None and hop.proxy:
+            proxy = await run(hop.proxy)
+            sock = proxy.sock
+        elif through is None:
             sock = await _reach(hop)
         async with asyncio.timeout(LOGIN):
-            return await asyncssh.connect(
+            connection = await asyncssh.connect(
                 hop.host,
                 hop.port,
                 options=hop.options,
@@ -308,11 +325,20 @@ async def connect(
                 client_factory=lambda: client,
             )
     except BaseException as error:
-        if sock is not None:
-            sock.close()
-        if not isinstance(error, Exception):
-            raise
+        try:
+            if sock is not None:
+                sock.close()
+            if not isinstance(error, Exception):
+                raise
+            if proxy is not None:
+                client.seen.proxy_status, client.seen.proxy_said = await proxy.last_words()
+        finally:
+            if proxy is not None:
+                proxy.end()
         raise Fault(faults.dialling(error, hop, client.seen)) from error
+    if proxy is not None:
+        proxy.end_after(connection.wait_closed())
+    return connection
 
 
 async def _reach(hop: Hop) -> socket.socket:

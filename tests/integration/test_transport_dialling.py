@@ -459,16 +459,6 @@ def test_an_address_that_refuses_leaves_the_next_one_its_turn(tmp_path: Path, mo
     with_remote(tmp_path, test)
 
 
-def test_an_ssh_config_over_which_the_library_trips_is_told_and_does_not_stop_the_lane(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        amend(remote, "User none")
-        outcome = await fault_of(remote.relayhost())
-        assert outcome.cause is Cause.SSH_CONFIG
-        assert str(remote.ssh_config) in outcome.text
-
-    with_remote(tmp_path, test)
-
-
 def test_an_ssh_config_that_hangs_is_told_and_keeps_nobody_from_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

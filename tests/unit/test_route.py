@@ -137,7 +137,7 @@ def test_identity_agent_is_read_as_ssh_reads_it(home: Path, monkeypatch: pytest.
     assert way(home, "mail", "")[0].agent == "/run/agent"
     assert way(home, "mail", "IdentityAgent none\n")[0].agent == ""
     assert way(home, "mail", "IdentityAgent SSH_AUTH_SOCK\n")[0].agent == "/run/agent"
-    assert way(home, "mail", "IdentityAgent ~/agent\n")[0].agent == str(home / "agent")
+    assert way(home, "mail", f"IdentityAgent {home}/%r-agent\nUser me\n")[0].agent == str(home / "me-agent")
     monkeypatch.setenv("MY_AGENT", "/run/mine")
     assert way(home, "mail", "IdentityAgent $MY_AGENT\n")[0].agent == "/run/mine"
 
