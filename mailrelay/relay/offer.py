@@ -25,8 +25,9 @@ from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
 from mailrelay.relay import faults, hostkeys, randomart
 from mailrelay.relay.hostkeys import Verdict
+from mailrelay.relay.link import Fault
 from mailrelay.relay.route import Hop
-from mailrelay.relay.transport import Client, Fault, close, connect, read_way
+from mailrelay.relay.transport import Client, close, connect, read_way
 
 SALT = 20
 _SSHFP_ALGORITHMS = {"ssh-rsa": 1, "ssh-dss": 2, "ecdsa": 3, "ssh-ed25519": 4, "ssh-ed448": 6}

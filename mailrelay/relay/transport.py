@@ -21,6 +21,7 @@ from collections.abc import Coroutine, Iterator
 from typing import cast
 
 import asyncssh
+import msgspec
 
 from mailrelay.config import Relayhost
 from mailrelay.relay import faults, hostkeys
@@ -129,6 +130,10 @@ class Link:
     async def close(self) -> None:
         """End the connection and those below it. Takes at most a few seconds and never raises."""
         await close(self._connections)
+
+    def by(self, command: str) -> "Link":
+        """The same connection, with another command as the way to the mail server, "" for forwarding."""
+        return Link(msgspec.structs.replace(self._relayhost, command=command), self._hop, self._connections)
 
     async def open_wire(self) -> Wire:
         """A new channel to the mail server there. Raises Fault of stage channel."""
