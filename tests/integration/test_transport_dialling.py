@@ -30,12 +30,13 @@ def no_agent_and_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def with_remote(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(30), Remote(path) as remote:
-            await test(remote)
+async def remote_and(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
+    async with asyncio.timeout(30), Remote(path) as remote:
+        await test(remote)
 
-    asyncio.run(main())
+
+def with_remote(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
+    asyncio.run(remote_and(path, test))
 
 
 async def fault_of(relayhost: Relayhost) -> Outcome:
@@ -64,6 +65,14 @@ async def greeting(relayhost: Relayhost) -> bytes:
     finally:
         await link.close()
         assert not link.is_up
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @asynccontextmanager
@@ -195,6 +204,19 @@ def test_an_encrypted_key_is_never_asked_for_and_the_mending_step_is_the_agent(t
         assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
         assert "passphrase" in outcome.text
         assert f"ssh-add {tmp_path / 'id_ed25519'}" in outcome.mend
+
+    with_remote(tmp_path, test)
+
+
+def test_a_key_that_others_can_read_is_left_alone_as_ssh_leaves_it(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        (tmp_path / "id_ed25519").chmod(0o644)
+        outcome = await fault_of(remote.relayhost())
+        assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
+        assert "others can read it" in outcome.text
+        assert f"chmod 600 {tmp_path / 'id_ed25519'}" in outcome.mend
+        (tmp_path / "id_ed25519").chmod(0o600)
+        assert await greeting(remote.relayhost())
 
     with_remote(tmp_path, test)
 
@@ -430,17 +452,41 @@ def test_a_proxy_command_is_run_as_ssh_would(tmp_path: Path) -> None:
             "threading.Thread(target=up, daemon=True).start()\n"
             "while data := s.recv(65536): os.write(1, data)\n"
         )
-        amend(remote, f"ProxyCommand python3 {program} %h %p")
+        # By a shell, and whatever it says on the way is not SSH.
+        pid = tmp_path / "pid"
+        amend(remote, f"ProxyCommand sh -c 'echo $$ >{pid}; echo Hello >&2; exec python3 {program} \"$@\"' sh %h %p")
         assert await greeting(remote.relayhost())
+        # It ends with the connection: at the end of its stdin, or by the signal.
+        while runs(int(pid.read_text())):
+            await asyncio.sleep(0.01)
 
-    with_remote(tmp_path, test)
+    # On either loop: they differ in what they make of a socket that is not the network's.
+    for name, loop_factory in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop)):
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            (tmp_path / name).mkdir()
+            runner.run(remote_and(tmp_path / name, test))
 
 
-@pytest.mark.parametrize(("command", "cause"), [("/nonexistent/proxy", Cause.SSH_CONFIG), ("true", Cause.UNREACHABLE)])
-def test_a_proxy_command_that_fails_is_told(tmp_path: Path, command: str, cause: Cause) -> None:
+@pytest.mark.parametrize(
+    ("command", "cause", "said"),
+    [
+        ("/nonexistent/proxy %h", Cause.SSH_CONFIG, "/nonexistent/proxy"),
+        ("true", Cause.UNREACHABLE, "ended before SSH answered."),
+        (
+            "sh -c 'echo first >&2; echo no route to %h >&2; exit 1'",
+            Cause.UNREACHABLE,
+            "answered: no route to 127.0.0.1.",
+        ),
+    ],
+)
+def test_a_proxy_command_that_fails_is_told_in_its_own_words(
+    tmp_path: Path, command: str, cause: Cause, said: str
+) -> None:
     async def test(remote: Remote) -> None:
         amend(remote, f"ProxyCommand {command}")
-        assert (await fault_of(remote.relayhost())).cause is cause
+        outcome = await fault_of(remote.relayhost())
+        assert outcome.cause is cause
+        assert said in outcome.text
 
     with_remote(tmp_path, test)
 
