@@ -339,10 +339,13 @@ async def connect(
                 client.seen.proxy_status, client.seen.proxy_said = await proxy.last_words()
         finally:
             if proxy is not None:
-                proxy.end()
+                proxy.close()
+                await proxy.wait_closed()
         raise Fault(faults.dialling(error, hop, client.seen)) from error
     if proxy is not None:
-        proxy.end_after(connection.wait_closed())
+        connection.set_tunnel(proxy)
+        if connection.is_closed():
+            proxy.close()
     return connection
 
 

@@ -55,7 +55,8 @@ class Sshd:
         """Makes this the key that the client expects from the server."""
         (self.directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
 
-    def start(self, *, forwarding: bool = True) -> None:
+    def start(self, *, forwarding: bool = True, **more: object) -> None:
+        """more: other lines of sshd_config."""
         config = self.directory / "sshd_config"
         options = {
             "ListenAddress": f"127.0.0.1:{self.port}",
@@ -72,6 +73,7 @@ class Sshd:
             "MaxStartups": "100",
             "LogLevel": "VERBOSE",
             "AllowTcpForwarding": "yes" if forwarding else "no",
+            **more,
         }
         text = "".join(f"{key} {value}\n" for key, value in options.items())
         # Since 9.8 a server shuts out an address that failed a few times; an older one does not know the word.
