@@ -8,6 +8,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ meta_directory = {dir}/etc
 mail_owner = {owner}
 setgid_group = {group}
 import_environment = MAIL_CONFIG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH={libraries}
+export_environment = MAIL_CONFIG TZ LANG=C LD_LIBRARY_PATH={libraries}
 virtual_mailbox_domains = {domain}
 virtual_mailbox_base = {dir}/boxes
 virtual_mailbox_maps = inline:{{{boxes}}}
@@ -125,6 +127,7 @@ maillog_file_prefixes = {dir}
 
 MASTER_CF = """\
 postlog unix-dgram n - n - 1 postlogd
+pickup unix n - n 1 1 pickup
 127.0.0.1:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -154,6 +157,7 @@ class Postfix:
         owner, group = pwd.getpwnam("mail"), grp.getgrnam("daemon")
         directory.mkdir()
         self.directory = directory
+        self._package = package
         self.boxes = Boxes(directory / "boxes")
         self.port = free_port()
         for name in ("etc", "queue", "data", "queue/pid"):
@@ -179,6 +183,13 @@ class Postfix:
         environment = {**package.environment, "MAIL_CONFIG": str(directory / "etc")}
         self.child = Child([master, "-c", directory / "etc", "-d"], env=environment)
         self.child.wait_port(self.port)
+
+    @property
+    def on_stdin(self) -> str:
+        """The shell command by which this Postfix speaks SMTP on its stdin and stdout."""
+        where = {"MAIL_CONFIG": self.directory / "etc", "LD_LIBRARY_PATH": self._package.libraries}
+        variables = [f"{name}={value}" for name, value in where.items()]
+        return shlex.join(["env", *variables, str(self._package.program("sendmail")), "-bs"])
 
     @property
     def log(self) -> str:

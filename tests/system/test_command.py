@@ -1,0 +1,135 @@
+"""Where forwarding is prohibited: a command over there speaks SMTP on its stdin and stdout, and mail goes through it."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from system.boxes import DOMAIN
+from system.clients import message, submit
+from system.daemon import Relay
+from system.dropbear import Dropbear
+from system.postfix import Postfix
+from system.processes import program
+from system.sendmail import Sendmail
+from system.sshd import ALIAS, Sshd
+
+from mailrelay.config import Relayhost
+from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.relay.transport import dial
+from mailrelay.relay.ways import Way, find
+
+pytestmark = pytest.mark.system
+
+BODY = b".\r\n..dots\r\n\xff8-bit\r\n"
+Remote = Sendmail | Postfix
+
+
+@pytest.fixture(params=["sendmail", "postfix"])
+def remote(request: pytest.FixtureRequest) -> Remote:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+class Door:
+    """An SSH server without forwarding, and what its authorized_keys let the client's key do."""
+
+    def __init__(self, server: Sshd | Dropbear, keys: Path, public: str, ssh_config: Path) -> None:
+        self.server = server
+        self._keys = keys
+        self._public = public
+        self.ssh_config = ssh_config
+
+    def force(self, command: str) -> None:
+        """Whatever the client asks for, this is what it gets, and nothing else."""
+        # A file, for the two servers do not agree on quotes within quotes.
+        script = self._keys.with_name("forced")
+        script.write_text(f"{command}\n")
+        options = f'command="bash {script}",no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty'
+        self._keys.write_text(f"{options} {self._public}\n")
+
+
+@pytest.fixture(params=["sshd", "dropbear"])
+def door(request: pytest.FixtureRequest, sshd: Sshd, tmp_path: Path) -> Iterator[Door]:
+    public = (sshd.directory / "client.pub").read_text().strip()
+    if request.param == "sshd":
+        sshd.stop()
+        sshd.start(forwarding=False)
+        yield Door(sshd, sshd.directory / "authorized_keys", public, sshd.ssh_config)
+        return
+    dropbear = Dropbear(tmp_path / "dropbear", f"{public}\n")
+    dropbear.start(forwarding=False)
+    config = sshd.ssh_config.read_text().replace(f"Port {sshd.port}", f"Port {dropbear.port}")
+    sshd.ssh_config.write_text(config)
+    (sshd.directory / "known_hosts").write_text(f"[127.0.0.1]:{dropbear.port} {dropbear.host_key}\n")
+    yield Door(dropbear, dropbear.directory / "home/.ssh/authorized_keys", public, sshd.ssh_config)
+    dropbear.stop()
+
+
+def arrives(relay: Relay, remote: Remote, token: str) -> None:
+    """Two messages, one after the other: the first dialogue may serve both."""
+    relay.start()
+    for number in (1, 2):
+        code, words = submit(relay.port, [f"alice@{DOMAIN}"], message(f"{token}-{number}", BODY))
+        assert (code, words.split()[2]) == (250, "sent:"), words
+        (letter,) = remote.boxes.wait("alice", f"{token}-{number}")
+        assert letter.endswith(b"\r\n\r\n" + BODY)
+
+
+def test_sendmail_bs_takes_the_mail(door: Door, remote: Remote, relays: Callable[..., Relay], token: str) -> None:
+    arrives(relays(remote.port, command=remote.on_stdin), remote, token)
+
+
+@pytest.mark.parametrize("words", ["nc localhost {}", "ncat localhost {}", "socat - TCP:localhost:{}"])
+def test_a_program_that_connects_takes_the_mail(
+    door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str, words: str
+) -> None:
+    package = {"nc": "netcat-openbsd"}
+    name = words.partition(" ")[0]
+    program(name, package.get(name, name))
+    arrives(relays(sendmail.port, command=words.format(sendmail.port)), sendmail, token)
+
+
+def test_a_forced_command_wins_over_ours_and_its_shell_may_be_noisy(
+    door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str
+) -> None:
+    noise = "echo Welcome; echo '2200 days up'; echo 220-not yet >&2"
+    door.force(f"{noise}; exec {sendmail.on_stdin}")
+    arrives(relays(sendmail.port, command="rm -rf /nonexistent"), sendmail, token)
+
+
+def test_nothing_is_said_before_the_greeting(
+    door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str
+) -> None:
+    early = "echo 554 You talk before you are greeted"
+    door.force(f"if read -r -t 0.5 -n 1; then {early}; else exec {sendmail.on_stdin}; fi")
+    arrives(relays(sendmail.port, command="sendmail -bs"), sendmail, token)
+
+
+def ways(ssh_config: Path, smtp_port: int) -> tuple[Way | None, list[tuple[str, Outcome]]]:
+    async def ask() -> tuple[Way | None, list[tuple[str, Outcome]]]:
+        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp_port=smtp_port)
+        link = await dial(relayhost)
+        try:
+            return await find(link, relayhost)
+        finally:
+            await link.close()
+
+    return asyncio.run(ask())
+
+
+def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendmail) -> None:
+    door.force(sendmail.on_stdin)
+    way, failures = ways(door.ssh_config, sendmail.port)
+    assert way is not None
+    assert way.command == "sendmail -bs"
+    assert way.greeting.startswith("220 ") and way.extensions.size is not None
+    [(tried, outcome)] = failures
+    assert (tried, outcome.cause) == ("", Cause.FORWARDING_PROHIBITED)
+
+
+def test_where_a_forced_command_is_no_mail_server_every_way_is_told(door: Door) -> None:
+    door.force("echo This account is for backups only >&2; exit 1")
+    way, failures = ways(door.ssh_config, 25)
+    assert way is None
+    assert len(failures) == 7
+    assert [text for _, outcome in failures[1:] if "for backups only" not in (text := outcome.text)] == []
