@@ -159,6 +159,15 @@ class Link:
         return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
 
     async def _run(self) -> Wire:
+        try:
+            return await self._start()
+        except asyncssh.ChannelOpenError as error:
+            if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED or not self.is_up:
+                raise
+            # dropbear closes a session that is opened while another one is ending (2022.83).
+            return await self._start()
+
+    async def _start(self) -> Wire:
         writer, reader, stderr = await self._connection.open_session(
             self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )
