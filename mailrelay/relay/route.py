@@ -36,7 +36,7 @@ CONNECT = 30.0
 KEEPALIVE = 15
 """Seconds of silence after which the remote is asked whether it is there."""
 KEEPALIVES = 3
-"""How many of these questions may stay unanswered."""
+"""After how many of these silences, one after the other, it is not: 45 seconds."""
 MAX_HOPS = 8
 
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/@\[\]-][^\s:/@\[\]]*)(?::(?P<port>\d{1,5}))?")
@@ -190,7 +190,8 @@ def _options(
         server_host_key_algs=hostkeys.algorithms(known, wanted or _host_key_algorithms()),
         # Shorter than ours is the person's choice; longer, or never, would let a dead connection pass for a slow one.
         keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE, KEEPALIVE),
-        keepalive_count_max=min(_number(configuration, "serveralivecountmax") or KEEPALIVES, KEEPALIVES),
+        # The library waits once more than ssh(1) does.
+        keepalive_count_max=max(min(_number(configuration, "serveralivecountmax") or KEEPALIVES, KEEPALIVES) - 1, 1),
         proxy_command=None,
         tunnel=None,
         client_keys=None,

@@ -109,19 +109,20 @@ def test_nothing_is_forwarded_or_asked_for_whatever_ssh_config_says(home: Path) 
 
 
 @pytest.mark.parametrize(
-    ("config", "interval", "count"),
+    ("config", "interval", "silences"),
     [
         ("", 15, 3),
         ("ServerAliveInterval 0\nServerAliveCountMax 100\n", 15, 3),
         ("ServerAliveInterval 300\n", 15, 3),
-        ("ServerAliveInterval 5\nServerAliveCountMax 1\n", 5, 1),
+        ("ServerAliveInterval 5\nServerAliveCountMax 2\n", 5, 2),
     ],
 )
 def test_a_silent_connection_is_never_trusted_longer_than_a_minute(
-    home: Path, config: str, interval: int, count: int
+    home: Path, config: str, interval: int, silences: int
 ) -> None:
     [hop] = way(home, "mail", config)
-    assert (hop.options.keepalive_interval, hop.options.keepalive_count_max) == (interval, count)
+    # The library gives up one interval after the last question, ssh(1) at its end.
+    assert (hop.options.keepalive_interval, hop.options.keepalive_count_max + 1) == (interval, silences)
 
 
 def test_key_files_that_are_missing_or_broken_do_not_keep_the_others_from_being_tried(home: Path) -> None:
