@@ -21,18 +21,22 @@ from mailrelay.relay.route import Hop
 
 _NOT_RUN = (126, 127)
 """Exit status of a shell that could not run a command."""
+_TURNED_AWAY = (b"Exceeded MaxStartups", b"Not allowed at this time")
+"""What OpenSSH's sshd says in place of its version to one connection too many, and to who failed too often."""
 
 
 @dataclass(slots=True)
 class Seen:
     """How far a connection came. reached: a byte stream to the server was there. greeted: it said that it speaks SSH.
 
-    offered: the host key, or the authority's, that was brought to us to judge. tried: keys and agents, for people to read.
+    first_words: of a server that does not. offered: the host key, or the authority's, that was brought to us to judge.
+    tried: keys and agents, for people to read.
     proxy_status, proxy_said: how a ProxyCommand ended, None if it did not, and the end of what it said on stderr.
     """
 
     reached: bool = False
     greeted: bool = False
+    first_words: bytes = b""
     verdict: Verdict | None = None
     offered: asyncssh.SSHKey | None = None
     tried: list[str] = field(default_factory=list)
@@ -82,10 +86,27 @@ def dialling(error: Exception, hop: Hop, seen: Seen) -> Outcome:
             return _setup(Stage.DIAL, Cause.FORWARDING_PROHIBITED, text, mend)
         case asyncssh.ChannelOpenError():
             return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"The jump host cannot reach {place}: {words(error)}.")
+        case socket.gaierror(errno=socket.EAI_NONAME):
+            # Told late all the same: in many a hotel nothing has a name before one has logged in.
+            text = (
+                f"No host is called {hop.host} ({words(error)}); if that is misspelt, mend the settings or ssh_config."
+            )
+            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
         case socket.gaierror():
             return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"The name {hop.host} cannot be looked up: {words(error)}.")
         case TimeoutError() if not seen.reached:
             return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} did not answer within {hop.connect:g} s.")
+        case asyncssh.Error() | ConnectionError() if seen.first_words.startswith(_TURNED_AWAY):
+            text = f"{place} turns connections away for now: {_first_line(seen.first_words)}."
+            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
+        case TimeoutError() | asyncssh.Error() | ConnectionError() if seen.first_words:
+            said = _first_line(seen.first_words)
+            text = f'What answers on port {hop.port} of {hop.host} does not speak SSH: it says "{said}".'
+            return _setup(
+                Stage.DIAL, Cause.SSH_REFUSED, text, f"Mend the port in ssh_config or the settings. {by_hand}"
+            )
+        case TimeoutError() if not seen.greeted:
+            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} took the connection and said nothing.")
         case TimeoutError():
             stage = Stage.AUTH if seen.verdict is Verdict.TRUSTED else Stage.DIAL
             return _quiet(
@@ -184,6 +205,10 @@ def _auth(hop: Hop, seen: Seen, said: str) -> Outcome:
             f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there, try: {hop.by_hand}"
         )
     return _setup(Stage.AUTH, Cause.AUTH_REFUSED, text, mend)
+
+
+def _first_line(said: bytes) -> str:
+    return printable(said.partition(b"\n")[0].strip(), 60)
 
 
 def _last_line(said: bytes) -> str:

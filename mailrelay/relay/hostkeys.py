@@ -52,12 +52,14 @@ class Known:
     """All that is known of a host. name: as known_hosts writes it.
 
     portless: what is known of the same host at port 22, for a host at another port. Like ssh(1), we take a key from there,
-    but a key that is not there has not changed.
+    but a key that is not there has not changed. unreadable: lines, as `file:line`, that name the host and have no key that
+    can be read.
     """
 
     name: str
     entries: tuple[Entry, ...] = ()
     portless: tuple[Entry, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def keys(self, marker: str) -> list[asyncssh.SSHKey]:
         return [entry.key for entry in (*self.entries, *self.portless) if entry.marker == marker]
@@ -78,12 +80,10 @@ def read(files: Iterable[Path]) -> list[tuple[Path, str]]:
 def known(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str | None = None) -> Known:
     """What known_hosts files (path and text) say of a host. alias: HostKeyAlias, which stands for both host and port."""
     texts = list(texts)
-    if alias:
-        return Known(alias.lower(), _entries(texts, alias.lower()))
-    if port == SSH_PORT:
-        return Known(host.lower(), _entries(texts, host.lower()))
-    name = f"[{host.lower()}]:{port}"
-    return Known(name, _entries(texts, name), _entries(texts, host.lower()))
+    name = alias.lower() if alias else host.lower() if port == SSH_PORT else f"[{host.lower()}]:{port}"
+    entries, unreadable = _entries(texts, name)
+    portless, _ = ((), ()) if alias or port == SSH_PORT else _entries(texts, host.lower())
+    return Known(name, entries, portless, unreadable)
 
 
 def judge(known: Known, key: asyncssh.SSHKey, *, authority: bool = False) -> Verdict:
@@ -107,7 +107,7 @@ def replaced(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
     """
     lines = text.split("\n")
     changed, left = [], []
-    for entry in _entries([(Path(), text)], name):
+    for entry in _entries([(Path(), text)], name)[0]:
         if entry.marker:
             continue
         line = lines[entry.line - 1]
@@ -145,6 +145,7 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
     command that connects to the host.
     """
     offer = f" ({describe(key)})" if key else ""
+    unread = f" ({', '.join(known.unreadable)} cannot be read)" if known.unreadable else ""
     match verdict:
         case Verdict.REVOKED:
             revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
@@ -169,7 +170,7 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_UNKNOWN,
-                text=f"The host key of {place} is not known: it offers {describe(key)}; nothing was sent.",
+                text=f"The host key of {place} is not known{unread}: it offers {describe(key)}; nothing was sent.",
                 mend=f"Compare the fingerprint with the server's own and accept it once: {by_hand}",
             )
 
@@ -179,21 +180,21 @@ def describe(key: asyncssh.SSHKey | None) -> str:
     return f"{key.get_algorithm()} {key.get_fingerprint()}" if key else "no key that could be read"
 
 
-def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[Entry, ...]:
-    found = []
+def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    """The lines about a host, and the places of those that cannot be read."""
+    found, unreadable = [], []
     for file, text in texts:
         # By line feeds alone: what else calls itself a line end may stand in a comment.
         for number, line in enumerate(text.split("\n"), start=1):
             fields = line.split(maxsplit=2 if line.lstrip().startswith("@") else 1)
             marker = fields.pop(0)[1:] if line.lstrip().startswith("@") else ""
-            if len(fields) != 2 or marker not in _MARKERS or fields[0].startswith("#") or not _matches(fields[0], name):
+            if not fields or marker not in _MARKERS or fields[0].startswith("#") or not _matches(fields[0], name):
                 continue
             try:
-                key = asyncssh.import_public_key(fields[1])
-            except ValueError:
-                continue
-            found.append(Entry(marker, key, file, number))
-    return tuple(found)
+                found.append(Entry(marker, asyncssh.import_public_key(fields[1]), file, number))
+            except (IndexError, ValueError):
+                unreadable.append(f"{file}:{number}")
+    return tuple(found), tuple(unreadable)
 
 
 def _hashed(name: str, salt: bytes) -> str:

@@ -36,6 +36,8 @@ CHANNEL = 30.0
 """Seconds for the remote to open a channel."""
 GREETING = 300.0
 """Seconds for a command to show its greeting (RFC 5321 section 4.5.3.2.1)."""
+FIRST_WORDS = 2.0
+"""Seconds for a server that spoke no SSH to say something else."""
 CLOSE = 5.0
 READ_SIZE = 65536
 MAX_NOISE = 8192
@@ -346,6 +348,8 @@ async def connect(
                 raise
             if proxy is not None:
                 client.seen.proxy_status, client.seen.proxy_said = await proxy.last_words()
+            elif sock is not None and not client.seen.greeted:
+                client.seen.first_words = await _first_words(hop)
         finally:
             if proxy is not None:
                 proxy.close()
@@ -383,6 +387,17 @@ async def _reach(hop: Hop) -> socket.socket:
                 raise
             refusals.append(error)
     raise next((each for each in refusals if isinstance(each, ConnectionRefusedError)), refusals[0])
+
+
+async def _first_words(hop: Hop) -> bytes:
+    """What a server says first that has not spoken SSH to us, b"" if that is nothing, or SSH."""
+    said = b""
+    with contextlib.suppress(OSError):
+        sock = await _reach(hop)
+        with sock:
+            async with asyncio.timeout(FIRST_WORDS):
+                said = await asyncio.get_running_loop().sock_recv(sock, MAX_STDERR)
+    return b"" if said.startswith(b"SSH-") else said
 
 
 async def _tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:

@@ -176,6 +176,17 @@ def test_a_hashed_name_and_a_line_that_cannot_be_read_do_not_hide_the_host_key(t
     with_remote(tmp_path, test)
 
 
+def test_a_line_of_known_hosts_that_cannot_be_read_is_named_where_the_host_is_not_known(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        name = f"[127.0.0.1]:{remote.ssh_port}"
+        remote.known_hosts.write_text(f"other ssh-ed25519 broken\n{name} ssh-ed25519 broken\n{name}\n")
+        outcome = await fault_of(remote.relayhost())
+        assert outcome.cause is Cause.HOST_KEY_UNKNOWN
+        assert f"({remote.known_hosts}:2, {remote.known_hosts}:3 cannot be read)" in outcome.text
+
+    with_remote(tmp_path, test)
+
+
 def test_host_key_alias_stands_for_host_and_port(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
         remote.known_hosts.write_text(f"mail.example {remote.host_key.export_public_key().decode()}")
@@ -290,19 +301,43 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
         await remote.mute()
         outcome = await fault_of(remote.relayhost())
         assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.UNREACHABLE)
+        assert "said nothing" in outcome.text
 
     with_remote(tmp_path, test)
 
 
-def test_a_port_that_speaks_something_else_is_not_taken_for_a_network_fault(tmp_path: Path) -> None:
-    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.example ESMTP\r\n")
+@pytest.mark.parametrize("stays", [False, True], ids=["hangs up", "waits"])
+def test_a_port_that_speaks_something_else_is_told_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    monkeypatch.setattr(transport, "LOGIN", 0.2)
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\x1b\r\n")
+        if stays:
+            await reader.read()
         writer.close()
 
     async def main() -> None:
-        async with listening(hang_up) as port:
+        async with listening(greet) as port:
             outcome = await fault_of(Relayhost(name="x", ssh=f"127.0.0.1:{port}", ssh_config=Path("~/.ssh/config")))
             assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.SSH_REFUSED)
+            assert f"port {port} of 127.0.0.1 does not speak SSH" in outcome.text
+            assert "220 mail.example ESMTP" in outcome.text and "port" in outcome.mend
+
+    asyncio.run(main())
+
+
+def test_a_server_that_turns_us_away_for_now_is_no_fault_of_the_setup() -> None:
+    async def turn_away(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"Not allowed at this time\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with listening(turn_away) as port:
+            outcome = await fault_of(Relayhost(name="x", ssh=f"127.0.0.1:{port}", ssh_config=Path("~/.ssh/config")))
+            assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.UNREACHABLE)
+            assert "for now: Not allowed at this time" in outcome.text
 
     asyncio.run(main())
 
