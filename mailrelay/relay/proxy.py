@@ -1,6 +1,6 @@
 """The ProxyCommand of ssh_config: a program that carries the connection to the first host, run as ssh(1) runs it.
 
-    proxy = await run("nc mail.example.org 22")     # by the person's shell; raises OSError
+    proxy = await run("nc mail.example.org 22")       # by the person's shell; raises OSError
     connection = await … proxy.sock …                 # its stdin and stdout, for the SSH library
     connection.set_tunnel(proxy)                      # which closes it, and waits for its end
 
