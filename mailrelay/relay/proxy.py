@@ -51,6 +51,7 @@ class Proxy:
                 await self._process.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
+            await self._process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
