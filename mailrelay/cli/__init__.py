@@ -40,6 +40,8 @@ COMMANDS = {
     "queue": "What is pending or failed, and what you may do to it.",
     "log": "What has happened.",
     "sendmail": "Put a message in the spool, as sendmail(1) does.",
+    "check": "Look at everything that mail needs on its way.",
+    "trust": "Show the host keys on offer beside the known ones, and accept a new one.",
 }
 OTHER_NAMES = {"sendmail": ("sendmail",), "mailq": ("queue",)}
 """What the script does when it is called by another name."""

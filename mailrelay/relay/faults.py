@@ -183,7 +183,7 @@ def _host_key(error: Exception, hop: Hop, seen: Seen) -> Outcome:
             verdict = Verdict.REVOKED if hop.known.keys("revoked") else Verdict.UNKNOWN
         case verdict:
             pass
-    found = hostkeys.outcome(verdict, hop.known, hop.place, seen.offered, hop.by_hand)
+    found = hostkeys.outcome(verdict, hop.known, hop.place, seen.offered)
     return _setup(found.stage, found.cause, found.text, found.mend)
 
 

@@ -13,7 +13,6 @@ import enum
 import hashlib
 import hmac
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -138,16 +137,15 @@ def algorithms(known: Known, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*certified, *(name for name in ours if name in plain), *plain]))
 
 
-def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | None, by_hand: str) -> Outcome:
+def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | None) -> Outcome:
     """The outcome of a verdict that is not TRUSTED.
 
-    place: how the person calls the host. key: the key on offer, None where the library did not show it. by_hand: the ssh(1)
-    command that connects to the host.
+    place: how the person calls the host. key: the key on offer, None where the library did not show it.
     """
-    offer = f" ({describe(key)})" if key else ""
     unread = f" ({', '.join(known.unreadable)} cannot be read)" if known.unreadable else ""
     match verdict:
         case Verdict.REVOKED:
+            offer = f" ({describe(key)})" if key else ""
             revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
             lines = ", ".join(dict.fromkeys(f"{entry.file}:{entry.line}" for entry in revoked))
             return Outcome(
@@ -158,20 +156,21 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
             )
         case Verdict.CHANGED:
             entry = known.entries[[each.marker for each in known.entries].index("")]
-            forget = f"ssh-keygen -R {shlex.quote(known.name)} -f {shlex.quote(str(entry.file))}"
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
                 text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} knows "
-                f"{describe(entry.key)}; nothing was sent, for somebody else may be answering.",
-                mend=f"Once whoever runs the server has confirmed the new fingerprint: {forget}; then {by_hand}",
+                f"{describe(entry.key)}; nothing was sent, for somebody else may be answering, as networks of hotels and "
+                "hotspots do.",
+                mend="On such a network there is nothing to do: mail goes once the right host answers. Otherwise, once "
+                "whoever runs the server has confirmed the new fingerprint: mailrelay trust",
             )
         case _:
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_UNKNOWN,
                 text=f"The host key of {place} is not known{unread}: it offers {describe(key)}; nothing was sent.",
-                mend=f"Compare the fingerprint with the server's own and accept it once: {by_hand}",
+                mend="Compare the fingerprint with the server's own and accept it once: mailrelay trust",
             )
 
 

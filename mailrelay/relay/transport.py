@@ -48,6 +48,9 @@ _GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
 
 asyncssh.set_log_level("WARNING")
 
+Connection = asyncssh.SSHClientConnection
+"""The library's own, for rooms that only pass it on."""
+
 
 class Wire:
     """A byte stream to the remote's mail server."""

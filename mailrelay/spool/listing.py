@@ -85,6 +85,9 @@ class Standing:
     troubles: tuple[Trouble, ...]
 
 
+LATELY = 200
+"""How many messages say who sends."""
+
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
     " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.words, r.uncertain"
@@ -203,6 +206,16 @@ def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
     """A message's content, piece by piece; nothing if it is no longer kept."""
     for (data,) in db.execute("SELECT data FROM content WHERE message = ? ORDER BY seq", (key,)):
         yield data
+
+
+def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:
+    """Who has sent lately, latest first: the reverse path and, where it is still kept, the beginning of the content."""
+    return rows(
+        db,
+        "SELECT sender, coalesce(data, x'') FROM (SELECT * FROM message ORDER BY arrival DESC LIMIT ?) m"
+        " LEFT JOIN content c ON c.message = m.id AND c.seq = 0 WHERE length(sender) > 0 ORDER BY arrival DESC",
+        (LATELY,),
+    )
 
 
 def standing(db: apsw.Connection) -> Standing:

@@ -54,7 +54,7 @@ def holder(directory: Path) -> str | None:
     """The process id of the daemon that holds the spool, "" if it does not say, None if nobody holds it."""
     try:
         handle = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

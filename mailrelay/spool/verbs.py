@@ -58,6 +58,11 @@ def retry_all(db: apsw.Connection, now: float) -> int:
     return due
 
 
+def dial_now(db: apsw.Connection, relayhost: str, now: float) -> None:
+    """Lets a relayhost that could not be reached be dialled now, whatever the back-off said. Its mail waits for no more."""
+    db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0 AND name = ?", (now, relayhost))
+
+
 def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> int:
     """Does `what` to every recipient of a message for whom it is allowed; returns how many. Raises NotAllowed if none is."""
     check_not_active(db, key, queue_id)

@@ -123,13 +123,13 @@ def _setup(at: Scene, step: str, mended: Callable[[], None]) -> None:
 def _unknown(at: Scene) -> None:
     known = at.sshd.directory / "known_hosts"
     known.write_text("")
-    _setup(at, "ssh -F", lambda: at.sshd.know(at.sshd.host_key))
+    _setup(at, "mailrelay trust", lambda: at.sshd.know(at.sshd.host_key))
 
 
 @failure("the host key has changed")
 def _changed(at: Scene) -> None:
     at.sshd.know(make_key(at.directory / "another"))
-    _setup(at, "ssh-keygen -R", lambda: at.sshd.know(at.sshd.host_key))
+    _setup(at, "mailrelay trust", lambda: at.sshd.know(at.sshd.host_key))
 
 
 @failure("the host key is revoked")

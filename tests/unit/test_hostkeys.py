@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.mail.outcome import Cause, Stage
-from mailrelay.relay.hostkeys import Known, Verdict, algorithms, judge, known, outcome, read
+from mailrelay.relay.hostkeys import Known, Verdict, algorithms, judge, known, outcome, read, replaced
 
 FILE = Path("known_hosts")
 # Generated once, by ssh-keygen -H, for [mail.example.org]:2222.
@@ -151,13 +151,8 @@ def test_algorithms_of_known_keys_are_offered_first_and_the_others_still(
 @pytest.mark.parametrize(
     ("verdict", "cause", "said", "step"),
     [
-        (Verdict.UNKNOWN, Cause.HOST_KEY_UNKNOWN, KEY.get_fingerprint(), "ssh mail"),
-        (
-            Verdict.CHANGED,
-            Cause.HOST_KEY_CHANGED,
-            "known_hosts:2",
-            "ssh-keygen -R '[mail.example.org]:2222' -f known_hosts",
-        ),
+        (Verdict.UNKNOWN, Cause.HOST_KEY_UNKNOWN, KEY.get_fingerprint(), "mailrelay trust"),
+        (Verdict.CHANGED, Cause.HOST_KEY_CHANGED, "known_hosts:2", "mailrelay trust"),
         (Verdict.REVOKED, Cause.HOST_KEY_REVOKED, "known_hosts:1", "@revoked"),
     ],
     ids=["unknown", "changed", "revoked"],
@@ -166,6 +161,69 @@ def test_each_verdict_says_what_is_offered_and_which_step_mends_it(
     verdict: Verdict, cause: Cause, said: str, step: str
 ) -> None:
     text = line("*", THIRD, "@revoked") + line("[mail.example.org]:2222", OTHER)
-    found = outcome(verdict, about(text, port=2222), "mail", KEY, "ssh mail")
+    found = outcome(verdict, about(text, port=2222), "mail", KEY)
     assert (found.stage, found.cause) == (Stage.HOST_KEY, cause)
     assert said in found.text and step in found.mend
+
+
+NAME = "[mail.example.org]:2222"
+SALT = b"s" * 20
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed", "left"),
+    [
+        ("", "", [], []),
+        ("# mine", "# mine\n", [], []),
+        (line("other.example.org"), line("other.example.org"), [], []),
+        (line(NAME), "", [1], []),
+        (line(NAME) + line(NAME, ECDSA), "", [1, 2], []),
+        (line(f"{NAME},192.0.2.1"), line("192.0.2.1"), [1], []),
+        (line(f"a.example,{NAME.upper()},b.example"), line("a.example,b.example"), [1], []),
+        (line("[*.example.org]:2222"), line("[*.example.org]:2222"), [], [1]),
+        (line(f"{NAME},[*.example.org]:2222"), line("[*.example.org]:2222"), [1], [1]),
+        (line("[*.example.org]:2222", OTHER), line("[*.example.org]:2222", OTHER), [], []),
+        (line(NAME, marker="@revoked"), line(NAME, marker="@revoked"), [], []),
+        (line(NAME, marker="@cert-authority"), line(NAME, marker="@cert-authority"), [], []),
+        (line("mail.example.org"), line("mail.example.org"), [], []),
+        (f"{NAME} ssh-ed25519 broken\n", f"{NAME} ssh-ed25519 broken\n", [], []),
+        (line(HASHED), "", [1], []),
+        ("# a\r\n" + line(NAME).replace("\n", "\r\n") + "# b\r\n", "# a\r\n# b\r\n", [2], []),
+        ("\udcff\n" + line(NAME), "\udcff\n", [2], []),
+    ],
+)
+def test_a_new_key_takes_the_place_of_those_of_this_very_name_alone(
+    before: str, after: str, changed: list[int], left: list[int]
+) -> None:
+    assert replaced(before, NAME, OTHER) == (after + line(NAME, OTHER).rstrip() + "\n", changed, left)
+
+
+def test_a_name_is_hashed_as_ssh_does() -> None:
+    text, _, _ = replaced("", NAME, OTHER, salt=SALT)
+    assert "mail" not in text
+    assert judge(about(text, port=2222), OTHER) is Verdict.TRUSTED
+    assert judge(about(text, port=2223), OTHER) is Verdict.UNKNOWN
+
+
+@given(
+    st.lists(
+        st.builds(
+            line,
+            st.sampled_from(
+                [NAME, "mail.example.org", f"a,{NAME}", "[*.example.org]:2222", f"!{NAME},*", HASHED, "# x"]
+            ),
+            st.sampled_from([KEY, THIRD, ECDSA]),
+            st.sampled_from(["", "@revoked", "@cert-authority"]),
+        ),
+        max_size=6,
+    )
+)
+def test_whatever_stood_there_the_new_key_is_trusted_then_and_no_other_line_is_touched(lines: list[str]) -> None:
+    before = "".join(lines)
+    after, changed, left = replaced(before, NAME, OTHER)
+    assert judge(about(after, port=2222), OTHER) is Verdict.TRUSTED
+    mine = about(after, port=2222)
+    stale = [entry.line for entry in mine.entries if entry.marker == "" and entry.key.public_data != OTHER.public_data]
+    assert len(stale) == len(left)
+    kept = [one for number, one in enumerate(before.split("\n"), start=1) if number not in changed]
+    assert [one for one in kept if one not in after.split("\n")] == []

@@ -1,0 +1,150 @@
+"""All checks, in the order in which a message meets them, as the findings come in.
+
+What concerns a relayhost and its senders is asked at once, for all relayhosts, and told in the order of the settings.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from email.utils import getaddresses
+
+from mailrelay.check import machine, way, world
+from mailrelay.check.finding import Finding
+from mailrelay.check.world import Sender
+from mailrelay.config import Relayhost, Settings
+from mailrelay.dns import reverse
+from mailrelay.dns.answer import LookUp
+from mailrelay.mail.routing import choose
+from mailrelay.relay.route import Hop
+from mailrelay.spool import listing
+from mailrelay.spool.database import SpoolError, connect, reading
+
+HEADER = 65536
+"""Octets of a message that are searched for its From field."""
+PATIENCE = 10.0
+"""Seconds for the address of a host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Who is asked beside this machine. online: whether anybody is. blacklists: whether they are.
+
+    public: the server's public addresses where they are named; otherwise those that its SSH host has are taken.
+    """
+
+    look_up: LookUp
+    online: bool = True
+    public: tuple[str, ...] = ()
+    blacklists: bool = False
+
+
+async def examine(settings: Settings, pid: str | None, questions: Questions) -> AsyncGenerator[Finding, None]:
+    """The findings. pid: of the daemon that serves, None if there is none."""
+    here = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
+    senders = await asyncio.to_thread(_senders, settings)
+    size = settings.listen.max_message_size
+    tasks = [
+        here,
+        *(
+            asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), questions))
+            for relayhost in settings.relayhosts
+        ),
+    ]
+    try:
+        for task in tasks:
+            for finding in await task:
+                yield finding
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _relayhost(
+    relayhost: Relayhost, max_message_size: int, senders: Sequence[Sender], questions: Questions
+) -> list[Finding]:
+    hosts = await way.read(relayhost)
+    if isinstance(hosts, Finding):
+        return [hosts]
+    ours = way.examine(relayhost, hosts, max_message_size, online=questions.online)
+    if not questions.online:
+        return await ours
+    theirs = _seen_from_outside(relayhost.name, hosts, senders, questions)
+    return [finding for findings in await asyncio.gather(ours, theirs) for finding in findings]
+
+
+async def _seen_from_outside(
+    name: str, hosts: Sequence[Hop], senders: Sequence[Sender], questions: Questions
+) -> list[Finding]:
+    public = questions.public or await _public(hosts[-1].host)
+    found = []
+    if not public:
+        what = f"{hosts[-1].host} has no public address that is known here"
+        found.append(Finding("public address", None, f"{what}; name it: mailrelay check --address ADDRESS", about=name))
+    checks = [
+        world.addresses(questions.look_up, public, reverse.BLACKLISTS if questions.blacklists else ()),
+        *(world.domain(questions.look_up, sender, public) for sender in senders),
+    ]
+    for findings in await asyncio.gather(*checks):
+        found += findings
+    return found
+
+
+async def _public(host: str) -> tuple[str, ...]:
+    """The addresses of a host that the whole world can reach."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ()
+    addresses = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
+    return tuple(address for address in addresses if ipaddress.ip_address(address).is_global)
+
+
+def _senders(settings: Settings) -> dict[str, list[Sender]]:
+    """The senders' domains in use, by relayhost: of mail that has come in lately, and those that the settings name."""
+    found: dict[tuple[str, str, str], Sender] = {}
+    for sender, head in (*_lately(settings), *((address, b"") for address in _named(settings.relayhosts))):
+        domain = _domain(sender)
+        relayhost = choose(sender.encode("utf-8", "surrogateescape"), settings.relayhosts)
+        if domain and relayhost is not None:
+            author = _author(head) or domain
+            found.setdefault((relayhost, domain, author), Sender(domain, sender, author))
+    by_relayhost: dict[str, list[Sender]] = {}
+    for (relayhost, _, _), one in found.items():
+        by_relayhost.setdefault(relayhost, []).append(one)
+    return by_relayhost
+
+
+def _lately(settings: Settings) -> list[tuple[str, bytes]]:
+    try:
+        db = connect(settings.queue.directory, create=False)
+    except (SpoolError, FileNotFoundError):
+        # Which has been said already.
+        return []
+    try:
+        with reading(db):
+            return [(path.decode("utf-8", "surrogateescape"), head) for path, head in listing.senders(db)]
+    finally:
+        db.close()
+
+
+def _named(relayhosts: Iterable[Relayhost]) -> list[str]:
+    """Addresses for the patterns of the settings that name a domain."""
+    patterns = [pattern for relayhost in relayhosts for pattern in relayhost.senders]
+    exact = [pattern for pattern in patterns if "@" in pattern and "*." not in pattern]
+    return [f"postmaster{pattern[1:]}" if pattern.startswith("*@") else pattern for pattern in exact]
+
+
+def _domain(address: str) -> str:
+    domain = address.rpartition("@")[2].lower()
+    # An address literal, or a name that only this machine knows, says nothing to the DNS.
+    return domain if "." in domain and "[" not in domain and domain.isprintable() else ""
+
+
+def _author(head: bytes) -> str:
+    fields = BytesHeaderParser().parsebytes(head[:HEADER]).get_all("From", [])
+    return next((_domain(address) for _, address in getaddresses(map(str, fields)) if "@" in address), "")

@@ -1,0 +1,308 @@
+"""May this address send mail for that domain: check_host of SPF (RFC 7208 section 4), as a receiver does it.
+
+Promises: any record, any answers and any names come to a result; at most `LOOKUPS` terms that ask the DNS, `VOIDS` answers
+without a record, and `NAMES` names of an MX or PTR each. Pure but for the `LookUp` that it asks through.
+Never: the `exp` explanation, which only speaks to people who are refused.
+"""
+
+import enum
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from mailrelay.dns.answer import Answer, LookUp, Unanswered, reverse_name
+
+LOOKUPS = 10
+"""Terms that ask the DNS; one more is a permerror (section 4.6.4)."""
+VOIDS = 2
+NAMES = 10
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Result(enum.StrEnum):
+    """Section 2.6."""
+
+    NONE = "none"
+    NEUTRAL = "neutral"
+    PASS = "pass"  # noqa: S105 - the word of the RFC
+    FAIL = "fail"
+    SOFTFAIL = "softfail"
+    TEMPERROR = "temperror"
+    PERMERROR = "permerror"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of it. why: the term that decided, or what is wrong. lookups: how many terms asked the DNS until then.
+    record: the domain's own, "" if it has none."""
+
+    result: Result
+    why: str
+    lookups: int
+    record: str = ""
+
+
+async def check_host(look_up: LookUp, address: str, domain: str, sender: str, helo: str = "") -> Found:
+    """What `domain` says of mail with the reverse path `sender` that comes from `address`. Raises ValueError for an address
+    that is none."""
+    asked = _Asked(look_up, ipaddress.ip_address(address), sender, helo)
+    try:
+        result, why = await asked.check(domain)
+    except _Over as over:
+        result, why = over.result, str(over)
+    return Found(result, why, asked.lookups, asked.record)
+
+
+class _Over(Exception):
+    """The whole evaluation ends here."""
+
+    def __init__(self, result: Result, why: str) -> None:
+        super().__init__(why)
+        self.result = result
+
+
+def _wrong(why: str) -> _Over:
+    return _Over(Result.PERMERROR, why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A mechanism. domain: its domain-spec, not expanded; prefixes: of IPv4 and IPv6; network: of ip4 and ip6."""
+
+    text: str
+    result: Result
+    name: str
+    domain: str = ""
+    prefixes: tuple[int, int] = (32, 128)
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
+
+
+_QUALIFIERS = {"": Result.PASS, "+": Result.PASS, "-": Result.FAIL, "~": Result.SOFTFAIL, "?": Result.NEUTRAL}
+_MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)")
+_MECHANISM = re.compile(r"([+?~-]?)([A-Za-z][A-Za-z0-9_.-]*)(.*)")
+_WITH_PREFIXES = re.compile(r"(?::(.+?))?(?:/(0|[1-9]\d?))?(?://(0|[1-9]\d{0,2}))?")
+_NETWORK = re.compile(r":([0-9A-Fa-f.:]+?)(?:/(0|[1-9]\d{0,2}))?")
+_MACRO = r"%\{[slodiphvSLODIPHV](?:0*[1-9]\d{0,2})?[rR]?[.+,/_=-]*\}|%%|%_|%-"
+_MACRO_STRING = re.compile(rf"(?:{_MACRO}|[!-$&-~])*")
+_DOMAIN_END = re.compile(
+    r".*(?:%\{[^}]*\}|\.(?=[A-Za-z0-9-]*[A-Za-z-])[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.?)", re.DOTALL
+)
+_PARTS = re.compile(r"%\{([A-Za-z])(\d*)([rR]?)([.+,/_=-]*)\}")
+
+
+def _parse(record: str) -> tuple[list[_Term], str]:
+    """The mechanisms of a record, and the domain-spec of its redirect. All of it must be right (section 4.6)."""
+    terms: list[_Term] = []
+    modifiers: dict[str, str] = {}
+    for text in record.split(" ")[1:]:
+        if not text:
+            continue
+        if modifier := _MODIFIER.fullmatch(text):
+            name = modifier[1].lower()
+            if name in ("redirect", "exp"):
+                if name in modifiers:
+                    raise _wrong(f"{name} stands there twice")
+                modifiers[name] = _domain_spec(modifier[2], text)
+            elif not _MACRO_STRING.fullmatch(modifier[2]):
+                raise _wrong(f"{text} is not a modifier")
+        else:
+            terms.append(_mechanism(text))
+    return terms, modifiers.get("redirect", "")
+
+
+def _mechanism(text: str) -> _Term:
+    found = _MECHANISM.fullmatch(text)
+    if not found:
+        raise _wrong(f"{text} is not a mechanism")
+    result, name, rest = _QUALIFIERS[found[1]], found[2].lower(), found[3]
+    match name:
+        case "all" if not rest:
+            return _Term(text, result, name)
+        case "include" | "exists" if rest.startswith(":"):
+            return _Term(text, result, name, _domain_spec(rest[1:], text))
+        case "ptr" if not rest or rest.startswith(":"):
+            return _Term(text, result, name, _domain_spec(rest[1:], text) if rest else "")
+        case "a" | "mx" if given := _WITH_PREFIXES.fullmatch(rest):
+            prefixes = int(given[2] or 32), int(given[3] or 128)
+            if prefixes[0] <= 32 and prefixes[1] <= 128:
+                return _Term(text, result, name, _domain_spec(given[1], text) if given[1] else "", prefixes)
+        case "ip4" | "ip6" if given := _NETWORK.fullmatch(rest):
+            kind: Callable[[tuple[str, int]], ipaddress.IPv4Network | ipaddress.IPv6Network]
+            kind, bits = (_ip4, 32) if name == "ip4" else (_ip6, 128)
+            prefix = int(given[2]) if given[2] else bits
+            try:
+                return _Term(text, result, name, network=kind((given[1], prefix)))
+            except ValueError:
+                pass
+    raise _wrong(f"{text} is not a mechanism")
+
+
+def _ip4(given: tuple[str, int]) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Network(given, strict=False)
+
+
+def _ip6(given: tuple[str, int]) -> ipaddress.IPv6Network:
+    return ipaddress.IPv6Network(given, strict=False)
+
+
+def _domain_spec(spec: str, text: str) -> str:
+    if not _MACRO_STRING.fullmatch(spec) or not _DOMAIN_END.fullmatch(spec):
+        raise _wrong(f"{text} names no domain")
+    return spec
+
+
+class _Asked:
+    """One evaluation: who is asked about, and how often the DNS was."""
+
+    def __init__(self, look_up: LookUp, address: Address, sender: str, helo: str) -> None:
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        self._look_up = look_up
+        self._address: Address = mapped or address
+        local, at, self._domain = sender.rpartition("@")
+        self._local = local if at and local else "postmaster"
+        self._helo = helo
+        self._voids = 0
+        self._names: list[str] | None = None
+        self.lookups = 0
+        self.record = ""
+
+    async def check(self, domain: str) -> tuple[Result, str]:
+        """check_host (section 4). Raises _Over."""
+        domain = domain.removesuffix(".")
+        labels = domain.split(".")
+        if len(labels) < 2 or len(domain) > 253 or not all(0 < len(label) < 64 for label in labels):
+            return Result.NONE, f"{domain} is not a domain name"
+        texts = (await self._ask(domain, "TXT", counts=False)).values
+        records = [text for text in texts if text.lower() == "v=spf1" or text.lower().startswith("v=spf1 ")]
+        if not records:
+            return Result.NONE, f"{domain} has no SPF record"
+        if len(records) > 1:
+            raise _wrong(f"{domain} has {len(records)} SPF records")
+        self.record = self.record or records[0]
+        if not records[0].isascii():
+            raise _wrong(f"the record of {domain} is not ASCII")
+        terms, redirect = _parse(records[0])
+        for term in terms:
+            if await self._matches(term, domain):
+                return term.result, f"{term.text} of {domain}"
+        if redirect and not any(term.name == "all" for term in terms):
+            self._count(f"redirect={redirect}")
+            target = await self._expand(redirect, domain)
+            result, why = await self.check(target)
+            if result is Result.NONE:
+                raise _wrong(f"redirect={redirect}: {why}")
+            return result, why
+        return Result.NEUTRAL, f"no term of {domain} matches"
+
+    async def _matches(self, term: _Term, domain: str) -> bool:
+        if term.network is not None:
+            return self._address in term.network
+        if term.name == "all":
+            return True
+        self._count(term.text)
+        target = await self._expand(term.domain, domain) if term.domain else domain
+        match term.name:
+            case "include":
+                result, why = await self.check(target)
+                if result is Result.NONE:
+                    raise _wrong(f"{term.text}: {why}")
+                return result is Result.PASS
+            case "exists":
+                return bool((await self._ask(target, "A")).values)
+            case "ptr":
+                return any(_is_below(name, target) for name in await self._validated())
+            case "a":
+                return self._is_among((await self._ask(target, self._kind)).values, term.prefixes)
+        exchangers = [value.partition(" ")[2] for value in (await self._ask(target, "MX")).values]
+        if len(exchangers) > NAMES:
+            raise _wrong(f"{target} has more than {NAMES} MX")
+        for exchanger in exchangers:
+            if self._is_among((await self._ask(exchanger, self._kind)).values, term.prefixes):
+                return True
+        return False
+
+    @property
+    def _kind(self) -> str:
+        return "A" if self._address.version == 4 else "AAAA"
+
+    def _is_among(self, addresses: tuple[str, ...], prefixes: tuple[int, int]) -> bool:
+        prefix = prefixes[0] if self._address.version == 4 else prefixes[1]
+        return any(self._address in ipaddress.ip_network((address, prefix), strict=False) for address in addresses)
+
+    def _count(self, text: str) -> None:
+        self.lookups += 1
+        if self.lookups > LOOKUPS:
+            raise _wrong(f"more than {LOOKUPS} terms ask the DNS; {text} is one too many")
+
+    async def _ask(self, name: str, kind: str, *, counts: bool = True) -> Answer:
+        try:
+            answer = await self._look_up(name, kind)
+        except Unanswered as error:
+            raise _Over(Result.TEMPERROR, str(error)) from None
+        if counts and not answer.values:
+            self._voids += 1
+            if self._voids > VOIDS:
+                raise _wrong(f"more than {VOIDS} questions have no answer; {kind} of {name} is one too many")
+        return answer
+
+    async def _validated(self) -> list[str]:
+        """The names of the address that have it themselves (section 5.5)."""
+        if self._names is None:
+            self._names = []
+            try:
+                names = (await self._look_up(reverse_name(str(self._address)), "PTR")).values
+            except Unanswered:
+                names = ()
+            for name in names[:NAMES]:
+                try:
+                    addresses = (await self._look_up(name, self._kind)).values
+                except Unanswered:
+                    continue
+                if self._is_among(addresses, (32, 128)):
+                    self._names.append(name)
+        return self._names
+
+    async def _expand(self, spec: str, domain: str) -> str:
+        """A domain-spec with its macros replaced (section 7), at most 253 characters of it, the last ones."""
+        names = await self._validated() if re.search(r"%\{[pP]", spec) else []
+        best = sorted(names, key=lambda name: (not _is_same(name, domain), not _is_below(name, domain)))
+        values = {
+            "s": f"{self._local}@{self._domain}",
+            "l": self._local,
+            "o": self._domain,
+            "d": domain,
+            "i": _dotted(self._address),
+            "p": best[0] if best else "unknown",
+            "v": "in-addr" if self._address.version == 4 else "ip6",
+            "h": self._helo or "unknown",
+        }
+
+        def value(found: re.Match[str]) -> str:
+            letter, digits, reverse, delimiters = found.groups()
+            parts = re.split(f"[{re.escape(delimiters or '.')}]", values[letter.lower()])
+            if reverse:
+                parts.reverse()
+            shown = ".".join(parts[-int(digits) :] if digits else parts)
+            return quote(shown, safe="-._~") if letter.isupper() else shown
+
+        plain = {"%%": "%", "%_": " ", "%-": "%20"}
+        expanded = re.sub(r"%\{[^}]*\}|%.", lambda at: plain.get(at[0]) or _PARTS.sub(value, at[0]), spec)
+        expanded = expanded.removesuffix(".")
+        while len(expanded) > 253:
+            expanded = expanded.partition(".")[2]
+        return expanded
+
+
+def _dotted(address: Address) -> str:
+    return str(address) if address.version == 4 else ".".join(address.exploded.replace(":", ""))
+
+
+def _is_same(name: str, domain: str) -> bool:
+    return name.lower() == domain.lower()
+
+
+def _is_below(name: str, domain: str) -> bool:
+    return _is_same(name, domain) or name.lower().endswith(f".{domain.lower()}")

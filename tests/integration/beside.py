@@ -1,0 +1,47 @@
+"""The real command as a process, beside a remote that lives in the test's own process."""
+
+import asyncio
+import os
+import pty
+import sys
+from dataclasses import dataclass
+
+from integration.person import Person
+
+from mailrelay.demo.remote import HOST, Remote
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+def person_of(remote: Remote, *lines: str, name: str = "default") -> Person:
+    """Somebody whose mail goes through `remote`. lines: more of the settings."""
+    person = Person(remote.directory)
+    relayhost = (f'relayhost.{name}.ssh = "{HOST}"', f'relayhost.{name}.ssh_config = "{remote.ssh_config}"')
+    person.config.write_text("\n".join((*relayhost, f'queue.directory = "{person.spool}"', *lines)))
+    return person
+
+
+async def run(person: Person, *words: str, typed: str | None = None, env: dict[str, str] | None = None) -> Said:
+    """Runs `mailrelay words` to its end. typed: at a terminal; without it there is none."""
+    master, slave = pty.openpty()
+    os.write(master, (typed or "").encode())
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mailrelay", *words),
+            stdin=asyncio.subprocess.DEVNULL if typed is None else slave,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=person.environment | (env or {}),
+        )
+        out, err = await process.communicate()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert all(line.startswith("mailrelay: ") for line in err.decode().splitlines()), err
+    assert process.returncode is not None
+    return Said(process.returncode, out.decode(), err.decode())

@@ -1,0 +1,445 @@
+"""`mailrelay check` as a person runs it: every step says whether it holds, and what mends it where it does not."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.beside import person_of, run
+from integration.person import Person
+from integration.test_service import served, settings
+from integration.test_transport_dialling import amend, two_remotes_and, with_remote
+from integration.test_transport_dialling import no_agent_and_no_home as no_agent_and_no_home
+from nameserver import Nameserver
+
+from mailrelay import config
+from mailrelay.check.examination import Questions, examine
+from mailrelay.demo.remote import HOST, Remote
+from mailrelay.dns.resolver import Resolver
+from mailrelay.spool import lock
+
+PUBLIC = "192.0.2.1"
+GOOD = {
+    ("good.example", "MX"): ["10 mx.good.example."],
+    ("good.example", "TXT"): [f"v=spf1 ip4:{PUBLIC} -all"],
+    ("_dmarc.good.example", "TXT"): ["v=DMARC1; p=reject"],
+    ("1.2.0.192.in-addr.arpa", "PTR"): ["mail.good.example."],
+    ("mail.good.example", "A"): [PUBLIC],
+}
+SENDERS = 'relayhost.default.senders = ["*@good.example", "*"]'
+
+
+class Checked:
+    """What was found: ok, text and mend by (check, about). status: of the process, if it was one."""
+
+    def __init__(self, records: Iterable[dict[str, Any]], status: int = 0) -> None:
+        self.status = status
+        self.found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for record in records:
+            assert set(record) == {"check", "about", "ok", "text", "mend"}
+            assert record["ok"] is not False or record["mend"], f"nothing mends {record}"
+            self.found.setdefault((record["check"], record["about"]), []).append(record)
+
+    def ok(self, check: str, about: str = "default") -> bool | None:
+        """Of the last one of them."""
+        ok = self.found[check, about][-1]["ok"]
+        assert ok is None or isinstance(ok, bool)
+        return ok
+
+    def mend(self, check: str, about: str = "default") -> str:
+        return str(self.found[check, about][-1]["mend"])
+
+    def text(self, check: str, about: str = "default") -> str:
+        return str(self.found[check, about][-1]["text"])
+
+    @property
+    def failed(self) -> set[str]:
+        return {check for (check, _), records in self.found.items() if any(record["ok"] is False for record in records)}
+
+
+async def checked(person: Person, *words: str, env: dict[str, str] | None = None) -> Checked:
+    """By the real command."""
+    said = await run(person, "check", "--json", *words, env=env)
+    assert said.err == ""
+    return Checked(map(json.loads, said.out.splitlines()), said.status)
+
+
+async def examined(
+    person: Person, server: Nameserver | None = None, *public: str, online: bool = True, blacklists: bool = False
+) -> Checked:
+    """By the same examination, in this process."""
+    ours = config.load(person.config)
+    look_up = Resolver(server.address if server else "127.0.0.1:1").look_up
+    questions = Questions(look_up, online=online, public=public, blacklists=blacklists)
+    async with aclosing(examine(ours, lock.holder(ours.queue.directory), questions)) as findings:
+        return Checked([asdict(finding) async for finding in findings])
+
+
+def test_where_everything_is_right_every_line_says_so_and_the_status_is_0(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote, SENDERS, 'listen.address = "127.0.0.1:0"')
+        ours = settings(remote.directory, remote.relayhost("default"))
+        with Nameserver(GOOD) as server:
+            async with served(ours) as (port, _):
+                address = f'listen.address = "127.0.0.1:{port}"'
+                person.config.write_text(person.config.read_text().replace('listen.address = "127.0.0.1:0"', address))
+                words = ("--nameserver", server.address, "--address", PUBLIC)
+                found = await checked(person, *words)
+                said = await run(person, "check", *words)
+        assert found.failed == set()
+        assert (found.status, said.status) == (0, 0)
+        lines = said.out.splitlines()
+        assert all(line.startswith(("✓ ", "– ")) for line in lines), said.out
+        for check in ("ssh_config", "key", "host key", "login", "channel", "greeting", "EHLO", "size"):
+            assert found.ok(check) is True, check
+        assert found.ok("SPF", "good.example") and found.ok("MX", "good.example") and found.ok("DMARC", "good.example")
+        assert found.ok("PTR", PUBLIC)
+        assert found.text("address", "") == f"127.0.0.1:{port} is ours, and answers"
+        assert remote.host_key.get_fingerprint() in found.text("host key")
+        assert remote.received == []
+
+    with_remote(tmp_path, test)
+
+
+def test_offline_nobody_is_asked_and_what_can_be_known_is_said(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote, SENDERS)
+        with Nameserver(GOOD) as server:
+            found = await checked(person, "--offline", "--nameserver", server.address)
+        assert server.asked == []
+        assert found.ok("host key") is True and "known_hosts:1" in found.text("host key")
+        assert found.ok("connection") is None
+        assert found.failed == {"service"} and found.status == 1
+        remote.known_hosts.write_text("")
+        found = await checked(person, "--offline")
+        assert found.failed == {"service", "host key"} and found.mend("host key") == "mailrelay trust"
+        assert remote.logins == 0
+
+    with_remote(tmp_path, test)
+
+
+async def go_away(verb: str, _argument: bytes) -> bytes | None:
+    return b"554 5.7.1 go away" if verb == "GREETING" else None
+
+
+@pytest.mark.parametrize(
+    "what", ["down", "host key", "login", "forwarding", "no mail server", "greeting", "no key", "config"]
+)
+def test_each_step_that_fails_is_named_with_what_mends_it_and_those_before_it_hold(what: str, tmp_path: Path) -> None:
+    expected = {
+        "down": ("connection", (), ""),
+        "host key": ("host key", (), "mailrelay trust"),
+        "login": ("login", ("host key",), "authorized_keys"),
+        "forwarding": ("channel", ("host key", "login"), "AllowTcpForwarding"),
+        "no mail server": ("channel", ("host key", "login"), "Start it there"),
+        "greeting": ("greeting", ("host key", "login"), "its log"),
+        "no key": ("key", ("host key",), "ssh-keygen"),
+        "config": ("ssh_config", (), "ssh"),
+    }
+
+    async def test(remote: Remote) -> None:
+        match what:
+            case "down":
+                await remote.down()
+            case "host key":
+                await remote.change_host_key()
+            case "login":
+                remote.refuse_key = True
+            case "forwarding":
+                remote.forbid_forwarding = True
+            case "no mail server":
+                await remote.mail_down()
+            case "greeting":
+                remote.policy = go_away
+            case "no key":
+                (remote.directory / "id_ed25519").unlink()
+            case "config":
+                remote.ssh_config.write_text("Host *\n    Port nonsense\n")
+        found = await examined(person_of(remote))
+        step, before, mend = expected[what]
+        assert found.ok(step) is False and mend in found.mend(step)
+        assert all(found.ok(check) for check in before)
+        assert found.failed - {"service", "address"} <= {step, "login"}
+
+    with_remote(tmp_path, test)
+
+
+def test_jump_hosts_are_gone_through_one_by_one(tmp_path: Path) -> None:
+    async def test(target: Remote, one: Remote, two: Remote) -> None:
+        amend(target, "ProxyJump hop1")
+        person = person_of(target)
+        found = await examined(person)
+        assert [record["text"].split()[0] for record in found.found["login", "default"]] == ["hop1", HOST]
+        assert len(found.found["host key", "default"]) == 2
+        await one.change_host_key()
+        found = await examined(person)
+        assert found.ok("host key") is False and "hop1" in found.text("host key")
+        assert target.logins == 1
+
+    two_remotes_and(tmp_path, test)
+
+
+def test_a_mail_server_that_takes_less_than_clients_may_send_is_found_before_the_mail_is(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        remote.extensions = (b"SIZE 1000", b"8BITMIME")
+        person = person_of(remote)
+        found = await examined(person)
+        assert found.ok("size") is False
+        assert found.text("EHLO") == "offers 8BITMIME, SIZE"
+        # The step that it names does mend it.
+        line = found.mend("size").removesuffix(" in the settings")
+        person.config.write_text(f"{person.config.read_text()}\n{line}\n")
+        assert (await examined(person)).ok("size") is True
+
+    with_remote(tmp_path, test)
+
+
+def test_what_of_ssh_config_is_not_followed_is_said(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        amend(remote, "KnownHostsCommand /bin/false")
+        found = await examined(person_of(remote), online=False)
+        assert found.ok("ssh_config") is None and "KnownHostsCommand" in found.text("ssh_config")
+
+    with_remote(tmp_path, test)
+
+
+BAD = {
+    ("spf.example", "MX"): ["10 mx.example."],
+    ("spf.example", "TXT"): ["v=spf1 ip4:198.51.100.1 -all"],
+    ("_dmarc.spf.example", "TXT"): ["v=DMARC1; p=quarantine"],
+    ("null.example", "MX"): ["0 ."],
+    ("null.example", "TXT"): ["v=spf1 nonsense"],
+    ("many.example", "A"): ["192.0.2.9"],
+    ("many.example", "TXT"): ["v=spf1 " + " ".join(["a:many.example"] * 11) + " -all"],
+    ("_dmarc.many.example", "TXT"): ["v=DMARC1; p=none"],
+    ("1.2.0.192.in-addr.arpa", "PTR"): ["liar.example."],
+    ("1.2.0.192.bl.spamcop.net", "A"): ["127.0.0.2"],
+    ("1.2.0.192.zen.spamhaus.org", "A"): ["127.255.255.254"],
+}
+
+
+def test_what_the_world_would_refuse_is_found_and_each_has_its_step(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        names = ("spf", "null", "many", "broken", "nothing")
+        person = person_of(remote, f"relayhost.default.senders = {[f'*@{name}.example' for name in names]}")
+        with Nameserver(BAD, broken=["broken.example"]) as server:
+            found = await examined(person, server, PUBLIC)
+            asked = list(server.asked)
+            listed = await examined(person, server, PUBLIC, blacklists=True)
+        assert found.ok("SPF", "spf.example") is False and f"ip4:{PUBLIC}" in found.mend("SPF", "spf.example")
+        assert found.ok("DMARC", "spf.example") is False and "quarantine" in found.text("DMARC", "spf.example")
+        assert found.ok("MX", "null.example") is False and "RFC 7505" in found.text("MX", "null.example")
+        assert found.ok("SPF", "null.example") is False and "nonsense" in found.text("SPF", "null.example")
+        assert found.ok("MX", "many.example") is True
+        assert found.ok("SPF", "many.example") is False and "more than 10" in found.text("SPF", "many.example")
+        assert found.ok("DMARC", "many.example") is None
+        assert found.ok("MX", "broken.example") is None and found.ok("SPF", "broken.example") is None
+        assert found.ok("MX", "nothing.example") is False
+        assert f'"v=spf1 ip4:{PUBLIC}' in found.mend("SPF", "nothing.example")
+        assert found.ok("PTR", PUBLIC) is False
+        assert not any("spamcop" in name for name, _ in asked), "blacklists are asked only when asked for"
+        lists = {record["text"].split()[0]: record["ok"] for record in listed.found["blacklist", PUBLIC]}
+        assert lists["bl.spamcop.net"] is False and lists["zen.spamhaus.org"] is None and True in lists.values()
+
+    with_remote(tmp_path, test)
+
+
+def test_the_senders_in_use_are_those_of_the_spool_and_their_from_fields(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote)
+        person.put("aaaa000001", sender=b"me@good.example", content=b"From: Me <me@GOOD.example>\r\n\r\nhello\r\n")
+        person.put("aaaa000002", sender=b"me@bounces.good.example", content=b"From: me@good.example\r\n\r\nhello\r\n")
+        person.put("aaaa000003", sender=b"me@other.example", content=b"From: me@good.example\r\n\r\nhello\r\n")
+        person.put("aaaa000004", sender=b"", content=b"Subject: a report\r\n\r\nhello\r\n")
+        person.put("aaaa000005", sender=b"root@laptop", content=b"From\x1b: [ <> @\r\n\r\nhello\r\n")
+        zone = GOOD | {(f"{name}.example", "TXT"): GOOD["good.example", "TXT"] for name in ("bounces.good", "other")}
+        with Nameserver(zone) as server:
+            found = await examined(person, server, PUBLIC)
+        assert {about for check, about in found.found if check == "SPF"} == {
+            "good.example",
+            "bounces.good.example",
+            "other.example",
+        }
+        said = {record["ok"]: record["text"] for record in found.found["DMARC", "good.example"]}
+        assert set(said) == {True, False}, "an organisation's own subdomain is aligned, another domain is not"
+        assert "other.example is not of good.example" in said[False]
+
+    with_remote(tmp_path, test)
+
+
+def test_a_server_without_a_public_address_is_not_judged_by_a_private_one(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        with Nameserver(GOOD) as server:
+            found = await examined(person_of(remote, SENDERS), server)
+        assert found.ok("public address") is None and "--address" in found.text("public address")
+        assert found.ok("SPF", "good.example") is None
+        assert found.ok("MX", "good.example") is True
+
+    with_remote(tmp_path, test)
+
+
+def hang_up(listener: socket.socket) -> None:
+    listener.accept()[0].close()
+
+
+def test_an_address_that_somebody_else_holds_is_found_with_and_without_a_daemon(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            other.listen()
+            port = other.getsockname()[1]
+            person = person_of(remote, f'listen.address = "127.0.0.1:{port}"')
+            found = await examined(person, online=False)
+            assert found.ok("address", "") is False and f"process {os.getpid()}" in found.text("address", "")
+            # A daemon that serves elsewhere: what answers here is not it.
+            ours = settings(remote.directory, remote.relayhost("default"))
+            async with served(ours):
+                hanging_up = asyncio.create_task(asyncio.to_thread(hang_up, other))
+                found = await examined(person, online=False)
+                await hanging_up
+            assert found.ok("address", "") is False and found.ok("service", "") is True
+
+    with_remote(tmp_path, test)
+
+
+def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote)
+        person.put("aaaa000001")
+        assert (await examined(person, online=False)).ok("spool", "") is True
+        person.spool.chmod(0o755)
+        found = await examined(person, online=False)
+        assert found.ok("spool", "") is False and found.mend("spool", "").startswith("chmod 700")
+        shutil.rmtree(person.spool)
+        person.spool.write_text("a file")
+        found = await examined(person, online=False)
+        assert found.ok("spool", "") is False and "is not a directory" in found.text("spool", "")
+
+    with_remote(tmp_path, test)
+
+
+def test_roads_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote, "notify.desktop = false", "notify.dsn = false")
+        assert "[notify]" in (await examined(person, online=False)).mend("notify", "")
+        person = person_of(remote, 'notify.command = ["/nonexistent/tell"]')
+        found = await examined(person, online=False)
+        assert "notify" in found.failed and "/nonexistent/tell" in found.found["notify", ""][0]["text"]
+
+    with_remote(tmp_path, test)
+
+
+def test_wrong_settings_are_one_line_and_status_78(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    person.config.write_text("nonsense = 1\n")
+    done = person.run("check")
+    assert (done.returncode, done.stdout) == (78, "")
+
+
+@pytest.mark.parametrize("words", [("--address", "what"), ("--nameserver", "what")])
+def test_what_is_no_address_is_a_usage_error(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert Person(tmp_path).run("check", *words).returncode == 2
+
+
+def test_control_c_ends_it_at_once_without_a_word(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        await remote.mute()
+        person = person_of(remote)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mailrelay", "check"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=person.environment,
+        )
+        assert process.stdout is not None and process.stderr is not None
+        while not (await process.stdout.readline()).decode().startswith("✓ notify"):
+            pass
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+        assert (await process.stderr.read()).strip() == b""
+
+    with_remote(tmp_path, test)
+
+
+# The service's own eyes.
+
+
+@contextmanager
+def agent(remote: Remote) -> Iterator[Path]:
+    """An agent that has the key which the remote lets in; the key's file is gone then."""
+    if shutil.which("ssh-agent") is None:
+        pytest.skip("ssh-agent is missing")
+    path = remote.directory / "agent"
+    running = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.PIPE)
+    try:
+        # It says where it listens once it does.
+        assert running.stdout is not None and running.stdout.readline()
+        key = remote.directory / "id_ed25519"
+        subprocess.run(["ssh-add", key], env=os.environ | {"SSH_AUTH_SOCK": str(path)}, capture_output=True, check=True)
+        key.unlink()
+        amend(remote, "IdentityAgent SSH_AUTH_SOCK", "IdentitiesOnly no")
+        yield path
+    finally:
+        running.terminate()
+        running.wait(10)
+        assert running.stdout is not None
+        running.stdout.close()
+
+
+def test_the_agent_that_counts_is_that_of_the_daemon_which_serves(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote, 'listen.address = "127.0.0.1:0"')
+        with agent(remote) as path:
+            mine = {"SSH_AUTH_SOCK": str(path)}
+            assert (await checked(person, env=mine)).ok("login") is True
+            daemon = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mailrelay", "serve"), stderr=asyncio.subprocess.PIPE, env=person.environment
+            )
+            assert daemon.stderr is not None
+            assert b"ready" in await daemon.stderr.readline()
+            found = await checked(person, env=mine)
+            daemon.terminate()
+            assert await daemon.wait() == 0
+        assert found.ok("key") is False and found.ok("login") is False
+        assert f"process {daemon.pid}" in found.text("environment", "")
+        assert f"its SSH_AUTH_SOCK is not set, yours {path}" in found.text("environment", "")
+
+    with_remote(tmp_path, test)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_where_a_unit_is_installed_the_agent_that_counts_is_that_of_the_user_manager(
+    installed: bool, tmp_path: Path
+) -> None:
+    async def test(remote: Remote) -> None:
+        person = person_of(remote)
+        with agent(remote) as path:
+            fake_systemctl(remote.directory, installed=installed, agent=str(path))
+            found = await checked(person, env={"PATH": f"{remote.directory}:{os.environ['PATH']}"})
+        assert found.ok("login") is installed
+        assert ("systemd user manager" in found.text("environment", "")) is installed
+
+    with_remote(tmp_path, test)
+
+
+def fake_systemctl(directory: Path, *, installed: bool, agent: str) -> None:
+    program = directory / "systemctl"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$2" in\n'
+        f"cat) exit {0 if installed else 1};;\n"
+        'show-environment) printf \'%s\\n\' "HOME=$HOME" "PATH=$PATH" "PYTHONPATH=$PYTHONPATH"'
+        " \"ODD=\\$'a\\\\nb'\";;\n"
+        f"show) echo 'SSH_AUTH_SOCK={agent}';;\n"
+        "esac\n"
+    )
+    program.chmod(0o755)

@@ -1,0 +1,23 @@
+"""The words of `systemctl show-environment`, read as a shell would."""
+
+import pytest
+
+from mailrelay.check.environment import unquoted
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"),
+    [
+        ("/run/user/1000/agent", "/run/user/1000/agent"),
+        ("", ""),
+        ("'a b'", "a b"),
+        ('"a b"', "a b"),
+        ("a\\ b", "a b"),
+        ("$'a\\nb'", "a\nb"),
+        ("$'it\\'s'", "it's"),
+        ("$'caf\u00e9'", "caf\u00e9"),
+        ("'never ends", "'never ends"),
+    ],
+)
+def test_a_value_is_what_a_shell_would_make_of_it(shown: str, value: str) -> None:
+    assert unquoted(shown) == value

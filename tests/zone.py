@@ -1,0 +1,25 @@
+"""The DNS as a dictionary, for tests of what only asks through a `LookUp`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mailrelay.dns.answer import Answer, LookUp, Unanswered
+
+
+def look_up_in(
+    zone: Mapping[tuple[str, str], Sequence[str]],
+    *,
+    broken: Iterable[str] = (),
+    secure: bool = False,
+    asked: list[tuple[str, str]] | None = None,
+) -> LookUp:
+    """Answers from `zone`, by name and kind. broken: names that get no answer. asked: where the questions are noted."""
+    failing = set(broken)
+
+    async def look_up(name: str, kind: str) -> Answer:
+        if asked is not None:
+            asked.append((name, kind))
+        if name.lower() in failing:
+            raise Unanswered(f"nobody answers for {name}")
+        return Answer(tuple(zone.get((name.lower(), kind), ())), secure)
+
+    return look_up
