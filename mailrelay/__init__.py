@@ -14,6 +14,7 @@ has been read; no fault of ours ever bounces a mail.
     spool     mail rests: the only durable place, all SQL          demo      an embedded remote on loopback
     config    settings                                             service   builds all of it, starts and stops it
     dns       what the DNS says of mail and of hosts               check     the doctor: goes the way, sends nothing
+    setup     settings, service unit and keys, as setup wants them
 
 `mail` and `smtp` do no I/O. `listener`, `spool`, `relay` and `notify` never import each other: `service` introduces them.
 """

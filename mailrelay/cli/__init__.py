@@ -35,6 +35,7 @@ from mailrelay.spool.verbs import NoSuchMessage, NotAllowed
 
 COMMANDS = {
     "serve": "Run the relay in the foreground.",
+    "setup": "From nothing to a test letter that has arrived, step by step.",
     "demo": "The whole thing on loopback, with an embedded remote.",
     "status": "How things stand, on one screen.",
     "queue": "What is pending or failed, and what you may do to it.",
@@ -42,6 +43,7 @@ COMMANDS = {
     "sendmail": "Put a message in the spool, as sendmail(1) does.",
     "check": "Look at everything that mail needs on its way.",
     "trust": "Show the host keys on offer beside the known ones, and accept a new one.",
+    "test": "Send a test letter and follow it to the end.",
 }
 OTHER_NAMES = {"sendmail": ("sendmail",), "mailq": ("queue",)}
 """What the script does when it is called by another name."""
@@ -66,6 +68,12 @@ def load(name: str) -> Any:
 def load_settings() -> config.Settings:
     """The settings that the running command was asked to use. Raises SettingsError."""
     return config.load(click.get_current_context().meta.get(_CONFIG))
+
+
+def settings_path() -> Path:
+    """Where the settings are that the running command was asked to use."""
+    named: Path | None = click.get_current_context().meta.get(_CONFIG)
+    return named or config.default_path()
 
 
 def say(line: str) -> None:

@@ -19,7 +19,6 @@ Promises: 0 follows the fsync of the commit. Never: a message stored in part, or
 """
 
 import os
-import pwd
 import sys
 import time
 from collections.abc import Sequence
@@ -33,19 +32,17 @@ from mailrelay.cli import Failed, letter, load_settings, rows, say
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.change import NOBODY_SERVES
 from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
+from mailrelay.cli.enqueue import EX_NOUSER, EX_TEMPFAIL, enqueue, login
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.printable import printable
-from mailrelay.mail.record import arrive
-from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import HOPS_MAX, hops
-from mailrelay.spool import listing, trigger
-from mailrelay.spool.accepting import accept, new_queue_id
-from mailrelay.spool.database import SpoolError, connect, reading, transaction
+from mailrelay.spool import listing
+from mailrelay.spool.database import SpoolError, connect, reading
 
-EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL = 64, 65, 67, 69, 75
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
 POLL = 0.2
 """Seconds between two looks at the spool with --wait: the daemon has no door at which to wait for one message."""
 
@@ -96,7 +93,7 @@ def command(mode: str, wait: str | None, **given: Any) -> int:
     seconds = None if wait is None else _seconds(wait, settings)
     try:
         envelope, content = _message(settings.listen.max_message_size, **given)
-        key, heard = _store(settings, envelope, content)
+        key, heard = enqueue(settings, envelope, content, sender_option="-f")
         if seconds is None:
             if not heard and is_terminal(sys.stderr):
                 say(NOBODY_SERVES)
@@ -165,28 +162,6 @@ def _message(
     return envelope, content
 
 
-def _store(settings: Settings, envelope: Envelope, content: bytes) -> tuple[int, bool]:
-    """Puts a message on disk; returns the spool's key of it, and whether a daemon has heard of it.
-
-    Raises SpoolError, OSError, and Failed if no relayhost takes mail from this sender.
-    """
-    relayhost = choose(envelope.sender, settings.relayhosts)
-    if relayhost is None:
-        raise Failed(
-            f"no relayhost takes mail from <{printable(envelope.sender)}>; see `senders` in the settings, or give -f",
-            EX_TEMPFAIL,
-        )
-    arrival = arrive(envelope, content, queue_id=new_queue_id(), relayhost=relayhost, now=time.time())
-    os.umask(0o077)
-    db = connect(settings.queue.directory)
-    try:
-        with transaction(db):
-            key = accept(db, arrival, settings.queue.max_size)
-    finally:
-        db.close()
-    return key, trigger.ring(settings.queue.directory)
-
-
 def _wait(settings: Settings, key: int, seconds: float) -> int:
     """Waits until every recipient of a message is settled, `seconds` at most; says what came of those not sent."""
     deadline = time.monotonic() + seconds
@@ -246,7 +221,7 @@ def _seconds(wait: str, settings: Settings) -> float:
 
 def _reverse_path(sender: str | None) -> bytes:
     if sender is None:
-        return _login()
+        return login("-f")
     if sender.strip() in ("", "<>"):
         return b""
     given = os.fsencode(sender)
@@ -257,16 +232,9 @@ def _reverse_path(sender: str | None) -> bytes:
     return address
 
 
-def _login() -> bytes:
-    try:
-        return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
-    except KeyError:
-        raise Failed(f"user {os.getuid()} has no name here; give a sender with -f", EX_NOUSER) from None
-
-
 def _from(full_name: str, reverse_path: bytes) -> bytes:
     """The value of a From field (RFC 5322 section 3.6.2)."""
-    address = reverse_path or _login()
+    address = reverse_path or login("-f")
     if address.isascii():
         return formataddr((full_name, address.decode("ascii"))).encode("ascii")
     # Its header is UTF-8 as it is (RFC 6532).

@@ -58,7 +58,7 @@ def command(host: str | None, yes: bool, nameserver: str) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--nameserver") from None
     chosen = _chosen(settings, host)
-    settled = [relayhost.name for relayhost in chosen if _settle(relayhost, resolver, yes=yes)]
+    settled = [relayhost.name for relayhost in chosen if settle(relayhost, resolver, yes=yes)]
     # A host that is no relayhost may be one that relayhosts are reached through.
     everybody = [relayhost.name for relayhost in settings.relayhosts]
     _go_on(settings.queue.directory, everybody if settled == [""] else settled)
@@ -78,7 +78,7 @@ def _chosen(settings: Settings, host: str | None) -> Sequence[Relayhost]:
     return [Relayhost(name="", ssh=ssh, ssh_config=settings.relayhosts[0].ssh_config)]
 
 
-def _settle(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
+def settle(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
     """Goes the way to a relayhost, as far as its hosts are trusted or become so. Returns whether that is all of it."""
     accepted: list[str] = []
     shown = 0

@@ -81,7 +81,7 @@ class Remote:
                 "127.0.0.1",
                 self.ssh_port,
                 config=None,
-                server_factory=lambda: _Door(self),
+                server_factory=self.door,
                 server_host_keys=[self.host_key],
                 encoding=None,
                 agent_forwarding=False,
@@ -89,6 +89,10 @@ class Remote:
                 gss_host=None,
             )
             self.ssh_port = self._ssh.get_port()
+
+    def door(self) -> asyncssh.SSHServer:
+        """What stands at the SSH port, anew for each connection."""
+        return Door(self)
 
     async def down(self) -> None:
         """Close both ports and cut every connection."""
@@ -186,7 +190,7 @@ class Remote:
         task.add_done_callback(self._dialogues.discard)
 
 
-class _Door(asyncssh.SSHServer):
+class Door(asyncssh.SSHServer):
     """One SSH connection, from the remote's side."""
 
     def __init__(self, remote: Remote) -> None:

@@ -14,8 +14,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.link import Fault
 from mailrelay.relay.route import Hop
 from mailrelay.relay.transport import Client, close, connect, read_way
+from mailrelay.replacing import replace_file
 
 SALT = 20
 _SSHFP_ALGORITHMS = {"ssh-rsa": 1, "ssh-dss": 2, "ecdsa": 3, "ssh-ed25519": 4, "ssh-ed448": 6}
@@ -156,14 +155,13 @@ def pin(offer: Offer) -> Pinned:
         )
     # A link stays one: people keep these files elsewhere.
     file = named.resolve()
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
     salt = os.urandom(SALT) if offer.hop.configuration.get("hashknownhosts") == ("yes",) else b""
     new, changed, left = hostkeys.replaced(text, offer.name, offer.key, salt=salt)
     old = Path(f"{file}.old") if changed else None
     if old is not None:
         shutil.copy2(file, old)
-    _write(file, new.encode("utf-8", "surrogateescape"))
+    replace_file(file, new.encode("utf-8", "surrogateescape"))
     elsewhere = (entry for entry in offer.hop.known.entries if entry.marker == "" and entry.file.resolve() != file)
     stale = (
         *(f"{named}:{number}" for number in left),
@@ -197,24 +195,3 @@ async def _look(hop: Hop, through: asyncssh.SSHClientConnection | None) -> Offer
             raise
     assert onlooker.seen.offered is not None and onlooker.seen.verdict is not None  # noqa: S101 - it was asked
     return Offer(hop, onlooker.seen.offered, onlooker.seen.verdict, onlooker.authority)
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Puts `data` in the place of a file, in one step, with its permissions (0600 for a new one)."""
-    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
-    handle, name = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as fresh:
-            fresh.write(data)
-            fresh.flush()
-            os.fchmod(handle, mode)
-            os.fsync(handle)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

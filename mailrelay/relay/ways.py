@@ -35,16 +35,20 @@ class Way:
     extensions: Extensions
 
 
+def commands(relayhost: Relayhost) -> tuple[str, ...]:
+    """What may lead to the mail server there without forwarding, in the order in which to try."""
+    host, port = shlex.quote(relayhost.smtp_host), relayhost.smtp_port
+    return (*SENDMAIL, f"nc {host} {port}", f"ncat {host} {port}", f"socat - TCP:{host}:{port}")
+
+
 async def find(link: Link, relayhost: Relayhost) -> tuple[Way | None, list[tuple[str, Outcome]]]:
     """The first way that works, None where none does; and each command before it with what was wrong.
 
     Forwarding first, for it needs nothing over there; then sendmail, which works where nothing listens; then the programs
     that connect to the mail server's port.
     """
-    host, port = shlex.quote(relayhost.smtp_host), relayhost.smtp_port
-    dialled = (f"nc {host} {port}", f"ncat {host} {port}", f"socat - TCP:{host}:{port}")
     failures: list[tuple[str, Outcome]] = []
-    for command in ("", *SENDMAIL, *dialled):
+    for command in ("", *commands(relayhost)):
         try:
             return await greet(link, command), failures
         except Fault as fault:

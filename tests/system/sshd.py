@@ -72,6 +72,7 @@ class Sshd:
             "PrintMotd": "no",
             "MaxStartups": "100",
             "LogLevel": "VERBOSE",
+            "Subsystem": "sftp internal-sftp",
             "AllowTcpForwarding": "yes" if forwarding else "no",
             **more,
         }

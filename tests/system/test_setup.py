@@ -1,0 +1,220 @@
+"""Setup against real SSH servers: keys let in and taken out again, a key for mail alone, and the proof that it is."""
+
+import asyncio
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from system.daemon import Relay
+from system.dropbear import Dropbear
+from system.postfix import Sink
+from system.processes import free_port, program
+from system.sshd import ALIAS, Sshd, make_key
+
+from mailrelay.cli import enrol
+from mailrelay.config import Relayhost
+from mailrelay.relay import admission, confinement, ways
+from mailrelay.relay.link import Fault
+from mailrelay.setup import restriction
+
+pytestmark = pytest.mark.system
+
+EVERYTHING = {
+    "a shell",
+    "a command",
+    "file transfer (sftp)",
+    "-L to another port",
+    "-L to another host",
+    "-L to a UNIX socket",
+    "-R, a port opened there",
+    "agent forwarding",
+}
+
+
+@pytest.fixture
+def home(sshd: Sshd) -> Path:
+    """A home of its own for the account over there, with the client's key let in."""
+    sshd.stop()
+    home = sshd.directory / "home"
+    (home / ".ssh").mkdir(mode=0o700, parents=True)
+    (sshd.directory / "authorized_keys").rename(home / ".ssh/authorized_keys")
+    sshd.start(AuthorizedKeysFile=home / ".ssh/authorized_keys", SetEnv=f"HOME={home}")
+    return home
+
+
+@pytest.fixture
+def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A UNIX socket over there that the account can open."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        monkeypatch.setattr(confinement, "SOCKETS", (str(path),))
+        yield
+
+
+def the_way(sshd: Sshd, **changes: object) -> Relayhost:
+    return Relayhost(name="default", ssh=ALIAS, ssh_config=sshd.ssh_config, **changes)  # type: ignore[arg-type]
+
+
+def not_refused(relayhost: Relayhost, key: Path) -> set[str]:
+    """What the key can do besides mail."""
+    tried = asyncio.run(confinement.trials(relayhost, key))
+    assert {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried} == EVERYTHING
+    return {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried if not one.is_refused}
+
+
+@pytest.mark.parametrize("before", ["", "# mine\n", "# mine", "# mine\nssh-rsa AAAAB3 x\n"])
+def test_a_key_is_let_in_once_and_taken_out_again_and_other_lines_stay(sshd: Sshd, home: Path, before: str) -> None:
+    file = home / ".ssh/authorized_keys"
+    client = file.read_text()
+    file.write_text(client + before)
+    key = make_key(sshd.directory / "other")
+    line = f'restrict {key} o\'ther "$(touch x)"'
+    for _ in range(2):
+        assert asyncio.run(admission.authorize(the_way(sshd), line)) is None
+        assert file.read_text() == client + before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
+    assert asyncio.run(admission.authorize(the_way(sshd), key)) is None
+    assert file.read_text().count(admission.blob(key)) == 1
+    assert asyncio.run(admission.withdraw(the_way(sshd), line)) is None
+    assert file.read_text().rstrip() == (client + before).rstrip()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in (home / ".ssh").iterdir()] == ["authorized_keys"]
+
+
+def test_a_file_that_is_not_there_is_made_for_the_account_alone(sshd: Sshd, home: Path) -> None:
+    file = home / ".ssh/authorized_keys"
+    elsewhere = home / "keys"
+    file.rename(elsewhere)
+    file.parent.rmdir()
+    sshd.stop()
+    sshd.start(AuthorizedKeysFile=elsewhere, SetEnv=f"HOME={home}")
+    assert asyncio.run(admission.authorize(the_way(sshd), make_key(sshd.directory / "other"))) is None
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize(
+    ("options", "able"),
+    [
+        ("", EVERYTHING),
+        ("restrict", {"a shell", "a command", "file transfer (sftp)"}),
+        (
+            'restrict,port-forwarding,permitopen="localhost:{port}"',
+            {"a shell", "a command", "file transfer (sftp)", "-R, a port opened there"},
+        ),
+        (
+            'restrict,port-forwarding,permitlisten="localhost:1",command="false"',
+            {"-L to another port", "-L to another host", "-L to a UNIX socket"},
+        ),
+        ('restrict,agent-forwarding,command="false"', {"agent forwarding"}),
+    ],
+)
+def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
+    sshd: Sshd, sockets: None, options: str, able: set[str]
+) -> None:
+    port = free_port()
+    key = sshd.directory / "client"
+    public = admission.read_key(key)
+    (sshd.directory / "authorized_keys").write_text(f"{options.format(port=port)} {public}\n".lstrip())
+    assert not_refused(the_way(sshd, smtp_port=port), key) == able
+
+
+@pytest.mark.parametrize("command", ["", "printf '220 hi\\r\\n'; cat"])
+def test_a_key_for_mail_alone_can_do_nothing_else(sshd: Sshd, sockets: None, command: str) -> None:
+    key = sshd.directory / "client"
+    relayhost = the_way(sshd, command=command, smtp_port=free_port())
+    line = restriction.authorized(admission.read_key(key), relayhost)
+    (sshd.directory / "authorized_keys").write_text(f"{line}\n")
+    assert not_refused(relayhost, key) == set()
+
+
+def test_the_proof_is_about_the_one_key(sshd: Sshd) -> None:
+    with pytest.raises(Fault, match="does not let"):
+        asyncio.run(confinement.trials(the_way(sshd), sshd.directory / "another"))
+
+
+@pytest.fixture
+def dropbear(sshd: Sshd, tmp_path: Path) -> Iterator[Dropbear]:
+    """In the place of sshd: the same client is let in."""
+    sshd.stop()
+    server = Dropbear(tmp_path / "dropbear", f"{admission.read_key(sshd.directory / 'client')}\n")
+    server.port = sshd.port
+    server.start()
+    sshd.know(server.host_key)
+    yield server
+    server.stop()
+
+
+def test_dropbear_lets_a_key_in_for_one_command_and_nothing_else(sshd: Sshd, dropbear: Dropbear, sockets: None) -> None:
+    relayhost = the_way(sshd, command="printf '220 hi\\r\\n'; cat")
+    key = sshd.directory / "client"
+    assert not_refused(relayhost, key) >= {"a shell", "a command", "-L to another port"}
+    line = restriction.authorized(admission.read_key(key), relayhost)
+    (dropbear.directory / "home/.ssh/authorized_keys").write_text(f"{line}\n")
+    assert not_refused(relayhost, key) == set()
+
+
+def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
+    sshd: Sshd,
+    dropbear: Dropbear,
+    sockets: None,
+    sinks: Callable[..., Sink],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # Not this machine's own, which may look for name servers for a minute before it greets.
+    monkeypatch.setattr(ways, "SENDMAIL", ())
+    monkeypatch.setattr(confinement, "TRIAL", 2.0)
+    found = enrol.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
+    assert found.command
+    assert found.ssh_config == tmp_path / "ssh_config.remote"
+    assert not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()
+    (line,) = (dropbear.directory / "home/.ssh/authorized_keys").read_text().splitlines()[1:]
+    assert line.startswith(f'restrict,command="{found.command}" ssh-ed25519 ')
+
+
+def test_dropbear_takes_a_key_in_and_out_again(sshd: Sshd, dropbear: Dropbear) -> None:
+    file = dropbear.directory / "home/.ssh/authorized_keys"
+    before = file.read_text()
+    key = make_key(sshd.directory / "other")
+    assert asyncio.run(admission.authorize(the_way(sshd), key)) is None
+    assert file.read_text() == f"{before}{key}\n"
+    assert asyncio.run(admission.withdraw(the_way(sshd), key)) is None
+    assert file.read_text() == before
+
+
+def test_setup_from_a_known_host_to_a_restricted_key_and_again(
+    sshd: Sshd, home: Path, sinks: Callable[..., Sink], relays: Callable[..., Relay]
+) -> None:
+    """The whole command, with settings that name the host and the port of its mail server."""
+    sink = sinks()
+    relay = relays(sink.port)
+    (relay.directory / ".ssh").mkdir(mode=0o700)
+    relay.config.write_text(relay.config.read_text().replace(str(relay.port), "0", 1))
+    first = relay.run("setup", ALIAS, "--yes", "--restricted", "--to", "me@example.org")
+    assert first.returncode == 0, first.stdout + first.stderr
+    sink.wait(1)
+    line = (home / ".ssh/authorized_keys").read_text().splitlines()[-1]
+    assert line.startswith(f'restrict,port-forwarding,permitopen="localhost:{sink.port}",permitlisten=')
+    own = relay.config.with_name(f"ssh_config.{ALIAS}")
+    assert 'ssh_config = "~/ssh_config.remote"' in relay.config.read_text()
+    assert str(relay.directory / ".ssh/id_mailrelay") in own.read_text()
+    # The mail went with that key, and so it does the next time.
+    accepted = [line for line in sshd.log if "Accepted publickey" in line]
+    fingerprint = subprocess.run(
+        [program("ssh-keygen", "openssh-client"), "-lf", relay.directory / ".ssh/id_mailrelay.pub"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()[1]
+    assert fingerprint in accepted[-1]
+    before = (home / ".ssh/authorized_keys").read_bytes(), relay.config.read_bytes(), own.read_bytes()
+    again = relay.run("setup", ALIAS, "--yes", "--restricted", "--to", "me@example.org")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "refused: a shell" in again.stdout
+    assert before == ((home / ".ssh/authorized_keys").read_bytes(), relay.config.read_bytes(), own.read_bytes())
+    sink.wait(2)
