@@ -29,7 +29,9 @@ from mailrelay.mail.roads import roads_for
 from mailrelay.mail.routing import choose
 from mailrelay.notify.notifier import Notifier, roads
 from mailrelay.notify.road import RoadFailed
+from mailrelay.relay.change import Change
 from mailrelay.relay.lane import Lane
+from mailrelay.relay.network import changes
 from mailrelay.relay.transport import dial
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.accepting import new_queue_id
@@ -99,6 +101,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
         helping = [
             group.create_task(notifier.run()),
             group.create_task(_hear_trigger(settings.queue.directory, lanes, notifier)),
+            group.create_task(_hear_changes(settings.queue, spool, lanes, notifier)),
             group.create_task(_keep_house(spool, settings.queue)),
         ]
         try:
@@ -173,23 +176,47 @@ async def _hear_trigger(directory: Path, lanes: dict[str, Lane], notifier: Notif
         while True:
             await rung.wait()
             rung.clear()
-            trigger.drain(handle)
+            network_changed = trigger.NETWORK in trigger.drain(handle)
             for lane in lanes.values():
                 lane.ring()
+                if network_changed:
+                    lane.network_changed(Change(opens=True))
             notifier.ring()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
 
 
-async def _keep_house(spool: Spool, settings: Queue) -> None:
+async def _hear_changes(settings: Queue, spool: Spool, lanes: dict[str, Lane], notifier: Notifier) -> None:
+    """Passes on what happens to the network and the clock of this computer."""
+    since = time.time()
+    async for change in changes():
+        if change.slept:
+            log.info("awake again, after %.0f s", change.slept)
+        if change.leapt:
+            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.leapt)
+            try:
+                await spool.leapt(change.leapt, since, time.time())
+                await _set_right(spool, settings)
+            except SpoolError as error:
+                log.error("what the clock of before has written stays for now: %s", error)
+            since = time.time()
+            notifier.ring()
+        for lane in lanes.values():
+            lane.network_changed(change)
+
+
+async def _set_right(spool: Spool, settings: Queue) -> None:
     # No step of a schedule is longer: what lies further off was put there by a clock that was wrong.
-    longest = 2 * max(*settings.retry, HOUSEKEEPING)
+    moved = await spool.set_right(time.time(), 2 * max(*settings.retry, HOUSEKEEPING))
+    if moved:
+        log.warning("the clock was ahead: %d messages that it had put off are due now", moved)
+
+
+async def _keep_house(spool: Spool, settings: Queue) -> None:
     while True:
         try:
-            moved = await spool.set_right(time.time(), longest)
-            if moved:
-                log.warning("the clock was ahead: %d messages that it had put off are due now", moved)
+            await _set_right(spool, settings)
             while await spool.purge(time.time(), settings.keep_sent):
                 pass
         except SpoolError as error:

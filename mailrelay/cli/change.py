@@ -33,9 +33,9 @@ def changing(directory: Path) -> Iterator[Any]:
         db.close()
 
 
-def ring(directory: Path) -> None:
+def ring(directory: Path, word: bytes = trigger.LOOK) -> None:
     """Rings the daemon's bell, or says that nobody is there to hear it."""
-    if not trigger.ring(directory):
+    if not trigger.ring(directory, word):
         say(NOBODY_SERVES)
 
 

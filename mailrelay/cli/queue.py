@@ -4,6 +4,7 @@
                                              one message a line (see `rows`), and a table on a terminal
     queue show ID [--content] [--json]       envelope, timeline and the remote's words, or the message itself
     queue retry ID…|--all                    due now
+    queue retry --network                    the network has changed: what waits for a way leaves if there is one now
     queue hold|release|cancel|drop ID…       out of the way, back again; taken out; failed mail let go
     queue resend ID, queue edit ID           another message in its place (see `resend` and `edit`)
 
@@ -33,7 +34,7 @@ from mailrelay.cli.terminal import clock, is_terminal, moment, size
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.likeness import suggestion
 from mailrelay.mail.printable import printable
-from mailrelay.spool import correspondents, listing, lock, verbs
+from mailrelay.spool import correspondents, listing, lock, trigger, verbs
 from mailrelay.spool.database import connect, reading
 
 _MENDING = {
@@ -102,13 +103,17 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
 @command.command("retry")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--all", "everything", is_flag=True, help="All that waits.")
-def _retry(ids: Sequence[str], everything: bool) -> int:
+@click.option("--network", is_flag=True, help="What waits for a way there: the network has changed. For hooks.")
+def _retry(ids: Sequence[str], everything: bool, network: bool) -> int:
     """Try now, whatever the schedule says."""
-    if everything == bool(ids):
-        raise click.UsageError("Give ids, or --all", click.get_current_context())
+    if [bool(ids), everything, network].count(True) != 1:
+        raise click.UsageError("Give ids, --all or --network", click.get_current_context())
     if ids:
         return _change(ids, verbs.retry, "is due now")
     directory = load_settings().queue.directory
+    if network:
+        ring(directory, trigger.NETWORK)
+        return 0
     try:
         with changing(directory) as db:
             due = verbs.retry_all(db, time.time())

@@ -23,7 +23,8 @@ class Verdict(enum.StrEnum):
     """Nothing was tried: the fault is the relayhost's. No attempt is counted."""
 
 
-_QUIET = frozenset({Cause.UNREACHABLE, Cause.LOST})
+QUIET = frozenset({Cause.UNREACHABLE, Cause.LOST})
+"""Causes of a network that is away, which heal by themselves."""
 
 PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KEY_CHANGED, Cause.HOST_KEY_REVOKED})
 """Causes for which an SSH server may lock the whole address out if one comes back too soon (sshd's PerSourcePenalties)."""
@@ -55,6 +56,6 @@ def is_setup_fault(outcome: Outcome) -> bool:
 
     A network that is away, a connection that broke and a remote that asks to come back later (4xx) heal by themselves.
     """
-    if outcome.scope is not Scope.RELAYHOST or outcome.cause in _QUIET:
+    if outcome.scope is not Scope.RELAYHOST or outcome.cause in QUIET:
         return False
     return outcome.reply is None or outcome.reply.code // 100 == 5

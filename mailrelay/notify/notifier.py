@@ -147,13 +147,15 @@ class Notifier:
             road = owed.road if owed.road in self._in_force else self._stand_in()
             if road is not None:
                 due.setdefault(road, []).append(owed)
+        # What seems to rest for longer was sent to rest by a clock that has been set back.
+        resting = {road: at for road, at in self._resting.items() if now < at <= now + LONGEST_WAIT}
         for road, batch in due.items():
-            if road not in busy and self._resting.get(road, 0.0) <= now:
+            if road not in busy and road not in resting:
                 self._busy.add(road)
                 carrying.create_task(self._go(road, batch))
         next_owed = await self._ledger.next_owed()
         # What is due already is under way, and rings when it is done, or rests.
-        wakes = [at - now for at in (next_owed, *self._resting.values()) if at is not None and at > now]
+        wakes = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
         if look is not None:
             wakes.append(min(look - now, LOOK_WAIT) if look > now else LOOK_WAIT)
         return min(wakes, default=None)

@@ -31,7 +31,7 @@ class Conversation:
     """One conversation, as the pump sees its mail (`delivery.Mail`) and the lane sees its state.
 
     is_ready: the remote is ready for mail. is_idle: it waits for mail. is_leaving: it takes no more. has_finished: it has
-    brought a message to an outcome. was_answered: by words of the remote's.
+    brought a message to an outcome. was_answered: by words of the remote's. under_way: how many messages it has.
     """
 
     def __init__(self, lane: Lane) -> None:
@@ -42,6 +42,7 @@ class Conversation:
         self.is_leaving = False
         self.has_finished = False
         self.was_answered = False
+        self.under_way = 0
 
     def wake(self) -> None:
         """There is mail again."""
@@ -65,15 +66,18 @@ class Conversation:
                     break
         self.is_idle = False
         self.is_leaving = message is None
+        self.under_way += isinstance(message, Message)
         return message
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._lane.pieces(message)
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
+        self.under_way -= 1
         self.has_finished = True
         self.was_answered = self.was_answered or any(outcome.reply is not None for outcome in outcomes)
         self._lane.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
 
     def untried(self, message: Message) -> None:
+        self.under_way -= 1
         self._lane.untried(message)

@@ -18,6 +18,7 @@ from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import line, settlement
+from mailrelay.relay.change import Change
 from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import converse
 from mailrelay.relay.link import Dial, Fault, Link
@@ -38,6 +39,7 @@ class Spool(settlement.Spool, line.Spool, Protocol):
     """What the relay needs of the spool. Writes are on disk when awaited."""
 
     async def next_due(self, relayhost: str) -> float | None: ...
+    async def recall(self, relayhost: str, now: float) -> None: ...
     async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
 
@@ -92,12 +94,18 @@ class Lane:
         """A client has said MAIL: dial ahead, so that the way is open when its message has come."""
         self._line.expect()
 
+    def network_changed(self, change: Change) -> None:
+        """There may be a way where there was none; what waits for one leaves, whatever the schedule says."""
+        self._line.network_changed(change)
+
     async def vet(self, envelope: Envelope) -> Outcome | None:
         """What the remote says to an envelope with one recipient, without a message; None if that cannot be had.
 
         Asks only where a conversation is ready, and waits until it is free and answered: who cannot wait cancels it.
         """
-        if not any(one.is_ready and not one.is_leaving for one in self._conversations):
+        if self._line.retired is not None or not any(
+            one.is_ready and not one.is_leaving for one in self._conversations
+        ):
             return None
         vetting = Vetting(next(self._vetting_ids), envelope)
         self._vettings.append(vetting)
@@ -160,7 +168,15 @@ class Lane:
         if self._faults:
             await self._shut(self._faults.pop())
         await self._line.look()
+        if self._line.retired is not None:
+            if any(one.under_way for one in self._conversations):
+                # It ends one way or the other, and that rings the bell.
+                return None
+            await self._line.bury()
         now = self._now()
+        if self._line.has_network_news:
+            self._line.has_network_news = False
+            await self._spool.recall(self._name, now)
         due = await self._spool.next_due(self._name)
         if self._faults:
             # Met while the spool was asked: it comes before another dial.
@@ -169,11 +185,12 @@ class Lane:
         until_due = None if due is None or due <= now else due - now
         always = self._relayhost.linger == float("inf")
         link = self._line.link
+        if self._conversations and (link is None or not link.is_up):
+            # What they have to say about it comes before another dial; they ring the bell.
+            return None
         if link is not None and not link.is_up:
-            if self._conversations:
-                # What they have to say about it comes before another dial; they ring the bell.
-                return None
-            link = self._line.link = None
+            self._line.lost()
+            link = None
         if self._settlement.stuck or not (has_mail or self._line.is_expected or (always and link is None)):
             if link is not None and not self._conversations and not always:
                 await self._line.hang_up()
@@ -187,6 +204,8 @@ class Lane:
                 link = await self._line.open()
             except Fault as fault:
                 await self._shut(fault.outcome)
+                return 0.0
+            if link is None:
                 return 0.0
             self._channels = self._relayhost.channels
             group.create_task(self._watch(link))
@@ -264,7 +283,7 @@ class Lane:
         elif self._line.link is link:
             # Given up at once: nothing more is begun on it, and what its end does to others is not news.
             self._faults.append(ended)
-            self._line.link = None
+            self._line.lost()
             await link.close()
 
     def opened(self) -> None:
@@ -283,6 +302,8 @@ class Lane:
     async def next(self) -> Message | Vetting | None:
         """What to do next: a recipient to vet, for which a client waits, or a message to send, with its attempt opened; None
         if nothing is due. Cancelling loses nothing."""
+        if self._line.retired is not None:
+            return None
         # Asked again behind the wait for the spool: who waits for mail from here on is there to be woken.
         return self._vetting() or await self._due() or self._vetting()
 
@@ -335,4 +356,4 @@ class Lane:
     @property
     def linger(self) -> float:
         """Seconds for which the last conversation stays without mail."""
-        return 0.0 if self._is_leaving else self._relayhost.linger
+        return 0.0 if self._is_leaving or self._line.retired is not None else self._relayhost.linger

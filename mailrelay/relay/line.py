@@ -2,9 +2,12 @@
 
 Promises: at most one dial at a time; a fault of the way is one fault, told once, however much mail waits for it; servers
 that lock out who knocks again are left alone for longer; no attempt of any message is counted for it.
+When the network has changed, it is tried anew, whatever the back-off said, and a connection that may have died with the
+network of before begins nothing more.
 Decides nothing about mail: its lane says when there is a reason to dial, and when there is none to stay.
 """
 
+import asyncio
 import dataclasses
 import logging
 import random
@@ -18,7 +21,8 @@ from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.printable import printable
-from mailrelay.mail.triage import PENALISED, is_setup_fault
+from mailrelay.mail.triage import PENALISED, QUIET, is_setup_fault
+from mailrelay.relay.change import Change
 from mailrelay.relay.link import Dial, Link
 
 log = logging.getLogger("mailrelay.relay")
@@ -27,6 +31,12 @@ PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Seconds between dials after causes for which servers lock out who knocks again (`mail.triage.PENALISED`)."""
 IMPATIENCE = 5.0
 """Seconds after a dial that failed before new mail may cause another one ahead of its time."""
+SETTLING_SCHEDULE = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 10.0)
+"""Seconds between the first dials after the network has changed: addresses, routes and names come in steps."""
+YOUNG = 10.0
+"""Seconds for which a connection counts as made in the midst of such steps: it stands on what has come by then."""
+LAST_CALL = 2.0
+"""Seconds that a dial has left when the network changes under it."""
 EXPECTATION = 10.0
 """Seconds for which a client's MAIL makes it worth dialling ahead."""
 
@@ -83,7 +93,14 @@ class Line:
         self._now = now
         self.link: Link | None = None
         """The connection, which may have ended already (`Link.is_up`)."""
+        self.retired: Link | None = None
+        """The connection of before the network changed: what is under way on it may end, nothing more is begun."""
+        self.has_network_news = False
+        """Whether the network has changed, and the lane has not yet done its part."""
         self._failure: Failure | None = None
+        self._failures_before: int | None = None
+        self._is_to_be_tried = False
+        self._dialling: asyncio.Timeout | None = None
         self._is_open = False
         self._dialled_at = -IMPATIENCE
         self._dialled = 0.0
@@ -102,6 +119,42 @@ class Line:
     @property
     def is_expected(self) -> bool:
         return time.monotonic() < self._expected_until
+
+    def network_changed(self, change: Change) -> None:
+        """The network is another one, or the computer has slept."""
+        link = self.link
+        if (
+            link is not None
+            and link.is_up
+            and (
+                change.slept
+                or link.address in change.gone
+                or (change.opens and time.monotonic() - self._dialled_at > YOUNG)
+            )
+        ):
+            link.doubt()
+            self.retired, self.link = link, None
+        if change.opens or change.slept:
+            self.has_network_news = self._is_to_be_tried = True
+            self._failures_before = self._failure.failures if self._failure is not None else 0
+            if self._dialling is not None and self._dialling.when() is None:
+                # It may be on its way through a network that is gone.
+                self._dialling.reschedule(asyncio.get_running_loop().time() + LAST_CALL)
+        self._changed()
+
+    def lost(self) -> None:
+        """The connection is of no use any more."""
+        self.link = None
+        if time.monotonic() - self._dialled_at > YOUNG:
+            # It stood: perhaps the network has changed, and nothing else says so.
+            self._failures_before = self._failure.failures if self._failure is not None else 0
+
+    async def bury(self) -> None:
+        """Nothing is under way any more on the connection of before."""
+        link, self.retired = self.retired, None
+        if link is not None:
+            await link.close()
+            log.info("relay=%s closed: the network has changed", self._name)
 
     def met(self) -> None:
         """What was expected is here."""
@@ -123,17 +176,31 @@ class Line:
         if failure is None:
             return 0.0
         rest = failure.next_dial - self._now()
-        if (has_new_mail or self.is_expected) and failure.cause not in PENALISED:
-            # The person is sending something: perhaps the network is back.
-            return min(rest, self._dialled_at + IMPATIENCE - time.monotonic())
-        return rest
+        ahead = self._ahead_of_time(failure, has_new_mail=has_new_mail)
+        return rest if ahead is None else min(rest, self._dialled_at + ahead - time.monotonic())
 
-    async def open(self) -> Link:
-        """Dials. Raises Fault, which is for the lane to bring to `shut`."""
+    def _ahead_of_time(self, failure: Failure, *, has_new_mail: bool) -> float | None:
+        """Seconds after the last dial from which one is worth while whatever the back-off says; None if none is."""
+        if failure.cause in PENALISED:
+            return PENALTY_SCHEDULE[0] if self._is_to_be_tried else None
+        if self._is_to_be_tried and failure.cause in QUIET:
+            return 0.0
+        # The person is sending something: perhaps the way is open again.
+        return IMPATIENCE if self._is_to_be_tried or has_new_mail or self.is_expected else None
+
+    async def open(self) -> Link | None:
+        """Dials. None if the network changed meanwhile: then it is to be tried again, now. Raises Fault, which is for the
+        lane to bring to `shut`."""
         began = time.monotonic()
+        self._is_to_be_tried = False
         try:
-            self.link = await self._dial(self._relayhost)
+            async with asyncio.timeout(None) as self._dialling:
+                self.link = await self._dial(self._relayhost)
+        except TimeoutError:
+            self._is_to_be_tried = True
+            return None
         finally:
+            self._dialling = None
             self._dialled_at = time.monotonic()
             self._dialled = self._dialled_at - began
             self._expected_until = 0.0
@@ -148,6 +215,7 @@ class Line:
 
     def usable(self) -> None:
         """The remote's mail server is ready for mail: whatever was wrong with the way is over."""
+        self._failures_before = None
         if self._is_open:
             return
         self._is_open = True
@@ -168,9 +236,8 @@ class Line:
         if setup and outcome.reply is not None:
             outcome = _refused(outcome, self._relayhost)
         failures = self._failure.failures + 1 if self._failure is not None else 1
-        schedule = PENALTY_SCHEDULE if outcome.cause in PENALISED else self._terms.schedule
         now = self._now()
-        next_dial = now + wait(schedule, failures, random.random())  # noqa: S311
+        next_dial = now + self._wait(outcome.cause, failures)
         words = outcome.words.decode("utf-8", "backslashreplace")
         level = logging.ERROR if setup else logging.WARNING
         mend = f"; {outcome.mend}" if outcome.mend else ""
@@ -181,6 +248,15 @@ class Line:
         self._notices_owed()
         self._failure = await self._spool.relayhost_failure(self._name)
         return words
+
+    def _wait(self, cause: Cause, failures: int) -> float:
+        """Seconds until the next dial, after so many that failed."""
+        chance = random.random()  # noqa: S311
+        if cause in PENALISED:
+            return wait(PENALTY_SCHEDULE, failures, chance)
+        if cause in QUIET and self._failures_before is not None:
+            return wait((*SETTLING_SCHEDULE, *self._terms.schedule), max(1, failures - self._failures_before), chance)
+        return wait(self._terms.schedule, failures, chance)
 
 
 def _refused(outcome: Outcome, relayhost: Relayhost) -> Outcome:

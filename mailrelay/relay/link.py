@@ -24,6 +24,13 @@ class Link(Protocol):
 
     @property
     def is_up(self) -> bool: ...
+    @property
+    def address(self) -> str:
+        """The address from which it goes, as inet_ntop(3) writes it; "" where that is not known (ProxyCommand)."""
+
+    def doubt(self) -> None:
+        """From now on a moment's silence ends it: its network may have gone."""
+
     async def open_wire(self) -> Wire:
         """A new byte stream to the mail server there. Raises Fault."""
 

@@ -38,6 +38,8 @@ GREETING = 300.0
 """Seconds for a command to show its greeting (RFC 5321 section 4.5.3.2.1)."""
 FIRST_WORDS = 2.0
 """Seconds for a server that spoke no SSH to say something else."""
+SIGN_OF_LIFE = 0.5
+"""Seconds between questions to a connection in doubt whether it is there; three that stay unanswered end it."""
 CLOSE = 5.0
 READ_SIZE = 65536
 MAX_NOISE = 8192
@@ -127,6 +129,16 @@ class Link:
     @property
     def is_up(self) -> bool:
         return not self._connection.is_closed()
+
+    @property
+    def address(self) -> str:
+        """The address from which the first connection goes; "" where a ProxyCommand makes it."""
+        sockname = self._connections[0].get_extra_info("sockname")
+        return str(sockname[0]) if sockname else ""
+
+    def doubt(self) -> None:
+        """Let silence end the connection within two seconds: the network below it may have gone."""
+        self._connection.set_keepalive(SIGN_OF_LIFE, 3)
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by either side or by the network."""

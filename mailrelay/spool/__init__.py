@@ -6,7 +6,7 @@
     spool.py       the daemon's view of all of it (async)      verbs.py           what the person may do, and housekeeping
     lock.py        one daemon at a time                        mending.py         a message in the place of another
     trigger.py     the bell that wakes the daemon              listing.py         what the person sees
-                                                               correspondents.py  who has been reached before
+    clock.py       what a clock that was wrong has left       correspondents.py  who has been reached before
 
 The functions in these files take an open connection and run inside somebody's transaction: the daemon's writer thread
 puts many into one commit, a command of the person's puts one. Nobody else opens the file: an open() and close() of it

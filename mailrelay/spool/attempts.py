@@ -145,12 +145,15 @@ def put_back(db: apsw.Connection, messages: Sequence[int], now: float) -> None:
         db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
 
 
-def set_right(db: apsw.Connection, now: float, longest: float) -> int:
-    """Makes due what a clock that was ahead has put further off than `longest` seconds; returns how many messages."""
-    db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt > ?", (now, now + longest))
-    moved = db.changes()
-    db.execute("UPDATE relayhost SET next_dial = ? WHERE next_dial > ?", (now, now + longest))
-    return moved
+def recall(db: apsw.Connection, relayhost: str, now: float) -> None:
+    """Makes due what waits only because a connection was lost. What the remote has asked to come back later with does not
+    come sooner."""
+    db.execute(
+        "UPDATE message SET next_attempt = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
+        " AND (attempts > 0) = 1 AND (size > 65536) IN (0, 1) AND NOT EXISTS"
+        " (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state = 'deferred' AND r.remote = 1)",
+        (relayhost, now),
+    )
 
 
 def recover(db: apsw.Connection, now: float) -> int:

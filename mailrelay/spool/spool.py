@@ -20,7 +20,7 @@ from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Owed, Road
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, arrive
-from mailrelay.spool import accepting, attempts, notices, owing, verbs
+from mailrelay.spool import accepting, attempts, clock, notices, owing, verbs
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, connect, translate
 from mailrelay.spool.writer import Writer
 
@@ -109,6 +109,10 @@ class Spool:
         # At any price: what leaves makes room.
         return await self._write_at_any_price(lambda db: attempts.take(db, relayhost, first, limit, self._owner, now))
 
+    async def recall(self, relayhost: str, now: float) -> None:
+        """Makes due what waits only because a connection was lost."""
+        await self._write(lambda db: attempts.recall(db, relayhost, now))
+
     async def put_back(self, messages: Sequence[int], now: float) -> None:
         """Takes back attempts that never began."""
         await self._write_at_any_price(lambda db: attempts.put_back(db, messages, now))
@@ -184,7 +188,11 @@ class Spool:
 
     async def set_right(self, now: float, longest: float) -> int:
         """Makes due what a clock that was ahead has put further off than `longest` seconds."""
-        return await self._write(lambda db: attempts.set_right(db, now, longest))
+        return await self._write(lambda db: clock.set_right(db, now, longest))
+
+    async def leapt(self, by: float, since: float, now: float) -> None:
+        """The clock was set ahead by `by` seconds: what has come in by it, from `since` on, keeps its age."""
+        await self._write(lambda db: clock.leapt(db, by, since, now))
 
     async def purge(self, now: float, keep_sent: float) -> int:
         """Takes old history away; returns how many messages went. Takes ballast again if it was given up."""

@@ -1,12 +1,14 @@
 """The bell beside the spool: a FIFO that the daemon reads and any command writes to, as in Postfix and nullmailer.
 
-It carries no meaning but "look again": what is to be done stands in the spool.
+It means "look again": what is to be done stands in the spool. One word there is that no spool can hold: that the network
+has changed, from where the system itself tells nobody (`NETWORK`).
 """
 
 import os
 from pathlib import Path
 
 FILE = "trigger"
+LOOK, NETWORK = b"\n", b"n"
 
 
 def listen(directory: Path) -> int:
@@ -23,16 +25,18 @@ def listen(directory: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def drain(handle: int) -> None:
+def drain(handle: int) -> bytes:
     """Reads what has been rung, so that the descriptor can be waited on again."""
+    rung = b""
     try:
-        while len(os.read(handle, 4096)) == 4096:
-            pass
+        while read := os.read(handle, 4096):
+            rung += read
     except BlockingIOError:
         pass
+    return rung
 
 
-def ring(directory: Path) -> bool:
+def ring(directory: Path, word: bytes = LOOK) -> bool:
     """Rings the bell. Returns whether a daemon is there to hear it."""
     path = directory / FILE
     try:
@@ -42,7 +46,7 @@ def ring(directory: Path) -> bool:
     except OSError:
         return False
     try:
-        os.write(handle, b"\n")
+        os.write(handle, word)
     except BlockingIOError:
         pass
     except BrokenPipeError:

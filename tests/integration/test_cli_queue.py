@@ -336,6 +336,20 @@ def test_a_change_rings_the_daemon_or_says_that_nobody_serves(person: Person) ->
             os.close(bell)
 
 
+def test_a_hook_tells_the_daemon_that_the_network_has_changed_and_changes_nothing_itself(person: Person) -> None:
+    person.put("aaaa000001")
+    done = person.run("queue", "retry", "--network")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", NOBODY)
+    with lock.lock(person.spool):
+        bell = trigger.listen(person.spool)
+        try:
+            assert trigger.ring(person.spool)
+            assert person.run("queue", "retry", "--network").returncode == 0
+            assert trigger.drain(bell) == trigger.LOOK + trigger.NETWORK
+        finally:
+            os.close(bell)
+
+
 def test_an_attempt_that_a_crash_left_open_is_closed_before_a_change_but_never_a_living_daemons(person: Person) -> None:
     person.put("aaaa000001")
     person.attempt()
@@ -357,6 +371,8 @@ def test_an_attempt_that_a_crash_left_open_is_closed_before_a_change_but_never_a
         ("queue", "hold"),
         ("queue", "retry"),
         ("queue", "retry", "--all", "abcd"),
+        ("queue", "retry", "--all", "--network"),
+        ("queue", "retry", "--network", "abcd"),
         ("queue", "show", "--content", "--json", "abcd"),
         ("queue", "--json", "show", "abcd"),
         ("queue", "--nonsense"),

@@ -16,6 +16,7 @@ from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.notice import Road
 from mailrelay.mail.outcome import Cause
 from mailrelay.relay.lane import Lane
+from mailrelay.relay.link import Dial
 from mailrelay.relay.transport import dial
 from mailrelay.relay.watch import Queued, Refused, Sent
 from mailrelay.spool import listing, trigger, verbs
@@ -67,7 +68,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    tmp_path: Path, *, retry: float = 3600.0, linger: float = 30.0, channels: int = 8
+    tmp_path: Path, *, retry: float = 3600.0, linger: float = 30.0, channels: int = 8, dial: Dial = dial
 ) -> AsyncIterator[Scene]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:

@@ -19,7 +19,7 @@ from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing
-from mailrelay.spool import accepting, attempts, listing, notices, owing, verbs
+from mailrelay.spool import accepting, attempts, listing, notices, owing, trigger, verbs
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
 
@@ -228,3 +228,20 @@ def test_a_road_that_nobody_serves_hides_no_other_however_much_is_owed_by_it(tmp
         owing.owe(db, key, Owing(Kind.FAILED, (to,), (Road.DSN,)), NOW + 1)
     assert Road.DSN in {one.road for one in notices.owed(db, NOW + 2)}
     db.close()
+
+
+def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has_changed(tmp_path: Path) -> None:
+    async def story() -> None:
+        (tmp_path / "remote").mkdir()
+        async with Remote(tmp_path / "remote") as remote:
+            right = remote.ssh_config.read_text()
+            remote.ssh_config.write_text(right.replace("HostName 127.0.0.1", "HostName nowhere.invalid"))
+            chosen = settings(tmp_path, remote.relayhost(name="default"))
+            async with served(chosen) as (port, _):
+                reply = await asyncio.to_thread(submit, port)
+                assert b"cannot be looked up" in reply[1]
+                remote.ssh_config.write_text(right)
+                assert trigger.ring(chosen.queue.directory, trigger.NETWORK)
+                await remote.arrived(1)
+
+    play(story)

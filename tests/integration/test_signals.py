@@ -19,6 +19,7 @@ import pytest
 CONTRIB = Path(__file__).parents[2] / "contrib"
 WATCHDOG = CONTRIB / "watchdog" / "mailrelay-watchdog"
 LINE = CONTRIB / "prompt" / "mailrelay-line"
+NETWORK = CONTRIB / "network" / "90-mailrelay"
 
 PATIENCE = 30
 HOUR = 3600
@@ -283,6 +284,33 @@ def test_in_a_shell_the_line_stands_above_the_prompt_without_noise_and_the_statu
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
-    done = subprocess.run(["shellcheck", WATCHDOG, LINE], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["shellcheck", WATCHDOG, LINE, NETWORK], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout == ""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "told"),
+    [
+        ("connectivity-change", "FULL", True),
+        ("connectivity-change", "PORTAL", False),
+        ("vpn-up", "", True),
+        ("up", "", False),
+    ],
+)
+def test_the_hook_of_networkmanager_tells_everybodys_mailrelay_when_there_is_a_way(
+    tmp_path: Path, action: str, state: str, told: bool
+) -> None:
+    heard = tmp_path / "heard"
+    for name, script in (
+        ("loginctl", "printf '%s\\n' '1000 ann yes' ' 1001 bob no'"),
+        ("runuser", f'echo "$2 $6" >>{heard}'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CONNECTIVITY_STATE": state}
+    subprocess.run([NETWORK, "wlan0", action], env=environment, check=True)
+    asked = "PATH=$PATH:$HOME/.local/bin; exec mailrelay queue retry --network"
+    assert (heard.read_text() if heard.exists() else "") == (f"ann {asked}\nbob {asked}\n" if told else "")

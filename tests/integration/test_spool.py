@@ -12,7 +12,7 @@ from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing, arrive
-from mailrelay.spool import accepting, attempts, listing, notices, owing, verbs
+from mailrelay.spool import accepting, attempts, clock, listing, notices, owing, verbs
 from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, transaction
 
 UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
@@ -232,12 +232,44 @@ def test_what_a_clock_that_was_ahead_has_put_off_is_due_once_it_is_right(db: aps
     ahead, fine = accept(db, at=NOW + 365 * 86_400), accept(db, at=NOW + 60)
     with transaction(db):
         attempts.relayhost_failed(db, "default", UNREACHABLE, NOW + 365 * 86_400, False, (), NOW)
-        assert attempts.set_right(db, NOW, 7200.0) == 1
+        assert clock.set_right(db, NOW, 7200.0) == 1
     assert take(db) == [ahead]
     assert take(db, now=NOW + 60) == [fine]
     failure = attempts.relayhost_failure(db, "default")
     assert failure is not None
     assert failure.next_dial == NOW
+
+
+def test_notices_that_a_clock_that_was_ahead_has_put_off_are_told_once_it_is_right(db: apsw.Connection) -> None:
+    ahead = NOW + 365 * 86_400
+    accept(db)
+    with transaction(db):
+        attempts.relayhost_failed(db, "default", NO_KEY, ahead, True, (Road.MAILBOX,), ahead)
+        (owed,) = notices.owed(db, ahead)
+        notices.not_told(db, owed, ahead + 60, "full")
+        assert not notices.owed(db, NOW)
+        clock.set_right(db, NOW, 7200.0)
+    assert [one.notice.kind for one in notices.owed(db, NOW)] == [Kind.SETUP]
+    reminder = "SELECT reminder FROM notice"
+    assert db.execute(reminder).get == NOW
+
+
+def test_mail_that_a_clock_that_was_ahead_has_taken_in_can_be_late(db: apsw.Connection) -> None:
+    accept(db, at=NOW + 365 * 86_400)
+    with transaction(db):
+        clock.set_right(db, NOW, 7200.0)
+        assert owing.look(db, NOW + 901, 900.0, (Road.MAILBOX,))
+
+
+@pytest.mark.parametrize("by", [365 * 86_400.0, -365 * 86_400.0])
+def test_mail_keeps_its_age_when_the_clock_is_set(db: apsw.Connection, by: float) -> None:
+    """Of what came in before anybody watched the clock, nobody knows by which clock that was."""
+    before, watched = accept(db, at=NOW - 7200), accept(db, at=NOW - 600)
+    with transaction(db):
+        clock.leapt(db, by, NOW - 3600, NOW + by)
+    arrival = "SELECT arrival FROM message WHERE id = ?"
+    assert db.execute(arrival, (watched,)).get == NOW + by - 600
+    assert db.execute(arrival, (before,)).get == NOW - 7200
 
 
 # The way to a relayhost.

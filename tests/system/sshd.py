@@ -7,6 +7,7 @@ the client files let one key in as the user who runs the test.
 import os
 import pwd
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from system.processes import Child, descendants, free_port, program
@@ -25,8 +26,11 @@ def make_key(path: Path) -> str:
 class Sshd:
     """A server that can be stopped, changed and started again on the same port with the same key."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        """within: the program that starts it, where it is to live in a network of its own; host: its address there."""
         directory.mkdir(mode=0o700)
+        self.host = host
+        self._within = within
         self.directory = directory
         self.port = free_port()
         self.user = pwd.getpwuid(os.getuid()).pw_name
@@ -38,7 +42,7 @@ class Sshd:
         self.ssh_config = directory / "ssh_config"
         self.ssh_config.write_text(
             f"Host {ALIAS}\n"
-            f"  HostName 127.0.0.1\n  Port {self.port}\n  User {self.user}\n"
+            f"  HostName {host}\n  Port {self.port}\n  User {self.user}\n"
             f"  IdentityFile {directory}/client\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {directory}/known_hosts\n"
         )
@@ -53,13 +57,13 @@ class Sshd:
 
     def know(self, public: str) -> None:
         """Makes this the key that the client expects from the server."""
-        (self.directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
+        (self.directory / "known_hosts").write_text(f"[{self.host}]:{self.port} {public}\n")
 
     def start(self, *, forwarding: bool = True, **more: object) -> None:
         """more: other lines of sshd_config."""
         config = self.directory / "sshd_config"
         options = {
-            "ListenAddress": f"127.0.0.1:{self.port}",
+            "ListenAddress": f"{self.host}:{self.port}",
             "HostKey": self.directory / "host",
             "AuthorizedKeysFile": self.directory / "authorized_keys",
             "PidFile": self.directory / "pid",
@@ -81,8 +85,8 @@ class Sshd:
         config.write_text(f"{text}PerSourcePenalties no\n")
         if subprocess.run([self.binary, "-t", "-f", config], capture_output=True, check=False).returncode != 0:
             config.write_text(text)
-        self.child = Child([self.binary, "-D", "-e", "-f", config])
-        self.child.wait_line(f"Server listening on 127.0.0.1 port {self.port}")
+        self.child = Child([*self._within, self.binary, "-D", "-e", "-f", config])
+        self.child.wait_line(f"Server listening on {self.host} port {self.port}")
 
     def stop(self) -> None:
         """Ends the server and every connection to it."""

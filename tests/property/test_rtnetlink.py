@@ -1,0 +1,126 @@
+"""What rtnetlink says is read without fail, and only what may open a way, or takes an address, is a change."""
+
+import socket
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrelay.relay import rtnetlink
+from mailrelay.relay.change import Change
+from mailrelay.relay.rtnetlink import Picture
+
+RUNNING, DOWN = 0x1 | 0x40, 0x1
+TENTATIVE = 0x40
+UNIVERSE, LINK = 0, 253
+ETHERNET, WIRELESS = 2, 3
+KINDS = (16, 17, 20, 21, 24, 25)
+OPENS = Change(opens=True)
+
+
+def attribute(kind: int, octets: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(octets), kind) + octets + bytes(-len(octets) % 4)
+
+
+def datagram(kind: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(-len(body) % 4)
+
+
+def interface(index: int, flags: int, *, kind: int = rtnetlink.RTM_NEWLINK) -> bytes:
+    return datagram(kind, struct.pack("=BxHiII", 0, 1, index, flags, 0) + attribute(3, b"eth0\0"))
+
+
+def address(
+    index: int, text: str, *, kind: int = rtnetlink.RTM_NEWADDR, scope: int = UNIVERSE, flags: int = 0
+) -> bytes:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    octets = socket.inet_pton(family, text)
+    head = struct.pack("=BBBBI", family, 24, flags & 0xFF, scope, index)
+    return datagram(kind, head + attribute(1, octets) + attribute(8, struct.pack("=I", flags)))
+
+
+def route(index: int, gateway: str, *, kind: int = rtnetlink.RTM_NEWROUTE, length: int = 0, what: int = 1) -> bytes:
+    head = struct.pack("=BBBBBBBBI", socket.AF_INET, length, 0, 0, 254, 3, 0, what, 0)
+    octets = socket.inet_pton(socket.AF_INET, gateway)
+    return datagram(kind, head + attribute(5, octets) + attribute(4, struct.pack("=I", index)))
+
+
+def heard(*datagrams: bytes) -> Change:
+    """What the last of these is, after the others."""
+    picture = Picture()
+    return [picture.hear(one) for one in datagrams][-1]
+
+
+UP = interface(ETHERNET, RUNNING)
+HERE = address(ETHERNET, "192.0.2.7")
+
+
+@given(st.binary())
+def test_bytes_of_any_kind_raise_nothing(data: bytes) -> None:
+    Picture().hear(data)
+    rtnetlink.ends_dump(data)
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=80)), max_size=6))
+def test_messages_with_any_content_raise_nothing(messages: list[tuple[int, bytes]]) -> None:
+    Picture().hear(b"".join(datagram(kind, body) for kind, body in messages))
+
+
+@given(st.data())
+def test_a_message_that_is_cut_off_anywhere_or_has_a_bit_turned_raises_nothing(data: st.DataObject) -> None:
+    whole = UP + HERE + route(ETHERNET, "192.0.2.1")
+    at = data.draw(st.integers(0, len(whole) - 1))
+    turned = whole[at] ^ (1 << data.draw(st.integers(0, 7)))
+    Picture().hear(whole[:at])
+    Picture().hear(whole[:at] + bytes([turned]) + whole[at + 1 :])
+
+
+def test_an_address_on_a_running_interface_may_open_a_way() -> None:
+    assert heard(UP, HERE) == OPENS
+    assert heard(UP, address(ETHERNET, "2001:db8::7")) == OPENS
+
+
+def test_a_default_route_may_open_a_way_and_no_other_route_does() -> None:
+    assert heard(route(ETHERNET, "192.0.2.1")) == OPENS
+    assert not heard(route(ETHERNET, "192.0.2.1", length=24))
+    assert not heard(route(ETHERNET, "192.0.2.1", what=7)), "unreachable default is no way"
+
+
+def test_a_cable_that_is_plugged_in_again_may_open_a_way_where_the_address_has_stayed() -> None:
+    assert heard(UP, HERE, interface(ETHERNET, DOWN), UP) == OPENS
+
+
+def test_a_default_route_that_went_with_its_interface_is_new_when_it_comes_again() -> None:
+    one = route(ETHERNET, "192.0.2.1")
+    assert heard(UP, one, interface(ETHERNET, DOWN), UP, one) == OPENS
+    assert heard(UP, one, route(ETHERNET, "192.0.2.1", kind=rtnetlink.RTM_DELROUTE), one) == OPENS
+
+
+def test_what_is_only_said_again_is_no_change() -> None:
+    assert not heard(UP, HERE, HERE)
+    assert not heard(UP, HERE, UP)
+    assert not heard(route(ETHERNET, "192.0.2.1"), route(ETHERNET, "192.0.2.1"))
+
+
+def test_what_leads_nowhere_is_no_change() -> None:
+    assert not heard(interface(ETHERNET, RUNNING)), "a container's interface, without an address"
+    assert not heard(UP, address(ETHERNET, "fe80::1", scope=LINK))
+    assert not heard(HERE), "of an interface that does not run"
+    assert not heard(UP, address(ETHERNET, "2001:db8::7", flags=TENTATIVE))
+
+
+def test_an_address_that_was_tentative_is_news_once_it_can_be_used() -> None:
+    text = "2001:db8::7"
+    assert heard(UP, address(ETHERNET, text, flags=TENTATIVE), address(ETHERNET, text)) == OPENS
+
+
+def test_an_address_has_gone_when_no_interface_has_it_any_more() -> None:
+    gone = address(ETHERNET, "192.0.2.7", kind=rtnetlink.RTM_DELADDR)
+    assert heard(UP, HERE, gone) == Change(gone=frozenset({"192.0.2.7"}))
+    assert not heard(UP, HERE, address(WIRELESS, "192.0.2.7"), gone)
+    assert heard(UP, HERE, gone, HERE) == OPENS
+
+
+def test_several_messages_of_one_datagram_are_one_change() -> None:
+    moved = UP + HERE + address(ETHERNET, "192.0.2.8", kind=rtnetlink.RTM_DELADDR)
+    assert heard(moved) == Change(opens=True, gone=frozenset({"192.0.2.8"}))

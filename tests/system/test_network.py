@@ -1,0 +1,181 @@
+"""A laptop that loses its network and finds another one: a real kernel's word, a real sshd on the other side."""
+
+import asyncio
+import ctypes
+import errno
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from system.daemon import Relay
+from system.networks import SERVER, Networks, apart, takes_mail
+from system.processes import PATIENCE, program
+from system.sshd import Sshd
+
+from mailrelay.relay import network
+from mailrelay.relay.change import Change, Clocks
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word is Linux's")]
+
+LETTER = b"Subject: from the road\n\nhello\n"
+
+
+@pytest.fixture
+def networks() -> Iterator[Networks]:
+    made = Networks()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def far(networks: Networks, tmp_path: Path) -> Iterator[Sshd]:
+    server = Sshd(tmp_path / "far", SERVER, networks.within("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def relay(networks: Networks, far: Sshd, tmp_path: Path) -> Iterator[Relay]:
+    """On the laptop; without a word of the network's it would try again after an hour."""
+    made = Relay(tmp_path / "relay", far.ssh_config, 25, command=takes_mail(tmp_path), retry=["1h"], linger="1h")
+    yield made
+    made.stop()
+    print(made.account())
+
+
+def send(relay: Relay) -> str:
+    """Puts a letter in; its id."""
+    before = {one["queue_id"] for one in relay.queue("--all")}
+    done = relay.run("sendmail", "-f", "me@example.org", "you@example.net", stdin=LETTER)
+    assert done.returncode == 0, done.stderr
+    (queue_id,) = {one["queue_id"] for one in relay.queue("--all")} - before
+    return str(queue_id)
+
+
+def sent(relay: Relay, queue_id: str) -> None:
+    relay.logged(f"{queue_id} .*status=sent")
+
+
+def test_mail_that_waits_for_a_network_leaves_when_there_is_one(networks: Networks, relay: Relay) -> None:
+    relay.start(*networks.within("laptop"))
+    waiting = send(relay)
+    relay.logged("unusable .*unreachable")
+    networks.arrive()
+    sent(relay, waiting)
+    assert not relay.notices()
+
+
+def test_a_cable_that_is_pulled_and_plugged_in_again_is_noticed_though_the_address_stays(
+    networks: Networks, relay: Relay
+) -> None:
+    networks.arrive()
+    networks.ip("laptop", "link", "set", "cable", "down")
+    relay.start(*networks.within("laptop"))
+    waiting = send(relay)
+    relay.logged("unusable .*unreachable")
+    networks.ip("laptop", "link", "set", "cable", "up")
+    sent(relay, waiting)
+
+
+def test_a_connection_of_another_network_is_never_used_again(networks: Networks, far: Sshd, relay: Relay) -> None:
+    networks.arrive()
+    relay.start(*networks.within("laptop"))
+    sent(relay, send(relay))
+    networks.leave()
+    relay.logged("closed: the network has changed")
+    waiting = send(relay)
+    relay.logged("unusable .*unreachable")
+    networks.arrive("10.77.0.9")
+    sent(relay, waiting)
+    assert far.logins() == 2
+
+
+def told(burst: Callable[[], None]) -> list[Change]:
+    """What is told, in a network of its own with one cable, of what `burst` does, and then of a last address that goes."""
+    ip = program("ip", "iproute2")
+    found: list[Change] = []
+
+    async def listen() -> None:
+        async for change in network.changes():
+            found.append(change)
+            if change.gone:
+                return
+            subprocess.run([ip, "addr", "add", "10.77.9.9/24", "dev", "one"], check=True)
+            subprocess.run([ip, "addr", "del", "10.77.9.9/24", "dev", "one"], check=True)
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE):
+            listening = asyncio.ensure_future(listen())
+            # It must hear what there is before it can hear what is new.
+            await asyncio.sleep(0.3)
+            burst()
+            await listening
+
+    def story() -> None:
+        for words in ("link add one type veth peer two", "link set one up", "link set two up"):
+            subprocess.run([ip, *words.split()], check=True)
+        asyncio.run(main())
+
+    apart(story)
+    return found
+
+
+def test_a_burst_is_told_once() -> None:
+    def burst() -> None:
+        for number in range(1, 20):
+            subprocess.run(["ip", "addr", "add", f"10.77.{number}.1/24", "dev", "one"], check=True)
+        subprocess.run(["ip", "route", "add", "default", "via", "10.77.1.9"], check=True)
+
+    opens, last = told(burst)
+    assert opens == Change(opens=True)
+    assert last.gone == {"10.77.9.9"}
+
+
+class _Timex(ctypes.Structure):
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long * 4),
+        ("status", ctypes.c_int),
+        ("constant", ctypes.c_long * 3),
+        ("seconds", ctypes.c_long),
+        ("nanoseconds", ctypes.c_long),
+        ("rest", ctypes.c_char * 200),
+    )
+
+
+def step_the_clock() -> None:
+    """Sets the clock ahead by a nanosecond and back again: for the kernel it has been set."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for seconds, nanoseconds in ((0, 1), (-1, 999_999_999)):
+        # ADJ_SETOFFSET | ADJ_NANO of adjtimex(2)
+        if libc.clock_adjtime(0, ctypes.byref(_Timex(0x0100 | 0x2000, seconds=seconds, nanoseconds=nanoseconds))) < 0:
+            assert ctypes.get_errno() == errno.EPERM
+            pytest.skip("the right to set the clock is missing")
+
+
+@pytest.mark.parametrize(
+    ("boot", "day", "change"), [(3600.0, 3600.0, Change(slept=3600.0)), (0.0, -86_400.0, Change(leapt=-86_400.0))]
+)
+def test_waking_up_and_a_clock_that_is_set_are_noticed_without_asking(
+    monkeypatch: pytest.MonkeyPatch, boot: float, day: float, change: Change
+) -> None:
+    """A test cannot let the computer sleep: the kernel's word is real, what the clocks show after it is not."""
+
+    async def story() -> None:
+        shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
+        monkeypatch.setattr(network, "read_clocks", lambda: shown)
+        telling = network.changes()
+        first = asyncio.ensure_future(anext(telling))
+        await asyncio.sleep(0.1)
+        shown = Clocks(shown.day + day, shown.boot + boot, shown.awake)
+        step_the_clock()
+        try:
+            assert await asyncio.wait_for(first, PATIENCE) == change
+        finally:
+            first.cancel()
+            await telling.aclose()
+
+    asyncio.run(story())
