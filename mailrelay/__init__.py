@@ -15,6 +15,7 @@ has been read; no fault of ours ever bounces a mail.
     config    settings                                             service   builds all of it, starts and stops it
     dns       what the DNS says of mail and of hosts               check     the doctor: goes the way, sends nothing
     setup     settings, service unit and keys, as setup wants them
+    late      what the daemon loads only when it needs it
 
 `mail` and `smtp` do no I/O. `listener`, `spool`, `relay` and `notify` never import each other: `service` introduces them.
 """

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mailrelay.config import Queue, Settings, SettingsError
+from mailrelay import late
+from mailrelay.config import Queue, Relayhost, Settings, SettingsError
 from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
@@ -31,8 +32,8 @@ from mailrelay.notify.notifier import Notifier, roads
 from mailrelay.notify.road import RoadFailed
 from mailrelay.relay.change import Change
 from mailrelay.relay.lane import Lane
+from mailrelay.relay.link import Link
 from mailrelay.relay.network import changes
-from mailrelay.relay.transport import dial
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.accepting import new_queue_id
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, prepare_directory
@@ -88,7 +89,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
         lambda kind, sender, notify: roads_for(kind, sender, (notify,), in_force),
     )
     for relayhost in settings.relayhosts:
-        lanes[relayhost.name] = Lane(relayhost, spool, dial, terms, notifier.ring)
+        lanes[relayhost.name] = Lane(relayhost, spool, _dial, terms, notifier.ring)
     intake = Intake(settings.relayhosts, lanes, _put(spool, notifier), new_queue_id, settings.listen.answer_within)
     try:
         listening = await listen(settings.listen, intake)
@@ -120,6 +121,12 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     if broken is not None:
         raise broken
     log.info("stopped")
+
+
+async def _dial(relayhost: Relayhost) -> Link:
+    transport = await late.load("mailrelay.relay.transport")
+    link: Link = await transport.dial(relayhost)
+    return link
 
 
 def _ring(lanes: dict[str, Lane], name: str) -> None:

@@ -7,7 +7,8 @@
     say(line)         a trouble, one line on stderr, for commands that go on after it
     Failed            what a command raises to end with one line and a status of its own
 
-The tables of commands are the one lazy place of the project. `mailrelay queue` must not pay for SSH and SMTP servers.
+The tables of commands are the command line's one lazy place (the daemon's is `mailrelay.late`): `mailrelay queue` must not
+pay for SSH and SMTP servers.
 Each module named in them holds a click command called `command`. A command ends with the status that it returns (None is 0).
 
 Promises: every error is one line on stderr, `mailrelay: what; what to do`, never a traceback, and is turned into an exit

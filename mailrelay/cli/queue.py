@@ -157,17 +157,24 @@ def show_list(*, history: bool = False, as_json: bool = False) -> None:
     """Prints the listing. Also what `mailq` and `sendmail -bp` do."""
     directory = load_settings().queue.directory
     messages: list[listing.Listed] = []
+    records: list[bytes] = []
     try:
         db = connect(directory, create=False)
     except FileNotFoundError:
         pass
     else:
+        # Read to the end before anything is shown: a pager would keep the view open, and the log growing.
         with reading(db):
-            messages = list(listing.everything(db) if history else listing.live(db))
+            found = listing.everything(db) if history else listing.live(db)
+            if as_json:
+                records = [rows.line(message) for message in found]
+            else:
+                messages = list(found)
         db.close()
     if as_json:
-        for message in messages:
-            print(json.dumps(rows.record(message)))
+        if sys.stdout is not None:
+            # JSON is UTF-8, whatever the terminal's encoding.
+            sys.stdout.buffer.writelines(records)
     elif not messages:
         print("the queue is empty")
     else:

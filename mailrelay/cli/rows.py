@@ -3,6 +3,7 @@
     rows(message)      a row for each recipient, a cell for each of HEADINGS
     plain(row)         a row as one line of text, in columns that do not move
     record(message)    what `mailrelay queue --json` says of a message
+    line(message)      that as one line of JSON, UTF-8
 
 A record has the keys of `postqueue -j`: queue_name (active, incoming, deferred, hold, failed, sent), queue_id, arrival_time
 (epoch seconds), message_size (octets), forced_expire (never), sender ("" for the null reverse path) and recipients; and
@@ -16,6 +17,8 @@ Pure. Promises: whatever is from outside comes out escaped (`mail.printable`).
 
 from typing import Any
 
+import msgspec
+
 from mailrelay.cli.terminal import moment, size
 from mailrelay.mail.lifecycle import PENDING
 from mailrelay.mail.printable import printable
@@ -25,6 +28,8 @@ Row = tuple[str, ...]
 
 HEADINGS = ("ID", "STATE", "ARRIVED", "NEXT", "SIZE", "FROM", "TO", "WHY")
 _WIDTHS = (10, 9, 10, 10, 8)
+
+_encode = msgspec.json.Encoder().encode
 
 WAITING = frozenset({"active", *PENDING})
 _OVER_TWICE = WAITING | {"sent"}
@@ -85,6 +90,11 @@ def record(message: Listed) -> dict[str, Any]:
         "attempts": message.attempts,
         "next_attempt": None if message.next_attempt is None else int(message.next_attempt),
     }
+
+
+def line(message: Listed) -> bytes:
+    """What JSON says of a message, as UTF-8 with its line end."""
+    return _encode(record(message)) + b"\n"
 
 
 def _reason(message: Listed, to: ListedRecipient) -> str:

@@ -6,24 +6,12 @@ never neither and never two. Only recipients whose sender wanted a report are in
 
 import dataclasses
 import secrets
-from typing import Protocol
 
 from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Notice, Owed
 from mailrelay.mail.roads import report_wanted
-
-
-class Reports(Protocol):
-    """What this road needs of the spool."""
-
-    async def original(self, message: int, limit: int) -> bytes:
-        """The first `limit` octets of the message's content, b"" if it is gone."""
-        ...
-
-    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
-        """Queues the report and marks `owed` as told, in one commit."""
-        ...
+from mailrelay.notify.road import Reports
 
 
 async def report(owed: Owed, ledger: Reports, now: float) -> None:

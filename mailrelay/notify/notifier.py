@@ -14,20 +14,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from mailrelay import late
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Kind, Owed, Road
+from mailrelay.mail.notice import Kind, Notice, Owed, Road
 from mailrelay.mail.printable import printable
 from mailrelay.mail.roads import roads_for
-from mailrelay.notify.command import command
-from mailrelay.notify.desktop import Desktop
-from mailrelay.notify.dsn import Reports, report
-from mailrelay.notify.mailbox import mailbox
-from mailrelay.notify.road import Carry, RoadFailed
-from mailrelay.notify.urls import urls
+from mailrelay.notify.road import Carry, Reports, RoadFailed
 
 log = logging.getLogger("mailrelay.notify")
+
+_ROOM = "mailrelay.notify"
 
 ROAD_TIMEOUT = 30.0
 """Seconds that a road may take for one notice."""
@@ -35,6 +33,8 @@ FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 """Seconds until a road that failed is tried again, doubling from the first to the longest."""
 LOOK_WAIT = 60.0
 """Seconds between two looks at mail that waits, at most: timers stand still while a laptop sleeps, and mail waits on."""
+LOOK_REST = 5.0
+"""Seconds between two looks while mail is late, at least: each counts all that is late."""
 LEDGER_WAIT = 60.0
 """Seconds for which what needs the ledger rests after the ledger has failed."""
 SINGLY = 3
@@ -94,17 +94,10 @@ class Notifier:
         self._delay_after = delay_after
         self._now = now
         self._in_force = roads(settings)
-        self._carriers: dict[Road, Carry] = {}
-        if settings.desktop:
-            self._carriers[Road.DESKTOP] = Desktop().carry
-        if settings.mailbox is not None:
-            self._carriers[Road.MAILBOX] = mailbox(settings.mailbox, now)
-        if settings.command:
-            self._carriers[Road.COMMAND] = command(settings.command)
-        if settings.urls:
-            self._carriers[Road.URLS] = urls(settings.urls)
+        self._carriers = _carriers(settings, now)
         self._bell = asyncio.Event()
         self._is_watching = False
+        self._rests_until = 0.0
         self._busy: set[Road] = set()
         self._resting: dict[Road, float] = {}
         self._unrecorded: set[tuple[int, Road]] = set()
@@ -138,8 +131,7 @@ class Notifier:
         """Starts every road that something is due on. The seconds until the next look, None for "when it rings"."""
         now = self._now()
         self._is_watching = True
-        look = await self._ledger.look(now, self._delay_after, roads_for(Kind.DELAYED, b"", (), self._in_force))
-        self._is_watching = look is not None
+        look = await self._look(now)
         # Before the ledger is asked: a road that comes to its end meanwhile has told what the answer still names.
         busy = frozenset(self._busy)
         due: dict[Road, list[Owed]] = {}
@@ -157,8 +149,22 @@ class Notifier:
         # What is due already is under way, and rings when it is done, or rests.
         wakes = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
         if look is not None:
-            wakes.append(min(look - now, LOOK_WAIT) if look > now else LOOK_WAIT)
+            wakes.append(look)
         return min(wakes, default=None)
+
+    async def _look(self, now: float) -> float | None:
+        """Lets what waits for too long become owed. The seconds until it is worth another look, None if nothing waits."""
+        rest = self._rests_until - time.monotonic()
+        if rest > 0:
+            return rest
+        at = await self._ledger.look(now, self._delay_after, roads_for(Kind.DELAYED, b"", (), self._in_force))
+        self._is_watching = at is not None
+        if at is None:
+            return None
+        if at > now:
+            return min(at - now, LOOK_WAIT)
+        self._rests_until = time.monotonic() + LOOK_REST
+        return LOOK_WAIT
 
     def _stand_in(self) -> Road | None:
         # A report by mail follows rules of its own, so it stands in for nothing.
@@ -183,8 +189,9 @@ class Notifier:
     async def _tell(self, road: Road, group: Sequence[Owed]) -> None:
         """Carries a group as one, and records how that went. Raises only what the ledger raises."""
         if road is Road.DSN:
+            dsn = await late.load(f"{_ROOM}.dsn")
             for owed in group:
-                await report(owed, self._ledger, self._now())
+                await dsn.report(owed, self._ledger, self._now())
                 _log_told(owed)
             return
         fresh = [owed for owed in group if (owed.notice.id, owed.road) not in self._unrecorded]
@@ -222,6 +229,33 @@ class Notifier:
             # Whatever a library of somebody else's raises, this notice stays owed and the other roads go on.
             return f"{type(error).__name__}: {printable(str(error), 200)}"
         return ""
+
+
+def _carriers(settings: Notify, now: Callable[[], float]) -> dict[Road, Carry]:
+    """The roads that are gone by here: all but reports by mail, which are the ledger's. Raises RoadFailed."""
+    carriers: dict[Road, Carry] = {}
+    if settings.desktop:
+        carriers[Road.DESKTOP] = _late("desktop", lambda room: room.Desktop().carry)
+    if settings.mailbox is not None:
+        carriers[Road.MAILBOX] = _late("mailbox", lambda room: room.mailbox(settings.mailbox, now))
+    if settings.command:
+        carriers[Road.COMMAND] = _late("command", lambda room: room.command(settings.command))
+    if settings.urls:
+        carriers[Road.URLS] = late.load_now(f"{_ROOM}.urls").urls(settings.urls)
+    return carriers
+
+
+def _late(module: str, open_road: Callable[[Any], Carry]) -> Carry:
+    """A road whose module is loaded for the first notice that goes by it."""
+    road: Carry | None = None
+
+    async def carry(notices: Sequence[Notice]) -> None:
+        nonlocal road
+        if road is None:
+            road = open_road(await late.load(f"{_ROOM}.{module}"))
+        await road(notices)
+
+    return carry
 
 
 def _log_told(owed: Owed) -> None:

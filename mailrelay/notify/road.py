@@ -5,12 +5,25 @@ once they have left our hands for good, raises `RoadFailed` otherwise, and may b
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from mailrelay.mail.notice import Notice
+from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.notice import Notice, Owed
 
 Carry = Callable[[Sequence[Notice]], Coroutine[Any, Any, None]]
 
 
 class RoadFailed(Exception):
     """The road carried nothing; the notice stays owed. The text is one sentence that a person can act on, escaped."""
+
+
+class Reports(Protocol):
+    """What reports by mail need of the spool: that road ends in it."""
+
+    async def original(self, message: int, limit: int) -> bytes:
+        """The first `limit` octets of the message's content, b"" if it is gone."""
+        ...
+
+    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+        """Queues the report and marks `owed` as told, in one commit."""
+        ...

@@ -5,8 +5,11 @@ escapes them.
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import apsw
 
@@ -112,23 +115,21 @@ def one(db: apsw.Connection, key: int) -> Listed:
     return next(_listed(db.execute(f"{_SELECT} WHERE m.id = ? ORDER BY r.id", (key,))))
 
 
-def _listed(rows: Iterator[tuple[object, ...]]) -> Iterator[Listed]:
-    for _, group in groupby(rows, key=lambda row: row[0]):
+def _listed(rows: Iterator[tuple[Any, ...]]) -> Iterator[Listed]:
+    for _, group in groupby(rows, key=itemgetter(0)):
         yield _one_listed(list(group))
 
 
-def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
+def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
     of_message = rows[0][:12]
     key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = of_message
-    states = {State(row[13]) for row in rows}
-    if states & PENDING and next_attempt is not None and dial is not None:
+    states = {row[13] for row in rows}
+    if dial is not None and next_attempt is not None and not states.isdisjoint(PENDING):
         # Nothing of this relayhost's is tried before it is dialled again.
         next_attempt = max(next_attempt, dial)
     recipients = tuple(
-        ListedRecipient(
-            address, "active" if active and State(state) in PENDING else state, status, stage, words, uncertain
-        )
-        for address, state, status, stage, words, uncertain in (row[12:18] for row in rows)
+        ListedRecipient(address, "active" if active and state in PENDING else state, status, stage, words, uncertain)
+        for address, state, status, stage, words, uncertain in (row[12:] for row in rows)
     )
     return Listed(
         key,
@@ -146,7 +147,7 @@ def _one_listed(rows: list[tuple]) -> Listed:  # type: ignore[type-arg]
     )
 
 
-def _queue_name(states: set[State], *, active: bool, attempts: int) -> str:
+def _queue_name(states: AbstractSet[str], *, active: bool, attempts: int) -> str:
     """Postfix's word for where a message is; `failed`, `sent` and `cancelled` are ours."""
     if active:
         return "active"

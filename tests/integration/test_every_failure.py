@@ -593,4 +593,5 @@ def test_it_is_heard_of_as_the_readme_says(
 ) -> None:
     # That mail moves again is seen at the next look, which is within a minute.
     monkeypatch.setattr(notifier, "LOOK_WAIT", 0.2)
+    monkeypatch.setattr(notifier, "LOOK_REST", 0.2)
     FAILURES[what](tmp_path, caplog)

@@ -274,6 +274,26 @@ def test_with_no_road_at_all_the_notices_stay_owed_and_the_notifier_rests() -> N
     asyncio.run(main())
 
 
+def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_path: Path) -> None:
+    class Late(Ledger):
+        looks = 0
+
+        async def look(self, now: float, after: float, roads: object) -> float | None:
+            self.looks += 1
+            return now - 1
+
+    async def main() -> None:
+        ledger = Late()
+        async with notifying(quiet(mailbox=tmp_path / "reports"), ledger) as notifier:
+            for number in range(1, 5):
+                ledger.owe(refused(number), Road.MAILBOX)
+                notifier.ring()
+                await ledger.until(lambda number=number: len(ledger.told_by) == number)  # type: ignore[misc]
+        assert ledger.looks == 1
+
+    asyncio.run(main())
+
+
 def test_a_look_at_the_ledger_that_is_overtaken_by_a_road_tells_nothing_twice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
 

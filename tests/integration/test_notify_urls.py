@@ -13,6 +13,7 @@ import pytest
 from mailrelay.config import Notify
 from mailrelay.mail.notice import Concerned, Kind, Notice
 from mailrelay.notify import urls as road
+from mailrelay.notify.notifier import Notifier
 from mailrelay.notify.road import RoadFailed
 from mailrelay.notify.urls import urls
 
@@ -53,7 +54,7 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
 def test_urls_without_the_library_are_found_when_the_road_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(road, "apprise", None)
     with pytest.raises(RoadFailed, match=r"pip install 'mailrelay\[apprise\]'"):
-        urls(Notify(urls=("json://127.0.0.1",)).urls)
+        Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0)  # type: ignore[arg-type]
 
 
 @with_apprise

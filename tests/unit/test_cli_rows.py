@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.rows import HEADINGS, plain, record, rows, uncertainty
+from mailrelay.cli.rows import HEADINGS, line, plain, record, rows, uncertainty
 from mailrelay.cli.terminal import colour, length, moment, size
 from mailrelay.mail.printable import printable
 from mailrelay.spool.listing import Listed, ListedRecipient
@@ -91,9 +91,9 @@ def test_whatever_comes_from_outside_is_shown_on_one_line_and_escaped(
 ) -> None:
     hostile = ListedRecipient(address, "deferred", "4.0.0", "RCPT", words, NOW)
     listed = Listed(1, "aaaa000001", "deferred", "default", NOW, 1, sender, subject, 1, NOW, trouble, (hostile,))
-    line = plain(rows(listed, NOW)[0])
-    again = json.loads(json.dumps(record(listed)))
-    for text in (line, again["subject"], again["sender"], *again["recipients"][0].values()):
+    again = json.loads(line(listed))
+    assert again == record(listed)
+    for text in (plain(rows(listed, NOW)[0]), again["subject"], again["sender"], *again["recipients"][0].values()):
         assert not isinstance(text, str) or printable(text) == text
 
 
