@@ -83,6 +83,18 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...] = ()
 
 
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else that is reached through a relayhost's connection.
+
+    listen: where, written as `Listen.address` is. relayhost: the name of one. to: "host:port" or "unix:/path", as seen from
+    there.
+    """
+
+    listen: str
+    relayhost: str
+    to: str
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. At least one relayhost; their names are unique."""
 
@@ -90,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relayhosts: tuple[Relayhost, ...]
     queue: Queue
     notify: Notify
+    forwards: tuple[Forward, ...] = ()
 
 
 def default_path() -> Path:
@@ -174,8 +187,6 @@ def _toml(text: str) -> dict[str, Any]:
 
 def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     _known(root, ("listen", "relayhost", "queue", "notify", "forward"), "")
-    if "forward" in root:
-        raise SettingsError("forward: not built yet in this version; take the table out")
     path = partial(grammar.path, environ=environ)
     listen = _struct(
         Listen,
@@ -216,11 +227,17 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     relayhosts = _table(root.get("relayhost", {}), "relayhost")
     if not relayhosts:
         raise SettingsError(f"relayhost: there is none, and so no way out; write: {EXAMPLE}")
+    forwards = root.get("forward", [])
+    if not isinstance(forwards, list):
+        raise SettingsError("forward: there may be several; write [[forward]] in two brackets, its settings below")
     return Settings(
         listen=listen,
         relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
         queue=queue,
         notify=notify,
+        forwards=tuple(
+            _forward(f"forward[{number}]", table, list(relayhosts), environ) for number, table in enumerate(forwards, 1)
+        ),
     )
 
 
@@ -242,6 +259,31 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
     values = _read({"ssh_config": "~/.ssh/config", "smtp": "localhost:25"} | table, key, readers)
     host, port = values.pop("smtp")
     return _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
+
+
+def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[str, str]) -> Forward:
+    """relayhosts: the names of those that there are."""
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"{key}: {grammar.shown(table)} where a table belongs; write [[forward]], its settings below"
+        )
+    readers: Readers = {
+        "listen": partial(grammar.address, environ=environ),
+        "relayhost": grammar.text,
+        "to": grammar.target,
+    }
+    _known(table, readers, key)
+    values = _read(table, key, readers)
+    for name, example in (("listen", "localhost:8888"), ("to", "localhost:80")):
+        if name not in values:
+            raise SettingsError(f'{key}.{name}: missing; for example: {name} = "{example}"')
+    # What need not be said: there is one, or one that is called so.
+    relayhost = values.setdefault("relayhost", relayhosts[0] if len(relayhosts) == 1 else "default")
+    if relayhost not in relayhosts:
+        raise SettingsError(
+            f"{key}.relayhost: no relayhost {grammar.shown(relayhost)}; there are {', '.join(relayhosts)}"
+        )
+    return Forward(**values)
 
 
 def _struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:

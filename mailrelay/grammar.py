@@ -174,6 +174,18 @@ def host_port(value: object) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
+def target(value: object) -> str:
+    """Where a forward leads, as seen from its relayhost: a host and a port, or unix: and a whole path there."""
+    written = text(value)
+    if not written.startswith("unix:/"):
+        try:
+            host_port(written)
+        except SettingsError:
+            allowed = 'such as "localhost:80", "[::1]:143" or "unix:/path", as seen from the relayhost'
+            raise SettingsError(f"{shown(value)} leads nowhere; {allowed}") from None
+    return written
+
+
 def destination(value: object) -> str:
     """A destination as given to ssh(1). What looks like an option is refused."""
     if not re.fullmatch(r"[^\s-]\S*", text(value)):

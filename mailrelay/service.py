@@ -21,6 +21,7 @@ from typing import Any
 from mailrelay import late
 from mailrelay.config import Queue, Relayhost, Settings, SettingsError
 from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
+from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail import logline
@@ -91,12 +92,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     for relayhost in settings.relayhosts:
         lanes[relayhost.name] = Lane(relayhost, spool, _dial, terms, notifier.ring)
     intake = Intake(settings.relayhosts, lanes, _put(spool, notifier), new_queue_id, settings.listen.answer_within)
-    try:
-        listening = await listen(settings.listen, intake)
-    except NoSuchAccount as error:
-        raise SettingsError(str(error)) from None
-    except CannotListen as error:
-        raise CannotStart(str(error)) from None
+    addresses, doors = await _open_doors(settings, intake, lanes)
     async with asyncio.TaskGroup() as group:
         relaying = [group.create_task(lane.run()) for lane in lanes.values()]
         helping = [
@@ -106,11 +102,11 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
             group.create_task(_keep_house(spool, settings.queue)),
         ]
         try:
-            ready(listening.addresses)
+            ready(addresses)
             broken = await _until_stopped(spool)
         finally:
             log.info("stopping")
-            await listening.close()
+            await doors.aclose()
             finishing = [asyncio.ensure_future(lane.finish()) for lane in lanes.values()]
             _, late = await asyncio.wait(finishing, timeout=GRACE)
             for task in (*late, *relaying):
@@ -127,6 +123,26 @@ async def _dial(relayhost: Relayhost) -> Link:
     transport = await late.load("mailrelay.relay.transport")
     link: Link = await transport.dial(relayhost)
     return link
+
+
+async def _open_doors(
+    settings: Settings, intake: Intake, lanes: dict[str, Lane]
+) -> tuple[list[str], contextlib.AsyncExitStack]:
+    """Listens for mail and for what is forwarded, or for nothing. Returns where, mail's first, and what closes it again."""
+    async with contextlib.AsyncExitStack() as opened:
+        try:
+            listening = await listen(settings.listen, intake)
+            opened.push_async_callback(listening.close)
+            addresses = [*listening.addresses]
+            for each in settings.forwards:
+                forwarding = await forward(each, settings.listen, lanes[each.relayhost].stream)
+                opened.push_async_callback(forwarding.close)
+                addresses += forwarding.addresses
+        except NoSuchAccount as error:
+            raise SettingsError(str(error)) from None
+        except CannotListen as error:
+            raise CannotStart(str(error)) from None
+        return addresses, opened.pop_all()
 
 
 def _ring(lanes: dict[str, Lane], name: str) -> None:

@@ -228,7 +228,8 @@ class Door(asyncssh.SSHServer):
 
         # Not the library's forwarder: it drops what the port says before the channel is up, and a mail server speaks first.
         async def forward(from_client: asyncssh.SSHReader[bytes], to_client: asyncssh.SSHWriter[bytes]) -> None:
-            self.remote._own_this_task()
+            if port == self.remote.smtp_port:
+                self.remote._own_this_task()
             try:
                 await asyncio.gather(_pump(from_client, writer), _pump(reader, to_client))
             finally:

@@ -5,5 +5,6 @@ sockets      all of an address or nothing                 (AddressTaken, CannotL
 submission   one client's dialogue                        (Intake: what the room needs of others)
 transaction  MAIL and RCPT, checked                       parameters  what may follow an address
 content      the octets between DATA and the lone dot     replies     what is said, and how it is written
+forwarding   [[forward]]: no mail, but the same door   (Way: what it needs of others)
 door         who may come in                              owner       whose a socket is, asked of the kernel
 """

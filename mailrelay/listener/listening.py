@@ -7,6 +7,7 @@ lets what is on its way in come to its answer for a bounded time, and leaves no 
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 
 from mailrelay.config import Listen
 from mailrelay.listener.door import allowed_uids
@@ -56,20 +57,29 @@ async def listen(settings: Listen, intake: Intake) -> Listening:
     """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
     # It formats what clients say, also at levels at which nobody reads it.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
+    shared = Shared(settings, intake, accounts(settings))
+    addresses, servers = await accept(settings.address, lambda: Submission(shared))
+    return Listening(addresses, servers, shared)
+
+
+def accounts(settings: Listen) -> frozenset[int] | None:
+    """Whom to let in, None for any. Raises NoSuchAccount."""
     try:
-        allowed = allowed_uids(settings.allow_users)
+        return allowed_uids(settings.allow_users)
     except KeyError as unknown:
         raise NoSuchAccount(f"listen.allow_users: there is no account {unknown}") from None
-    shared = Shared(settings, intake, allowed)
+
+
+async def accept(address: str, protocol: Callable[[], asyncio.Protocol]) -> tuple[list[str], list[asyncio.Server]]:
+    """Accept connections on all of `address`. Returns where, and the servers. Raises AddressTaken, CannotListen."""
     loop = asyncio.get_running_loop()
-    sockets = open_sockets(settings.address)
     addresses: list[str] = []
     servers: list[asyncio.Server] = []
-    for opened in sockets:
+    for opened in open_sockets(address):
         if opened.family == socket.AF_UNIX:
-            addresses.append(settings.address)
-            servers.append(await loop.create_unix_server(lambda: Submission(shared), sock=opened))
+            addresses.append(address)
+            servers.append(await loop.create_unix_server(protocol, sock=opened))
         else:
             addresses.append(printable_address(*opened.getsockname()[:2]))
-            servers.append(await loop.create_server(lambda: Submission(shared), sock=opened))
-    return Listening(addresses, servers, shared)
+            servers.append(await loop.create_server(protocol, sock=opened))
+    return addresses, servers

@@ -158,10 +158,31 @@ def channel(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) ->
         case asyncssh.ChannelOpenError() if is_up:
             text = f"No mail server answers on {target} of {place}: {words(error)}."
             return _setup(Stage.CHANNEL, Cause.SMTP_CLOSED, text, "Start it there, or mend smtp in the settings.")
-        case TimeoutError():
-            return _quiet(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked {wish}.")
         case _:
-            return _quiet(Stage.CHANNEL, Cause.LOST, f"The connection to {place} broke when it was asked {wish}.")
+            return _unanswered(error, place, wish)
+
+
+def stream(error: Exception, to: str, hop: Hop, *, is_up: bool) -> Outcome:
+    """As `channel`, for a channel to anything but the mail server. to: "host:port" or "unix:/path"."""
+    match error:
+        case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) if is_up:
+            text = f"The SSH server of {hop.place} prohibits forwarding to {to}: {words(error)}."
+            allowed = (
+                '"AllowStreamLocalForwarding yes"'
+                if to.startswith("unix:")
+                else f'"AllowTcpForwarding yes", and {to} in PermitOpen (or permitopen= of the key)'
+            )
+            return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, f"In sshd_config there: {allowed}")
+        case asyncssh.ChannelOpenError() if is_up:
+            return _quiet(Stage.CHANNEL, Cause.UNREACHABLE, f"{hop.place} cannot reach {to}: {words(error)}.")
+        case _:
+            return _unanswered(error, hop.place, f"for {to}")
+
+
+def _unanswered(error: Exception, place: str, wish: str) -> Outcome:
+    if isinstance(error, TimeoutError):
+        return _quiet(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked {wish}.")
+    return _quiet(Stage.CHANNEL, Cause.LOST, f"The connection to {place} broke when it was asked {wish}.")
 
 
 def no_greeting(last_words: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mailrelay.config import Relayhost
@@ -21,7 +22,7 @@ from mailrelay.relay import line, settlement
 from mailrelay.relay.change import Change
 from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import converse
-from mailrelay.relay.link import Dial, Fault, Link
+from mailrelay.relay.link import Dial, Fault, Link, Stream
 from mailrelay.relay.vetting import Vetting
 from mailrelay.relay.watch import Queued, Watches
 
@@ -120,6 +121,10 @@ class Lane:
         """Where a client waits for the remote's word."""
         return self._settlement.watches
 
+    def stream(self, to: str) -> AbstractAsyncContextManager[Stream | Outcome]:
+        """The connection for something else than mail: see `Line.stream`."""
+        return self._line.stream(to)
+
     @property
     def trouble(self) -> str:
         """Why the way is known to be shut, not escaped; "" if it is not known to be."""
@@ -183,23 +188,28 @@ class Lane:
             return 0.0
         has_mail = due is not None and due <= now
         until_due = None if due is None or due <= now else due - now
-        always = self._relayhost.linger == float("inf")
         link = self._line.link
         if self._conversations and (link is None or not link.is_up):
             # What they have to say about it comes before another dial; they ring the bell.
             return None
         if link is not None and not link.is_up:
+            log.info("relay=%s lost the connection", self._name)
             self._line.lost()
             link = None
-        if self._settlement.stuck or not (has_mail or self._line.is_expected or (always and link is None)):
-            if link is not None and not self._conversations and not always:
-                await self._line.hang_up()
-            return until_due
-        if link is None:
+        always = self._relayhost.linger == float("inf")
+        for_mail = not self._settlement.stuck and (has_mail or self._line.is_expected or (always and link is None))
+        wanted = for_mail or self._line.is_wished_for
+        # The way may be shut for mail alone, and the connection stay for others.
+        if wanted and (link is None or not self._conversations):
             pause = self._line.pause(has_new_mail=bool(self._first))
             if pause > 0:
                 self.watches.tell_all(Queued(self.trouble))
-                return pause
+                if pause > line.IMPATIENCE:
+                    self._line.decline(self.trouble)
+                wanted, until_due = False, pause
+        if not wanted:
+            return until_due if link is None or self._conversations else await self._rest(until_due)
+        if link is None:
             try:
                 link = await self._line.open()
             except Fault as fault:
@@ -209,10 +219,22 @@ class Lane:
                 return 0.0
             self._channels = self._relayhost.channels
             group.create_task(self._watch(link))
-            self._talk(group, link)
-        elif self._wants_conversation(has_mail):
+            # Where something was wrong with the way, only a conversation tells whether it still is.
+            if for_mail or self.trouble:
+                self._talk(group, link)
+            else:
+                self._line.claim_dialled()
+        elif for_mail and self._wants_conversation(has_mail):
             self._talk(group, link)
         return until_due
+
+    async def _rest(self, until_due: float | None) -> float | None:
+        """Without mail for the connection: hangs up once it need not stay for others. Returns as `_step` does."""
+        stays = self._line.stays
+        if stays <= 0:
+            await self._line.hang_up()
+            return until_due
+        return min((wait for wait in (until_due, stays) if wait is not None and wait != float("inf")), default=None)
 
     async def _watch(self, link: Link) -> None:
         await link.wait_closed()
@@ -281,8 +303,11 @@ class Lane:
             # The remote allows no more of them: those that run go on.
             self._channels = max(1, len(self._conversations))
         elif self._line.link is link:
-            # Given up at once: nothing more is begun on it, and what its end does to others is not news.
             self._faults.append(ended)
+            if link.is_up and self._line.is_lent:
+                # What runs on it is not to suffer for the mail server.
+                return
+            # Given up at once: nothing more is begun on it, and what its end does to others is not news.
             self._line.lost()
             await link.close()
 
@@ -295,6 +320,7 @@ class Lane:
         """The spool has failed us, or we ourselves: nothing is begun for a while. Returns the seconds."""
         log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
         self._rests_until = time.monotonic() + STUMBLE
+        self._line.decline("mailrelay cannot go on for now; see the log")
         return STUMBLE
 
     # What conversations ask for and bring back.

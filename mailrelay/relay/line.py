@@ -4,26 +4,28 @@ Promises: at most one dial at a time; a fault of the way is one fault, told once
 that lock out who knocks again are left alone for longer; no attempt of any message is counted for it.
 When the network has changed, it is tried anew, whatever the back-off said, and a connection that may have died with the
 network of before begins nothing more.
+Lends the connection for streams to anything else there (`stream`). What becomes of them is no fault of the way.
 Decides nothing about mail: its lane says when there is a reason to dial, and when there is none to stay.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.notice import Kind, Road
-from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import PENALISED, QUIET, is_setup_fault
 from mailrelay.relay.change import Change
-from mailrelay.relay.link import Dial, Link
+from mailrelay.relay.link import Dial, Fault, Link, Stream
 
 log = logging.getLogger("mailrelay.relay")
 
@@ -105,6 +107,10 @@ class Line:
         self._dialled_at = -IMPATIENCE
         self._dialled = 0.0
         self._expected_until = 0.0
+        self._wishes: set[asyncio.Future[Link | Outcome]] = set()
+        self._streams = 0
+        self._outlived: list[Link] = []
+        self._lent_until = 0.0
 
     @property
     def trouble(self) -> str:
@@ -152,13 +158,75 @@ class Line:
     async def bury(self) -> None:
         """Nothing is under way any more on the connection of before."""
         link, self.retired = self.retired, None
-        if link is not None:
+        if link is not None and self._streams:
+            # It may be alive after all, and then what others run on it goes on.
+            self._outlived.append(link)
+        elif link is not None:
             await link.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
     def met(self) -> None:
         """What was expected is here."""
         self._expected_until = 0.0
+
+    @contextlib.asynccontextmanager
+    async def stream(self, to: str) -> AsyncIterator[Stream | Outcome]:
+        """A byte stream to `to` ("host:port" or "unix:/path", as seen from there), or why there is none.
+
+        The connection is dialled if there is none, and nobody hangs up before the context has ended and `linger` is over.
+        """
+        self._streams += 1
+        try:
+            link = await self._borrow()
+            try:
+                found = link if isinstance(link, Outcome) else await link.open_stream(to)
+            except Fault as fault:
+                found = fault.outcome
+            yield found
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                while self._outlived:
+                    self._see_through(self._outlived.pop().close())
+            self._lent_until = time.monotonic() + self._relayhost.linger
+            self._changed()
+
+    async def _borrow(self) -> Link | Outcome:
+        """The connection; or why there is none, once that is known."""
+        if self.link is not None and self.link.is_up:
+            return self.link
+        wish: asyncio.Future[Link | Outcome] = asyncio.get_running_loop().create_future()
+        self._wishes.add(wish)
+        self._changed()
+        try:
+            return await wish
+        finally:
+            self._wishes.discard(wish)
+
+    def _grant(self, link: Link | Outcome) -> None:
+        for wish in self._wishes:
+            if not wish.done():
+                wish.set_result(link)
+        self._wishes.clear()
+
+    def decline(self, why: str) -> None:
+        """Whoever wishes for the connection is not to wait for it."""
+        self._grant(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text=why))
+
+    @property
+    def is_wished_for(self) -> bool:
+        return bool(self._wishes)
+
+    @property
+    def is_lent(self) -> bool:
+        return self._streams > 0
+
+    @property
+    def stays(self) -> float:
+        """Seconds for which the connection stays though no mail needs it; infinity while nobody can say."""
+        if self._streams or self._relayhost.linger == float("inf"):
+            return float("inf")
+        return max(0.0, self._lent_until - time.monotonic())
 
     def claim_dialled(self) -> float:
         """Seconds that the last dial took, once: for the message that had to wait for it."""
@@ -186,7 +254,8 @@ class Line:
         if self._is_to_be_tried and failure.cause in QUIET:
             return 0.0
         # The person is sending something: perhaps the way is open again.
-        return IMPATIENCE if self._is_to_be_tried or has_new_mail or self.is_expected else None
+        is_asked_for = has_new_mail or self.is_expected or self._wishes
+        return IMPATIENCE if self._is_to_be_tried or is_asked_for else None
 
     async def open(self) -> Link | None:
         """Dials. None if the network changed meanwhile: then it is to be tried again, now. Raises Fault, which is for the
@@ -199,12 +268,16 @@ class Line:
         except TimeoutError:
             self._is_to_be_tried = True
             return None
+        except Fault as fault:
+            self._grant(fault.outcome)
+            raise
         finally:
             self._dialling = None
             self._dialled_at = time.monotonic()
             self._dialled = self._dialled_at - began
             self._expected_until = 0.0
         log.info("relay=%s connected in %.2f s", self._name, self._dialled)
+        self._grant(self.link)
         return self.link
 
     async def hang_up(self) -> None:

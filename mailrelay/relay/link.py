@@ -19,6 +19,14 @@ class Fault(Exception):
         self.outcome = outcome
 
 
+class Stream(Wire, Protocol):
+    """A byte stream to anything else there."""
+
+    def write_eof(self) -> None: ...
+    def abort(self) -> None: ...
+    async def wait_closed(self) -> None: ...
+
+
 class Link(Protocol):
     """An SSH connection to a relayhost."""
 
@@ -33,6 +41,9 @@ class Link(Protocol):
 
     async def open_wire(self) -> Wire:
         """A new byte stream to the mail server there. Raises Fault."""
+
+    async def open_stream(self, to: str) -> Stream:
+        """A new byte stream to "host:port" or "unix:/path", as seen from there. Raises Fault."""
 
     async def wait_closed(self) -> None: ...
     async def close(self) -> None:

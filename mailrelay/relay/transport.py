@@ -1,7 +1,7 @@
 """The connection: SSH to a relayhost when mail needs it, and in it one byte stream for each SMTP dialogue.
 
     link = await dial(relayhost)      # raises Fault
-    wire = await link.open_wire()     # raises Fault
+    wire = await link.open_wire()     # raises Fault; open_stream("host:port") leads to anything else there
     await wire.read(); wire.write(b"EHLO …"); await wire.drain()
 
 Promises: every failure is one `Fault` with one sentence that says what happened and where, and the step that mends it
@@ -17,12 +17,13 @@ import copy
 import re
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import cast
 
 import asyncssh
 import msgspec
 
+from mailrelay import grammar
 from mailrelay.config import Relayhost
 from mailrelay.relay import faults, hostkeys
 from mailrelay.relay.hostkeys import Verdict
@@ -97,6 +98,21 @@ class Wire:
         except (asyncssh.Error, OSError) as error:
             raise ConnectionResetError(faults.words(error)) from error
 
+    def write_eof(self) -> None:
+        """Say, behind what was written, that there is no more. Raises ConnectionError where the channel has ended."""
+        try:
+            self._writer.write_eof()
+        except (asyncssh.Error, OSError) as error:
+            raise ConnectionResetError(faults.words(error)) from error
+
+    def abort(self) -> None:
+        """Close the channel at once, whatever is under way in it; nothing if it is closed already."""
+        self._writer.channel.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel has ended on both sides, or the connection has."""
+        await self._writer.wait_closed()
+
     def close(self) -> None:
         """Close the channel once what was written is gone."""
         if self._tail is not None:
@@ -155,8 +171,10 @@ class Link:
     async def open_wire(self) -> Wire:
         """A new channel to the mail server there. Raises Fault of stage channel."""
         if not self._relayhost.command:
-            return await self._open(self._forward())
-        wire = await self._open(self._run())
+            return await self._open(
+                self._forward(self._relayhost.smtp_host, self._relayhost.smtp_port), self._channel_fault
+            )
+        wire = await self._open(self._run(), self._channel_fault)
         try:
             async with asyncio.timeout(GREETING):
                 last_words = await wire.skip_noise()
@@ -171,8 +189,22 @@ class Link:
             raise Fault(faults.no_greeting(last_words, self._relayhost, self._hop))
         return wire
 
-    async def _forward(self) -> Wire:
-        reader, writer = await self._connection.open_connection(self._relayhost.smtp_host, self._relayhost.smtp_port)
+    async def open_stream(self, to: str) -> Wire:
+        """A new channel to "host:port" or "unix:/path", as seen from there. Raises Fault of stage channel."""
+
+        def fault(error: Exception) -> Fault:
+            return Fault(faults.stream(error, to, self._hop, is_up=self.is_up))
+
+        if to.startswith("unix:"):
+            return await self._open(self._forward_unix(to.removeprefix("unix:")), fault)
+        return await self._open(self._forward(*grammar.host_port(to)), fault)
+
+    async def _forward(self, host: str, port: int) -> Wire:
+        reader, writer = await self._connection.open_connection(host, port)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
+
+    async def _forward_unix(self, path: str) -> Wire:
+        reader, writer = await self._connection.open_unix_connection(path)
         return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
 
     async def _run(self) -> Wire:
@@ -190,7 +222,7 @@ class Link:
         )
         return Wire(reader, writer, stderr)
 
-    async def _open(self, opening: Coroutine[None, None, Wire]) -> Wire:
+    async def _open(self, opening: Coroutine[None, None, Wire], fault: Callable[[Exception], Fault]) -> Wire:
         task = asyncio.create_task(opening)
         try:
             async with asyncio.timeout(CHANNEL):
@@ -199,7 +231,7 @@ class Link:
             task.add_done_callback(_close_late)
             # One turn of the loop, after which a connection that was being torn down knows that it is.
             await asyncio.sleep(0)
-            raise self._channel_fault(error) from error
+            raise fault(error) from error
         except asyncio.CancelledError:
             task.add_done_callback(_close_late)
             raise

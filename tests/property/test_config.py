@@ -91,6 +91,14 @@ def test_every_value_is_read_or_refused_in_one_line(values: dict[str, Any]) -> N
         assert all(found.ssh and found.linger >= 0 and found.channels >= 1 for found in settings.relayhosts)
 
 
+@given(st.lists(st.dictionaries(st.sampled_from(config.Forward.__struct_fields__), VALUES), max_size=2))
+def test_every_forward_is_read_or_refused_in_one_line(forwards: list[dict[str, Any]]) -> None:
+    tables = [", ".join(f"{key} = {toml(value)}" for key, value in forward.items()) for forward in forwards]
+    settings = outcome(f"{config.EXAMPLE}\nforward = [{', '.join(f'{{{table}}}' for table in tables)}]\n")
+    if settings is not None:
+        assert all(found.listen and found.to and found.relayhost == "default" for found in settings.forwards)
+
+
 @given(
     st.sampled_from(sorted(KEYS)), st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
 )

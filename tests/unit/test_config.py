@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mailrelay import config
-from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings, SettingsError
+from mailrelay.config import Forward, Listen, Notify, Queue, Relayhost, Settings, SettingsError
 
 ENVIRON = {"HOME": "/home/me", "HERE": "/here", "XDG_RUNTIME_DIR": "/run/user/1000", "NOWHERE": ""}
 LEAST = 'relayhost.default.ssh = "me@mail.example.org"\n'
@@ -101,6 +101,14 @@ def test_every_setting_can_be_set() -> None:
         mailbox = "~/Mail/failed"
         command = ["~/bin/tell me", "--now", "$HERE"]
         urls = ["ntfy://topic"]
+        [[forward]]
+        listen = "localhost:8888"
+        relayhost = "work"
+        to = "192.168.1.5:80"
+        [[forward]]
+        listen = "unix:~/imap"
+        relayhost = "home"
+        to = "unix:/run/dovecot/$imap"
     """
     assert parse(everything) == Settings(
         listen=Listen(
@@ -144,7 +152,19 @@ def test_every_setting_can_be_set() -> None:
             command=("/home/me/bin/tell me", "--now", "$HERE"),
             urls=("ntfy://topic",),
         ),
+        forwards=(
+            Forward(listen="localhost:8888", relayhost="work", to="192.168.1.5:80"),
+            # What is there is there: nothing of this machine's environment is in it.
+            Forward(listen="unix:/home/me/imap", relayhost="home", to="unix:/run/dovecot/$imap"),
+        ),
     )
+
+
+@pytest.mark.parametrize(("names", "meant"), [(["a"], "a"), (["default"], "default"), (["a", "default"], "default")])
+def test_a_forward_goes_by_the_only_relayhost_or_the_default_one(names: list[str], meant: str) -> None:
+    relayhosts = "".join(f"relayhost.{name}.ssh = 'h'\n" for name in names)
+    (forward,) = parse(f"{relayhosts}[[forward]]\nlisten = 'localhost:8888'\nto = '[::1]:143'").forwards
+    assert forward == Forward(listen="localhost:8888", relayhost=meant, to="[::1]:143")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +266,27 @@ MISTAKES = [
     ("[relayhost.a]\nssh='a'\nsender = []", 'relayhost.a.sender: no such setting; did you mean "senders"?'),
     ("[relayhost.a]\nname='a'", "relayhost.a.name: no such setting; there are ssh, "),
     ("[relayhost.a]\nsmtp_port=25", 'relayhost.a.smtp_port: no such setting; did you mean "smtp"?'),
-    ("[[forward]]\nlisten='localhost:8888'", "forward: not built yet in this version; take the table out"),
+    (LEAST + "forward = 5", "forward: there may be several; write [[forward]] in two brackets, its settings below"),
+    (LEAST + "[forward]\nto='a:80'", "forward: there may be several; write [[forward]] in two brackets"),
+    (LEAST + "forward = [5]", "forward[1]: 5 where a table belongs; write [[forward]], its settings below"),
+    (LEAST + "[[forward]]\nto='a:80'", """forward[1].listen: missing; for example: listen = "localhost:8888\""""),
+    (LEAST + "[[forward]]\nlisten='localhost:1'", """forward[1].to: missing; for example: to = "localhost:80\""""),
+    (LEAST + "forward = [{to='a:80', listen='0.0.0.0:80'}]", "forward[1].listen: '0.0.0.0:80' is no place to listen; "),
+    (
+        LEAST + "forward = [{to='a', listen='localhost:1'}]",
+        "forward[1].to: 'a' leads nowhere; such as \"localhost:80\"",
+    ),
+    (LEAST + "forward = [{to='unix:~/a', listen='localhost:1'}]", "forward[1].to: 'unix:~/a' leads nowhere; "),
+    (LEAST + "forward = [{to=80, listen='localhost:1'}]", "forward[1].to: 80 where text in quotes belongs"),
+    (LEAST + "forward = [{form='a'}]", "forward[1].form: no such setting; there are listen, relayhost, to"),
+    (
+        LEAST + "forward = [{to='a:1', listen='localhost:1'}, {to='a:1', listen='localhost:2', relayhost='work'}]",
+        "forward[2].relayhost: no relayhost 'work'; there are default",
+    ),
+    (
+        "relayhost = {a={ssh='a'}, b={ssh='b'}}\nforward = [{to='a:1', listen='localhost:1'}]",
+        "forward[1].relayhost: no relayhost 'default'; there are a, b",
+    ),
     ("[[listen]]", "listen: a list where a table belongs; write [listen]"),
     ("queue = 'x'", "queue: 'x' where a table belongs; write [queue]"),
     ("listen.answer_within = 8", "listen.answer_within: 8 is no duration; a number and one of ms s m h d w, from"),

@@ -80,3 +80,13 @@ def test_the_one_line_that_is_enough_is_enough() -> None:
     (line,) = re.findall(r"```toml\n\s+(relayhost.*?)\n", section("First mail in five minutes"))
     assert line == config.EXAMPLE
     assert config.parse(line, "README", dict(os.environ)).relayhosts[0].name == "default"
+
+
+def test_the_forwards_shown_are_settings() -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", section("Other services through the same connection"), re.DOTALL)
+    relayhosts = 'relayhost.default.ssh = "me@mail.example.org"\nrelayhost.home.ssh = "home"\n'
+    assert [one.relayhost for one in config.parse(relayhosts + shown, "README", ENVIRON).forwards] == [
+        "home",
+        "default",
+    ]
+    assert all(field in shown for field in config.Forward.__struct_fields__)

@@ -1,0 +1,161 @@
+"""Forwards: what else clients of this machine reach through a relayhost's connection (`[[forward]]` of the settings).
+
+Promises: bytes arrive as they were sent, in both directions, none lost; an end of one direction is passed on as one, and
+what broke is reset, so that nobody takes a part for the whole; who does not read holds back who writes. Who may come in is
+who may submit mail. What goes wrong ends the client's connection that it happened to, with one line in the log.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Protocol
+
+from mailrelay.config import Forward, Listen
+from mailrelay.listener.door import may_enter
+from mailrelay.listener.listening import accept, accounts
+from mailrelay.listener.sockets import remove_socket_file
+from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.printable import printable
+
+log = logging.getLogger("mailrelay.listener")
+
+READ_SIZE = 65536
+SAME_AGAIN = 60.0
+"""Seconds until the same is said again of a forward: programs that are turned away come back at once."""
+
+_RESET = struct.pack("ii", 1, 0)
+"""struct linger of socket(7): on, for no time. What is closed so ends in a reset."""
+
+
+class _Sink(Protocol):
+    """Where bytes go. What is written is on its way, or most of it, once drained. Raises OSError."""
+
+    def write(self, data: bytes) -> None: ...
+    async def drain(self) -> None: ...
+    def write_eof(self) -> None: ...
+
+
+class Stream(_Sink, Protocol):
+    """A byte stream to what the forward leads to. Raises ConnectionError where it has broken."""
+
+    async def read(self) -> bytes:
+        """b"" at the end."""
+
+    def abort(self) -> None:
+        """Closes at once, whatever is under way; nothing where it is closed already."""
+
+    async def wait_closed(self) -> None:
+        """Until the other side has closed it, too, or the connection has ended."""
+
+
+Way = Callable[[str], AbstractAsyncContextManager[Stream | Outcome]]
+"""Opens a stream to "host:port" or "unix:/path" of the relayhost, or says why there is none."""
+
+
+class Forwarding:
+    """A forward that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
+
+    def __init__(self, settings: Forward, door: Listen, allowed: frozenset[int] | None, way: Way) -> None:
+        self.addresses: list[str] = []
+        self._settings = settings
+        self._name = f"forward={settings.listen} to={settings.to}"
+        self._limit = door.max_connections
+        self._allowed = allowed
+        self._way = way
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._said = ("", 0.0)
+
+    async def open(self) -> None:
+        """Accept connections. Raises CannotListen."""
+
+        def protocol() -> asyncio.Protocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accepted)
+
+        self.addresses, self._servers = await accept(self._settings.listen, protocol)
+
+    async def close(self) -> None:
+        """Accept no more, and end what is open."""
+        for server in self._servers:
+            server.close()
+        for address in self.addresses:
+            remove_socket_file(address)
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if len(self._connections) > self._limit:
+                self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
+            elif not may_enter(writer.get_extra_info("socket"), self._allowed):
+                self._say("the client belongs to an account that allow_users does not name", "security: ")
+            else:
+                await self._join(reader, writer)
+        except Exception:
+            log.exception("%s: a connection failed", self._name)
+        finally:
+            _reset(writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with self._way(self._settings.to) as stream:
+            if isinstance(stream, Outcome):
+                self._say(printable(f"{stream.text}{f' {stream.mend}' if stream.mend else ''}"))
+                return
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_carry(partial(reader.read, READ_SIZE), stream))
+                    group.create_task(_carry(stream.read, writer))
+                # Both have said all that they had to say. It has arrived there once the other side closes the channel: at
+                # our own close, some would drop what they still hold.
+                writer.close()
+                await stream.wait_closed()
+                await writer.wait_closed()
+            except* OSError:
+                # One of the two has gone. That the connection to the relayhost has is for its lane to say.
+                pass
+            finally:
+                stream.abort()
+
+    def _say(self, why: str, kind: str = "") -> None:
+        """Log why a client is turned away."""
+        last, at = self._said
+        now = asyncio.get_running_loop().time()
+        if why != last or now >= at + SAME_AGAIN:
+            self._said = (why, now)
+            log.warning("%s%s: connection dropped: %s", kind, self._name, why)
+
+
+async def forward(settings: Forward, door: Listen, way: Way) -> Forwarding:
+    """Accept connections for `way` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
+
+    door: who may come in, and how many at once.
+    """
+    forwarding = Forwarding(settings, door, accounts(door), way)
+    await forwarding.open()
+    return forwarding
+
+
+async def _carry(read: Callable[[], Awaitable[bytes]], to: _Sink) -> None:
+    while data := await read():
+        to.write(data)
+        await to.drain()
+    to.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the client's connection at once; nothing where it has ended already."""
+    if not writer.transport.is_closing():
+        with contextlib.suppress(OSError):
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
