@@ -5,7 +5,6 @@ lets what is on its way in come to its answer for a bounded time, and leaves no 
 """
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 
@@ -36,17 +35,16 @@ class Listening:
         shared.stopping = True
         for connection in list(shared.connections):
             connection.retire()
-        dialogues = {connection.handler for connection in shared.connections if connection.handler is not None}
-        if dialogues | shared.concluding:
-            await asyncio.wait(dialogues | shared.concluding, timeout=grace)
-        for connection in list(shared.connections):
-            connection.abort()
-        late = {task for task in dialogues | shared.concluding if not task.done()}
+        under_way = shared.answering | {connection.closed for connection in shared.connections}
+        if under_way:
+            await asyncio.wait(under_way, timeout=grace)
+        late = list(shared.answering)
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        # A round of the event loop for the transports to say goodbye.
-        await asyncio.sleep(0)
+        gone = [connection.closed for connection in shared.connections]
+        for connection in list(shared.connections):
+            connection.abort()
+        await asyncio.gather(*late, *gone, return_exceptions=True)
 
 
 class NoSuchAccount(Exception):
@@ -55,8 +53,6 @@ class NoSuchAccount(Exception):
 
 async def listen(settings: Listen, intake: Intake) -> Listening:
     """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
-    # It formats what clients say, also at levels at which nobody reads it.
-    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     shared = Shared(settings, intake, accounts(settings))
     addresses, servers = await accept(settings.address, lambda: Submission(shared))
     return Listening(addresses, servers, shared)

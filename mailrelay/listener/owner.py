@@ -4,10 +4,12 @@ Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where that
 the answer "not known", which is None or b"", and never a guess.
 """
 
+import itertools
 import pwd
 import socket
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 Address = tuple[str, int]
@@ -17,6 +19,7 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _ALL = 0xFFFFFFFF
+_numbers = itertools.count(1)
 _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI")
 _IDENTITY = struct.Struct("!HH16s16s")
@@ -45,10 +48,14 @@ def uid_of_connection(near: Address, far: Address) -> int | None:
 def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -> int | None:
     ends = _IDENTITY.pack(near[1], far[1], _octets(family, near[0]), _octets(family, far[0]))
     question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
-    header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(1.0)
-        kernel.sendto(header + question, (0, 0))
+    number = next(_numbers) & _ALL
+    header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
+    kernel = _kernel()
+    # The kernel answers before the call returns.
+    kernel.sendto(header + question, (0, 0))
+    answer = kernel.recv(4096)
+    while _HEADER.unpack_from(answer)[3] != number:
+        # To a question that was given up.
         answer = kernel.recv(4096)
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         raise LookupError
@@ -57,6 +64,14 @@ def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -
     if answered != family or answered_ends != ends or inode == 0:
         return None
     return int(uid)
+
+
+@cache
+def _kernel() -> socket.socket:
+    """The line to the kernel, opened once. Nothing is waited for on it."""
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
+    kernel.setblocking(False)
+    return kernel
 
 
 def _octets(family: socket.AddressFamily, host: str) -> bytes:

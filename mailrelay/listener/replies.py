@@ -6,6 +6,7 @@ or an exception.
 """
 
 import re
+from functools import lru_cache
 
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
@@ -53,6 +54,7 @@ GO_AWAY = Reply(521, (b"5.7.1 this is a mail server for mail clients; closing",)
 _ENHANCED = re.compile(rb"([245])\.\d{1,3}\.\d{1,3}(?: +|$)")
 
 
+@lru_cache(maxsize=64)
 def encode(reply: Reply) -> bytes:
     """`reply` as octets for the wire, line ends included. Lines without an enhanced code get the reply's."""
     width = LINE_LIMIT - len(b"250 2.255.255 \r\n")

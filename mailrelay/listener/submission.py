@@ -1,12 +1,13 @@
-"""One client's connection: the dialogue of a submission, on top of aiosmtpd's SMTP protocol.
+"""One client's connection: the dialogue of a submission, straight from the octets to the replies.
 
-From aiosmtpd come the protocol, its streams and the idle timer. The loop over commands, the parsing of MAIL and RCPT and
-DATA are ours: its own take addresses for header text, CR and LF for content, and exceptions for permanent errors.
+A command is obeyed within the call in which its line came in, and the replies to all lines that came together leave
+together: a client that pipelines gets one answer for its group, and no command costs a turn of the event loop. Only what
+waits for others is a task; until it has ended, the dialogue stands still.
 
 Promises: `submit` of the intake is called once for every content that was received whole and not refused, runs to its end
 whether or not the client stays, and its answer is told exactly once: True only if the reply went out whole to a client
 that had not closed its side. Every trouble of ours is a 451 with a fixed text. What is no mail client is dropped at its
-first line, with one `security:` line in the log.
+first line, with one `security:` line in the log. A client that does not read its replies is not listened to.
 
 Never: content or addresses in a log line; an await between the last look for octets that came too early and the moment
 from which octets are content.
@@ -15,11 +16,9 @@ from which octets are content.
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from aiosmtpd.smtp import SMTP
+from typing import Any, Protocol, cast
 
 from mailrelay.config import Listen
 from mailrelay.listener import replies
@@ -81,7 +80,7 @@ class Shared:
     intake: Intake
     allowed: frozenset[int] | None
     connections: set["Submission"] = field(default_factory=set)
-    concluding: set[asyncio.Task[None]] = field(default_factory=set)
+    answering: set[asyncio.Task[None]] = field(default_factory=set)
     held: int = 0
     stopping: bool = False
     minute: int = 0
@@ -101,57 +100,64 @@ class Shared:
             )
 
 
-class Submission(SMTP):
-    """The protocol of one connection."""
+class Submission(asyncio.Protocol):
+    """The protocol of one connection. closed: done once the connection is gone."""
 
-    line_length_limit = COMMAND_LIMIT
+    _transport: asyncio.Transport
+    _timer: asyncio.TimerHandle
 
     def __init__(self, shared: Shared) -> None:
-        super().__init__(
-            None, hostname="localhost", ident="mailrelay", timeout=IDLE_LIMIT, loop=asyncio.get_running_loop()
-        )
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
         self._shared = shared
         self._transaction = Transaction()
         self._patience = VETTING
-        self._greeted = self._spoke = self._said_hello = False
-        # Octets that no command has taken yet.
-        self._unread = 0
-        # Set from the reply to DATA to the end of the content; from there on its answer is owed.
+        self._greeted = self._spoke = self._said_command = self._said_hello = False
+        self._unknown = 0
+        self._heard = self._loop.time()
+        # Octets that no command has taken yet, and replies that have not been written yet.
+        self._unread = bytearray()
+        self._unsaid = b""
+        # Set from the reply to DATA to the end of the content.
         self._receiver: ContentReceiver | None = None
-        self._concluded: asyncio.Future[None] = self.loop.create_future()
-        self._answer_owed = False
+        # From a command, or the end of a content, to its answer, where that waits for others.
+        self._occupied = False
+        # Set while the client's connection does not take what we have written.
+        self._drained: asyncio.Future[None] | None = None
         self._left = False
         self._over = False
 
-    @property
-    def handler(self) -> asyncio.Task[None] | None:
-        """Ends when the dialogue does."""
-        return self._handler_coroutine
-
     def retire(self) -> None:
         """End the dialogue now, or, if there is a content in it, behind the answer to that."""
-        if self._receiver is None and not self._answer_owed:
+        if self._receiver is None and not self._occupied:
             self._say_last(replies.STOPPING)
 
     def abort(self) -> None:
         """End the connection now."""
-        self._writer.transport.abort()
+        self._left = self._over = True
+        self._transport.abort()
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self._timer = self._loop.call_later(IDLE_LIMIT, self._look_at_the_clock)
         self._shared.connections.add(self)
-        # So that a drain means that the kernel has it all.
-        self._writer.transport.set_write_buffer_limits(0)
+        # So that we know of every octet that the kernel has not taken.
+        transport.set_write_buffer_limits(0)
+        if self._may_enter():
+            # One round of the event loop to begin to read, and one to have read what was there before the greeting.
+            self._loop.call_soon(self._loop.call_soon, self._greet)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._left = True
+        self._left = self._over = True
+        self._timer.cancel()
         self._shared.connections.discard(self)
         if self._receiver is not None:
             self._shared.held -= self._receiver.held
             self._receiver = None
-        super().connection_lost(error)
+        self.resume_writing()
+        self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is not None:
@@ -163,106 +169,131 @@ class Submission(SMTP):
             self._drop("does not speak SMTP", data)
         else:
             self._spoke = True
-            self._unread += len(data)
-            super().data_received(data)
+            self._unread += data
+            self._converse()
 
     def eof_received(self) -> bool:
         """The client has nothing more to say. What it has said is dealt with, unless it is half a message."""
         self._left = True
         if self._receiver is not None:
             return False
-        self._reader.feed_eof()
+        if self._greeted:
+            self._converse()
         return True
 
-    def _timeout_cb(self) -> None:
-        if self._writer.transport.get_write_buffer_size():
+    def pause_writing(self) -> None:
+        self._drained = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+            self._converse()
+
+    def _look_at_the_clock(self) -> None:
+        silent = self._loop.time() - self._heard
+        if self._occupied or silent < IDLE_LIMIT:
+            # While it is we who take the time, nobody is silent.
+            wait = IDLE_LIMIT if self._occupied else IDLE_LIMIT - silent
+            self._timer = self._loop.call_later(wait, self._look_at_the_clock)
+        elif self._over or self._drained is not None:
             self.abort()
-        elif self._answer_owed:
-            # It is we who take the time.
-            self._reset_timeout()
         else:
             self._say_last(replies.IDLE_TOO_LONG)
 
     # The dialogue.
 
-    async def _handle_client(self) -> None:
-        try:
-            if await self._enter():
-                await self._converse()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            # The client has gone.
-            pass
-        finally:
-            self._writer.close()
-
-    async def _enter(self) -> bool:
-        """Greet the client, or say why not."""
-        if len(self._shared.connections) > self._shared.settings.max_connections:
+    def _may_enter(self) -> bool:
+        """Whether this client may speak to us; if not, it has been told why."""
+        if self._shared.stopping:
+            self._say_last(replies.STOPPING)
+        elif len(self._shared.connections) > self._shared.settings.max_connections:
             self._say_last(replies.TOO_MANY_CONNECTIONS)
-            return False
-        if not may_enter(self._writer.get_extra_info("socket"), self._shared.allowed):
+        elif not may_enter(self._transport.get_extra_info("socket"), self._shared.allowed):
             self._shared.security("belongs to an account that allow_users does not name")
             self._say_last(replies.NOT_ALLOWED)
-            return False
-        # One round of the event loop to begin to read, and one to have read what was there before the greeting.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        if self._over:
-            return False
-        self._greeted = True
-        self._writer.write(_GREETING)
-        return True
+        else:
+            return True
+        return False
 
-    async def _converse(self) -> None:
-        unknown = 0
-        first = True
-        while not self._over:
+    def _greet(self) -> None:
+        if not self._over:
+            self._greeted = True
+            self._unsaid = _GREETING
+            self._converse()
+
+    def _converse(self) -> None:
+        """Obey what has come, as far as that goes without waiting, and say what there is to say."""
+        while not (self._over or self._occupied or self._receiver is not None or self._drained is not None):
             if self._shared.stopping:
                 self._say_last(replies.STOPPING)
                 return
-            try:
-                line = await self._reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError:
-                self._say_last(replies.LINE_TOO_LONG)
-                return
-            self._unread -= len(line)
-            self._reset_timeout()
-            line = line.removesuffix(b"\n").removesuffix(b"\r")
-            verb, _, arg = line.partition(b" ")
-            verb = verb.upper()
-            known = verb in _KNOWN and not _CONTROL.search(line)
-            if speaks_http(verb) or (first and not known):
-                self._drop("does not speak SMTP", line)
-                return
-            if verb in LAST_IN_GROUP and self._unread:
-                self._drop(f"did not wait for the reply to {verb.decode()}")
-                return
-            first = False
-            if known:
-                reply = await self._obey_or_apologise(verb, arg.strip(b" "))
-            else:
-                unknown += 1
-                reply = replies.BAD_COMMAND if verb in _KNOWN else replies.UNKNOWN_COMMAND
-            if unknown >= UNKNOWN_LIMIT:
-                self._say_last(replies.TOO_MANY_UNKNOWN)
-            elif reply is not None:
-                self._writer.write(replies.encode(reply))
-            await self._writer.drain()
+            end = self._unread.find(b"\n", 0, COMMAND_LIMIT)
+            if end < 0:
+                if len(self._unread) >= COMMAND_LIMIT:
+                    self._say_last(replies.LINE_TOO_LONG)
+                elif self._left:
+                    self._hang_up()
+                break
+            line = bytes(self._unread[:end]).removesuffix(b"\r")
+            del self._unread[: end + 1]
+            self._heard = self._loop.time()
+            reply = self._reply_to(line)
+            if reply is not None:
+                self._unsaid += replies.encode(reply)
+        self._write()
+        # More than a line is only left where the dialogue stands still.
+        if len(self._unread) >= COMMAND_LIMIT:
+            self._transport.pause_reading()
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
 
-    async def _obey_or_apologise(self, verb: bytes, arg: bytes) -> Reply | None:
-        """The reply to a command; None if it has been written."""
+    def _reply_to(self, line: bytes) -> Reply | None:
+        """The reply to a command line; None if it has been said already."""
+        verb, _, arg = line.partition(b" ")
+        verb = verb.upper()
+        obey = _COMMANDS.get(verb)
+        known = obey is not None and not _CONTROL.search(line)
+        if speaks_http(verb) or not (known or self._said_command):
+            self._drop("does not speak SMTP", line)
+            return None
+        if verb in LAST_IN_GROUP and self._unread:
+            self._drop(f"did not wait for the reply to {verb.decode()}")
+            return None
+        self._said_command = True
+        if obey is None or not known:
+            self._unknown += 1
+            if self._unknown < UNKNOWN_LIMIT:
+                return replies.UNKNOWN_COMMAND if obey is None else replies.BAD_COMMAND
+            self._say_last(replies.TOO_MANY_UNKNOWN)
+            return None
         try:
-            if verb == b"DATA":
-                return await self._data(arg)
-            if verb == b"RCPT":
-                return await self._rcpt(arg)
-            return _COMMANDS[verb](self, arg)
+            return obey(self, arg.strip(b" "))
         except Exception as error:
-            if isinstance(error, ConnectionError):
-                raise
-            log.error("a command failed: %s", printable(repr(error), 300))
-            self._transaction = Transaction()
-            return replies.OUR_TROUBLE
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> Reply:
+        """The apology for a command that failed."""
+        log.error("a command failed: %s", printable(repr(error), 300))
+        self._transaction = Transaction()
+        return replies.OUR_TROUBLE
+
+    def _stand_still_for(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Obey nothing more until `answering` has ended, which it does whether or not the client stays."""
+        self._occupied = True
+        task = self._loop.create_task(self._go_on_after(answering))
+        self._shared.answering.add(task)
+        task.add_done_callback(self._shared.answering.discard)
+
+    async def _go_on_after(self, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
+        except Exception as error:
+            self._unsaid += replies.encode(self._failed(error))
+        finally:
+            self._occupied = False
+            self._heard = self._loop.time()
+            self._converse()
 
     def _hello(self, arg: bytes) -> Reply | None:
         if not arg:
@@ -274,13 +305,13 @@ class Submission(SMTP):
     def _ehlo(self, arg: bytes) -> Reply | None:
         refusal = self._hello(arg)
         if refusal is None:
-            self._writer.write(_EHLO % self._shared.settings.max_message_size)
+            self._unsaid += _EHLO % self._shared.settings.max_message_size
         return refusal
 
     def _helo(self, arg: bytes) -> Reply | None:
         refusal = self._hello(arg)
         if refusal is None:
-            self._writer.write(_HELO)
+            self._unsaid += _HELO
         return refusal
 
     def _mail(self, arg: bytes) -> Reply:
@@ -294,20 +325,25 @@ class Submission(SMTP):
         if trouble is not None:
             self._transaction = Transaction()
             return trouble
-        self._patience = VETTING
+        # Who does not wait for the remote's word on a mail does not wait for one on its recipients.
+        self._patience = min(VETTING, self._shared.settings.answer_within)
         self._shared.intake.begun(envelope.sender)
         return reply
 
-    async def _rcpt(self, arg: bytes) -> Reply:
+    def _rcpt(self, arg: bytes) -> Reply | None:
         reply = self._transaction.rcpt(arg)
         if reply is not replies.RECIPIENT_OK or self._patience <= 0:
             return reply
-        began = self.loop.time()
+        self._stand_still_for(self._vet())
+        return None
+
+    async def _vet(self) -> None:
+        began = self._loop.time()
         refusal = await self._shared.intake.vet(self._transaction.latest(), self._patience)
-        self._patience -= self.loop.time() - began
+        self._patience -= self._loop.time() - began
         if refusal is not None:
             self._transaction.withdraw()
-        return refusal or reply
+        self._unsaid += replies.encode(refusal or replies.RECIPIENT_OK)
 
     def _rset(self, arg: bytes) -> Reply:
         if arg:
@@ -323,7 +359,7 @@ class Submission(SMTP):
 
     # Content.
 
-    async def _data(self, arg: bytes) -> Reply | None:
+    def _data(self, arg: bytes) -> Reply | None:
         if arg:
             return replies.NO_ARGUMENT
         if self._transaction.envelope is None:
@@ -336,14 +372,11 @@ class Submission(SMTP):
             return None
         self._receiver = ContentReceiver(self._shared.settings.max_message_size)
         self._shared.held += self._receiver.held
-        self._concluded = self.loop.create_future()
-        await self._say(replies.START_CONTENT)
-        await self._concluded
-        return None
+        return replies.START_CONTENT
 
     def _receive(self, receiver: ContentReceiver, data: bytes) -> None:
-        """Take octets of a content, and hand what comes behind its end to the loop over commands."""
-        self._reset_timeout()
+        """Take octets of a content, and leave what comes behind its end to the dialogue."""
+        self._heard = self._loop.time()
         held = receiver.held
         leftover = receiver.feed(data)
         if self._shared.held + receiver.held - held > CONTENT_IN_MEMORY * self._shared.settings.max_message_size:
@@ -351,38 +384,26 @@ class Submission(SMTP):
         self._shared.held += receiver.held - held
         if leftover is not None:
             self._receiver = None
-            self._answer_owed = True
-            # Not the handler's, which is cancelled when the client goes.
-            conclusion = self.loop.create_task(self._conclude(self._transaction, receiver))
-            self._shared.concluding.add(conclusion)
-            conclusion.add_done_callback(self._shared.concluding.discard)
+            self._stand_still_for(self._conclude(self._transaction, receiver))
             self._transaction = Transaction()
-            if leftover:
-                self._unread += len(leftover)
-                super().data_received(leftover)
+            self._unread += leftover
 
     async def _conclude(self, transaction: Transaction, receiver: ContentReceiver) -> None:
-        """Hand a message over, answer the client, say whether it got the answer, and let the dialogue go on."""
+        """Hand a message over, answer the client, and say whether it got the answer."""
         held = receiver.held
         try:
             answer = await self._answer_to(transaction, receiver)
             told = False
             try:
-                await self._say(answer.reply)
-                told = not self._left
-            except ConnectionError:
-                pass
+                told = await self._say(answer.reply)
             finally:
                 answer.told(told)
         except Exception as error:
             log.error("an answer could not be told: %s", printable(repr(error), 300))
         finally:
             self._shared.held -= held
-            self._answer_owed = False
             if receiver.ambiguous:
-                self._over = True
-            if not self._concluded.done():
-                self._concluded.set_result(None)
+                self._hang_up()
 
     async def _answer_to(self, transaction: Transaction, receiver: ContentReceiver) -> Answer:
         if receiver.refusal is not None:
@@ -395,16 +416,29 @@ class Submission(SMTP):
 
     # Writing.
 
-    async def _say(self, reply: Reply) -> None:
-        """Write `reply` and wait until the client's connection has it whole. Raises ConnectionError."""
-        self._writer.write(replies.encode(reply))
-        await self._writer.drain()
+    async def _say(self, reply: Reply) -> bool:
+        """Write `reply` and wait until the client's connection has it whole; whether a client was there to read it."""
+        self._unsaid += replies.encode(reply)
+        self._write()
+        if self._drained is not None:
+            await self._drained
+        return not (self._left or self._transport.is_closing())
 
     def _say_last(self, reply: Reply) -> None:
         """Write `reply` and close the connection behind it."""
+        self._unsaid += replies.encode(reply)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the connection behind what there is to say."""
         self._over = True
-        self._writer.write(replies.encode(reply))
-        self._writer.close()
+        self._write()
+        self._transport.close()
+
+    def _write(self) -> None:
+        unsaid, self._unsaid = self._unsaid, b""
+        if unsaid and not self._transport.is_closing():
+            self._transport.write(unsaid)
 
     def _drop(self, why: str, said: bytes = b"") -> None:
         """Be rid of what is no mail client."""
@@ -421,6 +455,8 @@ _COMMANDS: dict[bytes, Callable[[Submission, bytes], Reply | None]] = {
     b"EHLO": Submission._ehlo,
     b"HELO": Submission._helo,
     b"MAIL": Submission._mail,
+    b"RCPT": Submission._rcpt,
+    b"DATA": Submission._data,
     b"RSET": Submission._rset,
     b"QUIT": Submission._quit,
     b"NOOP": _always(replies.OK),
@@ -430,4 +466,3 @@ _COMMANDS: dict[bytes, Callable[[Submission, bytes], Reply | None]] = {
     b"AUTH": _always(replies.NOT_OFFERED),
     b"STARTTLS": _always(replies.NOT_OFFERED),
 }
-_KNOWN = _COMMANDS.keys() | {b"RCPT", b"DATA"}

@@ -4,17 +4,20 @@ Never called for a message that has been answered already; never answers itself.
 """
 
 import os
-import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
 
 from mailrelay.mail.record import Arrival
-from mailrelay.spool.database import PIECE, SpoolFull
+from mailrelay.spool.database import PIECE, SpoolFull, row
 
 _ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
 """No vowels: an id is not to spell anything."""
 QUEUE_ID_LENGTH = 10
+
+ROWS = 16
+"""Rows in one statement, at most: each number of them is a statement of its own in SQLite's memory."""
 
 RESERVE = 16 * 1024 * 1024
 """Octets of disk left free by accepting, so that what became of mail can still be recorded on a disk that we filled."""
@@ -22,44 +25,79 @@ RESERVE = 16 * 1024 * 1024
 
 def new_queue_id() -> str:
     """A random id of `QUEUE_ID_LENGTH` letters and digits: the first few are usually enough to name a message."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(QUEUE_ID_LENGTH))
+    # More bits than are needed, so that the remainder favours no letter by more than one in 2**30.
+    rest = int.from_bytes(os.urandom(10))
+    letters = []
+    for _ in range(QUEUE_ID_LENGTH):
+        rest, letter = divmod(rest, len(_ALPHABET))
+        letters.append(_ALPHABET[letter])
+    return "".join(letters)
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
-    """Writes a message down, due at once. Returns the spool's key of it.
+    """Writes a message down, due at once. Returns the spool's key of it. Raises SpoolFull, see `check_space`."""
+    return accept_all(db, (arrival,), max_size)[0]
 
-    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve.
+
+def accept_all(db: apsw.Connection, arrivals: Sequence[Arrival], max_size: int) -> list[int]:
+    """Writes messages down, due at once. Returns the spool's keys of them.
+
+    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve. Whoever calls rolls back
+    what was written before an error.
     """
-    check_space(db, len(arrival.content), max_size)
-    envelope = arrival.envelope
-    db.execute(
-        "INSERT INTO message (queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject,"
-        " next_attempt) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            arrival.queue_id,
-            arrival.arrival,
-            arrival.relayhost,
-            envelope.sender,
-            envelope.body.decode("ascii"),
-            int(envelope.smtputf8),
-            envelope.ret.decode("ascii"),
-            envelope.envid,
-            len(arrival.content),
-            arrival.subject,
-            arrival.arrival,
-        ),
+    check_space(db, sum(len(arrival.content) for arrival in arrivals), max_size)
+    # As SQLite itself would choose them, but known before they are written.
+    first: int = row(db, "SELECT ifnull(max(id), 0) + 1 FROM message")[0]
+    keyed = list(enumerate(arrivals, first))
+    _insert(
+        db,
+        "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt)",
+        [
+            (
+                message,
+                arrival.queue_id,
+                arrival.arrival,
+                arrival.relayhost,
+                arrival.envelope.sender,
+                arrival.envelope.body.decode("ascii"),
+                int(arrival.envelope.smtputf8),
+                arrival.envelope.ret.decode("ascii"),
+                arrival.envelope.envid,
+                len(arrival.content),
+                arrival.subject,
+                arrival.arrival,
+            )
+            for message, arrival in keyed
+        ],
     )
-    message = db.last_insert_rowid()
-    db.executemany(
-        "INSERT INTO recipient (message, address, notify, orcpt, state, changed) VALUES (?,?,?,?,'queued',?)",
-        ((message, to.address, to.notify, to.orcpt, arrival.arrival) for to in envelope.recipients),
+    _insert(
+        db,
+        "recipient (message, address, notify, orcpt, state, changed)",
+        [
+            (message, to.address, to.notify, to.orcpt, "queued", arrival.arrival)
+            for message, arrival in keyed
+            for to in arrival.envelope.recipients
+        ],
     )
-    content = memoryview(arrival.content)
-    db.executemany(
-        "INSERT INTO content (message, seq, data) VALUES (?,?,?)",
-        ((message, at // PIECE, content[at : at + PIECE]) for at in range(0, len(content), PIECE)),
+    _insert(
+        db,
+        "content (message, seq, data)",
+        [
+            (message, at // PIECE, memoryview(arrival.content)[at : at + PIECE])
+            for message, arrival in keyed
+            for at in range(0, len(arrival.content), PIECE)
+        ],
     )
-    return message
+    return [message for message, _ in keyed]
+
+
+def _insert(db: apsw.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Many rows with few statements: this thread gives up the interpreter for each of them, and has to get it back."""
+    for at in range(0, len(rows), ROWS):
+        some = rows[at : at + ROWS]
+        values = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))
+        # OR FAIL keeps no record by which to undo a part of the statement: nobody keeps a part.
+        db.execute(f"INSERT OR FAIL INTO {table} VALUES {values}", [value for one in some for value in one])
 
 
 def check_space(db: apsw.Connection, size: int, max_size: int) -> None:

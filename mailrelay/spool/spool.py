@@ -64,7 +64,7 @@ class Spool:
         self._reading.close()
 
     async def _write(self, run: Callable[[apsw.Connection], R]) -> R:
-        result: R = await self._writer.submit(run)
+        result: R = await self._writer.submit(_do_all, run)
         return result
 
     async def _read(self, run: Callable[[apsw.Connection], R]) -> R:
@@ -86,7 +86,11 @@ class Spool:
 
     async def accept(self, arrival: Arrival) -> int:
         """Puts a message on disk and returns the spool's key of it. Raises SpoolFull where there is no room."""
-        return await self._write(lambda db: accepting.accept(db, arrival, self._max_size))
+        key: int = await self._writer.submit(self._accept_all, arrival)
+        return key
+
+    def _accept_all(self, db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+        return accepting.accept_all(db, arrivals, self._max_size)
 
     # Mail goes out.
 
@@ -219,3 +223,7 @@ class Spool:
         except FileNotFoundError:
             return False
         return True
+
+
+def _do_all(db: apsw.Connection, runs: Sequence[Callable[[apsw.Connection], object]]) -> list[object]:
+    return [run(db) for run in runs]

@@ -1,7 +1,8 @@
 """Group commit: one thread owns the writing connection and puts all who wait into one transaction.
 
-Promises: a piece of work is on disk when its future is done; work that fails alone fails alone (a savepoint each); a commit
-that fails fails all that were in it, and nothing of it is on disk.
+Promises: a piece of work is on disk when its future is done; work that fails alone fails alone; a commit that fails fails
+all that were in it, and nothing of it is on disk. Work may be done twice where others in its commit failed: it reads and
+writes the database and nothing else.
 Never: retries a commit after the disk failed under it. From then on every piece of work is refused; only a fresh process
 may look at the file again.
 """
@@ -9,8 +10,10 @@ may look at the file again.
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import apsw
@@ -21,9 +24,14 @@ GROUP = 500
 """At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
 
 
+Run = Callable[[apsw.Connection, Sequence[Any]], Sequence[Any]]
+"""Does one kind of work for some items, and returns a result for each."""
+
+
 @dataclass(slots=True)
 class _Work:
-    run: Callable[[apsw.Connection], Any]
+    run: Run
+    item: Any
     future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
@@ -43,10 +51,13 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Callable[[apsw.Connection], Any]) -> asyncio.Future[Any]:
-        """Does `run` in the next commit. Raises through the future; cancelling the future does not undo the work."""
+    def submit(self, run: Run, item: Any) -> asyncio.Future[Any]:
+        """Does `run` for `item` in the next commit, in one call for the neighbours that wait for the same `run`.
+
+        Raises through the future; cancelling the future does not undo the work.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._works.put(_Work(run, future))
+        self._works.put(_Work(run, item, future))
         return future
 
     def close(self) -> None:
@@ -75,9 +86,10 @@ class Writer:
     def _commit(self, group: list[_Work]) -> None:
         if self._failed is None:
             try:
-                with transaction(self._db):
-                    for work in group:
-                        self._do(work)
+                if not self._all(group):
+                    with transaction(self._db):
+                        for work in group:
+                            self._each(work)
                 return
             except Exception as error:
                 # Of whatever kind: this thread must not end while anybody waits for it.
@@ -90,19 +102,46 @@ class Writer:
         for work in group:
             work.error = work.error or failure
 
-    def _do(self, work: _Work) -> None:
+    def _all(self, group: list[_Work]) -> bool:
+        """Does them all or none; none if one of them fails alone, and then that is for `_each` to find.
+
+        What hardly ever fails needs no savepoints, whose statements cost as much as the work itself.
+        """
+        try:
+            with transaction(self._db):
+                for run, neighbours in groupby(group, attrgetter("run")):
+                    works = list(neighbours)
+                    try:
+                        results = run(self._db, [work.item for work in works])
+                    except Exception as error:
+                        if self._concerns_all(error):
+                            raise
+                        raise _FailedAlone from error
+                    for work, result in zip(works, results, strict=True):
+                        work.result = result
+        except _FailedAlone:
+            return False
+        return True
+
+    def _each(self, work: _Work) -> None:
         db = self._db
         db.execute("SAVEPOINT work")
         try:
-            work.result = work.run(db)
+            [work.result] = work.run(db, [work.item])
         except Exception as error:
-            if isinstance(error, (apsw.IOError, apsw.CorruptError)) or not db.in_transaction:
-                # SQLite may have rolled the whole transaction back by itself: then it failed for all.
-                work.error = translate(error) if isinstance(error, apsw.Error) else error
+            work.error = translate(error) if isinstance(error, apsw.Error) else error
+            if self._concerns_all(error):
                 raise
             db.execute("ROLLBACK TO work")
-            work.error = translate(error) if isinstance(error, apsw.Error) else error
         db.execute("RELEASE work")
+
+    def _concerns_all(self, error: Exception) -> bool:
+        # SQLite may have rolled the whole transaction back by itself: then it failed for all.
+        return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
+
+
+class _FailedAlone(Exception):
+    """A piece of work failed, and the others have nothing to do with it."""
 
 
 def _answer(group: list[_Work]) -> None:

@@ -150,7 +150,8 @@ QUEUE = "active bounce corrupt defer deferred flush hold incoming maildrop priva
 class Postfix:
     """master, smtpd, cleanup, qmgr and virtual, started without Postfix's own scripts, which want it installed."""
 
-    def __init__(self, package: Package, directory: Path) -> None:
+    def __init__(self, package: Package, directory: Path, settings: str = "") -> None:
+        """settings: more lines for main.cf."""
         if os.getuid() != 0:
             missing("the right to run a stand-alone Postfix (it needs root)")
         # Each account must be one that Debian always has, that is not root, and that is not its other one.
@@ -177,7 +178,7 @@ class Postfix:
             gid=owner.pw_gid,
             boxes=", ".join(f"{{{name}@{DOMAIN} = {name}/}}" for name in ACCOUNTS),
         )
-        (directory / "etc/main.cf").write_text(main_cf)
+        (directory / "etc/main.cf").write_text(main_cf + settings)
         (directory / "etc/master.cf").write_text(MASTER_CF.format(port=self.port))
         master = package.libraries / "sbin/master"
         environment = {**package.environment, "MAIL_CONFIG": str(directory / "etc")}

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""How fast mail is taken over: messages a second that Postfix and mailrelay each answer with a 250 that is on disk.
+
+    python3 contrib/bench/accept.py [--rounds 5] [--messages 4000] [--sessions 20] [--size 4096] [--reuse]
+
+The feeder is Postfix's smtp-source, the same for both; every message is a connection of its own, or, with --reuse, each
+session sends all of its messages over one. Both servers have nowhere to go with the mail: Postfix's transport is
+deferred, mailrelay's relayhost refuses connections. The two take turns, each time with a fresh queue, and both queues
+lie in the same new directory below --directory, which has to be on a real disk.
+
+Needs root, which Postfix starts with, and Postfix: installed, or unpacked into the folder that MAILRELAY_POSTFIX names.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
+
+from system.boxes import DOMAIN
+from system.daemon import Relay
+from system.postfix import Package, Postfix, find_package
+from system.processes import free_port
+
+
+def rate(package: Package, port: int, options: argparse.Namespace) -> float:
+    """Messages a second, from the first connection to the last answer."""
+    load = ["-m", str(options.messages), "-s", str(options.sessions), "-l", str(options.size)]
+    who = ["-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
+    argv = [package.program("smtp-source"), *(["-d"] if options.reuse else []), *who, *load, f"127.0.0.1:{port}"]
+    began = time.perf_counter()
+    subprocess.run(argv, env=package.environment, check=True, timeout=300)
+    return float(options.messages / (time.perf_counter() - began))
+
+
+def postfix(package: Package, directory: Path, options: argparse.Namespace) -> float:
+    server = Postfix(package, directory, "defer_transports = virtual\nin_flow_delay = 0\n")
+    try:
+        return rate(package, server.port, options)
+    finally:
+        server.stop()
+
+
+def mailrelay(package: Package, directory: Path, options: argparse.Namespace) -> float:
+    ssh_config = directory.with_suffix(".ssh_config")
+    ssh_config.write_text(f"Host *\n  HostName 127.0.0.1\n  Port {free_port()}\n")
+    relay = Relay(directory, ssh_config, 25, answer_within="0s", dsn=False)
+    relay.start()
+    try:
+        return rate(package, relay.port, options)
+    finally:
+        relay.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Postfix and mailrelay, accepting mail in turns.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=4000)
+    parser.add_argument("--sessions", type=int, default=20, help="at once")
+    parser.add_argument("--size", type=int, default=4096, help="octets of a message")
+    parser.add_argument("--reuse", action="store_true", help="many messages over one connection")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where both queues lie")
+    parser.add_argument("--only", choices=["postfix", "mailrelay"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="accept-", dir=options.directory) as name:
+        # Postfix gives up root before it opens its queue.
+        Path(name).chmod(0o755)
+        place = subprocess.run(["df", "--output=source,fstype", name], capture_output=True, text=True, check=True)
+        print("both queues on", " ".join(place.stdout.split()[2:]), flush=True)
+        package = find_package(Path(name) / "package")
+        servers: dict[str, Callable[[Package, Path, argparse.Namespace], float]]
+        servers = {"postfix": postfix, "mailrelay": mailrelay}
+        if options.only:
+            servers = {options.only: servers[options.only]}
+        rates: dict[str, list[float]] = {server: [] for server in servers}
+        for turn in range(options.rounds):
+            for server, measure in servers.items():
+                rates[server].append(measure(package, Path(name) / f"{server}{turn}", options))
+            print("  ".join(f"{server} {rates[server][-1]:.0f}/s" for server in servers), flush=True)
+    for server, measured in rates.items():
+        print(f"{server}: median {statistics.median(measured):.0f}/s ({min(measured):.0f} to {max(measured):.0f})")
+    if len(rates) == 2:
+        ratios = [ours / theirs for theirs, ours in zip(*rates.values(), strict=True)]
+        print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
