@@ -25,6 +25,7 @@ from mailrelay.grammar import MINUTE, SECOND, WEEK
 from mailrelay.grammar import SettingsError as SettingsError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+CHANNELS = 8
 Readers = Mapping[str, Callable[[Any], object]]
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
@@ -59,7 +60,8 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     senders: tuple[str, ...] = ("*",)
     linger: float = 30.0
-    channels: Count = 8
+    channels: Count = CHANNELS
+    backlog_channels: Count = 40
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,10 +257,14 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
         "senders": grammar.some(grammar.sender),
         "linger": grammar.linger,
     }
-    _known(table, (*readers, "channels"), key)
+    _known(table, (*readers, "channels", "backlog_channels"), key)
     values = _read({"ssh_config": "~/.ssh/config", "smtp": "localhost:25"} | table, key, readers)
     host, port = values.pop("smtp")
-    return _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
+    found = _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
+    if found.channels < CHANNELS and "backlog_channels" not in table:
+        # Who asks for few has a server that allows no more.
+        return msgspec.structs.replace(found, backlog_channels=found.channels)
+    return found
 
 
 def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[str, str]) -> Forward:

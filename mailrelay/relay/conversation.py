@@ -17,7 +17,7 @@ class Lane(Protocol):
 
     @property
     def linger(self) -> float: ...
-    def opened(self) -> None: ...
+    def opened(self, in_flight: int) -> None: ...
     async def next(self) -> Message | Vetting | None: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
@@ -48,9 +48,9 @@ class Conversation:
         """There is mail again."""
         self._woken.set()
 
-    def ready(self) -> None:
+    def ready(self, in_flight: int) -> None:
         self.is_ready = True
-        self._lane.opened()
+        self._lane.opened(in_flight)
 
     async def next(self) -> Message | Vetting | None:
         while (message := await self._lane.next()) is None:

@@ -25,6 +25,9 @@ from mailrelay.smtp.session import (
     Untried,
 )
 
+BLOCK = 32 * 1024
+"""Octets of content that are written at once, and that who has something small to say may have to let go first."""
+
 
 class Wire(Protocol):
     """A byte stream to the remote's mail server."""
@@ -38,7 +41,9 @@ class Wire(Protocol):
 class Mail(Protocol):
     """Where messages come from and outcomes go. `finished` and `untried` only take note: they never wait."""
 
-    def ready(self) -> None: ...
+    def ready(self, in_flight: int) -> None:
+        """The remote is ready for mail, of which this conversation carries `in_flight` at once."""
+
     async def next(self) -> Message | Vetting | None:
         """The next message or vetting, waited for while the conversation is worth keeping; None ends it. Cancelling loses
         nothing. Raises nothing: where no message can be had, there is none."""
@@ -143,7 +148,7 @@ class _Conversation:
         for event in events:
             match event:
                 case Ready():
-                    self._mail.ready()
+                    self._mail.ready(self._session.in_flight)
                 case ContentWanted(key):
                     self._wanted.append(key)
                 case Finished(key, outcomes):
@@ -196,17 +201,24 @@ class _Conversation:
     async def _stream(self, message: Message) -> None:
         """As much of the content as the remote will have: it may refuse in the middle, or go."""
         async with contextlib.aclosing(self._mail.pieces(message.id)) as pieces:
+            unsent = 0
             async for piece in pieces:
-                self._session.send_content(piece)
-                self._flush()
-                try:
-                    async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
-                        await self._wire.drain()
-                except ConnectionError:
-                    self._is_cut = True
-                self._hear()
-                if self._is_cut or self._ended is not None:
-                    return
+                for start in range(0, len(piece), BLOCK):
+                    block = piece[start : start + BLOCK]
+                    self._session.send_content(block)
+                    unsent += len(block)
+                    # What is small goes out with its end, and with what follows.
+                    if unsent >= BLOCK:
+                        unsent = 0
+                        self._flush()
+                        try:
+                            async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
+                                await self._wire.drain()
+                        except ConnectionError:
+                            self._is_cut = True
+                    self._hear()
+                    if self._is_cut or self._ended is not None:
+                        return
 
 
 def _brought(fetching: asyncio.Future[Message | Vetting | None]) -> Message | Vetting | None:

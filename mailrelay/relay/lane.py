@@ -5,7 +5,6 @@ Sleeps until mail is due, the back-off is over, or the bell rings. Never polls.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -32,6 +31,8 @@ STUMBLE = 10.0
 """Seconds to wait after the spool has failed us."""
 NAP = 60.0
 """Seconds to sleep at most while mail waits: timers stand still while a laptop sleeps, and mail becomes due."""
+SHARE = 4
+"""Messages that make another conversation worth opening, beside those that there are: it costs about three round trips."""
 EHLO_NAME = b"localhost"
 """To the remote's mail server we come from its own localhost, and this machine's name is nobody's business."""
 
@@ -41,6 +42,7 @@ class Spool(settlement.Spool, line.Spool, Protocol):
 
     async def next_due(self, relayhost: str) -> float | None: ...
     async def recall(self, relayhost: str, now: float) -> None: ...
+    async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
     async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
 
@@ -72,7 +74,10 @@ class Lane:
         self._first: list[int] = []
         self._vettings: deque[Vetting] = deque()
         self._vetting_ids = itertools.count(-1, -1)
+        self._askers: list[asyncio.Future[Message | None]] = []
         self._asking = 0
+        self._is_taking = False
+        self._is_rung = False
         self._channels = relayhost.channels
         self._conversations: set[Conversation] = set()
         self._talks: set[asyncio.Task[None]] = set()
@@ -84,6 +89,7 @@ class Lane:
 
     def ring(self) -> None:
         """Look again: something is due, or the person did something."""
+        self._is_rung = True
         self._bell.set()
 
     def hurry(self, message: int) -> None:
@@ -97,6 +103,7 @@ class Lane:
 
     def network_changed(self, change: Change) -> None:
         """There may be a way where there was none; what waits for one leaves, whatever the schedule says."""
+        self._is_rung = True
         self._line.network_changed(change)
 
     async def vet(self, envelope: Envelope) -> Outcome | None:
@@ -155,9 +162,11 @@ class Lane:
                         timeout = await self._step(group)
                     except Exception as error:
                         timeout = self._stumble(error)
-                    with contextlib.suppress(TimeoutError):
+                    try:
                         async with asyncio.timeout(None if timeout is None else min(timeout, NAP)):
                             await self._bell.wait()
+                    except TimeoutError:
+                        self._is_rung = True
         finally:
             # What the disk does not take in time, the next start finds as open attempts.
             await self._settlement.close()
@@ -172,6 +181,13 @@ class Lane:
             return rest
         if self._faults:
             await self._shut(self._faults.pop())
+        is_rung, self._is_rung = self._is_rung, False
+        link = self._line.link
+        if link is None and self._line.retired is None and not is_rung and (pause := self._pause()) > 0:
+            # Nobody but the person or the clock opens a way that is shut: the spool need not be asked for each new mail.
+            return pause
+        if link is not None and link.is_up and not self._may_talk():
+            return None
         await self._line.look()
         if self._line.retired is not None:
             if any(one.under_way for one in self._conversations):
@@ -201,11 +217,8 @@ class Lane:
         wanted = for_mail or self._line.is_wished_for
         # The way may be shut for mail alone, and the connection stay for others.
         if wanted and (link is None or not self._conversations):
-            pause = self._line.pause(has_new_mail=bool(self._first))
+            pause = self._pause()
             if pause > 0:
-                self.watches.tell_all(Queued(self.trouble))
-                if pause > line.IMPATIENCE:
-                    self._line.decline(self.trouble)
                 wanted, until_due = False, pause
         if not wanted:
             return until_due if link is None or self._conversations else await self._rest(until_due)
@@ -220,13 +233,23 @@ class Lane:
             self._channels = self._relayhost.channels
             group.create_task(self._watch(link))
             # Where something was wrong with the way, only a conversation tells whether it still is.
-            if for_mail or self.trouble:
-                self._talk(group, link)
-            else:
+            if not for_mail and not self.trouble:
                 self._line.claim_dialled()
-        elif for_mail and self._wants_conversation(has_mail):
+                return until_due
+        elif not for_mail:
+            return until_due
+        for _ in range(await self._conversations_wanted(has_mail)):
             self._talk(group, link)
         return until_due
+
+    def _pause(self) -> float:
+        """Seconds for which the way stays shut, which is said to those who wait; 0 or less: it may be tried."""
+        pause = self._line.pause(has_new_mail=bool(self._first))
+        if pause > 0:
+            self.watches.tell_all(Queued(self.trouble))
+        if pause > line.IMPATIENCE:
+            self._line.decline(self.trouble)
+        return pause
 
     async def _rest(self, until_due: float | None) -> float | None:
         """Without mail for the connection: hangs up once it need not stay for others. Returns as `_step` does."""
@@ -245,20 +268,25 @@ class Lane:
         self._first.clear()
         self.watches.tell_all(Queued(words))
 
-    def _wants_conversation(self, has_mail: bool) -> bool:
-        """One more while there is mail and nobody about to take it; each round of starts at most doubles them."""
+    def _may_talk(self) -> bool:
+        """Whether anything could be made of mail that waits: somebody to wake, or one more conversation."""
+        return len(self._conversations) < self._channels or any(one.is_idle for one in self._conversations)
+
+    async def _conversations_wanted(self, has_mail: bool) -> int:
+        """How many to open now: one where there is none, one for mail that nobody is about to take, more for more mail."""
         if any(one.is_idle for one in self._conversations):
             if has_mail:
                 self._wake_one()
-            return False
+            return 0
+        waiting = await self._spool.count_due(self._name, SHARE * self._channels, self._now()) if has_mail else 0
+        room = self._channels - len(self._conversations)
+        wanted = -(-waiting // SHARE) - len(self._conversations)
         if not self._conversations:
-            return True
-        if self._asking:
-            # They may be about to take what is there; the bell rings when they have.
-            return False
-        starting = sum(not one.is_ready for one in self._conversations)
-        running = len(self._conversations) - starting
-        return has_mail and starting < max(1, running) and len(self._conversations) < self._channels
+            wanted = max(1, wanted)
+        elif waiting > self._asking and all(one.is_ready for one in self._conversations):
+            # Those who ask are about to take what there is for them; the bell rings when they have.
+            wanted = max(1, wanted)
+        return max(0, min(wanted, room))
 
     def _answer_vettings(self) -> None:
         """Nobody is there to ask."""
@@ -299,9 +327,9 @@ class Lane:
         if conversation.has_finished and link.is_up:
             # That message's own trouble; where the whole connection went, the next message would fare no better.
             return
-        if any(one.is_ready for one in self._conversations):
-            # The remote allows no more of them: those that run go on.
-            self._channels = max(1, len(self._conversations))
+        if self._conversations:
+            # The remote allows no more of them: the others go on, and the last one will say whether it allows any.
+            self._channels = len(self._conversations)
         elif self._line.link is link:
             self._faults.append(ended)
             if link.is_up and self._line.is_lent:
@@ -311,9 +339,12 @@ class Lane:
             self._line.lost()
             await link.close()
 
-    def opened(self) -> None:
-        """The remote's mail server is ready for mail."""
+    def opened(self, in_flight: int) -> None:
+        """The remote's mail server is ready for mail, of which a conversation carries `in_flight` at once."""
         self._line.usable()
+        if in_flight == 1 and self._channels == self._relayhost.channels:
+            # What it does not take at once in one conversation, it may in several.
+            self._channels = max(self._channels, self._relayhost.backlog_channels)
         self._bell.set()
 
     def _stumble(self, error: Exception) -> float:
@@ -341,28 +372,44 @@ class Lane:
         return None
 
     async def _due(self) -> Message | None:
-        if self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until:
-            return None
-        first = self._first[:1]
-        del self._first[:1]
-        # One at a time: what is open when we die counts as begun, and may arrive twice.
-        taking = asyncio.ensure_future(self._spool.take(self._name, first, 1, self._now()))
+        asker: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+        self._askers.append(asker)
+        if not self._is_taking:
+            self._is_taking = True
+            self._settlement.see_through(self._take())
         self._asking += 1
         try:
-            return next(iter(await asyncio.shield(taking)), None)
+            return await asker
         except asyncio.CancelledError:
-            self._settlement.see_through(self._return(taking))
+            if not asker.cancelled() and (message := asker.result()) is not None:
+                self._settlement.put_back([message])
             raise
-        except Exception as error:
-            self._stumble(error)
-            return None
         finally:
             self._asking -= 1
-            self._bell.set()
 
-    async def _return(self, taking: asyncio.Future[list[Message]]) -> None:
-        """Who asked for it has gone: what has been taken must not be forgotten."""
-        self._settlement.put_back(await taking)
+    async def _take(self) -> None:
+        """Opens attempts for all who ask, with one commit for as many as ask by then."""
+        while self._askers:
+            askers, self._askers = self._askers, []
+            await self._take_for([asker for asker in askers if not asker.done()])
+        self._is_taking = False
+
+    async def _take_for(self, askers: Sequence[asyncio.Future[Message | None]]) -> None:
+        found: list[Message] = []
+        if askers and not (self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until):
+            first = self._first[: len(askers)]
+            del self._first[: len(askers)]
+            try:
+                # No more than are asked for: what is open when we die counts as begun, and may arrive twice.
+                found = await self._spool.take(self._name, first, len(askers), self._now())
+            except Exception as error:
+                self._stumble(error)
+        for asker in askers:
+            if not asker.done():
+                asker.set_result(found.pop(0) if found else None)
+        if found:
+            # Who asked for it has gone: what has been taken must not be forgotten.
+            self._settlement.put_back(found)
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._spool.pieces(message)

@@ -17,7 +17,7 @@ import copy
 import re
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import cast
 
 import asyncssh
@@ -45,6 +45,8 @@ CLOSE = 5.0
 READ_SIZE = 65536
 MAX_NOISE = 8192
 MAX_STDERR = 1024
+UNSENT = 64 * 1024
+"""Octets that the kernel may hold beyond what is on the way; the more it holds, the later comes what is small."""
 
 # A greeting, good or bad; a line before it that is neither is the shell's.
 _GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
@@ -63,9 +65,11 @@ class Wire:
         reader: asyncssh.SSHReader[bytes],
         writer: asyncssh.SSHWriter[bytes],
         stderr: asyncssh.SSHReader[bytes] | None,
+        line: "_Line",
     ) -> None:
         self._reader = reader
         self._writer = writer
+        self._line = line
         self._ahead = b""
         self._lost = ""
         self._tail = asyncio.create_task(_tail(stderr)) if stderr is not None else None
@@ -78,7 +82,9 @@ class Wire:
         if self._lost:
             raise ConnectionResetError(self._lost)
         try:
-            return await self._reader.read(READ_SIZE)
+            data = await self._reader.read(READ_SIZE)
+            self._line.acknowledge()
+            return data
         except (asyncssh.Error, OSError) as error:
             # The stream says so only once, and calls it the end after that.
             self._lost = faults.words(error)
@@ -95,6 +101,7 @@ class Wire:
         """Wait until most of what was written is on its way. Raises ConnectionError."""
         try:
             await self._writer.drain()
+            await self._line.drain()
         except (asyncssh.Error, OSError) as error:
             raise ConnectionResetError(faults.words(error)) from error
 
@@ -133,6 +140,34 @@ class Wire:
         return (await self._tail if self._tail is not None else b"") or seen[-MAX_STDERR:]
 
 
+class _Line:
+    """The TCP connection below the channels, in what the library leaves alone: who writes does not know when it is full,
+    and so all that a channel's window allows would stand in line before what another channel has to say."""
+
+    def __init__(self, connections: list[asyncssh.SSHClientConnection]) -> None:
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        # The library's protocol has the transport's two calls, and does nothing in them.
+        for name, call in (("pause_writing", self._has_room.clear), ("resume_writing", self._has_room.set)):
+            setattr(connections[0], name, call)
+        self._socket = connections[0].get_extra_info("socket")
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more."""
+        await self._has_room.wait()
+
+    def let_go(self) -> None:
+        """The connection has ended: nobody is to wait for it."""
+        self._has_room.set()
+
+    def acknowledge(self) -> None:
+        """Acknowledge at once what has come and will come next: sshd holds back what it has to say on a forwarded connection
+        until all that it said before is acknowledged (it leaves Nagle's algorithm on). The kernel forgets this again."""
+        if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 class Link:
     """An SSH connection to a relayhost, with its jump hosts. Made by `dial`."""
 
@@ -141,6 +176,7 @@ class Link:
         self._hop = hop
         self._connections = connections
         self._connection = connections[-1]
+        self._line = _Line(connections)
 
     @property
     def is_up(self) -> bool:
@@ -159,9 +195,11 @@ class Link:
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by either side or by the network."""
         await self._connection.wait_closed()
+        self._line.let_go()
 
     async def close(self) -> None:
         """End the connection and those below it. Takes at most a few seconds and never raises."""
+        self._line.let_go()
         await close(self._connections)
 
     def by(self, command: str) -> "Link":
@@ -201,11 +239,11 @@ class Link:
 
     async def _forward(self, host: str, port: int) -> Wire:
         reader, writer = await self._connection.open_connection(host, port)
-        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._line)
 
     async def _forward_unix(self, path: str) -> Wire:
         reader, writer = await self._connection.open_unix_connection(path)
-        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._line)
 
     async def _run(self) -> Wire:
         try:
@@ -220,10 +258,12 @@ class Link:
         writer, reader, stderr = await self._connection.open_session(
             self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )
-        return Wire(reader, writer, stderr)
+        return Wire(reader, writer, stderr, self._line)
 
     async def _open(self, opening: Coroutine[None, None, Wire], fault: Callable[[Exception], Fault]) -> Wire:
         task = asyncio.create_task(opening)
+        # Once the request is out: sshd has said much since the login, and its answer waits until that is acknowledged.
+        asyncio.get_running_loop().call_later(0, self._line.acknowledge)
         try:
             async with asyncio.timeout(CHANNEL):
                 return await asyncio.shield(task)
@@ -304,6 +344,11 @@ class Client(asyncssh.SSHClient):
         self.seen.greeted = self._connection.get_extra_info("server_version") is not None
         self._leave_agent()
 
+    def begin_auth(self, username: str) -> None:
+        # We have nothing but keys to offer, whatever the server lists: to ask it first for its list ("none", RFC 4252
+        # section 5.2) would cost a round trip. The library has no option for that; without this name it asks.
+        self._connection._auth_methods = [b"publickey"]
+
     def auth_completed(self) -> None:
         self._leave_agent()
 
@@ -383,6 +428,7 @@ async def connect(
                 hop.port,
                 options=hop.options,
                 config=None,
+                encryption_algs=_quick_first(hop.options.encryption_algs),
                 sock=sock,
                 tunnel=through,
                 client_factory=lambda: client,
@@ -409,6 +455,12 @@ async def connect(
     return connection
 
 
+def _quick_first(ciphers: Sequence[bytes]) -> list[str]:
+    """The same ciphers, those first that cost the library least for a packet."""
+    names = [name.decode("ascii") for name in ciphers]
+    return sorted(names, key=lambda name: "-gcm" not in name)
+
+
 async def _reach(hop: Hop) -> socket.socket:
     """A TCP connection, by whichever address answers first in the resolver's order. Raises OSError."""
     loop = asyncio.get_running_loop()
@@ -421,6 +473,8 @@ async def _reach(hop: Hop) -> socket.socket:
         try:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
             # An even share for each: an address that swallows packets (IPv6 in many a café) leaves time for the next.
             async with asyncio.timeout((end - loop.time()) / (len(found) - position)):
                 if hop.options.local_addr:

@@ -34,7 +34,7 @@ from mailrelay.smtp.transaction import STAGES, Command, Flow, Transaction, Verb
 
 SMALL = 64 * 1024
 """Octets of content that go out with BDAT before it is known who is accepted."""
-IN_FLIGHT = 8
+IN_FLIGHT = 16
 """Messages with BDAT that may be on their way at once."""
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
@@ -112,8 +112,14 @@ class Session:
         """Whether `start` may be called."""
         if self.extensions is None or self._quitting or self._over:
             return False
-        limit = IN_FLIGHT if _chunks(self.extensions) else 2 if self.extensions.pipelining else 1
+        # The next one's commands travel with the content of the last one.
+        limit = max(self.in_flight, 2 if self.extensions.pipelining else 1)
         return not self._open or (self._open[-1].handed_over and len(self._open) < limit)
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages can be on their way to this remote at once; 0 before `Ready`."""
+        return 0 if self.extensions is None else IN_FLIGHT if _chunks(self.extensions) else 1
 
     @property
     def awaiting(self) -> Stage | None:

@@ -42,7 +42,7 @@ def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
 def accept_all(db: apsw.Connection, arrivals: Sequence[Arrival], max_size: int) -> list[int]:
     """Writes messages down, due at once. Returns the spool's keys of them.
 
-    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve. Whoever calls rolls back
+    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve. Who calls rolls back
     what was written before an error.
     """
     check_space(db, sum(len(arrival.content) for arrival in arrivals), max_size)

@@ -45,6 +45,15 @@ def next_due(db: apsw.Connection, relayhost: str) -> float | None:
     return found
 
 
+def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> int:
+    """How many messages of `relayhost` are due, `limit` at most."""
+    count = 0
+    for run in _DUE_RUNS:
+        if count < limit:
+            count += len(rows(db, run, (relayhost, now, limit - count)))
+    return count
+
+
 def take(
     db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, owner: str, now: float
 ) -> list[Message]:
@@ -87,10 +96,14 @@ def message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Mes
     return Message(key, queue_id, relayhost, envelope, tuple(key for key, *_ in recipients), size, arrival, attempts)
 
 
-def piece(db: apsw.Connection, message: int, seq: int) -> bytes | None:
-    """The `seq`th piece of a message's content, None past the end."""
-    found: bytes | None = db.execute("SELECT data FROM content WHERE message = ? AND seq = ?", (message, seq)).get
-    return found
+def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:
+    """The `seq`th piece of a message's content, and whether another one follows; None past the end."""
+    found: tuple[bytes, int] | None = db.execute(
+        "SELECT data, EXISTS (SELECT 1 FROM content WHERE message = ?1 AND seq = ?2 + 1) FROM content"
+        " WHERE message = ?1 AND seq = ?2",
+        (message, seq),
+    ).fetchone()
+    return None if found is None else (found[0], bool(found[1]))
 
 
 def record(db: apsw.Connection, end: Record) -> None:

@@ -108,6 +108,10 @@ class Spool:
         """When the next message of `relayhost` is due, in epoch seconds; None if nothing is pending."""
         return await self._read(lambda db: attempts.next_due(db, relayhost))
 
+    async def count_due(self, relayhost: str, limit: int, now: float) -> int:
+        """How many messages of `relayhost` are due, `limit` at most."""
+        return await self._read(lambda db: attempts.count_due(db, relayhost, limit, now))
+
     async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]:
         """Opens attempts at up to `limit` due messages, those of `first` ahead of the others."""
         # At any price: what leaves makes room.
@@ -125,8 +129,11 @@ class Spool:
         """A message's content, piece by piece. Raises Unreadable."""
         seq = 0
         try:
-            while (data := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
+            while (piece := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
+                data, goes_on = piece
                 yield data
+                if not goes_on:
+                    break
                 seq += 1
         except SpoolError as error:
             raise Unreadable(str(error)) from None

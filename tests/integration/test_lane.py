@@ -68,13 +68,21 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    tmp_path: Path, *, retry: float = 3600.0, linger: float = 30.0, channels: int = 8, dial: Dial = dial
+    tmp_path: Path,
+    *,
+    retry: float = 3600.0,
+    linger: float = 30.0,
+    channels: int = 8,
+    backlog_channels: int = 0,
+    dial: Dial = dial,
 ) -> AsyncIterator[Scene]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
         terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Road.MAILBOX,))
-        relayhost = remote.relayhost(name="default", linger=linger, channels=channels)
+        relayhost = remote.relayhost(
+            name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
+        )
         lane = Lane(relayhost, spool, dial, terms, lambda: None)
         running = asyncio.ensure_future(lane.run())
         try:

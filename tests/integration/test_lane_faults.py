@@ -66,7 +66,7 @@ class Mail:
         self._at_piece = at_piece
         self.back: list[tuple[int, str, bytes]] = []
 
-    def ready(self) -> None: ...
+    def ready(self, in_flight: int) -> None: ...
 
     async def next(self) -> Message | None:
         message = self._messages.pop(0) if self._messages else None
@@ -120,6 +120,26 @@ def test_a_refusal_in_the_middle_of_content_is_the_remotes_word_though_it_goes_w
         mail = Mail(message(1))
         await converse(Wire(answer), b"localhost", mail)
         assert mail.back == [(1, "content", b"552 5.3.4 too big")]
+
+    play(story)
+
+
+def test_what_is_small_is_written_in_one_piece_with_its_end() -> None:
+    async def story() -> None:
+        said: list[bytes] = []
+
+        def answer(wire: Wire, data: bytes) -> None:
+            said.append(data)
+            if b"DATA" in data:
+                wire.says(b"250 ok", b"250 ok", b"354 go ahead")
+            elif data.endswith(b"\r\n.\r\n"):
+                wire.says(b"250 taken")
+                wire.goes()
+
+        mail = Mail(message(1))
+        await converse(Wire(answer), b"localhost", mail)
+        assert mail.back == [(1, "content", b"250 taken")]
+        assert len(said) == 3, said
 
     play(story)
 

@@ -59,10 +59,14 @@ def test_what_was_accepted_is_taken_out_octet_for_octet(db: apsw.Connection) -> 
         (message,) = attempts.take(db, "default", (), 1, "test", NOW)
     assert message.envelope == envelope
     assert message.size == len(arrival.content) > 4 * PIECE
-    pieces = []
-    while (piece := attempts.piece(db, key, len(pieces))) is not None:
-        pieces.append(piece)
+    pieces, goes_on = [], True
+    while goes_on:
+        piece = attempts.piece(db, key, len(pieces))
+        assert piece is not None
+        pieces.append(piece[0])
+        goes_on = piece[1]
     assert b"".join(pieces) == arrival.content
+    assert attempts.piece(db, key, len(pieces)) is None
 
 
 def test_a_spool_at_its_limit_takes_nothing_and_keeps_what_it_has(db: apsw.Connection) -> None:

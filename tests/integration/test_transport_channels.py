@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import asyncssh
 import pytest
 import uvloop
+from asyncssh.packet import SSHPacket
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
@@ -84,6 +86,46 @@ def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> No
             await writing
             assert came == sent
             wire.close()
+
+    with_remote(tmp_path, test)
+
+
+def test_the_server_is_not_asked_for_a_list_of_what_it_takes_before_the_key_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    look_up = asyncssh.connection.lookup_server_auth
+
+    def listening(conn: asyncssh.SSHServerConnection, username: str, method: bytes, packet: SSHPacket) -> object:
+        asked.append(method)
+        return look_up(conn, username, method, packet)
+
+    monkeypatch.setattr(asyncssh.connection, "lookup_server_auth", listening)
+
+    async def test(remote: Remote) -> None:
+        async with linked(remote.relayhost()):
+            # Is this key good? Then here is the signature.
+            assert asked == [b"publickey", b"publickey"]
+
+    with_remote(tmp_path, test)
+
+
+def test_who_writes_waits_until_the_connection_below_has_room_and_not_for_ever_when_it_goes(tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        async with linked(remote.relayhost()) as link:
+            wire = await link.open_wire()
+            # As the transport calls it when its buffer is full.
+            link._connections[0].pause_writing()
+            waiting = asyncio.ensure_future(wire.drain())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            link._connections[0].resume_writing()
+            await waiting
+            link._connections[0].pause_writing()
+            waiting = asyncio.ensure_future(wire.drain())
+            link._connections[0].abort()
+            await link.wait_closed()
+            await asyncio.wait({waiting})
 
     with_remote(tmp_path, test)
 

@@ -11,7 +11,7 @@ from mailrelay import config, grammar
 
 KEYS = {
     "listen": config.Listen.__struct_fields__,
-    "relayhost.default": ("ssh", "ssh_config", "smtp", "command", "senders", "linger", "channels"),
+    "relayhost.default": ("ssh", "ssh_config", "smtp", "command", "senders", "linger", "channels", "backlog_channels"),
     "queue": config.Queue.__struct_fields__,
     "notify": config.Notify.__struct_fields__,
 }

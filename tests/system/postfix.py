@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +57,16 @@ def find_package(cache: Path) -> Package:
 class Sink:
     """smtp-sink: takes all mail and dumps each message that was ended by its dot, or refuses what `options` say."""
 
-    def __init__(self, package: Package, directory: Path, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self, package: Package, directory: Path, *options: str, port: int | None = None, before: Sequence[str] = ()
+    ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
         self.port = port or free_port()
         as_root = ["-u", "root"] if os.getuid() == 0 else []
         words = [*as_root, "-d", "%s.", *options, f"127.0.0.1:{self.port}", "100"]
-        self.child = Child([package.program("smtp-sink"), *words], env=package.environment, cwd=directory)
-        self.child.wait_port(self.port)
+        self.child = Child([*before, package.program("smtp-sink"), *words], env=package.environment, cwd=directory)
+        self.child.wait_port(self.port, before=before)
 
     def messages(self) -> list[bytes]:
         """Every message that has arrived, with the X- lines of smtp-sink before it, with CRLF line ends.
@@ -140,6 +143,8 @@ proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
+smtp unix - - n - - smtp
+scache unix - - n - 1 scache
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 """
@@ -148,10 +153,10 @@ QUEUE = "active bounce corrupt defer deferred flush hold incoming maildrop priva
 
 
 class Postfix:
-    """master, smtpd, cleanup, qmgr and virtual, started without Postfix's own scripts, which want it installed."""
+    """master, smtpd, cleanup, qmgr, virtual and smtp, started without Postfix's own scripts, which want it installed."""
 
-    def __init__(self, package: Package, directory: Path, settings: str = "") -> None:
-        """settings: more lines for main.cf."""
+    def __init__(self, package: Package, directory: Path, settings: str = "", *, before: Sequence[str] = ()) -> None:
+        """settings: more lines for main.cf. before: the command that runs it, where that is to be elsewhere."""
         if os.getuid() != 0:
             missing("the right to run a stand-alone Postfix (it needs root)")
         # Each account must be one that Debian always has, that is not root, and that is not its other one.
@@ -182,8 +187,8 @@ class Postfix:
         (directory / "etc/master.cf").write_text(MASTER_CF.format(port=self.port))
         master = package.libraries / "sbin/master"
         environment = {**package.environment, "MAIL_CONFIG": str(directory / "etc")}
-        self.child = Child([master, "-c", directory / "etc", "-d"], env=environment)
-        self.child.wait_port(self.port)
+        self.child = Child([*before, master, "-c", directory / "etc", "-d"], env=environment)
+        self.child.wait_port(self.port, before=before)
 
     @property
     def on_stdin(self) -> str:

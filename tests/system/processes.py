@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
+def listens(port: int, before: Sequence[str] = ()) -> bool:
+    """Whether somebody listens on that port of 127.0.0.1, asked from where the command `before` runs programs."""
+    if before:
+        ask = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
+        return subprocess.run([*before, sys.executable, "-c", ask], capture_output=True, check=False).returncode == 0
     with socket.socket() as probe:
         probe.settimeout(5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -130,9 +135,11 @@ class Child:
             pytest.fail(f"{self.name} never said {pattern!r} (status {self.process.poll()}); it said:\n{self.output}")
         return line
 
-    def wait_port(self, port: int, patience: float = PATIENCE) -> None:
+    def wait_port(self, port: int, patience: float = PATIENCE, before: Sequence[str] = ()) -> None:
         """Until it listens there; fails at once if it ends instead."""
-        until(lambda: listens(port) or self.process.poll() is not None, f"{self.name} listens on {port}", patience)
+        until(
+            lambda: listens(port, before) or self.process.poll() is not None, f"{self.name} listens on {port}", patience
+        )
         if self.process.poll() is not None:
             self._reader.join(5)
             pytest.fail(f"{self.name} ended with status {self.process.returncode}:\n{self.output}")

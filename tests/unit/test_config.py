@@ -129,6 +129,7 @@ def test_every_setting_can_be_set() -> None:
                 senders=("*@example.org", "me@example.net"),
                 linger=float("inf"),
                 channels=1,
+                backlog_channels=1,
             ),
             Relayhost(
                 name="work",

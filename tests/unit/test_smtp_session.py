@@ -83,6 +83,15 @@ def flights(ehlo: bytes, messages: int) -> int:
     return count
 
 
+@pytest.mark.parametrize(("ehlo", "count"), [(b"250 mx\r\n", 6), (PIPELINING, 3), (CHUNKING, 2)])
+def test_a_cold_message_costs_one_flight_more_for_ehlo_and_none_for_the_greeting(ehlo: bytes, count: int) -> None:
+    session = Session(b"localhost")
+    assert session.take_output() == b""
+    session.receive(b"220 mx\r\n")
+    assert session.take_output() == b"EHLO localhost\r\n"
+    assert 1 + flights(ehlo, 1) == count
+
+
 def test_a_message_without_pipelining_costs_a_flight_for_each_command() -> None:
     assert flights(b"250 mx\r\n", 1) == 5
 

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""How long a queue takes to empty: mailrelay beside Postfix with its relayhost behind `ssh -L`.
+
+    python3 contrib/bench/drain.py [--rounds 3] [--messages 500] [--size 4096] [--remote sink|postfix]
+
+Both have the messages on disk before the clock starts. It starts when they are let go (by `postqueue -f`; by what
+`mailrelay queue retry --all` does, without the start of its Python) and stops with the last line in the log that says
+`status=sent`. Postfix's tunnel is up by then; mailrelay has no connection, and its login is in the figure. The remotes:
+smtp-sink, which has no CHUNKING, and a Postfix that drops its mail, which has. Each remote is a table of its own.
+Needs root, which Postfix starts with; without it only mailrelay is measured, and only to smtp-sink.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import time
+
+from parts import DOMAIN, PATIENCE, Postfix, Scene, arguments, logged, scene, spread
+
+from mailrelay.spool.database import connect, transaction
+from mailrelay.spool.trigger import ring
+from mailrelay.spool.verbs import retry_all
+
+
+def feed(at: Scene, port: int, options: argparse.Namespace) -> None:
+    who = ["-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
+    load = ["-m", str(options.messages), "-s", "10", "-l", str(options.size)]
+    argv = [str(at.package.program("smtp-source")), *who, *load, f"127.0.0.1:{port}"]
+    subprocess.run(argv, env=at.package.environment, check=True, timeout=PATIENCE)
+
+
+def postfix(at: Scene, far_port: int, options: argparse.Namespace) -> float:
+    with at.postfix_here(at.tunnel(far_port)) as peer:
+        feed(at, peer.port, options)
+        command(at, peer, "postsuper", "-H", "ALL")
+        began = time.perf_counter()
+        command(at, peer, "postqueue", "-f")
+        return logged(peer.directory / "log", "status=sent", options.messages) - began
+
+
+def command(at: Scene, peer: Postfix, *words: str) -> None:
+    argv = [at.package.program(words[0]), "-c", peer.directory / "etc", *words[1:]]
+    subprocess.run(argv, env=at.package.environment, check=True, capture_output=True, timeout=PATIENCE)
+
+
+def mailrelay(at: Scene, far_port: int, options: argparse.Namespace) -> float:
+    at.shut_way()
+    with at.relay(far_port, answer_within="0s") as relay:
+        feed(at, relay.port, options)
+        at.open_way()
+        spool = relay.directory / "spool"
+        db = connect(spool)
+        began = time.perf_counter()
+        with transaction(db):
+            retry_all(db, time.time())
+        ring(spool)
+        db.close()
+        return logged(relay.directory / "spool/mailrelay.log", "status=sent", options.messages) - began
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=3)
+    parser.add_argument("--messages", type=int, default=500)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--remote", choices=["sink", "postfix"], action="append")
+    options = parser.parse_args()
+    root = os.getuid() == 0
+    with scene(options) as at:
+        for remote in options.remote or (["sink", "postfix"] if root else ["sink"]):
+            far_port = at.sink().port if remote == "sink" else at.postfix_there().port
+            theirs, ours = [], []
+            for _ in range(options.rounds):
+                if root:
+                    theirs.append(postfix(at, far_port, options))
+                ours.append(mailrelay(at, far_port, options))
+            print(f"to {'smtp-sink' if remote == 'sink' else 'Postfix (CHUNKING)'}")
+            print(f"  mailrelay        {spread(ours)}")
+            if theirs:
+                ratios = [peer / mine for peer, mine in zip(theirs, ours, strict=True)]
+                print(f"  Postfix, ssh -L  {spread(theirs)}")
+                print(f"  times faster {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+
+
+if __name__ == "__main__":
+    main()

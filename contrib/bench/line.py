@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""A large message on a slow line, and a small one sent meanwhile: mailrelay beside plain ssh(1).
+
+    python3 contrib/bench/line.py [--rounds 1] [--rate 8000] [--size 25000000]
+
+The peer pours as many octets into `ssh remote 'cat >/dev/null'`, and `--later` seconds after that sends 4 KB through a
+second ssh with nc, as inetd would. mailrelay gets a message of that size, and `--later` seconds after that one of 4 KB;
+each is timed from its 250 to the remote's. The use of the line is octets of content a second, from the login to the
+remote's 250, as a part of the rate: what TCP/IP and SSH put around them (about 4 %) counts as unused. With `--interface`
+a second figure has that too, from what the kernel counts on the interface towards the remote.
+"""
+
+import argparse
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from cold import inetd
+from parts import PATIENCE, Scene, arguments, logged, scene, spread, submit
+
+SMALL = 4096
+
+
+def sent(interface: str | None) -> int:
+    """Octets that have left through the interface."""
+    return int(Path(f"/sys/class/net/{interface}/statistics/tx_bytes").read_text()) if interface else 0
+
+
+def peer(at: Scene, port: int, number: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds for the large one, and for the small one."""
+    small: list[float] = []
+
+    def later() -> None:
+        time.sleep(options.later)
+        began = time.perf_counter()
+        submit(port, f"peer {number}.", SMALL)
+        small.append(time.perf_counter() - began)
+
+    meanwhile = threading.Thread(target=later)
+    meanwhile.start()
+    began = time.perf_counter()
+    subprocess.run(at.ssh("cat >/dev/null"), input=bytes(options.size), check=True, timeout=PATIENCE)
+    large = time.perf_counter() - began
+    meanwhile.join()
+    return large, small[0]
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=1, rate=8000)
+    parser.add_argument("--size", type=int, default=25_000_000)
+    parser.add_argument("--later", type=float, default=2.0, help="seconds after which the small one follows")
+    parser.add_argument("--interface", help="the interface here whose octets are counted")
+    parser.add_argument("--no-peer", action="store_true")
+    options = parser.parse_args()
+    theirs, ours, wire, content = [], [], [], []
+    with scene(options) as at:
+        sink = at.sink()
+        port = inetd(at, sink.port)
+        with at.relay(sink.port, answer_within="0s") as relay:
+            log = relay.directory / "spool/mailrelay.log"
+            for number in range(options.rounds):
+                if not options.no_peer:
+                    theirs.append(peer(at, port, number, options))
+                large = submit(relay.port, f"large {number}.", options.size).split()[1]
+                began = time.perf_counter()
+                in_use = logged(log, "connected in", number + 1)
+                octets = sent(options.interface)
+                time.sleep(options.later)
+                small = submit(relay.port, f"small {number}.", SMALL).split()[1]
+                later = time.perf_counter()
+                for_small = logged(log, f"{small} to=", 1) - later
+                for_large = logged(log, f"{large} to=", 1) - began
+                used = for_large - (in_use - began)
+                wire.append((sent(options.interface) - octets) * 8 / options.rate / 1000 / used)
+                content.append(options.size * 8 / options.rate / 1000 / used)
+                ours.append((for_large, for_small))
+    for name, runs in (("ssh", theirs), ("mailrelay", ours)):
+        if runs:
+            print(f"{name:10} {options.size / 1e6:.0f} MB in {spread([large for large, _ in runs])}, dial and all")
+            print(f"           the small one in {spread([small for _, small in runs])}")
+    print(f"from the login on, {100 * min(content):.1f} % of the line or more was content")
+    if options.interface:
+        print(f"with what the kernel and SSH put around it, {100 * min(wire):.1f} %")
+    if theirs:
+        print(f"ratio {min(mine / peer for (mine, _), (peer, _) in zip(ours, theirs, strict=True)):.2f}")
+
+
+if __name__ == "__main__":
+    main()
