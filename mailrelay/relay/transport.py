@@ -14,7 +14,6 @@ read it).
 import asyncio
 import contextlib
 import copy
-import re
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -30,6 +29,7 @@ from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.link import Fault
 from mailrelay.relay.proxy import Proxy, run
 from mailrelay.relay.route import Hop, hops
+from mailrelay.relay.wire import Pipe, Wire
 
 LOGIN = 60.0
 """Seconds from the TCP connection to the end of authentication."""
@@ -41,131 +41,15 @@ FIRST_WORDS = 2.0
 """Seconds for a server that spoke no SSH to say something else."""
 SIGN_OF_LIFE = 0.5
 """Seconds between questions to a connection in doubt whether it is there; three that stay unanswered end it."""
+MAX_FIRST_WORDS = 1024
 CLOSE = 5.0
-READ_SIZE = 65536
-MAX_NOISE = 8192
-MAX_STDERR = 1024
 UNSENT = 64 * 1024
 """Octets that the kernel may hold beyond what is on the way; the more it holds, the later comes what is small."""
-
-# A greeting, good or bad; a line before it that is neither is the shell's.
-_GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
 
 asyncssh.set_log_level("WARNING")
 
 Connection = asyncssh.SSHClientConnection
 """The library's own, for rooms that only pass it on."""
-
-
-class Wire:
-    """A byte stream to the remote's mail server."""
-
-    def __init__(
-        self,
-        reader: asyncssh.SSHReader[bytes],
-        writer: asyncssh.SSHWriter[bytes],
-        stderr: asyncssh.SSHReader[bytes] | None,
-        line: "_Line",
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._line = line
-        self._ahead = b""
-        self._lost = ""
-        self._tail = asyncio.create_task(_tail(stderr)) if stderr is not None else None
-
-    async def read(self) -> bytes:
-        """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the connection has broken."""
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            return ahead
-        if self._lost:
-            raise ConnectionResetError(self._lost)
-        try:
-            data = await self._reader.read(READ_SIZE)
-            self._line.acknowledge()
-            return data
-        except (asyncssh.Error, OSError) as error:
-            # The stream says so only once, and calls it the end after that.
-            self._lost = faults.words(error)
-            raise ConnectionResetError(self._lost) from error
-
-    def write(self, data: bytes) -> None:
-        """Queue `data`. Raises ConnectionError where the channel has ended."""
-        try:
-            self._writer.write(data)
-        except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(faults.words(error)) from error
-
-    async def drain(self) -> None:
-        """Wait until most of what was written is on its way. Raises ConnectionError."""
-        try:
-            await self._writer.drain()
-            await self._line.drain()
-        except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(faults.words(error)) from error
-
-    def write_eof(self) -> None:
-        """Say, behind what was written, that there is no more. Raises ConnectionError where the channel has ended."""
-        try:
-            self._writer.write_eof()
-        except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(faults.words(error)) from error
-
-    def abort(self) -> None:
-        """Close the channel at once, whatever is under way in it; nothing if it is closed already."""
-        self._writer.channel.abort()
-
-    async def wait_closed(self) -> None:
-        """Wait until the channel has ended on both sides, or the connection has."""
-        await self._writer.wait_closed()
-
-    def close(self) -> None:
-        """Close the channel once what was written is gone."""
-        if self._tail is not None:
-            self._tail.cancel()
-        self._writer.close()
-
-    async def skip_noise(self) -> bytes | None:
-        """Read up to the greeting of a command, past what its shell says first. Returns None once the greeting is next to be
-        read, or the last words of a command that ended or went on about something else. Raises ConnectionError."""
-        seen = b""
-        while data := await self.read():
-            seen += data
-            if found := _GREETING.search(seen):
-                self._ahead = seen[found.start() :]
-                return None
-            if len(seen) > MAX_NOISE:
-                return seen[-MAX_STDERR:]
-        return (await self._tail if self._tail is not None else b"") or seen[-MAX_STDERR:]
-
-
-class _Line:
-    """The TCP connection below the channels, in what the library leaves alone: who writes does not know when it is full,
-    and so all that a channel's window allows would stand in line before what another channel has to say."""
-
-    def __init__(self, connections: list[asyncssh.SSHClientConnection]) -> None:
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        # The library's protocol has the transport's two calls, and does nothing in them.
-        for name, call in (("pause_writing", self._has_room.clear), ("resume_writing", self._has_room.set)):
-            setattr(connections[0], name, call)
-        self._socket = connections[0].get_extra_info("socket")
-
-    async def drain(self) -> None:
-        """Wait until the transport takes more."""
-        await self._has_room.wait()
-
-    def let_go(self) -> None:
-        """The connection has ended: nobody is to wait for it."""
-        self._has_room.set()
-
-    def acknowledge(self) -> None:
-        """Acknowledge at once what has come and will come next: sshd holds back what it has to say on a forwarded connection
-        until all that it said before is acknowledged (it leaves Nagle's algorithm on). The kernel forgets this again."""
-        if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class Link:
@@ -176,7 +60,7 @@ class Link:
         self._hop = hop
         self._connections = connections
         self._connection = connections[-1]
-        self._line = _Line(connections)
+        self._pipe = Pipe(connections)
 
     @property
     def is_up(self) -> bool:
@@ -195,16 +79,18 @@ class Link:
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, by either side or by the network."""
         await self._connection.wait_closed()
-        self._line.let_go()
+        self._pipe.let_go()
 
     async def close(self) -> None:
         """End the connection and those below it. Takes at most a few seconds and never raises."""
-        self._line.let_go()
+        self._pipe.let_go()
         await close(self._connections)
 
     def by(self, command: str) -> "Link":
         """The same connection, with another command as the way to the mail server, "" for forwarding."""
-        return Link(msgspec.structs.replace(self._relayhost, command=command), self._hop, self._connections)
+        other = copy.copy(self)
+        other._relayhost = msgspec.structs.replace(self._relayhost, command=command)
+        return other
 
     async def open_wire(self) -> Wire:
         """A new channel to the mail server there. Raises Fault of stage channel."""
@@ -239,11 +125,11 @@ class Link:
 
     async def _forward(self, host: str, port: int) -> Wire:
         reader, writer = await self._connection.open_connection(host, port)
-        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._line)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._pipe)
 
     async def _forward_unix(self, path: str) -> Wire:
         reader, writer = await self._connection.open_unix_connection(path)
-        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._line)
+        return Wire(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._pipe)
 
     async def _run(self) -> Wire:
         try:
@@ -258,12 +144,12 @@ class Link:
         writer, reader, stderr = await self._connection.open_session(
             self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )
-        return Wire(reader, writer, stderr, self._line)
+        return Wire(reader, writer, stderr, self._pipe)
 
     async def _open(self, opening: Coroutine[None, None, Wire], fault: Callable[[Exception], Fault]) -> Wire:
         task = asyncio.create_task(opening)
         # Once the request is out: sshd has said much since the login, and its answer waits until that is acknowledged.
-        asyncio.get_running_loop().call_later(0, self._line.acknowledge)
+        asyncio.get_running_loop().call_later(0, self._pipe.acknowledge)
         try:
             async with asyncio.timeout(CHANNEL):
                 return await asyncio.shield(task)
@@ -497,17 +383,8 @@ async def _first_words(hop: Hop) -> bytes:
         sock = await _reach(hop)
         with sock:
             async with asyncio.timeout(FIRST_WORDS):
-                said = await asyncio.get_running_loop().sock_recv(sock, MAX_STDERR)
+                said = await asyncio.get_running_loop().sock_recv(sock, MAX_FIRST_WORDS)
     return b"" if said.startswith(b"SSH-") else said
-
-
-async def _tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
-    """The last words on `stderr`, read to its end."""
-    tail = b""
-    with contextlib.suppress(asyncssh.Error, OSError):
-        while data := await stderr.read(READ_SIZE):
-            tail = (tail + data)[-MAX_STDERR:]
-    return tail
 
 
 def _close_late(opening: asyncio.Task[Wire]) -> None:

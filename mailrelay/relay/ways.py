@@ -16,7 +16,8 @@ from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.relay.link import Fault
-from mailrelay.relay.transport import Link, Wire
+from mailrelay.relay.transport import Link
+from mailrelay.relay.wire import Wire
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.smtp.session import Ended, Session
 

@@ -16,6 +16,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import transport
 from mailrelay.relay.link import Fault
 from mailrelay.relay.transport import Link, dial
+from mailrelay.relay.wire import READ_SIZE
 
 
 @asynccontextmanager
@@ -81,7 +82,7 @@ def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> No
             came = bytearray()
             while len(came) < len(sent):
                 data = await wire.read()
-                assert 0 < len(data) <= transport.READ_SIZE
+                assert 0 < len(data) <= READ_SIZE
                 came += data
             await writing
             assert came == sent
