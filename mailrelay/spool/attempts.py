@@ -262,7 +262,7 @@ def relayhost_up(db: apsw.Connection, name: str, roads: Sequence[Road], now: flo
     """Writes that the way to a relayhost is open again; its setup faults are over. Returns whether word of it is owed."""
     db.execute(
         "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
-        " mend = '' WHERE name = ?",
-        (name,),
+        " mend = '', mended = iif(setup, ?, mended) WHERE name = ?",
+        (now, name),
     )
     return owing.end(db, name, Kind.SETUP, owing.causes(db, name, Kind.SETUP), roads, now)

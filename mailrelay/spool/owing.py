@@ -159,7 +159,8 @@ def next_look(db: apsw.Connection, after: float) -> float | None:
 def look(db: apsw.Connection, now: float, after: float, roads: Sequence[Road]) -> bool:
     """Lets delays stand, ends them and reminds of what stands. Returns whether a notice became owed.
 
-    after: seconds of waiting that are a delay. Mail that waits for a setup fault is that fault's, which was told at once.
+    after: seconds of waiting that are a delay. Mail that waits for a setup fault is that fault's, which was told at once;
+    when it has ended, the time runs anew, for now mail moves.
     """
     delays = {(delay.relayhost, delay.cause): delay for delay in _delays(db, now - after)}
     owed = False
@@ -189,7 +190,8 @@ def _delays(db: apsw.Connection, before: float) -> list[Standing]:
         " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
-        f" AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.setup, 0) = 0 AND r.state IN {IS_PENDING}"
+        " AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.mended, 0) <= ?1 AND coalesce(h.setup, 0) = 0"
+        f" AND r.state IN {IS_PENDING}"
         " GROUP BY 1, 2",
         (before, WAY),
     )

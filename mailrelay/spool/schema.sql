@@ -105,6 +105,7 @@ CREATE TABLE relayhost (
   cause     TEXT    NOT NULL DEFAULT '',
   text      TEXT    NOT NULL DEFAULT '',
   mend      TEXT    NOT NULL DEFAULT '',
+  mended    REAL,                                -- when the latest fault for the person ended
   CHECK ((failures = 0) = (next_dial IS NULL)),
   CHECK ((failures = 0) = (since IS NULL))
 ) STRICT, WITHOUT ROWID;

@@ -180,6 +180,21 @@ def test_mail_that_waits_for_a_setup_fault_is_told_with_the_fault_and_not_as_a_d
     assert "1 mail waits since " in body(reminder)
 
 
+def test_mail_that_waited_for_a_setup_fault_is_late_only_if_it_goes_on_waiting_when_that_is_mended(
+    db: apsw.Connection,
+) -> None:
+    accept(db)
+    shut(db, NO_KEY, NOW, setup=True)
+    assert [notice.kind for notice in hear(db, NOW)] == [Kind.SETUP]
+    mended = NOW + 10 * AFTER
+    up(db, mended)
+    assert [notice.kind for notice in hear(db, mended)] == [Kind.RESUMED]
+    assert not look(db, mended + AFTER - 1)
+    assert look(db, mended + AFTER)
+    (delayed,) = hear(db, mended + AFTER)
+    assert (delayed.kind, delayed.since) == (Kind.DELAYED, NOW)
+
+
 def test_240_mails_for_one_cause_are_one_notice(db: apsw.Connection) -> None:
     for _ in range(240):
         accept(db)
