@@ -2,6 +2,7 @@
 """How fast mail is taken over: messages a second that Postfix and mailrelay each answer with a 250 that is on disk.
 
     python3 contrib/bench/accept.py [--rounds 5] [--messages 4000] [--sessions 20] [--size 4096] [--reuse]
+        [--directory /var/tmp]
 
 The feeder is Postfix's smtp-source, the same for both; every message is a connection of its own, or, with --reuse, each
 session sends all of its messages over one. Both servers have nowhere to go with the mail: Postfix's transport is
@@ -17,15 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
 
-from system.boxes import DOMAIN
-from system.daemon import Relay
-from system.postfix import Package, Postfix, find_package
-from system.processes import free_port
+from system.boxes import DOMAIN  # noqa: E402
+from system.daemon import Relay  # noqa: E402
+from system.postfix import Package, Postfix, find_package  # noqa: E402
+from system.processes import free_port  # noqa: E402
 
 
 def rate(package: Package, port: int, options: argparse.Namespace) -> float:
@@ -65,7 +65,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="octets of a message")
     parser.add_argument("--reuse", action="store_true", help="many messages over one connection")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where both queues lie")
-    parser.add_argument("--only", choices=["postfix", "mailrelay"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="accept-", dir=options.directory) as name:
         # Postfix gives up root before it opens its queue.
@@ -73,10 +72,7 @@ def main() -> None:
         place = subprocess.run(["df", "--output=source,fstype", name], capture_output=True, text=True, check=True)
         print("both queues on", " ".join(place.stdout.split()[2:]), flush=True)
         package = find_package(Path(name) / "package")
-        servers: dict[str, Callable[[Package, Path, argparse.Namespace], float]]
         servers = {"postfix": postfix, "mailrelay": mailrelay}
-        if options.only:
-            servers = {options.only: servers[options.only]}
         rates: dict[str, list[float]] = {server: [] for server in servers}
         for turn in range(options.rounds):
             for server, measure in servers.items():
@@ -84,9 +80,8 @@ def main() -> None:
             print("  ".join(f"{server} {rates[server][-1]:.0f}/s" for server in servers), flush=True)
     for server, measured in rates.items():
         print(f"{server}: median {statistics.median(measured):.0f}/s ({min(measured):.0f} to {max(measured):.0f})")
-    if len(rates) == 2:
-        ratios = [ours / theirs for theirs, ours in zip(*rates.values(), strict=True)]
-        print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    ratios = [ours / theirs for theirs, ours in zip(*rates.values(), strict=True)]
+    print(f"ratio: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

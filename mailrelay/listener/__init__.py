@@ -1,4 +1,4 @@
-"""Mail comes in: a submission server for the mail clients of this machine. The only room that knows aiosmtpd.
+"""Mail comes in: a submission server for the mail clients of this machine.
 
 listening    opens the sockets, begins and ends           (listen, Listening)
 sockets      all of an address or nothing                 (AddressTaken, CannotListen)

@@ -11,8 +11,8 @@ from crash.strace import calls, killing, tracing
 from system.boxes import DOMAIN
 from system.clients import message, submit
 from system.daemon import Relay
-from system.postfix import Sink
-from system.processes import until
+from system.postfix import Package, Sink, send_with_source
+from system.processes import free_port, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -105,6 +105,21 @@ def test_every_250_is_written_after_the_fdatasync_of_what_it_promises(
         stored = min(call.ended for call in made if f"body-of-{mark}" in call.text and "-wal>" in call.text)
         assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), f"{mark}: 250 before its fsync"
     assert set(marks(sink.messages()).values()) == {1}
+
+
+def test_clients_that_send_at_once_share_fsyncs(
+    relays: Callable[..., Relay], postfix_package: Package, tmp_path: Path
+) -> None:
+    messages = 400
+    # Nobody listens where its mail is to go: whatever is synced is mail that comes in.
+    relay = relays(free_port(), answer_within="0s", retry=("1h",), dsn=False)
+    trace = tmp_path / "trace"
+    relay.start(*tracing("fdatasync", trace))
+    send_with_source(postfix_package, relay.port, messages=messages, sessions=20)
+    assert len(relay.queue()) == messages
+    relay.stop()
+    syncs = [call for call in calls(trace) if "-wal>" in call.text]
+    assert 0 < len(syncs) < messages
 
 
 def test_a_traced_call_that_another_thread_interrupted_counts_from_its_beginning_to_its_end(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from mailrelay.spool import lock, trigger
 HEAVY = {
     "asyncio",
     "asyncssh",
-    "aiosmtpd",
     "cryptography",
     "rich",
     "uvloop",
