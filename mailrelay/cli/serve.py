@@ -44,10 +44,15 @@ def command(verbose: bool) -> None:
         raise Failed(str(error)) from None
 
 
+class _Rotating(logging.handlers.RotatingFileHandler):
+    """The library's own look formats every record a second time and asks twice what the file is."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
+
 def _log_to(file: os.PathLike[str], level: int) -> None:
-    to_file = logging.handlers.RotatingFileHandler(
-        file, maxBytes=LOG_SIZE, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace"
-    )
+    to_file = _Rotating(file, maxBytes=LOG_SIZE, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))

@@ -192,12 +192,12 @@ class Submission(asyncio.Protocol):
 
     def _look_at_the_clock(self) -> None:
         silent = self._loop.time() - self._heard
-        if self._occupied or silent < IDLE_LIMIT:
-            # While it is we who take the time, nobody is silent.
-            wait = IDLE_LIMIT if self._occupied else IDLE_LIMIT - silent
-            self._timer = self._loop.call_later(wait, self._look_at_the_clock)
-        elif self._over or self._drained is not None:
+        if silent >= IDLE_LIMIT and (self._over or self._drained is not None):
             self.abort()
+        elif silent < IDLE_LIMIT or self._occupied:
+            # While it is we who take the time, nobody is silent.
+            wait = IDLE_LIMIT - silent if silent < IDLE_LIMIT else IDLE_LIMIT
+            self._timer = self._loop.call_later(wait, self._look_at_the_clock)
         else:
             self._say_last(replies.IDLE_TOO_LONG)
 

@@ -4,6 +4,7 @@ Never called for a message that has been answered already; never answers itself.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ QUEUE_ID_LENGTH = 10
 
 ROWS = 16
 """Rows in one statement, at most: each number of them is a statement of its own in SQLite's memory."""
+
+LOOK = 1.0
+"""Seconds between two looks at the disk, at most, while mail comes in."""
 
 RESERVE = 16 * 1024 * 1024
 """Octets of disk left free by accepting, so that what became of mail can still be recorded on a disk that we filled."""
@@ -35,17 +39,19 @@ def new_queue_id() -> str:
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
-    """Writes a message down, due at once. Returns the spool's key of it. Raises SpoolFull, see `check_space`."""
-    return accept_all(db, (arrival,), max_size)[0]
+    """Writes a message down, due at once. Returns the spool's key of it.
 
-
-def accept_all(db: apsw.Connection, arrivals: Sequence[Arrival], max_size: int) -> list[int]:
-    """Writes messages down, due at once. Returns the spool's keys of them.
-
-    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve. Who calls rolls back
-    what was written before an error.
+    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve.
     """
-    check_space(db, sum(len(arrival.content) for arrival in arrivals), max_size)
+    check_space(db, len(arrival.content), max_size)
+    return write_down(db, (arrival,))[0]
+
+
+def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+    """Writes messages down, due at once, for which there is room. Returns the spool's keys of them.
+
+    Whoever calls rolls back what was written before an error.
+    """
     # As SQLite itself would choose them, but known before they are written.
     first: int = row(db, "SELECT ifnull(max(id), 0) + 1 FROM message")[0]
     keyed = list(enumerate(arrivals, first))
@@ -100,12 +106,34 @@ def _insert(db: apsw.Connection, table: str, rows: Sequence[tuple[object, ...]])
         db.execute(f"INSERT OR FAIL INTO {table} VALUES {values}", [value for one in some for value in one])
 
 
-def check_space(db: apsw.Connection, size: int, max_size: int) -> None:
-    """Raises SpoolFull if `size` more octets would pass `max_size` or leave the disk without its reserve."""
+def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
+    """Raises SpoolFull if `size` more octets would pass `max_size` or leave the disk without its reserve. Returns how many
+    more would not."""
     pages = db.pragma("page_count") - db.pragma("freelist_count")
-    if pages * db.pragma("page_size") + size > max_size:
+    below_limit: int = max_size - pages * db.pragma("page_size")
+    if size > below_limit:
         raise SpoolFull("the spool has reached queue.max_size; see what waits with `mailrelay queue`")
-    # Twice: once in the log, once in the file.
     disk = os.statvfs(Path(db.filename).parent)
-    if disk.f_bavail * disk.f_frsize < 2 * size + RESERVE:
+    # Twice: once in the log, once in the file.
+    on_disk = (disk.f_bavail * disk.f_frsize - RESERVE) // 2
+    if size > on_disk:
         raise SpoolFull(f"the spool's disk is full, but for {RESERVE // 1_048_576} MiB that are kept back; make space")
+    return min(below_limit, on_disk)
+
+
+class Room:
+    """`check_space` for one who takes in much: what was found holds for LOOK seconds, or until a good part of it is used."""
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._left = 0
+        self._looked = 0.0
+
+    def check(self, db: apsw.Connection, size: int) -> None:
+        """Raises SpoolFull if there is no room for `size` more octets."""
+        now = time.monotonic()
+        if size > self._left or now > self._looked + LOOK:
+            # Messages take more than their octets, and others write too.
+            self._left = check_space(db, size, self._max_size) // 4
+            self._looked = now
+        self._left -= size

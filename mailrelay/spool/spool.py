@@ -42,6 +42,7 @@ class Spool:
     def __init__(self, directory: Path, max_size: int, reported: Callable[[str], None]) -> None:
         self._directory = directory
         self._max_size = max_size
+        self._room = accepting.Room(max_size)
         self._reported = reported
         self._owner = str(os.getpid())
         self._loop = asyncio.get_running_loop()
@@ -90,7 +91,8 @@ class Spool:
         return key
 
     def _accept_all(self, db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
-        return accepting.accept_all(db, arrivals, self._max_size)
+        self._room.check(db, sum(len(arrival.content) for arrival in arrivals))
+        return accepting.write_down(db, arrivals)
 
     # Mail goes out.
 

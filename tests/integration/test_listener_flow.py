@@ -59,7 +59,8 @@ def talk(
         submission.data_received(b"EHLO x\r\n")
         transport.written.clear()
         await dialogue(submission, transport)
-        submission.connection_lost(None)
+        if not submission.closed.done():
+            submission.connection_lost(None)
 
     asyncio.run(main())
 
@@ -170,6 +171,20 @@ def test_an_answer_to_a_connection_that_broke_under_it_was_not_told() -> None:
     async def dialogue(submission: Submission, transport: Transport) -> None:
         submission.data_received(GROUP)
         transport.write = lambda data: transport.close()  # type: ignore[method-assign,assignment]
+        submission.data_received(b"hi\r\n.\r\n")
+        assert await intake.told.get() is False
+
+    talk(dialogue, intake)
+
+
+def test_a_client_that_never_reads_its_answer_is_let_go_and_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.02)
+    intake = Intake()
+
+    async def dialogue(submission: Submission, transport: Transport) -> None:
+        transport.abort = lambda: submission.connection_lost(None)  # type: ignore[method-assign]
+        submission.data_received(GROUP)
+        transport.write = lambda data: submission.pause_writing()  # type: ignore[method-assign,assignment]
         submission.data_received(b"hi\r\n.\r\n")
         assert await intake.told.get() is False
 

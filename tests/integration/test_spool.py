@@ -84,6 +84,18 @@ def test_a_full_disk_is_a_full_spool(db: apsw.Connection) -> None:
     assert [message.id for message in listing.live(db)] == [key]
 
 
+def test_the_limit_holds_for_one_who_takes_in_much_and_seldom_looks(db: apsw.Connection) -> None:
+    limit = 2_000_000
+    room = accepting.Room(limit)
+    with pytest.raises(SpoolFull, match="max_size"):
+        for _ in range(1000):
+            with transaction(db):
+                one = letter(content=b"x" * 10_000)
+                room.check(db, len(one.content))
+                accepting.write_down(db, (one,))
+    assert 0.9 * limit < db.pragma("page_count") * db.pragma("page_size") <= limit
+
+
 # What is due.
 
 
