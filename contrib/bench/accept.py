@@ -22,10 +22,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
 
-from system.boxes import DOMAIN  # noqa: E402
-from system.daemon import Relay  # noqa: E402
-from system.postfix import Package, Postfix, find_package  # noqa: E402
-from system.processes import free_port  # noqa: E402
+from system.boxes import DOMAIN
+from system.daemon import Relay
+from system.postfix import Package, Postfix, find_package
+from system.processes import free_port
 
 
 def rate(package: Package, port: int, options: argparse.Namespace) -> float:
