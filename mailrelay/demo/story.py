@@ -1,18 +1,18 @@
 """`mailrelay demo`: the real relay against the embedded remote, in a temporary directory, told as it happens.
 
-Three letters: one is delivered, one is refused for one of two recipients, one is written while the remote is down and
-arrives once it is back. Promises: touches nothing of the person's (no ~/.ssh, no settings, no spool), opens nothing but
+Three letters: one is delivered, one is refused while its client waits, one is written while the remote is down, and once it
+is back arrives for one of two recipients and is refused for the other. Promises: touches nothing of the person's (no ~/.ssh, no settings, no spool), opens nothing but
 ports of loopback, and ends by itself; status 0 only if everything came out as told.
 """
 
 import asyncio
 import contextlib
 import logging
-import mailbox
 import smtplib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -55,29 +55,26 @@ async def _tell(directory: Path) -> int:
         async with asyncio.timeout(PATIENCE):
             await remote.arrived(1)
 
-        _chapter("2", "A letter to carol@example.net and to refused@example.net, who does not exist there")
-        await _write(port, ["carol@example.net", "refused@example.net"], "Hello both")
-        async with asyncio.timeout(PATIENCE):
-            # The letter to carol, and the report that comes back to its sender through the same relay.
-            await remote.arrived(3)
-        await _settled(directory / "spool")
-        report = _first_report(directory / "Maildir")
-        print(f"         and a Maildir that needs no network has: {report!r}")
+        _chapter("2", "A letter to refused@example.net, who does not exist there")
+        await _write(port, ["refused@example.net"], "Hello nobody")
 
-        _chapter("3", "The server goes down, and a letter to dave@example.net is written")
+        _chapter("3", "The server goes down, and a letter to carol@example.net and refused@example.net is written")
         await remote.down()
-        await _write(port, ["dave@example.net"], "Hello Dave")
+        await _write(port, ["carol@example.net", "refused@example.net"], "Hello both")
         _show_queue(directory / "spool")
         print("         the server comes back")
         await remote.up()
         async with asyncio.timeout(PATIENCE):
-            await remote.arrived(4)
+            # The letters to bob and carol, and the report that goes to their sender through the same relay.
+            await remote.arrived(3)
         await _settled(directory / "spool")
+        for report in _reports(directory / "Maildir"):
+            print(f"         a Maildir that needs no network has: {report!r}")
 
         _chapter("End", "What is left in the queue: the refused letter, kept whole until you have dealt with it")
         _show_queue(directory / "spool")
         got = sorted(address.decode() for letter in remote.received for address in letter.recipients)
-    expected = ["bob@example.net", "carol@example.net", "dave@example.net", SENDER]
+    expected = ["bob@example.net", "carol@example.net", SENDER]
     fine = got == expected
     print("\nEverything came out as it should." if fine else f"\nSomething went wrong: delivered to {got}.")
     return 0 if fine else 1
@@ -125,9 +122,9 @@ def _submit(port: int, recipients: list[str], letter: bytes) -> str:
     with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
         client.ehlo()
         client.mail(SENDER)
-        for recipient in recipients:
-            client.rcpt(recipient)
-        code, text = client.data(letter)
+        answers = [client.rcpt(recipient) for recipient in recipients]
+        taken = any(code == 250 for code, _ in answers)
+        code, text = client.data(letter) if taken else answers[-1]
     return f"{code} {text.decode('ascii', 'replace')}"
 
 
@@ -152,8 +149,10 @@ async def _settled(directory: Path) -> None:
         db.close()
 
 
-def _first_report(maildir: Path) -> str:
-    return next((str(report["Subject"]) for report in mailbox.Maildir(maildir, create=False)), "nothing")
+def _reports(maildir: Path) -> list[str]:
+    """The subjects of what was told, oldest first."""
+    files = sorted((maildir / "new").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    return [str(message_from_bytes(file.read_bytes(), policy=SMTP)["Subject"]) for file in files]
 
 
 def _chapter(number: str, title: str) -> None:

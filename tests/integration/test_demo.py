@@ -1,0 +1,37 @@
+"""`mailrelay demo`: it comes out as it says, by itself, and leaves nothing behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mailrelay.demo.story import PATIENCE
+
+
+def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Path) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "mailrelay", "demo"],
+        env={"HOME": str(home), "TMPDIR": str(temporary), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    story = iter(done.stdout.splitlines())
+    for told in (
+        "sent: 2.0.0 taken as 1",
+        "hears: 550 5.1.1 <refused@example.net>: no such user",
+        "queued: No SSH server answers",
+        "the server comes back",
+        "to=<carol@example.net>",
+        "a Maildir that needs no network has: 'Mail to refused@example.net was refused",
+        "to refused@example.net: bounced",
+        "Everything came out as it should.",
+    ):
+        assert any(told in line for line in story), f"not told, or not in its turn: {told}\n{done.stdout}"
+    assert done.stderr == ""
+    assert list(home.iterdir()) == []
+    assert list(temporary.iterdir()) == []
