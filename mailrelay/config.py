@@ -61,7 +61,7 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     senders: tuple[str, ...] = ("*",)
     linger: float = 30.0
     channels: Count = CHANNELS
-    backlog_channels: Count = 40
+    backlog_channels: Count = 64
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
