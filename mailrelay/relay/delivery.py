@@ -86,7 +86,7 @@ class _Conversation:
                     return None
                 self._flush()
                 if not (leaving or self._is_cut) and fetching is None and self._session.wants_transaction:
-                    fetching = asyncio.ensure_future(self._mail.next())
+                    fetching = asyncio.ensure_future(self._next())
                 waited: set[asyncio.Future[bytes] | asyncio.Future[Message | Vetting | None]] = {self._reading}
                 if fetching is not None:
                     waited.add(fetching)
@@ -118,6 +118,12 @@ class _Conversation:
             # Not to be cancelled any more: it may have a message already, which nobody else will give back.
             if fetching is not None and not fetching.cancel() and (late := _brought(fetching)) is not None:
                 self._give_back(late)
+
+    async def _next(self) -> Message | Vetting | None:
+        # What is handed over but not sent yet is as uncertain as what is on its way: on a slow line it must not pile up.
+        with contextlib.suppress(ConnectionError):
+            await self._wire.drain()
+        return await self._mail.next()
 
     def _hear(self) -> None:
         """What the remote has said by now, if anything."""

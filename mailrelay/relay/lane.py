@@ -238,7 +238,11 @@ class Lane:
                 return until_due
         elif not for_mail:
             return until_due
-        for _ in range(await self._conversations_wanted(has_mail)):
+        count = await self._conversations_wanted(has_mail)
+        if self._faults or self._line.link is not link:
+            # Met, or given up, while the spool was asked.
+            return 0.0
+        for _ in range(count):
             self._talk(group, link)
         return until_due
 

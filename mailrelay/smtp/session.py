@@ -34,7 +34,7 @@ from mailrelay.smtp.transaction import STAGES, Command, Flow, Transaction, Verb
 
 SMALL = 64 * 1024
 """Octets of content that go out with BDAT before it is known who is accepted."""
-IN_FLIGHT = 16
+IN_FLIGHT = 32
 """Messages with BDAT that may be on their way at once."""
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
