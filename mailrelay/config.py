@@ -25,7 +25,6 @@ from mailrelay.grammar import MINUTE, SECOND, WEEK
 from mailrelay.grammar import SettingsError as SettingsError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-CHANNELS = 8
 Readers = Mapping[str, Callable[[Any], object]]
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
@@ -60,7 +59,7 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     senders: tuple[str, ...] = ("*",)
     linger: float = 30.0
-    channels: Count = CHANNELS
+    channels: Count = 8
     backlog_channels: Count = 64
 
 
@@ -261,8 +260,8 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
     values = _read({"ssh_config": "~/.ssh/config", "smtp": "localhost:25"} | table, key, readers)
     host, port = values.pop("smtp")
     found = _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
-    if found.channels < CHANNELS and "backlog_channels" not in table:
-        # Who asks for few has a server that allows no more.
+    if "channels" in table and "backlog_channels" not in table:
+        # Who names a number means it.
         return msgspec.structs.replace(found, backlog_channels=found.channels)
     return found
 

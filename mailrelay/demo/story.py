@@ -2,7 +2,7 @@
 
 Three letters: one is delivered, one is refused while its client waits, one is written while the remote is down, and once it
 is back arrives for one of two recipients and is refused for the other. Promises: touches nothing of the person's (no ~/.ssh,
-no settings, no spool), opens nothing but ports of loopback, and ends by itself; status 0 only if everything came out as told.
+no settings, no spool), opens nothing but ports of loopback, and ends by itself; status 0 only if all came out as told.
 """
 
 import asyncio

@@ -77,6 +77,7 @@ class Lane:
         self._askers: list[asyncio.Future[Message | None]] = []
         self._asking = 0
         self._is_taking = False
+        self._taken = 0
         self._is_rung = False
         self._channels = relayhost.channels
         self._conversations: set[Conversation] = set()
@@ -282,7 +283,10 @@ class Lane:
             if has_mail:
                 self._wake_one()
             return 0
+        taken = self._taken
         waiting = await self._spool.count_due(self._name, SHARE * self._channels, self._now()) if has_mail else 0
+        # What was taken while it counted waits no more.
+        waiting -= self._taken - taken
         room = self._channels - len(self._conversations)
         wanted = -(-waiting // SHARE) - len(self._conversations)
         if not self._conversations:
@@ -408,6 +412,7 @@ class Lane:
                 found = await self._spool.take(self._name, first, len(askers), self._now())
             except Exception as error:
                 self._stumble(error)
+        self._taken += len(found)
         for asker in askers:
             if not asker.done():
                 asker.set_result(found.pop(0) if found else None)

@@ -52,6 +52,7 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
         senders = ["*"]
         linger = "30s"
         channels = 8
+        backlog_channels = 64
         [queue]
         directory = "$XDG_STATE_HOME/mailrelay"
         retry = ["1m", "2m", "5m", "15m", "30m", "1h"]
@@ -67,6 +68,12 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
         urls = []
     """
     assert parse(documented) == parse(LEAST)
+
+
+def test_who_names_a_number_of_channels_gets_no_more_for_a_long_queue_either() -> None:
+    for channels in (1, 8, 100):
+        (relayhost,) = parse(f"relayhost.a = {{ssh='a', channels={channels}}}").relayhosts
+        assert (relayhost.channels, relayhost.backlog_channels) == (channels, channels)
 
 
 def test_every_setting_can_be_set() -> None:
