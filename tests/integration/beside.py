@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from integration.person import Person
+from system.processes import free_port
 
 from mailrelay.demo.remote import HOST, Remote
 
@@ -22,7 +23,9 @@ def person_of(remote: Remote, *lines: str, name: str = "default") -> Person:
     """Somebody whose mail goes through `remote`. lines: more of the settings."""
     person = Person(remote.directory)
     relayhost = (f'relayhost.{name}.ssh = "{HOST}"', f'relayhost.{name}.ssh_config = "{remote.ssh_config}"')
-    person.config.write_text("\n".join((*relayhost, f'queue.directory = "{person.spool}"', *lines)))
+    # Somebody may serve on the usual port.
+    door = () if any("listen" in line for line in lines) else (f'listen.address = "localhost:{free_port()}"',)
+    person.config.write_text("\n".join((*relayhost, *door, f'queue.directory = "{person.spool}"', *lines)))
     return person
 
 

@@ -181,7 +181,7 @@ def test_a_road_that_fails_leaves_the_notice_owed_ever_later_and_other_roads_go_
                 await ledger.until(lambda tries=tries: len(ledger.excuses) == tries)  # type: ignore[misc]
                 ledger.clock += ledger.excuses[-1][2]
                 notifier.ring()
-        assert ledger.told_by == [(1, Road.MAILBOX)]
+            await ledger.until(lambda: ledger.told_by == [(1, Road.MAILBOX)])
         assert (1, Road.COMMAND) in ledger.due
         return [wait for _, _, wait, _ in ledger.excuses]
 
