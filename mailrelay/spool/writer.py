@@ -10,6 +10,7 @@ may look at the file again.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,6 +23,9 @@ from mailrelay.spool.database import SpoolBroken, transaction, translate
 
 GROUP = 500
 """At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
+GATHER = 0.001
+"""Seconds for which a commit waits for more work, where several shared the last one: whatever is in it, it takes the
+interpreter away from the loop again and again. Who comes alone is not kept waiting."""
 
 
 Run = Callable[[apsw.Connection, Sequence[Any]], Sequence[Any]]
@@ -66,9 +70,13 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
+        group: list[_Work] = []
         while True:
-            group: list[_Work] = []
+            is_crowded = len(group) > 1
+            group = []
             work = self._works.get()
+            if is_crowded:
+                time.sleep(GATHER)
             while work is not None:
                 group.append(work)
                 if len(group) == GROUP:
