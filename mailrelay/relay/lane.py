@@ -7,6 +7,7 @@ Sleeps until mail is due, the back-off is over, or the bell rings. Never polls.
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -80,6 +81,8 @@ class Lane:
         self._taken = 0
         self._is_rung = False
         self._channels = relayhost.channels
+        self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
+        self._allowed = self._backlog_channels
         self._conversations: set[Conversation] = set()
         self._talks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
@@ -169,6 +172,7 @@ class Lane:
                     except TimeoutError:
                         self._is_rung = True
         finally:
+            self._line.decline("mailrelay was stopped")
             # What the disk does not take in time, the next start finds as open attempts.
             await self._settlement.close()
             await self._line.hang_up()
@@ -194,6 +198,9 @@ class Lane:
             if any(one.under_way for one in self._conversations):
                 # It ends one way or the other, and that rings the bell.
                 return None
+            for talk in self._talks:
+                # It may linger on a connection that lives, and nobody would dial another one meanwhile.
+                talk.cancel()
             await self._line.bury()
         now = self._now()
         if self._line.has_network_news:
@@ -213,8 +220,11 @@ class Lane:
             log.info("relay=%s lost the connection", self._name)
             self._line.lost()
             link = None
-        always = self._relayhost.linger == float("inf")
-        for_mail = not self._settlement.stuck and (has_mail or self._line.is_expected or (always and link is None))
+        is_missed = link is None and self._relayhost.linger == math.inf
+        if is_missed and (unrest := self._line.unrest) > 0:
+            is_missed = False
+            until_due = unrest if until_due is None else min(until_due, unrest)
+        for_mail = not self._settlement.stuck and (has_mail or self._line.is_expected or is_missed)
         wanted = for_mail or self._line.is_wished_for
         # The way may be shut for mail alone, and the connection stay for others.
         if wanted and (link is None or not self._conversations):
@@ -232,6 +242,7 @@ class Lane:
             if link is None:
                 return 0.0
             self._channels = self._relayhost.channels
+            self._allowed = self._backlog_channels
             group.create_task(self._watch(link))
             # Where something was wrong with the way, only a conversation tells whether it still is.
             if not for_mail and not self.trouble:
@@ -262,11 +273,15 @@ class Lane:
         if stays <= 0:
             await self._line.hang_up()
             return until_due
-        return min((wait for wait in (until_due, stays) if wait is not None and wait != float("inf")), default=None)
+        return min((wait for wait in (until_due, stays) if wait is not None and wait != math.inf), default=None)
 
     async def _watch(self, link: Link) -> None:
-        await link.wait_closed()
-        self._bell.set()
+        try:
+            await link.wait_closed()
+        finally:
+            self._bell.set()
+            # Those to its jump hosts do not end with it; nor does it, when we are stopped, for whoever has it still.
+            await link.close()
 
     async def _shut(self, outcome: Outcome) -> None:
         words = await self._line.shut(outcome)
@@ -275,7 +290,12 @@ class Lane:
 
     def _may_talk(self) -> bool:
         """Whether anything could be made of mail that waits: somebody to wake, or one more conversation."""
-        return len(self._conversations) < self._channels or any(one.is_idle for one in self._conversations)
+        return self._room > 0 or any(one.is_idle for one in self._conversations)
+
+    @property
+    def _room(self) -> int:
+        """How many conversations may be opened beside those that there are."""
+        return min(self._channels, self._allowed) - len(self._conversations)
 
     async def _conversations_wanted(self, has_mail: bool) -> int:
         """How many to open now: one where there is none, one for mail that nobody is about to take, more for more mail."""
@@ -287,14 +307,13 @@ class Lane:
         waiting = await self._spool.count_due(self._name, SHARE * self._channels, self._now()) if has_mail else 0
         # What was taken while it counted waits no more.
         waiting -= self._taken - taken
-        room = self._channels - len(self._conversations)
         wanted = -(-waiting // SHARE) - len(self._conversations)
         if not self._conversations:
             wanted = max(1, wanted)
         elif waiting > self._asking and all(one.is_ready for one in self._conversations):
             # Those who ask are about to take what there is for them; the bell rings when they have.
             wanted = max(1, wanted)
-        return max(0, min(wanted, room))
+        return max(0, min(wanted, self._room))
 
     def _answer_vettings(self) -> None:
         """Nobody is there to ask."""
@@ -337,7 +356,7 @@ class Lane:
             return
         if self._conversations:
             # The remote allows no more of them: the others go on, and the last one will say whether it allows any.
-            self._channels = len(self._conversations)
+            self._allowed = len(self._conversations)
         elif self._line.link is link:
             self._faults.append(ended)
             if link.is_up and self._line.is_lent:
@@ -350,9 +369,9 @@ class Lane:
     def opened(self, in_flight: int) -> None:
         """The remote's mail server is ready for mail, of which a conversation carries `in_flight` at once."""
         self._line.usable()
-        if in_flight == 1 and self._channels == self._relayhost.channels:
+        if in_flight == 1:
             # What it does not take at once in one conversation, it may in several.
-            self._channels = max(self._channels, self._relayhost.backlog_channels)
+            self._channels = self._backlog_channels
         self._bell.set()
 
     def _stumble(self, error: Exception) -> float:

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +39,8 @@ SETTLING_SCHEDULE = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 10.0)
 """Seconds between the first dials after the network has changed: addresses, routes and names come in steps."""
 YOUNG = 10.0
 """Seconds for which a connection counts as made in the midst of such steps: it stands on what has come by then."""
+UNREST = 60.0
+"""Seconds between two dials for a connection that is only to be kept up."""
 LAST_CALL = 2.0
 """Seconds that a dial has left when the network changes under it."""
 EXPECTATION = 10.0
@@ -104,12 +108,11 @@ class Line:
         self._is_to_be_tried = False
         self._dialling: asyncio.Timeout | None = None
         self._is_open = False
-        self._dialled_at = -IMPATIENCE
+        self._dialled_at = self._tried_at = -math.inf
         self._dialled = 0.0
         self._expected_until = 0.0
         self._wishes: set[asyncio.Future[Link | Outcome]] = set()
-        self._streams = 0
-        self._outlived: list[Link] = []
+        self._streams: Counter[Link] = Counter()
         self._lent_until = 0.0
 
     @property
@@ -158,16 +161,15 @@ class Line:
     async def bury(self) -> None:
         """Nothing is under way any more on the connection of before."""
         link, self.retired = self.retired, None
-        if link is not None and self._streams:
-            # It may be alive after all, and then what others run on it goes on.
-            self._outlived.append(link)
-        elif link is not None:
+        # It may be alive after all, and then what others run on it goes on.
+        if link is not None and not self._streams[link]:
             await link.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
     def met(self) -> None:
-        """What was expected is here."""
+        """What was expected, or to be tried, is here."""
         self._expected_until = 0.0
+        self._is_to_be_tried = False
 
     @contextlib.asynccontextmanager
     async def stream(self, to: str) -> AsyncIterator[Stream | Outcome]:
@@ -175,19 +177,25 @@ class Line:
 
         The connection is dialled if there is none, and nobody hangs up before the context has ended and `linger` is over.
         """
-        self._streams += 1
+        link = await self._borrow()
+        if isinstance(link, Outcome):
+            yield link
+            return
+        self._streams[link] += 1
         try:
-            link = await self._borrow()
+            found: Stream | Outcome
             try:
-                found = link if isinstance(link, Outcome) else await link.open_stream(to)
+                found = await link.open_stream(to)
             except Fault as fault:
                 found = fault.outcome
             yield found
         finally:
-            self._streams -= 1
-            if not self._streams:
-                while self._outlived:
-                    self._see_through(self._outlived.pop().close())
+            self._streams[link] -= 1
+            if not self._streams[link]:
+                del self._streams[link]
+                if link not in (self.link, self.retired):
+                    # It has outlived its network, and nobody else needs it.
+                    self._see_through(link.close())
             self._lent_until = time.monotonic() + self._relayhost.linger
             self._changed()
 
@@ -207,7 +215,6 @@ class Line:
         for wish in self._wishes:
             if not wish.done():
                 wish.set_result(link)
-        self._wishes.clear()
 
     def decline(self, why: str) -> None:
         """Whoever wishes for the connection is not to wait for it."""
@@ -215,23 +222,29 @@ class Line:
 
     @property
     def is_wished_for(self) -> bool:
-        return bool(self._wishes)
+        return any(not wish.done() for wish in self._wishes)
 
     @property
     def is_lent(self) -> bool:
-        return self._streams > 0
+        """Whether others than mail have the connection, or have just been granted it."""
+        return bool(self._wishes) or (self.link is not None and self._streams[self.link] > 0)
 
     @property
     def stays(self) -> float:
         """Seconds for which the connection stays though no mail needs it; infinity while nobody can say."""
-        if self._streams or self._relayhost.linger == float("inf"):
-            return float("inf")
+        if self.is_lent or self._relayhost.linger == math.inf:
+            return math.inf
         return max(0.0, self._lent_until - time.monotonic())
 
     def claim_dialled(self) -> float:
         """Seconds that the last dial took, once: for the message that had to wait for it."""
         dialled, self._dialled = self._dialled, 0.0
         return dialled
+
+    @property
+    def unrest(self) -> float:
+        """Seconds for which nobody dials only to have a connection: one that ended soon may do so again."""
+        return 0.0 if self._is_to_be_tried else max(0.0, self._dialled_at + UNREST - time.monotonic())
 
     async def look(self) -> None:
         """Read anew what is wrong with the way: a command of the person's may have cut the wait short."""
@@ -245,16 +258,16 @@ class Line:
             return 0.0
         rest = failure.next_dial - self._now()
         ahead = self._ahead_of_time(failure, has_new_mail=has_new_mail)
-        return rest if ahead is None else min(rest, self._dialled_at + ahead - time.monotonic())
+        return rest if ahead is None else min(rest, self._tried_at + ahead - time.monotonic())
 
     def _ahead_of_time(self, failure: Failure, *, has_new_mail: bool) -> float | None:
-        """Seconds after the last dial from which one is worth while whatever the back-off says; None if none is."""
+        """Seconds after the last try from which one is worth while whatever the back-off says; None if none is."""
         if failure.cause in PENALISED:
             return PENALTY_SCHEDULE[0] if self._is_to_be_tried else None
         if self._is_to_be_tried and failure.cause in QUIET:
             return 0.0
         # The person is sending something: perhaps the way is open again.
-        is_asked_for = has_new_mail or self.is_expected or self._wishes
+        is_asked_for = has_new_mail or self.is_expected or self.is_wished_for
         return IMPATIENCE if self._is_to_be_tried or is_asked_for else None
 
     async def open(self) -> Link | None:
@@ -273,7 +286,7 @@ class Line:
             raise
         finally:
             self._dialling = None
-            self._dialled_at = time.monotonic()
+            self._tried_at = self._dialled_at = time.monotonic()
             self._dialled = self._dialled_at - began
             self._expected_until = 0.0
         log.info("relay=%s connected in %.2f s", self._name, self._dialled)
@@ -305,6 +318,7 @@ class Line:
     async def shut(self, outcome: Outcome) -> str:
         """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it. Returns why."""
         self._is_open = False
+        self._tried_at = time.monotonic()
         setup = is_setup_fault(outcome)
         if setup and outcome.reply is not None:
             outcome = _refused(outcome, self._relayhost)

@@ -34,6 +34,12 @@ class Scene:
     remote: Remote
     spool: Spool
     lane: Lane
+    running: asyncio.Future[None]
+
+    async def stop(self) -> None:
+        """Ends the lane, whatever is under way."""
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
 
     async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
         """Accepts a message as the listener would; returns the spool's key."""
@@ -84,12 +90,11 @@ async def scene(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
         lane = Lane(relayhost, spool, dial, terms, lambda: None)
-        running = asyncio.ensure_future(lane.run())
+        at = Scene(tmp_path / "spool", remote, spool, lane, asyncio.ensure_future(lane.run()))
         try:
-            yield Scene(tmp_path / "spool", remote, spool, lane)
+            yield at
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await at.stop()
             spool.close()
 
 
