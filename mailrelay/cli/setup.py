@@ -75,7 +75,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if to is None:
         to = mailbox(_asked("Whom is the test letter for?", _own_address(keys.user, way.greeting, host), yes=yes))
     heading("6. The settings")
-    settings, changed = _settings(relayhost, file, to, yes=yes)
+    settings, changed = _settings(relayhost, way.extensions.size or 0, file, to, yes=yes)
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test letter")
@@ -101,8 +101,8 @@ def _asked(question: str, default: str, *, yes: bool) -> str:
     return str(click.prompt(f"\n  {question}", default=default))
 
 
-def _settings(relayhost: Relayhost, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:
-    """Settings with this relayhost in them, and whether they had to be changed."""
+def _settings(relayhost: Relayhost, takes: int, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:
+    """Settings with this relayhost in them, and whether they had to be changed. takes: octets, 0 if they are not known."""
     text = file.read_text("utf-8-sig") if file.exists() else None
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
     domain = printable(to).rpartition("@")[2] if b"@" in to else restriction.host(relayhost)
@@ -112,6 +112,7 @@ def _settings(relayhost: Relayhost, file: Path, to: bytes, *, yes: bool) -> tupl
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
         grammar.sender(_asked(question, f"*@{domain}", yes=yes)) if others else "*",
+        takes,
     )
     planned = plan(text, wish, str(file), os.environ)
     if not planned.changes:

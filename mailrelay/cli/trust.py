@@ -151,9 +151,9 @@ def _accept(offer: Offer, published: sshfp.Word | None, *, yes: bool) -> bool:
         return False
     except OSError as error:
         raise Failed(f"{error.filename}: {error.strerror}; the key is not written") from None
-    print(f"Written to {printable(str(pinned.file))}.", end=" " if pinned.old else "\n")
-    if pinned.old:
-        print(f"The file as it was: {printable(str(pinned.old))}.")
+    undo = shlex.join(("ssh-keygen", "-R", offer.name, "-f", str(pinned.file)))
+    before = f"The file as it was: {pinned.old}." if pinned.old else f"Undo: {undo}"
+    print(printable(f"Written to {pinned.file}. {before}"))
     for where in pinned.stale:
         say(f"{where} still gives {place} another key; take it out by hand if it is no longer right")
     return True

@@ -16,7 +16,7 @@ import msgspec
 import tomlkit
 
 from mailrelay import config
-from mailrelay.config import Relayhost, Settings
+from mailrelay.config import Listen, Relayhost, Settings
 from mailrelay.grammar import SettingsError, shown
 
 
@@ -24,13 +24,15 @@ from mailrelay.grammar import SettingsError, shown
 class Wish:
     """A relayhost as setup has found it to work. ssh_config: as it is to be written, "" for the person's own.
 
-    senders: which reverse paths go this way, where there are other relayhosts already.
+    senders: which reverse paths go this way, where there are other relayhosts already. size: octets of a message that the mail
+    server there takes, 0 if it does not say; a new file lets clients send no more.
     """
 
     ssh: str
     command: str = ""
     ssh_config: str = ""
     senders: str = "*"
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,10 @@ def plan(text: str | None, wish: Wish, where: str, environ: Mapping[str, str]) -
     Raises SettingsError for a file that is wrong already, or that cannot be changed without changing something else.
     """
     if text is None:
-        new = Plan("default", _table("default", wish, _wanted(wish)), ())
-        return Plan(new.name, new.text, tuple(new.text.splitlines()))
+        new = _table("default", wish, _wanted(wish))
+        if 0 < wish.size < Listen().max_message_size:
+            new += f'\n[listen]\nmax_message_size = "{wish.size}B"   # what the mail server there takes\n'
+        return Plan("default", new, tuple(new.splitlines()))
     settings = config.parse(text, where, environ)
     there = of_host(settings, wish.ssh)
     found = _changed(text, there, wish, environ) if there else _added(text, settings, wish)

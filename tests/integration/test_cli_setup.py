@@ -147,6 +147,9 @@ def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_arrive
             assert here.account.authorized_keys.stat().st_mode & 0o777 == 0o600
             # Every step that did something says how to undo it.
             assert said.count("undo: ") == 4
+            assert (
+                said.count(f"Undo: ssh-keygen -R '[127.0.0.1]:{here.account.ssh_port}' -f {home.ssh}/known_hosts") == 1
+            )
             # The password is nowhere but where it was asked for.
             assert here.account.passwords[-1] == PASSWORD
             assert PASSWORD not in said

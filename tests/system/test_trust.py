@@ -1,6 +1,7 @@
 """Host keys against OpenSSH's server and client, a jump host included: nothing is said before a yes, and all after it."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,11 @@ def test_mail_waits_for_a_yes_and_goes_at_once_after_it(
     keygen = program("ssh-keygen", "openssh-client")
     found = subprocess.run([keygen, "-F", f"[127.0.0.1]:{server.port}", "-f", known], capture_output=True, check=True)
     assert server.host_key.encode() in found.stdout
+
+    if verdict == "unknown":
+        undo = said.stdout.partition("Undo: ")[2].splitlines()[0]
+        subprocess.run(shlex.split(undo), capture_output=True, check=True)
+        assert known.read_text() == ""
 
 
 def test_a_revoked_key_stays_refused_and_check_names_it(

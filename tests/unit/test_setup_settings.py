@@ -33,6 +33,16 @@ def test_a_new_file_has_what_is_not_a_default_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
+    ("takes", "clients"), [(0, 50_000_000), (10_240_000, 10_240_000), (10**12, 50_000_000), (1, 1)]
+)
+def test_with_a_new_file_clients_may_send_no_more_than_the_mail_server_takes(takes: int, clients: int) -> None:
+    found = planned(None, Wish(HOST, size=takes))
+    settings = config.parse(found.text, "config.toml", ENVIRON)
+    assert settings.listen.max_message_size == clients
+    assert planned(found.text, Wish(HOST, size=5)).changes == ()
+
+
+@pytest.mark.parametrize(
     "text",
     [
         f'relayhost.default.ssh = "{HOST}"',
