@@ -24,8 +24,8 @@ from mailrelay.grammar import SettingsError, shown
 class Wish:
     """A relayhost as setup has found it to work. ssh_config: as it is to be written, "" for the person's own.
 
-    senders: which reverse paths go this way, where there are other relayhosts already. size: octets of a message that the mail
-    server there takes, 0 if it does not say; a new file lets clients send no more.
+    senders: which reverse paths go this way, where there are other relayhosts already. size: octets of a message that the
+    mail server there takes, 0 if it does not say; a new file lets clients send no more.
     """
 
     ssh: str

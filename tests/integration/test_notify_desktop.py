@@ -167,6 +167,15 @@ def test_no_bus_at_all_fails_the_road(tmp_path: Path, monkeypatch: pytest.Monkey
         asyncio.run(Desktop().carry([REFUSED]))
 
 
+def test_where_there_is_no_session_the_road_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "is_socket", lambda _path: False)
+    with pytest.raises(RoadFailed) as failed:
+        asyncio.run(Desktop().carry([REFUSED]))
+    assert str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
+
+
 def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
     async def main() -> None:
         desktop = Desktop()
