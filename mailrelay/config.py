@@ -123,7 +123,9 @@ def load(path: Path | None) -> Settings:
     try:
         return parse(_guarded_text(path), str(path))
     except FileNotFoundError:
-        raise _error(f"{path} does not exist; write one, this line is enough: {EXAMPLE}") from None
+        raise _error(
+            f"{path} does not exist; run `mailrelay setup [USER@]HOST`, or write it, one line is enough: {EXAMPLE}"
+        ) from None
     except OSError as error:
         raise _error(f"{path} cannot be read: {error.strerror}; make it yours to read, or name another") from None
     except UnicodeDecodeError as error:

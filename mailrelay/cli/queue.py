@@ -97,7 +97,9 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
             to["did_you_mean"] = printable(likely)
         print(json.dumps(record | {"timeline": [_event(event) for event in story]}))
     else:
-        print("\n".join((*_envelope(message, time.time()), "", *_recipients(message, meant), "", *map(_line, story))))
+        mending = [_to_mend(message)] if message.queue_name == "failed" else []
+        parts = _envelope(message, time.time()), _recipients(message, meant), *mending, map(_line, story)
+        print("\n\n".join(map("\n".join, parts)))
 
 
 @command.command("retry")
@@ -185,6 +187,8 @@ def show_list(*, history: bool = False, as_json: bool = False) -> None:
         else:
             for row in (rows.HEADINGS, *listed):
                 print(rows.plain(row))
+        for trouble in rows.troubles(messages):
+            print(f"{trouble.rstrip('.')}; see `mailrelay status`")
         print(_summary(messages, directory))
 
 
@@ -194,6 +198,8 @@ def _summary(messages: Sequence[listing.Listed], directory: Path) -> str:
     octets = size(sum(message.size for message in messages))
     line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {counts}"
     waits = any(to.state in rows.WAITING for message in messages for to in message.recipients)
+    if counted["failed"]:
+        line += "; what to do: `mailrelay queue show ID`"
     return f"{line}; {NOBODY_SERVES}" if waits and lock.holder(directory) is None else line
 
 
@@ -263,6 +269,14 @@ def _recipients(message: listing.Listed, meant: Sequence[bytes]) -> Iterator[str
             yield f"           {printable(to.words)}"
         if hint := suggestion(message.queue_id, likely, alone=mendable == [to]):
             yield f"           {' '.join(hint)}"
+
+
+def _to_mend(message: listing.Listed) -> Iterator[str]:
+    command = f"mailrelay queue {{}} {message.queue_id}".format
+    yield f"to do      {command('resend')} [--to ADDRESS]   send it again, to somebody else if need be"
+    yield f"           {command('edit')}                    change it in your editor, and send it"
+    if any((to.state, Act.DROP) in ACT_TABLE for to in message.recipients):
+        yield f"           {command('drop')}                    let it go"
 
 
 def _line(event: listing.Event) -> str:

@@ -2,6 +2,7 @@
 
     rows(message)      a row for each recipient, a cell for each of HEADINGS
     plain(row)         a row as one line of text, in columns that do not move
+    troubles(messages) a line for each relayhost that mail waits for: the rows only name it
     record(message)    what `mailrelay queue --json` says of a message
     line(message)      that as one line of JSON, UTF-8
 
@@ -15,6 +16,7 @@ nobody said so).
 Pure. Promises: whatever is from outside comes out escaped (`mail.printable`).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -46,7 +48,7 @@ def rows(message: Listed, now: float) -> list[Row]:
             size(message.size),
             f"<{printable(message.sender)}>",
             f"<{printable(to.address)}>",
-            "; ".join(filter(None, (uncertainty(to), printable(to.words) or _reason(message, to)))),
+            "; ".join(filter(None, (uncertainty(to), printable(to.words) or _waits_for(message, to)))),
         )
         for to in message.recipients
     ]
@@ -56,6 +58,18 @@ def plain(row: Row) -> str:
     """A row as one line of text."""
     columns = [f"{cell:<{width}}" for cell, width in zip(row, _WIDTHS, strict=False)]
     return "  ".join((*columns, *row[len(_WIDTHS) :])).rstrip()
+
+
+def troubles(messages: Iterable[Listed]) -> list[str]:
+    """What keeps each relayhost from being reached that somebody's mail waits for, in order of appearance."""
+    return list(
+        dict.fromkeys(
+            f"{why}: {printable(message.trouble)}"
+            for message in messages
+            for to in message.recipients
+            if (why := _waits_for(message, to))
+        )
+    )
 
 
 def uncertainty(to: ListedRecipient) -> str:
@@ -99,6 +113,10 @@ def line(message: Listed) -> bytes:
 
 def _reason(message: Listed, to: ListedRecipient) -> str:
     return printable(to.words or message.trouble) if to.state in WAITING else ""
+
+
+def _waits_for(message: Listed, to: ListedRecipient) -> str:
+    return f"{message.relayhost} cannot be reached" if message.trouble and to.state in WAITING else ""
 
 
 def _next(message: Listed, to: ListedRecipient, now: float) -> str:

@@ -152,8 +152,18 @@ def _screen(stands: Standing, full: str, pid: str | None, status: int, now: floa
             yield f"  next try {moment(max(now, trouble.next_dial), now)}"
     if stands.untold:
         yield ""
-    for kind, road, why in stands.untold:
-        yield f"not told yet: notice ({kind}) by {road}: {printable(why)}"
+    for (road, why), kinds in _by_road(stands.untold).items():
+        yield f"not told yet by {road} ({', '.join(kinds)}): {printable(why)}"
+
+
+def _by_road(untold: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], list[str]]:
+    """Which kinds of notice a road could not carry, for each reason: many notices wait for one desktop."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for kind, road, why in untold:
+        kinds = found.setdefault((road, why), [])
+        if kind not in kinds:
+            kinds.append(kind)
+    return found
 
 
 def _record(settings: Settings, stands: Standing, full: str, pid: str | None, status: int) -> dict[str, object]:

@@ -27,6 +27,7 @@ from mailrelay.cli.enqueue import enqueue, login
 from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.lifecycle import State
 from mailrelay.mail.printable import printable
 from mailrelay.spool import listing, lock, trigger, verbs
 from mailrelay.spool.database import connect, reading
@@ -78,10 +79,12 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
             verbs.retry(db, key, queue_id, begun)
     trigger.ring(directory)
     print(f"a letter to <{printable(to)}> is on its way as {queue_id}", flush=True)
-    _follow(settings, key, queue_id, begun, begun + wait)
+    follow(settings, key, queue_id, begun, begun + wait)
 
 
-def _follow(settings: Settings, key: int, queue_id: str, begun: float, deadline: float) -> None:
+def follow(settings: Settings, key: int, queue_id: str, begun: float, deadline: float) -> None:
+    """Prints what becomes of a message with one recipient. begun, deadline: epoch seconds. Raises Failed for every end but
+    that the remote has taken it."""
     directory = settings.queue.directory
     later = f"`mailrelay queue show {queue_id}` tells what becomes of it"
     db = connect(directory, create=False)
@@ -97,7 +100,8 @@ def _follow(settings: Settings, key: int, queue_id: str, begun: float, deadline:
             # How long the dial took is known at the end of the attempt.
             if recipient.state != "active":
                 for event in story:
-                    if event not in told:
+                    # The next try of a notice is still to come.
+                    if event not in told and event.at <= time.time():
                         print("\n".join(_lines(event, begun)), flush=True)
                 told.update(story)
             if recipient.state == "sent":
@@ -129,7 +133,7 @@ def _shut(db: Any, relayhost: str, begun: float) -> listing.Trouble | None:
 
 
 def _lines(event: listing.Event, begun: float) -> Iterator[str]:
-    stage = f" at {event.stage}" if event.stage else ""
+    stage = f" at {event.stage}" if event.stage and event.what != State.SENT else ""
     yield f"{max(0.0, event.at - begun):6.1f} s  {event.what}{stage}"
     if event.words:
         yield f"          {printable(event.words)}"

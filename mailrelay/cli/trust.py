@@ -10,6 +10,7 @@ Exit status: 0 if all keys are the known ones, or were accepted, 1 otherwise.
 """
 
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence

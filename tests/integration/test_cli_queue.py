@@ -165,6 +165,32 @@ def test_what_waits_for_a_relayhost_says_what_is_wrong_with_it_and_when_it_is_di
     assert "in 9 min" in done.stdout
 
 
+def test_what_keeps_a_relayhost_from_being_reached_is_said_once_however_much_waits_for_it(person: Person) -> None:
+    for number in range(3):
+        person.put(f"aaaa00000{number}")
+    person.relayhost_fails(AWAY)
+    for shown in (
+        person.run("queue").stdout,
+        on_a_terminal(person, "queue"),
+        on_a_terminal(person, "queue", COLUMNS="80"),
+    ):
+        assert shown.count("default cannot be reached: the network is away; see `mailrelay status`") == 1
+        assert shown.count("the network is away") == 1
+        assert shown.count("default cannot be reached") == 4
+
+
+def test_the_commands_that_mend_failed_mail_are_shown_with_it(person: Person) -> None:
+    person.put("aaaa000001")
+    assert "to do" not in person.run("queue", "show", "aaaa").stdout
+    person.attempt(BOUNCED)
+    assert "1 failed; what to do: `mailrelay queue show ID`" in person.run("queue").stdout
+    shown = person.run("queue", "show", "aaaa").stdout
+    for command in ("resend aaaa000001 [--to ADDRESS]", "edit aaaa000001", "drop aaaa000001"):
+        assert f"mailrelay queue {command}" in shown
+    assert person.run("queue", "drop", "aaaa").returncode == 0
+    assert "to do" not in person.run("queue", "show", "aaaa").stdout
+
+
 def test_mail_that_may_arrive_twice_is_shown_as_such(person: Person) -> None:
     person.put("aaaa000001")
     person.attempt(LOST)

@@ -135,8 +135,23 @@ def test_bad_news_that_could_not_be_told_is_shown_with_the_reason(person: Person
         db.execute("UPDATE road SET tries = 1, why = ?", ("no such\x1b Maildir",))
     db.close()
     _, record, screen = served(person)
-    assert "not told yet: notice (failed) by mailbox: no such\\x1b Maildir" in screen
+    assert "not told yet by mailbox (failed): no such\\x1b Maildir" in screen
     assert record["untold"] == [{"kind": "failed", "road": "mailbox", "why": "no such\\x1b Maildir"}]
+
+
+def test_many_notices_for_one_road_that_fails_are_one_line(person: Person) -> None:
+    for number in range(3):
+        person.put(f"aaaa00000{number}")
+        person.attempt(BOUNCED)
+    person.relayhost_fails(AWAY, setup=True)
+    db = connect(person.spool)
+    with transaction(db):
+        db.execute("UPDATE road SET tries = 1, why = 'no such Maildir'")
+    db.close()
+    _, record, screen = served(person)
+    assert len(record["untold"]) == 4
+    assert screen.splitlines()[-1] == "not told yet by mailbox (failed, setup): no such Maildir"
+    assert screen.count("not told yet") == 1
 
 
 def test_it_cannot_tell_where_settings_or_spool_cannot_be_read(person: Person) -> None:

@@ -4,17 +4,22 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.person import Person
+from integration.person import BOUNCED, Person
 from integration.test_service import served
 
 import mailrelay
 from mailrelay import config
+from mailrelay.cli import Failed
+from mailrelay.cli.test import follow
 from mailrelay.demo.remote import Remote
+from mailrelay.spool import lock
+from mailrelay.spool.database import connect, transaction
 
 SETTINGS = """\
 [listen]
@@ -69,7 +74,7 @@ def test_a_letter_that_is_taken_is_told_to_its_end(tmp_path: Path) -> None:
             (letter,) = here.remote.received
         assert (done.returncode, done.stderr) == (0, "")
         heads = [line.split(" s  ")[-1].split(",")[0] for line in done.stdout.splitlines() if " s  " in line]
-        assert heads[:4] == ["accepted", "dialled", "attempt", "sent at content"]
+        assert heads[:4] == ["accepted", "dialled", "attempt", "sent"]
         assert done.stdout.splitlines()[-1] == "your server took it"
         assert (letter.sender, letter.recipients) == (b"me@example.org", (b"bob@example.net",))
         assert b"\r\nFrom: <me@example.org>\r\nTo: <bob@example.net>\r\nSubject: mailrelay test" in letter.content
@@ -86,6 +91,21 @@ def test_a_refusal_is_told_in_the_words_of_the_remote(tmp_path: Path) -> None:
         assert " is bounced: 550 5.1.1 " in line
 
     asyncio.run(main())
+
+
+def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    person = Person(tmp_path)
+    queue_id = person.put("aaaa000001", age=5)
+    person.attempt(BOUNCED)
+    begun = time.time() - 5
+    db = connect(person.spool)
+    with transaction(db):
+        db.execute("UPDATE road SET tries = 1, why = 'no Maildir', next_try = ?", (begun + 60,))
+    db.close()
+    with lock.lock(person.spool), pytest.raises(Failed, match="is bounced"):
+        follow(config.load(person.config), 1, queue_id, begun, begun + 60)
+    heads = [line.split(" s  ")[1] for line in capsys.readouterr().out.splitlines() if " s  " in line]
+    assert heads == ["accepted", "attempt", "bounced at RCPT"]
 
 
 def test_a_letter_that_is_to_come_later_is_not_waited_for(tmp_path: Path) -> None:
