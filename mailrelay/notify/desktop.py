@@ -52,7 +52,9 @@ class Desktop:
             )
         except Exception as error:
             # Without a session the library speaks of the variables in which it has looked for one.
-            there = sys.platform == "darwin" or not os.environ.keys().isdisjoint(("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"))
+            there = sys.platform == "darwin" or not os.environ.keys().isdisjoint(
+                ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY")
+            )
             said = printable(str(error), 200) if there else "there is none here"
             raise RoadFailed(f"no desktop session takes notices (for good? notify.desktop = false): {said}") from error
         else:

@@ -173,7 +173,9 @@ def test_where_there_is_no_session_the_road_says_so_in_words(monkeypatch: pytest
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
     with pytest.raises(RoadFailed) as failed:
         asyncio.run(Desktop().carry([REFUSED]))
-    assert str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
+    assert (
+        str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
+    )
 
 
 def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
