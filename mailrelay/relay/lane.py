@@ -332,6 +332,8 @@ class Lane:
         talk = group.create_task(self._converse(conversation, link))
         self._talks.add(talk)
         talk.add_done_callback(self._talks.discard)
+        # What is cancelled before its first step comes to no `finally`.
+        talk.add_done_callback(lambda _talk: self._left(conversation))
 
     async def _converse(self, conversation: Conversation, link: Link) -> None:
         ended: Outcome | None
@@ -345,10 +347,7 @@ class Lane:
                 Stage.CHANNEL, cause=Cause.LOST, text="mailrelay failed on its way to the server; see the log"
             )
         finally:
-            self._conversations.discard(conversation)
-            if not self._conversations:
-                self._answer_vettings()
-            self._bell.set()
+            self._left(conversation)
         if ended is None or conversation.is_idle or conversation.was_answered:
             return
         if conversation.has_finished and link.is_up:
@@ -365,6 +364,12 @@ class Lane:
             # Given up at once: nothing more is begun on it, and what its end does to others is not news.
             self._line.lost()
             await link.close()
+
+    def _left(self, conversation: Conversation) -> None:
+        self._conversations.discard(conversation)
+        if not self._conversations:
+            self._answer_vettings()
+        self._bell.set()
 
     def opened(self, in_flight: int) -> None:
         """The remote's mail server is ready for mail, of which a conversation carries `in_flight` at once."""

@@ -190,3 +190,25 @@ def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked_for_m
             assert 0 < refused <= 20
 
     play(story)
+
+
+def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_begin_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with scene(tmp_path, linger=0.0) as at:
+            await at.settled(await at.send(), "sent")
+            await connections(at, 0)
+            met = at.lane._line.met
+            changes = [SLEPT]
+
+            def and_it_changes() -> None:
+                met()
+                if changes:
+                    at.lane.network_changed(changes.pop())
+
+            monkeypatch.setattr(at.lane._line, "met", and_it_changes)
+            await at.settled(await at.send(), "sent")
+            assert at.remote.logins == 3
+
+    play(story)
