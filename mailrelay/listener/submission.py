@@ -38,6 +38,8 @@ UNKNOWN_LIMIT = 20
 """Commands that nobody knows, in one connection."""
 IDLE_LIMIT = 300.0
 """Seconds in which a client must say something (RFC 5321 section 4.5.3.2.7)."""
+LINGER = 5.0
+"""Seconds for a client that is sending still to read why nobody listens any more."""
 VETTING = 1.0
 """Seconds that the recipients of a mail, all together, may wait for a word on them."""
 CONTENT_IN_MEMORY = 4
@@ -115,9 +117,10 @@ class Submission(asyncio.Protocol):
         self._greeted = self._spoke = self._said_command = self._said_hello = False
         self._unknown = 0
         self._heard = self._loop.time()
-        # Octets that no command has taken yet, and replies that have not been written yet.
+        # Octets that no command has taken yet, and replies that have not been written yet. Both grow in place: a client may
+        # send commands by the ten thousand at once.
         self._unread = bytearray()
-        self._unsaid = b""
+        self._unsaid = bytearray()
         # Set from the reply to DATA to the end of the content.
         self._receiver: ContentReceiver | None = None
         # From a command, or the end of a content, to its answer, where that waits for others.
@@ -129,7 +132,9 @@ class Submission(asyncio.Protocol):
 
     def retire(self) -> None:
         """End the dialogue now, or, if there is a content in it, behind the answer to that."""
-        if self._receiver is None and not self._occupied:
+        if self._over:
+            self._transport.close()
+        elif self._receiver is None and not self._occupied:
             self._say_last(replies.STOPPING)
 
     def abort(self) -> None:
@@ -162,6 +167,8 @@ class Submission(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._receiver is not None:
             self._receive(self._receiver, data)
+        elif self._over:
+            pass
         elif not self._greeted:
             self._drop("spoke before the greeting", data)
         elif not self._spoke and not data[:1].isalpha():
@@ -175,7 +182,7 @@ class Submission(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has nothing more to say. What it has said is dealt with, unless it is half a message."""
         self._left = True
-        if self._receiver is not None:
+        if self._receiver is not None or self._over:
             return False
         if self._greeted:
             self._converse()
@@ -199,6 +206,7 @@ class Submission(asyncio.Protocol):
             wait = IDLE_LIMIT - silent if silent < IDLE_LIMIT else IDLE_LIMIT
             self._timer = self._loop.call_later(wait, self._look_at_the_clock)
         else:
+            self._timer = self._loop.call_later(IDLE_LIMIT, self._look_at_the_clock)
             self._say_last(replies.IDLE_TOO_LONG)
 
     # The dialogue.
@@ -219,7 +227,7 @@ class Submission(asyncio.Protocol):
     def _greet(self) -> None:
         if not self._over:
             self._greeted = True
-            self._unsaid = _GREETING
+            self._unsaid += _GREETING
             self._converse()
 
     def _converse(self) -> None:
@@ -231,7 +239,8 @@ class Submission(asyncio.Protocol):
             end = self._unread.find(b"\n", 0, COMMAND_LIMIT)
             if end < 0:
                 if len(self._unread) >= COMMAND_LIMIT:
-                    self._say_last(replies.LINE_TOO_LONG)
+                    self._unsaid += replies.encode(replies.LINE_TOO_LONG)
+                    self._stop_listening()
                 elif self._left:
                     self._hang_up()
                 break
@@ -403,7 +412,7 @@ class Submission(asyncio.Protocol):
         finally:
             self._shared.held -= held
             if receiver.ambiguous:
-                self._hang_up()
+                self._stop_listening()
 
     async def _answer_to(self, transaction: Transaction, receiver: ContentReceiver) -> Answer:
         if receiver.refusal is not None:
@@ -435,15 +444,29 @@ class Submission(asyncio.Protocol):
         self._write()
         self._transport.close()
 
+    def _stop_listening(self) -> None:
+        """Close the connection once the client has stopped sending: closed before, what comes would reset it, and the reply
+        be lost."""
+        if self._left or self._shared.stopping or self._transport.is_closing():
+            self._hang_up()
+            return
+        self._over = True
+        self._unread.clear()
+        self._write()
+        self._transport.write_eof()
+        self._timer.cancel()
+        self._timer = self._loop.call_later(LINGER, self.abort)
+
     def _write(self) -> None:
-        unsaid, self._unsaid = self._unsaid, b""
+        unsaid, self._unsaid = self._unsaid, bytearray()
         if unsaid and not self._transport.is_closing():
             self._transport.write(unsaid)
 
     def _drop(self, why: str, said: bytes = b"") -> None:
         """Be rid of what is no mail client."""
         if not self._over:
-            self._shared.security(why, said)
+            # The first word tells what it is. What follows may be a line of somebody's letter.
+            self._shared.security(why, b"".join(said.split(maxsplit=1)[:1]))
             self._say_last(replies.GO_AWAY)
 
 

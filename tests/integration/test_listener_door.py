@@ -91,6 +91,18 @@ def test_http_in_the_middle_of_a_dialogue_is_dropped(line: bytes, caplog: pytest
     is_dropped(said, caplog)
 
 
+def test_a_line_of_a_letter_that_comes_as_a_command_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def said(wire: Wire) -> bytes:
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        wire.writer.write(b"Subject: the diagnosis of anna@example.org\r\n")
+        return await wire.rest()
+
+    line = is_dropped(said, caplog)
+    assert "Subject:" in line
+    assert "anna" not in line
+
+
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
 def test_a_client_that_talks_before_the_greeting_is_dropped(
     runner: Callable[[Awaitable[None]], None], caplog: pytest.LogCaptureFixture
