@@ -13,6 +13,10 @@ from mailrelay.dns import dmarc, reverse, spf
 from mailrelay.dns.answer import LookUp, Unanswered
 
 
+PATIENCE = 30.0
+"""Seconds for all questions about one thing. For SPF, RFC 7208 section 4.6.4 has 20 at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """A domain in use as a reverse path's. sender: an address of it. author: the domain of the From field beside it."""
@@ -42,9 +46,12 @@ async def domain(look_up: LookUp, sender: Sender, public: Iterable[str]) -> list
 
 async def _asked(check: str, about: str, asking: Awaitable[list[Finding]]) -> list[Finding]:
     try:
-        return await asking
+        async with asyncio.timeout(PATIENCE):
+            return await asking
     except Unanswered as error:
         return [Finding(check, None, str(error), about=about)]
+    except TimeoutError:
+        return [Finding(check, None, f"the DNS answers so slowly that {PATIENCE:.0f} s were not enough", about=about)]
 
 
 async def _reverse(look_up: LookUp, address: str) -> list[Finding]:

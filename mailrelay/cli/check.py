@@ -26,6 +26,9 @@ from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.printable import printable
 from mailrelay.spool import lock
 
+TEXT = 1000
+"""Characters of a finding: what a domain publishes may have sixty thousand."""
+
 _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–", "--", "yellow")}
 
 
@@ -75,7 +78,7 @@ def _line(finding: Finding) -> str:
             "check": finding.check,
             "about": printable(finding.about),
             "ok": finding.ok,
-            "text": printable(finding.text),
+            "text": printable(finding.text, TEXT),
             "mend": printable(finding.mend),
         }
     )
@@ -84,7 +87,7 @@ def _line(finding: Finding) -> str:
 def _shown(finding: Finding, *, plain: bool) -> str:
     sign, word, name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
-    line = f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text)}"
+    line = f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text, TEXT)}"
     return f"{line}\n  {'->' if plain else '→'} {printable(finding.mend)}" if finding.mend else line
 
 

@@ -18,6 +18,8 @@ LOOKUPS = 10
 """Terms that ask the DNS; one more is a permerror (section 4.6.4)."""
 VOIDS = 2
 NAMES = 10
+DOMAIN = 253
+"""Characters of a domain name."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -173,7 +175,7 @@ class _Asked:
         """check_host (section 4). Raises _Over."""
         domain = domain.removesuffix(".")
         labels = domain.split(".")
-        if len(labels) < 2 or len(domain) > 253 or not all(0 < len(label) < 64 for label in labels):
+        if len(labels) < 2 or len(domain) > DOMAIN or not all(0 < len(label) < 64 for label in labels):
             return Result.NONE, f"{domain} is not a domain name"
         texts = (await self._ask(domain, "TXT", counts=False)).values
         records = [text for text in texts if text.lower() == "v=spf1" or text.lower().startswith("v=spf1 ")]
@@ -285,15 +287,19 @@ class _Asked:
             parts = re.split(f"[{re.escape(delimiters or '.')}]", values[letter.lower()])
             if reverse:
                 parts.reverse()
-            shown = ".".join(parts[-int(digits) :] if digits else parts)
-            return quote(shown, safe="-._~") if letter.isupper() else shown
+            # Zeros in front are allowed, however many; Python reads no number of more than 4300 digits.
+            wanted = digits.lstrip("0")
+            shown = ".".join(parts[-int(wanted) :] if wanted else parts)
+            return quote(shown, safe="-._~", errors="surrogateescape") if letter.isupper() else shown
 
         plain = {"%%": "%", "%_": " ", "%-": "%20"}
         expanded = re.sub(r"%\{[^}]*\}|%.", lambda at: plain.get(at[0]) or _PARTS.sub(value, at[0]), spec)
         expanded = expanded.removesuffix(".")
-        while len(expanded) > 253:
-            expanded = expanded.partition(".")[2]
-        return expanded
+        if len(expanded) <= DOMAIN:
+            return expanded
+        # From the first label on that leaves no more than that.
+        before = expanded.find(".", len(expanded) - DOMAIN - 1)
+        return expanded[before + 1 :] if before >= 0 else ""
 
 
 def _dotted(address: Address) -> str:

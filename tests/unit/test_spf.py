@@ -158,6 +158,24 @@ def test_macros_are_those_of_the_rfcs_examples(macro: str, name: str) -> None:
     assert asked[-1] == (f"{name}.x.example", "A")
 
 
+@pytest.mark.parametrize(
+    ("spec", "sender", "name"),
+    [
+        (f"%{{d{'0' * 5000}1}}.x.example", "me@d.example", "example.x.example"),
+        ("%{S}.x.example", "\udcff@d.example", "%FF%40d.example.x.example"),
+        ("%{i}." * 12000 + "x.example", "me@d.example", "2.1." + "192.0.2.1." * 24 + "x.example"),
+        ("a" * 254 + ".example", "me@d.example", "example"),
+        (f"x.{'a' * 253}.example"[:255] + "%{o}", "me@d.example", "example"),
+    ],
+)
+def test_a_record_that_is_made_to_break_what_reads_it_does_not(spec: str, sender: str, name: str) -> None:
+    asked: list[tuple[str, str]] = []
+    zone = {("d.example", "TXT"): [f"v=spf1 exists:{spec} -all"]}
+    found = asyncio.run(check_host(look_up_in(zone, asked=asked), V4, "d.example", sender))
+    assert found.result == "fail"
+    assert asked[-1] == (name, "A")
+
+
 def test_lookups_are_counted_and_the_eleventh_is_one_too_many() -> None:
     assert said(f"{' '.join(['a:mx.example'] * 9)} a").lookups == 10
     assert said(f"{' '.join(['a:mx.example'] * 10)} a").result == "permerror"
