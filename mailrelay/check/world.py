@@ -12,7 +12,6 @@ from mailrelay.check.finding import Finding
 from mailrelay.dns import dmarc, reverse, spf
 from mailrelay.dns.answer import LookUp, Unanswered
 
-
 PATIENCE = 30.0
 """Seconds for all questions about one thing. For SPF, RFC 7208 section 4.6.4 has 20 at least."""
 

@@ -87,7 +87,9 @@ def _line(finding: Finding) -> str:
 def _shown(finding: Finding, *, plain: bool) -> str:
     sign, word, name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
-    line = f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text, TEXT)}"
+    line = (
+        f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text, TEXT)}"
+    )
     return f"{line}\n  {'->' if plain else '→'} {printable(finding.mend)}" if finding.mend else line
 
 

@@ -24,7 +24,7 @@ from mailrelay.relay.route import Hop
 from mailrelay.relay.transport import LOGIN, close, connect, read_way
 
 TRIAL = 10.0
-"""Seconds after which something that did not happen counts as refused."""
+"""Seconds after which a session in which nothing happened counts as refused."""
 SOCKETS = ("/run/dbus/system_bus_socket", "/run/systemd/journal/stdout", "/var/run/docker.sock", "/run/docker.sock")
 """Where hosts have sockets that a login may open. No option of authorized_keys but no-port-forwarding is against it."""
 
@@ -120,7 +120,12 @@ async def _sftp(connection: asyncssh.SSHClientConnection) -> str:
 
 
 async def _reach(connection: asyncssh.SSHClientConnection, host: str, port: int) -> str:
-    _, writer = await connection.open_connection(host, port)
+    try:
+        async with asyncio.timeout(TRIAL / 2):
+            _, writer = await connection.open_connection(host, port)
+    except TimeoutError:
+        # Who refuses does so at once. What takes long is a connection that the remote tries to make.
+        return "the remote tries to get there"
     writer.close()
     return "it was let through"
 

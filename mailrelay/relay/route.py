@@ -41,8 +41,10 @@ MAX_HOPS = 8
 
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/@\[\]-][^\s:/@\[\]]*)(?::(?P<port>\d{1,5}))?")
 _V6_PORT = re.compile(
-    r"\[(?P<host>[^\s\[\]]+)\](?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f]*:[^\s/@\[\]]*)"
+    r"\[(?P<host>[^\s\[\]-][^\s\[\]]*)\](?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f]*:[^\s/@\[\]]*)"
 )
+_MEANS_MORE = re.compile(r"""['"`$\\;&<>|(){}*?!,#]""")
+"""What a ProxyCommand's shell acts on, and what stands for other hosts in known_hosts. No host has it in its name."""
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _AGENTS = ("gcr/ssh", "keyring/ssh", "ssh-agent.socket", "openssh_agent")
 """Where desktops put the agent's socket, below XDG_RUNTIME_DIR."""
@@ -101,10 +103,11 @@ def destination(spec: str) -> tuple[str, str, int | None]:
     user, _, place = spec.removeprefix("ssh://").removesuffix("/").rpartition("@")
     found = _HOST_PORT.fullmatch(place) or _V6_PORT.fullmatch(place)
     port = int(found["port"]) if found and found["port"] else None
-    # What begins with a dash could become an option of a ProxyCommand.
-    if found is None or port == 0 or (port or 0) > 65535 or user.startswith("-"):
+    host = (found["host"] or found["bare"]) if found else ""
+    # What begins with a dash could become an option, of ssh(1) or of a ProxyCommand.
+    if not host or port == 0 or (port or 0) > 65535 or user.startswith("-") or _MEANS_MORE.search(host):
         raise ValueError(f"{spec!r} is not [user@]host[:port]")
-    return user, found["host"] or found["bare"], port
+    return user, host, port
 
 
 def _way(spec: str, file: Path, through: tuple[str, ...]) -> Iterator[Hop]:

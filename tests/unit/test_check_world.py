@@ -19,7 +19,9 @@ def test_a_dns_that_is_slow_enough_each_time_is_not_waited_for_for_ever(monkeypa
 
     async def main() -> list[Finding]:
         found = await world.addresses(look_up, ["192.0.2.1"], ["list.example"])
-        return found + await world.domain(look_up, world.Sender("d.example", "me@d.example", "d.example"), ["192.0.2.1"])
+        return found + await world.domain(
+            look_up, world.Sender("d.example", "me@d.example", "d.example"), ["192.0.2.1"]
+        )
 
     found = asyncio.run(main())
     assert [finding.check for finding in found] == ["PTR", "blacklist", "MX", "SPF"]

@@ -58,6 +58,14 @@ def test_a_destination_is_read_as_ssh_reads_it(spec: str, found: tuple[str, str,
         "host/path",
         "[::1",
         "a\n",
+        "[-oProxyCommand=x]:22",
+        "me@[-F/etc/passwd]",
+        "a;touch${IFS}x",
+        "a`id`",
+        "[a$(id)]",
+        "*",
+        "a,b",
+        "me@!a",
     ],
 )
 def test_a_destination_that_makes_no_sense_is_refused(spec: str) -> None:
@@ -65,7 +73,7 @@ def test_a_destination_that_makes_no_sense_is_refused(spec: str) -> None:
         destination(spec)
 
 
-@given(st.text())
+@given(st.text() | st.text(st.sampled_from("a-@:[]./1s\n %")))
 def test_a_destination_never_begins_with_a_dash(spec: str) -> None:
     try:
         user, host, port = destination(spec)
