@@ -99,7 +99,7 @@ class Forwarding:
             if len(self._connections) > self._limit:
                 self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
             elif not may_enter(writer.get_extra_info("socket"), self._allowed):
-                self._say("the client belongs to an account that allow_users does not name", "security: ")
+                self._say("the client belongs to no account that allow_users names", "security: ")
             else:
                 await self._join(reader, writer)
         except Exception:

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from mailrelay.listener.owner import holder_of_path, holder_of_port
@@ -98,7 +99,10 @@ def _remove_stale(path: Path) -> None:
                 f"unix:{path}: there is something that is not a socket; remove it or choose another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.connect(str(path))
+            # One that lives but does not get round to us would let us wait.
+            probe.setblocking(False)
+            with suppress(BlockingIOError):
+                probe.connect(str(path))
     except FileNotFoundError:
         return
     except ConnectionRefusedError:

@@ -218,7 +218,7 @@ class Submission(asyncio.Protocol):
         elif len(self._shared.connections) > self._shared.settings.max_connections:
             self._say_last(replies.TOO_MANY_CONNECTIONS)
         elif not may_enter(self._transport.get_extra_info("socket"), self._shared.allowed):
-            self._shared.security("belongs to an account that allow_users does not name")
+            self._shared.security("belongs to no account that allow_users names")
             self._say_last(replies.NOT_ALLOWED)
         else:
             return True

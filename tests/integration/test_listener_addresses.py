@@ -4,13 +4,14 @@ import asyncio
 import os
 import socket
 import stat
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from integration.listener_peer import Intake, connect, listener
 
 from mailrelay.listener.listening import NoSuchAccount
-from mailrelay.listener.sockets import AddressTaken, CannotListen
+from mailrelay.listener.sockets import AddressTaken, CannotListen, open_sockets
 
 
 def fails_with(address: str, **settings: object) -> str:
@@ -113,6 +114,21 @@ def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_
 
 def comm() -> str:
     return Path("/proc/self/comm").read_text().strip()
+
+
+def test_a_server_that_hangs_is_no_dead_one_and_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as hangs, ExitStack() as waiting:
+        hangs.bind(str(path))
+        hangs.listen(0)
+        with suppress(BlockingIOError):
+            for _ in range(10):
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(AddressTaken, match="is taken"):
+            open_sockets(f"unix:{path}")
+    assert path.is_socket()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
