@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
 
-from mailrelay.check import machine, way, world
+from mailrelay.check import machine, roads, way, world
 from mailrelay.check.finding import Finding
 from mailrelay.check.world import Sender
 from mailrelay.config import Relayhost, Settings
@@ -48,6 +48,7 @@ async def examine(settings: Settings, pid: str | None, questions: Questions) -> 
     size = settings.listen.max_message_size
     tasks = [
         here,
+        asyncio.create_task(roads.examine(settings.notify)),
         *(
             asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), questions))
             for relayhost in settings.relayhosts

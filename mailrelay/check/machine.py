@@ -1,16 +1,15 @@
-"""What this machine has to have: a spool, the addresses that clients connect to, somebody who serves, roads to the person.
+"""What this machine has to have: a spool, the addresses that clients connect to, somebody who serves.
 
 Asks nobody but this machine. Never: a spool that is made, a socket file that is left.
 """
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from mailrelay.check.finding import Finding
-from mailrelay.config import Listen, Notify, Queue, Settings
+from mailrelay.config import Listen, Queue, Settings
 from mailrelay.listener.owner import uid_of_connection
 from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address
 from mailrelay.spool.accepting import check_space
@@ -28,7 +27,6 @@ def examine(settings: Settings, pid: str | None) -> Iterator[Finding]:
     else:
         yield Finding("service", True, f"process {pid or 'unknown'} serves")
     yield from _addresses(settings.listen, serving=pid is not None)
-    yield from _roads(settings.notify)
 
 
 def _spool(queue: Queue, size: int) -> Finding:
@@ -57,7 +55,7 @@ def _still_to_be_made(directory: Path) -> Finding:
             prepare_directory(directory)
         except SpoolError as error:
             return _unusable(error)
-    above = _nearest(directory)
+    above = nearest(directory)
     if os.access(above, os.W_OK | os.X_OK):
         return Finding("spool", True, f"{directory} is made when the first message comes")
     what = f"{directory} cannot be made: {above} is not yours to write"
@@ -128,25 +126,6 @@ def _has_v6() -> bool:
     return True
 
 
-def _roads(notify: Notify) -> Iterator[Finding]:
-    roads = [name for name in ("desktop", "dsn", "mailbox", "command", "urls") if getattr(notify, name)]
-    if not roads:
-        yield Finding("notify", False, "no road leads to you: every one is off", "set one under [notify]")
-        return
-    if notify.command and shutil.which(notify.command[0]) is None:
-        what = f"notify.command: {notify.command[0]} cannot be run"
-        yield Finding("notify", False, what, "mend its path in the settings, or make it executable")
-    if notify.mailbox is not None and not _can_be_written(notify.mailbox):
-        yield Finding(
-            "notify", False, f"notify.mailbox: {notify.mailbox} cannot be written", "make it yours, or name another"
-        )
-    yield Finding("notify", True, f"bad news reaches you by {', '.join(roads)}")
-
-
-def _can_be_written(path: Path) -> bool:
-    return os.access(_nearest(path), os.W_OK | os.X_OK)
-
-
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """Of a path and the directories above it, the first that is there."""
     return next(each for each in (path, *path.parents) if each.exists())

@@ -13,7 +13,8 @@ import html
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from desktop_notifier import Capability, DesktopNotifier, Urgency
@@ -25,6 +26,8 @@ from mailrelay.notify.road import RoadFailed
 
 # Its tracebacks would say a second time, and at length, what RoadFailed says in a sentence.
 logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
+
+_TOOK_NOTHING = "no desktop session takes notices: its notification service took nothing"
 
 
 class Desktop:
@@ -40,16 +43,34 @@ class Desktop:
     async def show(self, headline: str, text: str) -> None:
         """Shows printable text as critical. Raises RoadFailed."""
         dispatched: list[bool] = []
-        notifier = self._notifier or _new()
-        self._notifier = None
-        try:
-            capabilities = await notifier.get_capabilities()
+        async with self._answering() as notifier:
             await notifier.send(
                 _marked_up(headline),
                 _marked_up(text),
                 urgency=Urgency.Critical,
                 on_dispatched=lambda: dispatched.append(True),
             )
+            if not dispatched:
+                raise RoadFailed(_TOOK_NOTHING)
+
+    async def ask(self) -> None:
+        """Shows nothing. Raises RoadFailed where no desktop would take a notice now."""
+        async with self._answering() as notifier:
+            pass
+        self._notifier = None
+        _disconnect(notifier)
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[DesktopNotifier]:
+        """What reaches a desktop that has answered; kept for the next notice if nothing fails. Raises RoadFailed."""
+        notifier, self._notifier = self._notifier or _new(), None
+        try:
+            if Capability.TITLE not in await notifier.get_capabilities():
+                raise RoadFailed(_TOOK_NOTHING)
+            yield notifier
+            self._notifier = notifier
+        except RoadFailed:
+            raise
         except Exception as error:
             # Without a session the library speaks of the variables in which it has looked for one.
             there = sys.platform == "darwin" or not os.environ.keys().isdisjoint(
@@ -57,10 +78,6 @@ class Desktop:
             )
             said = printable(str(error), 200) if there else "there is none here"
             raise RoadFailed(f"no desktop session takes notices (for good? notify.desktop = false): {said}") from error
-        else:
-            if Capability.TITLE not in capabilities or not dispatched:
-                raise RoadFailed("no desktop session takes notices: its notification service took nothing")
-            self._notifier = notifier
         finally:
             if self._notifier is None:
                 _disconnect(notifier)

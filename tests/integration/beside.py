@@ -19,13 +19,14 @@ class Said:
     err: str
 
 
-def person_of(remote: Remote, *lines: str, name: str = "default") -> Person:
-    """Somebody whose mail goes through `remote`. lines: more of the settings."""
+def person_of(remote: Remote, *lines: str, name: str = "default", desktop: bool = False) -> Person:
+    """Somebody whose mail goes through `remote`. lines: more of the settings. desktop: whether she is told there, too."""
     person = Person(remote.directory)
     relayhost = (f'relayhost.{name}.ssh = "{HOST}"', f'relayhost.{name}.ssh_config = "{remote.ssh_config}"')
     # Somebody may serve on the usual port.
     door = () if any("listen" in line for line in lines) else (f'listen.address = "localhost:{free_port()}"',)
-    person.config.write_text("\n".join((*relayhost, *door, f'queue.directory = "{person.spool}"', *lines)))
+    ours = (*door, f'queue.directory = "{person.spool}"', f"notify.desktop = {str(desktop).lower()}")
+    person.config.write_text("\n".join((*relayhost, *ours, *lines)))
     return person
 
 

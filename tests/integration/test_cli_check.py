@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from integration.beside import person_of, run
 from integration.person import Person
+from integration.test_notify_desktop import a_screen
+from integration.test_notify_desktop import bus as bus
 from integration.test_service import served, settings
 from integration.test_transport_dialling import amend, two_remotes_and, with_remote
 from integration.test_transport_dialling import no_agent_and_no_home as no_agent_and_no_home
@@ -113,8 +115,7 @@ def test_where_everything_is_right_every_line_says_so_and_the_status_is_0(tmp_pa
 
 def test_offline_nobody_is_asked_and_what_can_be_known_is_said(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
-        # The usual port may be held by whoever runs the tests.
-        person = person_of(remote, SENDERS, 'listen.address = "127.0.0.1:0"')
+        person = person_of(remote, SENDERS)
         with Nameserver(GOOD) as server:
             found = await checked(person, "--offline", "--nameserver", server.address)
         assert server.asked == []
@@ -330,11 +331,40 @@ def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path:
 
 def test_roads_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
-        person = person_of(remote, "notify.desktop = false", "notify.dsn = false")
+        person = person_of(remote, "notify.dsn = false")
         assert "[notify]" in (await examined(person, online=False)).mend("notify", "")
         person = person_of(remote, 'notify.command = ["/nonexistent/tell"]')
         found = await examined(person, online=False)
         assert "notify" in found.failed and "/nonexistent/tell" in found.found["notify", ""][0]["text"]
+
+    with_remote(tmp_path, test)
+
+
+def test_a_desktop_that_is_not_there_is_no_road_and_another_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+
+    async def test(remote: Remote) -> None:
+        found = await examined(person_of(remote, desktop=True), online=False)
+        (shut, left) = found.found["notify", ""]
+        assert shut["ok"] is False and "no desktop session" in shut["text"] and "notify.mailbox" in shut["mend"]
+        assert left["ok"] is True and left["text"] == "bad news reaches you by dsn"
+        mailbox = f'notify.mailbox = "{tmp_path}/Maildir"'
+        found = await examined(person_of(remote, mailbox, desktop=True), online=False)
+        assert found.found["notify", ""][0]["mend"] == "notify.desktop = false, if it is to stay so"
+        assert found.text("notify", "") == "bad news reaches you by dsn, mailbox"
+        assert not (tmp_path / "Maildir").exists()
+
+    with_remote(tmp_path, test)
+
+
+def test_a_desktop_that_is_there_is_asked_and_shown_nothing(bus: str, tmp_path: Path) -> None:
+    async def test(remote: Remote) -> None:
+        async with a_screen(bus) as screen:
+            found = await examined(person_of(remote, desktop=True), online=False)
+            assert found.text("notify", "") == "bad news reaches you by desktop, dsn"
+            assert screen.shown == []
 
     with_remote(tmp_path, test)
 
