@@ -73,7 +73,8 @@ def test_nothing_is_left_over_there(
     assert ports == {f"127.0.0.1:{server.port}"}
     relay = relays(sendmail.port, linger=linger, command=sendmail.on_stdin if through != "forwarding" else "")
     relay.start()
-    assert processes(server) == before, "nothing is dialled before there is mail"
+    # The server may just have given itself another title.
+    assert processes(server).keys() == before.keys(), "nothing is dialled before there is mail"
     for number in (1, 2):
         code, words = submit(relay.port, [ALICE], message(f"{token}-{number}"))
         assert (code, words.split()[2]) == (250, "sent:"), words
@@ -81,11 +82,11 @@ def test_nothing_is_left_over_there(
             assert len(processes(server)) > len(before)
             assert listening(server) == ports
         else:
-            until(lambda: processes(server) == before, "all that was started has ended")
+            until(lambda: processes(server).keys() == before.keys(), "all that was started has ended")
             assert listening(server) == ports
     assert server.logins() == (1 if linger == "always" else 2)
     relay.stop()
-    until(lambda: processes(server) == before, "all that was started has ended")
+    until(lambda: processes(server).keys() == before.keys(), "all that was started has ended")
     assert listening(server) == ports
 
 
