@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from mailrelay.config import Listen
 from mailrelay.listener.door import allowed_uids
+from mailrelay.listener.shared import Intake, Shared
 from mailrelay.listener.sockets import open_sockets, printable_address, remove_socket_file
-from mailrelay.listener.submission import Intake, Shared, Submission
+from mailrelay.listener.submission import Submission
 
 GRACE = 10.0
 """Seconds that contents on their way in have to come to an answer when we stop."""

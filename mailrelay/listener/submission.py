@@ -17,16 +17,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from mailrelay.config import Listen
 from mailrelay.listener import replies
 from mailrelay.listener.content import ContentReceiver
 from mailrelay.listener.door import LAST_IN_GROUP, may_enter, speaks_http
+from mailrelay.listener.shared import Shared
 from mailrelay.listener.transaction import Transaction
 from mailrelay.mail.answer import Answer
-from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
@@ -44,8 +42,6 @@ VETTING = 1.0
 """Seconds that the recipients of a mail, all together, may wait for a word on them."""
 CONTENT_IN_MEMORY = 4
 """What all connections together may hold in content, in messages of the largest size."""
-SECURITY_LINES = 20
-"""Lines in the log, in a minute, about who was sent away."""
 
 _GREETING = b"220 localhost ESMTP mailrelay\r\n"
 _HELO = b"250 localhost\r\n"
@@ -54,52 +50,6 @@ _EHLO = (
     b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN\r\n"
 )
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-
-
-class Intake(Protocol):
-    """Takes mail over."""
-
-    def begun(self, reverse_path: bytes) -> None:
-        """A client's MAIL was accepted: there will be mail in a moment."""
-
-    def refusal(self) -> Reply | None:
-        """Why nothing can be taken now, a 4xx; None if mail can be taken. Asked at every MAIL."""
-
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
-        """Why an envelope with one recipient, the latest of RCPT, would be refused; None if it is not, or if that does not
-        show within `patience` seconds."""
-
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
-        """Take a message over; returns once it is safe and the client is to be answered. content: lines end with CRLF,
-        no dots of transparency. Any exception is answered with 451."""
-
-
-@dataclass(slots=True)
-class Shared:
-    """What the connections of one listener share. held: octets of content in memory. allowed: accounts, None for any."""
-
-    settings: Listen
-    intake: Intake
-    allowed: frozenset[int] | None
-    connections: set["Submission"] = field(default_factory=set)
-    answering: set[asyncio.Task[None]] = field(default_factory=set)
-    held: int = 0
-    stopping: bool = False
-    minute: int = 0
-    lines: int = 0
-
-    def security(self, why: str, said: bytes = b"") -> None:
-        """Log who was sent away, once a connection, and not more than anybody reads."""
-        minute = int(asyncio.get_running_loop().time() // 60)
-        if minute != self.minute:
-            if self.lines > SECURITY_LINES:
-                log.warning("security: %d more connections were dropped", self.lines - SECURITY_LINES)
-            self.minute, self.lines = minute, 0
-        self.lines += 1
-        if self.lines <= SECURITY_LINES:
-            log.warning(
-                "security: connection dropped, the client %s%s", why, f": {printable(said[:80])}" if said else ""
-            )
 
 
 class Submission(asyncio.Protocol):

@@ -7,7 +7,8 @@ import pytest
 from integration.listener_peer import Intake
 
 from mailrelay.config import Listen
-from mailrelay.listener.submission import COMMAND_LIMIT, Shared, Submission
+from mailrelay.listener.shared import Shared
+from mailrelay.listener.submission import COMMAND_LIMIT, Submission
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"
 
