@@ -9,6 +9,7 @@ peer in a row may need root; a row says so.
 import argparse
 import re
 import shlex
+import signal
 import smtplib
 import statistics
 import sys
@@ -139,6 +140,8 @@ class Scene:
 
 @contextmanager
 def scene(options: argparse.Namespace) -> Iterator[Scene]:
+    # Whoever ends us with it (timeout(1), a service manager) wants no servers left behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     # Not below a directory of the person's: Postfix gives up root, and must get through.
     with (
         tempfile.TemporaryDirectory(prefix="mailrelay-bench-", ignore_cleanup_errors=True) as scratch,
