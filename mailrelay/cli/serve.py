@@ -5,6 +5,7 @@ there. Exit status: 0 when it was asked to stop, 78 for wrong settings, 1 when i
 """
 
 import asyncio
+import gc
 import logging
 import logging.handlers
 import os
@@ -27,6 +28,8 @@ else:
 
 LOG_SIZE, LOG_FILES = 5_000_000, 4
 """Octets of a log file, and how many older ones are kept."""
+GARBAGE = 10_000
+"""Objects more than there were before circles among them are looked for."""
 
 
 @click.command()
@@ -37,6 +40,9 @@ def command(verbose: bool) -> None:
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
     _log_to(settings.queue.directory / LOG_FILE, logging.INFO if verbose else logging.WARNING)
+    # What is loaded by now stays for good, and hardly anything that a message leaves behind is a circle.
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(service.serve(settings))
@@ -57,6 +63,8 @@ def _log_to(file: os.PathLike[str], level: int) -> None:
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))
     to_terminal.setLevel(level)
+    # What no line of ours shows need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     root.addHandler(to_file)

@@ -16,6 +16,7 @@ import unicodedata
 from binascii import Error as Base64Error
 from binascii import a2b_base64, a2b_qp
 from datetime import UTC, datetime
+from functools import lru_cache
 
 HEADER_MAX = 1 << 18
 """Octets of content that are searched for header fields; a header that is longer counts as malformed."""
@@ -42,7 +43,7 @@ def stamp(content: bytes, *, queue_id: str, now: float, message_id: bytes) -> by
     queue_id: an atom, as the log has it. now: epoch seconds, before the year 10000.
     message_id: what to use where there is none, angle brackets included.
     """
-    date = _date(now)
+    date = _date(int(now))
     head = b"Received: by localhost (mailrelay) with ESMTP id %s;\r\n\t%s\r\n" % (queue_id.encode("ascii"), date)
     fields, well_formed = _fields(content)
     if well_formed:
@@ -97,17 +98,23 @@ def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
     if content.startswith(b"\r\n"):
         return [], True
     end = content.find(b"\r\n\r\n", 0, HEADER_MAX)
-    well_formed = end >= 0 or len(content) <= HEADER_MAX
-    lines = content[: end if end >= 0 else HEADER_MAX].removesuffix(b"\r\n").split(b"\r\n") if content else []
+    fields, well_formed = _parsed(content[: end if end >= 0 else HEADER_MAX])
+    return list(fields), well_formed and (end >= 0 or len(content) <= HEADER_MAX)
+
+
+@lru_cache(maxsize=1)
+def _parsed(header: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], bool]:
+    # One message is asked about several times in a row.
+    well_formed = True
     found: list[tuple[bytes, list[bytes]]] = []
-    for line in lines:
+    for line in header.removesuffix(b"\r\n").split(b"\r\n") if header else []:
         if field := _FIELD.fullmatch(line):
             found.append((field[1].lower(), [field[2]]))
         elif found and _CONTINUATION.fullmatch(line):
             found[-1][1].append(line)
         else:
             well_formed = False
-    return [(name, b"".join(parts).strip()) for name, parts in found], well_formed
+    return tuple((name, b"".join(parts).strip()) for name, parts in found), well_formed
 
 
 def _signed(name: bytes, value: bytes) -> list[bytes]:
@@ -117,7 +124,8 @@ def _signed(name: bytes, value: bytes) -> list[bytes]:
     return [signed.strip().lower() for tag in _SIGNED.findall(value) for signed in tag.split(b":")]
 
 
-def _date(now: float) -> bytes:
+@lru_cache(maxsize=1)
+def _date(now: int) -> bytes:
     """RFC 5322 section 3.3 date-time. Not strftime, which speaks the language of the machine."""
     at = datetime.fromtimestamp(now, UTC)
     day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]

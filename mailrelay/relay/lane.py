@@ -99,7 +99,9 @@ class Lane:
     def hurry(self, message: int) -> None:
         """A message has just come in: it goes ahead of what waits."""
         self._first.append(message)
-        self._bell.set()
+        if len(self._first) == 1 or self._line.link is not None:
+            # Before there is a connection, the first one has said all that there is to say.
+            self._bell.set()
 
     def expect(self) -> None:
         """A client has said MAIL: dial ahead, so that the way is open when its message has come."""

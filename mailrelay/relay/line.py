@@ -122,8 +122,10 @@ class Line:
 
     def expect(self) -> None:
         """There is a reason to dial ahead of mail."""
+        is_news = not self.is_expected
         self._expected_until = time.monotonic() + EXPECTATION
-        self._changed()
+        if is_news:
+            self._changed()
 
     @property
     def is_expected(self) -> bool:
