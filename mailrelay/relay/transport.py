@@ -33,6 +33,9 @@ from mailrelay.relay.wire import Pipe, Wire
 
 LOGIN = 60.0
 """Seconds from the TCP connection to the end of authentication."""
+KNOCK = 3.0
+"""Seconds without an answer after which a connection is asked for once more, beside those that wait: the kernel asks ever
+more seldom, and on a network that comes back unannounced the next time may be half a minute away."""
 CHANNEL = 30.0
 """Seconds for the remote to open a channel."""
 GREETING = 300.0
@@ -355,25 +358,50 @@ async def _reach(hop: Hop) -> socket.socket:
         found = await loop.getaddrinfo(hop.host, hop.port, family=hop.options.family, type=socket.SOCK_STREAM)
     refusals: list[OSError] = []
     for position, (family, kind, protocol, _, address) in enumerate(found):
-        sock = None
         try:
-            sock = socket.socket(family, kind, protocol)
-            sock.setblocking(False)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
             # An even share for each: an address that swallows packets (IPv6 in many a café) leaves time for the next.
             async with asyncio.timeout((end - loop.time()) / (len(found) - position)):
-                if hop.options.local_addr:
-                    sock.bind(hop.options.local_addr)
-                await loop.sock_connect(sock, address)
-            return sock
-        except BaseException as error:
-            if sock is not None:
-                sock.close()
-            if not isinstance(error, OSError):
-                raise
+                return await _knock(lambda: _connected(hop, family, kind, protocol, address))  # noqa: B023
+        except OSError as error:
             refusals.append(error)
     raise next((each for each in refusals if isinstance(each, ConnectionRefusedError)), refusals[0])
+
+
+async def _knock(connect: Callable[[], Coroutine[None, None, socket.socket]]) -> socket.socket:
+    """The first of several connections, each begun while those before it wait for an answer. Raises OSError."""
+    knocking: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while True:
+            knocking.add(asyncio.create_task(connect()))
+            answered, _ = await asyncio.wait(knocking, timeout=KNOCK, return_when=asyncio.FIRST_COMPLETED)
+            if answered:
+                first = answered.pop()
+                knocking.discard(first)
+                return first.result()
+    finally:
+        for other in knocking:
+            other.cancel()
+            other.add_done_callback(_close_other)
+
+
+def _close_other(knocking: asyncio.Task[socket.socket]) -> None:
+    if not knocking.cancelled() and knocking.exception() is None:
+        knocking.result().close()
+
+
+async def _connected(hop: Hop, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        if hop.options.local_addr:
+            sock.bind(hop.options.local_addr)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _first_words(hop: Hop) -> bytes:
