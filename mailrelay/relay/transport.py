@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import copy
 import socket
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import cast
@@ -35,7 +36,10 @@ LOGIN = 60.0
 """Seconds from the TCP connection to the end of authentication."""
 KNOCK = 3.0
 """Seconds without an answer after which a connection is asked for once more, beside those that wait: the kernel asks ever
-more seldom, and on a network that comes back unannounced the next time may be half a minute away."""
+more seldom, and on a network that comes back unannounced the next time may be half a minute away. Where the kernel lets us
+say so, what was sent on a connection that stands is not repeated more seldom either."""
+_TCP_RTO_MAX_MS = 44
+"""Of linux/tcp.h; the socket module does not name it."""
 CHANNEL = 30.0
 """Seconds for the remote to open a channel."""
 GREETING = 300.0
@@ -395,6 +399,10 @@ async def _connected(hop: Hop, family: int, kind: int, protocol: int, address: t
         sock.setblocking(False)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        if sys.platform == "linux":
+            # Kernels before 6.15 do not know it.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(KNOCK * 1000))
         if hop.options.local_addr:
             sock.bind(hop.options.local_addr)
         await asyncio.get_running_loop().sock_connect(sock, address)
