@@ -12,9 +12,10 @@ Never: a port that is not on loopback, a file outside its directory.
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import asyncssh
 from asyncssh.stream import SSHTCPStreamSession
@@ -26,6 +27,10 @@ from mailrelay.demo.mailserver import Received as Received
 HOST = "demo-remote"
 """What ssh_config calls the remote."""
 
+PORT_PATIENCE = 20.0
+"""Seconds for a port of the first time to be free again."""
+
+_Acceptor = TypeVar("_Acceptor")
 _MAIL_COMMANDS = ("sendmail -bs", "nc localhost 25")
 
 
@@ -74,19 +79,23 @@ class Remote:
     async def up(self) -> None:
         """Listen, on the ports of the first time. Opens only what is not open."""
         if self._smtp is None:
-            self._smtp = await asyncio.start_server(self._take_call, "127.0.0.1", self.smtp_port, limit=1 << 20)
+            self._smtp = await _again(
+                lambda: asyncio.start_server(self._take_call, "127.0.0.1", self.smtp_port, limit=1 << 20)
+            )
             self.smtp_port = self._smtp.sockets[0].getsockname()[1]
         if self._ssh is None:
-            self._ssh = await asyncssh.listen(
-                "127.0.0.1",
-                self.ssh_port,
-                config=None,
-                server_factory=self.door,
-                server_host_keys=[self.host_key],
-                encoding=None,
-                agent_forwarding=False,
-                allow_scp=False,
-                gss_host=None,
+            self._ssh = await _again(
+                lambda: asyncssh.listen(
+                    "127.0.0.1",
+                    self.ssh_port,
+                    config=None,
+                    server_factory=self.door,
+                    server_host_keys=[self.host_key],
+                    encoding=None,
+                    agent_forwarding=False,
+                    allow_scp=False,
+                    gss_host=None,
+                )
             )
             self.ssh_port = self._ssh.get_port()
 
@@ -278,3 +287,15 @@ async def _end(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
+
+
+async def _again(listen: Callable[[], Awaitable[_Acceptor]]) -> _Acceptor:
+    """Listens; where its port of the first time has been given to some connection meanwhile, once that has gone."""
+    async with asyncio.timeout(PORT_PATIENCE):
+        while True:
+            try:
+                return await listen()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            await asyncio.sleep(0.05)
