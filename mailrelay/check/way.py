@@ -35,11 +35,9 @@ _STEPS = {
 async def read(relayhost: Relayhost) -> list[Hop] | Finding:
     """The hosts of the way, or what is wrong with ssh_config."""
     try:
-        async with asyncio.timeout(PATIENCE):
-            way = await read_way(relayhost)
-    except Exception as error:
-        # Of whatever kind, as for a dial.
-        return _broken(faults.config(error, relayhost), relayhost.name)
+        way = await read_way(relayhost, PATIENCE)
+    except Fault as fault:
+        return _broken(fault.outcome, relayhost.name)
     return [dataclasses.replace(hop, connect=min(hop.connect, PATIENCE)) for hop in way]
 
 

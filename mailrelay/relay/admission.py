@@ -85,7 +85,7 @@ class NotDone(Exception):
 
 async def keys(relayhost: Relayhost) -> Keys:
     """The keys of ssh_config, ~/.ssh and the agent. Raises Fault."""
-    hop = (await _way(relayhost))[-1]
+    hop = (await read_way(relayhost))[-1]
     client = Client(hop)
     try:
         async with asyncio.timeout(LOGIN):
@@ -217,7 +217,7 @@ async def _entered(relayhost: Relayhost, password: str | None) -> AsyncIterator[
     guest: _Guest | None = None
     at_relayhost = False
     try:
-        way = await _way(relayhost)
+        way = await read_way(relayhost)
         for hop in way:
             at_relayhost = hop is way[-1]
             through = connections[-1] if connections else None
@@ -232,14 +232,6 @@ async def _entered(relayhost: Relayhost, password: str | None) -> AsyncIterator[
         raise _Refused(Shut(fault.outcome, at_relayhost, asked)) from fault
     finally:
         await close(connections)
-
-
-async def _way(relayhost: Relayhost) -> list[Hop]:
-    try:
-        async with asyncio.timeout(LOGIN):
-            return await read_way(relayhost)
-    except Exception as error:
-        raise Fault(faults.config(error, relayhost)) from error
 
 
 def _for_a_password(hop: Hop) -> Hop:

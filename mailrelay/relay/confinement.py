@@ -19,9 +19,8 @@ import asyncssh
 
 from mailrelay.config import Relayhost
 from mailrelay.relay import faults
-from mailrelay.relay.link import Fault
 from mailrelay.relay.route import Hop
-from mailrelay.relay.transport import LOGIN, close, connect, read_way
+from mailrelay.relay.transport import close, connect, read_way
 
 TRIAL = 10.0
 """Seconds after which a session in which nothing happened counts as refused."""
@@ -44,11 +43,7 @@ class Trial:
 
 async def trials(relayhost: Relayhost, key: Path) -> list[Trial]:
     """Tries all of it with the key alone. Raises Fault where the key is not let in."""
-    try:
-        async with asyncio.timeout(LOGIN):
-            way = await read_way(relayhost)
-    except Exception as error:
-        raise Fault(faults.config(error, relayhost)) from error
+    way = await read_way(relayhost)
     connections: list[asyncssh.SSHClientConnection] = []
     try:
         for hop in way:

@@ -21,7 +21,7 @@ import asyncssh
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
-from mailrelay.relay import faults, hostkeys, randomart
+from mailrelay.relay import hostkeys, randomart
 from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.link import Fault
 from mailrelay.relay.route import Hop
@@ -118,9 +118,6 @@ async def offers(relayhost: Relayhost) -> tuple[list[Offer], Outcome | None]:
     connections: list[asyncssh.SSHClientConnection] = []
     try:
         way = await read_way(relayhost)
-    except Exception as error:
-        return found, faults.config(error, relayhost)
-    try:
         for hop in way:
             through = connections[-1] if connections else None
             found.append(await _look(hop, through))

@@ -175,12 +175,7 @@ class Link:
 
 async def dial(relayhost: Relayhost) -> Link:
     """Connect and log in, through jump hosts where ssh_config says so. Raises Fault."""
-    try:
-        async with asyncio.timeout(LOGIN):
-            way = await read_way(relayhost)
-    except Exception as error:
-        # Of whatever kind: these files are anybody's, and the library's parsers trip over some of them.
-        raise Fault(faults.config(error, relayhost)) from error
+    way = await read_way(relayhost)
     connections: list[asyncssh.SSHClientConnection] = []
     try:
         for hop in way:
@@ -191,7 +186,17 @@ async def dial(relayhost: Relayhost) -> Link:
     return Link(relayhost, way[-1], connections)
 
 
-def read_way(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
+async def read_way(relayhost: Relayhost, within: float | None = None) -> list[Hop]:
+    """The hosts on the way there, by the person's own files. within: seconds, LOGIN if not given. Raises Fault."""
+    try:
+        async with asyncio.timeout(LOGIN if within is None else within):
+            return await _reading(relayhost)
+    except Exception as error:
+        # Of whatever kind: these files are anybody's, and the library's parsers trip over some of them.
+        raise Fault(faults.config(error, relayhost)) from error
+
+
+def _reading(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
     """The way there, read on a thread of its own, which may stay for ever in a Match exec that hangs: one of the loop's
     would be missed by the others that need one, and waited for when we stop."""
     loop = asyncio.get_running_loop()
