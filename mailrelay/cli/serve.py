@@ -6,11 +6,14 @@ there. Exit status: 0 when it was asked to stop, 78 for wrong settings, 1 when i
 
 import asyncio
 import gc
+import io
 import logging
 import logging.handlers
 import os
 import sys
+import time
 from collections.abc import Callable
+from functools import lru_cache
 
 import click
 
@@ -50,20 +53,44 @@ def command(verbose: bool) -> None:
         raise Failed(str(error)) from None
 
 
-class _Rotating(logging.handlers.RotatingFileHandler):
-    """The library's own look formats every record a second time and asks twice what the file is."""
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A record is one write. The library's own formats it a second time, asks the file twice where it ends, and flushes."""
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802
-        return self.stream is not None and self.stream.tell() >= self.maxBytes
+    def _open(self) -> io.TextIOWrapper:
+        stream = super()._open()
+        self._size = os.fstat(stream.fileno()).st_size
+        return stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+            if self._size + len(line) > self.maxBytes:
+                self.doRollover()
+            # Closed while the files change their names, and still so where the new one could not be opened.
+            self.stream = self.stream or self._open()
+            self._size += os.write(self.stream.fileno(), line)
+        except Exception:
+            self.handleError(record)
+
+
+class _LogLine(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return _second(int(record.created))
+
+
+@lru_cache(maxsize=1)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 
 def _log_to(file: os.PathLike[str], level: int) -> None:
-    to_file = _Rotating(file, maxBytes=LOG_SIZE, backupCount=LOG_FILES, encoding="utf-8", errors="backslashreplace")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    to_file = _LogFile(file, maxBytes=LOG_SIZE, backupCount=LOG_FILES)
+    to_file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))
     to_terminal.setLevel(level)
     # What no line of ours shows need not be found out for each.
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.setLevel(logging.WARNING)

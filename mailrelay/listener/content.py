@@ -40,7 +40,7 @@ class ContentReceiver:
         # As if the line end of the DATA command were part of it, so that the first line is a line like any other.
         self._buffer = bytearray(_CRLF)
         self._crlf = self._cr = self._lf = 1
-        self._size = 0
+        self._size = self._stuffed = 0
 
     @property
     def held(self) -> int:
@@ -78,10 +78,10 @@ class ContentReceiver:
 
     def content(self) -> bytes:
         """The content, once `feed` has seen its end and if there is no `refusal`. To be asked for once."""
-        unstuffed = self._buffer.replace(b"\r\n.", _CRLF)
-        self._buffer = bytearray()
-        del unstuffed[: len(_CRLF)]
-        return bytes(unstuffed)
+        buffer, self._buffer = self._buffer, bytearray()
+        if self._stuffed:
+            buffer = buffer.replace(b"\r\n.", _CRLF)
+        return bytes(memoryview(buffer)[len(_CRLF) :])
 
     def _count(self, known: int, stop: int) -> None:
         """Look at the octets from `known` to `stop`, which are new."""
@@ -89,7 +89,9 @@ class ContentReceiver:
         self._crlf += new.count(_CRLF, known - 1, stop)
         self._cr += new.count(b"\r", known, stop)
         self._lf += new.count(b"\n", known, stop)
-        self._size += stop - known - new.count(b"\r\n.", known - 2, stop)
+        stuffed = new.count(b"\r\n.", known - 2, stop)
+        self._stuffed += stuffed
+        self._size += stop - known - stuffed
         pending_cr = new.endswith(b"\r", 0, stop)
         if self._lf != self._crlf or self._cr != self._crlf + pending_cr:
             self.ambiguous = True

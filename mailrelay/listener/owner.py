@@ -9,7 +9,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 Address = tuple[str, int]
@@ -52,7 +52,7 @@ def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -
     header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
     kernel = _kernel()
     # The kernel answers before the call returns.
-    kernel.sendto(header + question, (0, 0))
+    kernel.send(header + question)
     answer = kernel.recv(4096)
     while _HEADER.unpack_from(answer)[3] != number:
         # To a question that was given up.
@@ -71,9 +71,11 @@ def _kernel() -> socket.socket:
     """The line to the kernel, opened once. Nothing is waited for on it."""
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     kernel.setblocking(False)
+    kernel.connect((0, 0))
     return kernel
 
 
+@lru_cache(maxsize=8)
 def _octets(family: socket.AddressFamily, host: str) -> bytes:
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
