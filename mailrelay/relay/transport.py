@@ -28,6 +28,7 @@ from mailrelay.config import Relayhost
 from mailrelay.relay import faults, hostkeys
 from mailrelay.relay.hostkeys import Verdict
 from mailrelay.relay.link import Fault
+from mailrelay.relay.login import offer_keys_alone
 from mailrelay.relay.proxy import Proxy, run
 from mailrelay.relay.route import Hop, hops
 from mailrelay.relay.wire import Pipe, Wire
@@ -243,9 +244,7 @@ class Client(asyncssh.SSHClient):
         self._leave_agent()
 
     def begin_auth(self, username: str) -> None:
-        # We have nothing but keys to offer, whatever the server lists: to ask it first for its list ("none", RFC 4252
-        # section 5.2) would cost a round trip. The library has no option for that; without this name it asks.
-        self._connection._auth_methods = [b"publickey"]
+        offer_keys_alone(self._connection)
 
     def auth_completed(self) -> None:
         self._leave_agent()
