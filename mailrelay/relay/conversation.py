@@ -18,7 +18,7 @@ class Lane(Protocol):
     @property
     def linger(self) -> float: ...
     def opened(self, in_flight: int) -> None: ...
-    async def next(self) -> Message | Vetting | None: ...
+    async def next(self, limit: int) -> Sequence[Message | Vetting]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
@@ -52,8 +52,8 @@ class Conversation:
         self.is_ready = True
         self._lane.opened(in_flight)
 
-    async def next(self) -> Message | Vetting | None:
-        while (message := await self._lane.next()) is None:
+    async def next(self, limit: int) -> Sequence[Message | Vetting]:
+        while not (given := await self._lane.next(limit)):
             self._woken.clear()
             self.is_idle = True
             is_last = self._lane.is_last(self)
@@ -65,9 +65,9 @@ class Conversation:
                 if is_last or not self._lane.is_last(self):
                     break
         self.is_idle = False
-        self.is_leaving = message is None
-        self.under_way += isinstance(message, Message)
-        return message
+        self.is_leaving = not given
+        self.under_way += sum(isinstance(one, Message) for one in given)
+        return given
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._lane.pieces(message)

@@ -8,6 +8,7 @@ outcome means.
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
@@ -44,9 +45,10 @@ class Mail(Protocol):
     def ready(self, in_flight: int) -> None:
         """The remote is ready for mail, of which this conversation carries `in_flight` at once."""
 
-    async def next(self) -> Message | Vetting | None:
-        """The next message or vetting, waited for while the conversation is worth keeping; None ends it. Cancelling loses
-        nothing. Raises nothing: where no message can be had, there is none."""
+    async def next(self, limit: int) -> Sequence[Message | Vetting]:
+        """The next messages or vettings, `limit` at most and more than one only if they are small, waited for while the
+        conversation is worth keeping; none ends it. Cancelling loses nothing. Raises nothing: where no message can be had,
+        there is none."""
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
@@ -68,6 +70,8 @@ class _Conversation:
         self._wire = wire
         self._session = session
         self._mail = mail
+        # What `Mail.next` gave: what has not been started, and what has.
+        self._given: deque[Message | Vetting] = deque()
         self._started: dict[int, tuple[Message | Vetting, float]] = {}
         self._wanted: list[int] = []
         self._ended: Outcome | None = None
@@ -76,18 +80,18 @@ class _Conversation:
         self._is_cut = False
 
     async def run(self) -> Outcome | None:
-        fetching: asyncio.Future[Message | Vetting | None] | None = None
+        fetching: asyncio.Future[Sequence[Message | Vetting]] | None = None
         leaving = False
         try:
             while self._ended is None:
-                if leaving and not self._started:
+                if leaving and not (self._given or self._started):
                     self._session.quit()
                     self._flush()
                     return None
                 self._flush()
-                if not (leaving or self._is_cut) and fetching is None and self._session.wants_transaction:
+                if not (leaving or self._is_cut or self._given) and fetching is None and self._session.room:
                     fetching = asyncio.ensure_future(self._next())
-                waited: set[asyncio.Future[bytes] | asyncio.Future[Message | Vetting | None]] = {self._reading}
+                waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Message | Vetting]]] = {self._reading}
                 if fetching is not None:
                     waited.add(fetching)
                 stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
@@ -97,13 +101,14 @@ class _Conversation:
                     self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
                 self._hear()
                 if self._ended is None and fetching is not None and fetching in done:
-                    message = fetching.result()
+                    given = fetching.result()
                     fetching = None
-                    if message is None:
-                        leaving = True
-                    else:
-                        self._begin(message)
+                    leaving = not given
+                    self._given += given
                 await self._send_content()
+                while self._given and self._ended is None and self._session.room:
+                    self._begin(self._given.popleft())
+                    await self._send_content()
             return self._ended
         except BaseException as error:
             self._hear()
@@ -112,18 +117,19 @@ class _Conversation:
             raise
         finally:
             self._reading.cancel()
-            for message, _ in self._started.values():
+            for message in (*self._given, *(message for message, _ in self._started.values())):
                 self._give_back(message)
             self._wire.close()
-            # Not to be cancelled any more: it may have a message already, which nobody else will give back.
-            if fetching is not None and not fetching.cancel() and (late := _brought(fetching)) is not None:
-                self._give_back(late)
+            # Not to be cancelled any more: it may have messages already, which nobody else will give back.
+            if fetching is not None and not fetching.cancel():
+                for late in _brought(fetching):
+                    self._give_back(late)
 
-    async def _next(self) -> Message | Vetting | None:
+    async def _next(self) -> Sequence[Message | Vetting]:
         # What is handed over but not sent yet is as uncertain as what is on its way: on a slow line it must not pile up.
         with contextlib.suppress(ConnectionError):
             await self._wire.drain()
-        return await self._mail.next()
+        return await self._mail.next(self._session.room)
 
     def _hear(self) -> None:
         """What the remote has said by now, if anything."""
@@ -227,6 +233,6 @@ class _Conversation:
                         return
 
 
-def _brought(fetching: asyncio.Future[Message | Vetting | None]) -> Message | Vetting | None:
+def _brought(fetching: asyncio.Future[Sequence[Message | Vetting]]) -> Sequence[Message | Vetting]:
     """What a `Mail.next` which has ended gave, if it gave anything."""
-    return None if fetching.cancelled() or fetching.exception() is not None else fetching.result()
+    return () if fetching.cancelled() or fetching.exception() is not None else fetching.result()

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.config import Relayhost
@@ -34,6 +35,8 @@ NAP = 60.0
 """Seconds to sleep at most while mail waits: timers stand still while a laptop sleeps, and mail becomes due."""
 SHARE = 4
 """Messages that make another conversation worth opening, beside those that there are: it costs about three round trips."""
+PORTION = 8
+"""Messages that a conversation takes at once, if it can have them on their way at once: each taking waits for the disk."""
 EHLO_NAME = b"localhost"
 """To the remote's mail server we come from its own localhost, and this machine's name is nobody's business."""
 
@@ -44,7 +47,7 @@ class Spool(settlement.Spool, line.Spool, Protocol):
     async def next_due(self, relayhost: str) -> float | None: ...
     async def recall(self, relayhost: str, now: float) -> None: ...
     async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]: ...
+    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int) -> list[Message]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
 
 
@@ -75,7 +78,7 @@ class Lane:
         self._first: list[int] = []
         self._vettings: deque[Vetting] = deque()
         self._vetting_ids = itertools.count(-1, -1)
-        self._askers: list[asyncio.Future[Message | None]] = []
+        self._askers: list[_Asker] = []
         self._asking = 0
         self._is_taking = False
         self._taken = 0
@@ -390,33 +393,33 @@ class Lane:
 
     # What conversations ask for and bring back.
 
-    async def next(self) -> Message | Vetting | None:
-        """What to do next: a recipient to vet, for which a client waits, or a message to send, with its attempt opened; None
-        if nothing is due. Cancelling loses nothing."""
+    async def next(self, limit: int) -> Sequence[Message | Vetting]:
+        """What to do next: a recipient to vet, for which a client waits, or messages to send, with their attempts opened, up
+        to `limit` if they are small; nothing if nothing is due. Cancelling loses nothing."""
         if self._line.retired is not None:
-            return None
+            return ()
         # Asked again behind the wait for the spool: who waits for mail from here on is there to be woken.
-        return self._vetting() or await self._due() or self._vetting()
+        return self._vetting() or await self._due(limit) or self._vetting()
 
-    def _vetting(self) -> Vetting | None:
+    def _vetting(self) -> Sequence[Vetting]:
         while self._vettings:
             vetting = self._vettings.popleft()
             if not vetting.word.done():
-                return vetting
-        return None
+                return (vetting,)
+        return ()
 
-    async def _due(self) -> Message | None:
-        asker: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+    async def _due(self, limit: int) -> Sequence[Message]:
+        asker = _Asker(asyncio.get_running_loop().create_future(), min(limit, PORTION))
         self._askers.append(asker)
         if not self._is_taking:
             self._is_taking = True
             self._settlement.see_through(self._take())
         self._asking += 1
         try:
-            return await asker
+            return await asker.portion
         except asyncio.CancelledError:
-            if not asker.cancelled() and (message := asker.result()) is not None:
-                self._settlement.put_back([message])
+            if not asker.portion.cancelled() and (messages := asker.portion.result()):
+                self._settlement.put_back(messages)
             raise
         finally:
             self._asking -= 1
@@ -425,26 +428,27 @@ class Lane:
         """Opens attempts for all who ask, with one commit for as many as ask by then."""
         while self._askers:
             askers, self._askers = self._askers, []
-            await self._take_for([asker for asker in askers if not asker.done()])
+            await self._take_for([asker for asker in askers if not asker.portion.done()])
         self._is_taking = False
 
-    async def _take_for(self, askers: Sequence[asyncio.Future[Message | None]]) -> None:
+    async def _take_for(self, askers: Sequence["_Asker"]) -> None:
         found: list[Message] = []
         if askers and not (self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until):
             first = self._first[: len(askers)]
             del self._first[: len(askers)]
             try:
                 # No more than are asked for: what is open when we die counts as begun, and may arrive twice.
-                found = await self._spool.take(self._name, first, len(askers), self._now())
+                more = sum(asker.limit - 1 for asker in askers)
+                found = await self._spool.take(self._name, first, len(askers), self._now(), more)
             except Exception as error:
                 self._stumble(error)
         self._taken += len(found)
-        for asker in askers:
-            if not asker.done():
-                asker.set_result(found.pop(0) if found else None)
-        if found:
-            # Who asked for it has gone: what has been taken must not be forgotten.
-            self._settlement.put_back(found)
+        for asker, portion in zip(askers, dealt(found, [asker.limit for asker in askers]), strict=True):
+            if not asker.portion.done():
+                asker.portion.set_result(portion)
+            elif portion:
+                # Who asked for it has gone: what has been taken must not be forgotten.
+                self._settlement.put_back(portion)
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._spool.pieces(message)
@@ -465,3 +469,23 @@ class Lane:
     def linger(self) -> float:
         """Seconds for which the last conversation stays without mail."""
         return 0.0 if self._is_leaving or self._line.retired is not None else self._relayhost.linger
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """A conversation that asks for up to `limit` messages."""
+
+    portion: asyncio.Future[Sequence[Message]]
+    limit: int
+
+
+def dealt(messages: Sequence[Message], limits: Sequence[int]) -> list[list[Message]]:
+    """A portion for each limit, dealt round and round. Where there are not too many, all of them are dealt."""
+    portions: list[list[Message]] = [[] for _ in limits]
+    hungry = deque(zip(portions, limits, strict=True))
+    for message in messages:
+        portion, limit = hungry.popleft()
+        portion.append(message)
+        if len(portion) < limit:
+            hungry.append((portion, limit))
+    return portions

@@ -156,8 +156,6 @@ class Link:
 
     async def _open(self, opening: Coroutine[None, None, Wire], fault: Callable[[Exception], Fault]) -> Wire:
         task = asyncio.create_task(opening)
-        # Once the request is out: sshd has said much since the login, and its answer waits until that is acknowledged.
-        asyncio.get_running_loop().call_later(0, self._pipe.acknowledge)
         try:
             async with asyncio.timeout(CHANNEL):
                 return await asyncio.shield(task)

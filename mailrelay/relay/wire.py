@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import re
 import socket
+from collections.abc import Callable
 
 import asyncssh
 
@@ -46,9 +47,7 @@ class Wire:
         if self._lost:
             raise ConnectionResetError(self._lost)
         try:
-            data = await self._reader.read(READ_SIZE)
-            self._pipe.acknowledge()
-            return data
+            return await self._reader.read(READ_SIZE)
         except (asyncssh.Error, OSError) as error:
             # The stream says so only once, and calls it the end after that.
             self._lost = faults.words(error)
@@ -105,8 +104,12 @@ class Wire:
 
 
 class Pipe:
-    """The TCP connection below the channels, in what the library leaves alone: who writes does not know when it is full,
-    and so all that a channel's window allows would stand in line before what another channel has to say."""
+    """The TCP connection below the channels, in what the library leaves alone.
+
+    Who writes does not know when it is full, and so all that a channel's window allows would stand in line before what
+    another channel has to say. And the kernel takes its time to acknowledge what comes; sshd holds back what it has to say
+    next until it does, for on a forwarded connection it leaves Nagle's algorithm on.
+    """
 
     def __init__(self, connections: list[asyncssh.SSHClientConnection]) -> None:
         self._has_room = asyncio.Event()
@@ -115,6 +118,10 @@ class Pipe:
         for name, call in (("pause_writing", self._has_room.clear), ("resume_writing", self._has_room.set)):
             setattr(connections[0], name, call)
         self._socket = connections[0].get_extra_info("socket")
+        # Called for all that comes. In a library that calls it otherwise, acknowledging is left to the kernel.
+        self._receive: Callable[[], None] | None = getattr(connections[0], "_recv_data", None)
+        if self._receive is not None and self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
+            connections[0]._recv_data = self._received  # type: ignore[method-assign]
 
     async def drain(self) -> None:
         """Wait until the transport takes more."""
@@ -124,12 +131,16 @@ class Pipe:
         """The connection has ended: nobody is to wait for it."""
         self._has_room.set()
 
+    def _received(self) -> None:
+        if self._receive is not None:
+            self._receive()
+        self.acknowledge()
+
     def acknowledge(self) -> None:
-        """Acknowledge at once what has come and will come next: sshd holds back what it has to say on a forwarded connection
-        until all that it said before is acknowledged (it leaves Nagle's algorithm on). The kernel forgets this again."""
-        if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        """Acknowledge at once what has come. The kernel does not remember it for what comes next."""
+        # No TCP: a ProxyCommand's socket.
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 async def _tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:

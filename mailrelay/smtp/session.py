@@ -1,7 +1,7 @@
 """A conversation with one remote mail server: what to say next, and what its answers mean for whom.
 
 Whoever owns the wire calls `receive` with what has come, sends what `take_output` gives, and acts on the events. While
-`wants_transaction`, it may `start` the next message; upon `ContentWanted` it feeds the content and ends it. It watches
+there is `room`, it may `start` the next message; upon `ContentWanted` it feeds the content and ends it. It watches
 the clock too: `awaiting` and `REPLY_TIMEOUTS` say for how long. When the wire ends or time is up, it calls `lost`.
 
 What costs time is round trips, so none is made that can be avoided:
@@ -108,13 +108,17 @@ class Session:
         self._over = False
 
     @property
-    def wants_transaction(self) -> bool:
-        """Whether `start` may be called."""
+    def room(self) -> int:
+        """How many transactions may be started now, each when the content of the one before has been given; 0: `start` may
+        not be called. A content larger than `SMALL`, or an outcome, may leave less of it than there was."""
         if self.extensions is None or self._quitting or self._over:
-            return False
+            return 0
+        if self._open and not self._open[-1].handed_over:
+            return 0
+        if _chunks(self.extensions):
+            return IN_FLIGHT - len(self._open)
         # The next one's commands travel with the content of the last one.
-        limit = max(self.in_flight, 2 if self.extensions.pipelining else 1)
-        return not self._open or (self._open[-1].handed_over and len(self._open) < limit)
+        return 1 if len(self._open) < (2 if self.extensions.pipelining else 1) else 0
 
     @property
     def in_flight(self) -> int:
@@ -134,11 +138,11 @@ class Session:
         there will be no content: it is finished with the replies to MAIL and RCPT.
 
         An envelope that cannot be said to this remote is finished at once, and nothing of it is sent.
-        Raises RuntimeError unless `wants_transaction`.
+        Raises RuntimeError where there is no `room`.
         """
         offered = self.extensions
-        if offered is None or not self.wants_transaction:
-            raise RuntimeError("a transaction was started where none was wanted")
+        if offered is None or not self.room:
+            raise RuntimeError("a transaction was started where there is no room for one")
         transaction = Transaction(key, envelope, size)
         fault = command.unsendable(envelope, offered)
         if fault is not None:

@@ -23,9 +23,14 @@ INTERRUPTED = Outcome(
     text="mailrelay was stopped while this was being sent; the remote may have it already",
 )
 
+LARGE = 65536
+"""Octets above which a message goes behind the small ones."""
+LIGHT = 32 * 1024
+"""Octets for each message of a limit that those beyond the limit may have: a moment's sending, even on a slow line."""
+
 _DUE = (
-    "SELECT id FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
-    " AND (attempts > 0) = {tried} AND (size > 65536) = {large} ORDER BY next_attempt LIMIT ?3"
+    "SELECT id, size FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
+    f" AND (attempts > 0) = {{tried}} AND (size > {LARGE}) = {{large}} ORDER BY next_attempt LIMIT ?3"
 )
 _DUE_RUNS = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
 
@@ -34,7 +39,7 @@ def next_due(db: apsw.Connection, relayhost: str) -> float | None:
     """When the next message of `relayhost` is due (epoch seconds, maybe past), or None if nothing is pending."""
     runs = (
         f"(SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
-        f" AND (attempts > 0) = {tried} AND (size > 65536) = {large} ORDER BY next_attempt LIMIT 1)"
+        f" AND (attempts > 0) = {tried} AND (size > {LARGE}) = {large} ORDER BY next_attempt LIMIT 1)"
         for tried in (0, 1)
         for large in (0, 1)
     )
@@ -55,21 +60,37 @@ def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> in
 
 
 def take(
-    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, owner: str, now: float
+    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, owner: str, now: float, more: int = 0
 ) -> list[Message]:
     """Opens attempts at up to `limit` due messages and returns them, in the order in which to send them.
 
-    first: keys of messages that go ahead of the others, if they are due. owner: who makes the attempts.
+    first: keys of messages that go ahead of the others, if they are due. owner: who makes the attempts. more: how many
+    there may be beyond the limit, if all that is found is small, and what is beyond it no more than LIGHT for each within.
     """
-    is_due = "SELECT 1 FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
-    found = dict.fromkeys(key for key in first if rows(db, is_due, (key, relayhost, now)))
+    is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
+    found: dict[int, int] = {}
+    for key in first:
+        found |= dict(rows(db, is_due, (key, relayhost, now)))
     for run in _DUE_RUNS:
-        if len(found) < limit:
-            found |= dict.fromkeys(key for (key,) in rows(db, run, (relayhost, now, limit)))
-    ids = list(found)[:limit]
+        if len(found) < limit + more:
+            found |= dict(rows(db, run, (relayhost, now, limit + more)))
+    ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, owner, opened) VALUES (?,?,?)", ((key, owner, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
     return [message(db, key) for key in ids]
+
+
+def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int]:
+    """Which of the keys and sizes that were found to take."""
+    picked = [key for key, _ in found[:limit]]
+    light = limit * LIGHT
+    if all(size <= LARGE for _, size in found[:limit]):
+        for key, size in found[limit : limit + more]:
+            light -= size
+            if size > LARGE or light < 0:
+                break
+            picked.append(key)
+    return picked
 
 
 def message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:

@@ -114,10 +114,12 @@ class Spool:
         """How many messages of `relayhost` are due, `limit` at most."""
         return await self._read(lambda db: attempts.count_due(db, relayhost, limit, now))
 
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float) -> list[Message]:
-        """Opens attempts at up to `limit` due messages, those of `first` ahead of the others."""
+    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int = 0) -> list[Message]:
+        """Opens attempts at up to `limit` due messages, those of `first` ahead of the others, and at `more` small ones."""
         # At any price: what leaves makes room.
-        return await self._write_at_any_price(lambda db: attempts.take(db, relayhost, first, limit, self._owner, now))
+        return await self._write_at_any_price(
+            lambda db: attempts.take(db, relayhost, first, limit, self._owner, now, more)
+        )
 
     async def recall(self, relayhost: str, now: float) -> None:
         """Makes due what waits only because a connection was lost."""

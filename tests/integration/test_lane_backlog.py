@@ -10,6 +10,7 @@ from integration.test_lane import Scene, play, scene
 from spooling import letter
 
 from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.relay.lane import PORTION
 
 
 @asynccontextmanager
@@ -123,18 +124,19 @@ def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Path) ->
             takes: list[int] = []
             take = at.spool.take
 
-            async def counted(relayhost: str, first: list[int], limit: int, now: float) -> list[object]:
-                found = await take(relayhost, first, limit, now)
+            async def counted(relayhost: str, first: list[int], limit: int, now: float, more: int) -> list[object]:
+                found = await take(relayhost, first, limit, now, more)
                 takes.append(len(found))
                 return list(found)
 
             at.spool.take = counted  # type: ignore[method-assign,assignment]
-            asked = [asyncio.ensure_future(at.lane._due()) for _ in range(40)]
-            messages = await asyncio.gather(*asked)
-            assert takes == [40]
-            assert len({message.id for message in messages if message is not None}) == 40
+            asked = [asyncio.ensure_future(at.lane._due(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
+            portions = await asyncio.gather(*asked)
+            assert [len(portion) for portion in portions] == [1, 5, PORTION, 1, PORTION]
+            assert takes == [1 + 5 + PORTION + 1 + PORTION]
+            messages = [message for portion in portions for message in portion]
+            assert len({message.id for message in messages}) == len(messages)
             for message in messages:
-                assert message is not None
                 at.lane.untried(message)
             await at.remote.arrived(40)
 

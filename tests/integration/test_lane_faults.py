@@ -68,11 +68,11 @@ class Mail:
 
     def ready(self, in_flight: int) -> None: ...
 
-    async def next(self) -> Message | None:
+    async def next(self, limit: int) -> Sequence[Message]:
         message = self._messages.pop(0) if self._messages else None
         if isinstance(message, Exception):
             raise message
-        return message
+        return () if message is None else (message,)
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         for _ in range(20):

@@ -24,9 +24,9 @@ def accept(db: apsw.Connection, *recipients: bytes, **how: object) -> int:
         return accepting.accept(db, letter(*recipients, **how), LIMIT)  # type: ignore[arg-type]
 
 
-def take(db: apsw.Connection, *first: int, limit: int = 100, now: float = NOW) -> list[int]:
+def take(db: apsw.Connection, *first: int, limit: int = 100, now: float = NOW, more: int = 0) -> list[int]:
     with transaction(db):
-        return [message.id for message in attempts.take(db, "default", first, limit, "test", now)]
+        return [message.id for message in attempts.take(db, "default", first, limit, "test", now, more)]
 
 
 def end(db: apsw.Connection, key: int, states: dict[State, Outcome], **how: object) -> None:
@@ -67,6 +67,31 @@ def test_what_was_accepted_is_taken_out_octet_for_octet(db: apsw.Connection) -> 
         goes_on = piece[1]
     assert b"".join(pieces) == arrival.content
     assert attempts.piece(db, key, len(pieces)) is None
+
+
+def of_size(db: apsw.Connection, size: int) -> int:
+    return accept(db, content=b"x" * size)
+
+
+def test_beyond_the_limit_only_what_is_small_is_taken(db: apsw.Connection) -> None:
+    small = [of_size(db, 100) for _ in range(4)]
+    large = [of_size(db, attempts.LARGE) for _ in range(2)]
+    assert take(db, limit=2, more=9) == small
+    assert take(db, limit=1, more=9) == large[:1], "beside what is large nothing is taken"
+    assert take(db, limit=9, more=9) == large[1:]
+
+
+def test_nothing_is_taken_beside_a_large_message_that_goes_ahead(db: apsw.Connection) -> None:
+    small = [of_size(db, 100) for _ in range(3)]
+    large = of_size(db, attempts.LARGE)
+    assert take(db, large, limit=1, more=9) == [large]
+    assert take(db, limit=1, more=1) == small[:2]
+
+
+def test_what_is_taken_beyond_the_limit_is_a_moments_sending(db: apsw.Connection) -> None:
+    some = [of_size(db, attempts.LIGHT // 2 - 1000) for _ in range(9)]
+    assert take(db, limit=1, more=9) == some[:3]
+    assert take(db, limit=2, more=9) == some[3:9]
 
 
 def test_a_spool_at_its_limit_takes_nothing_and_keeps_what_it_has(db: apsw.Connection) -> None:

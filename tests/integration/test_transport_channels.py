@@ -5,10 +5,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import asyncssh
 import pytest
 import uvloop
-from asyncssh.packet import SSHPacket
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
@@ -16,7 +14,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import transport
 from mailrelay.relay.link import Fault
 from mailrelay.relay.transport import Link, dial
-from mailrelay.relay.wire import READ_SIZE
+from mailrelay.relay.wire import READ_SIZE, Pipe
 
 
 @asynccontextmanager
@@ -91,22 +89,25 @@ def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> No
     with_remote(tmp_path, test)
 
 
-def test_the_server_is_not_asked_for_a_list_of_what_it_takes_before_the_key_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bytes] = []
-    look_up = asyncssh.connection.lookup_server_auth
+def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged: list[int] = []
+    acknowledge = Pipe.acknowledge
 
-    def listening(conn: asyncssh.SSHServerConnection, username: str, method: bytes, packet: SSHPacket) -> object:
-        asked.append(method)
-        return look_up(conn, username, method, packet)
+    def counted(pipe: Pipe) -> None:
+        acknowledged.append(1)
+        acknowledge(pipe)
 
-    monkeypatch.setattr(asyncssh.connection, "lookup_server_auth", listening)
+    monkeypatch.setattr(Pipe, "acknowledge", counted)
 
     async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()):
-            # Is this key good? Then here is the signature.
-            assert asked == [b"publickey", b"publickey"]
+        async with linked(remote.relayhost()) as link:
+            wire = await link.open_wire()
+            assert acknowledged, "the channel was confirmed"
+            assert await wire.read()
+            seen = len(acknowledged)
+            wire.write(b"NOOP\r\n")
+            assert await wire.read()
+            assert len(acknowledged) > seen
 
     with_remote(tmp_path, test)
 

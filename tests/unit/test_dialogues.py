@@ -81,7 +81,7 @@ class Play:
                     self.note(self.session.lost(text.removeprefix("lost ")))
                 case ">":
                     key, _, paths = text.partition(": ")
-                    assert self.session.wants_transaction, f"no message was wanted before: {line}"
+                    assert self.session.room, f"no message was wanted before: {line}"
                     self.start(int(key), paths)
                 case _:
                     pytest.fail(f"cannot read: {line}")
