@@ -2,6 +2,8 @@
 
 The far side is an sshd of our own on loopback behind `distance.py`; or, with `--ssh-config`, the Host `remote` of that
 file, where `--there` is the command that runs a program on its side (`ip netns exec srv`).
+The two share a disk and its waiting for each other, unless `--disk-there` says otherwise (/dev/shm, where there is no
+second one).
 Needs Postfix (installed, or unpacked into the folder that MAILRELAY_POSTFIX names) and OpenSSH. What stands for the
 peer in a row may need root; a row says so.
 """
@@ -41,6 +43,7 @@ def arguments(description: str | None, *, rounds: int, rate: int = 0) -> argpars
     parser.add_argument("--rate", type=int, default=rate, help="kbit/s, 0 for no limit")
     parser.add_argument("--ssh-config", type=Path, help="measure over the way of this file's Host `remote` instead")
     parser.add_argument("--there", type=shlex.split, default=[], help="the command that runs a program there")
+    parser.add_argument("--disk-there", type=Path, help="a folder of another disk, for the far side's queue")
     return parser
 
 
@@ -50,6 +53,7 @@ class Scene:
     def __init__(self, options: argparse.Namespace, scratch: Path, ends: ExitStack) -> None:
         self.directory = scratch
         self.there: list[str] = options.there
+        self._disk_there: Path | None = options.disk_there
         self._ends = ends
         self._count = 0
         self.package: Package = find_package(scratch / "package")
@@ -97,7 +101,16 @@ class Scene:
 
     def postfix_there(self) -> Postfix:
         """A Postfix there that takes all mail and drops it; it offers CHUNKING. Needs root."""
-        return self._postfix("virtual_transport = discard:\n", self.there)
+        directory = self._fresh("postfix")
+        if self._disk_there is not None:
+            disk = self._ends.enter_context(
+                tempfile.TemporaryDirectory(prefix="mailrelay-bench-", dir=self._disk_there)
+            )
+            Path(disk).chmod(0o755)
+            directory = Path(disk) / "postfix"
+        # Else it lets mail that comes faster than it goes wait for a second.
+        settings = "virtual_transport = discard:\nin_flow_delay = 0\n"
+        return self._postfix(directory, settings, self.there)
 
     @contextmanager
     def postfix_here(self, port: int) -> Iterator[Postfix]:
@@ -106,14 +119,14 @@ class Scene:
             f"virtual_mailbox_domains =\nrelayhost = [127.0.0.1]:{port}\n"
             "smtpd_recipient_restrictions = check_recipient_access static:HOLD, permit_mynetworks, reject\n"
         )
-        postfix = self._postfix(settings, [])
+        postfix = self._postfix(self._fresh("postfix"), settings, [])
         try:
             yield postfix
         finally:
             postfix.stop()
 
-    def _postfix(self, settings: str, before: Sequence[str]) -> Postfix:
-        postfix = Postfix(self.package, self._fresh("postfix"), settings, before=before)
+    def _postfix(self, directory: Path, settings: str, before: Sequence[str]) -> Postfix:
+        postfix = Postfix(self.package, directory, settings, before=before)
         self._ends.callback(postfix.stop)
         return postfix
 

@@ -12,14 +12,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.relay import line, settlement
+from mailrelay.relay import line, settlement, taking
 from mailrelay.relay.change import Change
 from mailrelay.relay.conversation import Conversation
 from mailrelay.relay.delivery import converse
@@ -35,19 +34,16 @@ NAP = 60.0
 """Seconds to sleep at most while mail waits: timers stand still while a laptop sleeps, and mail becomes due."""
 SHARE = 4
 """Messages that make another conversation worth opening, beside those that there are: it costs about three round trips."""
-PORTION = 8
-"""Messages that a conversation takes at once, if it can have them on their way at once: each taking waits for the disk."""
 EHLO_NAME = b"localhost"
 """To the remote's mail server we come from its own localhost, and this machine's name is nobody's business."""
 
 
-class Spool(settlement.Spool, line.Spool, Protocol):
+class Spool(settlement.Spool, line.Spool, taking.Spool, Protocol):
     """What the relay needs of the spool. Writes are on disk when awaited."""
 
     async def next_due(self, relayhost: str) -> float | None: ...
     async def recall(self, relayhost: str, now: float) -> None: ...
     async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int) -> list[Message]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
 
 
@@ -75,13 +71,9 @@ class Lane:
         self._line = line.Line(
             relayhost, spool, dial, terms, self._settlement.see_through, notices_owed, self._bell.set, now
         )
-        self._first: list[int] = []
+        self._taking = taking.Taking(self._name, spool, self._settlement, self._may_begin, self._stumble, now)
         self._vettings: deque[Vetting] = deque()
         self._vetting_ids = itertools.count(-1, -1)
-        self._askers: list[_Asker] = []
-        self._asking = 0
-        self._is_taking = False
-        self._taken = 0
         self._is_rung = False
         self._channels = relayhost.channels
         self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
@@ -101,8 +93,8 @@ class Lane:
 
     def hurry(self, message: int) -> None:
         """A message has just come in: it goes ahead of what waits."""
-        self._first.append(message)
-        if len(self._first) == 1 or self._line.link is not None:
+        self._taking.new.append(message)
+        if len(self._taking.new) == 1 or self._line.link is not None:
             # Before there is a connection, the first one has said all that there is to say.
             self._bell.set()
 
@@ -265,7 +257,7 @@ class Lane:
 
     def _pause(self) -> float:
         """Seconds for which the way stays shut, which is said to those who wait; 0 or less: it may be tried."""
-        pause = self._line.pause(has_new_mail=bool(self._first))
+        pause = self._line.pause(has_new_mail=bool(self._taking.new))
         if pause > 0:
             self.watches.tell_all(Queued(self.trouble))
         if pause > line.IMPATIENCE:
@@ -290,7 +282,7 @@ class Lane:
 
     async def _shut(self, outcome: Outcome) -> None:
         words = await self._line.shut(outcome)
-        self._first.clear()
+        self._taking.new.clear()
         self.watches.tell_all(Queued(words))
 
     def _may_talk(self) -> bool:
@@ -308,14 +300,14 @@ class Lane:
             if has_mail:
                 self._wake_one()
             return 0
-        taken = self._taken
+        taken = self._taking.taken
         waiting = await self._spool.count_due(self._name, SHARE * self._channels, self._now()) if has_mail else 0
         # What was taken while it counted waits no more.
-        waiting -= self._taken - taken
+        waiting -= self._taking.taken - taken
         wanted = -(-waiting // SHARE) - len(self._conversations)
         if not self._conversations:
             wanted = max(1, wanted)
-        elif waiting > self._asking and all(one.is_ready for one in self._conversations):
+        elif waiting > self._taking.asking and all(one.is_ready for one in self._conversations):
             # Those who ask are about to take what there is for them; the bell rings when they have.
             wanted = max(1, wanted)
         return max(0, min(wanted, self._room))
@@ -384,6 +376,9 @@ class Lane:
             self._channels = self._backlog_channels
         self._bell.set()
 
+    def _may_begin(self) -> bool:
+        return not (self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until)
+
     def _stumble(self, error: Exception) -> float:
         """The spool has failed us, or we ourselves: nothing is begun for a while. Returns the seconds."""
         log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
@@ -399,7 +394,7 @@ class Lane:
         if self._line.retired is not None:
             return ()
         # Asked again behind the wait for the spool: who waits for mail from here on is there to be woken.
-        return self._vetting() or await self._due(limit) or self._vetting()
+        return self._vetting() or await self._taking.ask(limit) or self._vetting()
 
     def _vetting(self) -> Sequence[Vetting]:
         while self._vettings:
@@ -407,48 +402,6 @@ class Lane:
             if not vetting.word.done():
                 return (vetting,)
         return ()
-
-    async def _due(self, limit: int) -> Sequence[Message]:
-        asker = _Asker(asyncio.get_running_loop().create_future(), min(limit, PORTION))
-        self._askers.append(asker)
-        if not self._is_taking:
-            self._is_taking = True
-            self._settlement.see_through(self._take())
-        self._asking += 1
-        try:
-            return await asker.portion
-        except asyncio.CancelledError:
-            if not asker.portion.cancelled() and (messages := asker.portion.result()):
-                self._settlement.put_back(messages)
-            raise
-        finally:
-            self._asking -= 1
-
-    async def _take(self) -> None:
-        """Opens attempts for all who ask, with one commit for as many as ask by then."""
-        while self._askers:
-            askers, self._askers = self._askers, []
-            await self._take_for([asker for asker in askers if not asker.portion.done()])
-        self._is_taking = False
-
-    async def _take_for(self, askers: Sequence["_Asker"]) -> None:
-        found: list[Message] = []
-        if askers and not (self._is_leaving or self._settlement.stuck or time.monotonic() < self._rests_until):
-            first = self._first[: len(askers)]
-            del self._first[: len(askers)]
-            try:
-                # No more than are asked for: what is open when we die counts as begun, and may arrive twice.
-                more = sum(asker.limit - 1 for asker in askers)
-                found = await self._spool.take(self._name, first, len(askers), self._now(), more)
-            except Exception as error:
-                self._stumble(error)
-        self._taken += len(found)
-        for asker, portion in zip(askers, dealt(found, [asker.limit for asker in askers]), strict=True):
-            if not asker.portion.done():
-                asker.portion.set_result(portion)
-            elif portion:
-                # Who asked for it has gone: what has been taken must not be forgotten.
-                self._settlement.put_back(portion)
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         return self._spool.pieces(message)
@@ -469,23 +422,3 @@ class Lane:
     def linger(self) -> float:
         """Seconds for which the last conversation stays without mail."""
         return 0.0 if self._is_leaving or self._line.retired is not None else self._relayhost.linger
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """A conversation that asks for up to `limit` messages."""
-
-    portion: asyncio.Future[Sequence[Message]]
-    limit: int
-
-
-def dealt(messages: Sequence[Message], limits: Sequence[int]) -> list[list[Message]]:
-    """A portion for each limit, dealt round and round. Where there are not too many, all of them are dealt."""
-    portions: list[list[Message]] = [[] for _ in limits]
-    hungry = deque(zip(portions, limits, strict=True))
-    for message in messages:
-        portion, limit = hungry.popleft()
-        portion.append(message)
-        if len(portion) < limit:
-            hungry.append((portion, limit))
-    return portions

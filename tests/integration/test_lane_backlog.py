@@ -10,7 +10,7 @@ from integration.test_lane import Scene, play, scene
 from spooling import letter
 
 from mailrelay.demo.mailserver import EXTENSIONS
-from mailrelay.relay.lane import PORTION
+from mailrelay.relay.taking import PORTION
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Path) ->
                 return list(found)
 
             at.spool.take = counted  # type: ignore[method-assign,assignment]
-            asked = [asyncio.ensure_future(at.lane._due(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
+            asked = [asyncio.ensure_future(at.lane._taking.ask(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
             portions = await asyncio.gather(*asked)
             assert [len(portion) for portion in portions] == [1, 5, PORTION, 1, PORTION]
             assert takes == [1 + 5 + PORTION + 1 + PORTION]

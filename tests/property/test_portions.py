@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
-from mailrelay.relay.lane import dealt
+from mailrelay.relay.taking import dealt
 
 LIMITS = st.lists(st.integers(1, 9), min_size=1, max_size=9)
 
