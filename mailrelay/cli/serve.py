@@ -54,7 +54,7 @@ def command(verbose: bool) -> None:
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A record is one write. The library's own formats it a second time, asks the file twice where it ends, and flushes."""
+    """Counts its octets itself: the library formats a record a second time, and asks twice for the end of the file."""
 
     def _open(self) -> io.TextIOWrapper:
         stream = super()._open()
@@ -68,7 +68,9 @@ class _LogFile(logging.handlers.RotatingFileHandler):
                 self.doRollover()
             # Closed while the files change their names, and still so where the new one could not be opened.
             self.stream = self.stream or self._open()
-            self._size += os.write(self.stream.fileno(), line)
+            self.stream.buffer.write(line)
+            self.stream.buffer.flush()
+            self._size += len(line)
         except Exception:
             self.handleError(record)
 

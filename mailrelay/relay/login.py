@@ -27,6 +27,7 @@ with contextlib.suppress(AttributeError):
 
         async def send_request(self, *args: bytes, key: Any = None, trivial: bool = True) -> None:
             pair = getattr(self, "_keypair", None)
+            # Those that have not been tried yet.
             is_last = not getattr(self._conn, "_client_keys", True)
             if key is None and pair is not None and (is_last or _is_free(pair)):
                 await self._sign()

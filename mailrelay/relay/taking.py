@@ -14,7 +14,7 @@ from mailrelay.mail.envelope import Message
 from mailrelay.relay.settlement import Settlement
 
 PORTION = 8
-"""Messages that one who asks gets at most: each taking waits for the disk, and all of them for what is in one hand."""
+"""Messages that one who asks gets at most: for each portion the disk is waited for, and what one has no other sends."""
 
 
 class Spool(Protocol):

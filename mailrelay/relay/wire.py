@@ -119,9 +119,14 @@ class Pipe:
             setattr(connections[0], name, call)
         self._socket = connections[0].get_extra_info("socket")
         # Called for all that comes. In a library that calls it otherwise, acknowledging is left to the kernel.
-        self._receive: Callable[[], None] | None = getattr(connections[0], "_recv_data", None)
-        if self._receive is not None and self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            connections[0]._recv_data = self._received  # type: ignore[method-assign]
+        receive: Callable[[], None] | None = getattr(connections[0], "_recv_data", None)
+        if receive is not None and self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
+
+            def received() -> None:
+                receive()
+                self.acknowledge()
+
+            connections[0]._recv_data = received  # type: ignore[method-assign]
 
     async def drain(self) -> None:
         """Wait until the transport takes more."""
@@ -130,11 +135,6 @@ class Pipe:
     def let_go(self) -> None:
         """The connection has ended: nobody is to wait for it."""
         self._has_room.set()
-
-    def _received(self) -> None:
-        if self._receive is not None:
-            self._receive()
-        self.acknowledge()
 
     def acknowledge(self) -> None:
         """Acknowledge at once what has come. The kernel does not remember it for what comes next."""
