@@ -57,7 +57,8 @@ def main() -> None:
     with scene(options) as at:
         sink = at.sink()
         port = inetd(at, sink.port)
-        with at.relay(sink.port, answer_within="0s") as relay:
+        # Each round has a login of its own.
+        with at.relay(sink.port, answer_within="0s", linger="0s") as relay:
             log = relay.directory / "spool/mailrelay.log"
             for number in range(options.rounds):
                 if not options.no_peer:
