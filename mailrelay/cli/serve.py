@@ -65,13 +65,21 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         try:
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
             if self._size + len(line) > self.maxBytes:
-                self.doRollover()
-            # Closed while the files change their names, and still so where the new one could not be opened.
-            self.stream = self.stream or self._open()
+                self._change(record)
+            # Closed while the files change their names, and still so where that failed.
+            if self.stream is None or self.stream.closed:
+                self.stream = self._open()
             self.stream.buffer.write(line)
             self.stream.buffer.flush()
             self._size += len(line)
         except Exception:
+            self.handleError(record)
+
+    def _change(self, record: logging.LogRecord) -> None:
+        try:
+            self.doRollover()
+        except OSError:
+            # The line goes where the others are.
             self.handleError(record)
 
 

@@ -79,7 +79,8 @@ class ContentReceiver:
     def content(self) -> bytes:
         """The content, once `feed` has seen its end and if there is no `refusal`. To be asked for once."""
         buffer, self._buffer = self._buffer, bytearray()
-        if self._stuffed:
+        # The end has one of its own.
+        if self._stuffed > 1:
             buffer = buffer.replace(b"\r\n.", _CRLF)
         return bytes(memoryview(buffer)[len(_CRLF) :])
 

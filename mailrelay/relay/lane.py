@@ -93,7 +93,7 @@ class Lane:
 
     def hurry(self, message: int) -> None:
         """A message has just come in: it goes ahead of what waits."""
-        self._taking.new.append(message)
+        self._taking.new[message] = None
         if len(self._taking.new) == 1 or self._line.link is not None:
             # Before there is a connection, the first one has said all that there is to say.
             self._bell.set()

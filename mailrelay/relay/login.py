@@ -27,12 +27,14 @@ with contextlib.suppress(AttributeError):
 
         async def send_request(self, *args: bytes, key: Any = None, trivial: bool = True) -> None:
             pair = getattr(self, "_keypair", None)
-            # Those that have not been tried yet.
-            is_last = not getattr(self._conn, "_client_keys", True)
+            # Those that have not been tried yet, and a certificate that is tried by a second name.
+            is_last = not (getattr(self._conn, "_client_keys", True) or getattr(self._conn, "_saved_rsa_key", None))
             if key is None and pair is not None and (is_last or _is_free(pair)):
-                await self._sign()
-            else:
-                await super().send_request(*args, key=key, trivial=trivial)
+                # Where it cannot sign, the server may not even want it.
+                with contextlib.suppress(Exception):
+                    await self._sign()
+                    return
+            await super().send_request(*args, key=key, trivial=trivial)
 
     auth._client_auth_handlers[b"publickey"] = _SignedAtOnce
 

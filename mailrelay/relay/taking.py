@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from mailrelay.mail.envelope import Message
@@ -33,7 +34,8 @@ class Taking:
     """Takes the mail of one relayhost.
 
     may_take: whether anything may be begun. failed: called where the spool fails. now: the clock, epoch seconds.
-    new: keys of messages that have just come in. asking: how many wait for mail. taken: how many messages were, so far.
+    new: keys of messages that have just come in, in their order. asking: how many wait for mail. taken: how many messages
+    were, so far.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Taking:
         failed: Callable[[Exception], object],
         now: Callable[[], float],
     ) -> None:
-        self.new: list[int] = []
+        self.new: dict[int, None] = {}
         self.asking = 0
         self.taken = 0
         self._relayhost = relayhost
@@ -85,13 +87,15 @@ class Taking:
         limits = [asker.limit for asker in askers]
         found: list[Message] = []
         if askers and self._may_take():
-            first = self.new[: len(askers)]
-            del self.new[: len(askers)]
+            first = list(islice(self.new, len(askers)))
             more = sum(limits) - len(limits)
             try:
                 found = await self._spool.take(self._relayhost, first, len(askers), self._now(), more)
             except Exception as error:
                 self._failed(error)
+            # Beside those that go first, others that are new may have been found.
+            for key in (*first, *(message.id for message in found)):
+                self.new.pop(key, None)
         self.taken += len(found)
         for asker, portion in zip(askers, dealt(found, limits), strict=True):
             if not asker.portion.done():

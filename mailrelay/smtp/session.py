@@ -219,7 +219,7 @@ class Session:
         """The wire ended, or a time-out passed. `text` is our sentence about it."""
         if self._over:
             return []
-        if self._awaited and self._awaited[0].transaction is not None:
+        if self._awaited and self._awaited[0].taken and self._awaited[0].transaction is not None:
             self._awaited[0].transaction.begun = True
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text)
 
@@ -353,8 +353,11 @@ class Session:
     def _end(self, outcome: Outcome, text: str) -> list[Event]:
         """`text` says what became of the transactions that `outcome` does not decide."""
         events: list[Event] = []
+        unsent = [
+            awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.taken
+        ]
         for transaction in self._open:
-            if transaction.handed_over:
+            if transaction.handed_over and transaction not in unsent:
                 transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
             elif transaction.begun:
                 transaction.decide(Outcome(outcome.stage, cause=Cause.LOST, text=text))

@@ -101,3 +101,19 @@ def test_a_log_that_has_reached_its_size_goes_on_in_a_new_file(tmp_path: Path) -
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert all(one.stat().st_size <= 1000 for one in files)
     assert file.read_text().splitlines()[-1].startswith("99 ")
+
+
+def test_a_log_whose_files_cannot_be_renamed_goes_on_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mailrelay.log"
+    (tmp_path / "mailrelay.log.2" / "in the way").mkdir(parents=True)
+    handler = _LogFile(file, maxBytes=1000, backupCount=2)
+    for number in range(60):
+        handler.handle(logging.makeLogRecord({"msg": f"{number} {'x' * 60}"}))
+    handler.close()
+    lines = [
+        line for name in ("mailrelay.log.1", "mailrelay.log") for line in (tmp_path / name).read_text().splitlines()
+    ]
+    assert [int(line.split()[0]) for line in lines] == list(range(60))
+    assert "mailrelay.log.2" in capsys.readouterr().err

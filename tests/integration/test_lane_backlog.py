@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from spooling import letter
 
 from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.relay.taking import PORTION
+from mailrelay.spool.database import connect
 
 
 @asynccontextmanager
@@ -139,5 +140,45 @@ def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Path) ->
             for message in messages:
                 at.lane.untried(message)
             await at.remote.arrived(40)
+
+    play(story)
+
+
+def test_new_mail_leaves_at_once_though_others_were_taken_in_one_portion_before_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path, linger=0.05, channels=1) as at:
+            at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
+            for key in [await at.send() for _ in range(40)]:
+                await at.settled(key, "sent")
+            assert not at.lane._taking.new
+            await at.until(lambda: asyncio.sleep(0, at.lane._line.link is None))
+            await at.settled(await at.send(), "sent")
+
+    play(story)
+
+
+def test_what_has_not_left_when_the_lane_stops_was_not_begun(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with waiting(tmp_path, 8, channels=1) as at:
+            at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
+            pieces = at.spool.pieces
+            is_stuck = asyncio.Event()
+            asked: list[int] = []
+
+            async def stuck_at_the_fourth(message: int) -> AsyncGenerator[bytes, None]:
+                asked.append(message)
+                if len(asked) == 4:
+                    is_stuck.set()
+                    await asyncio.Event().wait()
+                async for piece in pieces(message):
+                    yield piece
+
+            at.spool.pieces = stuck_at_the_fourth  # type: ignore[method-assign]
+            at.lane.ring()
+            await is_stuck.wait()
+        db = connect(at.directory)
+        assert set(db.execute("SELECT attempts, next_attempt IS NOT NULL FROM message")) == {(0, 1)}
+        assert not at.remote.received
+        db.close()
 
     play(story)

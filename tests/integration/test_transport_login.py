@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.rsa import RSAKey
 
 from mailrelay.demo.remote import Door, Remote
 from mailrelay.relay.transport import dial
@@ -63,8 +64,8 @@ def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
-def put_key(path: Path) -> asyncssh.SSHKey:
-    key = asyncssh.generate_private_key("ssh-ed25519")
+def put_key(path: Path, kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
+    key = asyncssh.generate_private_key(kind)
     path.touch(mode=0o600)
     path.write_bytes(key.export_private_key())
     return key
@@ -74,6 +75,25 @@ def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> None:
     async def test(remote: Counting) -> None:
         await log_in(remote)
         assert remote.requests == ["key"]
+
+    with_remote(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def sign_ssh(self: RSAKey, data: bytes, sig_algorithm: bytes) -> bytes:
+        raise error("not on this computer")
+
+    monkeypatch.setattr(RSAKey, "sign_ssh", sign_ssh)
+
+    async def test(remote: Counting) -> None:
+        put_key(tmp_path / "rsa", "ssh-rsa")
+        first, others = remote.ssh_config.read_text().split("    IdentityFile", 1)
+        first += f'    IdentityFile "{tmp_path / "rsa"}"\n'
+        remote.ssh_config.write_text(f"{first}    IdentityFile{others}")
+        await log_in(remote)
 
     with_remote(tmp_path, test)
 
