@@ -22,9 +22,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
 
-from system.boxes import DOMAIN
 from system.daemon import Relay
-from system.postfix import Package, Postfix, find_package
+from system.postfix import Package, Postfix, find_package, send_with_source
 from system.processes import free_port
 
 WARM = 1.0
@@ -42,10 +41,15 @@ def rate(package: Package, port: int, options: argparse.Namespace) -> float:
 
 
 def feed(package: Package, port: int, options: argparse.Namespace, messages: int) -> None:
-    load = ["-m", str(messages), "-s", str(options.sessions), "-l", str(options.size)]
-    who = ["-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
-    argv = [package.program("smtp-source"), *(["-d"] if options.reuse else []), *who, *load, f"127.0.0.1:{port}"]
-    subprocess.run(argv, env=package.environment, check=True, timeout=300)
+    send_with_source(
+        package,
+        port,
+        messages=messages,
+        sessions=options.sessions,
+        size=options.size,
+        reuse=options.reuse,
+        patience=300,
+    )
 
 
 def postfix(package: Package, directory: Path, options: argparse.Namespace) -> float:

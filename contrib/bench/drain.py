@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import time
 
-from parts import DOMAIN, PATIENCE, Postfix, Scene, arguments, logged, scene, spread
+from parts import PATIENCE, Postfix, Scene, arguments, logged, scene, spread
+from system.postfix import send_with_source
 
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.trigger import ring
@@ -24,10 +25,7 @@ from mailrelay.spool.verbs import retry_all
 
 
 def feed(at: Scene, port: int, options: argparse.Namespace) -> None:
-    who = ["-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
-    load = ["-m", str(options.messages), "-s", "10", "-l", str(options.size)]
-    argv = [str(at.package.program("smtp-source")), *who, *load, f"127.0.0.1:{port}"]
-    subprocess.run(argv, env=at.package.environment, check=True, timeout=PATIENCE)
+    send_with_source(at.package, port, messages=options.messages, sessions=10, size=options.size, patience=PATIENCE)
 
 
 def postfix(at: Scene, far_port: int, options: argparse.Namespace) -> float:

@@ -9,12 +9,12 @@ sshd, and the highest of what is read every 20 ms until the last message is sent
 """
 
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from parts import DOMAIN, PATIENCE, Scene, arguments, scene
+from parts import PATIENCE, Scene, arguments, scene
+from system.postfix import send_with_source
 
 MEGA = 1024 * 1024
 
@@ -36,9 +36,7 @@ def draining(at: Scene, far_port: int, messages: int, size: int) -> tuple[float,
     """The highest PSS and RSS, and the seconds that it took."""
     at.shut_way()
     with at.relay(far_port, answer_within="0s") as relay:
-        load = ["-m", str(messages), "-s", "2", "-l", str(size), "-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
-        argv = [at.package.program("smtp-source"), *load, f"127.0.0.1:{relay.port}"]
-        subprocess.run(argv, env=at.package.environment, check=True, timeout=PATIENCE)
+        send_with_source(at.package, relay.port, messages=messages, sessions=2, size=size, patience=PATIENCE)
         relay.stop()
         at.open_way()
         relay.do("queue", "retry", "--all")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from parts import DOMAIN, PATIENCE, Scene, arguments, logged, scene, spread
 from system.daemon import Relay
+from system.postfix import send_with_source
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import arrive
@@ -51,10 +52,8 @@ def seconds(relay: Relay, *words: str) -> float:
 
 def feed(at: Scene, port: int, messages: int) -> float:
     """Messages a second."""
-    load = ["-m", str(messages), "-s", "20", "-l", "4096", "-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
     began = time.perf_counter()
-    argv = [at.package.program("smtp-source"), *load, f"127.0.0.1:{port}"]
-    subprocess.run(argv, env=at.package.environment, check=True, timeout=PATIENCE)
+    send_with_source(at.package, port, messages=messages, sessions=20, size=4096, patience=PATIENCE)
     return float(messages / (time.perf_counter() - began))
 
 

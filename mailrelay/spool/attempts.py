@@ -184,7 +184,7 @@ def recall(db: apsw.Connection, relayhost: str, now: float) -> None:
     come sooner."""
     db.execute(
         "UPDATE message SET next_attempt = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
-        " AND (attempts > 0) = 1 AND (size > 65536) IN (0, 1) AND NOT EXISTS"
+        f" AND (attempts > 0) = 1 AND (size > {LARGE}) IN (0, 1) AND NOT EXISTS"
         " (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state = 'deferred' AND r.remote = 1)",
         (relayhost, now),
     )

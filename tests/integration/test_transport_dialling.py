@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 import uvloop
+from integration.agents import agent
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
@@ -243,17 +244,8 @@ def test_an_agent_that_comes_later_is_found_by_the_next_dial(tmp_path: Path, mon
         assert (await fault_of(remote.relayhost())).cause is Cause.AUTH_REFUSED
 
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        agent = await asyncio.create_subprocess_exec(
-            "ssh-agent", "-D", "-a", str(tmp_path / "openssh_agent"), stdout=asyncio.subprocess.PIPE
-        )
-        try:
-            assert agent.stdout is not None and await agent.stdout.readline()
-            async with asyncssh.connect_agent(str(tmp_path / "openssh_agent")) as client:
-                await client.add_keys([str(moved)])
+        async with agent(tmp_path / "openssh_agent", moved):
             assert await greeting(remote.relayhost())
-        finally:
-            agent.terminate()
-            await agent.wait()
 
     with_remote(tmp_path, test)
 

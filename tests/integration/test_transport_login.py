@@ -10,6 +10,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 from asyncssh.rsa import RSAKey
+from integration.agents import agent
+from integration.test_transport_dialling import amend
 
 from mailrelay.demo.remote import Door, Remote
 from mailrelay.relay.transport import dial
@@ -90,9 +92,7 @@ def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
 
     async def test(remote: Counting) -> None:
         put_key(tmp_path / "rsa", "ssh-rsa")
-        first, others = remote.ssh_config.read_text().split("    IdentityFile", 1)
-        first += f'    IdentityFile "{tmp_path / "rsa"}"\n'
-        remote.ssh_config.write_text(f"{first}    IdentityFile{others}")
+        amend(remote, f'IdentityFile "{tmp_path / "rsa"}"')
         await log_in(remote)
 
     with_remote(tmp_path, test)
@@ -100,12 +100,9 @@ def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
 
 def test_each_key_that_is_refused_costs_one_request_more(tmp_path: Path) -> None:
     async def test(remote: Counting) -> None:
-        text = remote.ssh_config.read_text()
-        first, others = text.split("    IdentityFile", 1)
         for name in ("one", "two"):
             put_key(tmp_path / name)
-            first += f'    IdentityFile "{tmp_path / name}"\n'
-        remote.ssh_config.write_text(f"{first}    IdentityFile{others}")
+            amend(remote, f'IdentityFile "{tmp_path / name}"')
         await log_in(remote)
         assert remote.requests == ["key", "refused", "key", "refused", "key"]
 
@@ -128,22 +125,12 @@ def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is_to_be
         monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
         monkeypatch.setenv("DISPLAY", ":none")
         socket = tmp_path / "agent"
-        agent = await asyncio.create_subprocess_exec(
-            "ssh-agent", "-D", "-a", str(socket), stdout=asyncio.subprocess.PIPE
-        )
-        try:
-            assert agent.stdout is not None and await agent.stdout.readline()
-            async with asyncssh.connect_agent(str(socket)) as client:
-                for key in (unwanted, wanted):
-                    await client.add_keys([str(key)], confirm=True)
+        async with agent(socket, unwanted, wanted, confirm=True):
             wanted.unlink()
             text = remote.ssh_config.read_text()
             text = text.replace("IdentityAgent none", f'IdentityAgent "{socket}"').replace("IdentitiesOnly yes", "")
             remote.ssh_config.write_text(text)
             await log_in(remote)
             assert asked.read_text() == "once "
-        finally:
-            agent.terminate()
-            await agent.wait()
 
     with_remote(tmp_path, test)

@@ -87,12 +87,24 @@ class Sink:
         self.child.stop()
 
 
-def send_with_source(package: Package, port: int, *, messages: int, sessions: int, size: int = 2000) -> None:
-    """Feeds messages to 127.0.0.1:`port` with smtp-source; fails if one of them gets no 250."""
+def send_with_source(
+    package: Package,
+    port: int,
+    *,
+    messages: int,
+    sessions: int,
+    size: int = 2000,
+    reuse: bool = False,
+    patience: float = 100,
+) -> None:
+    """Feeds messages to 127.0.0.1:`port` with smtp-source; fails if one of them gets no 250.
+
+    reuse: many over one connection. patience: seconds for all of it.
+    """
     who = ["-f", f"me@{DOMAIN}", "-t", f"alice@{DOMAIN}"]
-    load = ["-m", str(messages), "-s", str(sessions), "-l", str(size)]
+    load = ["-m", str(messages), "-s", str(sessions), "-l", str(size), *(["-d"] if reuse else [])]
     argv = [str(package.program("smtp-source")), *who, *load, f"127.0.0.1:{port}"]
-    subprocess.run(argv, env=package.environment, check=True, timeout=100)
+    subprocess.run(argv, env=package.environment, check=True, timeout=patience)
 
 
 MAIN_CF = """\
