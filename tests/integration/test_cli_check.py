@@ -206,6 +206,7 @@ def test_a_mail_server_that_takes_less_than_clients_may_send_is_found_before_the
     with_remote(tmp_path, test)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's ssh")
 def test_what_of_ssh_config_is_not_followed_is_said(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
         amend(remote, "KnownHostsCommand /bin/false")
@@ -359,6 +360,7 @@ def test_a_desktop_that_is_not_there_is_no_road_and_another_one_is_named(
     with_remote(tmp_path, test)
 
 
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)")
 def test_a_desktop_that_is_there_is_asked_and_shown_nothing(bus: str, tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
         async with a_screen(bus) as screen:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def test_a_revoked_key_is_shown_and_never_pinned(tmp_path: Path) -> None:
     with_remote(tmp_path, test)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's ssh")
 def test_names_are_hashed_where_ssh_config_says_so(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
         amend(remote, "HashKnownHosts yes")
@@ -180,6 +182,7 @@ def test_the_way_ends_with_the_first_host_that_is_not_trusted_and_nobody_logs_in
     two_remotes_and(tmp_path, test)
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's ssh")
 def test_what_keeps_us_from_the_next_host_is_told_beside_what_was_seen(tmp_path: Path) -> None:
     async def test(target: Remote, one: Remote, two: Remote) -> None:
         amend(target, "ProxyJump hop1")

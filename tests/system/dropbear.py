@@ -9,7 +9,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from system.processes import Child, descendants, free_port, missing, program
+from system.processes import Child, descendants, free_port, missing, program, until
 
 
 class Dropbear:
@@ -55,6 +55,9 @@ class Dropbear:
         script = 'mount --bind "$0" /etc/passwd && exec "$@"'
         self.child = Child([*self._alone, script, self.directory / "passwd", *server])
         self.child.wait_port(self.port)
+        # Asking whether it listens was a session to it: whoever looks at its processes next is to see none.
+        self.child.wait_line("Exit before auth")
+        until(lambda: not self.sessions(), "dropbear is done with the connection that asked")
 
     def stop(self) -> None:
         if self.child is not None:

@@ -195,6 +195,9 @@ class Postfix:
             gid=owner.pw_gid,
             boxes=", ".join(f"{{{name}@{DOMAIN} = {name}/}}" for name in ACCOUNTS),
         )
+        # What is set twice makes each program of Postfix warn; postlogd, which takes the warnings, can then wait for itself.
+        for name in re.findall(r"(?m)^(\w+) *=", settings):
+            main_cf = re.sub(rf"(?m)^{name} *=.*\n([ \t].*\n)*", "", main_cf)
         (directory / "etc/main.cf").write_text(main_cf + settings)
         (directory / "etc/master.cf").write_text(MASTER_CF.format(port=self.port))
         master = package.libraries / "sbin/master"

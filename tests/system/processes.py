@@ -16,21 +16,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
-
-import pytest
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not. Only a failing test waits that long."""
+pytest = sys.modules.get("pytest")
+"""None where no test runs: the benches use this file too, and need no pytest."""
 
 
-def missing(what: str) -> None:
+def fail(why: str, *, pytrace: bool = True) -> NoReturn:
+    """Fails the test; what is no test ends with these words."""
+    __tracebackhide__ = True
+    if pytest is not None:
+        pytest.fail(why, pytrace=pytrace)
+    raise SystemExit(why)
+
+
+def missing(what: str) -> NoReturn:
     """Skips the test, or fails it where MAILRELAY_SYSTEM_TESTS=1 says that every part is there."""
     if os.environ.get("MAILRELAY_SYSTEM_TESTS") == "1":
-        pytest.fail(f"{what} is missing, and MAILRELAY_SYSTEM_TESTS=1 promises it", pytrace=False)
-    pytest.skip(f"{what} is missing")
+        fail(f"{what} is missing, and MAILRELAY_SYSTEM_TESTS=1 promises it", pytrace=False)
+    if pytest is not None:
+        pytest.skip(f"{what} is missing")
+    fail(f"{what} is missing")
 
 
 def program(name: str, package: str) -> str:
@@ -38,7 +48,6 @@ def program(name: str, package: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin")
     if found is None:
         missing(f"{name} (Debian package {package})")
-        raise AssertionError
     return found
 
 
@@ -64,7 +73,7 @@ def until(fact: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
     end = time.monotonic() + patience
     while not (value := fact()):
         if time.monotonic() > end:
-            pytest.fail(f"after {patience:.0f} s still not so: {what}; last seen: {value!r}")
+            fail(f"after {patience:.0f} s still not so: {what}; last seen: {value!r}")
         time.sleep(0.03)
     return value
 
@@ -132,7 +141,7 @@ class Child:
             self._news.wait_for(lambda: found() or not self._reader.is_alive(), patience)
             line = found()
         if line is None:
-            pytest.fail(f"{self.name} never said {pattern!r} (status {self.process.poll()}); it said:\n{self.output}")
+            fail(f"{self.name} never said {pattern!r} (status {self.process.poll()}); it said:\n{self.output}")
         return line
 
     def wait_port(self, port: int, patience: float = PATIENCE, before: Sequence[str] = ()) -> None:
@@ -142,14 +151,14 @@ class Child:
         )
         if self.process.poll() is not None:
             self._reader.join(5)
-            pytest.fail(f"{self.name} ended with status {self.process.returncode}:\n{self.output}")
+            fail(f"{self.name} ended with status {self.process.returncode}:\n{self.output}")
 
     def ended(self, patience: float = PATIENCE) -> int:
         """Waits for its end; the exit status, negative for a signal."""
         try:
             status = self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"{self.name} still runs after {patience:.0f} s; it said:\n{self.output}")
+            fail(f"{self.name} still runs after {patience:.0f} s; it said:\n{self.output}")
         self._reader.join(5)
         return status
 
