@@ -8,7 +8,7 @@ Promises: every error is one line that names the file, the key, what is wrong an
 a settings file that others could write is refused. Never: a default that weakens a promise, a value that is changed later.
 """
 
-import difflib
+import codecs
 import os
 import re
 import stat
@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -39,13 +39,17 @@ _KINDS = {"int": "a whole number", "bool": "true or false"}
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where clients connect and what they may do. Durations are seconds, sizes octets."""
+    """Where clients connect and what they may do. Durations are seconds, sizes octets.
+
+    auth: "ignore" offers AUTH and accepts any password.
+    """
 
     address: str = "localhost:7777"
     answer_within: float = 8.0
     allow_users: tuple[str, ...] = ("self",)
     max_message_size: int = 50_000_000
     max_connections: Count = 100
+    auth: Literal["refuse", "ignore"] = "refuse"
 
 
 class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +165,7 @@ def _guarded_text(path: Path) -> str:
         octets = file.read(FILE_MAX + 1)
     if len(octets) > FILE_MAX:
         raise _error(f"{path} is larger than 1 MiB and cannot be a settings file; name another")
-    return octets.decode("utf-8-sig")
+    return octets.removeprefix(codecs.BOM_UTF8).decode("utf-8")
 
 
 def _opened(path: str, flags: int) -> int:
@@ -200,6 +204,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
             "answer_within": grammar.duration(0, 5 * MINUTE, 'from "0s" to "5m"'),
             "allow_users": grammar.some(grammar.account),
             "max_message_size": grammar.size(1, 500_000_000, 'from "1B" to "500MB"'),
+            "auth": grammar.auth,
         },
     )
     queue = _struct(
@@ -310,6 +315,9 @@ def _known(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
     names = list(allowed)
     for name in table:
         if name not in names:
+            # Late: every command loads this file, and hardly one meets a mistake.
+            import difflib  # noqa: PLC0415
+
             near = difflib.get_close_matches(name, names, 1)
             hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(names)}"
             raise SettingsError(f"{f'{key}.{name}' if key else name}: no such setting; {hint}")

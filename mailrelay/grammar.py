@@ -201,6 +201,13 @@ def account(value: object) -> str:
     return name
 
 
+def auth(value: object) -> str:
+    """What becomes of a client's login."""
+    if value not in ("refuse", "ignore"):
+        raise SettingsError(f'{shown(value)} where "refuse" or "ignore" belongs')
+    return text(value)
+
+
 def sender(value: object) -> str:
     """A pattern as `mail.routing` knows them."""
     if not routing.is_pattern(text(value)):

@@ -4,12 +4,14 @@
     load_settings()   what a command calls for the settings: `--config FILE`, before or after the command, is heeded
     load(name)        a module of this package, loaded when it is needed
     Table             a click group some of whose commands are modules of this package, loaded when they run
+    Announced         a command of such a group that lives in a module with others
     say(line)         a trouble, one line on stderr, for commands that go on after it
     Failed            what a command raises to end with one line and a status of its own
 
 The tables of commands are the command line's one lazy place (the daemon's is `mailrelay.late`): `mailrelay queue` must not
-pay for SSH and SMTP servers.
-Each module named in them holds a click command called `command`. A command ends with the status that it returns (None is 0).
+pay for SSH and SMTP servers, and where the queue is empty, nor for what shows or changes mail.
+Each module named in them holds a click command called `command`; one that holds several has them in `commands`, by name.
+A command ends with the status that it returns (None is 0).
 
 Promises: every error is one line on stderr, `mailrelay: what; what to do`, never a traceback, and is turned into an exit
 status here alone: 1 it did not work, 2 usage, 78 the settings are wrong, 130 interrupted. What a terminal gets to see of
@@ -17,6 +19,7 @@ an error is escaped. A reader of ours that goes away (`| head`) is no error to s
 """
 
 import errno
+import gc
 import importlib
 import io
 import os
@@ -26,13 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from mailrelay import __version__, config
 from mailrelay.mail.printable import printable
-from mailrelay.spool.database import SpoolError
-from mailrelay.spool.lock import Held
-from mailrelay.spool.verbs import NoSuchMessage, NotAllowed
 
 COMMANDS = {
     "serve": "Run the relay in the foreground.",
@@ -49,6 +48,7 @@ COMMANDS = {
 OTHER_NAMES = {"sendmail": ("sendmail",), "mailq": ("queue",)}
 """What the script does when it is called by another name."""
 
+NOBODY_SERVES = "nobody is serving: start `mailrelay serve`"
 EX_CONFIG = 78
 _CONFIG = "mailrelay.config"
 
@@ -102,8 +102,6 @@ def main() -> None:
         status = _end(str(error), error.status)
     except config.SettingsError as error:
         status = _end(str(error), EX_CONFIG)
-    except (SpoolError, Held, NoSuchMessage, NotAllowed) as error:
-        status = _end(str(error), 1)
     except OSError as error:
         if error.errno == errno.EPIPE:
             # So that the interpreter, when it flushes at its end, does not meet the same error again.
@@ -113,6 +111,11 @@ def main() -> None:
             status = _end(f"{error.filename or 'this machine'}: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         status = 130
+    # Last: to know what these are, a command that has not failed need not load what raises them.
+    except load("refusals").REFUSALS as error:
+        status = _end(str(error), 1)
+    # What is left goes with the process: no circles need be looked for in it.
+    gc.freeze()
     sys.exit(status)
 
 
@@ -121,8 +124,17 @@ def _end(line: str, status: int) -> int:
     return status
 
 
+class Announced(click.Command):
+    """What is known of a command before the module is loaded that holds it in `commands`: its name, and what it does."""
+
+    def __init__(self, name: str, does: str, module: str) -> None:
+        super().__init__(name, help=does)
+        self.module = module
+
+
 class Table(click.Group):
-    """A group with commands that are modules of this package. Asking what there is loads none of them.
+    """A group with commands that are modules of this package, or in such modules (`Announced`). Asking what there is loads
+    none of them.
 
     modules: what each of them does, by its name.
     """
@@ -135,22 +147,28 @@ class Table(click.Group):
         return [*self.commands, *self._modules]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._modules:
-            return super().get_command(ctx, cmd_name)
-        command = load(cmd_name).command
+        known = super().get_command(ctx, cmd_name)
+        if cmd_name in self._modules:
+            command = load(cmd_name).command
+        elif isinstance(known, Announced):
+            command = load(known.module).commands[cmd_name]
+        else:
+            return known
         _take_config(command)
         return command  # type: ignore[no-any-return]
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         # Not the group's own: that one loads every command for its help.
-        found = {name: command.get_short_help_str(80) for name, command in self.commands.items()} | dict(self._modules)
-        items = [CompletionItem(name, help=text) for name, text in found.items() if name.startswith(incomplete)]
-        return items + click.Command.shell_complete(self, ctx, incomplete)
+        found = load("completion").items(self._described(), incomplete)
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        here = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
         with formatter.section("Commands"):
-            formatter.write_dl([*here.items(), *self._modules.items()])
+            formatter.write_dl(list(self._described().items()))
+
+    def _described(self) -> dict[str, str]:
+        """What each command does, by its name."""
+        return {name: command.get_short_help_str(80) for name, command in self.commands.items()} | dict(self._modules)
 
 
 def _remember(context: click.Context, _option: click.Parameter, path: Path | None) -> None:

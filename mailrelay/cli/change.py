@@ -9,12 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mailrelay.cli import say
+from mailrelay.cli import NOBODY_SERVES, say
 from mailrelay.spool import lock, trigger, verbs
 from mailrelay.spool.attempts import recover
 from mailrelay.spool.database import connect, transaction
-
-NOBODY_SERVES = "nobody is serving: start `mailrelay serve`"
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import arrive
 from mailrelay.mail.routing import choose
-from mailrelay.spool import trigger
-from mailrelay.spool.accepting import accept, new_queue_id
+from mailrelay.spool import queue_ids, trigger
+from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import connect, transaction
 
 EX_NOUSER, EX_TEMPFAIL = 67, 75
@@ -33,11 +33,13 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes, *, sender_op
             f"{sender_option}",
             EX_TEMPFAIL,
         )
-    arrival = arrive(envelope, content, queue_id=new_queue_id(), relayhost=relayhost, now=time.time())
+    now = time.time()
     os.umask(0o077)
     db = connect(settings.queue.directory)
     try:
         with transaction(db):
+            queue_id, token = queue_ids.free(db, now), queue_ids.token()
+            arrival = arrive(envelope, content, queue_id=queue_id, token=token, relayhost=relayhost, now=now)
             key = accept(db, arrival, settings.queue.max_size)
     finally:
         db.close()

@@ -28,9 +28,8 @@ from typing import Any
 
 import click
 
-from mailrelay.cli import Failed, letter, load_settings, rows, say
+from mailrelay.cli import NOBODY_SERVES, Failed, letter, load_settings, rows, say
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.change import NOBODY_SERVES
 from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.enqueue import EX_NOUSER, EX_TEMPFAIL, enqueue, login
 from mailrelay.cli.queue import show_list

@@ -43,7 +43,9 @@ def command(verbose: bool) -> None:
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
     _log_to(settings.queue.directory / LOG_FILE, logging.INFO if verbose else logging.WARNING)
-    # What is loaded by now stays for good, and hardly anything that a message leaves behind is a circle.
+    # What is loaded by now stays for good, but for what loading left behind (see `mailrelay.__main__`), and hardly anything
+    # that a message leaves behind is a circle.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)
     try:

@@ -14,20 +14,9 @@
 Where the locale has no such sign the line begins with "mail:". But for their numbers its words stay the same as long as the
 reasons do, so that a program can see whether there is a new one.
 
-`--json` prints one object; with status 3 there is none, only the line on stderr:
-
-    status      fine, late or failed
-    serving     true or false; pid is the process that serves, or null where it is not known
-    pending     messages that wait, and so held and failed; stranded: those of the held that cannot be sent as they are
-    full        why there is no room for a message as large as the settings allow; "" if there is
-    oldest      when the first of the pending came (epoch seconds, or null)
-    relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
-                person), text, and mend (the step that mends it)
-    untold      notices that could not be told yet: kind, road, why
-    directory   of the spool
+`--json` prints one object (see `standing`); with status 3 there is none, only the line on stderr.
 """
 
-import json
 import locale
 import sys
 import time
@@ -35,14 +24,14 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from mailrelay.cli import Failed, load_settings
+from mailrelay.cli import Failed, load, load_settings
 from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings, SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.spool import lock
-from mailrelay.spool.accepting import check_space
 from mailrelay.spool.database import SpoolError, SpoolFull, connect, reading
 from mailrelay.spool.listing import Standing, standing
+from mailrelay.spool.space import check_space
 
 FINE, LATE, FAILED, CANNOT_TELL = range(4)
 _WORDS = ("fine", "late", "failed")
@@ -74,7 +63,7 @@ def command(as_json: bool, brief: bool) -> int:
     if brief:
         print(_brief(reason for _, reason in why))
     elif as_json:
-        print(json.dumps(_record(settings, stands, full, pid, status)))
+        print(load("standing").line(settings, stands, full, pid, _WORDS[status]))
     else:
         print("\n".join(_screen(stands, full, pid, status, now)))
     return status
@@ -164,30 +153,3 @@ def _by_road(untold: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], li
         if kind not in kinds:
             kinds.append(kind)
     return found
-
-
-def _record(settings: Settings, stands: Standing, full: str, pid: str | None, status: int) -> dict[str, object]:
-    return {
-        "status": _WORDS[status],
-        "serving": pid is not None,
-        "pid": int(pid) if pid and pid.isdecimal() else None,
-        "pending": stands.pending,
-        "held": stands.held,
-        "stranded": stands.stranded,
-        "failed": stands.failed,
-        "full": full,
-        "oldest": None if stands.oldest is None else int(stands.oldest),
-        "relayhosts": [
-            {
-                "name": trouble.relayhost,
-                "since": int(trouble.since),
-                "next_dial": int(trouble.next_dial),
-                "setup": trouble.setup,
-                "text": printable(trouble.text),
-                "mend": printable(trouble.mend),
-            }
-            for trouble in stands.troubles
-        ],
-        "untold": [{"kind": kind, "road": road, "why": printable(why)} for kind, road, why in stands.untold],
-        "directory": str(settings.queue.directory),
-    }

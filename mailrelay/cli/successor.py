@@ -11,8 +11,7 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Arrival
 from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import subject
-from mailrelay.spool import mending
-from mailrelay.spool.accepting import new_queue_id
+from mailrelay.spool import mending, queue_ids
 
 
 def mendable(settings: Settings, given: str, what: Act) -> tuple[Message, bytes]:
@@ -29,8 +28,9 @@ def succeed(settings: Settings, old: Message, what: Act, envelope: Envelope, con
     relayhost = choose(envelope.sender, settings.relayhosts)
     if relayhost is None:
         raise Failed(f"no relayhost takes mail from <{printable(envelope.sender)}>; see `senders` in the settings")
-    new = Arrival(new_queue_id(), envelope, content, relayhost, time.time(), subject(content))
+    now = time.time()
     with changing(settings.queue.directory) as db:
+        new = Arrival(queue_ids.free(db, now), envelope, content, relayhost, now, subject(content))
         mending.replace(db, old, what, new, settings.queue.max_size)
     print(f"{old.queue_id} goes again as {new.queue_id}")
     ring(settings.queue.directory)

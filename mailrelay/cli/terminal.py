@@ -8,8 +8,9 @@ import os
 import time
 from typing import TextIO
 
+from mailrelay.mail.quantity import size as size
+
 _LENGTHS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 
 
@@ -43,11 +44,3 @@ def moment(at: float, now: float) -> str:
 def clock(at: float) -> str:
     """A moment, in epoch seconds, as the clock on this machine's wall shows it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def size(octets: int) -> str:
-    """Octets in their largest unit: "1.2 MB"."""
-    for unit, name in _SIZES:
-        if octets >= unit:
-            return f"{octets // (unit // 10) / 10:g} {name}"
-    return f"{octets} B"

@@ -20,9 +20,9 @@ from typing import Any
 
 import click
 
-from mailrelay.cli import Failed, load_settings, rows
+from mailrelay.cli import NOBODY_SERVES, Failed, load_settings, rows
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.change import NOBODY_SERVES, changing
+from mailrelay.cli.change import changing
 from mailrelay.cli.enqueue import enqueue, login
 from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings

@@ -7,26 +7,11 @@ The spool repeats the words as CHECK constraints. A table here, not code elsewhe
 import enum
 from dataclasses import dataclass
 
+from mailrelay.mail.states import FAILED as FAILED
+from mailrelay.mail.states import OPEN as OPEN
+from mailrelay.mail.states import PENDING as PENDING
+from mailrelay.mail.states import State as State
 from mailrelay.mail.triage import Verdict
-
-
-class State(enum.StrEnum):
-    QUEUED = "queued"
-    DEFERRED = "deferred"
-    HELD = "held"
-    SENT = "sent"
-    BOUNCED = "bounced"
-    REFUSED = "refused"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-PENDING = frozenset({State.QUEUED, State.DEFERRED})
-"""States in which the daemon will try again by itself."""
-OPEN = frozenset({State.QUEUED, State.DEFERRED, State.HELD})
-"""States in which the recipient may still get the mail."""
-FAILED = frozenset({State.BOUNCED, State.EXPIRED})
-"""States in which the mail is kept whole until the person has dealt with it."""
 
 
 class Act(enum.StrEnum):

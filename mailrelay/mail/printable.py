@@ -8,8 +8,6 @@ pass changes nothing: the result is to be read by people, not to be decoded.
 Never: to say anything of markup. A road that has one (`<`, `>`, `&`) escapes that by itself.
 """
 
-import unicodedata
-
 _JOINERS = "\u200c\u200d"
 """Format controls without which Persian, Hindi and many emoji fall apart; they move nothing on a screen."""
 
@@ -19,12 +17,18 @@ def printable(text: bytes | str, limit: int | None = None) -> str:
     escaped. limit: characters of the result at most, at least 1; what is cut off leaves an ellipsis."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    shown = text if text.isprintable() else "".join(map(_visible, text))
+    shown = text if text.isprintable() else _escaped(text)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def _visible(char: str) -> str:
-    category = unicodedata.category(char)
+def _escaped(text: str) -> str:
+    # Late: every command loads this file, and hardly one meets a text that needs the tables of Unicode.
+    import unicodedata  # noqa: PLC0415
+
+    return "".join(_visible(char, unicodedata.category(char)) for char in text)
+
+
+def _visible(char: str, category: str) -> str:
     if (category[0] == "C" and char not in _JOINERS) or category in ("Zl", "Zp"):
         code = ord(char)
         return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from mailrelay.mail.lifecycle import FAILED, PENDING, State
+from mailrelay.mail.states import FAILED, PENDING, State
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.rows import HEADINGS, line, plain, record, rows, uncertainty
+from mailrelay.cli.records import line, record
+from mailrelay.cli.rows import HEADINGS, plain, rows, uncertainty
 from mailrelay.cli.terminal import colour, length, moment, size
 from mailrelay.mail.printable import printable
 from mailrelay.spool.listing import Listed, ListedRecipient
