@@ -20,13 +20,11 @@ from typing import Any
 
 from mailrelay import late
 from mailrelay.config import Queue, Relayhost, Settings, SettingsError
-from mailrelay.intake import BROKEN, FULL, Intake, Put, Refusing
+from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
-from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms
-from mailrelay.mail.record import Arrival
 from mailrelay.mail.roads import roads_for
 from mailrelay.mail.routing import choose
 from mailrelay.notify.notifier import Notifier, roads
@@ -36,8 +34,7 @@ from mailrelay.relay.lane import Lane
 from mailrelay.relay.link import Link
 from mailrelay.relay.network import changes
 from mailrelay.spool import lock, trigger
-from mailrelay.spool.accepting import new_queue_id
-from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, prepare_directory
+from mailrelay.spool.database import SpoolBroken, SpoolError, prepare_directory
 from mailrelay.spool.spool import Spool
 
 log = logging.getLogger("mailrelay.service")
@@ -91,7 +88,7 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     )
     for relayhost in settings.relayhosts:
         lanes[relayhost.name] = Lane(relayhost, spool, _dial, terms, notifier.ring)
-    intake = Intake(settings.relayhosts, lanes, _put(spool, notifier), new_queue_id, settings.listen.answer_within)
+    intake = Intake(settings.relayhosts, lanes, spool, notifier.mail_waits, settings.listen.answer_within)
     addresses, doors = await _open_doors(settings, intake, lanes)
     async with asyncio.TaskGroup() as group:
         relaying = [group.create_task(lane.run()) for lane in lanes.values()]
@@ -149,29 +146,6 @@ def _ring(lanes: dict[str, Lane], name: str) -> None:
     # A notice may speak of mail whose relayhost has left the settings.
     if name in lanes:
         lanes[name].ring()
-
-
-def _put(spool: Spool, notifier: Notifier) -> Put:
-    async def put(arrival: Arrival) -> int:
-        try:
-            key = await spool.accept(arrival)
-        except SpoolFull as error:
-            log.error("mail refused for now: %s", error)
-            raise Refusing(FULL) from None
-        except SpoolError as error:
-            log.critical("mail refused for now: %s", error)
-            raise Refusing(BROKEN) from None
-        notifier.mail_waits()
-        envelope = arrival.envelope
-        log.info(
-            "%s",
-            logline.accepted(
-                arrival.queue_id, envelope.sender, len(arrival.content), len(envelope.recipients), arrival.relayhost
-            ),
-        )
-        return key
-
-    return put
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:

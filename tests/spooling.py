@@ -5,10 +5,17 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Owing, Record, Settled, arrive
-from mailrelay.spool.accepting import new_queue_id
+from mailrelay.spool.queue_ids import QueueIds
 
 NOW = 1_700_000_000.0
 LIMIT = 1_000_000_000
+_queue_ids = QueueIds("")
+
+
+def new_queue_id() -> str:
+    """An id that no other message of a test has."""
+    return _queue_ids.new(NOW)
+
 
 TAKEN = Outcome(Stage.CONTENT, Reply(250, (b"2.0.0 taken",)))
 NO_SUCH_USER = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 no such user",)))
@@ -22,6 +29,7 @@ def letter(*recipients: bytes, at: float = NOW, relayhost: str = "default", cont
         Envelope(b"a@example.org", to),
         b"Subject: a letter\r\n\r\n" + content,
         queue_id=new_queue_id(),
+        token="token",
         relayhost=relayhost,
         now=at,
     )

@@ -21,8 +21,9 @@ from system.postfix import send_with_source
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import arrive
-from mailrelay.spool.accepting import accept, new_queue_id
+from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import connect, transaction
+from mailrelay.spool.queue_ids import QueueIds
 
 BATCH = 5000
 CONTENT = b"Subject: one of many\r\n\r\n" + (b"x" * 74 + b"\r\n") * 52
@@ -34,10 +35,11 @@ def fill(directory: Path, waiting: int) -> None:
     db = connect(directory)
     envelope = Envelope(f"me@{DOMAIN}".encode(), (Recipient(f"alice@{DOMAIN}".encode()),))
     came = time.time() - 60
+    ids = QueueIds("")
     for first in range(0, waiting, BATCH):
         with transaction(db):
             for _ in range(first, min(waiting, first + BATCH)):
-                arrival = arrive(envelope, CONTENT, queue_id=new_queue_id(), relayhost="default", now=came)
+                arrival = arrive(envelope, CONTENT, queue_id=ids.new(came), token="", relayhost="default", now=came)
                 accept(db, arrival, 10**12)
     db.pragma("wal_checkpoint", "TRUNCATE")
     db.close()

@@ -2,10 +2,11 @@
 
 Promises: the end of the content is CRLF.CRLF and nothing else; what is accepted holds no CR without LF, no LF without CR
 and no NUL, and is otherwise the client's, octet for octet, with the dots of transparency removed. Content that is
-refused is read to its end and given up, so that the client reads the reply and not a broken connection.
+refused is read to its end and dropped, so that the client reads the reply and not a broken connection. `take` hands out
+what has come so far, so that a large content need not be in memory at once.
 
 Decisions:
-- A bare CR or LF is refused (550 5.6.11) and not mended: two servers that disagree about where a line ends disagree
+- A bare CR or LF is refused (550 5.6.11) and not corrected: two servers that disagree about where a line ends disagree
   about where a message ends. With one of them in the content, the first lone dot between any two line ends may be what
   the client takes for the end: there the reply is given, and `ambiguous` says that the connection cannot go on.
 - Lines may be of any length that the message may have. RFC 5321 section 4.5.3.1.6 guarantees 998 octets; whether a longer
@@ -19,10 +20,17 @@ import re
 
 from mailrelay.listener import replies
 from mailrelay.mail.outcome import Reply
+from mailrelay.mail.trace import HEADER_MAX
 
 _CRLF = b"\r\n"
 _END = b"\r\n.\r\n"
 _ANY_END = re.compile(rb"[\r\n]\.[\r\n]")
+BLOCK = 16 * 1024
+"""Octets that are looked at in one go, which takes copies of them."""
+_TAIL = len(_END) - 1
+"""Octets that stay when others go: an end that is cut in two must be found."""
+LEFT_BEHIND = _TAIL + len(_CRLF) + 2
+"""Octets, at most, that `take` leaves of those that it could hand out, and a little more."""
 
 
 class ContentReceiver:
@@ -30,22 +38,35 @@ class ContentReceiver:
 
     refusal: why it will not be taken; None as long as nothing speaks against it.
     ambiguous: whether the end that was seen may not be the one that the client means.
+    received: octets that have come so far, whatever became of them.
     """
 
     def __init__(self, size_limit: int) -> None:
         """size_limit: octets that the content may have."""
         self.refusal: Reply | None = None
         self.ambiguous = False
+        self.received = 0
         self._size_limit = size_limit
         # As if the line end of the DATA command were part of it, so that the first line is a line like any other.
         self._buffer = bytearray(_CRLF)
-        self._crlf = self._cr = self._lf = 1
+        self._has_pending_cr = False
         self._size = self._stuffed = 0
+        # Octets of the buffer that are not content: the line end of the DATA command, until something is taken.
+        self._before = len(_CRLF)
 
     @property
     def held(self) -> int:
         """Octets in memory."""
         return len(self._buffer)
+
+    @property
+    def header_size(self) -> int | None:
+        """Octets in memory that hold the header, or as much of it as anybody looks at (`mail.trace`); None while it is not
+        complete. For before the first `take`."""
+        end = self._buffer.find(b"\r\n\r\n", 0, HEADER_MAX)
+        if end >= 0:
+            return end + 4
+        return HEADER_MAX + self._stuffed if self._size > HEADER_MAX else None
 
     def refuse(self, reply: Reply) -> None:
         """Do not take this content, whatever else comes; the first reason stays."""
@@ -54,21 +75,23 @@ class ContentReceiver:
 
     def feed(self, data: bytes) -> bytes | None:
         """Take more octets. None: the end has not been seen. Otherwise: what came behind the end."""
+        self.received += len(data)
         known = len(self._buffer)
         self._buffer += data
         if not self.ambiguous:
-            end = self._buffer.find(_END, max(0, known - len(_END) + 1))
+            end = self._buffer.find(_END, max(0, known - _TAIL))
             stop = len(self._buffer) if end < 0 else end + len(_END)
-            self._count(known, stop)
+            for start in range(known, stop, BLOCK):
+                self._check(start, min(start + BLOCK, stop))
             if not self.ambiguous:
-                if end < 0:
-                    if self.refusal is not None:
-                        self._forget()
-                    return None
-                leftover = bytes(self._buffer[stop:])
-                del self._buffer[end + len(_CRLF) :]
-                if b"\0" in self._buffer:
-                    self.refuse(replies.NUL_IN_CONTENT)
+                leftover = None
+                if end >= 0:
+                    self._stuffed -= 1
+                    leftover = bytes(self._buffer[stop:])
+                    self.received -= len(leftover)
+                    del self._buffer[end + len(_CRLF) :]
+                if self.refusal is not None:
+                    self._forget()
                 return leftover
         # A lone dot that ends with the CR on which the last octets ended came into doubt only now.
         if _ANY_END.search(self._buffer, max(0, known - 3)):
@@ -76,31 +99,58 @@ class ContentReceiver:
         self._forget()
         return None
 
-    def content(self) -> bytes:
-        """The content, once `feed` has seen its end and if there is no `refusal`. To be asked for once."""
-        buffer, self._buffer = self._buffer, bytearray()
-        # The end has one of its own.
-        if self._stuffed > 1:
-            buffer = buffer.replace(b"\r\n.", _CRLF)
-        return bytes(memoryview(buffer)[len(_CRLF) :])
+    def take(self, limit: int) -> bytes:
+        """What has come of the content and was not taken before, but for a few octets (LEFT_BEHIND). Only without a
+        `refusal`.
 
-    def _count(self, known: int, stop: int) -> None:
+        limit: octets at most, dots of transparency among them.
+        """
+        cut = min(len(self._buffer) - _TAIL, limit)
+        # A line end stays with what follows: the next octet may be a dot of transparency.
+        if self._buffer.endswith(_CRLF, 0, cut):
+            cut -= 2
+        elif self._buffer.endswith(b"\r", 0, cut):
+            cut -= 1
+        if cut <= self._before:
+            return b""
+        taken = self._clean(cut)
+        del self._buffer[:cut]
+        self._before = 0
+        return taken
+
+    def content(self) -> bytes:
+        """The content, or what was not taken of it, once `feed` has seen its end and if there is no `refusal`. To be asked
+        for once."""
+        content = self._clean(len(self._buffer))
+        self._buffer = bytearray()
+        return content
+
+    def _clean(self, stop: int) -> bytes:
+        """The octets up to `stop`, as content."""
+        if self._stuffed:
+            return bytes(memoryview(self._buffer[:stop].replace(b"\r\n.", _CRLF))[self._before :])
+        return bytes(memoryview(self._buffer)[self._before : stop])
+
+    def _check(self, known: int, stop: int) -> None:
         """Look at the octets from `known` to `stop`, which are new."""
         new = self._buffer
-        self._crlf += new.count(_CRLF, known - 1, stop)
-        self._cr += new.count(b"\r", known, stop)
-        self._lf += new.count(b"\n", known, stop)
+        # A CR at the end of what had come was not looked at before; one at the end of what has come may yet become a CRLF.
+        start = known - self._has_pending_cr
+        self._has_pending_cr = new.endswith(b"\r", start, stop)
+        # Without the good line ends: what is left of any is a bare one.
+        lines = b"".join(new[start : stop - self._has_pending_cr].split(_CRLF))
         stuffed = new.count(b"\r\n.", known - 2, stop)
         self._stuffed += stuffed
         self._size += stop - known - stuffed
-        pending_cr = new.endswith(b"\r", 0, stop)
-        if self._lf != self._crlf or self._cr != self._crlf + pending_cr:
+        if b"\r" in lines or b"\n" in lines:
             self.ambiguous = True
             self.refusal = self.refusal or replies.BARE_LINE_END
         # The dot of a complete end is gone from the size already, its line end is not.
         elif self._size > self._size_limit + len(_CRLF):
-            self.refuse(replies.TOO_BIG)
+            self.refusal = self.refusal or replies.too_big(self._size_limit)
+        elif b"\0" in lines:
+            self.refusal = self.refusal or replies.NUL_IN_CONTENT
 
     def _forget(self) -> None:
         """Keep only what finds an end that is cut in two."""
-        del self._buffer[: -len(_END) + 1]
+        del self._buffer[:-_TAIL]

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from mailrelay.config import Forward, Listen
-from mailrelay.listener.door import may_enter
+from mailrelay.listener.access import Admission, admit
 from mailrelay.listener.listening import accept, accounts
 from mailrelay.listener.sockets import remove_socket_file
 from mailrelay.mail.outcome import Outcome
@@ -98,9 +98,11 @@ class Forwarding:
         try:
             if len(self._connections) > self._limit:
                 self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
-            elif not may_enter(writer.get_extra_info("socket"), self._allowed):
-                self._say("the client belongs to no account that allow_users names", "security: ")
-            else:
+                return
+            admission, account = admit(writer.get_extra_info("socket"), self._allowed)
+            if admission is Admission.REFUSED:
+                self._say(f"the client belongs to {account}, which allow_users does not name", "security: ")
+            elif admission is Admission.ALLOWED:
                 await self._join(reader, writer)
         except Exception:
             log.exception("%s: a connection failed", self._name)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import size
 
 LINE_LIMIT = 512
 """Octets of a reply line, its end included."""
@@ -23,11 +24,12 @@ CANNOT_VERIFY = Reply(252, (b"2.5.1 send the message, the answer will tell",))
 START_CONTENT = Reply(354, (b"end with <CRLF>.<CRLF>",))
 
 OUR_TROUBLE = Reply(451, (b"4.3.0 mailrelay could not take the message; its log says why",))
-NO_ROOM = Reply(452, (b"4.3.1 too much mail is coming in at this moment; try again",))
 TOO_MANY_RECIPIENTS = Reply(452, (b"4.5.3 too many recipients; send the rest in another message",))
 TOO_MANY_CONNECTIONS = Reply(421, (b"4.7.0 too many connections; closing",))
 TOO_MANY_UNKNOWN = Reply(421, (b"4.7.0 too many unknown commands; closing",))
 IDLE_TOO_LONG = Reply(421, (b"4.4.2 nothing was said for too long; closing",))
+TOO_SLOW = Reply(421, (b"4.4.2 the content came too slowly; closing",))
+MADE_ROOM = Reply(421, (b"4.7.0 too many connections, and this one was idle; closing",))
 STOPPING = Reply(421, (b"4.3.2 mailrelay is stopping; closing",))
 
 BAD_COMMAND = Reply(500, (b"5.5.2 not a command line of SMTP",))
@@ -37,18 +39,25 @@ NO_ARGUMENT = Reply(501, (b"5.5.4 this command takes no argument",))
 HELLO_SYNTAX = Reply(501, (b"5.5.4 the name of the client is missing",))
 MAIL_SYNTAX = Reply(501, (b"5.5.4 syntax: MAIL FROM:<address> [parameters]",))
 RCPT_SYNTAX = Reply(501, (b"5.5.4 syntax: RCPT TO:<address> [parameters]",))
-NOT_OFFERED = Reply(502, (b"5.5.1 not offered here",))
+NO_ENCRYPTION = Reply(502, (b"5.5.1 no encryption here: switch encryption off for this server (localhost)",))
+NO_LOGIN = Reply(502, (b"5.5.1 no login here: switch the password off for this server (localhost)",))
+NO_LOGIN_NOW = Reply(503, (b"5.5.1 no login within a transaction",))
 HELLO_FIRST = Reply(503, (b"5.5.1 say EHLO first",))
 NESTED_MAIL = Reply(503, (b"5.5.1 a transaction is open already",))
 MAIL_FIRST = Reply(503, (b"5.5.1 say MAIL first",))
 NO_RECIPIENTS = Reply(554, (b"5.5.1 no valid recipients",))
+CONTENT_UNASKED = Reply(554, (b"5.5.1 no valid recipients, and content came all the same; closing",))
 UNKNOWN_PARAMETER = Reply(555, (b"5.5.4 a parameter that was not offered",))
 NEEDS_SMTPUTF8 = Reply(553, (b"5.6.7 an address that is not ASCII needs SMTPUTF8",))
-TOO_BIG = Reply(552, (b"5.3.4 the message is larger than max_message_size allows",))
 BARE_LINE_END = Reply(550, (b"5.6.11 CR or LF alone in the content; lines end with CRLF",))
 NUL_IN_CONTENT = Reply(550, (b"5.6.0 NUL in the content, which no mail may hold (RFC 2045 section 2.8)",))
 NOT_ALLOWED = Reply(554, (b"5.7.1 this account may not send mail here (allow_users)",))
 GO_AWAY = Reply(521, (b"5.7.1 this is a mail server for mail clients; closing",))
+
+
+def too_big(limit: int) -> Reply:
+    """limit: octets that a message may have."""
+    return Reply(552, (b"5.3.4 the message is larger than %s (listen.max_message_size)" % size(limit).encode(),))
 
 
 _ENHANCED = re.compile(rb"([245])\.\d{1,3}\.\d{1,3}(?: +|$)")

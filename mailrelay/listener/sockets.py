@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from mailrelay.listener.owner import holder_of_path, holder_of_port
+from mailrelay.listener.peer_account import holder_of_path, holder_of_port
 
 BACKLOG = 128
 

@@ -4,14 +4,18 @@ What came from outside is escaped (`mail.printable`); nothing of the content is 
 """
 
 from mailrelay.mail.envelope import Envelope, Message
-from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.outcome import Outcome, Reply
 from mailrelay.mail.printable import printable
-from mailrelay.mail.record import Record, Settled
+from mailrelay.mail.record import Arrival, Record, Settled
 
 
-def accepted(queue_id: str, sender: bytes, size: int, recipients: int, relayhost: str) -> str:
+def accepted(arrival: Arrival) -> str:
     """A message has been put on disk."""
-    return f"{queue_id} from=<{printable(sender)}> size={size} nrcpt={recipients} relay={relayhost} status=accepted"
+    envelope = arrival.envelope
+    return (
+        f"{arrival.queue_id} from=<{printable(envelope.sender)}> size={arrival.size} nrcpt={len(envelope.recipients)}"
+        f" relay={arrival.relayhost} status=accepted"
+    )
 
 
 def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
@@ -21,6 +25,22 @@ def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
         f"NOQUEUE from=<{printable(envelope.sender)}> to=<{printable(envelope.recipients[0].address)}> relay={relayhost}"
         f" dsn={status} status=refused ({printable(outcome.words)})"
     )
+
+
+def rejected(command: str, reply: Reply, sender: bytes | None, recipient: bytes | None) -> str:
+    """A refusal of our own, before there was a message. command: at which one, or "content"."""
+    addresses = "".join(
+        f" {name}=<{printable(address)}>"
+        for name, address in (("from", sender), ("to", recipient))
+        if address is not None
+    )
+    words = printable(b"%d %s" % (reply.code, reply.text))
+    return f"NOQUEUE{addresses} command={command} dsn={reply.status} status=refused ({words})"
+
+
+def broken_off(sender: bytes, received: int, why: str) -> str:
+    """A content that did not come to its end. received: octets of it."""
+    return f"NOQUEUE from=<{printable(sender)}> command=content status=broken-off ({why}; {received} octets had come)"
 
 
 def settled(message: Message, record: Record, one: Settled) -> str:

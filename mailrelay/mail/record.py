@@ -10,8 +10,23 @@ from mailrelay.mail.trace import stamp, subject
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """The beginning of a message's content, in the spool already while the rest still comes in.
+
+    key: the spool's key of the message to be. pieces: how many rows it takes. size: octets.
+    """
+
+    key: int
+    pieces: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message to be put on disk. `content` is what will be sent, octet for octet; `arrival` is epoch seconds."""
+    """A message to be put on disk. `content` is what will be sent, octet for octet; `arrival` is epoch seconds.
+
+    staged: what is in the spool already, of which `content` is the rest; None where `content` is all of it.
+    """
 
     queue_id: str
     envelope: Envelope
@@ -19,13 +34,24 @@ class Arrival:
     relayhost: str
     arrival: float
     subject: str
+    staged: Staged | None = None
+
+    @property
+    def size(self) -> int:
+        """Octets of the whole content."""
+        return len(self.content) + (self.staged.size if self.staged is not None else 0)
 
 
-def arrive(envelope: Envelope, content: bytes, *, queue_id: str, relayhost: str, now: float) -> Arrival:
-    """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`)."""
+def arrive(envelope: Envelope, content: bytes, *, queue_id: str, token: str, relayhost: str, now: float) -> Arrival:
+    """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`).
+
+    content: the message, or its beginning with the whole header. token: ASCII letters and digits of chance, for a Message-ID
+    that no other machine makes. now: epoch seconds.
+    """
     domain = envelope.sender.rpartition(b"@")[2]
-    message_id = b"<%s.mailrelay@%s>" % (
+    message_id = b"<%s.%s.mailrelay@%s>" % (
         queue_id.encode("ascii"),
+        token.encode("ascii"),
         domain if domain.isascii() and domain else b"localhost",
     )
     stamped = stamp(content, queue_id=queue_id, now=now, message_id=message_id)

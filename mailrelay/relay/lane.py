@@ -5,6 +5,7 @@ Sleeps until mail is due, the back-off is over, or the bell rings. Never polls.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -82,6 +83,7 @@ class Lane:
         self._talks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._faults: list[Outcome] = []
+        self._progress: dict[int, int] = {}
         self._rests_until = 0.0
 
     # What others tell the lane, and ask it.
@@ -123,6 +125,10 @@ class Lane:
             return await vetting.word
         finally:
             vetting.word.cancel()
+
+    def progress(self, message: int) -> int:
+        """Octets of a message's content that have been handed to the connection by now."""
+        return self._progress.get(message, 0)
 
     @property
     def watches(self) -> Watches:
@@ -403,15 +409,21 @@ class Lane:
                 return (vetting,)
         return ()
 
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        return self._spool.pieces(message)
+    async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
+        """A message's content, piece by piece. Asked for the next one, it takes the one before for sent."""
+        async with contextlib.aclosing(self._spool.pieces(message)) as pieces:
+            async for piece in pieces:
+                yield piece
+                self._progress[message] = self._progress.get(message, 0) + len(piece)
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
+        self._progress.pop(message.id, None)
         self._settlement.finished(
             message, outcomes, relays_dsn=relays_dsn, dialled=self._line.claim_dialled(), transaction=transaction
         )
 
     def untried(self, message: Message) -> None:
+        self._progress.pop(message.id, None)
         self._settlement.untried(message)
 
     def is_last(self, conversation: Conversation) -> bool:

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
 from mailrelay.mail.envelope import Message
-from mailrelay.mail.lifecycle import FAILED, PENDING, State
+from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Record
-from mailrelay.relay.watch import Queued, Refused, Sent, Watches
+from mailrelay.relay.watch import Other, Queued, Refused, Settled, Watches
 
 log = logging.getLogger("mailrelay.relay")
 
@@ -139,7 +139,7 @@ class Settlement:
             log.log(level, "%s", logline.settled(message, record, one))
         if record.notices:
             self._notices_owed()
-        self.watches.tell(message.queue_id, _word(record))
+        self.watches.tell(message.queue_id, _word(message, record))
 
     async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lets the disk take what became of these messages, however often it must be asked."""
@@ -161,10 +161,18 @@ class Settlement:
             self._unrecorded.difference_update(queue_ids)
 
 
-def _word(record: Record) -> Sent | Queued:
+def _word(message: Message, record: Record) -> Settled | Queued:
     """For who waits, where the remote did not refuse all: notices tell of the others."""
-    for one in record.settled:
-        if one.state is State.SENT and one.outcome.reply is not None:
-            return Sent(one.outcome.reply)
-    waits = next((one for one in record.settled if one.state in PENDING), record.settled[0])
-    return Queued(waits.outcome.words.decode("utf-8", "replace"))
+    address_of = {
+        key: recipient.address
+        for key, recipient in zip(message.recipient_ids, message.envelope.recipients, strict=True)
+    }
+    taken = [one for one in record.settled if one.state is State.SENT]
+    others = tuple(
+        Other(address_of[one.recipient], one.state, one.outcome.words)
+        for one in record.settled
+        if one.state is not State.SENT
+    )
+    if not taken and len({(other.state, other.words) for other in others}) == 1:
+        return Queued(others[0].words.decode("utf-8", "replace"))
+    return Settled(len(taken), taken[0].outcome.reply if taken else None, others)

@@ -7,6 +7,7 @@ closes it: from then on nobody is told through it, and a refusal becomes a bounc
 import asyncio
 from dataclasses import dataclass, field
 
+from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Outcome, Reply
 
 TOLD_WITHIN = 30.0
@@ -14,10 +15,25 @@ TOLD_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """The remote took the message for at least one recipient; notices tell of the others."""
+class Other:
+    """A recipient for whom the remote did not take the message: what became of it, and why, not escaped."""
 
-    reply: Reply
+    address: bytes
+    state: State
+    words: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of the recipients of a message that the remote did not refuse as a whole.
+
+    taken: for how many the remote took it. reply: its reply to the content, None if it took it for none. Notices tell of
+    the others, too.
+    """
+
+    taken: int
+    reply: Reply | None
+    others: tuple[Other, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,7 @@ class Queued:
     why: str
 
 
-Word = Sent | Refused | Queued
+Word = Settled | Refused | Queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class Watches:
         """Nobody waits any more."""
         self._open.pop(queue_id, None)
 
-    def tell(self, queue_id: str, word: Sent | Queued) -> None:
+    def tell(self, queue_id: str, word: Settled | Queued) -> None:
         """Gives the word to who waits for it, if anybody does."""
         watch = self._open.pop(queue_id, None)
         if watch is not None and not watch.word.done():

@@ -1,41 +1,21 @@
 """A message comes in: one function, which is the instant at which responsibility is taken once its commit is on disk.
 
+What is large comes in pieces, before that: `stage` puts them under an id that is reserved for the message, `write_down`
+makes the message, `unstage` removes the pieces of which no message came.
+
 Never called for a message that has been answered already; never answers itself.
 """
 
-import os
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import apsw
 
-from mailrelay.mail.record import Arrival
-from mailrelay.spool.database import PIECE, SpoolFull, row
-
-_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
-"""No vowels: an id is not to spell anything."""
-QUEUE_ID_LENGTH = 10
+from mailrelay.mail.record import Arrival, Staged
+from mailrelay.spool.database import PIECE, SpoolError, row, rows
+from mailrelay.spool.space import check_space
 
 ROWS = 16
 """Rows in one statement, at most: each number of them is a statement of its own in SQLite's memory."""
-
-LOOK = 1.0
-"""Seconds between two looks at the disk, at most, while mail comes in."""
-
-RESERVE = 16 * 1024 * 1024
-"""Octets of disk left free by accepting, so that what became of mail can still be recorded on a disk that we filled."""
-
-
-def new_queue_id() -> str:
-    """A random id of `QUEUE_ID_LENGTH` letters and digits: the first few are usually enough to name a message."""
-    # More bits than are needed, so that the remainder favours no letter by more than one in 2**30.
-    rest = int.from_bytes(os.urandom(10))
-    letters = []
-    for _ in range(QUEUE_ID_LENGTH):
-        rest, letter = divmod(rest, len(_ALPHABET))
-        letters.append(_ALPHABET[letter])
-    return "".join(letters)
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
@@ -43,7 +23,7 @@ def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
 
     Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve.
     """
-    check_space(db, len(arrival.content), max_size)
+    check_space(db, arrival.size, max_size)
     return write_down(db, (arrival,))[0]
 
 
@@ -52,9 +32,14 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
 
     Whoever calls rolls back what was written before an error.
     """
-    # As SQLite itself would choose them, but known before they are written.
-    first: int = row(db, "SELECT ifnull(max(id), 0) + 1 FROM message")[0]
-    keyed = list(enumerate(arrivals, first))
+    new = next_key(db)
+    keyed: list[tuple[int, Arrival]] = []
+    for arrival in arrivals:
+        if arrival.staged is None:
+            keyed.append((new, arrival))
+            new += 1
+        else:
+            keyed.append((_no_longer_incoming(db, arrival.staged), arrival))
     _insert(
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt)",
@@ -69,7 +54,7 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
                 int(arrival.envelope.smtputf8),
                 arrival.envelope.ret.decode("ascii"),
                 arrival.envelope.envid,
-                len(arrival.content),
+                arrival.size,
                 arrival.subject,
                 arrival.arrival,
             )
@@ -89,12 +74,57 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
         db,
         "content (message, seq, data)",
         [
-            (message, at // PIECE, memoryview(arrival.content)[at : at + PIECE])
+            piece
             for message, arrival in keyed
-            for at in range(0, len(arrival.content), PIECE)
+            for piece in _pieces(message, arrival.staged.pieces if arrival.staged is not None else 0, arrival.content)
         ],
     )
     return [message for message, _ in keyed]
+
+
+def next_key(db: apsw.Connection) -> int:
+    """The lowest id that neither a message nor an incoming one has, nor any above it."""
+    highest: int = row(
+        db, "SELECT max(ifnull((SELECT max(id) FROM message), 0), ifnull((SELECT max(message) FROM incoming), 0))"
+    )[0]
+    return highest + 1
+
+
+def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
+    """Writes more of a message's content down, behind `staged`, None for its beginning. There is room for it."""
+    if staged is None:
+        staged = Staged(next_key(db), 0, 0)
+        db.execute("INSERT INTO incoming (message) VALUES (?)", (staged.key,))
+    pieces = list(_pieces(staged.key, staged.pieces, octets))
+    _insert(db, "content (message, seq, data)", pieces)
+    return Staged(staged.key, staged.pieces + len(pieces), staged.size + len(octets))
+
+
+def unstage(db: apsw.Connection, key: int) -> None:
+    """Removes what was staged under `key`: no message comes of it. Nothing where there is a message by now."""
+    db.execute("DELETE FROM content WHERE message IN (SELECT message FROM incoming WHERE message = ?)", (key,))
+    db.execute("DELETE FROM incoming WHERE message = ?", (key,))
+
+
+def unstage_all(db: apsw.Connection) -> int:
+    """Removes what a crash has left of incoming messages; returns how many. Called when no daemon is running."""
+    left = rows(db, "SELECT message FROM incoming")
+    for (key,) in left:
+        unstage(db, key)
+    return len(left)
+
+
+def _no_longer_incoming(db: apsw.Connection, staged: Staged) -> int:
+    db.execute("DELETE FROM incoming WHERE message = ?", (staged.key,))
+    if not db.changes():
+        raise SpoolError("the beginning of a message is no longer in the spool; send it again")
+    return staged.key
+
+
+def _pieces(message: int, first: int, octets: bytes) -> Iterator[tuple[int, int, memoryview]]:
+    """`octets` as rows of `content`, numbered from `first` on."""
+    for seq, at in enumerate(range(0, len(octets), PIECE), first):
+        yield message, seq, memoryview(octets)[at : at + PIECE]
 
 
 def _insert(db: apsw.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
@@ -104,36 +134,3 @@ def _insert(db: apsw.Connection, table: str, rows: Sequence[tuple[object, ...]])
         values = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))
         # OR FAIL keeps no record by which to undo a part of the statement: nobody keeps a part.
         db.execute(f"INSERT OR FAIL INTO {table} VALUES {values}", [value for one in some for value in one])
-
-
-def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
-    """Raises SpoolFull if `size` more octets would pass `max_size` or leave the disk without its reserve. Returns how many
-    more would not."""
-    pages = db.pragma("page_count") - db.pragma("freelist_count")
-    below_limit: int = max_size - pages * db.pragma("page_size")
-    if size > below_limit:
-        raise SpoolFull("the spool has reached queue.max_size; see what waits with `mailrelay queue`")
-    disk = os.statvfs(Path(db.filename).parent)
-    # Twice: once in the log, once in the file.
-    on_disk = (disk.f_bavail * disk.f_frsize - RESERVE) // 2
-    if size > on_disk:
-        raise SpoolFull(f"the spool's disk is full, but for {RESERVE // 1_048_576} MiB that are kept back; make space")
-    return min(below_limit, on_disk)
-
-
-class Room:
-    """`check_space` for one who takes in much: what was found holds for LOOK seconds, or until a good part of it is used."""
-
-    def __init__(self, max_size: int) -> None:
-        self._max_size = max_size
-        self._left = 0
-        self._looked = 0.0
-
-    def check(self, db: apsw.Connection, size: int) -> None:
-        """Raises SpoolFull if there is no room for `size` more octets."""
-        now = time.monotonic()
-        if size > self._left or now > self._looked + LOOK:
-            # Messages take more than their octets, and others write too.
-            self._left = check_space(db, size, self._max_size) // 4
-            self._looked = now
-        self._left -= size

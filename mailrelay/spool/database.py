@@ -14,14 +14,25 @@ from typing import Any
 
 import apsw
 
-from mailrelay.mail.lifecycle import FAILED, OPEN, PENDING, State
+from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 1
+VERSION = 2
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
-PIECE = 256 * 1024
-"""Octets of content in one row."""
+PIECE = 64 * 1024
+"""Octets of content in one row, at most."""
+
+_FROM_1_TO_2 = """
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = replace(sql, ' REFERENCES message ON DELETE CASCADE', '')
+ WHERE type = 'table' AND name = 'content';
+PRAGMA schema_version = {schema_version};
+PRAGMA writable_schema = RESET;
+CREATE TRIGGER content_of_message AFTER DELETE ON message BEGIN DELETE FROM content WHERE message = old.id; END;
+CREATE TABLE incoming (message INTEGER PRIMARY KEY) STRICT;
+"""
+"""Takes a foreign key away without copying the content of a whole spool (SQLite, "ALTER TABLE", section 7)."""
 
 
 class SpoolError(Exception):
@@ -176,6 +187,8 @@ def _migrate(db: apsw.Connection) -> None:
             )
         if found == 0:
             db.execute(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+        elif found == 1:
+            db.execute(_FROM_1_TO_2.format(schema_version=db.pragma("schema_version") + 1))
         db.pragma("user_version", VERSION)
     # The file's own entry in the directory must survive a power cut too.
     _sync_directory(Path(db.filename).parent)

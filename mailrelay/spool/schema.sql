@@ -25,11 +25,22 @@ CREATE INDEX message_live ON message (id) WHERE retired IS NULL;
 CREATE INDEX message_retired ON message (retired) WHERE retired IS NOT NULL;
 
 -- Content lies apart, in pieces, so that neither a listing nor a large message costs more than it must.
+-- `message` is the id of a message, or one that an incoming message has reserved: hence no foreign key.
 CREATE TABLE content (
-  message INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
+  message INTEGER NOT NULL,
   seq     INTEGER NOT NULL,
   data    BLOB    NOT NULL,
   PRIMARY KEY (message, seq)
+) STRICT;
+
+CREATE TRIGGER content_of_message AFTER DELETE ON message BEGIN
+  DELETE FROM content WHERE message = old.id;
+END;
+
+-- Messages whose content a client is still sending: the ids that they reserve. What a crash leaves here is removed at the
+-- next start.
+CREATE TABLE incoming (
+  message INTEGER PRIMARY KEY
 ) STRICT;
 
 CREATE TABLE recipient (

@@ -19,8 +19,8 @@ import apsw
 from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Owed, Road
 from mailrelay.mail.outcome import Outcome
-from mailrelay.mail.record import Arrival, Record, arrive
-from mailrelay.spool import accepting, attempts, clock, notices, owing, verbs
+from mailrelay.mail.record import Arrival, Record, Staged, arrive
+from mailrelay.spool import accepting, attempts, clock, notices, owing, queue_ids, space, verbs
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, connect, translate
 from mailrelay.spool.writer import Writer
 
@@ -29,6 +29,8 @@ R = TypeVar("R")
 BALLAST = "ballast"
 BALLAST_SIZE = 8 * 1024 * 1024
 """Octets given up when the disk is so full that not even the outcome of an attempt can be recorded."""
+STAGED_AT_ONCE = 16
+"""Parts of contents that wait for the disk at once, at most: a small message waits for no more of them than these."""
 
 
 class Spool:
@@ -42,7 +44,7 @@ class Spool:
     def __init__(self, directory: Path, max_size: int, reported: Callable[[str], None]) -> None:
         self._directory = directory
         self._max_size = max_size
-        self._room = accepting.Room(max_size)
+        self._room = space.Room(max_size)
         self._reported = reported
         self._owner = str(os.getpid())
         self._loop = asyncio.get_running_loop()
@@ -54,6 +56,8 @@ class Spool:
                 raise
             writing = connect(directory)
         self._reading = connect(directory)
+        self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
+        self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
         self._writer = Writer(writing, self._loop, self.broken.set_result)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._take_ballast()
@@ -85,6 +89,10 @@ class Spool:
 
     # A message comes in.
 
+    def new_queue_id(self, now: float) -> str:
+        """An id that no message has."""
+        return self._queue_ids.new(now)
+
     async def accept(self, arrival: Arrival) -> int:
         """Puts a message on disk and returns the spool's key of it. Raises SpoolFull where there is no room."""
         key: int = await self._writer.submit(self._accept_all, arrival)
@@ -94,11 +102,31 @@ class Spool:
         self._room.check(db, sum(len(arrival.content) for arrival in arrivals))
         return accepting.write_down(db, arrivals)
 
+    async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
+        """Writes more of a message's content, behind `staged`, None for its beginning. It is on disk with the next commit of
+        `accept`. Raises SpoolFull where there is no room."""
+        async with self._staging:
+            behind: Staged = await self._writer.submit(self._stage_all, (staged, octets), is_durable=False)
+            return behind
+
+    def _stage_all(self, db: apsw.Connection, parts: Sequence[tuple[Staged | None, bytes]]) -> list[Staged]:
+        self._room.check(db, sum(len(octets) for _, octets in parts))
+        return [accepting.stage(db, staged, octets) for staged, octets in parts]
+
+    async def unstage(self, staged: Staged) -> None:
+        """Removes what was staged: no message comes of it."""
+        await self._write(lambda db: accepting.unstage(db, staged.key))
+
     # Mail goes out.
 
     async def recover(self, now: float) -> int:
         """Closes what a crash left open; returns how many attempts that were."""
-        return await self._write(lambda db: attempts.recover(db, now))
+
+        def recover(db: apsw.Connection) -> int:
+            accepting.unstage_all(db)
+            return attempts.recover(db, now)
+
+        return await self._write(recover)
 
     async def reroute(
         self, names: Collection[str], choose: Callable[[bytes], str | None], now: float
@@ -195,7 +223,14 @@ class Spool:
     async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
         """Queues a DSN on the relayhost of what it reports on, and strikes its road off, in one commit."""
         relayhost = owed.notice.relayhost
-        arrival = arrive(envelope, content, queue_id=accepting.new_queue_id(), relayhost=relayhost, now=now)
+        arrival = arrive(
+            envelope,
+            content,
+            queue_id=self.new_queue_id(now),
+            token=queue_ids.token(),
+            relayhost=relayhost,
+            now=now,
+        )
         await self._write(lambda db: notices.report(db, owed, arrival, self._max_size, now))
         self._reported(relayhost)
 

@@ -24,15 +24,18 @@ class NotAllowed(Exception):
 
 
 def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
-    """The key and the whole id of the message whose id begins with `prefix`. Raises NoSuchMessage."""
+    """The key and the whole id of the message whose id is `prefix`, or begins with it. Raises NoSuchMessage."""
     prefix = prefix.lower()
     # Octets of a command line that are no text come as lone surrogates, which SQLite cannot be asked about.
     found = prefix.isascii() and rows(
-        db, "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' LIMIT 2", (prefix,)
+        db,
+        "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' ORDER BY queue_id LIMIT 2",
+        (prefix,),
     )
     if not found or not prefix:
         raise NoSuchMessage(f"no message has the id {prefix or '(empty)'}; see `mailrelay queue --all`")
-    if len(found) > 1:
+    # An older id may be longer, and begin with a whole one.
+    if len(found) > 1 and found[0][1] != prefix:
         raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more of it")
     key, queue_id = found[0]
     return key, queue_id

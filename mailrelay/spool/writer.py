@@ -3,6 +3,8 @@
 Promises: a piece of work is on disk when its future is done; work that fails alone fails alone; a commit that fails fails
 all that were in it, and nothing of it is on disk. Work may be done twice where others in its commit failed: it reads and
 writes the database and nothing else.
+Work that promises nothing by itself (a part of a content that still comes in) is not durable: where a commit holds nothing
+else, it does not wait for the disk. The next durable commit syncs the same log, and so all that stands before it in there.
 Never: retries a commit after the disk failed under it. From then on every piece of work is refused; only a fresh process
 may look at the file again.
 """
@@ -37,6 +39,7 @@ class _Work:
     run: Run
     item: Any
     future: asyncio.Future[Any]
+    is_durable: bool
     result: Any = None
     error: Exception | None = None
 
@@ -51,17 +54,19 @@ class Writer:
         self._loop = loop
         self._broken = broken
         self._failed: SpoolBroken | None = None
+        self._is_durable = True
         self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, run: Run, item: Any) -> asyncio.Future[Any]:
+    def submit(self, run: Run, item: Any, *, is_durable: bool = True) -> asyncio.Future[Any]:
         """Does `run` for `item` in the next commit, in one call for the neighbours that wait for the same `run`.
 
+        is_durable: whether it is on disk when the future is done, or only with the next work that is.
         Raises through the future; cancelling the future does not undo the work.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._works.put(_Work(run, item, future))
+        self._works.put(_Work(run, item, future, is_durable))
         return future
 
     def close(self) -> None:
@@ -91,9 +96,16 @@ class Writer:
             if work is None:
                 return
 
+    def _sync(self, is_durable: bool) -> None:
+        """Lets the next commit wait for the disk or not."""
+        if is_durable != self._is_durable:
+            self._db.pragma("synchronous", "FULL" if is_durable else "NORMAL")
+            self._is_durable = is_durable
+
     def _commit(self, group: list[_Work]) -> None:
         if self._failed is None:
             try:
+                self._sync(any(work.is_durable for work in group))
                 if not self._all(group):
                     with transaction(self._db):
                         for work in group:

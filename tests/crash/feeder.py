@@ -29,11 +29,13 @@ def marks(messages: Iterable[bytes]) -> Counter[str]:
 class Feeder:
     """Feeds 127.0.0.1:`port` from `clients` threads until it is stopped or has offered `limit` messages."""
 
-    def __init__(self, port: int, *, clients: int = 4, limit: int = 2000) -> None:
+    def __init__(self, port: int, *, clients: int = 4, limit: int = 2000, size: int = 900) -> None:
+        """size: octets of a message, about."""
         self.port = port
         self.offered = 0
         self.accepted: set[str] = set()
         self._limit = limit
+        self._body = (b"x" * 74 + b"\r\n") * (size // 76 + 1)
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(clients)]
@@ -59,7 +61,7 @@ class Feeder:
             if (mark := self._next()) is None:
                 break
             try:
-                client.sendmail(ME, [f"alice@{DOMAIN}"], message(mark, b"x" * 900 + b"\r\n"))
+                client.sendmail(ME, [f"alice@{DOMAIN}"], message(mark, self._body))
             except (OSError, smtplib.SMTPException):
                 client.close()
                 client = None

@@ -14,6 +14,8 @@ from system.daemon import Relay
 from system.postfix import Package, Sink, send_with_source
 from system.processes import free_port, until
 
+from mailrelay.spool.database import connect, row, rows
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 KILLS = 10
@@ -105,6 +107,90 @@ def test_every_250_is_written_after_the_fdatasync_of_what_it_promises(
         stored = min(call.ended for call in made if f"body-of-{mark}" in call.text and "-wal>" in call.text)
         assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), f"{mark}: 250 before its fsync"
     assert set(marks(sink.messages()).values()) == {1}
+
+
+def test_a_250_to_a_large_message_is_written_after_the_fdatasync_of_every_piece_of_it(
+    relays: Callable[..., Relay], tmp_path: Path
+) -> None:
+    relay = relays(free_port(), answer_within="0s", retry=("1h",), dsn=False)
+    trace = tmp_path / "trace"
+    relay.start(*tracing("fdatasync,pwrite64,pwritev,write,writev,sendto,sendmsg", trace))
+    lines = [b"line-%06d-" % number + b"x" * 60 + b"\r\n" for number in range(8_000)]
+    code, reply = submit(relay.port, [f"alice@{DOMAIN}"], message("crash-000001", b"".join(lines)))
+    assert code == 250
+    queue_id = reply.split()[1]
+    relay.stop()
+    made = list(calls(trace))
+    (answer,) = (call for call in made if f"250 2.0.0 {queue_id}" in call.text and "<socket:" in call.text)
+    syncs = [call for call in made if call.name == "fdatasync" and "-wal>" in call.text and call.text.endswith("= 0")]
+    log = [call for call in made if "-wal>" in call.text and call.name.startswith("pwrite")]
+    for number in range(0, 8_000, 400):
+        stored = min(call.ended for call in log if f"line-{number:06d}-" in call.text)
+        assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), (
+            f"line {number}: before its fsync"
+        )
+    # What promises nothing by itself is not waited for.
+    assert len([sync for sync in syncs if sync.ended < answer.began]) < 10
+
+
+LARGE_POINTS = [
+    ("fdatasync", 1), ("fdatasync", 2), ("fdatasync", 5),
+    ("pwrite64", 60), ("pwrite64", 200), ("pwrite64", 420), ("pwrite64", 700), ("pwrite64", 1500), ("pwrite64", 3000),
+]  # fmt: skip
+"""Calls at which the daemon is cut off while large messages come in: in a piece, between two, in the last commit."""
+
+
+def test_sigkill_while_large_messages_come_in_loses_none_and_leaves_no_part_of_one(
+    relays: Callable[..., Relay], capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay = relays(free_port(), answer_within="0s", retry=("1h",), dsn=False)
+    relay.start()
+    relay.kill()
+    feeder = Feeder(relay.port, clients=3, size=400_000)
+    directory = relay.directory / "spool"
+    reached, left = [], 0
+    try:
+        for call, when in LARGE_POINTS:
+            child = relay.launch(*killing(call, when))
+            before = len(feeder.accepted)
+            until(
+                lambda start=before, running=child: (
+                    len(feeder.accepted) >= start + 20  # type: ignore[misc]
+                    or running.process.poll() is not None
+                ),
+                f"{call} {when} is reached or 20 messages are accepted",
+            )
+            if child.process.poll() is not None:
+                reached.append((call, when))
+            relay.kill()
+            left += _parts(directory)
+            accepted = set(feeder.accepted)
+            assert accepted <= {one["subject"] for one in relay.queue()}
+        feeder.stop()
+        relay.start()
+        assert _parts(directory) == 0
+        assert accepted <= {one["subject"] for one in relay.queue()}
+    finally:
+        feeder.stop()
+    with capsys.disabled():
+        print(f"\nSIGKILL with large messages: {len(reached)} cuts, {left} parts of messages found and removed")
+    assert len(reached) >= len(LARGE_POINTS) - 2
+
+
+def _parts(directory: Path) -> int:
+    """How many messages were cut off in the middle. Every other one must be whole, and every row somebody's."""
+    db = connect(directory, create=False)
+    sizes = rows(db, "SELECT size, (SELECT sum(length(data)) FROM content WHERE message = message.id) FROM message")
+    strays = row(
+        db,
+        "SELECT count(*) FROM content WHERE message NOT IN (SELECT id FROM message)"
+        " AND message NOT IN (SELECT message FROM incoming)",
+    )[0]
+    parts: int = row(db, "SELECT count(*) FROM incoming")[0]
+    db.close()
+    assert [size for size, stored in sizes if size != stored] == []
+    assert strays == 0
+    return parts
 
 
 def test_clients_that_send_at_once_share_fsyncs(

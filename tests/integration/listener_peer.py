@@ -27,6 +27,9 @@ class Intake:
         self.arrived = asyncio.Event()
         self.error: Exception | None = None
         self.before_answer: Callable[[], Awaitable[object]] | None = None
+        self.in_pieces: list[Incoming] = []
+        self.before_piece: Callable[[], Awaitable[object]] | None = None
+        self.piece_refusal: Reply | None = None
 
     def begun(self, reverse_path: bytes) -> None:
         self.begun_with.append(reverse_path)
@@ -50,6 +53,34 @@ class Intake:
             await self.before_answer()
         self.committed.append((envelope, content))
         return Answer(self.reply, self.told.put_nowait)
+
+    def incoming(self, envelope: Envelope) -> "Incoming":
+        self.in_pieces.append(Incoming(self, envelope))
+        return self.in_pieces[-1]
+
+
+class Incoming:
+    """A message whose content comes in pieces."""
+
+    def __init__(self, intake: Intake, envelope: Envelope) -> None:
+        self.intake = intake
+        self.envelope = envelope
+        self.pieces: list[bytes] = []
+        self.is_abandoned = False
+
+    async def add(self, octets: bytes) -> Reply | None:
+        if self.intake.before_piece is not None:
+            await self.intake.before_piece()
+        if self.intake.piece_refusal is not None:
+            return self.intake.piece_refusal
+        self.pieces.append(octets)
+        return None
+
+    async def finish(self, octets: bytes) -> Answer:
+        return await self.intake.submit(self.envelope, b"".join((*self.pieces, octets)))
+
+    async def abandon(self) -> None:
+        self.is_abandoned = True
 
 
 class Wire:

@@ -88,7 +88,7 @@ class Person:
     ) -> str:
         """Accepts a message."""
         envelope = Envelope(sender, tuple(Recipient(address) for address in to))
-        arrival = arrive(envelope, content, queue_id=queue_id, relayhost="default", now=time.time() - age)
+        arrival = arrive(envelope, content, queue_id=queue_id, token="", relayhost="default", now=time.time() - age)
         db = connect(self.spool)
         with transaction(db):
             accepting.accept(db, arrival, 10**9)

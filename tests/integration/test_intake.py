@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
-from mailrelay.intake import BROKEN, FULL, Intake, Refusing
+from mailrelay.intake import BROKEN, FULL, Intake, no_word_yet
 from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
-from mailrelay.mail.record import Arrival
+from mailrelay.mail.record import Arrival, Staged
 from mailrelay.relay import watch
-from mailrelay.relay.watch import Queued, Refused, Watches
+from mailrelay.relay.watch import Other, Queued, Refused, Settled, Watches
+from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), b"7BIT", False, b"", b"")
 CONTENT = b"Subject: a letter\r\n\r\nhello\r\n"
@@ -28,11 +30,15 @@ class Way:
         self.stuck = False
         self.hurried: list[int] = []
         self.words: list[Outcome | None] = []
+        self.sent = 0
 
     def hurry(self, message: int) -> None:
         self.hurried.append(message)
 
     def expect(self) -> None: ...
+
+    def progress(self, message: int) -> int:
+        return self.sent
 
     async def vet(self, envelope: Envelope) -> Outcome | None:
         if not self.words:
@@ -40,20 +46,48 @@ class Way:
         return self.words.pop()
 
 
-def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0) -> Intake:
-    async def put(_arrival: Arrival) -> int:
-        if error is not None:
-            raise error
+class Spool:
+    """Takes everything, unless told otherwise."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.accepted: list[Arrival] = []
+        self.staged: dict[int, bytes] = {}
+
+    def new_queue_id(self, now: float) -> str:
+        return "q123456789"
+
+    async def accept(self, arrival: Arrival) -> int:
+        if self.error is not None:
+            raise self.error
+        self.accepted.append(arrival)
         return 7
 
-    return Intake([RELAYHOST], {"default": way}, put, lambda: "q123456789", answer_within)
+    async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
+        if self.error is not None:
+            raise self.error
+        staged = staged or Staged(3, 0, 0)
+        self.staged[staged.key] = self.staged.get(staged.key, b"") + octets
+        return Staged(staged.key, staged.pieces + 1, staged.size + len(octets))
+
+    async def unstage(self, staged: Staged) -> None:
+        del self.staged[staged.key]
 
 
-@pytest.mark.parametrize("reply", [FULL, BROKEN])
-def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_for_it(reply: Reply) -> None:
+def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0) -> Intake:
+    return Intake([RELAYHOST], {"default": way}, Spool(error), lambda: None, answer_within)
+
+
+@pytest.mark.parametrize(
+    ("error", "reply"), [(SpoolFull("no room"), FULL), (SpoolBroken("EIO"), BROKEN), (SpoolError("busy"), BROKEN)]
+)
+def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_for_it(
+    error: SpoolError, reply: Reply
+) -> None:
     async def story() -> None:
         way = Way()
-        answer = await intake(way, Refusing(reply)).submit(ENVELOPE, CONTENT)
+        answer = await intake(way, error).submit(ENVELOPE, CONTENT)
+        assert answer.reply is reply
         assert answer.reply.code // 100 == 4
         assert way.hurried == []
         assert way.watches._open == {}
@@ -176,3 +210,130 @@ def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None
         assert way.words == [NO_SUCH_USER]
 
     asyncio.run(story())
+
+
+def settled(taken: int, *others: Other) -> bytes:
+    """The answer to a client whose message has come out so."""
+
+    async def story() -> bytes:
+        way = Way()
+        submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
+        while not way.hurried:
+            await asyncio.sleep(0)
+        reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
+        way.watches.tell("q123456789", Settled(taken, reply, others))
+        answer = await submitting
+        assert answer.reply.code == 250
+        return answer.reply.text
+
+    return asyncio.run(story())
+
+
+LATER = Other(b"later@example.net", State.DEFERRED, b"450 4.2.1 busy")
+GONE = Other(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
+
+
+@pytest.mark.parametrize(
+    ("taken", "others", "answer"),
+    [
+        (2, (), b"2.0.0 q123456789 sent: 2.0.0 taken as 1"),
+        (1, (LATER,), b"2.0.0 q123456789 sent to 1 of 2; <later@example.net> waits: 450 4.2.1 busy"),
+        (1, (GONE,), b"2.0.0 q123456789 sent to 1 of 2; <gone@example.net> was refused: 550 5.1.1 no such user"),
+        (
+            0,
+            (LATER, GONE),
+            b"2.0.0 q123456789 queued; <later@example.net> waits: 450 4.2.1 busy; "
+            b"<gone@example.net> was refused: 550 5.1.1 no such user",
+        ),
+    ],
+)
+def test_an_answer_names_every_recipient_for_whom_it_is_not_so(
+    taken: int, others: tuple[Other, ...], answer: bytes
+) -> None:
+    assert settled(taken, *others) == answer
+
+
+def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> None:
+    answer = settled(1, *[LATER] * 12)
+    assert answer.startswith(b"2.0.0 q123456789 sent to 1 of 13; ")
+    assert answer.count(b"<later@example.net>") == 5
+    assert answer.endswith(b"; 7 more, see `mailrelay queue show q123456789`")
+
+
+@pytest.mark.parametrize(
+    ("octets", "sent", "why"),
+    [
+        (1000, 0, "the server has not answered yet"),
+        (1000, 1000, "the server has not answered yet"),
+        (25_000_000, 0, "the server has not answered yet"),
+        (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the server so far; the rest follows"),
+        (25_000_000, 25_000_000, "all 25 MB have been sent to the server, which has not answered yet"),
+    ],
+)
+def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_sent(
+    octets: int, sent: int, why: str
+) -> None:
+    assert no_word_yet(octets, sent) == why
+
+
+LARGE_CONTENT = CONTENT + b"x" * 70_000
+
+
+def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> None:
+    async def story() -> None:
+        way, spool = Way(), Spool()
+        way.trouble = "no network"
+        incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).incoming(ENVELOPE)
+        assert await incoming.add(LARGE_CONTENT) is None
+        assert await incoming.add(b"and more\r\n") is None
+        answer = await incoming.finish(b"and the end\r\n")
+        assert answer.reply.code == 250
+        [arrival] = spool.accepted
+        whole = spool.staged[3] + arrival.content
+        assert arrival.staged == Staged(3, 2, len(spool.staged[3]))
+        assert arrival.size == len(whole)
+        assert arrival.subject == "a letter"
+        assert whole.endswith(LARGE_CONTENT + b"and more\r\nand the end\r\n")
+        assert whole.count(b"Received:") == whole.count(b"Message-ID:") == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("at", ["first piece", "later piece", "end"])
+def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_behind(at: str) -> None:
+    async def story() -> None:
+        spool = Spool(SpoolFull("no room") if at == "first piece" else None)
+        incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).incoming(ENVELOPE)
+        refusal = await incoming.add(LARGE_CONTENT)
+        if at == "first piece":
+            assert refusal is FULL
+        spool.error = SpoolFull("no room")
+        if at == "later piece":
+            assert await incoming.add(b"more") is FULL
+        if at == "end":
+            assert (await incoming.finish(b"the end\r\n")).reply is FULL
+        else:
+            await incoming.abandon()
+        assert spool.staged == {}
+        assert spool.accepted == []
+
+    asyncio.run(story())
+
+
+def test_a_message_that_goes_round_in_a_circle_is_refused_once_its_header_is_there_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story() -> None:
+        spool = Spool()
+        to = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0)
+        looping = b"Received: from here\r\n" * 60 + LARGE_CONTENT
+        assert (await to.submit(ENVELOPE, looping)).reply.code == 554
+        refusal = await to.incoming(ENVELOPE).add(looping)
+        assert refusal is not None
+        assert refusal.code == 554
+        assert spool.staged == {}
+
+    asyncio.run(story())
+    assert len(caplog.messages) == 2
+    assert "from=<a@example.org>" in caplog.text
+    assert "5.4.6" in caplog.text

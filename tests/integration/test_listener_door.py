@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,8 @@ import pytest
 import uvloop
 from integration.listener_peer import Intake, Wire, connect, listener
 
-from mailrelay.listener import owner
+from mailrelay.listener import peer_account
+from mailrelay.listener.peer_account import Unowned
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whose a connection is")
 
@@ -226,6 +229,88 @@ def test_another_account_is_not_let_in(address: str, caplog: pytest.LogCaptureFi
 
 
 @needs_stranger
+def test_the_log_names_the_account_that_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
+    greeting_for_stranger("127.0.0.1:0", ("self",))
+    assert f"belongs to {peer_account.account_name(STRANGER)}, which allow_users does not name" in caplog.text
+    assert str(STRANGER) in caplog.text
+
+
+def connect_dual_stack(address: str) -> socket.socket:
+    """As Java does: an IPv6 socket to an IPv4 address."""
+    host, _, port = address.rpartition(":")
+    client = socket.socket(socket.AF_INET6)
+    client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    client.connect((f"::ffff:{host}", int(port)))
+    return client
+
+
+def test_a_client_that_reaches_us_through_an_ipv6_socket_is_let_in() -> None:
+    async def main() -> None:
+        async with listener(Intake()) as listening:
+            wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(listening.addresses[0])))
+            assert (await wire.send(b"hi\r\n")).startswith(b"250 ")
+            wire.close()
+
+    asyncio.run(main())
+
+
+def test_both_ways_to_ask_the_kernel_know_the_owner_of_an_ipv6_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = connect_dual_stack(f"127.0.0.1:{server.getsockname()[1]}")
+        accepted, _ = server.accept()
+        with client, accepted:
+            near, far = accepted.getpeername()[:2], accepted.getsockname()[:2]
+            assert peer_account._uid_by_netlink(near, far) == os.getuid()
+            assert peer_account._uid_by_proc(near, far) == os.getuid()
+
+
+@needs_stranger
+def test_another_account_is_not_let_in_through_an_ipv6_socket() -> None:
+    dual_stack = """
+import socket, sys
+host, _, port = sys.argv[1].rpartition(":")
+client = socket.socket(socket.AF_INET6)
+client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+client.connect((f"::ffff:{host}", int(port)))
+client.settimeout(20)
+print(client.recv(200).decode())
+"""
+
+    async def main() -> str:
+        async with listener(Intake()) as listening:
+            command = [PYTHON, "-I", "-c", dual_stack, listening.addresses[-1]]
+            done = await asyncio.to_thread(
+                subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
+            )
+            return str(done.stdout)
+
+    assert asyncio.run(main()).startswith("554 5.7.1 ")
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_is_no_security_warning(
+    is_reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    intake = Intake()
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            host, _, port = listening.addresses[0].rpartition(":")
+            # While the event loop stands still: it is gone before it is accepted.
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(TRANSACTION)
+                if is_reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            assert listening._state.connections == set()
+
+    asyncio.run(main())
+    assert intake.begun_with == []
+    assert caplog.messages == []
+
+
+@needs_stranger
 def test_a_socket_file_that_somebody_opened_to_all_lets_nobody_else_in() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -240,7 +325,7 @@ def test_an_account_that_is_named_is_let_in(allowed: tuple[str, ...]) -> None:
 
 
 def test_an_owner_that_cannot_be_known_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.door.uid_of_connection", lambda near, far: None)
+    monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: Unowned.UNKNOWN)
 
     async def main() -> None:
         async with listener(Intake()) as listening:
@@ -256,9 +341,9 @@ def test_both_ways_to_ask_the_kernel_agree() -> None:
                 wire = await connect(listening, which)
                 sock = wire.writer.get_extra_info("socket")
                 near, far = sock.getsockname()[:2], sock.getpeername()[:2]
-                assert owner.uid_of_connection(near, far) == os.getuid()
-                assert owner._uid_by_proc(sock.family, near, far) == os.getuid()
-                assert owner.uid_of_connection(near, (far[0], 1)) is None
+                assert peer_account.uid_of_connection(near, far) == os.getuid()
+                assert peer_account._uid_by_proc(near, far) == os.getuid()
+                assert peer_account.uid_of_connection(near, (far[0], 1)) is Unowned.UNKNOWN
 
     asyncio.run(main())
 
@@ -272,7 +357,7 @@ def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and_not_t
             # The listener has not looked yet, so the kernel still keeps this end.
             wire.writer.transport.abort()
             await asyncio.sleep(0)
-            assert owner.uid_of_connection(near, far) is None
-            assert owner._uid_by_proc(sock.family, near, far) is None
+            assert peer_account.uid_of_connection(near, far) in Unowned
+            assert peer_account._uid_by_proc(near, far) in Unowned
 
     asyncio.run(main())

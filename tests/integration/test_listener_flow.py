@@ -7,8 +7,8 @@ import pytest
 from integration.listener_peer import Intake
 
 from mailrelay.config import Listen
-from mailrelay.listener.shared import Shared
-from mailrelay.listener.submission import COMMAND_LIMIT, Submission
+from mailrelay.listener.server_state import ServerState
+from mailrelay.listener.submission import COMMAND_LIMIT, Submission, protocol_factory
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"
 
@@ -53,7 +53,7 @@ def talk(
 
     async def main() -> None:
         settings = Listen(address="", answer_within=answer_within)
-        submission, transport = Submission(Shared(settings, intake, None)), Transport()
+        submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
         submission.connection_made(transport)
         while not transport.written:
             await asyncio.sleep(0)

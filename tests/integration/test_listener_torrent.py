@@ -28,7 +28,7 @@ def test_a_client_that_goes_on_sending_reads_why_nobody_listens(
             assert (await wire.reply()).startswith((b"550 5.6.11 ", b"500 5.5.2 "))
             assert await wire.rest() == b""
             wire.close()
-            await asyncio.gather(*(connection.closed for connection in listening._shared.connections))
+            await asyncio.gather(*(connection.closed for connection in listening._state.connections))
 
     runner(main())
 
@@ -41,7 +41,7 @@ def test_a_client_that_does_not_stop_sending_is_cut_off(monkeypatch: pytest.Monk
             wire = await connect(listening)
             await wire.begin()
             assert (await wire.say(b"one\n.\ntwo")).startswith(b"550 5.6.11 ")
-            [connection] = listening._shared.connections
+            [connection] = listening._state.connections
             await asyncio.wait_for(connection.closed, 10)
 
     asyncio.run(main())

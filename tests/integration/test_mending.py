@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
+from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
 
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.mending import readdressed
@@ -52,7 +52,7 @@ def resend(db: apsw.Connection, queue_id: str, *to: bytes, what: Act = Act.RESEN
         old, content = mending.mendable(db, queue_id, what)
         addresses = to or [recipient.address for recipient in old.envelope.recipients]
         envelope = readdressed(old.envelope, old.envelope.sender, addresses)
-        new = Arrival(accepting.new_queue_id(), envelope, content, "default", NOW + 1, "a letter")
+        new = Arrival(new_queue_id(), envelope, content, "default", NOW + 1, "a letter")
         mending.replace(db, old, what, new, LIMIT)
     return new
 
@@ -167,7 +167,7 @@ def test_what_became_of_a_message_while_it_was_edited_is_not_undone(db: apsw.Con
     else:
         attempt(db, SENT, SENT if meanwhile == "sent" else DEFERRED, next_attempt=NOW + 60)
     before = states(db, key)
-    new = Arrival(accepting.new_queue_id(), old.envelope, content, "default", NOW, "")
+    new = Arrival(new_queue_id(), old.envelope, content, "default", NOW, "")
     with pytest.raises(verbs.NotAllowed), transaction(db):
         mending.replace(db, old, Act.EDIT, new, LIMIT)
     assert states(db, key) == before
@@ -187,7 +187,7 @@ def test_where_the_new_message_does_not_fit_the_old_one_is_left_alone(db: apsw.C
     attempt(db, BOUNCED)
     with transaction(db):
         old, content = mending.mendable(db, queue_id, Act.RESEND)
-    new = Arrival(accepting.new_queue_id(), old.envelope, content, "default", NOW, "")
+    new = Arrival(new_queue_id(), old.envelope, content, "default", NOW, "")
     with pytest.raises(SpoolFull), transaction(db):
         mending.replace(db, old, Act.RESEND, new, 1)
     assert states(db, key) == ["bounced"]

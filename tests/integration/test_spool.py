@@ -5,14 +5,14 @@ from pathlib import Path
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
+from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Kind, Road
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing, arrive
-from mailrelay.spool import accepting, attempts, clock, listing, notices, owing, verbs
+from mailrelay.spool import accepting, attempts, clock, listing, notices, owing, space, verbs
 from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, transaction
 
 UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
@@ -52,7 +52,7 @@ def test_what_was_accepted_is_taken_out_octet_for_octet(db: apsw.Connection) -> 
         envid=b"x+2By",
     )
     content = bytes(range(256)) * 5000
-    arrival = arrive(envelope, content, queue_id=accepting.new_queue_id(), relayhost="default", now=NOW)
+    arrival = arrive(envelope, content, queue_id=new_queue_id(), token="", relayhost="default", now=NOW)
     with transaction(db):
         key = accepting.accept(db, arrival, LIMIT)
     with transaction(db):
@@ -111,7 +111,7 @@ def test_a_full_disk_is_a_full_spool(db: apsw.Connection) -> None:
 
 def test_the_limit_holds_for_one_who_takes_in_much_and_seldom_looks(db: apsw.Connection) -> None:
     limit = 2_000_000
-    room = accepting.Room(limit)
+    room = space.Room(limit)
     with pytest.raises(SpoolFull, match="max_size"):
         for _ in range(1000):
             with transaction(db):
@@ -459,12 +459,21 @@ def test_failed_mail_is_not_retried(db: apsw.Connection) -> None:
 def test_an_id_may_be_shortened_as_long_as_it_is_one_messages_own(db: apsw.Connection) -> None:
     key, other = accept(db), accept(db)
     queue_id = named(db, key)
+    db.execute("UPDATE message SET queue_id = 'zzzzz00000' WHERE id = ?", (other,))
     assert verbs.find(db, queue_id[:6].upper()) == (key, queue_id)
     with pytest.raises(verbs.NoSuchMessage, match="no message"):
         verbs.find(db, "aeiou")
     db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (queue_id[:5] + "zzzzz", other))
     with pytest.raises(verbs.NoSuchMessage, match="more than one"):
         verbs.find(db, queue_id[:5])
+
+
+def test_a_whole_id_names_its_message_though_an_older_and_longer_id_begins_with_it(db: apsw.Connection) -> None:
+    key, other = accept(db), accept(db)
+    queue_id = named(db, key)
+    db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (f"{queue_id}zz", other))
+    assert verbs.find(db, queue_id) == (key, queue_id)
+    assert verbs.find(db, f"{queue_id}zz") == (other, f"{queue_id}zz")
 
 
 def test_history_goes_after_its_time_and_failed_mail_stays(db: apsw.Connection) -> None:

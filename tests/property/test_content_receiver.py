@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.listener import replies
-from mailrelay.listener.content import ContentReceiver
+from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
 
 OCTETS = st.lists(
     st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b".", b"a", b"\r", b"\n", b"\r\n.\r\n", b"\xff"]), max_size=30
@@ -79,7 +79,67 @@ def test_what_is_accepted_has_no_bare_line_end_and_no_lone_dot_is_left_in_doubt(
 @given(st.integers(1, 60), st.lists(st.integers(0, 200)))
 def test_the_size_limit_is_exact_and_does_not_count_transparency(dots: int, cuts: list[int]) -> None:
     content = b".\r\n" * dots
-    for limit, refusal in ((len(content), None), (len(content) - 1, replies.TOO_BIG)):
+    for limit, refusal in ((len(content), None), (len(content) - 1, replies.too_big(len(content) - 1))):
         receiver = ContentReceiver(limit)
         assert feed(receiver, stuffed(content) + b".\r\n", cuts) == b""
         assert receiver.refusal == refusal
+
+
+@given(CLEAN, st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=60))
+@example(b"\r\n" * 30, [(1, True)] * 60)
+@example(b".\r\n.", [(1, True)] * 9)
+def test_content_that_is_taken_while_it_comes_is_the_same_content_and_little_stays_behind(
+    text: bytes, steps: list[tuple[int, bool]]
+) -> None:
+    content = text + b"\r\n"
+    rest = stuffed(content) + b".\r\n"
+    receiver = ContentReceiver(1000)
+    taken = b""
+    for octets, takes in steps:
+        if receiver.feed(rest[:octets]) is not None:
+            break
+        rest = rest[octets:]
+        if takes:
+            taken += receiver.take(1000)
+            assert receiver.held <= LEFT_BEHIND
+    else:
+        assert receiver.feed(rest) == b""
+    assert receiver.refusal is None
+    assert taken + receiver.content() == content
+
+
+@given(CLEAN, st.integers(0, 40), st.booleans())
+def test_a_nul_is_refused_wherever_it_stands(text: bytes, at: int, takes: bool) -> None:
+    receiver = ContentReceiver(1000)
+    receiver.feed(text[:at])
+    if takes:
+        receiver.take(1000)
+    assert receiver.feed(b"\0" + text[at:] + b"\r\n.\r\n") is not None
+    assert receiver.refusal is not None
+
+
+@given(CLEAN, st.integers(0, 60))
+def test_what_is_taken_up_to_a_limit_leaves_little_of_it_behind(text: bytes, limit: int) -> None:
+    content = text + b"\r\n"
+    receiver = ContentReceiver(1000)
+    assert receiver.feed(stuffed(content) + b".\r\n") == b""
+    taken = receiver.take(limit)
+    assert len(taken) <= limit
+    assert taken + receiver.content() == content
+
+
+@given(CLEAN, st.binary(min_size=1, max_size=9))
+def test_what_comes_behind_the_end_of_a_content_that_is_too_large_is_not_lost(text: bytes, behind: bytes) -> None:
+    content = text + b"\r\n"
+    receiver = ContentReceiver(len(content) - 1)
+    assert receiver.feed(stuffed(content) + b".\r\n" + behind) == behind
+    assert receiver.refusal == replies.too_big(len(content) - 1)
+
+
+@given(st.integers(0, 3), st.booleans())
+def test_the_header_is_complete_with_the_empty_line_behind_it(fields: int, is_cut: bool) -> None:
+    header = b"Name: value\r\n" * fields + b"\r\n"
+    receiver = ContentReceiver(1000)
+    receiver.feed(header[:-1] if is_cut else header + b"text")
+    # Two octets are the line end of the DATA command.
+    assert receiver.header_size == (None if is_cut else len(header) + 2)

@@ -1,7 +1,7 @@
-"""Who may come in: which accounts may use the listener, and whether what speaks is a mail client at all.
+"""Who may connect: which accounts may use the listener, and whether what speaks is a mail client at all.
 
 A port on loopback is open to every account of the machine and to every web page in its browsers. So on Linux the kernel
-is asked whose the client's end of a connection is, and what speaks another protocol is sent away at its first line.
+is asked for the owner of the client's end of a connection, and what speaks another protocol is sent away at its first line.
 
 Promises: an owner that cannot be known is nobody that is allowed. Never: to believe what a client says of itself.
 
@@ -10,6 +10,7 @@ socket is guarded by its mode everywhere, on Linux by its owner too. A connectio
 here, and only "any" lets it in.
 """
 
+import enum
 import os
 import pwd
 import socket
@@ -17,7 +18,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
-from mailrelay.listener.owner import uid_of_connection
+from mailrelay.listener.peer_account import Unowned, account_name, uid_of_connection
 
 LAST_IN_GROUP = frozenset(
     {b"EHLO", b"HELO", b"DATA", b"VRFY", b"EXPN", b"NOOP", b"HELP", b"QUIT", b"AUTH", b"STARTTLS"}
@@ -27,6 +28,15 @@ LAST_IN_GROUP = frozenset(
 _HTTP = frozenset({b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PRI", b"PUT", b"TRACE"})
 _CREDENTIALS = struct.Struct("=iII")
 """ucred of unix(7): process, user, group."""
+
+
+class Admission(enum.Enum):
+    """What becomes of a connection."""
+
+    ALLOWED = enum.auto()
+    GONE = enum.auto()
+    """The client has closed it before anybody could ask for its owner: nobody is refused."""
+    REFUSED = enum.auto()
 
 
 def allowed_uids(allow_users: Iterable[str]) -> frozenset[int] | None:
@@ -47,21 +57,33 @@ def _uid(user: str) -> int:
         raise KeyError(user) from None
 
 
-def may_enter(connection: socket.socket, allowed: frozenset[int] | None) -> bool:
-    """Whether the account at the other end of `connection` is one of `allowed`."""
+def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Admission, str]:
+    """Whether the account at the other end of `connection` is one of `allowed`; with its name where it is refused."""
     if allowed is None or sys.platform != "linux":
-        return True
+        return Admission.ALLOWED, ""
     if connection.family == socket.AF_UNIX:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        uid: int | None = _CREDENTIALS.unpack(credentials)[1]
+        owner: int | Unowned = _CREDENTIALS.unpack(credentials)[1]
     else:
         try:
             near, far = connection.getpeername()[:2], connection.getsockname()[:2]
         except OSError:
-            # It has gone already.
-            return False
-        uid = uid_of_connection(near, far)
-    return uid in allowed
+            return Admission.GONE, ""
+        owner = uid_of_connection(near, far)
+    if owner in allowed:
+        return Admission.ALLOWED, ""
+    if owner is Unowned.CLOSED or (owner is Unowned.UNKNOWN and _is_closed(connection)):
+        return Admission.GONE, ""
+    return Admission.REFUSED, account_name(owner) if isinstance(owner, int) else "an account that is not known"
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the client's end is gone: then the kernel knows no owner of it any more."""
+    try:
+        connection.getpeername()
+    except OSError:
+        return True
+    return False
 
 
 def speaks_http(verb: bytes) -> bool:

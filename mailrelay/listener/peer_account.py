@@ -1,9 +1,13 @@
-"""Asks the kernel whose a socket is: the account at the client's end of a connection, the process that holds a port.
+"""Asks the kernel for the owner of a socket: the account at the client's end of a connection, the process that holds a port.
 
 Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where that is not to be had. Everything else gets
-the answer "not known", which is None or b"", and never a guess.
+the answer "not known" (`Unowned.UNKNOWN` or ""), and never a guess.
+
+A client may reach an IPv4 address through an IPv6 socket, as Java does (RFC 4291 section 2.5.5.2): for the listener such
+a connection is IPv4, in the kernel's tables the client's end is IPv6.
 """
 
+import enum
 import itertools
 import pwd
 import socket
@@ -31,22 +35,27 @@ _LISTENING = "0A"
 _ACCEPTING = "00010000"
 
 
-def uid_of_connection(near: Address, far: Address) -> int | None:
-    """The account that owns the socket of this machine whose own end is `near` and whose other end is `far`.
+class Unowned(enum.Enum):
+    """Why no account owns a socket."""
 
-    None where there is no such socket, where it belongs to no process any more (the kernel would call it root's), and
-    on other systems than Linux.
-    """
-    family = socket.AF_INET6 if ":" in near[0] else socket.AF_INET
+    CLOSED = enum.auto()
+    """No process has it any more. The kernel would call it root's."""
+    UNKNOWN = enum.auto()
+    """There is no such socket on this machine, or this is not Linux."""
+
+
+def uid_of_connection(near: Address, far: Address) -> int | Unowned:
+    """The account that owns the socket of this machine whose own end is `near` and whose other end is `far`."""
     try:
-        return _uid_by_netlink(family, near, far)
+        return _uid_by_netlink(near, far)
     except (OSError, struct.error, LookupError):
         # No such netlink family here, or not for TCP; a socket that does not exist ends here too, and is not found again.
-        return _uid_by_proc(family, near, far)
+        return _uid_by_proc(near, far)
 
 
-def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -> int | None:
-    ends = _IDENTITY.pack(near[1], far[1], _octets(family, near[0]), _octets(family, far[0]))
+def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
+    family = _family(near)
+    ends = _IDENTITY.pack(near[1], far[1], _octets(near[0]), _octets(far[0]))
     question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
     number = next(_numbers) & _ALL
     header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
@@ -60,10 +69,12 @@ def _uid_by_netlink(family: socket.AddressFamily, near: Address, far: Address) -
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         raise LookupError
     answered, answered_ends, *_, uid, inode = _REPLY.unpack_from(answer, _HEADER.size)
-    # The kernel falls back to a listening socket on that port when the connection has gone.
-    if answered != family or answered_ends != ends or inode == 0:
-        return None
-    return int(uid)
+    if (answered, answered_ends) != (family, ends):
+        mapped = _IDENTITY.pack(near[1], far[1], _octets(_mapped(near[0])), _octets(_mapped(far[0])))
+        if (answered, answered_ends) != (socket.AF_INET6, mapped):
+            # The kernel falls back to a listening socket on that port when the connection has gone.
+            return Unowned.UNKNOWN
+    return int(uid) if inode else Unowned.CLOSED
 
 
 @cache
@@ -75,24 +86,37 @@ def _kernel() -> socket.socket:
     return kernel
 
 
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def _mapped(host: str) -> str:
+    """An IPv4 address as IPv6 sockets have it."""
+    return host if ":" in host else f"::ffff:{host}"
+
+
 @lru_cache(maxsize=8)
-def _octets(family: socket.AddressFamily, host: str) -> bytes:
+def _octets(host: str) -> bytes:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
-def _uid_by_proc(family: socket.AddressFamily, near: Address, far: Address) -> int | None:
-    ends = (_as_in_proc(family, near), _as_in_proc(family, far))
-    for fields in _lines(Path("/proc/net/tcp6" if family == socket.AF_INET6 else "/proc/net/tcp")):
-        if (fields[1], fields[2]) == ends:
-            return int(fields[7]) if fields[9] != "0" else None
-    return None
+def _uid_by_proc(near: Address, far: Address) -> int | Unowned:
+    tables = {"/proc/net/tcp6": (_as_in_proc(_mapped(near[0]), near[1]), _as_in_proc(_mapped(far[0]), far[1]))}
+    if _family(near) == socket.AF_INET:
+        tables["/proc/net/tcp"] = (_as_in_proc(*near), _as_in_proc(*far))
+    for table, ends in tables.items():
+        for fields in _lines(Path(table)):
+            if (fields[1], fields[2]) == ends:
+                return int(fields[7]) if fields[9] != "0" else Unowned.CLOSED
+    return Unowned.UNKNOWN
 
 
-def _as_in_proc(family: socket.AddressFamily, address: Address) -> str:
+def _as_in_proc(host: str, port: int) -> str:
     """The kernel prints each 32-bit word of an address as a number of this machine's."""
-    octets = socket.inet_pton(family, address[0].partition("%")[0])
+    octets = _octets(host) if ":" in host else _octets(host)[:4]
     words = struct.unpack(f"={len(octets) // 4}I", octets)
-    return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 def holder_of_port(port: int) -> str:
@@ -100,7 +124,7 @@ def holder_of_port(port: int) -> str:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for fields in _lines(Path(table)):
             if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                return _process_with(fields[9]) or f"a process of {_account(int(fields[7]))}"
+                return _process_with(fields[9]) or f"a process of {account_name(int(fields[7]))}"
     return ""
 
 
@@ -126,9 +150,10 @@ def _process_with(inode: str) -> str:
     return ""
 
 
-def _account(uid: int) -> str:
+def account_name(uid: int) -> str:
+    """`account me (uid 1000)`, or without the name where it has none."""
     try:
-        return f"account {pwd.getpwuid(uid).pw_name}"
+        return f"account {pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:
         return f"account {uid}"
 

@@ -1,0 +1,77 @@
+"""Queue ids: short names for messages that begin with the time, so that new messages lie side by side in the index.
+
+An id is `LENGTH` letters and digits: a number of ticks since 2024. The daemon takes even ticks and commands take odd ones,
+so they never choose the same id. The daemon goes on above the highest id in the spool (`QueueIds`); a command chooses one
+that is free within its own transaction (`free`).
+
+Promises: no two messages of a spool have the same id, whatever the clock does. Older spools hold ids of ten letters of
+chance; these stay valid, and nothing here ever makes one.
+"""
+
+import os
+
+import apsw
+
+from mailrelay.spool.database import row, rows
+
+LENGTH = 8
+TICKS = 500
+"""Ticks in a second. Where more messages come in than half as many, ids run ahead of the clock, which harms nothing."""
+EPOCH = 1_704_067_200
+"""2024-01-01 in epoch seconds. The ids last for forty years."""
+
+_ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
+"""No vowels: an id is not to spell anything."""
+_BASE = len(_ALPHABET)
+
+
+class QueueIds:
+    """The daemon's ids. highest: that of the spool, "" where there is none."""
+
+    def __init__(self, highest: str) -> None:
+        self._last = _number(highest) if highest else 0
+
+    def new(self, now: float) -> str:
+        """An id higher than all before. now: epoch seconds."""
+        last = self._last - self._last % 2
+        self._last = max(_tick(now), last + 2)
+        return _text(self._last)
+
+
+def highest(db: apsw.Connection) -> str:
+    """The highest id in the spool; "" where there is none."""
+    return str(row(db, "SELECT ifnull(max(queue_id), '') FROM message WHERE length(queue_id) = ?", (LENGTH,))[0])
+
+
+def free(db: apsw.Connection, now: float) -> str:
+    """An id for a message that is written in the transaction that `db` is in. now: epoch seconds."""
+    tick = _tick(now) + 1
+    while rows(db, "SELECT 1 FROM message WHERE queue_id = ?", (_text(tick),)):
+        tick += 2
+    return _text(tick)
+
+
+def token() -> str:
+    """Ten hexadecimal digits of chance, for a Message-ID: queue ids repeat from one machine to another."""
+    return os.urandom(5).hex()
+
+
+def _tick(now: float) -> int:
+    """The even tick at `now`; 0 where the clock cannot be right."""
+    tick = int((now - EPOCH) * TICKS) // 2 * 2
+    return tick if 0 <= tick < _BASE**LENGTH else 0
+
+
+def _text(tick: int) -> str:
+    letters = []
+    for _ in range(LENGTH):
+        tick, letter = divmod(tick, _BASE)
+        letters.append(_ALPHABET[letter])
+    return "".join(reversed(letters))
+
+
+def _number(queue_id: str) -> int:
+    number = 0
+    for letter in queue_id:
+        number = number * _BASE + _ALPHABET.index(letter)
+    return number

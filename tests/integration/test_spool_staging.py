@@ -1,0 +1,216 @@
+"""Contents that come in pieces: nobody sees them before they are a message, and nothing is left of those that never are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from spooling import LIMIT, NOW, letter
+
+from mailrelay.mail.record import Arrival, Staged
+from mailrelay.spool import accepting, listing
+from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, row
+from mailrelay.spool.spool import STAGED_AT_ONCE, Spool
+
+PART = b"x" * 60_000 + b"\r\n"
+
+
+def story(directory: Path, tell: Callable[[Spool], Awaitable[None]], max_size: int = LIMIT) -> None:
+    """Runs `tell` on an open spool in `directory`."""
+
+    async def main() -> None:
+        spool = Spool(directory, max_size, lambda _: None)
+        try:
+            await tell(spool)
+        finally:
+            spool.close()
+
+    directory.mkdir(0o700, exist_ok=True)
+    asyncio.run(main())
+
+
+async def staged(spool: Spool, parts: int) -> tuple[Staged, Arrival]:
+    """A message of which so many parts are in the spool, and what is to be accepted of it."""
+    begun = letter()
+    so_far = await spool.stage(None, begun.content)
+    for _ in range(parts):
+        so_far = await spool.stage(so_far, PART)
+    return so_far, replace(begun, content=b"the end\r\n", staged=so_far)
+
+
+def counts(directory: Path) -> tuple[int, int, int]:
+    """Messages, incoming messages, and rows of content that belong to neither."""
+    db = connect(directory)
+    found = row(
+        db,
+        "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM incoming), (SELECT count(*) FROM content"
+        " WHERE message NOT IN (SELECT id FROM message) AND message NOT IN (SELECT message FROM incoming))",
+    )
+    db.close()
+    return found  # type: ignore[no-any-return]
+
+
+async def content(spool: Spool, key: int) -> bytes:
+    return b"".join([piece async for piece in spool.pieces(key)])
+
+
+def test_a_staged_content_becomes_a_message_with_all_of_its_octets(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        _, arrival = await staged(spool, 5)
+        key = await spool.accept(arrival)
+        assert key == arrival.staged.key  # type: ignore[union-attr]
+        whole = await content(spool, key)
+        assert whole.startswith(b"Received: ")
+        assert whole.endswith(PART * 5 + b"the end\r\n")
+        [message] = await spool.take("default", (), 1, NOW)
+        assert message.size == len(whole) == arrival.size
+
+    story(tmp_path / "spool", tell)
+    assert counts(tmp_path / "spool") == (1, 0, 0)
+
+
+def test_nobody_sees_a_message_whose_content_still_comes_in(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        await staged(spool, 3)
+        assert await spool.next_due("default") is None
+        assert await spool.count_due("default", 10, NOW) == 0
+        assert await spool.take("default", (), 10, NOW) == []
+        db = connect(tmp_path / "spool")
+        assert list(listing.everything(db)) == []
+        assert listing.standing(db).pending == 0
+        db.close()
+
+    story(tmp_path / "spool", tell)
+
+
+def test_messages_that_come_in_meanwhile_have_ids_of_their_own(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        first, second = await staged(spool, 1), await staged(spool, 2)
+        small = [await spool.accept(letter()) for _ in range(3)]
+        keys = {await spool.accept(second[1]), await spool.accept(first[1])}
+        later = await spool.accept(letter())
+        assert len({*small, *keys, later}) == 6
+        assert (await content(spool, first[0].key)).count(PART) == 1
+        assert (await content(spool, second[0].key)).count(PART) == 2
+
+    story(tmp_path / "spool", tell)
+    assert counts(tmp_path / "spool") == (6, 0, 0)
+
+
+def test_what_was_staged_for_no_message_is_removed_and_its_space_is_free_again(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far, _ = await staged(spool, 20)
+        db = connect(tmp_path / "spool")
+        used = db.pragma("page_count") - db.pragma("freelist_count")
+        await spool.unstage(so_far)
+        assert db.pragma("page_count") - db.pragma("freelist_count") < used - 200
+        db.close()
+
+    story(tmp_path / "spool", tell)
+    assert counts(tmp_path / "spool") == (0, 0, 0)
+
+
+def test_a_message_is_not_removed_as_if_it_were_still_staged(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far, arrival = await staged(spool, 2)
+        await spool.accept(arrival)
+        await spool.unstage(so_far)
+        assert (await content(spool, so_far.key)).endswith(b"the end\r\n")
+
+    story(tmp_path / "spool", tell)
+
+
+def test_what_a_crash_left_is_removed_at_the_next_start_and_messages_stay(tmp_path: Path) -> None:
+    async def crash(spool: Spool) -> None:
+        await staged(spool, 3)
+        await staged(spool, 4)
+        await spool.accept((await staged(spool, 2))[1])
+
+    async def start(spool: Spool) -> None:
+        await spool.recover(NOW)
+        [message] = await spool.take("default", (), 10, NOW)
+        assert (await content(spool, message.id)).count(PART) == 2
+
+    story(tmp_path / "spool", crash)
+    assert counts(tmp_path / "spool") == (1, 2, 0)
+    story(tmp_path / "spool", start)
+    assert counts(tmp_path / "spool") == (1, 0, 0)
+
+
+def test_a_message_whose_beginning_is_gone_is_not_taken(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far, arrival = await staged(spool, 2)
+        await spool.unstage(so_far)
+        with pytest.raises(SpoolError, match="send it again"):
+            await spool.accept(arrival)
+        # Others in the same commit are not concerned.
+        other = letter()
+        results = await asyncio.gather(spool.accept(arrival), spool.accept(other), return_exceptions=True)
+        assert isinstance(results[0], SpoolError)
+        assert isinstance(results[1], int)
+
+    story(tmp_path / "spool", tell)
+    assert counts(tmp_path / "spool") == (1, 0, 0)
+
+
+def test_staging_counts_against_the_size_of_the_spool(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far, _ = await staged(spool, 1)
+        with pytest.raises(SpoolFull):
+            for _ in range(100):
+                so_far = await spool.stage(so_far, PART)
+        await spool.unstage(so_far)
+        await spool.accept(letter())
+
+    story(tmp_path / "spool", tell, max_size=2_000_000)
+    assert counts(tmp_path / "spool") == (1, 0, 0)
+
+
+def test_a_small_message_waits_for_a_bounded_number_of_parts(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        writing = [asyncio.ensure_future(spool.stage(None, PART)) for _ in range(10 * STAGED_AT_ONCE)]
+        await asyncio.sleep(0)
+        await spool.accept(letter())
+        assert sum(one.done() for one in writing) <= 2 * STAGED_AT_ONCE
+        await asyncio.gather(*writing)
+
+    story(tmp_path / "spool", tell)
+
+
+def test_a_large_message_does_not_make_the_log_grow_without_end(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        log = tmp_path / "spool/spool.db-wal"
+        so_far, arrival = await staged(spool, 0)
+        highest = 0
+        for _ in range(400):
+            so_far = await spool.stage(so_far, PART)
+            highest = max(highest, log.stat().st_size)
+        await spool.accept(replace(arrival, staged=so_far))
+        assert highest < 8_000_000 < so_far.size
+
+    story(tmp_path / "spool", tell)
+
+
+def test_no_row_of_content_is_larger_than_a_piece(tmp_path: Path) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far = await spool.stage(None, b"y" * (3 * PIECE + 1))
+        assert so_far.pieces == 4
+        await spool.accept(letter(content=b"z" * (2 * PIECE)))
+
+    story(tmp_path / "spool", tell)
+    db = connect(tmp_path / "spool")
+    assert row(db, "SELECT max(length(data)) FROM content")[0] == PIECE
+    db.close()
+
+
+def test_the_step_that_removes_what_a_crash_left_says_how_many_they_were(tmp_path: Path) -> None:
+    async def crash(spool: Spool) -> None:
+        await staged(spool, 1)
+        await staged(spool, 1)
+
+    story(tmp_path / "spool", crash)
+    db = connect(tmp_path / "spool")
+    assert accepting.unstage_all(db) == 2
+    assert accepting.unstage_all(db) == 0
+    db.close()
