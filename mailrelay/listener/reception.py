@@ -85,23 +85,24 @@ class Reception:
     def feed(self, data: bytes) -> bytes | None:
         """Takes octets. None: the end has not been seen. Otherwise: what came behind the end."""
         leftover = self._receiver.feed(data)
-        if self._staging is None and (piece := self._take_piece()):
-            self.incoming = self.incoming or self._make_incoming()
-            self._staging = self._start(self._stage(self.incoming, piece))
+        if self._staging is None:
+            if piece := self._take_piece():
+                self.incoming = self.incoming or self._make_incoming()
+                self._staging = self._start(self._stage(self.incoming, piece))
+            elif self._receiver.refusal is not None:
+                self._abandon()
         return leftover
 
     def give_up(self) -> None:
         """The client has gone in the middle."""
         self._is_over = True
-        if self.incoming is not None and self._staging is None:
-            self._start(self.incoming.abandon())
+        if self._staging is None:
+            self._abandon()
 
     async def conclude(self) -> Reply | None:
         """Behind the end: waits until what is under way is staged. Returns why the content is not taken; None if it is."""
         if self._staging is not None:
             await asyncio.wait({self._staging})
-        if self._receiver.refusal is not None and self.incoming is not None:
-            await self.incoming.abandon()
         return self._receiver.refusal
 
     def rest(self) -> bytes:
@@ -136,5 +137,11 @@ class Reception:
         finally:
             self._staging = None
             self._has_room()
-        if self._is_over:
-            await incoming.abandon()
+        if self._is_over or self._receiver.refusal is not None:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Removes what was staged at once: others may need the space."""
+        if self.incoming is not None:
+            self._start(self.incoming.abandon())
+            self.incoming = None

@@ -13,11 +13,11 @@ from integration.listener_peer import Intake, listener
 from mailrelay.mail.outcome import Reply
 
 
-def serve(client: Callable[[str], object], intake: Intake) -> object:
+def serve(client: Callable[[str], object], intake: Intake, **settings: str) -> object:
     """Run a blocking client, which is given host:port, against a listener."""
 
     async def main() -> object:
-        async with listener(intake) as listening:
+        async with listener(intake, **settings) as listening:
             return await asyncio.to_thread(client, listening.addresses[0])
 
     return asyncio.run(main())
@@ -102,3 +102,54 @@ def test_curl_sends() -> None:
 
     serve(client, intake)
     assert intake.committed[0][1] == b"Subject: hi\r\n\r\n.dot\r\n"
+
+
+CARELESS = """
+use Net::SMTP;
+my $client = Net::SMTP->new($ARGV[0], Port => $ARGV[1], Timeout => 20) or die "no greeting";
+$client->mail('me@example.org');
+$client->to('no address');
+$client->data();
+$client->datasend("From: me\\@example.org\\nSubject: hi\\n\\nMAIL FROM:<a\\@b>\\nhello\\n");
+$client->dataend();
+print $client->code, " ", $client->message;
+"""
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
+def test_a_perl_script_that_looks_at_no_reply_reads_why_its_letter_was_not_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake()
+
+    def client(address: str) -> str:
+        command = ["perl", "-e", CARELESS, *address.split(":")]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    assert str(serve(client, intake)).startswith("554 5.5.1 no valid recipients")
+    assert intake.committed == []
+    assert not any("security" in line for line in caplog.messages)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_sends_with_a_password() -> None:
+    intake = Intake()
+
+    def client(address: str) -> None:
+        command = [
+            "curl",
+            "-sS",
+            "--crlf",
+            "--url",
+            f"smtp://{address}",
+            "--user",
+            "me:secret",
+            "--mail-from",
+            "a@b.example",
+        ]
+        subprocess.run(
+            [*command, "--mail-rcpt", "c@d.example", "-T", "-"], input=b"Subject: hi\n\nhello\n", check=True, timeout=60
+        )
+
+    serve(client, intake, auth="ignore")
+    assert len(intake.committed) == 1
