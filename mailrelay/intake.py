@@ -1,8 +1,8 @@
-"""Takes mail over from clients, and gives them the remote's own word on it where that comes in time.
+"""Takes mail from clients, and answers with the remote's reply if it comes in time.
 
-Promises: a 250 to content follows the commit of the whole message; trouble of ours is a 4xx from a fixed table; a refusal
-that the client did not get becomes a bounce; a 250 names every recipient for whom the message is not sent while it is for
-others. Never waits for a relayhost that is known to be out of reach.
+Promises: a 250 to content follows the commit of the whole message; a fault of ours is a 4xx from a fixed table; a refusal
+that the client did not get becomes a bounce; a 250 names the recipients for whom the message is not sent while it is for
+others, the first NAMED of them. Never waits for a relayhost that is known to be out of reach.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import HOPS_MAX, hops
 from mailrelay.mail.triage import Verdict, judge
-from mailrelay.relay.watch import Refused, Settled, Watches
+from mailrelay.relay.watch import DeliveryResult, Refused, Watches
+from mailrelay.spool.attempts import LARGE
 from mailrelay.spool.database import SpoolError, SpoolFull
-from mailrelay.spool.queue_ids import token
+from mailrelay.spool.queue_ids import message_id_token
 
 log = logging.getLogger("mailrelay.service")
 
@@ -35,12 +36,10 @@ FULL = Reply(452, (b"4.3.1 The spool or its disk is full: see `mailrelay status`
 BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`",))
 NO_WAY = Reply(451, (b"4.3.5 No relayhost in the settings takes mail from this sender",))
 LOOP = Reply(554, (b"5.4.6 This message goes round in a circle",))
-NO_WORD_YET = "the server has not answered yet"
-LARGE = 65536
-"""Octets of content above which a client hears how much has been sent."""
+NO_REPLY_YET = "the server has not answered yet"
 NAMED = 5
 """Recipients that an answer names, at most."""
-_BECAME = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
+_STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
 class Lane(Protocol):
@@ -88,8 +87,8 @@ class Intake:
         self._accepted = accepted
         self._answer_within = answer_within
         self.now = now
-        # One for all: the queue id beside it differs, and asking the kernel for chance costs as much as a socket's write.
-        self._token = token()
+        # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
+        self._token = message_id_token()
 
     def begun(self, reverse_path: bytes) -> None:
         """A client has said MAIL: the way may be opened meanwhile."""
@@ -102,8 +101,9 @@ class Intake:
         return BROKEN if any(lane.stuck for lane in self._lanes.values()) else None
 
     async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
-        """The remote's refusal for good of an envelope with one recipient. None if it does not refuse, or cannot be asked
-        within `patience` seconds: then the message itself will show."""
+        """The remote's 5xx for an envelope with one recipient. None if it does not refuse, or does not answer within
+        `patience`
+        seconds: then the message itself will show."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None or not self._answer_within:
             return None
@@ -118,15 +118,15 @@ class Intake:
 
     async def submit(self, envelope: Envelope, content: bytes) -> Answer:
         """Takes a message over. `content` has CRLF line ends and no dot-stuffing."""
-        arrival = self.arrive(envelope, content)
+        arrival = self.make_arrival(envelope, content)
         return arrival if isinstance(arrival, Answer) else await self.take_over(arrival)
 
-    def incoming(self, envelope: Envelope) -> "IncomingMessage":
+    def new_incoming(self, envelope: Envelope) -> "IncomingMessage":
         """A message whose content comes in pieces."""
         return IncomingMessage(self, self._spool, envelope)
 
-    def arrive(self, envelope: Envelope, content: bytes) -> Arrival | Answer:
-        """The message as the spool keeps it, or why it is not taken. content: all of it, or its beginning."""
+    def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | Answer:
+        """The message as the spool keeps it, or the refusal. content: all of it, or its beginning with the whole header."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
             log.error(
@@ -134,17 +134,17 @@ class Intake:
             )
             return Answer(NO_WAY)
         if hops(content) >= HOPS_MAX:
-            log.error("%s", logline.rejected("content", LOOP, envelope.sender, None))
+            log.error("%s", logline.rejected("content", LOOP, envelope.sender))
             return Answer(LOOP)
         now = self.now()
         queue_id = self._spool.new_queue_id(now)
         return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=now)
 
     async def take_over(self, arrival: Arrival) -> Answer:
-        """Puts a message on disk, and waits for the remote's word on it."""
+        """Writes a message to disk and waits for the remote's answer."""
         queue_id, lane = arrival.queue_id, self._lanes[arrival.relayhost]
         trouble = lane.trouble
-        # Before it is on disk: from then on its verdict may come at any moment.
+        # Opened before the commit: the result may come at once after it.
         watch = lane.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
         try:
             key = await self._spool.accept(arrival)
@@ -155,14 +155,14 @@ class Intake:
                 return Answer(_queued(queue_id, trouble))
             await asyncio.wait({watch.word}, timeout=self._answer_within)
         except SpoolError as error:
-            return Answer(refused_by_spool(error))
+            return Answer(reply_to_spool_error(error))
         finally:
             lane.watches.close(queue_id)
         if not watch.word.done():
-            return Answer(_queued(queue_id, no_word_yet(arrival.size, lane.progress(key))))
+            return Answer(_queued(queue_id, why_no_reply(arrival.size, lane.progress(key))))
         word = watch.word.result()
-        if isinstance(word, Settled):
-            return Answer(_settled(queue_id, word))
+        if isinstance(word, DeliveryResult):
+            return Answer(_delivered(queue_id, word))
         if isinstance(word, Refused):
             return Answer(_refused(word.outcome), watch.told.set_result)
         return Answer(_queued(queue_id, word.why))
@@ -175,39 +175,39 @@ class IncomingMessage:
         self._intake = intake
         self._spool = spool
         self._envelope = envelope
-        self._begun: Arrival | None = None
+        self._arrival: Arrival | None = None
         self._staged: Staged | None = None
 
     async def add(self, octets: bytes) -> Reply | None:
-        """Stages more of the content; the first piece holds the whole header. Returns why not: then nothing more follows."""
-        if self._begun is None:
-            begun = self._intake.arrive(self._envelope, octets)
-            if isinstance(begun, Answer):
-                return begun.reply
-            self._begun, octets = begun, begun.content
+        """Stages more of the content; the first piece holds the whole header. Returns the refusal; None if it is staged."""
+        if self._arrival is None:
+            arrival = self._intake.make_arrival(self._envelope, octets)
+            if isinstance(arrival, Answer):
+                return arrival.reply
+            self._arrival, octets = arrival, arrival.content
         try:
             self._staged = await self._spool.stage(self._staged, octets)
         except SpoolError as error:
-            return refused_by_spool(error)
+            return reply_to_spool_error(error)
         return None
 
     async def finish(self, octets: bytes) -> Answer:
         """Takes the message over; `octets` are the rest of its content."""
-        if self._begun is None or self._staged is None:
+        if self._arrival is None or self._staged is None:
             raise ValueError("nothing was staged")
-        arrival = replace(self._begun, content=octets, staged=self._staged, arrival=self._intake.now())
+        arrival = replace(self._arrival, content=octets, staged=self._staged, arrival=self._intake.now())
         try:
             answer = await self._intake.take_over(arrival)
         except Exception:
             await self.abandon()
             raise
-        # Once it is a message, nobody answers 4xx.
+        # A 4xx: no message was written.
         if answer.reply.code // 100 == 4:
             await self.abandon()
         return answer
 
     async def abandon(self) -> None:
-        """No message comes of it: removes what was staged."""
+        """Removes what was staged."""
         if self._staged is not None:
             try:
                 await self._spool.unstage(self._staged)
@@ -215,8 +215,8 @@ class IncomingMessage:
                 log.error("a content that was not completed stays in the spool until the next start: %s", error)
 
 
-def refused_by_spool(error: SpoolError) -> Reply:
-    """What a client hears of `error`, which the log tells of."""
+def reply_to_spool_error(error: SpoolError) -> Reply:
+    """Log `error`; the reply for it."""
     if isinstance(error, SpoolFull):
         log.error("mail refused for now: %s", error)
         return FULL
@@ -224,10 +224,10 @@ def refused_by_spool(error: SpoolError) -> Reply:
     return BROKEN
 
 
-def no_word_yet(octets: int, sent: int) -> str:
-    """Why there is no word of the remote's on a message of which `sent` octets have gone out."""
+def why_no_reply(octets: int, sent: int) -> str:
+    """Why there is no reply of the remote yet. octets: of the content. sent: how many of them have been sent."""
     if octets <= LARGE or not sent:
-        return NO_WORD_YET
+        return NO_REPLY_YET
     if sent < octets:
         return f"{size(sent)} of {size(octets)} have been sent to the server so far; the rest follows"
     return f"all {size(octets)} have been sent to the server, which has not answered yet"
@@ -237,18 +237,19 @@ def _queued(queue_id: str, why: str) -> Reply:
     return Reply(250, (f"2.0.0 {queue_id} queued{': ' if why else ''}{printable(why)}".encode(),))
 
 
-def _settled(queue_id: str, word: Settled) -> Reply:
-    """What became of each recipient: the remote's own reply where it took the message for all, else who did not get it."""
-    if word.reply is not None and not word.others:
-        return Reply(250, (f"2.0.0 {queue_id} sent: {printable(word.reply.text)}".encode(),))
-    total = word.taken + len(word.others)
-    done = f"sent to {word.taken} of {total}" if word.taken else "queued"
+def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
+    """The answer after a delivery: the remote's own text if it took the message for all, else who did not get it, and
+    why."""
+    if result.reply is not None and not result.not_taken:
+        return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
+    total = result.taken + len(result.not_taken)
+    done = f"sent to {result.taken} of {total}" if result.taken else "queued"
     named = [
-        f"<{printable(other.address)}> {_BECAME.get(other.state, f'is {other.state}')}: {printable(other.words)}"
-        for other in word.others[:NAMED]
+        f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {printable(other.words)}"
+        for other in result.not_taken[:NAMED]
     ]
-    if len(word.others) > NAMED:
-        named.append(f"{len(word.others) - NAMED} more, see `mailrelay queue show {queue_id}`")
+    if len(result.not_taken) > NAMED:
+        named.append(f"{len(result.not_taken) - NAMED} more, see `mailrelay queue show {queue_id}`")
     return Reply(250, (f"2.0.0 {queue_id} {'; '.join((done, *named))}".encode(),))
 
 

@@ -70,6 +70,9 @@ async def _run(settings: Settings, spool: Spool, lanes: dict[str, Lane], ready: 
     interrupted = await spool.recover(time.time())
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
+    removed = await spool.unstage_all()
+    if removed:
+        log.info("%d messages whose content was not completed were removed; their clients have no 250", removed)
     names = {relayhost.name for relayhost in settings.relayhosts}
     moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts), time.time())
     if moved:

@@ -38,7 +38,7 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes, *, sender_op
     db = connect(settings.queue.directory)
     try:
         with transaction(db):
-            queue_id, token = queue_ids.free(db, now), queue_ids.token()
+            queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
             arrival = arrive(envelope, content, queue_id=queue_id, token=token, relayhost=relayhost, now=now)
             key = accept(db, arrival, settings.queue.max_size)
     finally:

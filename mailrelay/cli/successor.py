@@ -30,7 +30,7 @@ def succeed(settings: Settings, old: Message, what: Act, envelope: Envelope, con
         raise Failed(f"no relayhost takes mail from <{printable(envelope.sender)}>; see `senders` in the settings")
     now = time.time()
     with changing(settings.queue.directory) as db:
-        new = Arrival(queue_ids.free(db, now), envelope, content, relayhost, now, subject(content))
+        new = Arrival(queue_ids.new_for_command(db, now), envelope, content, relayhost, now, subject(content))
         mending.replace(db, old, what, new, settings.queue.max_size)
     print(f"{old.queue_id} goes again as {new.queue_id}")
     ring(settings.queue.directory)

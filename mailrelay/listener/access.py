@@ -1,9 +1,9 @@
-"""Who may connect: which accounts may use the listener, and whether what speaks is a mail client at all.
+"""Which accounts may use the listener.
 
-A port on loopback is open to every account of the machine and to every web page in its browsers. So on Linux the kernel
-is asked for the owner of the client's end of a connection, and what speaks another protocol is sent away at its first line.
+A port on loopback is open to every account of the machine. So on Linux the kernel is asked for the owner of the client's end
+of a connection.
 
-Promises: an owner that cannot be known is nobody that is allowed. Never: to believe what a client says of itself.
+Promises: a client whose account cannot be known is refused. Never: to believe what a client says of itself.
 
 Limits: on other systems than Linux nobody can be asked about TCP, and the port is open to all local accounts. A UNIX
 socket is guarded by its mode everywhere, on Linux by its owner too. A connection from another machine has no owner
@@ -20,12 +20,6 @@ from collections.abc import Iterable
 
 from mailrelay.listener.peer_account import Unowned, account_name, uid_of_connection
 
-LAST_IN_GROUP = frozenset(
-    {b"EHLO", b"HELO", b"DATA", b"VRFY", b"EXPN", b"NOOP", b"HELP", b"QUIT", b"AUTH", b"STARTTLS"}
-)
-"""Commands behind which nothing may be sent before their reply was read (RFC 2920 section 3.1)."""
-
-_HTTP = frozenset({b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PRI", b"PUT", b"TRACE"})
 _CREDENTIALS = struct.Struct("=iII")
 """ucred of unix(7): process, user, group."""
 
@@ -35,7 +29,7 @@ class Admission(enum.Enum):
 
     ALLOWED = enum.auto()
     GONE = enum.auto()
-    """The client has closed it before anybody could ask for its owner: nobody is refused."""
+    """The client closed it before its owner could be asked for: this is no refusal."""
     REFUSED = enum.auto()
 
 
@@ -58,7 +52,8 @@ def _uid(user: str) -> int:
 
 
 def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Admission, str]:
-    """Whether the account at the other end of `connection` is one of `allowed`; with its name where it is refused."""
+    """Whether the client's account is one of `allowed` (user ids, None for any); if it is refused, with the account's
+    name."""
     if allowed is None or sys.platform != "linux":
         return Admission.ALLOWED, ""
     if connection.family == socket.AF_UNIX:
@@ -66,10 +61,10 @@ def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Ad
         owner: int | Unowned = _CREDENTIALS.unpack(credentials)[1]
     else:
         try:
-            near, far = connection.getpeername()[:2], connection.getsockname()[:2]
+            client_end, own_end = connection.getpeername()[:2], connection.getsockname()[:2]
         except OSError:
             return Admission.GONE, ""
-        owner = uid_of_connection(near, far)
+        owner = uid_of_connection(client_end, own_end)
     if owner in allowed:
         return Admission.ALLOWED, ""
     if owner is Unowned.CLOSED or (owner is Unowned.UNKNOWN and _is_closed(connection)):
@@ -78,14 +73,9 @@ def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Ad
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the client's end is gone: then the kernel knows no owner of it any more."""
+    """Whether the client has closed the connection: then the kernel knows no owner of its end."""
     try:
         connection.getpeername()
     except OSError:
         return True
     return False
-
-
-def speaks_http(verb: bytes) -> bool:
-    """Whether the first word of a line, in capitals, is one of a web browser's: a method or the name of a header field."""
-    return verb in _HTTP or verb.endswith(b":")

@@ -1,14 +1,13 @@
-"""The commands of a submission: aiosmtpd's, and those of ours that take the place of some of them.
+"""The SMTP commands: those of aiosmtpd, and our own where they replace them.
 
 From aiosmtpd come the session, the envelope, EHLO and what it offers, HELO, NOOP, RSET, EXPN, the dialogue of AUTH, and the
 hooks; `handle_DATA` takes the message. MAIL, RCPT, DATA, QUIT, HELP, VRFY, STARTTLS and AUTH are overridden, as its
-documentation provides for. Its loop over a stream of lines is not in use, because it takes 15 to 34 % of all CPU:
-`submission` calls the commands.
+documentation provides for. Its own read loop is not used, because it takes 15 to 34 % of all CPU: `submission` calls the
+commands.
 
-Promises: no command waits for the client; one that waits for somebody else waits once, in the coroutine that it is. Nothing
-that a client says is logged, except for addresses that were found valid. A password is accepted or not wanted; it is never
-kept.
-Never: aiosmtpd's parser of paths, which decodes RFC 2047 words into line ends.
+Promises: only AUTH waits for the client, and only RCPT for somebody else. Of what a client says, only valid addresses and
+the names of parameters are logged. A password is accepted or not wanted; it is never kept.
+Never: aiosmtpd's address parser, which decodes RFC 2047 words into line ends.
 """
 
 import asyncio
@@ -33,9 +32,9 @@ from mailrelay.mail.printable import printable
 logging.getLogger("mail.log").disabled = True
 
 VETTING = 1.0
-"""Seconds that the recipients of a mail, all together, may wait for a word on them."""
+"""Seconds for vetting the recipients of one message, all together."""
 
-_ENHANCED = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
+_ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
 
 
 class Handler:
@@ -54,7 +53,7 @@ class Handler:
         session.host_name = hostname
         return [_offers(tuple(responses))]
 
-    # aiosmtpd keeps its own mechanisms bound to the server that it looked over: see `smtp_attributes`.
+    # aiosmtpd binds its own mechanisms to the server that its constructor made: see `smtp_attributes`.
 
     async def auth_PLAIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
         return await server.auth_PLAIN(server, args)
@@ -70,9 +69,9 @@ class Handler:
 
 
 def smtp_attributes(state: ServerState) -> dict[str, Any]:
-    """What aiosmtpd's constructor makes, for all connections of a listener.
+    """The attributes that aiosmtpd's constructor sets, the same for all connections of a listener.
 
-    It takes 300 µs, in which it looks its own members over, and always comes to the same.
+    It takes 300 µs, because it inspects its own members: too much for every connection.
     """
     takes_any_password = state.settings.auth == "ignore"
     server = SMTP(
@@ -94,7 +93,7 @@ class Commands(SMTP):
     AuthLoginUsernameChallenge = "Username:"
     AuthLoginPasswordChallenge = "Password:"
 
-    # aiosmtpd counts in here, for all connections together, what EHLO allows. See `submission.COMMAND_LIMIT`.
+    # One dict for all connections, to which aiosmtpd's EHLO only adds. Our limit is `submission.COMMAND_LIMIT`.
     command_size_limits: dict[str, int] = defaultdict(int)  # noqa: RUF012
 
     envelope: Transaction
@@ -106,7 +105,6 @@ class Commands(SMTP):
         self.session = self._create_session()
         self.envelope = self._create_envelope()
         self._state = state
-        # It grows in place: a client may send commands by the ten thousand at once.
         self.unsent = bytearray()
 
     # What a connection does for its commands.
@@ -116,11 +114,11 @@ class Commands(SMTP):
         raise NotImplementedError
 
     def begin_content(self) -> None:
-        """From the next octet on, what comes is content; or the connection ends, if none can come any more."""
+        """Start to receive the content, or close if the client sends nothing more."""
         raise NotImplementedError
 
     async def next_line(self) -> bytes:
-        """The next line from the client, which is no command."""
+        """The next line from the client, which is no command; b"*" if it has gone."""
         raise NotImplementedError
 
     # What aiosmtpd calls.
@@ -129,10 +127,11 @@ class Commands(SMTP):
         return Transaction()
 
     def say(self, reply: Reply) -> None:
-        """Reply together with all else that there is to say now."""
+        """Add `reply` to the replies that are written next."""
         self.unsent += replies.encode(reply)
 
     async def push(self, status: str | bytes) -> None:
+        # Text is aiosmtpd's own and lacks the enhanced code; bytes are complete.
         self.unsent += _in_octets(status) if isinstance(status, str) else status + b"\r\n"
 
     async def challenge_auth(
@@ -160,15 +159,15 @@ class Commands(SMTP):
         reply = transaction.mail(_octets(arg), settings.max_message_size, has_auth=settings.auth == "ignore")
         if reply is replies.SENDER_OK:
             sender = cast(bytes, transaction.sender)
-            trouble = state.intake.refusal()
-            if trouble is None:
-                # Who does not wait for the remote's word on a mail does not wait for one on its recipients.
+            refusal = state.intake.refusal()
+            if refusal is None:
+                # A client that does not wait for the remote's answer to a message does not wait for it at RCPT.
                 transaction.patience = min(VETTING, settings.answer_within)
                 state.intake.begun(sender)
             else:
                 self.envelope = self._create_envelope()
-                state.refused("MAIL", trouble, sender)
-                reply = trouble
+                state.refused("MAIL", refusal, sender)
+                reply = refusal
         else:
             state.refused("MAIL", reply)
         self.say(reply)
@@ -177,13 +176,13 @@ class Commands(SMTP):
         transaction = self.envelope
         reply = transaction.rcpt(_octets(arg))
         if reply is replies.MAIL_FIRST:
-            # What is wrong is in the log already.
+            # Mostly a MAIL that was refused, which is in the log.
             pass
         elif reply is not replies.RECIPIENT_OK:
             self._state.refused("RCPT", reply, transaction.sender)
         elif transaction.patience > 0:
             began = self.loop.time()
-            # A task of its own: what has a time-out needs one.
+            # A task, because `asyncio.timeout` needs one.
             refusal = await self.loop.create_task(self._state.intake.vet(transaction.latest(), transaction.patience))
             transaction.patience -= self.loop.time() - began
             if refusal is not None:
@@ -197,13 +196,13 @@ class Commands(SMTP):
             self.say(replies.NO_ARGUMENT)
         elif transaction.recipients:
             self.begin_content()
+        elif transaction.sender is None:
+            transaction.is_data_refused = True
+            self.say(replies.MAIL_FIRST)
         else:
             transaction.is_data_refused = True
-            if transaction.sender is None:
-                self.say(replies.MAIL_FIRST)
-            else:
-                self._state.refused("DATA", replies.NO_RECIPIENTS, transaction.sender)
-                self.say(replies.NO_RECIPIENTS)
+            self._state.refused("DATA", replies.NO_RECIPIENTS, transaction.sender)
+            self.say(replies.NO_RECIPIENTS)
 
     async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802
         if arg:
@@ -231,22 +230,20 @@ class Commands(SMTP):
 
 
 Command = Coroutine[Any, Any, None]
+_NAMES = ("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN", "AUTH", "STARTTLS")
 COMMANDS: dict[bytes, Callable[[Commands, str | None], Command]] = {
-    name.encode("ascii"): getattr(Commands, f"smtp_{name}")
-    for name in (
-        *("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN", "AUTH", "STARTTLS"),
-    )
+    name.encode("ascii"): getattr(Commands, f"smtp_{name}") for name in _NAMES
 }
 """Coroutine functions of a connection and an argument, by the command's name. Clients can reach no other."""
 
 
 def _any_password(*_: object) -> AuthResult:
-    # Without the login and the password: the session keeps what is in here.
+    # No auth_data: the session would keep the password.
     return AuthResult(success=True)
 
 
 def _octets(arg: str | None) -> bytes:
-    """What the client sent, of the argument that a command is given."""
+    """The argument of a command, as the octets that the client sent."""
     return arg.encode("utf-8", "surrogateescape") if arg else b""
 
 
@@ -254,7 +251,7 @@ def _octets(arg: str | None) -> bytes:
 def _in_octets(status: str) -> bytes:
     """A reply of aiosmtpd's own, for the wire, with the enhanced code that it lacks."""
     octets = printable(status.encode()).encode("ascii", "backslashreplace") + b"\r\n"
-    enhanced = _ENHANCED.get(octets[:3])
+    enhanced = _ENHANCED_CODES.get(octets[:3])
     if enhanced is None or octets[4:6] in (b"2.", b"4.", b"5."):
         return octets
     return octets[:3] + enhanced + octets[4:]
@@ -262,6 +259,6 @@ def _in_octets(status: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def _offers(responses: tuple[str, ...]) -> bytes:
-    """The reply to EHLO: what aiosmtpd offers but for HELP, which is last, and what else is offered here."""
+    """The reply to EHLO: aiosmtpd's extensions without HELP, which is last, and ours."""
     lines = [responses[0], "250-PIPELINING", *responses[1:-1], "250-ENHANCEDSTATUSCODES", "250 DSN"]
     return "\r\n".join(lines).encode("ascii")

@@ -1,14 +1,14 @@
 """Receives the content of a message, as the octets come in after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2).
 
 Promises: the end of the content is CRLF.CRLF and nothing else; what is accepted holds no CR without LF, no LF without CR
-and no NUL, and is otherwise the client's, octet for octet, with the dots of transparency removed. Content that is
-refused is read to its end and dropped, so that the client reads the reply and not a broken connection. `take` hands out
-what has come so far, so that a large content need not be in memory at once.
+and no NUL, and is otherwise the client's, octet for octet, with the dots of transparency removed. A refused content is
+read to its end and dropped, so that the client can read the reply. `take` returns what has come so far, so that a large
+content is never whole in memory.
 
 Decisions:
 - A bare CR or LF is refused (550 5.6.11) and not corrected: two servers that disagree about where a line ends disagree
-  about where a message ends. With one of them in the content, the first lone dot between any two line ends may be what
-  the client takes for the end: there the reply is given, and `ambiguous` says that the connection cannot go on.
+  about where a message ends. Behind one of them, the first lone dot between any two line ends ends the content: there the
+  reply is given, and `ambiguous` says that the connection cannot go on.
 - Lines may be of any length that the message may have. RFC 5321 section 4.5.3.1.6 guarantees 998 octets; whether a longer
   one is right is for the remote to say, and the person hears it.
 - The size is counted without the dots of transparency.
@@ -26,19 +26,19 @@ _CRLF = b"\r\n"
 _END = b"\r\n.\r\n"
 _ANY_END = re.compile(rb"[\r\n]\.[\r\n]")
 BLOCK = 16 * 1024
-"""Octets that are looked at in one go, which takes copies of them."""
+"""Octets that are checked at once: each check copies them."""
 _TAIL = len(_END) - 1
-"""Octets that stay when others go: an end that is cut in two must be found."""
-LEFT_BEHIND = _TAIL + len(_CRLF) + 2
-"""Octets, at most, that `take` leaves of those that it could hand out, and a little more."""
+"""Octets that are always kept, to find an end that comes in two parts."""
+LEFT_BEHIND = _TAIL + len(_CRLF) + len(_CRLF)
+"""Upper bound of the octets that `take` keeps back: the tail, a line end before it, and the line end of the DATA command."""
 
 
 class ContentReceiver:
     """One content on its way in.
 
-    refusal: why it will not be taken; None as long as nothing speaks against it.
-    ambiguous: whether the end that was seen may not be the one that the client means.
-    received: octets that have come so far, whatever became of them.
+    refusal: the reply if it is refused, else None.
+    ambiguous: the end that was seen may not be the one that the client means.
+    received: octets so far, kept or not.
     """
 
     def __init__(self, size_limit: int) -> None:
@@ -47,12 +47,12 @@ class ContentReceiver:
         self.ambiguous = False
         self.received = 0
         self._size_limit = size_limit
-        # As if the line end of the DATA command were part of it, so that the first line is a line like any other.
+        # Begins with the line end of the DATA command, so that the first line is like any other.
         self._buffer = bytearray(_CRLF)
         self._has_pending_cr = False
         self._size = self._stuffed = 0
-        # Octets of the buffer that are not content: the line end of the DATA command, until something is taken.
-        self._before = len(_CRLF)
+        # Octets of the buffer that are not content: that line end, until something is taken.
+        self._prefix_size = len(_CRLF)
 
     @property
     def held(self) -> int:
@@ -61,15 +61,15 @@ class ContentReceiver:
 
     @property
     def header_size(self) -> int | None:
-        """Octets in memory that hold the header, or as much of it as anybody looks at (`mail.trace`); None while it is not
-        complete. For before the first `take`."""
+        """Octets of the buffer up to the end of the header, or HEADER_MAX of them (`mail.trace`); None until it is complete.
+        Valid before the first `take`."""
         end = self._buffer.find(b"\r\n\r\n", 0, HEADER_MAX)
         if end >= 0:
             return end + 4
         return HEADER_MAX + self._stuffed if self._size > HEADER_MAX else None
 
     def refuse(self, reply: Reply) -> None:
-        """Do not take this content, whatever else comes; the first reason stays."""
+        """Refuse this content; the first refusal stays."""
         self.refusal = self.refusal or reply
         self._forget()
 
@@ -93,15 +93,14 @@ class ContentReceiver:
                 if self.refusal is not None:
                     self._forget()
                 return leftover
-        # A lone dot that ends with the CR on which the last octets ended came into doubt only now.
+        # From known - 3 on: the octets before may have ended with a lone dot and a CR, which now is an end.
         if _ANY_END.search(self._buffer, max(0, known - 3)):
             return b""
         self._forget()
         return None
 
     def take(self, limit: int) -> bytes:
-        """What has come of the content and was not taken before, but for a few octets (LEFT_BEHIND). Only without a
-        `refusal`.
+        """The octets that were not taken yet, but for the last few (LEFT_BEHIND). Only without a `refusal`.
 
         limit: octets at most, dots of transparency among them.
         """
@@ -111,11 +110,11 @@ class ContentReceiver:
             cut -= 2
         elif self._buffer.endswith(b"\r", 0, cut):
             cut -= 1
-        if cut <= self._before:
+        if cut <= self._prefix_size:
             return b""
         taken = self._clean(cut)
         del self._buffer[:cut]
-        self._before = 0
+        self._prefix_size = 0
         return taken
 
     def content(self) -> bytes:
@@ -128,16 +127,16 @@ class ContentReceiver:
     def _clean(self, stop: int) -> bytes:
         """The octets up to `stop`, as content."""
         if self._stuffed:
-            return bytes(memoryview(self._buffer[:stop].replace(b"\r\n.", _CRLF))[self._before :])
-        return bytes(memoryview(self._buffer)[self._before : stop])
+            return bytes(memoryview(self._buffer[:stop].replace(b"\r\n.", _CRLF))[self._prefix_size :])
+        return bytes(memoryview(self._buffer)[self._prefix_size : stop])
 
     def _check(self, known: int, stop: int) -> None:
         """Look at the octets from `known` to `stop`, which are new."""
         new = self._buffer
-        # A CR at the end of what had come was not looked at before; one at the end of what has come may yet become a CRLF.
+        # A CR at the end is checked with the next octets: it may become a CRLF.
         start = known - self._has_pending_cr
         self._has_pending_cr = new.endswith(b"\r", start, stop)
-        # Without the good line ends: what is left of any is a bare one.
+        # With the CRLFs removed, any CR or LF that is left is a bare one.
         lines = b"".join(new[start : stop - self._has_pending_cr].split(_CRLF))
         stuffed = new.count(b"\r\n.", known - 2, stop)
         self._stuffed += stuffed
@@ -145,7 +144,7 @@ class ContentReceiver:
         if b"\r" in lines or b"\n" in lines:
             self.ambiguous = True
             self.refusal = self.refusal or replies.BARE_LINE_END
-        # The dot of a complete end is gone from the size already, its line end is not.
+        # The dot of a complete end is not counted, its CRLF is.
         elif self._size > self._size_limit + len(_CRLF):
             self.refusal = self.refusal or replies.too_big(self._size_limit)
         elif b"\0" in lines:

@@ -1,7 +1,7 @@
 """Begins and ends the listener.
 
-Promises: `listen` returns once every address accepts connections, or raises and holds none. `close` takes no new mail,
-lets what is on its way in come to its answer for a bounded time, and leaves no task and no connection behind.
+Promises: `listen` returns once every address accepts connections, or raises and holds none. `close` accepts no new mail,
+gives contents in progress a bounded time to be answered, and leaves no task and no connection behind.
 """
 
 import asyncio
@@ -12,16 +12,15 @@ from mailrelay.config import Listen
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
 from mailrelay.listener.server_state import Intake, ServerState
-from mailrelay.listener.sockets import open_sockets, printable_address, remove_socket_file
+from mailrelay.listener.sockets import BACKLOG, open_sockets, printable_address, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
 RECEIVE_BUFFER = 32 * 1024
-"""Octets that the kernel keeps for a connection (Linux keeps twice as many), and so hands over at once: for a moment all of
-them are in memory."""
+"""SO_RCVBUF of a connection, in octets (Linux doubles it). One read may return all of it."""
 GRACE = 10.0
-"""Seconds that contents on their way in have to come to an answer when we stop."""
+"""Seconds that contents in progress have to be answered when the listener stops."""
 LAST_WAIT = 1.0
-"""Seconds that remain for what is on its way to the disk then."""
+"""Seconds after that for tasks that still write to the disk."""
 
 
 class Listening:
@@ -33,7 +32,7 @@ class Listening:
         self._state = state
 
     async def close(self, grace: float = GRACE) -> None:
-        """Stop. grace: seconds for contents on their way in and for answers that are being waited for."""
+        """Stop. grace: seconds for contents in progress and pending answers."""
         state = self._state
         for server in self._servers:
             server.close()
@@ -42,20 +41,24 @@ class Listening:
         state.stopping = True
         for connection in list(state.connections):
             connection.retire(STOPPING)
-        under_way = state.answering | {connection.closed for connection in state.connections}
-        if under_way:
-            await asyncio.wait(under_way, timeout=grace)
-        gone = [connection.closed for connection in state.connections]
+        end = asyncio.get_running_loop().time() + grace
+        while (in_progress := self._in_progress()) and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(in_progress, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        closed = [connection.closed for connection in state.connections]
         for connection in list(state.connections):
             connection.abort()
-        await asyncio.gather(*gone, return_exceptions=True)
-        # Among them are those that remove contents which did not come to their end.
-        if state.answering:
-            await asyncio.wait(set(state.answering), timeout=LAST_WAIT)
-        late = list(state.answering)
+        await asyncio.gather(*closed, return_exceptions=True)
+        # Among these tasks are those that remove contents which were not completed.
+        if state.tasks:
+            await asyncio.wait(set(state.tasks), timeout=LAST_WAIT)
+        late = list(state.tasks)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+    def _in_progress(self) -> set[asyncio.Future[None]]:
+        """Tasks and connections that have not ended."""
+        return {*self._state.tasks, *(connection.closed for connection in self._state.connections)}
 
 
 class NoSuchAccount(Exception):
@@ -82,19 +85,19 @@ async def accept(
 ) -> tuple[list[str], list[asyncio.Server]]:
     """Accept connections on all of `address`. Returns where, and the servers. Raises AddressTaken, CannotListen.
 
-    receive_buffer: octets that the kernel keeps for a connection, and so hands over at once; None is its own choice.
+    receive_buffer: SO_RCVBUF in octets; None leaves the kernel's default.
     """
     loop = asyncio.get_running_loop()
     addresses: list[str] = []
     servers: list[asyncio.Server] = []
     for opened in open_sockets(address):
         if receive_buffer is not None:
-            # Every connection has it from the socket that accepted it.
+            # Accepted connections inherit it from the listening socket.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if opened.family == socket.AF_UNIX:
             addresses.append(address)
-            servers.append(await loop.create_unix_server(protocol, sock=opened))
+            servers.append(await loop.create_unix_server(protocol, sock=opened, backlog=BACKLOG))
         else:
             addresses.append(printable_address(*opened.getsockname()[:2]))
-            servers.append(await loop.create_server(protocol, sock=opened))
+            servers.append(await loop.create_server(protocol, sock=opened, backlog=BACKLOG))
     return addresses, servers

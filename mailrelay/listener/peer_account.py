@@ -45,11 +45,11 @@ class Unowned(enum.Enum):
 
 
 def uid_of_connection(near: Address, far: Address) -> int | Unowned:
-    """The account that owns the socket of this machine whose own end is `near` and whose other end is `far`."""
+    """The account that owns the socket of this machine with the local end `near` and the remote end `far`."""
     try:
         return _uid_by_netlink(near, far)
     except (OSError, struct.error, LookupError):
-        # No such netlink family here, or not for TCP; a socket that does not exist ends here too, and is not found again.
+        # No netlink for TCP here. A socket that does not exist ends here too, and is searched twice.
         return _uid_by_proc(near, far)
 
 
@@ -64,7 +64,7 @@ def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
     kernel.send(header + question)
     answer = kernel.recv(4096)
     while _HEADER.unpack_from(answer)[3] != number:
-        # To a question that was given up.
+        # The answer to an earlier question.
         answer = kernel.recv(4096)
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         raise LookupError
@@ -79,7 +79,7 @@ def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
 
 @cache
 def _kernel() -> socket.socket:
-    """The line to the kernel, opened once. Nothing is waited for on it."""
+    """The netlink socket, opened once, non-blocking."""
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
     kernel.setblocking(False)
     kernel.connect((0, 0))
@@ -113,7 +113,7 @@ def _uid_by_proc(near: Address, far: Address) -> int | Unowned:
 
 
 def _as_in_proc(host: str, port: int) -> str:
-    """The kernel prints each 32-bit word of an address as a number of this machine's."""
+    """/proc prints an address as 32-bit words in the byte order of this machine."""
     octets = _octets(host) if ":" in host else _octets(host)[:4]
     words = struct.unpack(f"={len(octets) // 4}I", octets)
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"

@@ -1,11 +1,12 @@
-"""One content between the socket and the spool: what is large goes to disk piece by piece, while it still comes in.
+"""Receives one content and stages it: a large one goes to the spool piece by piece while it comes in.
 
-A content that stays below `PIECE` is handed over whole. Of a larger one every piece is staged (`Incoming.add`) as soon as it
-is there; the client's connection is not read while one piece waits for the disk and the next one is complete. So a content
-costs no more memory than a few pieces, however large it is and however slow the disk.
+A content of about `PIECE` or less is handed over whole. Of a larger one, each piece is staged (`Incoming.add`) once it is
+complete; while one piece is being written and the next is complete, the client is not read. So a content costs the memory
+of a few pieces, however large it is and however slow the disk.
 
-Promises: what was staged either becomes a message (`finish`) or is removed (`abandon`), whatever the client does.
-Never: two pieces of one content on their way to the disk at once; their order is the content's.
+Promises: what was staged becomes a message (`Incoming.finish`, by the caller) or is removed (`Incoming.abandon`), whatever
+the client does.
+Never: two pieces of one content being written at once; their order is the content's.
 """
 
 import asyncio
@@ -22,27 +23,27 @@ from mailrelay.mail.printable import printable
 log = logging.getLogger("mailrelay.listener")
 
 PIECE = 64 * 1024
-"""Octets of a content in memory from which on it is staged."""
+"""Octets of a content in memory above which it is staged; as many as fill a row of the spool."""
 
 
 class Incoming(Protocol):
     """A message whose content comes in pieces. One call after the other."""
 
     async def add(self, octets: bytes) -> Reply | None:
-        """Stages more of the content; the first piece holds the whole header. Returns why not, a 4xx or 5xx; then nothing
-        more is to be added."""
+        """Stages more of the content; the first piece holds the whole header. Returns the refusal, a 4xx or 5xx, after which
+        nothing may be added; None if it is staged."""
 
     async def finish(self, octets: bytes) -> Answer:
-        """Takes the message over; `octets` are the rest of its content. As `Intake.submit`."""
+        """Takes the message over; `octets` are the rest of its content. Answers as `Intake.submit` does."""
 
     async def abandon(self) -> None:
-        """No message comes of it: removes what was staged. Raises nothing."""
+        """Removes what was staged. Raises nothing."""
 
 
 class Reception:
     """One content on its way in.
 
-    start: runs a coroutine as a task that outlives the connection. has_room: called when the connection may be read again.
+    start: runs a coroutine as a task that outlives the connection. on_progress: called when `is_full` may have changed.
     incoming: what has been staged, None if nothing has.
     """
 
@@ -51,16 +52,16 @@ class Reception:
         size_limit: int,
         make_incoming: Callable[[], Incoming],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        has_room: Callable[[], None],
+        on_progress: Callable[[], None],
     ) -> None:
         self._receiver = ContentReceiver(size_limit)
         self._make_incoming = make_incoming
         self.incoming: Incoming | None = None
         self._start = start
-        self._has_room = has_room
+        self._on_progress = on_progress
         self._staging: asyncio.Task[None] | None = None
-        self._is_refused_by_others = False
-        self._is_over = False
+        self._is_refusal_logged = False
+        self._is_given_up = False
 
     @property
     def is_full(self) -> bool:
@@ -74,8 +75,8 @@ class Reception:
 
     @property
     def own_refusal(self) -> Reply | None:
-        """Why the content is not taken, where no `Incoming` said so: that logs its own."""
-        return None if self._is_refused_by_others else self._receiver.refusal
+        """The refusal, if it is ours; one by `Incoming` is logged there."""
+        return None if self._is_refusal_logged else self._receiver.refusal
 
     @property
     def is_ambiguous(self) -> bool:
@@ -94,19 +95,19 @@ class Reception:
         return leftover
 
     def give_up(self) -> None:
-        """The client has gone in the middle."""
-        self._is_over = True
+        """The content will not be completed."""
+        self._is_given_up = True
         if self._staging is None:
             self._abandon()
 
     async def conclude(self) -> Reply | None:
-        """Behind the end: waits until what is under way is staged. Returns why the content is not taken; None if it is."""
+        """After the end: waits until all pieces are staged. Returns the refusal; None if the content is taken."""
         if self._staging is not None:
             await asyncio.wait({self._staging})
         return self._receiver.refusal
 
     def rest(self) -> bytes:
-        """The content, or what was not staged of it, once it has been concluded. To be asked for once."""
+        """The octets that were not staged, after `conclude`. To be called once."""
         return self._receiver.content()
 
     def _take_piece(self) -> bytes:
@@ -124,20 +125,21 @@ class Reception:
 
     async def _stage(self, incoming: Incoming, piece: bytes) -> None:
         try:
-            while piece and not self._is_over:
+            while piece and not self._is_given_up:
                 refusal = await incoming.add(piece)
                 if refusal is not None:
-                    self._is_refused_by_others = self._receiver.refusal is None
+                    self._is_refusal_logged = self._receiver.refusal is None
                     self._receiver.refuse(refusal)
                 piece = self._take_piece()
-                self._has_room()
+                self._on_progress()
         except Exception as error:
             log.error("a message could not be staged: %s", printable(repr(error), 300))
+            self._is_refusal_logged = True
             self._receiver.refuse(replies.OUR_TROUBLE)
         finally:
             self._staging = None
-            self._has_room()
-        if self._is_over or self._receiver.refusal is not None:
+            self._on_progress()
+        if self._is_given_up or self._receiver.refusal is not None:
             self._abandon()
 
     def _abandon(self) -> None:

@@ -15,7 +15,6 @@ from mailrelay.mail.quantity import size
 LINE_LIMIT = 512
 """Octets of a reply line, its end included."""
 
-OK = Reply(250, (b"2.0.0 ok",))
 SENDER_OK = Reply(250, (b"2.1.0 sender ok",))
 RECIPIENT_OK = Reply(250, (b"2.1.5 recipient ok",))
 BYE = Reply(221, (b"2.0.0 bye",))
@@ -28,15 +27,15 @@ TOO_MANY_RECIPIENTS = Reply(452, (b"4.5.3 too many recipients; send the rest in 
 TOO_MANY_CONNECTIONS = Reply(421, (b"4.7.0 too many connections; closing",))
 TOO_MANY_UNKNOWN = Reply(421, (b"4.7.0 too many unknown commands; closing",))
 IDLE_TOO_LONG = Reply(421, (b"4.4.2 nothing was said for too long; closing",))
+CLOSED_BEFORE_CONTENT = Reply(421, (b"4.4.2 the client closed the connection before its content; closing",))
 TOO_SLOW = Reply(421, (b"4.4.2 the content came too slowly; closing",))
-MADE_ROOM = Reply(421, (b"4.7.0 too many connections, and this one was idle; closing",))
+IDLE_CLOSED = Reply(421, (b"4.7.0 too many connections, and this one was idle; closing",))
 STOPPING = Reply(421, (b"4.3.2 mailrelay is stopping; closing",))
 
 BAD_COMMAND = Reply(500, (b"5.5.2 not a command line of SMTP",))
 LINE_TOO_LONG = Reply(500, (b"5.5.2 the command line is too long; closing",))
 UNKNOWN_COMMAND = Reply(500, (b"5.5.1 unknown command",))
 NO_ARGUMENT = Reply(501, (b"5.5.4 this command takes no argument",))
-HELLO_SYNTAX = Reply(501, (b"5.5.4 the name of the client is missing",))
 MAIL_SYNTAX = Reply(501, (b"5.5.4 syntax: MAIL FROM:<address> [parameters]",))
 RCPT_SYNTAX = Reply(501, (b"5.5.4 syntax: RCPT TO:<address> [parameters]",))
 NO_ENCRYPTION = Reply(502, (b"5.5.1 no encryption here: switch encryption off for this server (localhost)",))
@@ -46,12 +45,13 @@ HELLO_FIRST = Reply(503, (b"5.5.1 say EHLO first",))
 NESTED_MAIL = Reply(503, (b"5.5.1 a transaction is open already",))
 MAIL_FIRST = Reply(503, (b"5.5.1 say MAIL first",))
 NO_RECIPIENTS = Reply(554, (b"5.5.1 no valid recipients",))
-CONTENT_UNASKED = Reply(554, (b"5.5.1 no valid recipients, and content came all the same; closing",))
+CONTENT_AFTER_REFUSAL = Reply(554, (b"5.5.1 no valid recipients, but content was sent; closing",))
 UNKNOWN_PARAMETER = Reply(555, (b"5.5.4 a parameter that was not offered",))
 NEEDS_SMTPUTF8 = Reply(553, (b"5.6.7 an address that is not ASCII needs SMTPUTF8",))
 BARE_LINE_END = Reply(550, (b"5.6.11 CR or LF alone in the content; lines end with CRLF",))
 NUL_IN_CONTENT = Reply(550, (b"5.6.0 NUL in the content, which no mail may hold (RFC 2045 section 2.8)",))
 NOT_ALLOWED = Reply(554, (b"5.7.1 this account may not send mail here (allow_users)",))
+DID_NOT_WAIT = Reply(521, (b"5.7.1 a command came before the reply to the last one; closing",))
 GO_AWAY = Reply(521, (b"5.7.1 this is a mail server for mail clients; closing",))
 
 

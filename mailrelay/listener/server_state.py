@@ -1,7 +1,7 @@
-"""What the connections of one listener have in common: whom they hand mail to, who may connect, and what the log says of
-those who were sent away and of what was refused.
+"""What the connections of one listener share: the intake, the allowed accounts, and the log lines about dropped connections
+and refusals.
 
-Never: more lines in the log about them than anybody reads.
+Never: an unlimited number of these lines.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mailrelay.config import Listen
 from mailrelay.listener.reception import Incoming
-from mailrelay.listener.replies import MADE_ROOM
+from mailrelay.listener.replies import IDLE_CLOSED
 from mailrelay.mail import logline
 from mailrelay.mail.answer import Answer
 from mailrelay.mail.envelope import Envelope
@@ -22,11 +22,11 @@ from mailrelay.mail.printable import printable
 log = logging.getLogger("mailrelay.listener")
 
 SECURITY_LINES = 20
-"""Lines in the log, in a minute, about who was sent away."""
-BETWEEN_COMMANDS = 1.0
-"""Seconds of silence that are no idleness yet."""
+"""Log lines a minute about dropped connections, at most."""
 REFUSAL_LINES = 200
-"""The same about what was refused."""
+"""Log lines a minute about refusals, at most."""
+BETWEEN_COMMANDS = 1.0
+"""Seconds without a command that do not count as idle."""
 
 
 class Intake(Protocol):
@@ -39,47 +39,47 @@ class Intake(Protocol):
         """Why nothing can be taken now, a 4xx; None if mail can be taken. Asked at every MAIL."""
 
     async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
-        """Why an envelope with one recipient, the latest of RCPT, would be refused; None if it is not, or if that does not
-        show within `patience` seconds."""
+        """The refusal of an envelope with one recipient, the latest of RCPT; None if there is none within `patience`
+        seconds."""
 
     async def submit(self, envelope: Envelope, content: bytes) -> Answer:
         """Take a message over; returns once it is safe and the client is to be answered. content: lines end with CRLF,
         no dots of transparency. Any exception is answered with 451."""
 
-    def incoming(self, envelope: Envelope) -> Incoming:
+    def new_incoming(self, envelope: Envelope) -> Incoming:
         """A message whose content comes in pieces."""
 
 
 class Connection(Protocol):
-    """What the listener needs of a connection to end it. closed: done once it is gone. is_over: nothing is taken from the
-    client any more."""
+    """What the listener needs of a connection. closed: done once it is gone. is_over: nothing more is read from it."""
 
     closed: asyncio.Future[None]
     is_over: bool
 
     @property
     def idle_since(self) -> float | None:
-        """The loop's time since which it has done nothing; None within a transaction."""
+        """Loop time of the last command; None within a transaction, and before the greeting."""
 
     def retire(self, reply: Reply) -> None:
-        """End the dialogue now with `reply`, or, if there is a content in it, behind the answer to that."""
+        """Close with `reply`, unless a command or a content is in progress. Closes at once where only the client is waited
+        for."""
 
     def abort(self) -> None:
         """End the connection now."""
 
 
 class LineLimit:
-    """Counts the lines that are logged of one kind, so that they stay below `limit` in a minute."""
+    """Allows at most `limit` log lines of one kind a minute."""
 
     def __init__(self, limit: int, more: str) -> None:
-        """more: what is logged behind the minute for the others, with their number as %d."""
+        """more: logged for the suppressed lines, their number as %d, with the first line of a later minute."""
         self._limit = limit
         self._more = more
         self._minute = 0
         self._lines = 0
 
-    def allows(self) -> bool:
-        """Whether one more may be logged."""
+    def count_one(self) -> bool:
+        """Count a line; whether it may be logged."""
         minute = int(asyncio.get_running_loop().time() // 60)
         if minute != self._minute:
             if self._lines > self._limit:
@@ -91,14 +91,14 @@ class LineLimit:
 
 @dataclass(slots=True)
 class ServerState:
-    """What the connections of one listener share. allowed: user ids, None for any. answering: what goes on though the
-    connection for which it was begun has gone. stopping: set once no new mail is taken."""
+    """What the connections of one listener share. allowed: user ids, None for any. tasks: those that may outlive their
+    connection. stopping: set once no new mail is taken."""
 
     settings: Listen
     intake: Intake
     allowed: frozenset[int] | None
     connections: set[Connection] = field(default_factory=set)
-    answering: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
     _security: LineLimit = field(
         default_factory=lambda: LineLimit(SECURITY_LINES, "security: %d more connections were dropped")
@@ -106,10 +106,9 @@ class ServerState:
     _refusals: LineLimit = field(default_factory=lambda: LineLimit(REFUSAL_LINES, "%d more refusals were not logged"))
 
     def make_room(self) -> bool:
-        """Whether there is room for the latest connection. Where there is none, the one that has been idle longest ends.
-
-        A tenth more than the limit is let in while all others are busy: many large messages at once keep nobody out.
-        """
+        """Whether the latest connection may stay. Above `max_connections` the one that has been idle longest is closed;
+        while all are busy, a tenth more is accepted, so that a crowd of large messages does not keep the next client
+        out."""
         limit = self.settings.max_connections
         if len(self.connections) <= limit:
             return True
@@ -122,22 +121,22 @@ class ServerState:
         is_within_reserve = len(remaining) <= limit + limit // 10
         if longest is None or (is_within_reserve and since > asyncio.get_running_loop().time() - BETWEEN_COMMANDS):
             return is_within_reserve
-        longest.retire(MADE_ROOM)
+        longest.retire(IDLE_CLOSED)
         return True
 
     def security(self, why: str, said: bytes = b"") -> None:
-        """Log who was sent away, once a connection, and not more than anybody reads."""
-        if self._security.allows():
+        """Log one dropped connection, within the limit."""
+        if self._security.count_one():
             log.warning(
                 "security: connection dropped, the client %s%s", why, f": {printable(said[:80])}" if said else ""
             )
 
     def broken_off(self, received: int, why: str, sender: bytes) -> None:
-        """Log that no message comes of a content that had begun. received: octets of it."""
-        if self._refusals.allows():
+        """Log, within the limit, a content that was not completed. received: octets of it."""
+        if self._refusals.count_one():
             log.warning("%s", logline.broken_off(sender, received, why))
 
-    def refused(self, command: str, reply: Reply, sender: bytes | None = None, recipient: bytes | None = None) -> None:
-        """Log a refusal of ours. sender, recipient: addresses, as far as they are valid and known."""
-        if self._refusals.allows():
-            log.warning("%s", logline.rejected(command, reply, sender, recipient))
+    def refused(self, command: str, reply: Reply, sender: bytes | None = None) -> None:
+        """Log a refusal of ours, within the limit. sender: of the transaction, None before MAIL has been accepted."""
+        if self._refusals.count_one():
+            log.warning("%s", logline.rejected(command, reply, sender))

@@ -1,6 +1,6 @@
 """One mail transaction, from MAIL to the content (RFC 5321 section 3.3): what the client said, checked, as an envelope.
 
-It is aiosmtpd's `Envelope`, whose MAIL and RCPT are parsed here: its own parser is one for header fields.
+A subclass of aiosmtpd's `Envelope`. MAIL and RCPT are parsed here, because aiosmtpd's parser is made for header fields.
 
 Promises: addresses and parameters are kept as sent, and are fit to be written into another command. A command that is
 refused changes nothing. Pure: no I/O.
@@ -33,9 +33,10 @@ RECIPIENT_LIMIT = 1000
 class Transaction(aiosmtpd.smtp.Envelope):
     """What has been accepted of MAIL and RCPT. `sender` is None before MAIL.
 
-    `content` is the message, or the rest of it where the beginning came by `incoming`.
-    patience: seconds that the recipients, all together, may still wait for a word on them.
-    is_data_refused: DATA was refused; what comes next may be a content all the same.
+    content: the message, or the part of it that `incoming` has not staged.
+    patience: seconds left for vetting all recipients.
+    is_data_refused: DATA was refused for want of a recipient; content may come all the same.
+    mail_from, mail_options and rcpt_tos repeat the others, as text, for hooks of aiosmtpd's.
     """
 
     sender: bytes | None = None
@@ -51,8 +52,8 @@ class Transaction(aiosmtpd.smtp.Envelope):
         self.recipients: list[Recipient] = []
 
     def mail(self, arg: bytes, size_limit: int, *, has_auth: bool = False) -> Reply:
-        """MAIL (RFC 5321 section 4.1.1.2). arg: the line behind `MAIL `. size_limit: octets. has_auth: AUTH is offered, and
-        so is its parameter (RFC 4954 section 5), which means nothing here."""
+        """MAIL (RFC 5321 section 4.1.1.2). arg: the line behind `MAIL `. size_limit: octets. has_auth: the AUTH
+        parameter is accepted, and ignored (RFC 4954 section 5)."""
         if self.sender is not None:
             return replies.NESTED_MAIL
         if arg[:5].upper() != b"FROM:":
@@ -132,5 +133,5 @@ class Transaction(aiosmtpd.smtp.Envelope):
 
 
 def _given(parameters: dict[str, bytes], keyword: str, check: Callable[[bytes], bytes]) -> bytes:
-    """Take a parameter out of those that are left, checked; b"" where it was not given."""
+    """Remove a parameter and return its checked value; b"" if it is absent."""
     return check(parameters.pop(keyword)) if keyword in parameters else b""

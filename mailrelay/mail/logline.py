@@ -27,19 +27,15 @@ def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
     )
 
 
-def rejected(command: str, reply: Reply, sender: bytes | None, recipient: bytes | None) -> str:
-    """A refusal of our own, before there was a message. command: at which one, or "content"."""
-    addresses = "".join(
-        f" {name}=<{printable(address)}>"
-        for name, address in (("from", sender), ("to", recipient))
-        if address is not None
-    )
+def rejected(command: str, reply: Reply, sender: bytes | None) -> str:
+    """A refusal of our own, before there was a message. command: at which one, or "content". sender: None before MAIL."""
+    address = "" if sender is None else f" from=<{printable(sender)}>"
     words = printable(b"%d %s" % (reply.code, reply.text))
-    return f"NOQUEUE{addresses} command={command} dsn={reply.status} status=refused ({words})"
+    return f"NOQUEUE{address} command={command} dsn={reply.status} status=refused ({words})"
 
 
 def broken_off(sender: bytes, received: int, why: str) -> str:
-    """A content that did not come to its end. received: octets of it."""
+    """A content that was not completed. received: octets of it."""
     return f"NOQUEUE from=<{printable(sender)}> command=content status=broken-off ({why}; {received} octets had come)"
 
 

@@ -17,7 +17,7 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Record
-from mailrelay.relay.watch import Other, Queued, Refused, Settled, Watches
+from mailrelay.relay.watch import DeliveryResult, NotTaken, Queued, Refused, Watches
 
 log = logging.getLogger("mailrelay.relay")
 
@@ -161,18 +161,18 @@ class Settlement:
             self._unrecorded.difference_update(queue_ids)
 
 
-def _word(message: Message, record: Record) -> Settled | Queued:
-    """For who waits, where the remote did not refuse all: notices tell of the others."""
+def _word(message: Message, record: Record) -> DeliveryResult | Queued:
+    """For the client that waits, where the remote did not refuse all."""
     address_of = {
         key: recipient.address
         for key, recipient in zip(message.recipient_ids, message.envelope.recipients, strict=True)
     }
     taken = [one for one in record.settled if one.state is State.SENT]
-    others = tuple(
-        Other(address_of[one.recipient], one.state, one.outcome.words)
+    not_taken = tuple(
+        NotTaken(address_of[one.recipient], one.state, one.outcome.words)
         for one in record.settled
         if one.state is not State.SENT
     )
-    if not taken and len({(other.state, other.words) for other in others}) == 1:
-        return Queued(others[0].words.decode("utf-8", "replace"))
-    return Settled(len(taken), taken[0].outcome.reply if taken else None, others)
+    if not taken and len({(one.state, one.words) for one in not_taken}) == 1:
+        return Queued(not_taken[0].words.decode("utf-8", "replace"))
+    return DeliveryResult(len(taken), taken[0].outcome.reply if taken else None, not_taken)

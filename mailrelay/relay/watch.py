@@ -1,7 +1,7 @@
-"""The wait of a mail client for the remote's own word on its message.
+"""Lets a mail client wait for the result of its message.
 
-A watch is opened before its message is on disk, so that no verdict can come too early to be heard. Who gives up waiting
-closes it: from then on nobody is told through it, and a refusal becomes a bounce.
+A watch is opened before the message is on disk, so that no result comes too early. Once it is closed, nobody waits, and a
+refusal becomes a bounce.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ TOLD_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """A recipient for whom the remote did not take the message: what became of it, and why, not escaped."""
+class NotTaken:
+    """A recipient for whom the remote did not take the message. words: why, not escaped."""
 
     address: bytes
     state: State
@@ -24,16 +24,16 @@ class Other:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of the recipients of a message that the remote did not refuse as a whole.
+class DeliveryResult:
+    """How an attempt ended for each recipient, where the remote did not refuse all.
 
-    taken: for how many the remote took it. reply: its reply to the content, None if it took it for none. Notices tell of
-    the others, too.
+    taken: for how many the remote took the message. reply: its reply to the content, None if it took it for none. Notices
+    tell of those that failed or are held.
     """
 
     taken: int
     reply: Reply | None
-    others: tuple[Other, ...]
+    not_taken: tuple[NotTaken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Queued:
     why: str
 
 
-Word = Settled | Refused | Queued
+Word = DeliveryResult | Refused | Queued
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """`word` is set by the relay; who got a `Refused` sets `told`: whether the client was."""
+    """The relay sets `word`; the receiver of a `Refused` sets `told`: whether the client got it."""
 
     word: asyncio.Future[Word] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -76,7 +76,7 @@ class Watches:
         """Nobody waits any more."""
         self._open.pop(queue_id, None)
 
-    def tell(self, queue_id: str, word: Settled | Queued) -> None:
+    def tell(self, queue_id: str, word: DeliveryResult | Queued) -> None:
         """Gives the word to who waits for it, if anybody does."""
         watch = self._open.pop(queue_id, None)
         if watch is not None and not watch.word.done():
@@ -93,6 +93,6 @@ class Watches:
         if watch is None or watch.word.done():
             return False
         watch.word.set_result(refused)
-        # Waited for, not awaited: who says it too late must find it as it was.
+        # Not `asyncio.wait_for`, which would cancel `told`: setting it late must not fail.
         await asyncio.wait({watch.told}, timeout=TOLD_WITHIN)
         return watch.told.done() and watch.told.result()

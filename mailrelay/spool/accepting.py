@@ -1,9 +1,9 @@
-"""A message comes in: one function, which is the instant at which responsibility is taken once its commit is on disk.
+"""Writes incoming messages. With the commit of `write_down`, mailrelay is responsible for the message.
 
-What is large comes in pieces, before that: `stage` puts them under an id that is reserved for the message, `write_down`
-makes the message, `unstage` removes the pieces of which no message came.
+A large content is written before that: `stage` writes its pieces under a key that is reserved for the message, `write_down`
+makes the message, `unstage` removes pieces of which no message came.
 
-Never called for a message that has been answered already; never answers itself.
+Never called for a message that has been answered already.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from mailrelay.spool.database import PIECE, SpoolError, row, rows
 from mailrelay.spool.space import check_space
 
 ROWS = 16
-"""Rows in one statement, at most: each number of them is a statement of its own in SQLite's memory."""
+"""Rows in one statement, at most: each number of rows is another statement in SQLite's cache."""
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
@@ -28,10 +28,7 @@ def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
 
 
 def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
-    """Writes messages down, due at once, for which there is room. Returns the spool's keys of them.
-
-    Whoever calls rolls back what was written before an error.
-    """
+    """Writes messages, due at once. Returns their keys. The caller has checked the room, and rolls back after an error."""
     new = next_key(db)
     keyed: list[tuple[int, Arrival]] = []
     for arrival in arrivals:
@@ -39,7 +36,7 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
             keyed.append((new, arrival))
             new += 1
         else:
-            keyed.append((_no_longer_incoming(db, arrival.staged), arrival))
+            keyed.append((_claim(db, arrival.staged), arrival))
     _insert(
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt)",
@@ -83,7 +80,7 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
 
 
 def next_key(db: apsw.Connection) -> int:
-    """The lowest id that neither a message nor an incoming one has, nor any above it."""
+    """One above the highest key of all messages and incoming messages."""
     highest: int = row(
         db, "SELECT max(ifnull((SELECT max(id) FROM message), 0), ifnull((SELECT max(message) FROM incoming), 0))"
     )[0]
@@ -91,7 +88,7 @@ def next_key(db: apsw.Connection) -> int:
 
 
 def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
-    """Writes more of a message's content down, behind `staged`, None for its beginning. There is room for it."""
+    """Appends octets to `staged`, None for the first piece. The caller has checked the room."""
     if staged is None:
         staged = Staged(next_key(db), 0, 0)
         db.execute("INSERT INTO incoming (message) VALUES (?)", (staged.key,))
@@ -101,7 +98,7 @@ def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
 
 
 def unstage(db: apsw.Connection, key: int) -> None:
-    """Removes what was staged under `key`: no message comes of it. Nothing where there is a message by now."""
+    """Removes what was staged under `key`; nothing if it has become a message."""
     db.execute("DELETE FROM content WHERE message IN (SELECT message FROM incoming WHERE message = ?)", (key,))
     db.execute("DELETE FROM incoming WHERE message = ?", (key,))
 
@@ -114,7 +111,8 @@ def unstage_all(db: apsw.Connection) -> int:
     return len(left)
 
 
-def _no_longer_incoming(db: apsw.Connection, staged: Staged) -> int:
+def _claim(db: apsw.Connection, staged: Staged) -> int:
+    """The key of what was staged, which is a message's from now on. Raises SpoolError if it is gone."""
     db.execute("DELETE FROM incoming WHERE message = ?", (staged.key,))
     if not db.changes():
         raise SpoolError("the beginning of a message is no longer in the spool; send it again")
@@ -127,10 +125,10 @@ def _pieces(message: int, first: int, octets: bytes) -> Iterator[tuple[int, int,
         yield message, seq, memoryview(octets)[at : at + PIECE]
 
 
-def _insert(db: apsw.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Many rows with few statements: this thread gives up the interpreter for each of them, and has to get it back."""
-    for at in range(0, len(rows), ROWS):
-        some = rows[at : at + ROWS]
-        values = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))
-        # OR FAIL keeps no record by which to undo a part of the statement: nobody keeps a part.
-        db.execute(f"INSERT OR FAIL INTO {table} VALUES {values}", [value for one in some for value in one])
+def _insert(db: apsw.Connection, into: str, values: Sequence[tuple[object, ...]]) -> None:
+    """Many rows in few statements: each statement releases the GIL and has to get it back."""
+    for at in range(0, len(values), ROWS):
+        some = values[at : at + ROWS]
+        marks = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))
+        # OR FAIL needs no statement journal: the caller rolls back everything.
+        db.execute(f"INSERT OR FAIL INTO {into} VALUES {marks}", [value for one in some for value in one])

@@ -1,6 +1,7 @@
 """Opens the spool's database: checks the library and the directory, makes or migrates the schema.
 
-Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit);
+Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit),
+unless its owner lowers that for a while, as `writer` does;
 the directory is ours alone (0700), the file too (0600), and both are durable before the first message is.
 Never: a SQLite older than 3.51.3, which can lose committed rows in WAL mode; a spool written by a newer version.
 """

@@ -1,11 +1,11 @@
-"""Queue ids: short names for messages that begin with the time, so that new messages lie side by side in the index.
+"""Queue ids: short, and beginning with the time, so that new messages are neighbours in the index.
 
 An id is `LENGTH` letters and digits: a number of ticks since 2024. The daemon takes even ticks and commands take odd ones,
 so they never choose the same id. The daemon goes on above the highest id in the spool (`QueueIds`); a command chooses one
-that is free within its own transaction (`free`).
+that is free within its own transaction (`new_for_command`).
 
-Promises: no two messages of a spool have the same id, whatever the clock does. Older spools hold ids of ten letters of
-chance; these stay valid, and nothing here ever makes one.
+Promises: no two messages of a spool have the same id, whatever the clock does. Older spools hold random ids of ten letters;
+these stay valid.
 """
 
 import os
@@ -16,12 +16,12 @@ from mailrelay.spool.database import row, rows
 
 LENGTH = 8
 TICKS = 500
-"""Ticks in a second. Where more messages come in than half as many, ids run ahead of the clock, which harms nothing."""
+"""Ticks a second. Above 250 messages a second, ids run ahead of the clock, which is harmless."""
 EPOCH = 1_704_067_200
 """2024-01-01 in epoch seconds. The ids last for forty years."""
 
 _ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
-"""No vowels: an id is not to spell anything."""
+"""No vowels, so that no id is a word."""
 _BASE = len(_ALPHABET)
 
 
@@ -43,21 +43,21 @@ def highest(db: apsw.Connection) -> str:
     return str(row(db, "SELECT ifnull(max(queue_id), '') FROM message WHERE length(queue_id) = ?", (LENGTH,))[0])
 
 
-def free(db: apsw.Connection, now: float) -> str:
-    """An id for a message that is written in the transaction that `db` is in. now: epoch seconds."""
+def new_for_command(db: apsw.Connection, now: float) -> str:
+    """A free id for a message of the open transaction. now: epoch seconds."""
     tick = _tick(now) + 1
     while rows(db, "SELECT 1 FROM message WHERE queue_id = ?", (_text(tick),)):
         tick += 2
     return _text(tick)
 
 
-def token() -> str:
-    """Ten hexadecimal digits of chance, for a Message-ID: queue ids repeat from one machine to another."""
+def message_id_token() -> str:
+    """Ten random hexadecimal digits for a Message-ID: two machines may have the same queue id."""
     return os.urandom(5).hex()
 
 
 def _tick(now: float) -> int:
-    """The even tick at `now`; 0 where the clock cannot be right."""
+    """The even tick at `now`; 0 if the clock cannot be right."""
     tick = int((now - EPOCH) * TICKS) // 2 * 2
     return tick if 0 <= tick < _BASE**LENGTH else 0
 

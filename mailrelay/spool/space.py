@@ -1,4 +1,4 @@
-"""Whether there is room for more mail: in the settings and on the disk."""
+"""Checks the room for more mail: queue.max_size, and the disk."""
 
 import os
 import time
@@ -8,10 +8,10 @@ import apsw
 
 from mailrelay.spool.database import SpoolFull
 
-LOOK = 1.0
-"""Seconds between two looks at the disk, at most, while mail comes in."""
+CHECK_INTERVAL = 1.0
+"""Seconds for which a check stays valid."""
 RESERVE = 16 * 1024 * 1024
-"""Octets of disk left free by accepting, so that what became of mail can still be recorded on a disk that we filled."""
+"""Octets of disk that accepting leaves free, so that results can still be recorded on a disk that we filled."""
 
 
 def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
@@ -30,18 +30,18 @@ def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
 
 
 class Room:
-    """`check_space` for one who takes in much: what was found holds for LOOK seconds, or until a good part of it is used."""
+    """`check_space`, kept for CHECK_INTERVAL seconds or until a quarter of the room has been used."""
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._left = 0
-        self._looked = 0.0
+        self._checked = 0.0
 
     def check(self, db: apsw.Connection, size: int) -> None:
         """Raises SpoolFull if there is no room for `size` more octets."""
         now = time.monotonic()
-        if size > self._left or now > self._looked + LOOK:
+        if size > self._left or now > self._checked + CHECK_INTERVAL:
             # Messages take more than their octets, and others write too.
             self._left = check_space(db, size, self._max_size) // 4
-            self._looked = now
+            self._checked = now
         self._left -= size

@@ -1,8 +1,8 @@
-"""The daemon's view of the spool: every function of the room, awaitable.
+"""The daemon's spool: all functions of this package as coroutines.
 
-Writes go through the group commit of `writer` and are on disk when awaited; reads go through a connection of their own in
-one other thread, so that the loop never waits for the disk. Cancelling who waits undoes nothing: a commit once asked for
-happens.
+Writes go through the group commit of `writer` and are on disk when awaited, except for `stage`; reads go through a
+connection of their own in one other thread, so that the loop never waits for the disk. Cancelling a caller does not undo a
+commit.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ BALLAST = "ballast"
 BALLAST_SIZE = 8 * 1024 * 1024
 """Octets given up when the disk is so full that not even the outcome of an attempt can be recorded."""
 STAGED_AT_ONCE = 16
-"""Parts of contents that wait for the disk at once, at most: a small message waits for no more of them than these."""
+"""Pieces of contents in the writer's queue, at most: a small message waits for no more than these."""
 
 
 class Spool:
@@ -56,7 +56,10 @@ class Spool:
                 raise
             writing = connect(directory)
         self._reading = connect(directory)
-        self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
+        try:
+            self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
+        except apsw.Error as error:
+            raise translate(error) from None
         self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
         self._writer = Writer(writing, self._loop, self.broken.set_result)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
@@ -103,8 +106,8 @@ class Spool:
         return accepting.write_down(db, arrivals)
 
     async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
-        """Writes more of a message's content, behind `staged`, None for its beginning. It is on disk with the next commit of
-        `accept`. Raises SpoolFull where there is no room."""
+        """Appends octets to `staged`, None for the first piece. They are on disk with the next other write. Raises
+        SpoolFull."""
         async with self._staging:
             behind: Staged = await self._writer.submit(self._stage_all, (staged, octets), is_durable=False)
             return behind
@@ -114,19 +117,18 @@ class Spool:
         return [accepting.stage(db, staged, octets) for staged, octets in parts]
 
     async def unstage(self, staged: Staged) -> None:
-        """Removes what was staged: no message comes of it."""
+        """Removes what was staged."""
         await self._write(lambda db: accepting.unstage(db, staged.key))
 
     # Mail goes out.
 
     async def recover(self, now: float) -> int:
         """Closes what a crash left open; returns how many attempts that were."""
+        return await self._write(lambda db: attempts.recover(db, now))
 
-        def recover(db: apsw.Connection) -> int:
-            accepting.unstage_all(db)
-            return attempts.recover(db, now)
-
-        return await self._write(recover)
+    async def unstage_all(self) -> int:
+        """Removes what a crash left of incoming messages; returns how many that were."""
+        return await self._write(accepting.unstage_all)
 
     async def reroute(
         self, names: Collection[str], choose: Callable[[bytes], str | None], now: float
@@ -227,7 +229,7 @@ class Spool:
             envelope,
             content,
             queue_id=self.new_queue_id(now),
-            token=queue_ids.token(),
+            token=queue_ids.message_id_token(),
             relayhost=relayhost,
             now=now,
         )

@@ -1,10 +1,10 @@
-"""Group commit: one thread owns the writing connection and puts all who wait into one transaction.
+"""Group commit: one thread owns the writing connection and writes all work that waits in one transaction.
 
-Promises: a piece of work is on disk when its future is done; work that fails alone fails alone; a commit that fails fails
-all that were in it, and nothing of it is on disk. Work may be done twice where others in its commit failed: it reads and
-writes the database and nothing else.
-Work that promises nothing by itself (a part of a content that still comes in) is not durable: where a commit holds nothing
-else, it does not wait for the disk. The next durable commit syncs the same log, and so all that stands before it in there.
+Promises: durable work is on disk when its future is done; work that fails by itself affects no other; a commit that fails
+fails all of its work, and nothing of it is on disk. Work may be done twice, where other work in its commit failed: it reads
+and writes the database and nothing else.
+Work that is not durable (a part of an incoming content): a commit of nothing else does not wait for the disk. The next
+durable commit syncs the same log, and with it all that was written before.
 Never: retries a commit after the disk failed under it. From then on every piece of work is refused; only a fresh process
 may look at the file again.
 """
@@ -26,8 +26,8 @@ from mailrelay.spool.database import SpoolBroken, transaction, translate
 GROUP = 500
 """At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
 GATHER = 0.001
-"""Seconds for which a commit waits for more work, where several shared the last one: whatever is in it, it takes the
-interpreter away from the loop again and again. Who comes alone is not kept waiting."""
+"""Seconds that a commit waits for more work if the last one was shared: each commit takes the GIL from the loop several
+times. A single piece of work does not wait."""
 
 
 Run = Callable[[apsw.Connection, Sequence[Any]], Sequence[Any]]
@@ -54,15 +54,15 @@ class Writer:
         self._loop = loop
         self._broken = broken
         self._failed: SpoolBroken | None = None
-        self._is_durable = True
+        self._syncs_commits = True
         self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
     def submit(self, run: Run, item: Any, *, is_durable: bool = True) -> asyncio.Future[Any]:
-        """Does `run` for `item` in the next commit, in one call for the neighbours that wait for the same `run`.
+        """Does `run` for `item` in the next commit, in one call for neighbouring work with the same `run`.
 
-        is_durable: whether it is on disk when the future is done, or only with the next work that is.
+        is_durable: on disk when the future is done; otherwise with the next work that is durable.
         Raises through the future; cancelling the future does not undo the work.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -96,16 +96,16 @@ class Writer:
             if work is None:
                 return
 
-    def _sync(self, is_durable: bool) -> None:
-        """Lets the next commit wait for the disk or not."""
-        if is_durable != self._is_durable:
+    def _set_synchronous(self, is_durable: bool) -> None:
+        """Sets whether the next commit waits for the disk."""
+        if is_durable != self._syncs_commits:
             self._db.pragma("synchronous", "FULL" if is_durable else "NORMAL")
-            self._is_durable = is_durable
+            self._syncs_commits = is_durable
 
     def _commit(self, group: list[_Work]) -> None:
         if self._failed is None:
             try:
-                self._sync(any(work.is_durable for work in group))
+                self._set_synchronous(any(work.is_durable for work in group))
                 if not self._all(group):
                     with transaction(self._db):
                         for work in group:

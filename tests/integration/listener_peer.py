@@ -54,7 +54,7 @@ class Intake:
         self.committed.append((envelope, content))
         return Answer(self.reply, self.told.put_nowait)
 
-    def incoming(self, envelope: Envelope) -> "Incoming":
+    def new_incoming(self, envelope: Envelope) -> "Incoming":
         self.in_pieces.append(Incoming(self, envelope))
         return self.in_pieces[-1]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
-from mailrelay.intake import BROKEN, FULL, Intake, no_word_yet
+from mailrelay.intake import BROKEN, FULL, Intake, why_no_reply
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.relay import watch
-from mailrelay.relay.watch import Other, Queued, Refused, Settled, Watches
+from mailrelay.relay.watch import DeliveryResult, NotTaken, Queued, Refused, Watches
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), b"7BIT", False, b"", b"")
@@ -212,7 +212,7 @@ def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None
     asyncio.run(story())
 
 
-def settled(taken: int, *others: Other) -> bytes:
+def settled(taken: int, *others: NotTaken) -> bytes:
     """The answer to a client whose message has come out so."""
 
     async def story() -> bytes:
@@ -221,7 +221,7 @@ def settled(taken: int, *others: Other) -> bytes:
         while not way.hurried:
             await asyncio.sleep(0)
         reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-        way.watches.tell("q123456789", Settled(taken, reply, others))
+        way.watches.tell("q123456789", DeliveryResult(taken, reply, others))
         answer = await submitting
         assert answer.reply.code == 250
         return answer.reply.text
@@ -229,8 +229,8 @@ def settled(taken: int, *others: Other) -> bytes:
     return asyncio.run(story())
 
 
-LATER = Other(b"later@example.net", State.DEFERRED, b"450 4.2.1 busy")
-GONE = Other(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
+LATER = NotTaken(b"later@example.net", State.DEFERRED, b"450 4.2.1 busy")
+GONE = NotTaken(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ GONE = Other(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
     ],
 )
 def test_an_answer_names_every_recipient_for_whom_it_is_not_so(
-    taken: int, others: tuple[Other, ...], answer: bytes
+    taken: int, others: tuple[NotTaken, ...], answer: bytes
 ) -> None:
     assert settled(taken, *others) == answer
 
@@ -273,7 +273,7 @@ def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> None:
 def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_sent(
     octets: int, sent: int, why: str
 ) -> None:
-    assert no_word_yet(octets, sent) == why
+    assert why_no_reply(octets, sent) == why
 
 
 LARGE_CONTENT = CONTENT + b"x" * 70_000
@@ -283,7 +283,7 @@ def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> No
     async def story() -> None:
         way, spool = Way(), Spool()
         way.trouble = "no network"
-        incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).incoming(ENVELOPE)
+        incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
         assert await incoming.add(LARGE_CONTENT) is None
         assert await incoming.add(b"and more\r\n") is None
         answer = await incoming.finish(b"and the end\r\n")
@@ -303,7 +303,7 @@ def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> No
 def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_behind(at: str) -> None:
     async def story() -> None:
         spool = Spool(SpoolFull("no room") if at == "first piece" else None)
-        incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).incoming(ENVELOPE)
+        incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
         refusal = await incoming.add(LARGE_CONTENT)
         if at == "first piece":
             assert refusal is FULL
@@ -328,7 +328,7 @@ def test_a_message_that_goes_round_in_a_circle_is_refused_once_its_header_is_the
         to = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0)
         looping = b"Received: from here\r\n" * 60 + LARGE_CONTENT
         assert (await to.submit(ENVELOPE, looping)).reply.code == 554
-        refusal = await to.incoming(ENVELOPE).add(looping)
+        refusal = await to.new_incoming(ENVELOPE).add(looping)
         assert refusal is not None
         assert refusal.code == 554
         assert spool.staged == {}

@@ -18,7 +18,7 @@ from mailrelay.mail.outcome import Cause
 from mailrelay.relay.lane import Lane
 from mailrelay.relay.link import Dial
 from mailrelay.relay.transport import dial
-from mailrelay.relay.watch import Queued, Refused, Settled
+from mailrelay.relay.watch import DeliveryResult, Queued, Refused
 from mailrelay.spool import listing, trigger, verbs
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import Spool
@@ -398,7 +398,7 @@ def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
                 return said
 
             sent = await word(b"bob@example.net")
-            assert isinstance(sent, Settled)
+            assert isinstance(sent, DeliveryResult)
             refused = await word(b"refused@example.net")
             assert isinstance(refused, Refused)
             assert refused.outcome.words.startswith(b"550 5.1.1")

@@ -89,9 +89,9 @@ def test_a_client_that_leaves_in_the_middle_of_a_login_leaves_no_task_behind() -
                 wire = await connect(listening)
                 await offers(wire)
                 await wire.say(b"AUTH PLAIN")
-                assert listening._state.answering
+                assert listening._state.tasks
                 leave(wire)
-                while listening._state.connections or listening._state.answering:
+                while listening._state.connections or listening._state.tasks:
                     await asyncio.sleep(0)
 
     asyncio.run(main())

@@ -447,3 +447,47 @@ def test_what_clients_say_is_not_logged(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.DEBUG):
         asyncio.run(main())
     assert not [record for record in caplog.records if record.name != "asyncio"]
+
+
+def test_a_client_that_closes_its_side_before_its_content_hears_so() -> None:
+    gate, intake = asyncio.Event(), Intake()
+    intake.before_word = gate.wait
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.reply()
+            await wire.say(b"EHLO x")
+            wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+            wire.writer.write_eof()
+            while not intake.vetted:
+                await asyncio.sleep(0)
+            gate.set()
+            assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")
+
+    asyncio.run(main())
+    assert intake.committed == []
+
+
+def test_a_stop_waits_for_a_message_that_was_complete_only_meanwhile() -> None:
+    gate, intake = asyncio.Event(), Intake()
+    intake.before_answer = gate.wait
+
+    async def main() -> None:
+        async with listener(intake) as listening:
+            wire = await connect(listening)
+            await wire.begin()
+            stopping = asyncio.create_task(listening.close(grace=20.0))
+            await asyncio.sleep(0)
+            wire.writer.write(b"hello\r\n.\r\n")
+            await intake.arrived.wait()
+            # The client goes, which ends its connection, but not its message.
+            wire.writer.transport.abort()
+            while listening._state.connections:
+                await asyncio.sleep(0)
+            assert not stopping.done()
+            gate.set()
+            await stopping
+
+    asyncio.run(main())
+    assert len(intake.committed) == 1

@@ -211,7 +211,7 @@ def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: pytest.
     with caplog.at_level(logging.WARNING):
         asyncio.run(main())
     assert intake.in_pieces[0].is_abandoned
-    assert "status=broken-off" in caplog.text
+    assert "status=broken-off (mailrelay is stopping; " in caplog.text
 
 
 def test_a_content_that_comes_too_slowly_ends_with_421(

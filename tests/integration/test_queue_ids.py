@@ -55,7 +55,7 @@ def test_a_command_chooses_an_id_that_is_free_and_that_the_daemon_never_makes(tm
     made = {daemon.new(TODAY + at / 1000) for at in range(200)}
     with transaction(db):
         for _ in range(50):
-            queue_id = queue_ids.free(db, TODAY)
+            queue_id = queue_ids.new_for_command(db, TODAY)
             assert queue_id not in made
             made.add(queue_id)
             key = accept(db, letter(), LIMIT)
@@ -70,5 +70,5 @@ def test_an_id_is_letters_and_digits_that_spell_nothing() -> None:
 
 
 def test_two_machines_make_different_tokens() -> None:
-    assert queue_ids.token() != queue_ids.token()
-    assert queue_ids.token().isalnum()
+    assert queue_ids.message_id_token() != queue_ids.message_id_token()
+    assert queue_ids.message_id_token().isalnum()
