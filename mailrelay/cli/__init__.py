@@ -4,12 +4,12 @@
     load_settings()   what a command calls for the settings: `--config FILE`, before or after the command, is heeded
     load(name)        a module of this package, loaded when it is needed
     Table             a click group some of whose commands are modules of this package, loaded when they run
-    Announced         a command of such a group that lives in a module with others
+    LazyCommand       a placeholder for a command in a module that holds several
     say(line)         a trouble, one line on stderr, for commands that go on after it
     Failed            what a command raises to end with one line and a status of its own
 
-The tables of commands are the command line's one lazy place (the daemon's is `mailrelay.late`): `mailrelay queue` must not
-pay for SSH and SMTP servers, and where the queue is empty, nor for what shows or changes mail.
+`load` is the command line's one lazy place (the daemon's is `mailrelay.late`): `mailrelay queue` must not load SSH and SMTP,
+and with an empty queue nothing that shows or changes mail.
 Each module named in them holds a click command called `command`; one that holds several has them in `commands`, by name.
 A command ends with the status that it returns (None is 0).
 
@@ -111,10 +111,10 @@ def main() -> None:
             status = _end(f"{error.filename or 'this machine'}: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         status = 130
-    # Last: to know what these are, a command that has not failed need not load what raises them.
-    except load("refusals").REFUSALS as error:
+    # Last, so that these modules are loaded only after an error.
+    except load("spool_errors").SPOOL_ERRORS as error:
         status = _end(str(error), 1)
-    # What is left goes with the process: no circles need be looked for in it.
+    # The process ends: no last garbage collection is needed.
     gc.freeze()
     sys.exit(status)
 
@@ -124,17 +124,16 @@ def _end(line: str, status: int) -> int:
     return status
 
 
-class Announced(click.Command):
-    """What is known of a command before the module is loaded that holds it in `commands`: its name, and what it does."""
+class LazyCommand(click.Command):
+    """Name and help of a command whose module (which has it in `commands`) is not loaded yet."""
 
-    def __init__(self, name: str, does: str, module: str) -> None:
-        super().__init__(name, help=does)
+    def __init__(self, name: str, help: str, module: str) -> None:  # noqa: A002 - click's own word
+        super().__init__(name, help=help)
         self.module = module
 
 
 class Table(click.Group):
-    """A group with commands that are modules of this package, or in such modules (`Announced`). Asking what there is loads
-    none of them.
+    """A group whose commands are modules of this package, or in such modules (`LazyCommand`). Listing them loads none.
 
     modules: what each of them does, by its name.
     """
@@ -150,7 +149,7 @@ class Table(click.Group):
         known = super().get_command(ctx, cmd_name)
         if cmd_name in self._modules:
             command = load(cmd_name).command
-        elif isinstance(known, Announced):
+        elif isinstance(known, LazyCommand):
             command = load(known.module).commands[cmd_name]
         else:
             return known
@@ -159,7 +158,7 @@ class Table(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         # Not the group's own: that one loads every command for its help.
-        found = load("completion").items(self._described(), incomplete)
+        found = load("completion").completion_items(self._described(), incomplete)
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -16,7 +16,7 @@ import sys
 
 import click
 
-from mailrelay.cli import Announced, Table, load, load_settings
+from mailrelay.cli import LazyCommand, Table, load, load_settings
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect, reading
 
@@ -56,9 +56,9 @@ def _list(history: bool, as_json: bool) -> None:
     show_list(history=history, as_json=as_json)
 
 
-command.add_command(Announced("show", "One message: its envelope, its timeline, the remote's words.", "show"))
+command.add_command(LazyCommand("show", "One message: its envelope, its timeline, the remote's words.", "show"))
 for _name, _does in _ACTS.items():
-    command.add_command(Announced(_name, _does, "acts"))
+    command.add_command(LazyCommand(_name, _does, "acts"))
 
 
 def show_list(*, history: bool = False, as_json: bool = False) -> None:
@@ -84,6 +84,6 @@ def show_list(*, history: bool = False, as_json: bool = False) -> None:
             # JSON is UTF-8, whatever the terminal's encoding.
             sys.stdout.buffer.writelines(records)
     elif messages:
-        load("shown").show(messages, directory)
+        load("listing_text").show(messages, directory)
     else:
         print("the queue is empty")

@@ -9,7 +9,7 @@ import pytest
 from integration.person import Person
 
 import mailrelay
-from mailrelay.cli import COMMANDS, Announced, load
+from mailrelay.cli import COMMANDS, LazyCommand, load
 from mailrelay.spool.database import FILE, connect
 
 VERBS = [("queue", verb) for verb in ("list", "show", "retry", "hold", "release", "cancel", "drop")]
@@ -33,7 +33,7 @@ def test_the_verbs_that_are_tested_for_help_are_all_there_are() -> None:
 
 
 def test_what_is_announced_of_a_command_is_what_it_says_of_itself() -> None:
-    announced = {name: one for name, one in load("queue").command.commands.items() if isinstance(one, Announced)}
+    announced = {name: one for name, one in load("queue").command.commands.items() if isinstance(one, LazyCommand)}
     held = {
         name: one
         for module in {one.module for one in announced.values()}

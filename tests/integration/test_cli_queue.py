@@ -39,7 +39,10 @@ NEEDLESS = HEAVY | {
     "subprocess",
     "tempfile",
     "unicodedata",
-    *(f"mailrelay.cli.{name}" for name in ("acts", "change", "completion", "records", "refusals", "show", "shown")),
+    *(
+        f"mailrelay.cli.{name}"
+        for name in ("acts", "change", "completion", "listing_text", "records", "show", "spool_errors")
+    ),
     *(f"mailrelay.cli.{name}" for name in ("rows", "standing", "table")),
     *(
         f"mailrelay.mail.{name}"

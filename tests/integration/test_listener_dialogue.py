@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import struct
 
 import pytest
 from integration.listener_peer import Intake, Wire, connect, listener
@@ -481,7 +483,9 @@ def test_a_stop_waits_for_a_message_that_was_complete_only_meanwhile() -> None:
             await asyncio.sleep(0)
             wire.writer.write(b"hello\r\n.\r\n")
             await intake.arrived.wait()
-            # The client goes, which ends its connection, but not its message.
+            # The client resets the connection, which ends that, but not its message.
+            reset = struct.pack("ii", 1, 0)
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             wire.writer.transport.abort()
             while listening._state.connections:
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The listing of a queue in which there is something, for people: its rows, what keeps mail from leaving, and a summary."""
+"""Prints a queue that is not empty: its rows, what prevents delivery, and a summary."""
 
 import sys
 import time
