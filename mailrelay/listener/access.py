@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 from mailrelay.listener.peer_account import Unowned, account_name, uid_of_connection
 
@@ -51,20 +52,29 @@ def _uid(user: str) -> int:
         raise KeyError(user) from None
 
 
-def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Admission, str]:
-    """Whether the client's account is one of `allowed` (user ids, None for any); if it is refused, with the account's
-    name."""
+class Connected(Protocol):
+    """A transport or a stream of asyncio's."""
+
+    def get_extra_info(self, name: str, /) -> Any: ...
+
+
+def admit(connection: Connected, allowed: frozenset[int] | None) -> tuple[Admission, str]:
+    """Whether the client's account is one of `allowed` (user ids, None for any); if refused, with the account's name."""
     if allowed is None or sys.platform != "linux":
         return Admission.ALLOWED, ""
-    if connection.family == socket.AF_UNIX:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        owner: int | Unowned = _CREDENTIALS.unpack(credentials)[1]
+    # The event loop knows both ends since it accepted; asking a socket of its own costs ten system calls.
+    client_end, own_end = connection.get_extra_info("peername"), connection.get_extra_info("sockname")
+    owner: int | Unowned
+    if not isinstance(own_end, tuple):
+        # A UNIX socket: its ends are paths.
+        credentials = connection.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+        owner = _CREDENTIALS.unpack(credentials)[1]
+    elif client_end is None:
+        return Admission.GONE, ""
     else:
-        try:
-            client_end, own_end = connection.getpeername()[:2], connection.getsockname()[:2]
-        except OSError:
-            return Admission.GONE, ""
-        owner = uid_of_connection(client_end, own_end)
+        owner = uid_of_connection(client_end[:2], own_end[:2])
     if owner in allowed:
         return Admission.ALLOWED, ""
     if owner is Unowned.CLOSED or (owner is Unowned.UNKNOWN and _is_closed(connection)):
@@ -72,10 +82,10 @@ def admit(connection: socket.socket, allowed: frozenset[int] | None) -> tuple[Ad
     return Admission.REFUSED, account_name(owner) if isinstance(owner, int) else "an account that is not known"
 
 
-def _is_closed(connection: socket.socket) -> bool:
+def _is_closed(connection: Connected) -> bool:
     """Whether the client has closed the connection: then the kernel knows no owner of its end."""
     try:
-        connection.getpeername()
+        connection.get_extra_info("socket").getpeername()
     except OSError:
         return True
     return False

@@ -99,7 +99,7 @@ class Forwarding:
             if len(self._connections) > self._limit:
                 self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
                 return
-            admission, account = admit(writer.get_extra_info("socket"), self._allowed)
+            admission, account = admit(writer, self._allowed)
             if admission is Admission.REFUSED:
                 self._say(f"the client belongs to {account}, which allow_users does not name", "security: ")
             elif admission is Admission.ALLOWED:

@@ -60,6 +60,10 @@ class Connection(Protocol):
     def idle_since(self) -> float | None:
         """Loop time of the last command; None within a transaction, and before the greeting."""
 
+    def check_timeouts(self, now: float) -> float:
+        """Ends a connection whose client has been silent or slow for too long. now: loop time. Returns the seconds until it
+        is to be checked again."""
+
     def retire(self, reply: Reply) -> None:
         """Close with `reply`, unless a command or a content is in progress. Closes at once where only the client is waited
         for."""
@@ -100,10 +104,23 @@ class ServerState:
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
+    _timer: asyncio.TimerHandle | None = None
     _security: LineLimit = field(
         default_factory=lambda: LineLimit(SECURITY_LINES, "security: %d more connections were dropped")
     )
     _refusals: LineLimit = field(default_factory=lambda: LineLimit(REFUSAL_LINES, "%d more refusals were not logged"))
+
+    def add(self, connection: Connection, wait: float) -> None:
+        """A new connection, to be checked for time-outs in `wait` seconds: no sooner than those that there are."""
+        self.connections.add(connection)
+        if self._timer is None:
+            # One timer for all: making and cancelling one for each message costs more than its other bookkeeping.
+            self._timer = asyncio.get_running_loop().call_later(wait, self._check_timeouts)
+
+    def _check_timeouts(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = min((connection.check_timeouts(loop.time()) for connection in list(self.connections)), default=None)
+        self._timer = None if wait is None else loop.call_later(wait, self._check_timeouts)
 
     def make_room(self) -> bool:
         """Whether the latest connection may stay. Above `max_connections` the one that has been idle longest is closed;

@@ -56,7 +56,6 @@ class Submission(Commands):
     """The protocol of one connection. closed: done once the connection is gone. is_over: nothing more is read from it."""
 
     transport: asyncio.Transport
-    _timer: asyncio.TimerHandle
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
         super().__init__(state, attributes)
@@ -102,8 +101,7 @@ class Submission(Commands):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._timer = self.loop.call_later(IDLE_LIMIT, self._check_timeouts)
-        self._state.connections.add(self)
+        self._state.add(self, IDLE_LIMIT)
         # With a limit of 0, `pause_writing` tells of every octet that the kernel has not taken.
         self.transport.set_write_buffer_limits(0)
         if self._may_enter():
@@ -112,7 +110,6 @@ class Submission(Commands):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._client_closed = self.is_over = True
-        self._timer.cancel()
         self._state.connections.discard(self)
         self._give_up_content("mailrelay is stopping" if self._state.stopping else "the client has gone")
         if self._line_waiter is not None:
@@ -157,21 +154,21 @@ class Submission(Commands):
 
     # Time.
 
-    def _check_timeouts(self) -> None:
-        now = self.loop.time()
+    def check_timeouts(self, now: float) -> float:
         wait = self._last_heard + IDLE_LIMIT - now
         if wait <= 0 and (self.is_over or self._drained is not None):
             self.abort()
-            return
+            return IDLE_LIMIT
         reply = replies.IDLE_TOO_LONG
         if self._reception is not None and wait > 0:
             wait, reply = min(wait, self._check_rate(self._reception, now)), replies.TOO_SLOW
         # Time in which the client waits for us does not count.
         waits_for_us = self._is_answering or self._is_reading_paused
-        self._timer = self.loop.call_later(wait if wait > 0 else IDLE_LIMIT, self._check_timeouts)
         if wait <= 0 and not waits_for_us:
             self._give_up_content(reply.text.decode())
             self.say_last(reply)
+            self._last_heard = now
+        return wait if wait > 0 else IDLE_LIMIT
 
     def _check_rate(self, reception: Reception, now: float) -> float:
         """Seconds until the rate of the content is to be checked again; 0 if it came too slowly."""
@@ -189,7 +186,7 @@ class Submission(Commands):
         if state.stopping:
             self.say_last(replies.STOPPING)
             return False
-        admission, account = admit(self.transport.get_extra_info("socket"), state.allowed)
+        admission, account = admit(self.transport, state.allowed)
         if admission is Admission.GONE:
             self.abort()
         elif admission is Admission.REFUSED:
@@ -236,7 +233,8 @@ class Submission(Commands):
             elif (command := self._command(line)) is not None:
                 self._run(command)
         self._write()
-        self._pause_or_resume_reading()
+        if self._is_reading_paused or len(self._unread) >= COMMAND_LIMIT:
+            self._pause_or_resume_reading()
 
     def _schedule_turn(self) -> None:
         """Go on with the dialogue once others have had their turn."""
@@ -368,7 +366,8 @@ class Submission(Commands):
             self._is_answering = True
             self._start(self._answer(self._conclude(transaction, reception)))
             self._unread += leftover
-        self._pause_or_resume_reading()
+        if self._is_reading_paused or reception.is_full or len(self._unread) >= COMMAND_LIMIT:
+            self._pause_or_resume_reading()
 
     def _give_up_content(self, why: str) -> None:
         """Drop the content that is being received, if there is one, and log it."""
@@ -434,8 +433,7 @@ class Submission(Commands):
         self._unread.clear()
         self._write()
         self.transport.write_eof()
-        self._timer.cancel()
-        self._timer = self.loop.call_later(LINGER, self.abort)
+        self.loop.call_later(LINGER, self.abort)
 
     def _write(self) -> None:
         unsent, self.unsent = self.unsent, bytearray()
