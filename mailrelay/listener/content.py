@@ -23,6 +23,8 @@ from mailrelay.mail.outcome import Reply
 from mailrelay.mail.trace import HEADER_MAX
 
 _CRLF = b"\r\n"
+_DOT = b"\r\n."
+"""A line that begins with a dot: of transparency, or the end's."""
 _END = b"\r\n.\r\n"
 _ANY_END = re.compile(rb"[\r\n]\.[\r\n]")
 BLOCK = 16 * 1024
@@ -79,8 +81,12 @@ class ContentReceiver:
         known = len(self._buffer)
         self._buffer += data
         if not self.ambiguous:
-            end = self._buffer.find(_END, max(0, known - _TAIL))
+            dots = self._buffer.count(_DOT, max(0, known - 2))
+            end = self._find_end(known, dots)
             stop = len(self._buffer) if end < 0 else end + len(_END)
+            stuffed = dots if stop == len(self._buffer) else self._buffer.count(_DOT, max(0, known - 2), stop)
+            self._stuffed += stuffed
+            self._size += stop - known - stuffed
             for start in range(known, stop, BLOCK):
                 self._check(start, min(start + BLOCK, stop))
             if not self.ambiguous:
@@ -127,8 +133,19 @@ class ContentReceiver:
     def _clean(self, stop: int) -> bytes:
         """The octets up to `stop`, as content."""
         if self._stuffed:
-            return bytes(memoryview(self._buffer[:stop].replace(b"\r\n.", _CRLF))[self._prefix_size :])
+            return bytes(memoryview(self._buffer[:stop].replace(_DOT, _CRLF))[self._prefix_size :])
         return bytes(memoryview(self._buffer)[self._prefix_size : stop])
+
+    def _find_end(self, known: int, dots: int) -> int:
+        """Where the end begins, -1 if it has not come. dots: how many lines that begin with a dot have come behind `known`."""
+        buffer = self._buffer
+        if not buffer.endswith((_DOT, _DOT + b"\r"), 0, known):
+            # Mostly there is no such line, or only the last one: a search for it costs as much as the count did.
+            if dots == 0:
+                return -1
+            if dots == 1 and buffer.endswith(_END):
+                return len(buffer) - len(_END)
+        return buffer.find(_END, max(0, known - _TAIL))
 
     def _check(self, known: int, stop: int) -> None:
         """Look at the octets from `known` to `stop`, which are new."""
@@ -138,9 +155,6 @@ class ContentReceiver:
         self._has_pending_cr = new.endswith(b"\r", start, stop)
         # With the CRLFs removed, any CR or LF that is left is a bare one.
         lines = b"".join(new[start : stop - self._has_pending_cr].split(_CRLF))
-        stuffed = new.count(b"\r\n.", known - 2, stop)
-        self._stuffed += stuffed
-        self._size += stop - known - stuffed
         if b"\r" in lines or b"\n" in lines:
             self.ambiguous = True
             self.refusal = self.refusal or replies.BARE_LINE_END

@@ -25,7 +25,7 @@ from mailrelay.spool.database import SpoolBroken, transaction, translate
 
 GROUP = 500
 """At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
-GATHER = 0.001
+GATHER = 0.002
 """Seconds that a commit waits for more work if the last one was shared: each commit takes the GIL from the loop several
 times. A single piece of work does not wait."""
 
