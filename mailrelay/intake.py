@@ -98,7 +98,10 @@ class Intake:
 
     def refusal(self) -> Reply | None:
         """Why no mail can be taken over now, None if it can."""
-        return BROKEN if any(lane.stuck for lane in self._lanes.values()) else None
+        for lane in self._lanes.values():
+            if lane.stuck:
+                return BROKEN
+        return None
 
     async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
         """The remote's 5xx for an envelope with one recipient. None if it does not refuse, or does not answer within

@@ -16,10 +16,9 @@ _HTTP = frozenset({b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH",
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-class Line(enum.Enum):
-    """What a line is."""
+class Mistake(enum.Enum):
+    """Why a line is no command that may be run."""
 
-    COMMAND = enum.auto()
     BAD = enum.auto()
     """A command with control characters in its line."""
     UNKNOWN = enum.auto()
@@ -30,20 +29,24 @@ class Line(enum.Enum):
     NOT_SMTP = enum.auto()
 
 
-def judge(
-    line: bytes, verb: bytes, *, is_known: bool, is_first: bool, is_followed: bool, is_data_refused: bool
-) -> Line:
-    """What `line` is.
+def judge(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> Mistake | None:
+    """What is wrong with a line by itself; None if it is a command.
 
-    line: without its line end. verb: its first word, in capitals. is_known: `verb` is a command of ours. is_first: there was
-    no command before it. is_followed: octets came behind it. is_data_refused: the last DATA was refused.
+    line: without its line end. verb: its first word, in capitals. is_known: `verb` is a command of ours. is_followed: octets
+    came behind the line.
     """
-    if is_known and not _CONTROL.search(line):
-        return Line.EARLY if is_followed and verb in LAST_IN_GROUP else Line.COMMAND
-    if is_data_refused:
-        return Line.CONTENT
-    if is_first or verb in _HTTP or verb.endswith(b":"):
-        return Line.NOT_SMTP
     if is_followed and verb in LAST_IN_GROUP:
-        return Line.EARLY
-    return Line.BAD if is_known else Line.UNKNOWN
+        return Mistake.EARLY
+    if not is_known:
+        return Mistake.UNKNOWN
+    return Mistake.BAD if _CONTROL.search(line) else None
+
+
+def reconsider(verb: bytes, mistake: Mistake, is_first: bool, is_data_refused: bool) -> Mistake:
+    """What a mistake is in its dialogue. is_first: there was no command before. is_data_refused: the last DATA was refused."""
+    if mistake is not Mistake.EARLY:
+        if is_data_refused:
+            return Mistake.CONTENT
+        if is_first or verb in _HTTP or verb.endswith(b":"):
+            return Mistake.NOT_SMTP
+    return mistake

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from mailrelay.listener import replies
 from mailrelay.listener.access import Admission, admit
-from mailrelay.listener.command_line import Line, judge
+from mailrelay.listener.command_line import Mistake, judge, reconsider
 from mailrelay.listener.commands import COMMANDS, Command, Commands, smtp_attributes
 from mailrelay.listener.reception import Reception
 from mailrelay.listener.server_state import ServerState
@@ -266,36 +266,30 @@ class Submission(Commands):
         verb, _, arg = line.partition(b" ")
         verb = verb.upper()
         command = COMMANDS.get(verb)
-        kind = judge(
-            line,
-            verb,
-            is_known=command is not None,
-            is_first=not self._said_command,
-            is_followed=bool(self._unread),
-            is_data_refused=self.envelope.is_data_refused,
-        )
-        if kind is Line.COMMAND and command is not None:
+        mistake = judge(line, verb, command is not None, bool(self._unread))
+        if command is not None and mistake is None:
             self._said_command = True
             # As aiosmtpd does it: None for no argument, octets that are not UTF-8 as surrogates.
             return command(self, arg.strip(b" ").decode("utf-8", "surrogateescape") or None)
+        kind = reconsider(verb, mistake or Mistake.UNKNOWN, not self._said_command, self.envelope.is_data_refused)
         self._answer_mistake(kind, verb, line)
         return None
 
-    def _answer_mistake(self, kind: Line, verb: bytes, line: bytes) -> None:
-        if kind is Line.CONTENT:
+    def _answer_mistake(self, kind: Mistake, verb: bytes, line: bytes) -> None:
+        if kind is Mistake.CONTENT:
             # None of it is a command.
             self.say(replies.CONTENT_AFTER_REFUSAL)
             self._close_after_client()
-        elif kind is Line.NOT_SMTP:
+        elif kind is Mistake.NOT_SMTP:
             self._drop("does not speak SMTP", line)
-        elif kind is Line.EARLY:
+        elif kind is Mistake.EARLY:
             self._drop(f"did not wait for the reply to {verb.decode()}", reply=replies.DID_NOT_WAIT)
         else:
             self._unknown_commands += 1
             if self._unknown_commands >= UNKNOWN_LIMIT:
                 self.say_last(replies.TOO_MANY_UNKNOWN)
             else:
-                self.say(replies.UNKNOWN_COMMAND if kind is Line.UNKNOWN else replies.BAD_COMMAND)
+                self.say(replies.UNKNOWN_COMMAND if kind is Mistake.UNKNOWN else replies.BAD_COMMAND)
 
     def _run(self, command: Command) -> None:
         """Run a command now; if it has to wait, the rest of it runs as a task."""

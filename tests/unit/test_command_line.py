@@ -2,46 +2,47 @@
 
 import pytest
 
-from mailrelay.listener.command_line import LAST_IN_GROUP, Line, judge
+from mailrelay.listener.command_line import LAST_IN_GROUP, Mistake, judge, reconsider
 
 
 def judged(
     line: bytes, *, known: bool = False, first: bool = False, followed: bool = False, refused: bool = False
-) -> Line:
+) -> Mistake | None:
     verb = line.split(b" ")[0].upper()
-    return judge(line, verb, is_known=known, is_first=first, is_followed=followed, is_data_refused=refused)
+    mistake = judge(line, verb, known, followed)
+    return mistake and reconsider(verb, mistake, first, refused)
 
 
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_known_command_is_one_whatever_was_before_it(first: bool, refused: bool) -> None:
-    assert judged(b"RSET", known=True, first=first, refused=refused, followed=True) is Line.COMMAND
-    assert judged(b"mail FROM:<a@b>", known=True, first=first, refused=refused) is Line.COMMAND
-    assert judged(b"DATA", known=True, first=first, refused=refused) is Line.COMMAND
+    assert judged(b"RSET", known=True, first=first, refused=refused, followed=True) is None
+    assert judged(b"mail FROM:<a@b>", known=True, first=first, refused=refused) is None
+    assert judged(b"DATA", known=True, first=first, refused=refused) is None
 
 
 @pytest.mark.parametrize("verb", sorted(LAST_IN_GROUP))
 def test_nothing_may_follow_the_last_command_of_a_group(verb: bytes) -> None:
-    assert judged(verb, known=True, followed=True) is Line.EARLY
-    assert judged(verb, known=True, followed=False) is Line.COMMAND
+    assert judged(verb, known=True, followed=True, first=True, refused=True) is Mistake.EARLY
+    assert judged(verb, known=True, followed=False) is None
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"post /", b"Host: localhost", b"Cookie: x", b"PRI * HTTP/2.0"])
 def test_a_browsers_line_is_no_smtp_at_any_time(line: bytes) -> None:
-    assert judged(line, first=True) is judged(line, followed=True) is Line.NOT_SMTP
+    assert judged(line, first=True) is judged(line, followed=True) is Mistake.NOT_SMTP
 
 
 @pytest.mark.parametrize(("line", "known"), [(b"FROB", False), (b"", False), (b"NOOP \x1b[2J", True), (b"\x00", False)])
 def test_a_first_line_that_is_no_command_is_no_smtp(line: bytes, known: bool) -> None:
-    assert judged(line, known=known, first=True) is Line.NOT_SMTP
+    assert judged(line, known=known, first=True) is Mistake.NOT_SMTP
 
 
 def test_a_later_line_that_is_no_command_is_a_mistake() -> None:
-    assert judged(b"FROB") is Line.UNKNOWN
-    assert judged(b"RSET \x07", known=True) is Line.BAD
-    assert judged(b"NOOP \x07", known=True, followed=True) is Line.EARLY
+    assert judged(b"FROB") is Mistake.UNKNOWN
+    assert judged(b"RSET \x07", known=True) is Mistake.BAD
+    assert judged(b"NOOP \x07", known=True, followed=True) is Mistake.EARLY
 
 
 @pytest.mark.parametrize("line", [b"From: me@example.org", b"", b"Hello,", b".", b"GET well soon"])
 def test_what_follows_a_refused_data_is_its_content_and_no_intruder(line: bytes) -> None:
-    assert judged(line, refused=True, followed=True) is Line.CONTENT
+    assert judged(line, refused=True, followed=True) is Mistake.CONTENT
