@@ -43,7 +43,8 @@ def judge(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> Mistak
 
 
 def reconsider(verb: bytes, mistake: Mistake, is_first: bool, is_data_refused: bool) -> Mistake:
-    """What a mistake is in its dialogue. is_first: there was no command before. is_data_refused: the last DATA was refused."""
+    """What a mistake is in its dialogue. is_first: there was no command before. is_data_refused: the last DATA was
+    refused."""
     if mistake is not Mistake.EARLY:
         if is_data_refused:
             return Mistake.CONTENT

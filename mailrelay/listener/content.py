@@ -137,7 +137,8 @@ class ContentReceiver:
         return bytes(memoryview(self._buffer)[self._prefix_size : stop])
 
     def _find_end(self, known: int, dots: int) -> int:
-        """Where the end begins, -1 if it has not come. dots: how many lines that begin with a dot have come behind `known`."""
+        """Where the end begins, -1 if it has not come. dots: how many lines that begin with a dot have come behind
+        `known`."""
         buffer = self._buffer
         if not buffer.endswith((_DOT, _DOT + b"\r"), 0, known):
             # Mostly there is no such line, or only the last one: a search for it costs as much as the count did.
