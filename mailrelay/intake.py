@@ -105,8 +105,7 @@ class Intake:
 
     async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
         """The remote's 5xx for an envelope with one recipient. None if it does not refuse, or does not answer within
-        `patience`
-        seconds: then the message itself will show."""
+        `patience` seconds: then the message itself will show."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None or not self._answer_within:
             return None
@@ -241,8 +240,7 @@ def _queued(queue_id: str, why: str) -> Reply:
 
 
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
-    """The answer after a delivery: the remote's own text if it took the message for all, else who did not get it, and
-    why."""
+    """The answer after a delivery: the remote's own text if it took the message for all, else who did not get it."""
     if result.reply is not None and not result.not_taken:
         return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
     total = result.taken + len(result.not_taken)
