@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -150,9 +150,20 @@ async def forward(settings: Forward, door: Listen, way: Way) -> Forwarding:
 
 async def _carry(read: Callable[[], Awaitable[bytes]], to: _Sink) -> None:
     while data := await read():
-        to.write(data)
+        with _closed_is_reset():
+            to.write(data)
         await to.drain()
-    to.write_eof()
+    with _closed_is_reset():
+        to.write_eof()
+
+
+@contextlib.contextmanager
+def _closed_is_reset() -> Iterator[None]:
+    """uvloop raises RuntimeError where a transport has been closed meanwhile."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionResetError(str(error)) from None
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
