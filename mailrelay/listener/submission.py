@@ -281,7 +281,9 @@ class Submission(Commands):
             self.say(replies.CONTENT_AFTER_REFUSAL)
             self._close_after_client()
         elif kind is Mistake.NOT_SMTP:
-            self._drop("does not speak SMTP", line)
+            # Where a login is offered, a later line may be a password that is not encoded.
+            may_be_secret = self._said_command and self._state.settings.auth == "ignore"
+            self._drop("does not speak SMTP", b"" if may_be_secret else line)
         elif kind is Mistake.EARLY:
             self._drop(f"did not wait for the reply to {verb.decode()}", reply=replies.DID_NOT_WAIT)
         else:
@@ -328,12 +330,15 @@ class Submission(Commands):
             self._converse()
 
     async def next_line(self) -> bytes:
-        if self._client_closed:
+        if self._client_closed and b"\n" not in self._unread:
             return b"*"
         waiter: asyncio.Future[bytes] = self.loop.create_future()
         self._line_waiter = waiter
         self._is_answering = False
         self._write()
+        if self._unread:
+            # It may have come with the line before.
+            self._schedule_turn()
         return await waiter
 
     # Content.

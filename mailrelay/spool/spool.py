@@ -31,6 +31,8 @@ BALLAST_SIZE = 8 * 1024 * 1024
 """Octets given up when the disk is so full that not even the outcome of an attempt can be recorded."""
 STAGED_AT_ONCE = 16
 """Pieces of contents in the writer's queue, at most: a small message waits for no more than these."""
+GIVES_WAY = 10.0
+"""Seconds, at most, to wait for the room of a content that was refused for want of it."""
 
 
 class Spool:
@@ -61,6 +63,8 @@ class Spool:
         except apsw.Error as error:
             raise translate(error) from None
         self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
+        # The key of the content that was refused last for want of room, and the end of its removal.
+        self._giving_way: tuple[int, asyncio.Future[None]] | None = None
         self._writer = Writer(writing, self._loop, self.broken.set_result)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._take_ballast()
@@ -107,10 +111,25 @@ class Spool:
 
     async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
         """Appends octets to `staged`, None for the first piece. They are on disk with the next other write. Raises
-        SpoolFull."""
-        async with self._staging:
-            behind: Staged = await self._writer.submit(self._stage_all, (staged, octets), is_durable=False)
-            return behind
+        SpoolFull.
+
+        Of several contents that do not fit together, one at a time gives way: the others wait until it has been removed.
+        """
+        while True:
+            try:
+                async with self._staging:
+                    behind: Staged = await self._writer.submit(self._stage_all, (staged, octets), is_durable=False)
+                    return behind
+            except SpoolFull:
+                if staged is None:
+                    raise
+                if self._giving_way is None or self._giving_way[0] == staged.key:
+                    self._giving_way = self._giving_way or (staged.key, self._loop.create_future())
+                    raise
+                giving_way = self._giving_way
+            await asyncio.wait({giving_way[1]}, timeout=GIVES_WAY)
+            if self._giving_way is giving_way:
+                self._giving_way = None
 
     def _stage_all(self, db: apsw.Connection, parts: Sequence[tuple[Staged | None, bytes]]) -> list[Staged]:
         self._room.check(db, sum(len(octets) for _, octets in parts))
@@ -118,7 +137,13 @@ class Spool:
 
     async def unstage(self, staged: Staged) -> None:
         """Removes what was staged."""
-        await self._write(lambda db: accepting.unstage(db, staged.key))
+        try:
+            # At any price: it makes room.
+            await self._write_at_any_price(lambda db: accepting.unstage(db, staged.key))
+        finally:
+            if self._giving_way is not None and self._giving_way[0] == staged.key:
+                self._giving_way[1].set_result(None)
+                self._giving_way = None
 
     # Mail goes out.
 

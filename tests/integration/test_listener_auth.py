@@ -141,3 +141,34 @@ def test_smtplib_logs_in_and_sends() -> None:
 
     asyncio.run(main())
     assert len(intake.committed) == 1
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_client_that_sends_name_and_password_together_is_let_in(is_closed: bool) -> None:
+    async def main() -> None:
+        async with listener(Intake(), auth="ignore") as listening:
+            wire = await connect(listening)
+            await offers(wire)
+            assert (await wire.say(b"AUTH LOGIN")).startswith(b"334 ")
+            wire.writer.write(b"\r\n".join(LOGIN) + b"\r\n")
+            if is_closed:
+                wire.writer.write_eof()
+            assert (await wire.reply()).startswith(b"334 ")
+            assert (await wire.reply()).startswith(b"235 2.7.0 ")
+
+    asyncio.run(main())
+
+
+def test_a_line_that_may_be_a_secret_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with listener(Intake(), auth="ignore") as listening:
+            wire = await connect(listening)
+            await offers(wire)
+            await wire.say(b"AUTH LOGIN")
+            await wire.say(b"not base64!")
+            assert (await wire.say(b"hunter2:")).startswith(b"521 ")
+
+    asyncio.run(main())
+    [line] = caplog.messages
+    assert line.startswith("security: ")
+    assert "hunter2" not in line

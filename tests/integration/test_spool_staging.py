@@ -11,7 +11,7 @@ from spooling import LIMIT, NOW, letter
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.spool import accepting, listing
 from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, row
-from mailrelay.spool.spool import STAGED_AT_ONCE, Spool
+from mailrelay.spool.spool import BALLAST, STAGED_AT_ONCE, Spool
 
 PART = b"x" * 60_000 + b"\r\n"
 
@@ -214,3 +214,72 @@ def test_the_step_that_removes_what_a_crash_left_says_how_many_they_were(tmp_pat
     assert accepting.unstage_all(db) == 2
     assert accepting.unstage_all(db) == 0
     db.close()
+
+
+def test_of_contents_that_do_not_fit_together_one_at_a_time_gives_way(tmp_path: Path) -> None:
+    async def send(spool: Spool) -> bool:
+        """A client with 5.4 MB; whether it was taken."""
+        begun = letter()
+        so_far: Staged | None = None
+        try:
+            for _ in range(90):
+                so_far = await spool.stage(so_far, PART)
+                await asyncio.sleep(0)
+            await spool.accept(replace(begun, content=b"the end\r\n", staged=so_far))
+        except SpoolFull:
+            if so_far is not None:
+                await spool.unstage(so_far)
+            return False
+        return True
+
+    async def tell(spool: Spool) -> None:
+        taken = await asyncio.gather(*(send(spool) for _ in range(6)))
+        # There is room for three of them, and a little more.
+        assert taken.count(True) == 3
+
+    story(tmp_path / "spool", tell, max_size=20_000_000)
+    assert counts(tmp_path / "spool") == (3, 0, 0)
+
+
+def test_a_content_that_gives_way_and_is_never_removed_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrelay.spool.spool.GIVES_WAY", 0.01)
+
+    async def tell(spool: Spool) -> None:
+        first, _ = await staged(spool, 10)
+        second, _ = await staged(spool, 10)
+        with pytest.raises(SpoolFull):
+            for _ in range(100):
+                first = await spool.stage(first, PART)
+        # Its client is gone, and so is whoever would remove it.
+        with pytest.raises(SpoolFull):
+            await spool.stage(second, PART)
+        await spool.unstage(first)
+        await spool.stage(second, PART)
+
+    story(tmp_path / "spool", tell, max_size=2_000_000)
+
+
+def test_what_is_removed_makes_room_even_where_there_is_none_to_write_that_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(spool: Spool) -> None:
+        so_far, _ = await staged(spool, 3)
+        assert (tmp_path / "spool" / BALLAST).exists()
+        tries = 0
+        unstage = accepting.unstage
+
+        def full_once(db: object, key: int) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise SpoolFull("no room")
+            unstage(db, key)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(accepting, "unstage", full_once)
+        await spool.unstage(so_far)
+        assert not (tmp_path / "spool" / BALLAST).exists()
+
+    story(tmp_path / "spool", tell)
+    assert counts(tmp_path / "spool") == (0, 0, 0)
