@@ -11,9 +11,9 @@ from mailrelay.mail.trace import stamp, subject
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The beginning of a message's content, in the spool already while the rest still comes in.
+    """The part of a content that is in the spool while the rest still comes in.
 
-    key: the spool's key of the message to be. pieces: how many rows it takes. size: octets.
+    key: the spool's key that is reserved for the message. pieces: its rows. size: its octets.
     """
 
     key: int
@@ -45,7 +45,7 @@ class Arrival:
 def arrive(envelope: Envelope, content: bytes, *, queue_id: str, token: str, relayhost: str, now: float) -> Arrival:
     """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`).
 
-    content: the message, or its beginning with the whole header. token: ASCII letters and digits of chance, for a Message-ID
+    content: the message, or its beginning with the whole header. token: random ASCII letters and digits, for a Message-ID
     that no other machine makes. now: epoch seconds.
     """
     domain = envelope.sender.rpartition(b"@")[2]

@@ -1,13 +1,13 @@
 """The daemon is cut off, at random and at exact points, while clients feed it and a remote takes: nothing is lost."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from crash.feeder import Feeder, marks
 from crash.ledger import Ledger
-from crash.strace import calls, killing, tracing
+from crash.strace import Call, calls, killing, tracing
 from system.boxes import DOMAIN
 from system.clients import message, submit
 from system.daemon import Relay
@@ -85,6 +85,18 @@ def test_sigkill_at_exact_system_calls_loses_nothing_and_doubles_only_what_was_i
     assert len(reached) >= len(POINTS) - 2
 
 
+def log_syncs(made: Sequence[Call]) -> list[Call]:
+    """The times at which SQLite's log was put on disk."""
+    return [call for call in made if call.name == "fdatasync" and "-wal>" in call.text and call.text.endswith("= 0")]
+
+
+def is_synced_before(made: Sequence[Call], words: str, answer: Call) -> bool:
+    """Whether what was written of `words` to SQLite's log was on disk before `answer`."""
+    # The first time: what follows in the same page is written again by later commits.
+    stored = min(call.ended for call in made if words in call.text and "-wal>" in call.text)
+    return any(stored < sync.began and sync.ended < answer.began for sync in log_syncs(made))
+
+
 def test_every_250_is_written_after_the_fdatasync_of_what_it_promises(
     sinks: Callable[..., Sink], relays: Callable[..., Relay], tmp_path: Path
 ) -> None:
@@ -99,13 +111,10 @@ def test_every_250_is_written_after_the_fdatasync_of_what_it_promises(
     ids = {one["subject"]: one["queue_id"] for one in relay.queue("--all")}
     relay.stop()
     made = list(calls(trace))
-    syncs = [call for call in made if call.name == "fdatasync" and "-wal>" in call.text and call.text.endswith("= 0")]
     assert len(ids) == 20
     for mark, queue_id in ids.items():
         (answer,) = (call for call in made if f"250 2.0.0 {queue_id}" in call.text and "<socket:" in call.text)
-        # The first one: what follows in the same page is written again by later commits.
-        stored = min(call.ended for call in made if f"body-of-{mark}" in call.text and "-wal>" in call.text)
-        assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), f"{mark}: 250 before its fsync"
+        assert is_synced_before(made, f"body-of-{mark}", answer), f"{mark}: 250 before its fsync"
     assert set(marks(sink.messages()).values()) == {1}
 
 
@@ -122,15 +131,10 @@ def test_a_250_to_a_large_message_is_written_after_the_fdatasync_of_every_piece_
     relay.stop()
     made = list(calls(trace))
     (answer,) = (call for call in made if f"250 2.0.0 {queue_id}" in call.text and "<socket:" in call.text)
-    syncs = [call for call in made if call.name == "fdatasync" and "-wal>" in call.text and call.text.endswith("= 0")]
-    log = [call for call in made if "-wal>" in call.text and call.name.startswith("pwrite")]
     for number in range(0, 8_000, 400):
-        stored = min(call.ended for call in log if f"line-{number:06d}-" in call.text)
-        assert any(stored < sync.began and sync.ended < answer.began for sync in syncs), (
-            f"line {number}: before its fsync"
-        )
+        assert is_synced_before(made, f"line-{number:06d}-", answer), f"line {number}: 250 before its fsync"
     # What promises nothing by itself is not waited for.
-    assert len([sync for sync in syncs if sync.ended < answer.began]) < 10
+    assert len([sync for sync in log_syncs(made) if sync.ended < answer.began]) < 10
 
 
 LARGE_POINTS = [

@@ -214,43 +214,74 @@ def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: pytest.
     assert "status=broken-off (mailrelay is stopping; " in caplog.text
 
 
-def test_a_content_that_comes_too_slowly_ends_with_421(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.2)
+class Clock:
+    """An event loop whose time the test sets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.now = loop.time()
+
+    def time(self) -> float:
+        return self.now
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+
+def paced(octets: int, intake: Intake) -> bytes:
+    """A client that sends so many octets of a content in each of 600 seconds; what it has been told behind the 354."""
+    told = b""
+
+    async def dialogue(submission: Submission, transport: Transport) -> None:
+        nonlocal told
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+        submission.data_received(GROUP)
+        transport.written.clear()
+        for _ in range(600):
+            clock.now += 1
+            submission.data_received(b"x" * octets)
+            submission.check_timeouts(clock.now)
+            if transport.is_closed:
+                break
+        else:
+            submission.data_received(b"\r\n.\r\n")
+            while not transport.written:
+                await asyncio.sleep(0)
+        told = b"".join(transport.written)
+
+    talk(dialogue, intake)
+    return told
+
+
+def test_a_content_that_comes_too_slowly_ends_with_421(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
-
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            dripping = asyncio.create_task(drip(wire))
-            assert (await wire.rest()).startswith(b"421 4.4.2 ")
-            dripping.cancel()
-
-    async def drip(wire: Wire) -> None:
-        # Never silent for as long as would end the connection by itself.
-        while True:
-            wire.writer.write(b"x")
-            await asyncio.sleep(0.05)
-
-    asyncio.run(main())
+    assert paced(99, intake).startswith(b"421 4.4.2 ")
     assert intake.committed == []
     assert "too slowly" in caplog.text
 
 
-def test_a_content_that_comes_at_a_persons_worst_pace_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.1)
+def test_a_content_that_comes_at_a_persons_worst_pace_is_taken() -> None:
     intake = Intake()
+    assert paced(100, intake).startswith(b"250 ")
+    assert [len(content) for _, content in intake.committed] == [100 * 600 + 2]
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            for _ in range(12):
-                wire.writer.write(LINE)
-                await asyncio.sleep(0.04)
-            assert (await wire.say(b".")).startswith(b"250 ")
 
-    asyncio.run(main())
-    assert intake.committed == [(intake.committed[0][0], LINE * 12)]
+def test_time_in_which_the_disk_keeps_a_client_waiting_is_not_its_slowness() -> None:
+    intake, gate = Intake(), asyncio.Event()
+    intake.before_piece = gate.wait
+
+    async def dialogue(submission: Submission, transport: Transport) -> None:
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+        submission.data_received(GROUP)
+        submission.data_received(HEADER + LINE * 2_000)
+        assert not transport.is_read
+        clock.now += 1_000
+        submission.check_timeouts(clock.now)
+        assert not transport.is_closed
+        gate.set()
+        while not transport.is_read:
+            await asyncio.sleep(0)
+        submission.check_timeouts(clock.now + 1)
+        assert not transport.is_closed
+
+    talk(dialogue, intake)
