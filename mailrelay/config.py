@@ -79,7 +79,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """The roads by which the person hears. `mailbox` is None where no Maildir is named."""
+    """The backends by which the person hears. `mailbox` is None where no Maildir is named."""
 
     desktop: bool = True
     dsn: bool = True

@@ -25,7 +25,7 @@ from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.trace import HOPS_MAX, hops
 from mailrelay.mail.triage import Verdict, judge
-from mailrelay.relay.watch import DeliveryResult, Refused, Watches
+from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
 from mailrelay.spool.attempts import LARGE
 from mailrelay.spool.database import SpoolError, SpoolFull
 from mailrelay.spool.queue_ids import message_id_token
@@ -42,11 +42,11 @@ NAMED = 5
 _STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
-class Lane(Protocol):
+class Scheduler(Protocol):
     """What is needed of the way to a relayhost."""
 
     @property
-    def watches(self) -> Watches: ...
+    def watches(self) -> Waiters: ...
     @property
     def trouble(self) -> str: ...
     @property
@@ -75,14 +75,14 @@ class Intake:
     def __init__(
         self,
         relayhosts: Sequence[Relayhost],
-        lanes: Mapping[str, Lane],
+        schedulers: Mapping[str, Scheduler],
         spool: SpoolPort,
         accepted: Callable[[], object],
         answer_within: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._relayhosts = relayhosts
-        self._lanes = lanes
+        self._schedulers = schedulers
         self._spool = spool
         self._accepted = accepted
         self._answer_within = answer_within
@@ -94,12 +94,12 @@ class Intake:
         """A client has said MAIL: the way may be opened meanwhile."""
         relayhost = choose(reverse_path, self._relayhosts)
         if relayhost is not None:
-            self._lanes[relayhost].expect()
+            self._schedulers[relayhost].expect()
 
     def refusal(self) -> Reply | None:
         """Why no mail can be taken over now, None if it can."""
-        for lane in self._lanes.values():
-            if lane.stuck:
+        for scheduler in self._schedulers.values():
+            if scheduler.stuck:
                 return BROKEN
         return None
 
@@ -112,7 +112,7 @@ class Intake:
         outcome = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(patience, self._answer_within)):
-                outcome = await self._lanes[relayhost].vet(envelope)
+                outcome = await self._schedulers[relayhost].vet(envelope)
         if outcome is None or judge(outcome) is not Verdict.BOUNCED:
             return None
         log.info("%s", logline.vetted(envelope, relayhost, outcome))
@@ -144,24 +144,24 @@ class Intake:
 
     async def take_over(self, arrival: Arrival) -> Answer:
         """Writes a message to disk and waits for the remote's answer."""
-        queue_id, lane = arrival.queue_id, self._lanes[arrival.relayhost]
-        trouble = lane.trouble
+        queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
+        trouble = scheduler.trouble
         # Opened before the commit: the result may come at once after it.
-        watch = lane.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
+        watch = scheduler.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
         try:
             key = await self._spool.accept(arrival)
             self._accepted()
             log.info("%s", logline.accepted(arrival))
-            lane.hurry(key)
+            scheduler.hurry(key)
             if watch is None:
                 return Answer(_queued(queue_id, trouble))
             await asyncio.wait({watch.word}, timeout=self._answer_within)
         except SpoolError as error:
             return Answer(reply_to_spool_error(error))
         finally:
-            lane.watches.close(queue_id)
+            scheduler.watches.close(queue_id)
         if not watch.word.done():
-            return Answer(_queued(queue_id, why_no_reply(arrival.size, lane.progress(key))))
+            return Answer(_queued(queue_id, why_no_reply(arrival.size, scheduler.progress(key))))
         word = watch.word.result()
         if isinstance(word, DeliveryResult):
             return Answer(_delivered(queue_id, word))

@@ -2,7 +2,7 @@
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Owing, Record, Settled, arrive
 from mailrelay.spool.queue_ids import QueueIds
@@ -42,13 +42,13 @@ def ending(
     *,
     now: float = NOW,
     next_attempt: float | None = None,
-    roads: tuple[Road, ...] = (),
+    backends: tuple[Backend, ...] = (),
 ) -> Record:
-    """The record of an attempt that brought each recipient to the state beside it; bounced ones are owed by `roads`."""
+    """The record of an attempt that brought each recipient to the state beside it; bounced ones are owed by `backends`."""
     settled = tuple(
         Settled(key, state, outcome, uncertain=False)
         for key, (state, outcome) in zip(recipients, states.items(), strict=True)
     )
     failed = tuple(one.recipient for one in settled if one.state is State.BOUNCED)
-    notices = (Owing(Kind.FAILED, failed, roads),) if failed and roads else ()
+    notices = (Owing(Kind.FAILED, failed, backends),) if failed and backends else ()
     return Record(message, now, settled, next_attempt, notices)

@@ -19,9 +19,9 @@ import time
 from parts import PATIENCE, Postfix, Scene, arguments, logged, scene, spread
 from system.postfix import send_with_source
 
+from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.trigger import ring
-from mailrelay.spool.verbs import retry_all
 
 
 def feed(at: Scene, port: int, options: argparse.Namespace) -> None:

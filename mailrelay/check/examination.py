@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
 
-from mailrelay.check import machine, roads, way, world
+from mailrelay.check import backends, connection_path, dns_reputation, machine
+from mailrelay.check.dns_reputation import Sender
 from mailrelay.check.finding import Finding
-from mailrelay.check.world import Sender
 from mailrelay.config import Relayhost, Settings
 from mailrelay.dns import reverse
 from mailrelay.dns.answer import LookUp
 from mailrelay.mail.routing import choose
-from mailrelay.relay.route import Hop
 from mailrelay.spool import listing
 from mailrelay.spool.database import SpoolError, connect, reading
+from mailrelay.ssh.hops import Hop
 
 HEADER = 65536
 """Octets of a message that are searched for its From field."""
@@ -48,7 +48,7 @@ async def examine(settings: Settings, pid: str | None, questions: Questions) -> 
     size = settings.listen.max_message_size
     tasks = [
         here,
-        asyncio.create_task(roads.examine(settings.notify)),
+        asyncio.create_task(backends.examine(settings.notify)),
         *(
             asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), questions))
             for relayhost in settings.relayhosts
@@ -67,10 +67,10 @@ async def examine(settings: Settings, pid: str | None, questions: Questions) -> 
 async def _relayhost(
     relayhost: Relayhost, max_message_size: int, senders: Sequence[Sender], questions: Questions
 ) -> list[Finding]:
-    hosts = await way.read(relayhost)
+    hosts = await connection_path.read(relayhost)
     if isinstance(hosts, Finding):
         return [hosts]
-    ours = way.examine(relayhost, hosts, max_message_size, online=questions.online)
+    ours = connection_path.examine(relayhost, hosts, max_message_size, online=questions.online)
     if not questions.online:
         return await ours
     theirs = _seen_from_outside(relayhost.name, hosts, senders, questions)
@@ -86,8 +86,8 @@ async def _seen_from_outside(
         what = f"{hosts[-1].host} has no public address that is known here"
         found.append(Finding("public address", None, f"{what}; name it: mailrelay check --address ADDRESS", about=name))
     checks = [
-        world.addresses(questions.look_up, public, reverse.BLACKLISTS if questions.blacklists else ()),
-        *(world.domain(questions.look_up, sender, public) for sender in senders),
+        dns_reputation.addresses(questions.look_up, public, reverse.BLACKLISTS if questions.blacklists else ()),
+        *(dns_reputation.domain(questions.look_up, sender, public) for sender in senders),
     ]
     for findings in await asyncio.gather(*checks):
         found += findings

@@ -63,8 +63,8 @@ def _still_to_be_made(directory: Path) -> Finding:
 
 
 def _unusable(error: SpoolError) -> Finding:
-    what, _, mend = str(error).partition("; ")
-    return Finding("spool", False, what, mend or "mend that, or name another queue.directory in the settings")
+    what, _, fix = str(error).partition("; ")
+    return Finding("spool", False, what, fix or "fix that, or name another queue.directory in the settings")
 
 
 def _addresses(listen: Listen, *, serving: bool) -> Iterator[Finding]:

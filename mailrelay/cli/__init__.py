@@ -8,7 +8,7 @@
     say(line)         a trouble, one line on stderr, for commands that go on after it
     Failed            what a command raises to end with one line and a status of its own
 
-`load` is the command line's one lazy place (the daemon's is `mailrelay.late`): `mailrelay queue` must not load SSH and SMTP,
+`load` is the command line's one lazy place (the daemon's is `mailrelay.lazy`): `mailrelay queue` must not load SSH and SMTP,
 and with an empty queue nothing that shows or changes mail.
 Each module named in them holds a click command called `command`; one that holds several has them in `commands`, by name.
 A command ends with the status that it returns (None is 0).

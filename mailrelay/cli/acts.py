@@ -19,7 +19,7 @@ import click
 from mailrelay.cli import load_settings, say
 from mailrelay.cli.change import changing, no_such, ring
 from mailrelay.mail.lifecycle import Act
-from mailrelay.spool import trigger, verbs
+from mailrelay.spool import actions, trigger
 
 _DONE = {Act.HOLD: "held", Act.RELEASE: "released", Act.CANCEL: "cancelled", Act.DROP: "dropped"}
 
@@ -35,14 +35,14 @@ def _retry(ids: Sequence[str], everything: bool, network: bool) -> int:
     if [bool(ids), everything, network].count(True) != 1:
         raise click.UsageError("Give ids, --all or --network", click.get_current_context())
     if ids:
-        return _change(ids, verbs.retry, "is due now")
+        return _change(ids, actions.retry, "is due now")
     directory = load_settings().queue.directory
     if network:
         ring(directory, trigger.NETWORK)
         return 0
     try:
         with changing(directory) as db:
-            due = verbs.retry_all(db, time.time())
+            due = actions.retry_all(db, time.time())
     except FileNotFoundError:
         due = 0
     print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
@@ -84,7 +84,7 @@ commands = {"retry": _retry, "hold": _hold, "release": _release, "cancel": _canc
 
 def _act(ids: Sequence[str], what: Act) -> int:
     def act(db: Any, key: int, queue_id: str, now: float) -> object:
-        return verbs.act(db, key, queue_id, what, now)
+        return actions.act(db, key, queue_id, what, now)
 
     return _change(ids, act, f"is {_DONE[what]}")
 
@@ -97,9 +97,9 @@ def _change(ids: Sequence[str], do: Callable[[Any, int, str, float], object], do
         with changing(directory) as db:
             for given in ids:
                 try:
-                    key, queue_id = verbs.find(db, given)
+                    key, queue_id = actions.find(db, given)
                     do(db, key, queue_id, time.time())
-                except (verbs.NoSuchMessage, verbs.NotAllowed) as error:
+                except (actions.NoSuchMessage, actions.NotAllowed) as error:
                     troubles.append(str(error))
                 else:
                     changed.append(queue_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailrelay.cli import NOBODY_SERVES, say
-from mailrelay.spool import lock, trigger, verbs
+from mailrelay.spool import actions, lock, trigger
 from mailrelay.spool.attempts import recover
 from mailrelay.spool.database import connect, transaction
 
@@ -37,6 +37,6 @@ def ring(directory: Path, word: bytes = trigger.LOOK) -> None:
         say(NOBODY_SERVES)
 
 
-def no_such(queue_id: str) -> verbs.NoSuchMessage:
+def no_such(queue_id: str) -> actions.NoSuchMessage:
     """What is wrong with any id where there is no spool."""
-    return verbs.NoSuchMessage(f"no message has the id {queue_id}; see `mailrelay queue --all`")
+    return actions.NoSuchMessage(f"no message has the id {queue_id}; see `mailrelay queue --all`")

@@ -1,9 +1,9 @@
 """`mailrelay check`: everything that mail needs on its way, looked at as the service sees it; one line per check.
 
-    ✓ it holds     ✗ it does not, and the line below says what mends it     – it was not asked, or cannot be known here
+    ✓ it holds     ✗ it does not, and the line below says what fixes it     – it was not asked, or cannot be known here
 
 `--json` prints JSON Lines, one finding a line, with the keys check, about (a relayhost, a domain or an address; "" for this
-machine), ok (true, false or null), text and mend. Exit status: 0 if no check has failed, 1 otherwise, 78 for wrong settings.
+machine), ok (true, false or null), text and fix. Exit status: 0 if no check has failed, 1 otherwise, 78 for wrong settings.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–
 @click.option("--blacklists", is_flag=True, help="Ask well-known blacklists for it, too.")
 @click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Ask this DNS server, not the system's.")
 def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: bool, nameserver: str) -> int:
-    """Look at everything that mail needs on its way. Each ✗ comes with the step that mends it."""
+    """Look at everything that mail needs on its way. Each ✗ comes with the step that fixes it."""
     context = click.get_current_context()
     try:
         public = tuple(str(ipaddress.ip_address(address)) for address in addresses)
@@ -79,7 +79,7 @@ def _line(finding: Finding) -> str:
             "about": printable(finding.about),
             "ok": finding.ok,
             "text": printable(finding.text, TEXT),
-            "mend": printable(finding.mend),
+            "fix": printable(finding.fix),
         }
     )
 
@@ -90,7 +90,7 @@ def _shown(finding: Finding, *, plain: bool) -> str:
     line = (
         f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text, TEXT)}"
     )
-    return f"{line}\n  {'->' if plain else '→'} {printable(finding.mend)}" if finding.mend else line
+    return f"{line}\n  {'->' if plain else '→'} {printable(finding.fix)}" if finding.fix else line
 
 
 def _can_show(signs: str) -> bool:

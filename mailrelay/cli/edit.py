@@ -1,7 +1,7 @@
 """`mailrelay queue edit`: a message that waits, is held, was refused or failed, changed in the person's editor and sent.
 
 $VISUAL, else $EDITOR, else vi gets a file (0600, in a directory of its own, 0700) with the envelope on top and the message
-below it, lines ended by LF (`mail.mending`). Once it is saved and the editor has ended, a new message goes out in the place
+below it, lines ended by LF (`mail.fixing`). Once it is saved and the editor has ended, a new message goes out in the place
 of the old one, whose recipients become cancelled in the same commit. Nothing is added to it: no second trace line, no Date.
 
 Promises: unchanged or empty, nothing happens. What was written is never lost: as long as it is not queued, the file stays,
@@ -20,16 +20,16 @@ from pathlib import Path
 
 import click
 
-from mailrelay.cli import Failed, letter, load_settings, say
-from mailrelay.cli.successor import mendable, succeed
+from mailrelay.cli import Failed, load_settings, rfc822_input, say
+from mailrelay.cli.replace import fixable, succeed
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
+from mailrelay.mail.draft import BadDraft, draft, read_draft, readdressed
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import Act
-from mailrelay.mail.mending import BadDraft, draft, read_draft, readdressed
 from mailrelay.mail.trace import is_signed
+from mailrelay.spool.actions import NoSuchMessage, NotAllowed
 from mailrelay.spool.database import SpoolError
-from mailrelay.spool.verbs import NoSuchMessage, NotAllowed
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(queue_id: str) -> int:
     """Change a message that has not been sent in $VISUAL or $EDITOR, and send it in the place of the old one."""
     settings = load_settings()
     editor = _editor()
-    old, content = mendable(settings, queue_id, Act.EDIT)
+    old, content = fixable(settings, queue_id, Act.EDIT)
     before = draft(old.envelope, content.replace(b"\r\n", b"\n"))
     directory = Path(tempfile.mkdtemp(prefix="mailrelay-"))
     file = directory / "message.eml"
@@ -57,7 +57,7 @@ def command(queue_id: str) -> int:
             if status:
                 raise Failed(f"the editor ended with status {status}")
             _send(settings, old, content, text)
-        except (Failed, BadDraft, letter.Unfit, NotAllowed, NoSuchMessage, SpoolError, OSError) as error:
+        except (Failed, BadDraft, rfc822_input.Unfit, NotAllowed, NoSuchMessage, SpoolError, OSError) as error:
             say(f"{error}; {old.queue_id} is left as it was, what you wrote is in {file}")
             if not is_terminal(sys.stdin) or not click.confirm("Open it again?", default=True, err=True):
                 return 1
@@ -70,7 +70,7 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
     """Queues what the editor left. content: what it was before."""
     sender, to, written = read_draft(text)
     limit = max(settings.listen.max_message_size, len(content))
-    changed = letter.read(io.BytesIO(written), limit, dot_ends=False)
+    changed = rfc822_input.read(io.BytesIO(written), limit, dot_ends=False)
     envelope = readdressed(old.envelope, sender, to)
     if not changed.isascii():
         envelope = replace(envelope, body=b"8BITMIME")

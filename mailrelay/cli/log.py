@@ -20,7 +20,7 @@ import click
 
 from mailrelay.cli import Failed, load_settings
 from mailrelay.mail.printable import printable
-from mailrelay.spool import verbs
+from mailrelay.spool import actions
 from mailrelay.spool.database import connect, reading
 
 FILE = "mailrelay.log"
@@ -57,8 +57,8 @@ def _whole_id(directory: Path, queue_id: str) -> str:
     try:
         db = connect(directory, create=False)
         with reading(db):
-            return verbs.find(db, queue_id)[1]
-    except (FileNotFoundError, verbs.NoSuchMessage):
+            return actions.find(db, queue_id)[1]
+    except (FileNotFoundError, actions.NoSuchMessage):
         return queue_id
 
 

@@ -16,9 +16,9 @@ import click
 
 from mailrelay.cli import Failed, load_settings
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.successor import mendable, succeed
+from mailrelay.cli.replace import fixable, succeed
+from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act
-from mailrelay.mail.mending import readdressed
 
 
 @click.command()
@@ -30,7 +30,7 @@ def command(queue_id: str, words: Sequence[str], reverse_path: str | None) -> No
     settings = load_settings()
     to = [address for word in words for address in _addresses("--to", word)]
     sender = None if reverse_path is None else _sender(reverse_path)
-    old, content = mendable(settings, queue_id, Act.RESEND)
+    old, content = fixable(settings, queue_id, Act.RESEND)
     envelope = readdressed(
         old.envelope,
         old.envelope.sender if sender is None else sender,

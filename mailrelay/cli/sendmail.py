@@ -28,7 +28,7 @@ from typing import Any
 
 import click
 
-from mailrelay.cli import NOBODY_SERVES, Failed, letter, load_settings, rows, say
+from mailrelay.cli import NOBODY_SERVES, Failed, load_settings, rfc822_input, rows, say
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.enqueue import EX_NOUSER, EX_TEMPFAIL, enqueue, login
@@ -137,16 +137,16 @@ def _message(
     try:
         to = [address for word in recipients for address in addresses(os.fsencode(word))]
         with open(0, "rb", closefd=False) as stdin:
-            message = letter.parse(letter.read(stdin, limit, dot_ends=not (ignore_dots or "i" in others)))
+            message = rfc822_input.parse(rfc822_input.read(stdin, limit, dot_ends=not (ignore_dots or "i" in others)))
         if from_header:
-            message, named = letter.take_recipients(message)
+            message, named = rfc822_input.take_recipients(message)
             to += named
-    except (BadAddress, letter.Unfit) as error:
+    except (BadAddress, rfc822_input.Unfit) as error:
         raise Failed(str(error), EX_DATAERR) from None
     if not to:
         raise Failed("there is no recipient in To, Cc and Bcc; name one", EX_DATAERR)
     if not message.has(b"from"):
-        message = letter.with_field(message, b"From", _from(full_name, reverse_path))
+        message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
     if hops(content) >= HOPS_MAX:
         raise Failed("the message goes round in a circle; look at its Received fields", EX_DATAERR)

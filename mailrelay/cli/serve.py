@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import click
 
-from mailrelay import service
+from mailrelay import daemon
 from mailrelay.cli import Failed, load_settings
 from mailrelay.cli.log import FILE as LOG_FILE
 from mailrelay.spool.database import prepare_directory
@@ -50,8 +50,8 @@ def command(verbose: bool) -> None:
     gc.set_threshold(GARBAGE)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(service.serve(settings))
-    except service.CannotStart as error:
+            runner.run(daemon.serve(settings))
+    except daemon.CannotStart as error:
         raise Failed(str(error)) from None
 
 

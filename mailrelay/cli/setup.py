@@ -11,7 +11,7 @@
 
 Each step finds out first whether it is done already, says what it did, and how to undo it. --yes answers every question,
 but takes no host key in the place of a known one. Exit status: 0 only if the test letter was taken; 1 where something is in
-the way, with the step that mends it; 78 the settings are wrong.
+the way, with the step that fixes it; 78 the settings are wrong.
 Never: a password that is kept or shown.
 """
 
@@ -23,9 +23,10 @@ import click
 import msgspec
 
 from mailrelay import config, grammar
+from mailrelay.atomic_file import replace_file
 from mailrelay.cli import Failed, settings_path
-from mailrelay.cli.enrol import OWN_SSH_CONFIG, find_key, find_way, let_in, restrict, trust_hosts
-from mailrelay.cli.serving import serve_for_now, start_service
+from mailrelay.cli.setup_remote import OWN_SSH_CONFIG, find_key, find_way, let_in, restrict, trust_hosts
+from mailrelay.cli.setup_service import serve_for_now, start_service
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.test import mailbox, send_and_follow
@@ -33,7 +34,6 @@ from mailrelay.config import Relayhost, Settings
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
-from mailrelay.replacing import replace_file
 from mailrelay.setup import restriction
 from mailrelay.setup.settings import Plan, Wish, of_host, plan
 

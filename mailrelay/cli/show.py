@@ -19,10 +19,10 @@ from mailrelay.cli import Failed, load_settings, rows
 from mailrelay.cli.change import no_such
 from mailrelay.cli.records import record
 from mailrelay.cli.terminal import clock, is_terminal, moment, size
+from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
-from mailrelay.mail.likeness import suggestion
 from mailrelay.mail.printable import printable
-from mailrelay.spool import correspondents, listing, verbs
+from mailrelay.spool import actions, correspondents, listing
 from mailrelay.spool.database import connect, reading
 
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
@@ -42,7 +42,7 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
     except FileNotFoundError:
         raise no_such(queue_id) from None
     with reading(db):
-        key, queue_id = verbs.find(db, queue_id)
+        key, queue_id = actions.find(db, queue_id)
         message, story = listing.one(db, key), listing.story(db, key)
         meant = [correspondents.likely(db, to.address, to.stage) for to in message.recipients]
         pieces = list(listing.content(db, key)) if content else []
@@ -55,8 +55,8 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
             to["did_you_mean"] = printable(likely)
         print(json.dumps(found | {"timeline": [_event(event) for event in story]}))
     else:
-        mending = [_to_mend(message)] if message.queue_name == "failed" else []
-        parts = _envelope(message, time.time()), _recipients(message, meant), *mending, map(_line, story)
+        fixing = [_to_fix(message)] if message.queue_name == "failed" else []
+        parts = _envelope(message, time.time()), _recipients(message, meant), *fixing, map(_line, story)
         print("\n\n".join(map("\n".join, parts)))
 
 
@@ -89,17 +89,17 @@ def _envelope(message: listing.Listed, now: float) -> Iterator[str]:
 
 
 def _recipients(message: listing.Listed, meant: Sequence[bytes]) -> Iterator[str]:
-    mendable = [to for to in message.recipients if to.state in _RESENDABLE]
+    fixable = [to for to in message.recipients if to.state in _RESENDABLE]
     for to, likely in zip(message.recipients, meant, strict=True):
         facts = (f"<{printable(to.address)}>", to.state, to.status, rows.uncertainty(to))
         yield "to         " + "  ".join(filter(None, facts))
         if to.words:
             yield f"           {printable(to.words)}"
-        if hint := suggestion(message.queue_id, likely, alone=mendable == [to]):
+        if hint := suggestion(message.queue_id, likely, alone=fixable == [to]):
             yield f"           {' '.join(hint)}"
 
 
-def _to_mend(message: listing.Listed) -> Iterator[str]:
+def _to_fix(message: listing.Listed) -> Iterator[str]:
     command = f"mailrelay queue {{}} {message.queue_id}".format
     yield f"to do      {command('resend')} [--to ADDRESS]   send it again, to somebody else if need be"
     yield f"           {command('edit')}                    change it in your editor, and send it"

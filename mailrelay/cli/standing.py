@@ -6,8 +6,8 @@
     full        why there is no room for a message as large as the settings allow; "" if there is
     oldest      when the first of the pending came (epoch seconds, or null)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
-                person), text, and mend (the step that mends it)
-    untold      notices that could not be told yet: kind, road, why
+                person), text, and fix (the step that fixes it)
+    untold      notices that could not be told yet: kind, backend, why
     directory   of the spool
 
 Promises: whatever is from outside comes out escaped (`mail.printable`).
@@ -43,10 +43,10 @@ def _record(settings: Settings, stands: Standing, full: str, pid: str | None, st
                 "next_dial": int(trouble.next_dial),
                 "setup": trouble.setup,
                 "text": printable(trouble.text),
-                "mend": printable(trouble.mend),
+                "fix": printable(trouble.fix),
             }
             for trouble in stands.troubles
         ],
-        "untold": [{"kind": kind, "road": road, "why": printable(why)} for kind, road, why in stands.untold],
+        "untold": [{"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.untold],
         "directory": str(settings.queue.directory),
     }

@@ -135,21 +135,21 @@ def _screen(stands: Standing, full: str, pid: str | None, status: int, now: floa
         yield ""
         yield f"relayhost {trouble.relayhost} cannot be reached, since {length(now - trouble.since)}"
         yield from (f"  {printable(line)}" for line in trouble.text.splitlines())
-        for line in trouble.mend.splitlines():
+        for line in trouble.fix.splitlines():
             yield f"  → {printable(line)}"
         if pid is not None:
             yield f"  next try {moment(max(now, trouble.next_dial), now)}"
     if stands.untold:
         yield ""
-    for (road, why), kinds in _by_road(stands.untold).items():
-        yield f"not told yet by {road} ({', '.join(kinds)}): {printable(why)}"
+    for (backend, why), kinds in _by_backend(stands.untold).items():
+        yield f"not told yet by {backend} ({', '.join(kinds)}): {printable(why)}"
 
 
-def _by_road(untold: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], list[str]]:
-    """Which kinds of notice a road could not carry, for each reason: many notices wait for one desktop."""
+def _by_backend(untold: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], list[str]]:
+    """Which kinds of notice a backend could not carry, for each reason: many notices wait for one desktop."""
     found: dict[tuple[str, str], list[str]] = {}
-    for kind, road, why in untold:
-        kinds = found.setdefault((road, why), [])
+    for kind, backend, why in untold:
+        kinds = found.setdefault((backend, why), [])
         if kind not in kinds:
             kinds.append(kind)
     return found

@@ -53,7 +53,7 @@ def ask(question: str, *, yes: bool) -> bool:
     return click.confirm(f"  {_shown(question)}", default=True)
 
 
-def stop(text: str, *mend: str) -> Failed:
-    """The end of setup: why, and the steps that mend it. Setup is run again after them."""
-    steps = "; ".join(step.rstrip(".") for step in (*mend, "then run `mailrelay setup` again") if step)
+def stop(text: str, *fix: str) -> Failed:
+    """The end of setup: why, and the steps that fix it. Setup is run again after them."""
+    steps = "; ".join(step.rstrip(".") for step in (*fix, "then run `mailrelay setup` again") if step)
     return Failed(tilde(f"{text.rstrip('.')}. {steps[0].upper()}{steps[1:]}"))

@@ -5,7 +5,7 @@ to see: the remote has taken the letter or refused it, or the next try is furthe
 The way is dialled at once, also where the last attempt to open it failed.
 
 Exit status: 0 the remote took it; 1 anything else, and the last line says what and what to do: refused, with the remote's
-words; still waiting; the way is shut, with the mending step; nobody serves (then nothing is queued, or the letter waits).
+words; still waiting; the way is shut, with the fixing step; nobody serves (then nothing is queued, or the letter waits).
 """
 
 import os
@@ -29,7 +29,7 @@ from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.printable import printable
-from mailrelay.spool import listing, lock, trigger, verbs
+from mailrelay.spool import actions, listing, lock, trigger
 from mailrelay.spool.database import connect, reading
 
 WAIT = 60.0
@@ -74,9 +74,9 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     begun = time.time()
     with changing(directory) as db:
         queue_id = listing.one(db, key).queue_id
-        # A fault of the way may have been mended since the last dial: this letter is to find out.
-        with suppress(verbs.NotAllowed):
-            verbs.retry(db, key, queue_id, begun)
+        # A fault of the way may have been fixed since the last dial: this letter is to find out.
+        with suppress(actions.NotAllowed):
+            actions.retry(db, key, queue_id, begun)
     trigger.ring(directory)
     print(f"a letter to <{printable(to)}> is on its way as {queue_id}", flush=True)
     follow(settings, key, queue_id, begun, begun + wait)
@@ -111,8 +111,8 @@ def follow(settings: Settings, key: int, queue_id: str, begun: float, deadline: 
             if recipient.state not in rows.WAITING:
                 raise Failed(f"{queue_id} is {recipient.state}: {words}; see `mailrelay queue show {queue_id}`")
             if shut is not None:
-                mend = f" {printable(shut.mend)}" if shut.setup else ""
-                raise Failed(f"{queue_id} waits: {printable(shut.text)}{mend}")
+                fix = f" {printable(shut.fix)}" if shut.setup else ""
+                raise Failed(f"{queue_id} waits: {printable(shut.text)}{fix}")
             if not is_served:
                 raise Failed(f"{NOBODY_SERVES}; {queue_id} waits for it")
             if recipient.state == "deferred" and message.next_attempt is not None and message.next_attempt > deadline:

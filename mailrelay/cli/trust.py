@@ -29,9 +29,9 @@ from mailrelay.dns.answer import Unanswered, is_address
 from mailrelay.dns.resolver import Resolver
 from mailrelay.grammar import SettingsError, destination
 from mailrelay.mail.printable import printable
-from mailrelay.relay.hostkeys import Verdict
-from mailrelay.relay.offer import Offer, Unpinnable, art, fingerprint_of, offers, pin
-from mailrelay.spool import trigger, verbs
+from mailrelay.spool import actions, trigger
+from mailrelay.ssh.host_key_scan import Offer, Unpinnable, art, fingerprint_of, offers, pin
+from mailrelay.ssh.known_hosts import Verdict
 
 _SAID = {
     Verdict.UNKNOWN: "Nothing is known of this host yet. Compare the fingerprint with what whoever runs it tells you.",
@@ -88,7 +88,7 @@ def settle(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
         for offer in found[shown:]:
             print("\n".join(_account(offer)))
         if fault is not None:
-            say(f"{fault.text} {fault.mend}".rstrip())
+            say(f"{fault.text} {fault.fix}".rstrip())
             return False
         shown, offer = len(found), found[-1]
         if offer.verdict is Verdict.TRUSTED:
@@ -164,5 +164,5 @@ def _go_on(directory: Path, relayhosts: Iterable[str]) -> None:
     """Lets mail that has waited for these relayhosts go now."""
     with suppress(FileNotFoundError), changing(directory) as db:
         for relayhost in relayhosts:
-            verbs.dial_now(db, relayhost, time.time())
+            actions.dial_now(db, relayhost, time.time())
     trigger.ring(directory)

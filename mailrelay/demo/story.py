@@ -18,7 +18,7 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
-from mailrelay import service
+from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.spool.database import connect
@@ -98,16 +98,16 @@ async def _relay(directory: Path, remote: Remote) -> AsyncIterator[int]:
 async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """A daemon that is ready, for as long as the context lasts: the port on which it listens, and its task."""
     listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    daemon = asyncio.create_task(service.serve(settings, listening.set_result))
+    running = asyncio.create_task(daemon.serve(settings, listening.set_result))
     try:
-        either: list[asyncio.Future[Any]] = [daemon, listening]
+        either: list[asyncio.Future[Any]] = [running, listening]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if daemon.done():
-            daemon.result()
-        yield int(listening.result()[0].rpartition(":")[2]), daemon
+        if running.done():
+            running.result()
+        yield int(listening.result()[0].rpartition(":")[2]), running
     finally:
-        daemon.cancel()
-        await asyncio.gather(daemon, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _write(port: int, recipients: list[str], subject: str) -> None:

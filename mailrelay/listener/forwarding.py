@@ -112,7 +112,7 @@ class Forwarding:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with self._way(self._settings.to) as stream:
             if isinstance(stream, Outcome):
-                self._say(printable(f"{stream.text}{f' {stream.mend}' if stream.mend else ''}"))
+                self._say(printable(f"{stream.text}{f' {stream.fix}' if stream.fix else ''}"))
                 return
             try:
                 async with asyncio.TaskGroup() as group:
@@ -124,7 +124,7 @@ class Forwarding:
                 await stream.wait_closed()
                 await writer.wait_closed()
             except* OSError:
-                # One of the two has gone. That the connection to the relayhost has is for its lane to say.
+                # One of the two has gone. That the connection to the relayhost has is for its scheduler to say.
                 pass
             finally:
                 stream.abort()

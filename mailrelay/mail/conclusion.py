@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Owing, Record, Settled
 from mailrelay.mail.triage import Verdict, judge
 
-RoadsFor = Callable[[Kind, bytes, bytes], tuple[Road, ...]]
-"""(kind, reverse path, NOTIFY of the recipient) -> the roads by which such a notice is owed."""
+BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
+"""(kind, reverse path, NOTIFY of the recipient) -> the backends by which such a notice is owed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Terms:
 
     schedule: tuple[float, ...]
     expire_after: float
-    roads_for: RoadsFor
+    backends_for: BackendsFor
 
 
 def refused_by_all(outcomes: Sequence[Outcome]) -> bool:
@@ -78,17 +78,19 @@ def conclude(
         now,
         tuple(settled),
         now + wait(terms.schedule, message.attempts + 1, chance) if waits else None,
-        _owings(message.envelope.sender, concerned, terms.roads_for),
+        _owings(message.envelope.sender, concerned, terms.backends_for),
         dialled,
         transaction,
     )
 
 
-def _owings(sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], roads_for: RoadsFor) -> tuple[Owing, ...]:
-    """One notice for all recipients of a kind that are told by the same roads."""
-    groups: dict[tuple[Kind, tuple[Road, ...]], list[int]] = {}
+def _owings(
+    sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], backends_for: BackendsFor
+) -> tuple[Owing, ...]:
+    """One notice for all recipients of a kind that are told by the same backends."""
+    groups: dict[tuple[Kind, tuple[Backend, ...]], list[int]] = {}
     for kind, recipient, key in concerned:
-        roads = roads_for(kind, sender, recipient.notify)
-        if roads:
-            groups.setdefault((kind, roads), []).append(key)
-    return tuple(Owing(kind, tuple(keys), roads) for (kind, roads), keys in groups.items())
+        backends = backends_for(kind, sender, recipient.notify)
+        if backends:
+            groups.setdefault((kind, backends), []).append(key)
+    return tuple(Owing(kind, tuple(keys), backends) for (kind, backends), keys in groups.items())

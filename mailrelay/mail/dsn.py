@@ -9,7 +9,7 @@ Promises: CRLF line ends, no line over 998 octets, no octet of an address, a sub
 start a header line, a field or a part. Says neither this machine's name nor an address of the client's (RFC 3464
 section 2.2.2 lets the reporting MTA be any name).
 
-Never: to report on a report. The caller asks `mail.roads` first.
+Never: to report on a report. The caller asks `mail.backends` first.
 """
 
 import re

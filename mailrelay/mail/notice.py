@@ -1,7 +1,7 @@
-"""A notice: what the person is to hear, before it is worded for one road or another.
+"""A notice: what the person is to hear, before it is worded for one backend or another.
 
-Notices are owed from the commit that records their reason until a road has carried them; they carry all that a road
-needs, so that no road has to ask anybody.
+Notices are owed from the commit that records their reason until a backend has carried them; they carry all that a backend
+needs, so that no backend has to ask anybody.
 """
 
 import enum
@@ -14,7 +14,7 @@ class Kind(enum.StrEnum):
     HELD = "held"
     """The message waits for the person."""
     SETUP = "setup"
-    """A relayhost cannot be used until the person mends something; its mail waits."""
+    """A relayhost cannot be used until the person fixes something; its mail waits."""
     DELAYED = "delayed"
     """Mail has waited for too long; it will be tried again by itself."""
     RESUMED = "resumed"
@@ -27,7 +27,7 @@ OF_A_WAY = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED})
 """Kinds that concern a relayhost and the mail that waits for it, not one message."""
 
 
-class Road(enum.StrEnum):
+class Backend(enum.StrEnum):
     """The ways by which a notice reaches the person."""
 
     DESKTOP = "desktop"
@@ -59,7 +59,7 @@ class Concerned:
 class Notice:
     """What is to be told.
 
-    created: epoch seconds. text and mend: for a setup fault, what happened and the step that mends it; for a delay, why.
+    created: epoch seconds. text and fix: for a setup fault, what happened and the step that fixes it; for a delay, why.
     since: epoch seconds, the arrival of what waits longest; waiting: messages; repeats: how often it was told before.
     The message's own fields are None or empty for what concerns a relayhost. sender is b"" for the null reverse path.
     """
@@ -69,7 +69,7 @@ class Notice:
     relayhost: str
     created: float
     text: str = ""
-    mend: str = ""
+    fix: str = ""
     since: float = 0.0
     waiting: int = 0
     repeats: int = 0
@@ -87,8 +87,8 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One road of one notice that has not carried it yet. `tries` counts the failures so far."""
+    """One backend of one notice that has not carried it yet. `tries` counts the failures so far."""
 
     notice: Notice
-    road: Road
+    backend: Backend
     tries: int

@@ -1,6 +1,6 @@
 """How an attempt ended, as a value: at which stage, in whose words, and whom it concerns.
 
-An `Outcome` carries either the remote's own words (`reply`) or ours (`cause`, `text`, `mend`); it judges nothing.
+An `Outcome` carries either the remote's own words (`reply`) or ours (`cause`, `text`, `fix`); it judges nothing.
 `mail.triage` judges it. Reply text is bytes from outside: bounded by `smtp.reply`, and escaped by whoever shows it.
 """
 
@@ -84,14 +84,14 @@ class Outcome:
     """What happened to a recipient, a message or a relayhost at `stage`.
 
     With `cause` REPLY, `reply` is the remote's; otherwise `text` is one sentence of ours that says what happened, and
-    `mend`, where the person must act, the exact step that mends it.
+    `fix`, where the person must act, the exact step that fixes it.
     """
 
     stage: Stage
     reply: Reply | None = None
     cause: Cause = Cause.REPLY
     text: str = ""
-    mend: str = ""
+    fix: str = ""
 
     @property
     def words(self) -> bytes:

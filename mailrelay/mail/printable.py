@@ -5,7 +5,7 @@ overrides, zero-width spaces, tags), no line or paragraph separator, no lone sur
 there is seen as an escape, `\\x1b` or `\\u202e`. Text that is fit to be shown comes back as it was, so that a second
 pass changes nothing: the result is to be read by people, not to be decoded.
 
-Never: to say anything of markup. A road that has one (`<`, `>`, `&`) escapes that by itself.
+Never: to say anything of markup. A backend that has one (`<`, `>`, `&`) escapes that by itself.
 """
 
 _JOINERS = "\u200c\u200d"

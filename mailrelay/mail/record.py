@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.trace import stamp, subject
 
@@ -80,11 +80,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Owing:
-    """A notice that becomes owed with a record: about which recipients, by which roads (at least one)."""
+    """A notice that becomes owed with a record: about which recipients, by which backends (at least one)."""
 
     kind: Kind
     recipients: tuple[int, ...]
-    roads: tuple[Road, ...]
+    backends: tuple[Backend, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def judge(outcome: Outcome) -> Verdict:
 
 
 def is_setup_fault(outcome: Outcome) -> bool:
-    """Whether an outcome of scope relayhost is one that only a person can mend, and is told at once.
+    """Whether an outcome of scope relayhost is one that only a person can fix, and is told at once.
 
     A network that is away, a connection that broke and a remote that asks to come back later (4xx) heal by themselves.
     """

@@ -1,9 +1,9 @@
-"""Puts a notice into words, once, for every road that carries it.
+"""Puts a notice into words, once, for every backend that carries it.
 
 Promises: nothing from outside (addresses, subjects, the remote's words) comes through unescaped, see `mail.printable`;
 every text is bounded; every text says what happened, to whom, why, and the step that comes next. Line ends are LF.
 
-Never: to add markup. A road that has one escapes it.
+Never: to add markup. A backend that has one escapes it.
 """
 
 import textwrap
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
-from mailrelay.mail.likeness import suggestion
+from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
@@ -59,7 +59,7 @@ def title(notice: Notice) -> str:
 def body(notice: Notice) -> str:
     """A few lines for a small space: the remote's words, the subject, what to do next. About 1,500 characters at most."""
     if notice.kind in OF_A_WAY:
-        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.mend), *_of_a_way(notice))))
+        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_of_a_way(notice))))
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
@@ -70,7 +70,7 @@ def body(notice: Notice) -> str:
 
 
 def summary(notices: Sequence[Notice]) -> tuple[str, str]:
-    """Title and body of one notice that stands for several: for roads on which a flood would be clicked away unread."""
+    """Title and body of one notice that stands for several: for backends on which a flood would be clicked away unread."""
     titles = [title(notice) for notice in notices[:_LISTED_SHORT]]
     more = len(notices) - len(titles)
     lines = [*titles, *([f"and {more} more"] if more else []), "See: mailrelay queue"]
@@ -83,8 +83,8 @@ def letter(notice: Notice) -> str:
         return _paragraphs(
             f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),
-            "What to do:" if notice.mend else "",
-            _indented(notice.mend, "  "),
+            "What to do:" if notice.fix else "",
+            _indented(notice.fix, "  "),
             *_of_a_way(notice),
         )
     queue_id = printable(notice.queue_id, 40)
@@ -122,7 +122,7 @@ def record(notice: Notice) -> dict[str, object]:
         "since": notice.since,
         "waiting": notice.waiting,
         "text": printable(notice.text, WORDS_LIMIT),
-        "mend": printable(notice.mend, WORDS_LIMIT),
+        "fix": printable(notice.fix, WORDS_LIMIT),
         "queue_id": printable(notice.queue_id, 40),
         "sender": printable(notice.sender, ADDRESS_LIMIT),
         "subject": printable(notice.subject, SUBJECT_LIMIT),
@@ -145,7 +145,7 @@ def record(notice: Notice) -> dict[str, object]:
 
 
 _SAFE = {
-    Kind.SETUP: " It waits, safely stored, and leaves by itself once this is mended.",
+    Kind.SETUP: " It waits, safely stored, and leaves by itself once this is fixed.",
     Kind.DELAYED: " Safely stored; it is tried again and again by itself, and you will hear when it moves.",
 }
 _OPENING = {
@@ -155,7 +155,7 @@ _OPENING = {
 }
 _NEXT = {
     Kind.FAILED: """\
-What to do: mend what the words above complain of, and send it again. There is
+What to do: fix what the words above complain of, and send it again. There is
 no need to write it anew; it is kept whole until you let it go:
 
   mailrelay queue resend {id} --to ADDRESS    to another address
@@ -191,7 +191,7 @@ def _of_a_way(notice: Notice) -> list[str]:
             return ["See: mailrelay queue"]
         case _:
             waiting = [f"{_waiting(notice)}."] if notice.waiting else []
-            return [*waiting, "Once it is mended: mailrelay queue retry --all"]
+            return [*waiting, "Once it is fixed: mailrelay queue retry --all"]
 
 
 def _waiting(notice: Notice) -> str:

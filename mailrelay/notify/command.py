@@ -1,4 +1,4 @@
-"""The road through a command of the person's: the notice as one JSON object on its stdin, UTF-8.
+"""The backend through a command of the person's: the notice as one JSON object on its stdin, UTF-8.
 
 Promises: the command counts as having carried the notice when it ends with status 0, whatever it read or wrote. When
 it is cut off (cancellation, the notifier's time-out), it is ended with all that it started in its own session.
@@ -16,14 +16,14 @@ from typing import IO
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import record
-from mailrelay.notify.road import Carry, RoadFailed
+from mailrelay.notify.backend import BackendFailed, Carry
 
 _TAIL = 300
 """Octets from the end of stderr that are kept as the reason of a failure."""
 
 
 def command(argv: Sequence[str]) -> Carry:
-    """A road through `argv`, run once for each notice, without a shell."""
+    """A backend through `argv`, run once for each notice, without a shell."""
 
     async def carry(notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -51,12 +51,12 @@ async def _run(argv: Sequence[str], stdin: bytes) -> None:
             await _feed(process, stdin)
             status = await process.wait()
         except OSError as error:
-            raise RoadFailed(f"the command {name} cannot be started: {error.strerror or error}") from error
+            raise BackendFailed(f"the command {name} cannot be started: {error.strerror or error}") from error
         finally:
             await _end(starting)
         if status != 0:
             ended = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-            raise RoadFailed(": ".join(filter(None, (f"the command {name} {ended}", _tail(stderr)))))
+            raise BackendFailed(": ".join(filter(None, (f"the command {name} {ended}", _tail(stderr)))))
 
 
 async def _end(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:

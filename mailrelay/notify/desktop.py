@@ -1,4 +1,4 @@
-"""The road to the screen: a desktop notification that stays until it is dismissed.
+"""The backend to the screen: a desktop notification that stays until it is dismissed.
 
 Promises: `show` returns only once the desktop's notification service has taken the text. The library underneath hides
 every failure, so the service is asked for its capabilities first, which does raise, and the notification must be
@@ -6,7 +6,7 @@ confirmed as dispatched. Markup characters are escaped: notification bodies are 
 
 Everything that failed is let go of, with its connection, so that an hour-long absence of a desktop costs nothing.
 
-Never: to start a session bus or to wait for one; where there is no desktop, the road fails and says so.
+Never: to start a session bus or to wait for one; where there is no desktop, the backend fails and says so.
 """
 
 import html
@@ -22,26 +22,26 @@ from desktop_notifier import Capability, DesktopNotifier, Urgency
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import body, summary, title
-from mailrelay.notify.road import RoadFailed
+from mailrelay.notify.backend import BackendFailed
 
-# Its tracebacks would say a second time, and at length, what RoadFailed says in a sentence.
+# Its tracebacks would say a second time, and at length, what BackendFailed says in a sentence.
 logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
 
 _TOOK_NOTHING = "no desktop session takes notices: its notification service took nothing"
 
 
 class Desktop:
-    """A road that keeps its connection to the desktop session from one notice to the next."""
+    """A backend that keeps its connection to the desktop session from one notice to the next."""
 
     def __init__(self) -> None:
         self._notifier: DesktopNotifier | None = None
 
     async def carry(self, notices: Sequence[Notice]) -> None:
-        """Shows a notice, or one summary of several. Raises RoadFailed."""
+        """Shows a notice, or one summary of several. Raises BackendFailed."""
         await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
 
     async def show(self, headline: str, text: str) -> None:
-        """Shows printable text as critical. Raises RoadFailed."""
+        """Shows printable text as critical. Raises BackendFailed."""
         dispatched: list[bool] = []
         async with self._answering() as notifier:
             await notifier.send(
@@ -51,10 +51,10 @@ class Desktop:
                 on_dispatched=lambda: dispatched.append(True),
             )
             if not dispatched:
-                raise RoadFailed(_TOOK_NOTHING)
+                raise BackendFailed(_TOOK_NOTHING)
 
     async def ask(self) -> None:
-        """Shows nothing. Raises RoadFailed where no desktop would take a notice now."""
+        """Shows nothing. Raises BackendFailed where no desktop would take a notice now."""
         async with self._answering() as notifier:
             pass
         self._notifier = None
@@ -62,14 +62,14 @@ class Desktop:
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[DesktopNotifier]:
-        """What reaches a desktop that has answered; kept for the next notice if nothing fails. Raises RoadFailed."""
+        """What reaches a desktop that has answered; kept for the next notice if nothing fails. Raises BackendFailed."""
         notifier, self._notifier = self._notifier or _new(), None
         try:
             if Capability.TITLE not in await notifier.get_capabilities():
-                raise RoadFailed(_TOOK_NOTHING)
+                raise BackendFailed(_TOOK_NOTHING)
             yield notifier
             self._notifier = notifier
-        except RoadFailed:
+        except BackendFailed:
             raise
         except Exception as error:
             # Without a session the library speaks of the variables in which it has looked for one.
@@ -77,7 +77,9 @@ class Desktop:
                 ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY")
             )
             said = printable(str(error), 200) if there else "there is none here"
-            raise RoadFailed(f"no desktop session takes notices (for good? notify.desktop = false): {said}") from error
+            raise BackendFailed(
+                f"no desktop session takes notices (for good? notify.desktop = false): {said}"
+            ) from error
         finally:
             if self._notifier is None:
                 _disconnect(notifier)

@@ -1,17 +1,17 @@
-"""The road back by mail: the report is queued as a message to the reverse path and leaves by the ordinary way.
+"""The backend back by mail: the report is queued as a message to the reverse path and leaves by the ordinary way.
 
-Promises: the report and the word that this road has carried the notice are one commit of the ledger's, so there is
+Promises: the report and the word that this backend has carried the notice are one commit of the ledger's, so there is
 never neither and never two. Only recipients whose sender wanted a report are in it (RFC 3461 section 4.1).
 """
 
 import dataclasses
 import secrets
 
+from mailrelay.mail.backends import report_wanted
 from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Notice, Owed
-from mailrelay.mail.roads import report_wanted
-from mailrelay.notify.road import Reports
+from mailrelay.notify.backend import Reports
 
 
 async def report(owed: Owed, ledger: Reports, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The road to a Maildir: the report of `mail.dsn` as a file that a mail program finds, with no network in between.
+"""The backend to a Maildir: the report of `mail.dsn` as a file that a mail program finds, with no network in between.
 
 It carries every kind of notice, mail from the null reverse path too, and asks nobody for the message itself: that may
 be the very thing that cannot be read.
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
+from mailrelay.notify.backend import BackendFailed, Carry
 from mailrelay.notify.dsn import written
-from mailrelay.notify.road import Carry, RoadFailed
 
 
 def mailbox(maildir: Path, now: Callable[[], float] = time.time) -> Carry:
-    """A road into the Maildir at `maildir`."""
+    """A backend into the Maildir at `maildir`."""
 
     async def carry(notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -29,7 +29,9 @@ def mailbox(maildir: Path, now: Callable[[], float] = time.time) -> Carry:
             try:
                 await asyncio.to_thread(_deliver, maildir, content.replace(b"\r\n", b"\n"), now())
             except OSError as error:
-                raise RoadFailed(f"no report fits into {printable(str(maildir))}: {error.strerror or error}") from error
+                raise BackendFailed(
+                    f"no report fits into {printable(str(maildir))}: {error.strerror or error}"
+                ) from error
 
     return carry
 

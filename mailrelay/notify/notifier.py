@@ -1,13 +1,13 @@
-"""Carries what is owed: every notice by every road it is owed by, again and again until the road has taken it.
+"""Carries what is owed: every notice by every backend it is owed by, again and again until the backend has taken it.
 
-Promises: a notice is marked as told only after its road has carried it, so it may come twice after a crash and is never
-lost. Roads do not wait for one another: one that fails waits 60 s, doubling to an hour; one that hangs is cut off. The
+Promises: a notice is marked as told only after its backend has carried it, so it may come twice after a crash and is never
+lost. Backends do not wait for one another: one that fails waits 60 s, doubling to an hour; one that hangs is cut off. The
 screen is not flooded: what comes while the last notices are still fresh is shown together, as one summary from the
 fourth on. A ledger that fails is tried again after a minute; a notice carried meanwhile is remembered and not repeated.
 
-What is owed by a road that the settings no longer name goes by the first one that they do.
+What is owed by a backend that the settings no longer name goes by the first one that they do.
 
-Never: to open a road that the settings do not name, or to end for any other reason than its own cancellation.
+Never: to open a backend that the settings do not name, or to end for any other reason than its own cancellation.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from mailrelay import late
+from mailrelay import lazy
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Kind, Notice, Owed, Road
+from mailrelay.mail.backends import backends_for
+from mailrelay.mail.notice import Backend, Kind, Notice, Owed
 from mailrelay.mail.printable import printable
-from mailrelay.mail.roads import roads_for
-from mailrelay.notify.road import Carry, Reports, RoadFailed
+from mailrelay.notify.backend import BackendFailed, Carry, Reports
 
 log = logging.getLogger("mailrelay.notify")
 
 _ROOM = "mailrelay.notify"
 
-ROAD_TIMEOUT = 30.0
-"""Seconds that a road may take for one notice."""
+BACKEND_TIMEOUT = 30.0
+"""Seconds that a backend may take for one notice."""
 FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
-"""Seconds until a road that failed is tried again, doubling from the first to the longest."""
+"""Seconds until a backend that failed is tried again, doubling from the first to the longest."""
 LOOK_WAIT = 60.0
 """Seconds between two looks at mail that waits, at most: timers stand still while a laptop sleeps, and mail waits on."""
 LOOK_REST = 5.0
@@ -46,21 +46,21 @@ FRESH = 10.0
 class Ledger(Reports, Protocol):
     """What the notifier needs of the spool. Times are epoch seconds."""
 
-    async def look(self, now: float, after: float, roads: Sequence[Road]) -> float | None:
+    async def look(self, now: float, after: float, backends: Sequence[Backend]) -> float | None:
         """Lets what has waited for `after` seconds become owed, ends delays, reminds of what stands. When to look again;
         None if nothing waits and nothing stands."""
         ...
 
     async def owed(self, now: float) -> list[Owed]:
-        """Roads due for a try now; bounded, oldest first."""
+        """Backends due for a try now; bounded, oldest first."""
         ...
 
     async def next_owed(self) -> float | None:
-        """When the next road is due, past or future; None if none is owed."""
+        """When the next backend is due, past or future; None if none is owed."""
         ...
 
     async def told(self, owed: Owed, now: float) -> None:
-        """This road has carried this notice."""
+        """This backend has carried this notice."""
         ...
 
     async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
@@ -68,23 +68,23 @@ class Ledger(Reports, Protocol):
         ...
 
 
-def roads(settings: Notify) -> tuple[Road, ...]:
-    """The roads in force. What they may carry is for `mail.roads` to say."""
+def backends(settings: Notify) -> tuple[Backend, ...]:
+    """The backends in force. What they may carry is for `mail.backends` to say."""
     in_force = {
-        Road.DESKTOP: settings.desktop,
-        Road.DSN: settings.dsn,
-        Road.MAILBOX: settings.mailbox is not None,
-        Road.COMMAND: bool(settings.command),
-        Road.URLS: bool(settings.urls),
+        Backend.DESKTOP: settings.desktop,
+        Backend.DSN: settings.dsn,
+        Backend.MAILBOX: settings.mailbox is not None,
+        Backend.COMMAND: bool(settings.command),
+        Backend.URLS: bool(settings.urls),
     }
-    return tuple(road for road, wanted in in_force.items() if wanted)
+    return tuple(backend for backend, wanted in in_force.items() if wanted)
 
 
 class Notifier:
     """Tells the person what the ledger says is owed. `now` gives epoch seconds. delay_after: seconds of waiting that are a
     delay.
 
-    Raises RoadFailed, at once, where the settings name a road that can never be gone on this computer.
+    Raises BackendFailed, at once, where the settings name a backend that can never be gone on this computer.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Notifier:
         self._ledger = ledger
         self._delay_after = delay_after
         self._now = now
-        self._in_force = roads(settings)
+        self._in_force = backends(settings)
         self._carriers = _carriers(settings, now)
         self._bell = asyncio.Event()
         self._is_watching = False
         self._rests_until = 0.0
-        self._busy: set[Road] = set()
-        self._resting: dict[Road, float] = {}
-        self._unrecorded: set[tuple[int, Road]] = set()
+        self._busy: set[Backend] = set()
+        self._resting: dict[Backend, float] = {}
+        self._unrecorded: set[tuple[int, Backend]] = set()
 
     def ring(self) -> None:
         """Something has become owed: look now. To be called on the notifier's own loop."""
@@ -128,23 +128,23 @@ class Notifier:
                     pass
 
     async def _round(self, carrying: asyncio.TaskGroup) -> float | None:
-        """Starts every road that something is due on. The seconds until the next look, None for "when it rings"."""
+        """Starts every backend that something is due on. The seconds until the next look, None for "when it rings"."""
         now = self._now()
         self._is_watching = True
         look = await self._look(now)
-        # Before the ledger is asked: a road that comes to its end meanwhile has told what the answer still names.
+        # Before the ledger is asked: a backend that comes to its end meanwhile has told what the answer still names.
         busy = frozenset(self._busy)
-        due: dict[Road, list[Owed]] = {}
+        due: dict[Backend, list[Owed]] = {}
         for owed in await self._ledger.owed(now):
-            road = owed.road if owed.road in self._in_force else self._stand_in()
-            if road is not None:
-                due.setdefault(road, []).append(owed)
+            backend = owed.backend if owed.backend in self._in_force else self._stand_in()
+            if backend is not None:
+                due.setdefault(backend, []).append(owed)
         # What seems to rest for longer was sent to rest by a clock that has been set back.
-        resting = {road: at for road, at in self._resting.items() if now < at <= now + LONGEST_WAIT}
-        for road, batch in due.items():
-            if road not in busy and road not in resting:
-                self._busy.add(road)
-                carrying.create_task(self._go(road, batch))
+        resting = {backend: at for backend, at in self._resting.items() if now < at <= now + LONGEST_WAIT}
+        for backend, batch in due.items():
+            if backend not in busy and backend not in resting:
+                self._busy.add(backend)
+                carrying.create_task(self._go(backend, batch))
         next_owed = await self._ledger.next_owed()
         # What is due already is under way, and rings when it is done, or rests.
         wakes = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
@@ -157,7 +157,7 @@ class Notifier:
         rest = self._rests_until - time.monotonic()
         if rest > 0:
             return rest
-        at = await self._ledger.look(now, self._delay_after, roads_for(Kind.DELAYED, b"", (), self._in_force))
+        at = await self._ledger.look(now, self._delay_after, backends_for(Kind.DELAYED, b"", (), self._in_force))
         self._is_watching = at is not None
         if at is None:
             return None
@@ -166,38 +166,38 @@ class Notifier:
         self._rests_until = time.monotonic() + LOOK_REST
         return LOOK_WAIT
 
-    def _stand_in(self) -> Road | None:
+    def _stand_in(self) -> Backend | None:
         # A report by mail follows rules of its own, so it stands in for nothing.
-        return next((road for road in self._in_force if road is not Road.DSN), None)
+        return next((backend for backend in self._in_force if backend is not Backend.DSN), None)
 
-    async def _go(self, road: Road, batch: Sequence[Owed]) -> None:
-        """Carries a batch by one road. The loop goes on whatever happens here."""
-        together = road is Road.DESKTOP and len(batch) > SINGLY
+    async def _go(self, backend: Backend, batch: Sequence[Owed]) -> None:
+        """Carries a batch by one backend. The loop goes on whatever happens here."""
+        together = backend is Backend.DESKTOP and len(batch) > SINGLY
         groups = [batch] if together else [[owed] for owed in batch]
         try:
             for group in groups:
-                await self._tell(road, group)
-            if road is Road.DESKTOP:
-                self._resting[road] = self._now() + FRESH * len(groups)
+                await self._tell(backend, group)
+            if backend is Backend.DESKTOP:
+                self._resting[backend] = self._now() + FRESH * len(groups)
         except Exception as error:
             _log_ledger(error)
-            self._resting[road] = self._now() + LEDGER_WAIT
+            self._resting[backend] = self._now() + LEDGER_WAIT
         finally:
-            self._busy.discard(road)
+            self._busy.discard(backend)
             self.ring()
 
-    async def _tell(self, road: Road, group: Sequence[Owed]) -> None:
+    async def _tell(self, backend: Backend, group: Sequence[Owed]) -> None:
         """Carries a group as one, and records how that went. Raises only what the ledger raises."""
-        if road is Road.DSN:
-            dsn = await late.load(f"{_ROOM}.dsn")
+        if backend is Backend.DSN:
+            dsn = await lazy.load(f"{_ROOM}.dsn")
             for owed in group:
                 await dsn.report(owed, self._ledger, self._now())
                 _log_told(owed)
             return
-        fresh = [owed for owed in group if (owed.notice.id, owed.road) not in self._unrecorded]
-        why = await self._carry(road, fresh) if fresh else ""
+        fresh = [owed for owed in group if (owed.notice.id, owed.backend) not in self._unrecorded]
+        why = await self._carry(backend, fresh) if fresh else ""
         if not why:
-            self._unrecorded.update((owed.notice.id, owed.road) for owed in fresh)
+            self._unrecorded.update((owed.notice.id, owed.backend) for owed in fresh)
         for owed in group:
             now = self._now()
             if why and owed in fresh:
@@ -206,60 +206,60 @@ class Notifier:
                     "notice %d %s not told by %s: %s; next try in %.0f s",
                     owed.notice.id,
                     owed.notice.kind,
-                    road,
+                    backend,
                     why,
                     wait,
                 )
                 await self._ledger.not_told(owed, now, now + wait, why)
             else:
                 await self._ledger.told(owed, now)
-                self._unrecorded.discard((owed.notice.id, owed.road))
+                self._unrecorded.discard((owed.notice.id, owed.backend))
                 _log_told(owed)
 
-    async def _carry(self, road: Road, group: Sequence[Owed]) -> str:
-        """Why the road could not carry the group, "" if it did."""
+    async def _carry(self, backend: Backend, group: Sequence[Owed]) -> str:
+        """Why the backend could not carry the group, "" if it did."""
         try:
-            async with asyncio.timeout(ROAD_TIMEOUT):
-                await self._carriers[road]([owed.notice for owed in group])
-        except RoadFailed as error:
+            async with asyncio.timeout(BACKEND_TIMEOUT):
+                await self._carriers[backend]([owed.notice for owed in group])
+        except BackendFailed as error:
             return str(error)
         except TimeoutError:
-            return f"no answer within {ROAD_TIMEOUT:.0f} s"
+            return f"no answer within {BACKEND_TIMEOUT:.0f} s"
         except Exception as error:
-            # Whatever a library of somebody else's raises, this notice stays owed and the other roads go on.
+            # Whatever a library of somebody else's raises, this notice stays owed and the other backends go on.
             return f"{type(error).__name__}: {printable(str(error), 200)}"
         return ""
 
 
-def _carriers(settings: Notify, now: Callable[[], float]) -> dict[Road, Carry]:
-    """The roads that are gone by here: all but reports by mail, which are the ledger's. Raises RoadFailed."""
-    carriers: dict[Road, Carry] = {}
+def _carriers(settings: Notify, now: Callable[[], float]) -> dict[Backend, Carry]:
+    """The backends that are gone by here: all but reports by mail, which are the ledger's. Raises BackendFailed."""
+    carriers: dict[Backend, Carry] = {}
     if settings.desktop:
-        carriers[Road.DESKTOP] = _late("desktop", lambda room: room.Desktop().carry)
+        carriers[Backend.DESKTOP] = _late("desktop", lambda room: room.Desktop().carry)
     if settings.mailbox is not None:
-        carriers[Road.MAILBOX] = _late("mailbox", lambda room: room.mailbox(settings.mailbox, now))
+        carriers[Backend.MAILBOX] = _late("mailbox", lambda room: room.mailbox(settings.mailbox, now))
     if settings.command:
-        carriers[Road.COMMAND] = _late("command", lambda room: room.command(settings.command))
+        carriers[Backend.COMMAND] = _late("command", lambda room: room.command(settings.command))
     if settings.urls:
-        carriers[Road.URLS] = late.load_now(f"{_ROOM}.urls").urls(settings.urls)
+        carriers[Backend.URLS] = lazy.load_now(f"{_ROOM}.urls").urls(settings.urls)
     return carriers
 
 
-def _late(module: str, open_road: Callable[[Any], Carry]) -> Carry:
-    """A road whose module is loaded for the first notice that goes by it."""
-    road: Carry | None = None
+def _late(module: str, open_backend: Callable[[Any], Carry]) -> Carry:
+    """A backend whose module is loaded for the first notice that goes by it."""
+    backend: Carry | None = None
 
     async def carry(notices: Sequence[Notice]) -> None:
-        nonlocal road
-        if road is None:
-            road = open_road(await late.load(f"{_ROOM}.{module}"))
-        await road(notices)
+        nonlocal backend
+        if backend is None:
+            backend = open_backend(await lazy.load(f"{_ROOM}.{module}"))
+        await backend(notices)
 
     return carry
 
 
 def _log_told(owed: Owed) -> None:
-    log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.road)
+    log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.backend)
 
 
 def _log_ledger(error: Exception) -> None:

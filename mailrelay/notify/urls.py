@@ -1,6 +1,6 @@
-"""The road through apprise: to a phone, a chat, whatever a URL of theirs can name. Needs the extra mailrelay[apprise].
+"""The backend through apprise: to a phone, a chat, whatever a URL of theirs can name. Needs the extra mailrelay[apprise].
 
-Promises: a missing library and a URL that it does not understand are found when the road is built, not when there is bad
+Promises: a missing library and a URL that it does not understand are found when the backend is built, not when there is bad
 news. URLs hold secrets, so no text of ours ever holds one: they are named by their place in the settings.
 """
 
@@ -15,28 +15,30 @@ except ImportError:
 
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.wording import body, summary, title
-from mailrelay.notify.road import Carry, RoadFailed
+from mailrelay.notify.backend import BackendFailed, Carry
 
 # It logs URLs.
 logging.getLogger("apprise").setLevel(logging.CRITICAL)
 
 
 def urls(addresses: Sequence[str]) -> Carry:
-    """A road to every one of `addresses`. Raises RoadFailed where it can never be gone as the settings stand."""
+    """A backend to every one of `addresses`. Raises BackendFailed where it can never be gone as the settings stand."""
     if apprise is None:
-        raise RoadFailed("urls in [notify] need a library that is not there: pip install 'mailrelay[apprise]'")
+        raise BackendFailed("urls in [notify] need a library that is not there: pip install 'mailrelay[apprise]'")
     services = []
     for place, address in enumerate(addresses, 1):
         service = apprise.Apprise()
         if not service.add(address):
-            raise RoadFailed(f"urls in [notify]: number {place} is not a URL that apprise understands")
+            raise BackendFailed(f"urls in [notify]: number {place} is not a URL that apprise understands")
         services.append(service)
 
     async def carry(notices: Sequence[Notice]) -> None:
         headline, text = (title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)
         failed = [str(place) for place, service in enumerate(services, 1) if not await _took(service, headline, text)]
         if failed:
-            raise RoadFailed(f"urls in [notify]: number {', '.join(failed)} of {len(services)} did not take the notice")
+            raise BackendFailed(
+                f"urls in [notify]: number {', '.join(failed)} of {len(services)} did not take the notice"
+            )
 
     return carry
 

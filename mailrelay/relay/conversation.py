@@ -1,4 +1,4 @@
-"""A conversation's side of its lane, and how it stands: which messages it gets, and for how long it stays without any."""
+"""What the scheduler knows of a conversation: which messages it gets, and how long it stays without any."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -6,19 +6,19 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.outcome import Outcome
-from mailrelay.relay.vetting import Vetting
+from mailrelay.relay.rcpt_probe import RcptProbe
 
 EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
 
 
-class Lane(Protocol):
-    """What a conversation asks of its lane, and brings back to it."""
+class Scheduler(Protocol):
+    """What a conversation asks of its scheduler, and brings back to it."""
 
     @property
     def linger(self) -> float: ...
     def opened(self, in_flight: int) -> None: ...
-    async def next(self, limit: int) -> Sequence[Message | Vetting]: ...
+    async def next(self, limit: int) -> Sequence[Message | RcptProbe]: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
@@ -28,14 +28,14 @@ class Lane(Protocol):
 
 
 class Conversation:
-    """One conversation, as the pump sees its mail (`delivery.Mail`) and the lane sees its state.
+    """One conversation, as the pump sees its mail (`delivery.Mail`) and the scheduler sees its state.
 
     is_ready: the remote is ready for mail. is_idle: it waits for mail. is_leaving: it takes no more. has_finished: it has
     brought a message to an outcome. was_answered: by words of the remote's. under_way: how many messages it has.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._woken = asyncio.Event()
         self.is_ready = False
         self.is_idle = False
@@ -50,19 +50,19 @@ class Conversation:
 
     def ready(self, in_flight: int) -> None:
         self.is_ready = True
-        self._lane.opened(in_flight)
+        self._scheduler.opened(in_flight)
 
-    async def next(self, limit: int) -> Sequence[Message | Vetting]:
-        while not (given := await self._lane.next(limit)):
+    async def next(self, limit: int) -> Sequence[Message | RcptProbe]:
+        while not (given := await self._scheduler.next(limit)):
             self._woken.clear()
             self.is_idle = True
-            is_last = self._lane.is_last(self)
-            linger = self._lane.linger if is_last else min(self._lane.linger, EXTRA_LINGER)
+            is_last = self._scheduler.is_last(self)
+            linger = self._scheduler.linger if is_last else min(self._scheduler.linger, EXTRA_LINGER)
             try:
                 async with asyncio.timeout(None if linger == float("inf") else linger):
                     await self._woken.wait()
             except TimeoutError:
-                if is_last or not self._lane.is_last(self):
+                if is_last or not self._scheduler.is_last(self):
                     break
         self.is_idle = False
         self.is_leaving = not given
@@ -70,14 +70,14 @@ class Conversation:
         return given
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        return self._lane.pieces(message)
+        return self._scheduler.pieces(message)
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
         self.under_way -= 1
         self.has_finished = True
         self.was_answered = self.was_answered or any(outcome.reply is not None for outcome in outcomes)
-        self._lane.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
+        self._scheduler.finished(message, outcomes, relays_dsn=relays_dsn, transaction=transaction)
 
     def untried(self, message: Message) -> None:
         self.under_way -= 1
-        self._lane.untried(message)
+        self._scheduler.untried(message)

@@ -1,4 +1,4 @@
-"""One conversation with the remote's mail server: pumps bytes between a wire and a session, messages in, outcomes out.
+"""One conversation with the remote's mail server: pumps bytes between a channel and a session, messages in, outcomes out.
 
 Promises: every message that `Mail.next` gave is given back exactly once, to `finished` or to `untried`, and every vetting
 is answered, whatever happens: a lost line, a time-out, a remote that talks nonsense, a cancellation. Never decides what an
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Message, Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.relay.vetting import Vetting
+from mailrelay.relay.rcpt_probe import RcptProbe
 from mailrelay.smtp.session import (
     REPLY_TIMEOUTS,
     ContentWanted,
@@ -25,18 +25,10 @@ from mailrelay.smtp.session import (
     Session,
     Untried,
 )
+from mailrelay.ssh.interface import Channel
 
 BLOCK = 32 * 1024
 """Octets of content that are written at once, and that who has something small to say may have to let go first."""
-
-
-class Wire(Protocol):
-    """A byte stream to the remote's mail server."""
-
-    async def read(self) -> bytes: ...
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class Mail(Protocol):
@@ -45,7 +37,7 @@ class Mail(Protocol):
     def ready(self, in_flight: int) -> None:
         """The remote is ready for mail, of which this conversation carries `in_flight` at once."""
 
-    async def next(self, limit: int) -> Sequence[Message | Vetting]:
+    async def next(self, limit: int) -> Sequence[Message | RcptProbe]:
         """The next messages or vettings, `limit` at most and more than one only if they are small, waited for while the
         conversation is worth keeping; none ends it. Cancelling loses nothing. Raises nothing: where no message can be had,
         there is none."""
@@ -57,30 +49,30 @@ class Mail(Protocol):
     def untried(self, message: Message) -> None: ...
 
 
-async def converse(wire: Wire, name: bytes, mail: Mail) -> Outcome | None:
-    """Talks to the mail server on `wire` until there is no more mail, or it ends.
+async def converse(channel: Channel, name: bytes, mail: Mail) -> Outcome | None:
+    """Talks to the mail server on `channel` until there is no more mail, or it ends.
 
     name: the EHLO argument. Returns how it broke off, None if it was ended by us.
     """
-    return await _Conversation(wire, Session(name), mail).run()
+    return await _Conversation(channel, Session(name), mail).run()
 
 
 class _Conversation:
-    def __init__(self, wire: Wire, session: Session, mail: Mail) -> None:
-        self._wire = wire
+    def __init__(self, channel: Channel, session: Session, mail: Mail) -> None:
+        self._channel = channel
         self._session = session
         self._mail = mail
         # What `Mail.next` gave: what has not been started, and what has.
-        self._given: deque[Message | Vetting] = deque()
-        self._started: dict[int, tuple[Message | Vetting, float]] = {}
+        self._given: deque[Message | RcptProbe] = deque()
+        self._started: dict[int, tuple[Message | RcptProbe, float]] = {}
         self._wanted: list[int] = []
         self._ended: Outcome | None = None
-        self._reading: asyncio.Future[bytes] = asyncio.ensure_future(wire.read())
-        # The wire takes nothing any more. What the remote said before is still to be read; its end comes behind that.
+        self._reading: asyncio.Future[bytes] = asyncio.ensure_future(channel.read())
+        # The channel takes nothing any more. What the remote said before is still to be read; its end comes behind that.
         self._is_cut = False
 
     async def run(self) -> Outcome | None:
-        fetching: asyncio.Future[Sequence[Message | Vetting]] | None = None
+        fetching: asyncio.Future[Sequence[Message | RcptProbe]] | None = None
         leaving = False
         try:
             while self._ended is None:
@@ -91,7 +83,7 @@ class _Conversation:
                 self._flush()
                 if not (leaving or self._is_cut or self._given) and fetching is None and self._session.room:
                     fetching = asyncio.ensure_future(self._next())
-                waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Message | Vetting]]] = {self._reading}
+                waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Message | RcptProbe]]] = {self._reading}
                 if fetching is not None:
                     waited.add(fetching)
                 stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
@@ -119,23 +111,23 @@ class _Conversation:
             self._reading.cancel()
             for message in (*self._given, *(message for message, _ in self._started.values())):
                 self._give_back(message)
-            self._wire.close()
+            self._channel.close()
             # Not to be cancelled any more: it may have messages already, which nobody else will give back.
             if fetching is not None and not fetching.cancel():
                 for late in _brought(fetching):
                     self._give_back(late)
 
-    async def _next(self) -> Sequence[Message | Vetting]:
+    async def _next(self) -> Sequence[Message | RcptProbe]:
         # What is handed over but not sent yet is as uncertain as what is on its way: on a slow line it must not pile up.
         with contextlib.suppress(ConnectionError):
-            await self._wire.drain()
+            await self._channel.drain()
         return await self._mail.next(self._session.room)
 
     def _hear(self) -> None:
         """What the remote has said by now, if anything."""
         if self._ended is None and self._reading.done():
             self._note(self._received(self._reading))
-            self._reading = asyncio.ensure_future(self._wire.read())
+            self._reading = asyncio.ensure_future(self._channel.read())
 
     def _received(self, reading: asyncio.Future[bytes]) -> list[Event]:
         try:
@@ -146,13 +138,13 @@ class _Conversation:
             return self._session.lost("the remote closed the connection")
         return self._session.receive(data)
 
-    def _give_back(self, message: Message | Vetting) -> None:
-        if isinstance(message, Vetting):
+    def _give_back(self, message: Message | RcptProbe) -> None:
+        if isinstance(message, RcptProbe):
             message.answer(())
         else:
             self._mail.untried(message)
 
-    def _begin(self, message: Message | Vetting) -> None:
+    def _begin(self, message: Message | RcptProbe) -> None:
         self._started[message.id] = (message, time.monotonic())
         self._note(self._session.start(message.id, message.envelope, message.size))
 
@@ -165,7 +157,7 @@ class _Conversation:
                     self._wanted.append(key)
                 case Finished(key, outcomes):
                     message, since = self._started.pop(key)
-                    if isinstance(message, Vetting):
+                    if isinstance(message, RcptProbe):
                         message.answer(outcomes)
                         continue
                     extensions = self._session.extensions
@@ -185,14 +177,14 @@ class _Conversation:
         output = self._session.take_output()
         if output and not self._is_cut:
             try:
-                self._wire.write(output)
+                self._channel.write(output)
             except ConnectionError:
                 self._is_cut = True
 
     async def _send_content(self) -> None:
         while self._wanted and self._ended is None and not self._is_cut:
             message, _ = self._started[self._wanted.pop(0)]
-            if isinstance(message, Vetting):
+            if isinstance(message, RcptProbe):
                 raise RuntimeError("content was asked for where there is no message")
             fault = None
             try:
@@ -202,7 +194,7 @@ class _Conversation:
                     Stage.CONTENT,
                     cause=Cause.UNREADABLE,
                     text=f"the message cannot be read from the spool: {error}",
-                    mend=f"see `mailrelay queue show {message.queue_id} --content`, then cancel it and send it again",
+                    fix=f"see `mailrelay queue show {message.queue_id} --content`, then cancel it and send it again",
                 )
             except TimeoutError:
                 self._hear()
@@ -225,7 +217,7 @@ class _Conversation:
                         self._flush()
                         try:
                             async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
-                                await self._wire.drain()
+                                await self._channel.drain()
                         except ConnectionError:
                             self._is_cut = True
                     self._hear()
@@ -233,6 +225,6 @@ class _Conversation:
                         return
 
 
-def _brought(fetching: asyncio.Future[Sequence[Message | Vetting]]) -> Sequence[Message | Vetting]:
+def _brought(fetching: asyncio.Future[Sequence[Message | RcptProbe]]) -> Sequence[Message | RcptProbe]:
     """What a `Mail.next` which has ended gave, if it gave anything."""
     return () if fetching.cancelled() or fetching.exception() is not None else fetching.result()

@@ -8,7 +8,7 @@ nothing, and forwarding brings listening with it, which is limited to a port tha
 from pathlib import Path
 
 from mailrelay.config import Relayhost
-from mailrelay.relay.route import destination
+from mailrelay.ssh.hops import destination
 
 
 def authorized(public: str, relayhost: Relayhost) -> str:

@@ -17,8 +17,8 @@ from importlib import resources
 from pathlib import Path
 
 from mailrelay import grammar
+from mailrelay.atomic_file import replace_file
 from mailrelay.mail.printable import printable
-from mailrelay.replacing import replace_file
 
 NAME = "mailrelay"
 ANSWER = 60.0

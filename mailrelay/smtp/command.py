@@ -54,14 +54,14 @@ def unsendable(envelope: Envelope, offered: Extensions) -> Outcome | None:
             Stage.MAIL,
             cause=Cause.UNREADABLE,
             text="the envelope has an address or a parameter that no SMTP command can carry",
-            mend="look at it with `mailrelay queue show ID`, then cancel it and send the mail again",
+            fix="look at it with `mailrelay queue show ID`, then cancel it and send the mail again",
         )
     if not offered.smtputf8 and not _is_ascii(envelope):
         return Outcome(
             Stage.EHLO,
             cause=Cause.NO_SMTPUTF8,
             text="an address is not plain ASCII, and the remote mail server takes no such address (it lacks SMTPUTF8)",
-            mend="send the mail to an ASCII address, or switch on SMTPUTF8 at the remote mail server",
+            fix="send the mail to an ASCII address, or switch on SMTPUTF8 at the remote mail server",
         )
     return None
 

@@ -407,5 +407,5 @@ def _not_smtp(text: str) -> Outcome:
         Stage.GREETING,
         cause=Cause.NOT_SMTP,
         text=text,
-        mend="see that `smtp` in this relayhost's settings names the port of the mail server there",
+        fix="see that `smtp` in this relayhost's settings names the port of the mail server there",
     )

@@ -128,5 +128,5 @@ class Flow:
             Stage.CONTENT,
             cause=Cause.UNREADABLE,
             text=self._fault,
-            mend="look at it with `mailrelay queue show ID --content`, then cancel it and send the mail again",
+            fix="look at it with `mailrelay queue show ID --content`, then cancel it and send the mail again",
         )

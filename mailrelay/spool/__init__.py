@@ -4,7 +4,7 @@
     database.py    opening, checking, migrating                attempts.py        what is due, attempts, what came of them
     writer.py      group commit: one fsync for all who wait    notices.py         what the person is owed
     spool.py       the daemon's view of all of it (async)      verbs.py           what the person may do, and housekeeping
-    lock.py        one daemon at a time                        mending.py         a message in the place of another
+    lock.py        one daemon at a time                        fixing.py         a message in the place of another
     trigger.py     the bell that wakes the daemon              listing.py         what the person sees
     clock.py       what a clock that was wrong has left       correspondents.py  who has been reached before
 

@@ -11,10 +11,10 @@ import apsw
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Record
-from mailrelay.spool import owing
+from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.correspondents import reached
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows, states
 
@@ -60,12 +60,13 @@ def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> in
 
 
 def take(
-    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, owner: str, now: float, more: int = 0
+    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, node: str, now: float, more: int = 0
 ) -> list[Message]:
     """Opens attempts at up to `limit` due messages and returns them, in the order in which to send them.
 
-    first: keys of messages that go ahead of the others, if they are due. owner: who makes the attempts. more: how many
-    there may be beyond the limit, if all that is found is small, and what is beyond it no more than LIGHT for each within.
+    first: keys of messages that go ahead of the others, if they are due. node: the start of a daemon that makes the
+    attempts. more: how many there may be beyond the limit, if all that is found is small, and what is beyond it no more than
+    LIGHT for each within.
     """
     is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
     found: dict[int, int] = {}
@@ -75,7 +76,7 @@ def take(
         if len(found) < limit + more:
             found |= dict(rows(db, run, (relayhost, now, limit + more)))
     ids = _picked(list(found.items()), limit, more)
-    db.executemany("INSERT INTO attempt (message, owner, opened) VALUES (?,?,?)", ((key, owner, now) for key in ids))
+    db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
     return [message(db, key) for key in ids]
 
@@ -150,14 +151,14 @@ def record(db: apsw.Connection, end: Record) -> None:
         "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
     )
     for notice in end.notices:
-        owing.owe(db, end.message, notice, end.now)
+        notice_lifecycle.owe(db, end.message, notice, end.now)
     retire(db, end.message, end.now)
 
 
 def retire(db: apsw.Connection, message: int, now: float) -> None:
     """Puts a message with no recipient open or failed into history, without its content.
 
-    A refused message keeps its content for a while: the person may want to mend and resend it (`verbs.purge`).
+    A refused message keeps its content for a while: the person may want to fix and resend it (`verbs.purge`).
     """
     live, refused = row(
         db,
@@ -240,7 +241,13 @@ def reroute(
 
 
 def relayhost_failed(
-    db: apsw.Connection, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
+    db: apsw.Connection,
+    name: str,
+    outcome: Outcome,
+    next_dial: float,
+    setup: bool,
+    backends: Sequence[Backend],
+    now: float,
 ) -> bool:
     """Writes that the way to a relayhost is shut; for a setup fault not told yet, with the notice owed for it.
 
@@ -248,18 +255,20 @@ def relayhost_failed(
     """
     text = outcome.words.decode("utf-8", "replace")
     db.execute(
-        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, mend) VALUES (?,1,?,?,?,?,?,?)"
+        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
         " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"
         " next_dial = excluded.next_dial, setup = excluded.setup, cause = excluded.cause, text = excluded.text,"
-        " mend = excluded.mend",
-        (name, now, next_dial, int(setup), outcome.cause.value, text, outcome.mend),
+        " fix = excluded.fix",
+        (name, now, next_dial, int(setup), outcome.cause.value, text, outcome.fix),
     )
     if not setup:
         return False
     cause = outcome.cause.value
-    owed = owing.stand(db, owing.Standing(Kind.SETUP, name, cause, text, outcome.mend), roads, now)
-    others = [other for other in owing.causes(db, name, Kind.SETUP) if other != cause]
-    owing.end(db, name, Kind.SETUP, others, roads, now)
+    owed = notice_lifecycle.stand(
+        db, notice_lifecycle.Standing(Kind.SETUP, name, cause, text, outcome.fix), backends, now
+    )
+    others = [other for other in notice_lifecycle.causes(db, name, Kind.SETUP) if other != cause]
+    notice_lifecycle.end(db, name, Kind.SETUP, others, backends, now)
     return owed
 
 
@@ -279,11 +288,11 @@ def relayhost_failure(db: apsw.Connection, name: str) -> Failure | None:
     return next((Failure(failures, dial, Cause(cause), text) for failures, dial, cause, text in found), None)
 
 
-def relayhost_up(db: apsw.Connection, name: str, roads: Sequence[Road], now: float) -> bool:
+def relayhost_up(db: apsw.Connection, name: str, backends: Sequence[Backend], now: float) -> bool:
     """Writes that the way to a relayhost is open again; its setup faults are over. Returns whether word of it is owed."""
     db.execute(
         "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
-        " mend = '', mended = iif(setup, ?, mended) WHERE name = ?",
+        " fix = '', fixed = iif(setup, ?, fixed) WHERE name = ?",
         (now, name),
     )
-    return owing.end(db, name, Kind.SETUP, owing.causes(db, name, Kind.SETUP), roads, now)
+    return notice_lifecycle.end(db, name, Kind.SETUP, notice_lifecycle.causes(db, name, Kind.SETUP), backends, now)

@@ -5,7 +5,7 @@ Promises: nothing waits for a time that only a wrong clock could have meant, and
 
 import apsw
 
-from mailrelay.spool.owing import REMINDERS
+from mailrelay.spool.notice_lifecycle import REMINDERS
 
 
 def set_right(db: apsw.Connection, now: float, longest: float) -> int:
@@ -17,7 +17,7 @@ def set_right(db: apsw.Connection, now: float, longest: float) -> int:
     moved = db.changes()
     db.execute("UPDATE message SET arrival = ?1 WHERE next_attempt IS NOT NULL AND arrival > ?2", (now, now + longest))
     db.execute("UPDATE relayhost SET next_dial = ? WHERE next_dial > ?", (now, now + longest))
-    db.execute("UPDATE road SET next_try = ? WHERE told IS NULL AND next_try > ?", (now, now + longest))
+    db.execute("UPDATE notice_backend SET next_try = ? WHERE told IS NULL AND next_try > ?", (now, now + longest))
     db.execute("UPDATE notice SET reminder = ? WHERE reminder > ?", (now, now + REMINDERS[-1]))
     return moved
 

@@ -5,7 +5,7 @@ Never: a look at all of them. What is near an address has its local part or its 
 
 import apsw
 
-from mailrelay.mail.likeness import nearest, normal, parts
+from mailrelay.mail.address_suggestion import nearest, normal, parts
 from mailrelay.mail.outcome import Stage
 from mailrelay.spool.database import rows
 

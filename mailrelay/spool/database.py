@@ -18,7 +18,7 @@ import apsw
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 2
+VERSION = 3
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 PIECE = 64 * 1024
@@ -34,6 +34,16 @@ CREATE TRIGGER content_of_message AFTER DELETE ON message BEGIN DELETE FROM cont
 CREATE TABLE incoming (message INTEGER PRIMARY KEY) STRICT;
 """
 """Takes a foreign key away without copying the content of a whole spool (SQLite, "ALTER TABLE", section 7)."""
+_FROM_2_TO_3 = """
+ALTER TABLE relayhost RENAME COLUMN mend TO fix;
+ALTER TABLE relayhost RENAME COLUMN mended TO fixed;
+ALTER TABLE notice RENAME COLUMN mend TO fix;
+ALTER TABLE road RENAME TO notice_backend;
+ALTER TABLE notice_backend RENAME COLUMN road TO backend;
+DROP INDEX road_owed;
+CREATE INDEX notice_backend_owed ON notice_backend (backend, next_try) WHERE told IS NULL;
+ALTER TABLE attempt RENAME COLUMN owner TO node;
+"""
 
 
 class SpoolError(Exception):
@@ -188,8 +198,10 @@ def _migrate(db: apsw.Connection) -> None:
             )
         if found == 0:
             db.execute(Path(__file__).with_name("schema.sql").read_text("utf-8"))
-        elif found == 1:
+        if found == 1:
             db.execute(_FROM_1_TO_2.format(schema_version=db.pragma("schema_version") + 1))
+        if found in (1, 2):
+            db.execute(_FROM_2_TO_3)
         db.pragma("user_version", VERSION)
     # The file's own entry in the directory must survive a power cut too.
     _sync_directory(Path(db.filename).parent)

@@ -61,14 +61,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A relayhost that cannot be reached. `setup`: it waits for the person, and `mend` is the step."""
+    """A relayhost that cannot be reached. `setup`: it waits for the person, and `fix` is the step."""
 
     relayhost: str
     since: float
     next_dial: float
     setup: bool
     text: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Standing:
     stranded: int
     failed: int
     untold: tuple[tuple[str, str, str], ...]
-    """(kind, road, why the last try failed) of roads that failed at least once."""
+    """(kind, backend, why the last try failed) of backends that failed at least once."""
     troubles: tuple[Trouble, ...]
 
 
@@ -181,16 +181,17 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
                 (attempt,),
             )
         )
-    for kind, road, told, next_try, why in rows(
+    for kind, backend, told, next_try, why in rows(
         db,
-        "SELECT n.kind, road, told, next_try, why FROM notice n JOIN road ON road.notice = n.id WHERE n.message = ?"
-        " ORDER BY told, road",
+        "SELECT n.kind, backend, told, next_try, why"
+        " FROM notice n JOIN notice_backend b ON b.notice = n.id WHERE n.message = ?"
+        " ORDER BY told, backend",
         (key,),
     ):
         if told is not None:
-            events.append(Event(told, f"notice ({kind}) told by {road}"))
+            events.append(Event(told, f"notice ({kind}) told by {backend}"))
         elif why:
-            events.append(Event(next_try, f"notice ({kind}) owed by {road}, next try", words=why.encode()))
+            events.append(Event(next_try, f"notice ({kind}) owed by {backend}, next try", words=why.encode()))
     events.extend(
         Event(changed, state, address, words=b"goes again as %s" % successor.encode() if successor else b"")
         for state, address, changed, successor in rows(
@@ -237,13 +238,13 @@ def standing(db: apsw.Connection) -> Standing:
     )
     untold = rows(
         db,
-        "SELECT kind, road, why FROM road JOIN notice ON notice.id = notice WHERE told IS NULL AND over IS NULL"
+        "SELECT kind, backend, why FROM notice_backend JOIN notice ON notice.id = notice WHERE told IS NULL AND over IS NULL"
         " AND tries > 0 ORDER BY created LIMIT 20",
     )
     troubles = tuple(
-        Trouble(name, since, next_dial, bool(setup), text, mend)
-        for name, since, next_dial, setup, text, mend in rows(
-            db, "SELECT name, since, next_dial, setup, text, mend FROM relayhost WHERE failures > 0 ORDER BY name"
+        Trouble(name, since, next_dial, bool(setup), text, fix)
+        for name, since, next_dial, setup, text, fix in rows(
+            db, "SELECT name, since, next_dial, setup, text, fix FROM relayhost WHERE failures > 0 ORDER BY name"
         )
     )
     return Standing(

@@ -71,7 +71,7 @@ CREATE INDEX recipient_live ON recipient (state) WHERE state IN ('queued', 'defe
 CREATE TABLE attempt (
   id          INTEGER PRIMARY KEY,
   message     INTEGER NOT NULL REFERENCES message ON DELETE CASCADE,
-  owner       TEXT    NOT NULL,
+  node        TEXT    NOT NULL,                  -- the start of a daemon that opened it
   opened      REAL    NOT NULL,
   closed      REAL,
   interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)),
@@ -115,8 +115,8 @@ CREATE TABLE relayhost (
   setup     INTEGER NOT NULL DEFAULT 0 CHECK (setup IN (0, 1)),  -- waits for the person
   cause     TEXT    NOT NULL DEFAULT '',
   text      TEXT    NOT NULL DEFAULT '',
-  mend      TEXT    NOT NULL DEFAULT '',
-  mended    REAL,                                -- when the latest fault for the person ended
+  fix       TEXT    NOT NULL DEFAULT '',
+  fixed     REAL,                                -- when the latest fault for the person ended
   CHECK ((failures = 0) = (next_dial IS NULL)),
   CHECK ((failures = 0) = (since IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -128,7 +128,7 @@ CREATE TABLE notice (
   relayhost TEXT    NOT NULL,
   cause     TEXT    NOT NULL DEFAULT '',
   text      TEXT    NOT NULL DEFAULT '',
-  mend      TEXT    NOT NULL DEFAULT '',
+  fix       TEXT    NOT NULL DEFAULT '',
   message   INTEGER REFERENCES message ON DELETE CASCADE,
   created   REAL    NOT NULL,
   over      REAL,                                -- a setup fault or a delay: when it ended
@@ -152,14 +152,14 @@ CREATE TABLE notice_recipient (
 
 CREATE INDEX notice_recipient_of_recipient ON notice_recipient (recipient);
 
-CREATE TABLE road (
+CREATE TABLE notice_backend (
   notice   INTEGER NOT NULL REFERENCES notice ON DELETE CASCADE,
-  road     TEXT    NOT NULL CHECK (road IN ('desktop', 'dsn', 'mailbox', 'command', 'urls')),
+  backend  TEXT    NOT NULL CHECK (backend IN ('desktop', 'dsn', 'mailbox', 'command', 'urls')),
   told     REAL,
   tries    INTEGER NOT NULL DEFAULT 0,
   next_try REAL    NOT NULL,
   why      TEXT    NOT NULL DEFAULT '',          -- why the last try failed
-  PRIMARY KEY (notice, road)
+  PRIMARY KEY (notice, backend)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX road_owed ON road (road, next_try) WHERE told IS NULL;
+CREATE INDEX notice_backend_owed ON notice_backend (backend, next_try) WHERE told IS NULL;

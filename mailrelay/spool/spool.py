@@ -17,10 +17,10 @@ from typing import TypeVar
 import apsw
 
 from mailrelay.mail.envelope import Envelope, Message, Unreadable
-from mailrelay.mail.notice import Owed, Road
+from mailrelay.mail.notice import Backend, Owed
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, Staged, arrive
-from mailrelay.spool import accepting, attempts, clock, notices, owing, queue_ids, space, verbs
+from mailrelay.spool import accepting, actions, attempts, clock, notice_lifecycle, notices, queue_ids, space
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull, connect, translate
 from mailrelay.spool.writer import Writer
 
@@ -48,7 +48,7 @@ class Spool:
         self._max_size = max_size
         self._room = space.Room(max_size)
         self._reported = reported
-        self._owner = str(os.getpid())
+        self._node = str(os.getpid())
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
         try:
@@ -173,7 +173,7 @@ class Spool:
         """Opens attempts at up to `limit` due messages, those of `first` ahead of the others, and at `more` small ones."""
         # At any price: what leaves makes room.
         return await self._write_at_any_price(
-            lambda db: attempts.take(db, relayhost, first, limit, self._owner, now, more)
+            lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more)
         )
 
     async def recall(self, relayhost: str, now: float) -> None:
@@ -202,14 +202,14 @@ class Spool:
         await self._write_at_any_price(lambda db: attempts.record(db, end))
 
     async def relayhost_failed(
-        self, name: str, outcome: Outcome, next_dial: float, setup: bool, roads: Sequence[Road], now: float
+        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend], now: float
     ) -> None:
         """Writes that a relayhost cannot be reached, with the notice that is owed for it."""
-        await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, roads, now))
+        await self._write(lambda db: attempts.relayhost_failed(db, name, outcome, next_dial, setup, backends, now))
 
-    async def relayhost_up(self, name: str, roads: Sequence[Road], now: float) -> bool:
+    async def relayhost_up(self, name: str, backends: Sequence[Backend], now: float) -> bool:
         """Writes that a relayhost can be reached again; returns whether word of it became owed."""
-        return await self._write_at_any_price(lambda db: attempts.relayhost_up(db, name, roads, now))
+        return await self._write_at_any_price(lambda db: attempts.relayhost_up(db, name, backends, now))
 
     async def relayhost_failure(self, name: str) -> attempts.Failure | None:
         """What is known to be wrong with the way to a relayhost."""
@@ -217,30 +217,30 @@ class Spool:
 
     # The person hears.
 
-    async def look(self, now: float, after: float, roads: Sequence[Road]) -> float | None:
+    async def look(self, now: float, after: float, backends: Sequence[Backend]) -> float | None:
         """Lets delays become owed, ends them, reminds of what stands. Returns when to look again, None if nothing waits.
 
         after: seconds of waiting that are a delay. While something waits or stands, it is worth a look every now and then.
         """
-        at = await self._read(lambda db: owing.next_look(db, after))
+        at = await self._read(lambda db: notice_lifecycle.next_look(db, after))
         if at is not None and at <= now:
-            await self._write(lambda db: owing.look(db, now, after, roads))
+            await self._write(lambda db: notice_lifecycle.look(db, now, after, backends))
         return at
 
     async def owed(self, now: float) -> list[Owed]:
-        """The roads that are due for a try."""
+        """The backends that are due for a try."""
         return await self._read(lambda db: notices.owed(db, now))
 
     async def next_owed(self) -> float | None:
-        """When the next road is due, in epoch seconds; None if nothing is owed."""
+        """When the next backend is due, in epoch seconds; None if nothing is owed."""
         return await self._read(notices.next_owed)
 
     async def told(self, owed: Owed, now: float) -> None:
-        """A road has carried its notice."""
+        """A backend has carried its notice."""
         await self._write(lambda db: notices.told(db, owed, now))
 
     async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
-        """A road failed; it is tried again at `next_try`."""
+        """A backend failed; it is tried again at `next_try`."""
         await self._write(lambda db: notices.not_told(db, owed, next_try, why))
 
     async def original(self, message: int, limit: int) -> bytes:
@@ -248,7 +248,7 @@ class Spool:
         return await self._read(lambda db: notices.original(db, message, limit))
 
     async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
-        """Queues a DSN on the relayhost of what it reports on, and strikes its road off, in one commit."""
+        """Queues a DSN on the relayhost of what it reports on, and strikes its backend off, in one commit."""
         relayhost = owed.notice.relayhost
         arrival = arrive(
             envelope,
@@ -274,7 +274,7 @@ class Spool:
     async def purge(self, now: float, keep_sent: float) -> int:
         """Takes old history away; returns how many messages went. Takes ballast again if it was given up."""
         self._take_ballast()
-        return await self._write(lambda db: verbs.purge(db, now, keep_sent))
+        return await self._write(lambda db: actions.purge(db, now, keep_sent))
 
     def _take_ballast(self) -> None:
         path = self._directory / BALLAST

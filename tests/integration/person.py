@@ -11,7 +11,7 @@ from typing import Any
 import mailrelay
 from mailrelay.mail.conclusion import Terms, conclude
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.notice import Road
+from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import arrive
 from mailrelay.spool import accepting, attempts
@@ -35,10 +35,10 @@ BOUNCED = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 nobody here",)))
 LOST = Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text="the connection broke")
 AWAY = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="the network is away")
 UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="torn")
-CLOSED = Outcome(Stage.CHANNEL, cause=Cause.FORWARDING_PROHIBITED, text="no forwarding", mend="allow\x1b forwarding")
+CLOSED = Outcome(Stage.CHANNEL, cause=Cause.FORWARDING_PROHIBITED, text="no forwarding", fix="allow\x1b forwarding")
 
 CONTENT = b"From: me@example.org\r\nSubject: hello\r\n\r\nHello.\r\n"
-TERMS = Terms((3600.0,), 1e9, lambda kind, sender, notify: (Road.MAILBOX,))
+TERMS = Terms((3600.0,), 1e9, lambda kind, sender, notify: (Backend.MAILBOX,))
 
 
 class Person:
@@ -109,7 +109,7 @@ class Person:
     def relayhost_fails(self, outcome: Outcome, *, setup: bool = False) -> None:
         db = connect(self.spool)
         with transaction(db):
-            attempts.relayhost_failed(db, "default", outcome, time.time() + 600, setup, (Road.MAILBOX,), time.time())
+            attempts.relayhost_failed(db, "default", outcome, time.time() + 600, setup, (Backend.MAILBOX,), time.time())
         db.close()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:

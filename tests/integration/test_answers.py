@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.test_lane import play
-from integration.test_service import served, stopping_at_content
+from integration.test_daemon import served, stopping_at_content
+from integration.test_scheduler import play
 from system.processes import free_port
 
 from mailrelay import config

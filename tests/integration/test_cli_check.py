@@ -1,4 +1,4 @@
-"""`mailrelay check` as a person runs it: every step says whether it holds, and what mends it where it does not."""
+"""`mailrelay check` as a person runs it: every step says whether it holds, and what fixes it where it does not."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from integration.beside import person_of, run
 from integration.person import Person
+from integration.test_daemon import served, settings
 from integration.test_notify_desktop import a_screen
 from integration.test_notify_desktop import bus as bus
-from integration.test_service import served, settings
-from integration.test_transport_dialling import amend, two_remotes_and, with_remote
-from integration.test_transport_dialling import no_agent_and_no_home as no_agent_and_no_home
+from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
+from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
 from nameserver import Nameserver
 
 from mailrelay import config
@@ -42,14 +42,14 @@ SENDERS = 'relayhost.default.senders = ["*@good.example", "*"]'
 
 
 class Checked:
-    """What was found: ok, text and mend by (check, about). status: of the process, if it was one."""
+    """What was found: ok, text and fix by (check, about). status: of the process, if it was one."""
 
     def __init__(self, records: Iterable[dict[str, Any]], status: int = 0) -> None:
         self.status = status
         self.found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for record in records:
-            assert set(record) == {"check", "about", "ok", "text", "mend"}
-            assert record["ok"] is not False or record["mend"], f"nothing mends {record}"
+            assert set(record) == {"check", "about", "ok", "text", "fix"}
+            assert record["ok"] is not False or record["fix"], f"nothing fixes {record}"
             self.found.setdefault((record["check"], record["about"]), []).append(record)
 
     def ok(self, check: str, about: str = "default") -> bool | None:
@@ -58,8 +58,8 @@ class Checked:
         assert ok is None or isinstance(ok, bool)
         return ok
 
-    def mend(self, check: str, about: str = "default") -> str:
-        return str(self.found[check, about][-1]["mend"])
+    def fix(self, check: str, about: str = "default") -> str:
+        return str(self.found[check, about][-1]["fix"])
 
     def text(self, check: str, about: str = "default") -> str:
         return str(self.found[check, about][-1]["text"])
@@ -124,7 +124,7 @@ def test_offline_nobody_is_asked_and_what_can_be_known_is_said(tmp_path: Path) -
         assert found.failed == {"service"} and found.status == 1
         remote.known_hosts.write_text("")
         found = await checked(person, "--offline")
-        assert found.failed == {"service", "host key"} and found.mend("host key") == "mailrelay trust"
+        assert found.failed == {"service", "host key"} and found.fix("host key") == "mailrelay trust"
         assert remote.logins == 0
 
     with_remote(tmp_path, test)
@@ -137,7 +137,7 @@ async def go_away(verb: str, _argument: bytes) -> bytes | None:
 @pytest.mark.parametrize(
     "what", ["down", "host key", "login", "forwarding", "no mail server", "greeting", "no key", "config"]
 )
-def test_each_step_that_fails_is_named_with_what_mends_it_and_those_before_it_hold(what: str, tmp_path: Path) -> None:
+def test_each_step_that_fails_is_named_with_what_fixes_it_and_those_before_it_hold(what: str, tmp_path: Path) -> None:
     expected = {
         "down": ("connection", (), ""),
         "host key": ("host key", (), "mailrelay trust"),
@@ -168,8 +168,8 @@ def test_each_step_that_fails_is_named_with_what_mends_it_and_those_before_it_ho
             case "config":
                 remote.ssh_config.write_text("Host *\n    Port nonsense\n")
         found = await examined(person_of(remote))
-        step, before, mend = expected[what]
-        assert found.ok(step) is False and mend in found.mend(step)
+        step, before, fix = expected[what]
+        assert found.ok(step) is False and fix in found.fix(step)
         assert all(found.ok(check) for check in before)
         assert found.failed - {"service", "address"} <= {step, "login"}
 
@@ -198,8 +198,8 @@ def test_a_mail_server_that_takes_less_than_clients_may_send_is_found_before_the
         found = await examined(person)
         assert found.ok("size") is False
         assert found.text("EHLO") == "offers 8BITMIME, SIZE"
-        # The step that it names does mend it.
-        line = found.mend("size").removesuffix(" in the settings")
+        # The step that it names does fix it.
+        line = found.fix("size").removesuffix(" in the settings")
         person.config.write_text(f"{person.config.read_text()}\n{line}\n")
         assert (await examined(person)).ok("size") is True
 
@@ -239,7 +239,7 @@ def test_what_the_world_would_refuse_is_found_and_each_has_its_step(tmp_path: Pa
             found = await examined(person, server, PUBLIC)
             asked = list(server.asked)
             listed = await examined(person, server, PUBLIC, blacklists=True)
-        assert found.ok("SPF", "spf.example") is False and f"ip4:{PUBLIC}" in found.mend("SPF", "spf.example")
+        assert found.ok("SPF", "spf.example") is False and f"ip4:{PUBLIC}" in found.fix("SPF", "spf.example")
         assert found.ok("DMARC", "spf.example") is False and "quarantine" in found.text("DMARC", "spf.example")
         assert found.ok("MX", "null.example") is False and "RFC 7505" in found.text("MX", "null.example")
         assert found.ok("SPF", "null.example") is False and "nonsense" in found.text("SPF", "null.example")
@@ -248,7 +248,7 @@ def test_what_the_world_would_refuse_is_found_and_each_has_its_step(tmp_path: Pa
         assert found.ok("DMARC", "many.example") is None
         assert found.ok("MX", "broken.example") is None and found.ok("SPF", "broken.example") is None
         assert found.ok("MX", "nothing.example") is False
-        assert f'"v=spf1 ip4:{PUBLIC}' in found.mend("SPF", "nothing.example")
+        assert f'"v=spf1 ip4:{PUBLIC}' in found.fix("SPF", "nothing.example")
         assert found.ok("PTR", PUBLIC) is False
         assert not any("spamcop" in name for name, _ in asked), "blacklists are asked only when asked for"
         lists = {record["text"].split()[0]: record["ok"] for record in listed.found["blacklist", PUBLIC]}
@@ -321,7 +321,7 @@ def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path:
         assert (await examined(person, online=False)).ok("spool", "") is True
         person.spool.chmod(0o755)
         found = await examined(person, online=False)
-        assert found.ok("spool", "") is False and found.mend("spool", "").startswith("chmod 700")
+        assert found.ok("spool", "") is False and found.fix("spool", "").startswith("chmod 700")
         shutil.rmtree(person.spool)
         person.spool.write_text("a file")
         found = await examined(person, online=False)
@@ -330,10 +330,10 @@ def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path:
     with_remote(tmp_path, test)
 
 
-def test_roads_that_lead_nowhere_are_found(tmp_path: Path) -> None:
+def test_backends_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     async def test(remote: Remote) -> None:
         person = person_of(remote, "notify.dsn = false")
-        assert "[notify]" in (await examined(person, online=False)).mend("notify", "")
+        assert "[notify]" in (await examined(person, online=False)).fix("notify", "")
         person = person_of(remote, 'notify.command = ["/nonexistent/tell"]')
         found = await examined(person, online=False)
         assert "notify" in found.failed and "/nonexistent/tell" in found.found["notify", ""][0]["text"]
@@ -341,7 +341,7 @@ def test_roads_that_lead_nowhere_are_found(tmp_path: Path) -> None:
     with_remote(tmp_path, test)
 
 
-def test_a_desktop_that_is_not_there_is_no_road_and_another_one_is_named(
+def test_a_desktop_that_is_not_there_is_no_backend_and_another_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
@@ -349,11 +349,11 @@ def test_a_desktop_that_is_not_there_is_no_road_and_another_one_is_named(
     async def test(remote: Remote) -> None:
         found = await examined(person_of(remote, desktop=True), online=False)
         (shut, left) = found.found["notify", ""]
-        assert shut["ok"] is False and "no desktop session" in shut["text"] and "notify.mailbox" in shut["mend"]
+        assert shut["ok"] is False and "no desktop session" in shut["text"] and "notify.mailbox" in shut["fix"]
         assert left["ok"] is True and left["text"] == "bad news reaches you by dsn"
         mailbox = f'notify.mailbox = "{tmp_path}/Maildir"'
         found = await examined(person_of(remote, mailbox, desktop=True), online=False)
-        assert found.found["notify", ""][0]["mend"] == "notify.desktop = false, if it is to stay so"
+        assert found.found["notify", ""][0]["fix"] == "notify.desktop = false, if it is to stay so"
         assert found.text("notify", "") == "bad news reaches you by dsn, mailbox"
         assert not (tmp_path / "Maildir").exists()
 

@@ -225,7 +225,7 @@ def test_what_keeps_a_relayhost_from_being_reached_is_said_once_however_much_wai
         assert shown.count("default cannot be reached") == 4
 
 
-def test_the_commands_that_mend_failed_mail_are_shown_with_it(person: Person) -> None:
+def test_the_commands_that_fix_failed_mail_are_shown_with_it(person: Person) -> None:
     person.put("aaaa000001")
     assert "to do" not in person.run("queue", "show", "aaaa").stdout
     person.attempt(BOUNCED)

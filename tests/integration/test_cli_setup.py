@@ -15,7 +15,7 @@ from typing import TypeVar
 import asyncssh
 import pytest
 from integration.account import HOST, PASSWORD, Account, AccountDoor, Newcomer
-from integration.test_service import served
+from integration.test_daemon import served
 from terminal import Terminal
 
 from mailrelay import config

@@ -106,7 +106,7 @@ def test_a_spool_that_has_no_room_for_the_largest_mail_is_a_failure_and_says_why
     assert brief(person) == (2, "✉ no room\n")
 
 
-def test_a_setup_fault_is_a_failure_and_shows_the_step_that_mends_it(person: Person) -> None:
+def test_a_setup_fault_is_a_failure_and_shows_the_step_that_fixes_it(person: Person) -> None:
     person.put("aaaa000001")
     person.relayhost_fails(CLOSED, setup=True)
     status, record, screen = served(person)
@@ -115,7 +115,7 @@ def test_a_setup_fault_is_a_failure_and_shows_the_step_that_mends_it(person: Per
     assert "→ allow\\x1b forwarding" in screen
     (relayhost,) = record["relayhosts"]
     assert relayhost["setup"] is True
-    assert relayhost["mend"] == "allow\\x1b forwarding"
+    assert relayhost["fix"] == "allow\\x1b forwarding"
 
 
 def test_a_network_that_is_away_is_shown_and_is_no_failure(person: Person) -> None:
@@ -132,21 +132,21 @@ def test_bad_news_that_could_not_be_told_is_shown_with_the_reason(person: Person
     person.attempt(BOUNCED)
     db = connect(person.spool)
     with transaction(db):
-        db.execute("UPDATE road SET tries = 1, why = ?", ("no such\x1b Maildir",))
+        db.execute("UPDATE notice_backend SET tries = 1, why = ?", ("no such\x1b Maildir",))
     db.close()
     _, record, screen = served(person)
     assert "not told yet by mailbox (failed): no such\\x1b Maildir" in screen
-    assert record["untold"] == [{"kind": "failed", "road": "mailbox", "why": "no such\\x1b Maildir"}]
+    assert record["untold"] == [{"kind": "failed", "backend": "mailbox", "why": "no such\\x1b Maildir"}]
 
 
-def test_many_notices_for_one_road_that_fails_are_one_line(person: Person) -> None:
+def test_many_notices_for_one_backend_that_fails_are_one_line(person: Person) -> None:
     for number in range(3):
         person.put(f"aaaa00000{number}")
         person.attempt(BOUNCED)
     person.relayhost_fails(AWAY, setup=True)
     db = connect(person.spool)
     with transaction(db):
-        db.execute("UPDATE road SET tries = 1, why = 'no such Maildir'")
+        db.execute("UPDATE notice_backend SET tries = 1, why = 'no such Maildir'")
     db.close()
     _, record, screen = served(person)
     assert len(record["untold"]) == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from integration.person import BOUNCED, Person
-from integration.test_service import served
+from integration.test_daemon import served
 
 import mailrelay
 from mailrelay import config
@@ -100,7 +100,7 @@ def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.Ca
     begun = time.time() - 5
     db = connect(person.spool)
     with transaction(db):
-        db.execute("UPDATE road SET tries = 1, why = 'no Maildir', next_try = ?", (begun + 60,))
+        db.execute("UPDATE notice_backend SET tries = 1, why = 'no Maildir', next_try = ?", (begun + 60,))
     db.close()
     with lock.lock(person.spool), pytest.raises(Failed, match="is bounced"):
         follow(config.load(person.config), 1, queue_id, begun, begun + 60)
@@ -121,7 +121,7 @@ def test_a_letter_that_is_to_come_later_is_not_waited_for(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-def test_a_way_that_is_shut_is_told_with_its_mending_step_and_a_mended_one_is_tried_at_once(tmp_path: Path) -> None:
+def test_a_way_that_is_shut_is_told_with_its_fixing_step_and_a_fixed_one_is_tried_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path) as here:
             here.remote.refuse_key = True
@@ -132,8 +132,8 @@ def test_a_way_that_is_shut_is_told_with_its_mending_step_and_a_mended_one_is_tr
             assert "authorized_keys" in line
             # After a refused login the daemon waits a while before it knocks again; the person need not.
             here.remote.refuse_key = False
-            mended = await here.run("test", "bob@example.net")
-            assert (mended.returncode, mended.stderr) == (0, "")
+            fixed = await here.run("test", "bob@example.net")
+            assert (fixed.returncode, fixed.stderr) == (0, "")
             assert len(here.remote.received) == 2
 
     asyncio.run(main())

@@ -9,8 +9,8 @@ import asyncssh
 import pytest
 from integration.beside import Said, person_of, run
 from integration.person import Person
-from integration.test_service import served, settings, submit
-from integration.test_transport_dialling import amend, two_remotes_and, with_remote
+from integration.test_daemon import served, settings, submit
+from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
 from nameserver import Nameserver
 
 from mailrelay.demo.remote import HOST, Remote
@@ -197,7 +197,7 @@ def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_one_do
             with reading(db):
                 (trouble,) = listing.standing(db).troubles
             db.close()
-            assert trouble.setup and "hotels and hotspots" in trouble.text and "mail goes once" in trouble.mend
+            assert trouble.setup and "hotels and hotspots" in trouble.text and "mail goes once" in trouble.fix
             assert remote.logins == 0
             await remote.down()
             remote.host_key = right

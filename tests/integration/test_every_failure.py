@@ -2,7 +2,7 @@
 
 Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`.
 What the client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound
-of each wait. A notice counts once two roads that need no network have carried it, the Maildir and the command.
+of each wait. A notice counts once two backends that need no network have carried it, the Maildir and the command.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from integration.test_lane import play
-from integration.test_service import served
+from integration.test_daemon import served
+from integration.test_scheduler import play
 from readme import Row, failures
 from system.processes import free_port
 
@@ -118,7 +118,7 @@ class Scene:
         return [text for text in found if title in message_from_string(text, policy=SMTP)["Subject"]]
 
     async def told(self, kind: str) -> dict[str, Any]:
-        """The one notice of this kind, once both roads have carried it."""
+        """The one notice of this kind, once both backends have carried it."""
         assert kind in self.row.notices
         within = WITHIN[kind]
         (notice,) = await self.until(lambda: self.notices(kind), f"the command is told of {kind}", within)
@@ -487,15 +487,15 @@ async def _greets_with_4xx(at: Scene) -> None:
 # What waits for the person.
 
 
-async def _setup(at: Scene, step: str, mended: Callable[[], Awaitable[None]]) -> None:
-    """Five mails, one notice, with the step in it; and one word when it is mended and they have left."""
+async def _setup(at: Scene, step: str, fixed: Callable[[], Awaitable[None]]) -> None:
+    """Five mails, one notice, with the step in it; and one word when it is fixed and they have left."""
     for _ in range(5):
         assert "queued: " in await at.submit()
     notice = await at.told("setup")
-    assert step in notice["mend"]
+    assert step in notice["fix"]
     assert step in " ".join(at.letters(notice["title"])[0].split())
     assert "default needs you" in await at.status()
-    await mended()
+    await fixed()
     await at.retry()
     await at.told("resumed")
     await at.remote.arrived(5)
@@ -515,30 +515,30 @@ async def _ssh_config(at: Scene) -> None:
     ssh_config = at.remote.ssh_config.read_text()
     at.remote.ssh_config.unlink()
 
-    async def mended() -> None:
+    async def fixed() -> None:
         at.remote.ssh_config.write_text(ssh_config)
 
-    await _setup(at, "Mend what it names", mended)
+    await _setup(at, "Fix what it names", fixed)
 
 
 @failure("the mail server greets with 5xx")
 async def _greets_with_5xx(at: Scene) -> None:
     at.remote.policy = saying("GREETING", b"554 5.3.2 not for you")
 
-    async def mended() -> None:
+    async def fixed() -> None:
         at.remote.policy = welcoming
 
-    await _setup(at, "must take mail from its own host", mended)
+    await _setup(at, "must take mail from its own host", fixed)
 
 
 @failure("what answers there is no mail server")
 async def _not_smtp(at: Scene) -> None:
     at.remote.policy = saying("GREETING", b"SSH-2.0-OpenSSH_9.9")
 
-    async def mended() -> None:
+    async def fixed() -> None:
         at.remote.policy = welcoming
 
-    await _setup(at, "names the port of the mail server", mended)
+    await _setup(at, "names the port of the mail server", fixed)
 
 
 # Trouble of ours.
@@ -562,12 +562,12 @@ async def _full(at: Scene) -> None:
 
 
 @failure(
-    "a road to you fails",
+    "a backend to you fails",
     change=lambda settings: msgspec.structs.replace(
         settings, notify=msgspec.structs.replace(settings.notify, command=("/nonexistent/command",))
     ),
 )
-async def _road(at: Scene) -> None:
+async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
     await at.logged("not told by command")

@@ -16,21 +16,21 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from integration.test_lane import Scene, scene
-from integration.test_transport_channels import echo, server
+from integration.test_scheduler import Scene, scene
+from integration.test_ssh_channels import echo, server
 from webserver import PAGE, get, web
 
 from mailrelay.config import Forward, Listen
 from mailrelay.listener.forwarding import Forwarding, forward
 from mailrelay.listener.sockets import AddressTaken
 from mailrelay.mail.outcome import Cause
-from mailrelay.relay import lane as lane_room
+from mailrelay.relay import scheduler as scheduler_room
 
 
 @asynccontextmanager
 async def forwarded(at: Scene, to: str, listen: str = "127.0.0.1:0", **door: object) -> AsyncIterator[Forwarding]:
     settings = Forward(listen=listen, relayhost="default", to=to)
-    forwarding = await forward(settings, Listen(**door), at.lane.stream)  # type: ignore[arg-type]
+    forwarding = await forward(settings, Listen(**door), at.scheduler.stream)  # type: ignore[arg-type]
     try:
         yield forwarding
     finally:
@@ -293,7 +293,7 @@ def test_a_port_that_is_closed_there_costs_that_connection_and_a_line_and_mail_n
         play(story)
 
 
-def test_forwarding_that_is_prohibited_is_said_with_the_step_that_mends_it(
+def test_forwarding_that_is_prohibited_is_said_with_the_step_that_fixes_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
@@ -330,7 +330,7 @@ def test_a_connection_lost_in_the_middle_resets_the_client_and_the_next_one_dial
 def test_a_way_that_is_shut_is_told_also_without_mail_and_over_when_it_is_open_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrelay.relay.line.IMPATIENCE", 0.1)
+    monkeypatch.setattr("mailrelay.relay.connector.IMPATIENCE", 0.1)
 
     async def story() -> None:
         with web() as to:
@@ -339,7 +339,7 @@ def test_a_way_that_is_shut_is_told_also_without_mail_and_over_when_it_is_open_a
                 await is_reset(await connect(forwarding))
                 assert await at.failure() is Cause.SSH_REFUSED
                 [owed] = await at.spool.owed(time.time())
-                assert (owed.notice.kind.value, bool(owed.notice.mend)) == ("setup", True)
+                assert (owed.notice.kind.value, bool(owed.notice.fix)) == ("setup", True)
                 await at.remote.up()
                 assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
 
@@ -424,7 +424,7 @@ def test_a_forwards_dial_takes_waiting_mail_along(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_cannot_be_read_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_room, "STUMBLE", 0.1)
+    monkeypatch.setattr(scheduler_room, "SPOOL_RETRY", 0.1)
 
     async def story() -> None:
         async with scene(tmp_path) as at, forwarded(at, "localhost:80") as forwarding:

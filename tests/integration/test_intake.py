@@ -11,8 +11,8 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Staged
-from mailrelay.relay import watch
-from mailrelay.relay.watch import DeliveryResult, NotTaken, Queued, Refused, Watches
+from mailrelay.relay import waiters
+from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
 from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), b"7BIT", False, b"", b"")
@@ -22,10 +22,10 @@ RELAYHOST = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
 
 
 class Way:
-    """A lane whose word is given by the test."""
+    """A scheduler whose word is given by the test."""
 
     def __init__(self) -> None:
-        self.watches = Watches()
+        self.watches = Waiters()
         self.trouble = ""
         self.stuck = False
         self.hurried: list[int] = []
@@ -131,7 +131,7 @@ def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def story() -> None:
-        monkeypatch.setattr(watch, "TOLD_WITHIN", 0.01)
+        monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
         way = Way()
         submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
         while not way.hurried:

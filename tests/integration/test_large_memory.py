@@ -16,7 +16,7 @@ from mailrelay.listener.listening import listen
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome
 from mailrelay.relay.delivery import converse
-from mailrelay.relay.watch import Watches
+from mailrelay.relay.waiters import Waiters
 from mailrelay.spool.spool import Spool
 
 SIZE = 25_000_000
@@ -35,13 +35,13 @@ print(replies.readline().decode())
 
 
 class Way:
-    """A lane that is known to be shut."""
+    """A scheduler that is known to be shut."""
 
     stuck = False
     trouble = "no network"
 
     def __init__(self) -> None:
-        self.watches = Watches()
+        self.watches = Waiters()
 
     def hurry(self, message: int) -> None: ...
     def expect(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The network comes and goes under a lane: what waits leaves when it is back, and nothing new goes where it was."""
+"""The network comes and goes under a scheduler: what waits leaves when it is back, and nothing new goes where it was."""
 
 import asyncio
 import time
@@ -8,32 +8,32 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from integration.test_lane import Scene, play, scene
+from integration.test_scheduler import Scene, play, scene
 from spooling import letter
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.relay import line
-from mailrelay.relay.change import Change
-from mailrelay.relay.link import Fault, Link
-from mailrelay.relay.transport import dial
-from mailrelay.relay.watch import Queued
+from mailrelay.network.events import Change
+from mailrelay.relay import connector
+from mailrelay.relay.waiters import Queued
 from mailrelay.spool import listing
 from mailrelay.spool.attempts import Failure
+from mailrelay.ssh.connection import dial
+from mailrelay.ssh.interface import Connection, Fault
 
 OPENS = Change(opens=True)
 SLEPT = Change(slept=3600.0)
 
 
-class Road:
+class Backend:
     """The way to a remote: while `is_away`, nobody gets there; while `hangs`, nobody hears that he does not."""
 
     def __init__(self) -> None:
         self.is_away = self.hangs = False
         self.dials = 0
 
-    async def dial(self, relayhost: Relayhost) -> Link:
+    async def dial(self, relayhost: Relayhost) -> Connection:
         self.dials += 1
         if self.hangs:
             await asyncio.Event().wait()
@@ -98,36 +98,36 @@ async def uncertain(at: Scene, key: int) -> bool:
 
 def test_what_waits_leaves_when_the_network_is_back_whatever_the_back_off_said(tmp_path: Path) -> None:
     async def story() -> None:
-        road = Road()
-        async with scene(tmp_path, dial=road.dial) as at:
-            road.is_away = True
+        backend = Backend()
+        async with scene(tmp_path, dial=backend.dial) as at:
+            backend.is_away = True
             key = await at.send()
             assert await at.failure() is Cause.UNREACHABLE
-            road.is_away = False
-            at.lane.network_changed(OPENS)
+            backend.is_away = False
+            at.scheduler.network_changed(OPENS)
             await at.settled(key, "sent")
-            assert road.dials == 2
+            assert backend.dials == 2
 
     play(story)
 
 
 def test_a_network_that_comes_in_steps_is_tried_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address is there before the name server is."""
-    monkeypatch.setattr(line, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
 
     async def story() -> None:
-        road = Road()
-        async with scene(tmp_path, dial=road.dial) as at:
-            road.is_away = True
+        backend = Backend()
+        async with scene(tmp_path, dial=backend.dial) as at:
+            backend.is_away = True
             key = await at.send()
             await at.failure()
-            at.lane.network_changed(OPENS)
+            at.scheduler.network_changed(OPENS)
 
             async def tried() -> bool:
-                return road.dials >= 4
+                return backend.dials >= 4
 
             await at.until(tried)
-            road.is_away = False
+            backend.is_away = False
             await at.settled(key, "sent")
 
     play(story)
@@ -138,12 +138,12 @@ def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stood: int
 ) -> None:
     """Whether it had carried mail before or not."""
-    monkeypatch.setattr(line, "SETTLING_SCHEDULE", (0.01,) * 5)
-    monkeypatch.setattr(line, "YOUNG", -1.0)
+    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(connector, "YOUNG", -1.0)
 
     async def story() -> None:
-        road = Road()
-        async with scene(tmp_path, channels=1, dial=road.dial) as at:
+        backend = Backend()
+        async with scene(tmp_path, channels=1, dial=backend.dial) as at:
             at.remote.extensions = ()
             for _ in range(stood):
                 await at.settled(await at.send(), "sent")
@@ -156,17 +156,17 @@ def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
                 return None
 
             async def tried() -> bool:
-                return road.dials >= 4
+                return backend.dials >= 4
 
             at.remote.policy = policy
             lost = await at.send()
             await reached.wait()
             waits = await at.spool.accept(letter(at=time.time()))
-            road.is_away = True
+            backend.is_away = True
             for connection in at.remote._connections:
                 connection.abort()
             await at.until(tried)
-            road.is_away = False
+            backend.is_away = False
             await at.settled(waits, "sent")
             assert await at.states(lost) == ["deferred"]
 
@@ -174,20 +174,20 @@ def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
 
 
 def test_a_dial_into_a_network_that_has_gone_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "LAST_CALL", 0.01)
+    monkeypatch.setattr(connector, "DIAL_GRACE", 0.01)
 
     async def story() -> None:
-        road = Road()
-        async with scene(tmp_path, dial=road.dial) as at:
-            road.hangs = True
+        backend = Backend()
+        async with scene(tmp_path, dial=backend.dial) as at:
+            backend.hangs = True
             key = await at.send()
 
             async def dialling() -> bool:
-                return road.dials == 1
+                return backend.dials == 1
 
             await at.until(dialling)
-            road.hangs = False
-            at.lane.network_changed(OPENS)
+            backend.hangs = False
+            at.scheduler.network_changed(OPENS)
             await at.settled(key, "sent")
             assert await at.spool.relayhost_failure("default") is None
 
@@ -211,7 +211,7 @@ def test_mail_of_a_lost_connection_leaves_when_the_network_is_back_and_greyliste
             await at.settled(lost, "deferred")
             later = await at.send(b"later@example.net")
             await at.settled(later, "deferred")
-            at.lane.network_changed(OPENS)
+            at.scheduler.network_changed(OPENS)
             await at.settled(lost, "sent")
             assert await at.states(later) == ["deferred"]
             assert (await at.spool._read(partial(listing.one, key=later))).attempts == 1
@@ -223,7 +223,7 @@ def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path) -> N
     async def story() -> None:
         async with scene(tmp_path) as at:
             await at.settled(await at.send(), "sent")
-            at.lane.network_changed(SLEPT)
+            at.scheduler.network_changed(SLEPT)
 
             async def closed() -> bool:
                 return not at.remote._connections
@@ -239,10 +239,10 @@ def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: P
     async def story() -> None:
         async with scene(tmp_path) as at:
             await at.settled(await at.send(), "sent")
-            at.lane.network_changed(Change(gone=frozenset({"192.0.2.1"})))
+            at.scheduler.network_changed(Change(gone=frozenset({"192.0.2.1"})))
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 1
-            at.lane.network_changed(Change(gone=frozenset({"127.0.0.1"})))
+            at.scheduler.network_changed(Change(gone=frozenset({"127.0.0.1"})))
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 2
 
@@ -253,12 +253,12 @@ def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: P
 def test_a_connection_made_while_the_network_settles_stays_and_one_from_before_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, young: float, logins: int
 ) -> None:
-    monkeypatch.setattr(line, "YOUNG", young)
+    monkeypatch.setattr(connector, "YOUNG", young)
 
     async def story() -> None:
         async with scene(tmp_path) as at:
             await at.settled(await at.send(), "sent")
-            at.lane.network_changed(OPENS)
+            at.scheduler.network_changed(OPENS)
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == logins
 
@@ -283,7 +283,7 @@ def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_comes_
             at.remote.policy = policy
             slow = await at.send()
             await reached.wait()
-            at.lane.network_changed(SLEPT)
+            at.scheduler.network_changed(SLEPT)
             other = await at.send()
             # Longer than a connection that says nothing at all would live.
             await asyncio.sleep(3)
@@ -316,7 +316,7 @@ def test_a_conversation_that_is_done_takes_nothing_more_from_before_while_anothe
             at.remote.policy = policy
             under_way = [await at.send(), await at.send()]
             await at.until(both)
-            at.lane.network_changed(SLEPT)
+            at.scheduler.network_changed(SLEPT)
             other = await at.send()
             reached[0].set()
 
@@ -344,7 +344,7 @@ def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_uncert
             async def policy(heard: str, _argument: bytes) -> bytes | None:
                 if heard == verb and not wire.is_cut:
                     wire.cut()
-                    at.lane.network_changed(SLEPT)
+                    at.scheduler.network_changed(SLEPT)
                 return None
 
             at.remote.policy = policy
@@ -359,21 +359,21 @@ def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_uncert
 def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line, "IMPATIENCE", 0.0)
+    monkeypatch.setattr(connector, "IMPATIENCE", 0.0)
 
     async def story() -> None:
-        road = Road()
-        async with scene(tmp_path, dial=road.dial) as at:
+        backend = Backend()
+        async with scene(tmp_path, dial=backend.dial) as at:
             at.remote.refuse_key = True
             await at.send()
             assert await at.failure() is Cause.AUTH_REFUSED
             for _ in range(3):
-                at.lane.network_changed(OPENS)
+                at.scheduler.network_changed(OPENS)
                 message = letter(at=time.time())
-                watch = at.lane.watches.open(message.queue_id)
-                at.lane.hurry(await at.spool.accept(message))
+                watch = at.scheduler.watches.open(message.queue_id)
+                at.scheduler.hurry(await at.spool.accept(message))
                 assert isinstance(await watch.word, Queued)
-            assert road.dials == 1
+            assert backend.dials == 1
 
     play(story)
 
@@ -397,18 +397,18 @@ class Spool:
         (Cause.UNREACHABLE, False, 3600.0),
         (Cause.UNREACHABLE, True, 0.0),
         (Cause.LOST, True, 0.0),
-        (Cause.SSH_REFUSED, True, line.IMPATIENCE),
+        (Cause.SSH_REFUSED, True, connector.IMPATIENCE),
         (Cause.HOST_KEY_CHANGED, False, 3600.0),
-        (Cause.HOST_KEY_CHANGED, True, line.PENALTY_SCHEDULE[0]),
-        (Cause.AUTH_REFUSED, True, line.PENALTY_SCHEDULE[0]),
+        (Cause.HOST_KEY_CHANGED, True, connector.PENALTY_SCHEDULE[0]),
+        (Cause.AUTH_REFUSED, True, connector.PENALTY_SCHEDULE[0]),
     ],
 )
 def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(cause: Cause, changed: bool, pause: float) -> None:
     async def story() -> None:
-        async def fail(_relayhost: Relayhost) -> Link:
+        async def fail(_relayhost: Relayhost) -> Connection:
             raise Fault(Outcome(Stage.DIAL, cause=cause))
 
-        way = line.Line(
+        way = connector.Connector(
             Relayhost(name="default", ssh="remote", ssh_config=Path("/nonexistent")),
             Spool(cause),  # type: ignore[arg-type]
             fail,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.command import command
-from mailrelay.notify.road import RoadFailed
 
 NOTICE = Notice(
     id=1,
@@ -43,7 +43,7 @@ def test_several_notices_are_several_runs(tmp_path: Path) -> None:
 
 def test_a_command_that_fails_is_quoted_from_the_end_of_its_stderr() -> None:
     script = "import sys; sys.stderr.write('x' * 10000 + '\\x1b[31mno such channel\\n'); sys.exit(3)"
-    with pytest.raises(RoadFailed, match=r"ended with status 3: x+\\x1b\[31mno such channel$") as raised:
+    with pytest.raises(BackendFailed, match=r"ended with status 3: x+\\x1b\[31mno such channel$") as raised:
         asyncio.run(command([sys.executable, "-c", script])([NOTICE]))
     assert len(str(raised.value)) < 600
 
@@ -52,22 +52,22 @@ def test_a_command_that_reads_nothing_may_still_have_told() -> None:
     asyncio.run(command(["true"])([NOTICE] * 20))
 
 
-def test_a_command_that_is_not_there_fails_the_road() -> None:
-    with pytest.raises(RoadFailed, match="cannot be started: No such file"):
+def test_a_command_that_is_not_there_fails_the_backend() -> None:
+    with pytest.raises(BackendFailed, match="cannot be started: No such file"):
         asyncio.run(command(["/nonexistent/say"])([NOTICE]))
 
 
 def test_a_command_killed_by_a_signal_has_not_told() -> None:
-    with pytest.raises(RoadFailed, match="was ended by signal 9"):
+    with pytest.raises(BackendFailed, match="was ended by signal 9"):
         asyncio.run(command(["sh", "-c", "kill -9 $$"])([NOTICE]))
 
 
-def test_something_left_in_the_background_does_not_hold_up_the_road() -> None:
+def test_something_left_in_the_background_does_not_hold_up_the_backend() -> None:
     async def main() -> None:
         async with asyncio.timeout(20):
             await command(["sh", "-c", "sleep 60 & echo $! >&2; exit 1"])([NOTICE])
 
-    with pytest.raises(RoadFailed, match=r"status 1: \d+$") as raised:
+    with pytest.raises(BackendFailed, match=r"status 1: \d+$") as raised:
         asyncio.run(main())
     os.kill(int(str(raised.value).rsplit(" ", 1)[1]), 9)
 

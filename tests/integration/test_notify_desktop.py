@@ -15,10 +15,10 @@ import uvloop
 
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.notice import Concerned, Kind, Notice, Owed, Road
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
+from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.notifier import FRESH, Notifier
-from mailrelay.notify.road import RoadFailed
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin" or shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)"
@@ -146,12 +146,12 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_bus_without_a_desktop_fails_the_road_and_leaves_no_connection_behind(bus: str) -> None:
+def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connection_behind(bus: str) -> None:
     async def main() -> None:
         desktop = Desktop()
         before = open_files()
         for _ in range(4):
-            with pytest.raises(RoadFailed, match="no desktop session takes notices"):
+            with pytest.raises(BackendFailed, match="no desktop session takes notices"):
                 await desktop.carry([REFUSED])
         # What has been let go of closes with the next turns of the loop; what leaks never does.
         async with asyncio.timeout(20):
@@ -161,17 +161,17 @@ def test_a_bus_without_a_desktop_fails_the_road_and_leaves_no_connection_behind(
     asyncio.run(main())
 
 
-def test_no_bus_at_all_fails_the_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
-    with pytest.raises(RoadFailed, match="no desktop session takes notices"):
+    with pytest.raises(BackendFailed, match="no desktop session takes notices"):
         asyncio.run(Desktop().carry([REFUSED]))
 
 
-def test_where_there_is_no_session_the_road_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
-    with pytest.raises(RoadFailed) as failed:
+    with pytest.raises(BackendFailed) as failed:
         asyncio.run(Desktop().carry([REFUSED]))
     assert (
         str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
@@ -183,7 +183,7 @@ def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
         desktop = Desktop()
         async with a_screen(bus):
             await desktop.carry([REFUSED])
-        with pytest.raises(RoadFailed):
+        with pytest.raises(BackendFailed):
             await desktop.carry([REFUSED])
         async with a_screen(bus) as screen:
             await desktop.carry([REFUSED])
@@ -201,9 +201,9 @@ class Ledger:
 
     def owe(self, *numbers: int) -> None:
         for number in numbers:
-            self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Road.DESKTOP, 0)
+            self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Backend.DESKTOP, 0)
 
-    async def look(self, now: float, after: float, roads: object) -> float | None:
+    async def look(self, now: float, after: float, backends: object) -> float | None:
         return None
 
     async def owed(self, now: float) -> list[Owed]:

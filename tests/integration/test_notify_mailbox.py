@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mailrelay.mail.notice import Concerned, Kind, Notice
+from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.mailbox import mailbox
-from mailrelay.notify.road import RoadFailed
 
 BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 5.1.1 no such user", "RCPT", True)
 REFUSED = Notice(
@@ -23,7 +23,7 @@ REFUSED = Notice(
     sender=b"",
     concerned=(BOB,),
 )
-SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="default", created=1.7e9, text="The key was refused.", mend="ssh-add")
+SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="default", created=1.7e9, text="The key was refused.", fix="ssh-add")
 
 
 def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made_for_it(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_a_second_report_joins_the_first(tmp_path: Path) -> None:
     assert len(maildirs.Maildir(tmp_path / "reports", create=False)) == 2
 
 
-def test_a_file_in_the_place_of_the_maildir_fails_the_road_and_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_maildir_fails_the_backend_and_is_left_alone(tmp_path: Path) -> None:
     place = tmp_path / "mbox"
     place.write_text("From me\n")
-    with pytest.raises(RoadFailed, match="mbox: File exists"):
+    with pytest.raises(BackendFailed, match="mbox: File exists"):
         asyncio.run(mailbox(place)([REFUSED]))
     assert place.read_text() == "From me\n"

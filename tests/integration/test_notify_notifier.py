@@ -1,4 +1,4 @@
-"""What is owed is carried until it has been carried, whatever the roads and the ledger do."""
+"""What is owed is carried until it has been carried, whatever the backends and the ledger do."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import pytest
 
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.notice import Concerned, Kind, Notice, Owed, Road
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
 from mailrelay.notify import notifier as room
 from mailrelay.notify.notifier import Notifier
 
@@ -40,17 +40,17 @@ class Ledger:
 
     def __init__(self) -> None:
         self.clock = 1000.0
-        self.due: dict[tuple[int, Road], tuple[float, Owed]] = {}
-        self.told_by: list[tuple[int, Road]] = []
-        self.excuses: list[tuple[int, Road, float, str]] = []
+        self.due: dict[tuple[int, Backend], tuple[float, Owed]] = {}
+        self.told_by: list[tuple[int, Backend]] = []
+        self.excuses: list[tuple[int, Backend, float, str]] = []
         self.reports: list[tuple[Envelope, bytes]] = []
         self.broken = False
         self.failures = 0
         self.changed = asyncio.Condition()
 
-    def owe(self, notice: Notice, *by: Road) -> None:
-        for road in by:
-            self.due[notice.id, road] = (self.clock, Owed(notice, road, 0))
+    def owe(self, notice: Notice, *by: Backend) -> None:
+        for backend in by:
+            self.due[notice.id, backend] = (self.clock, Owed(notice, backend, 0))
 
     async def until(self, seen: Callable[[], bool]) -> None:
         async with asyncio.timeout(30), self.changed:
@@ -63,7 +63,7 @@ class Ledger:
         if self.broken:
             raise OSError("disk I/O error")
 
-    async def look(self, now: float, after: float, roads: object) -> float | None:
+    async def look(self, now: float, after: float, backends: object) -> float | None:
         return None
 
     async def owed(self, now: float) -> list[Owed]:
@@ -74,17 +74,17 @@ class Ledger:
 
     async def told(self, owed: Owed, now: float) -> None:
         await self._check()
-        del self.due[owed.notice.id, owed.road]
+        del self.due[owed.notice.id, owed.backend]
         async with self.changed:
-            self.told_by.append((owed.notice.id, owed.road))
+            self.told_by.append((owed.notice.id, owed.backend))
             self.changed.notify_all()
 
     async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
         await self._check()
         again = dataclasses.replace(owed, tries=owed.tries + 1)
-        self.due[owed.notice.id, owed.road] = (next_try, again)
+        self.due[owed.notice.id, owed.backend] = (next_try, again)
         async with self.changed:
-            self.excuses.append((owed.notice.id, owed.road, next_try - now, why))
+            self.excuses.append((owed.notice.id, owed.backend, next_try - now, why))
             self.changed.notify_all()
 
     async def original(self, message: int, limit: int) -> bytes:
@@ -111,12 +111,12 @@ def quiet(**wanted: object) -> Notify:
     return Notify(**{"desktop": False, "dsn": False, **wanted})  # type: ignore[arg-type]
 
 
-def test_what_is_owed_is_carried_by_every_road_once_and_said_in_the_log(
+def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.COMMAND, Road.MAILBOX, Road.DSN)
+        ledger.owe(refused(1), Backend.COMMAND, Backend.MAILBOX, Backend.DSN)
         settings = Notify(
             desktop=False, mailbox=tmp_path / "reports", command=("sh", "-c", f"cat >>'{tmp_path}/heard'")
         )
@@ -128,7 +128,9 @@ def test_what_is_owed_is_carried_by_every_road_once_and_said_in_the_log(
         asyncio.run(main())
     assert len((tmp_path / "heard").read_text().splitlines()) == 1
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 1
-    assert sorted(caplog.messages) == [f"notice 1 failed told by {road}" for road in ("command", "dsn", "mailbox")]
+    assert sorted(caplog.messages) == [
+        f"notice 1 failed told by {backend}" for backend in ("command", "dsn", "mailbox")
+    ]
 
 
 def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_pat
         ledger = Ledger()
         async with notifying(quiet(command=("true",)), ledger) as notifier:
             await asyncio.sleep(0)
-            ledger.owe(refused(1), Road.COMMAND)
+            ledger.owe(refused(1), Backend.COMMAND)
             notifier.ring()
-            await ledger.until(lambda: ledger.told_by == [(1, Road.COMMAND)])
+            await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
     asyncio.run(main())
 
@@ -147,7 +149,7 @@ def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_w
     async def main() -> list[tuple[Envelope, bytes]]:
         ledger = Ledger()
         never = dataclasses.replace(BOB, address=b"ann@example.net", notify=b"NEVER")
-        ledger.owe(refused(1, BOB, never), Road.DSN)
+        ledger.owe(refused(1, BOB, never), Backend.DSN)
         async with notifying(quiet(dsn=True), ledger):
             await ledger.until(lambda: bool(ledger.told_by))
         return ledger.reports
@@ -163,7 +165,7 @@ def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_w
 def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> None:
     async def main() -> Envelope:
         ledger = Ledger()
-        ledger.owe(refused(1, dataclasses.replace(BOB, address="jörg@example.net".encode())), Road.DSN)
+        ledger.owe(refused(1, dataclasses.replace(BOB, address="jörg@example.net".encode())), Backend.DSN)
         async with notifying(quiet(dsn=True), ledger):
             await ledger.until(lambda: bool(ledger.told_by))
         return ledger.reports[0][0]
@@ -172,26 +174,26 @@ def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> None:
     assert (envelope.smtputf8, envelope.body) == (True, b"8BITMIME")
 
 
-def test_a_road_that_fails_leaves_the_notice_owed_ever_later_and_other_roads_go_on(tmp_path: Path) -> None:
+def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backends_go_on(tmp_path: Path) -> None:
     async def main() -> list[float]:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.COMMAND, Road.MAILBOX)
+        ledger.owe(refused(1), Backend.COMMAND, Backend.MAILBOX)
         async with notifying(quiet(command=("false",), mailbox=tmp_path / "reports"), ledger) as notifier:
             for tries in range(1, 9):
                 await ledger.until(lambda tries=tries: len(ledger.excuses) == tries)  # type: ignore[misc]
                 ledger.clock += ledger.excuses[-1][2]
                 notifier.ring()
-            await ledger.until(lambda: ledger.told_by == [(1, Road.MAILBOX)])
-        assert (1, Road.COMMAND) in ledger.due
+            await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
+        assert (1, Backend.COMMAND) in ledger.due
         return [wait for _, _, wait, _ in ledger.excuses]
 
     assert asyncio.run(main())[:8] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-def test_a_road_that_mends_itself_carries_what_it_still_owes(tmp_path: Path) -> None:
+def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: Path) -> None:
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.MAILBOX)
+        ledger.owe(refused(1), Backend.MAILBOX)
         place = tmp_path / "reports"
         place.write_text("in the way")
         async with notifying(quiet(mailbox=place), ledger) as notifier:
@@ -200,23 +202,23 @@ def test_a_road_that_mends_itself_carries_what_it_still_owes(tmp_path: Path) -> 
             place.unlink()
             ledger.clock += 60
             notifier.ring()
-            await ledger.until(lambda: ledger.told_by == [(1, Road.MAILBOX)])
+            await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
 
     asyncio.run(main())
 
 
-def test_a_road_that_hangs_is_cut_off_and_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "ROAD_TIMEOUT", 1.0)
+def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BACKEND_TIMEOUT", 1.0)
 
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.COMMAND)
+        ledger.owe(refused(1), Backend.COMMAND)
         async with notifying(quiet(command=("sleep", "60"), mailbox=tmp_path / "reports"), ledger) as notifier:
             await asyncio.sleep(0)
-            ledger.owe(refused(2), Road.MAILBOX)
+            ledger.owe(refused(2), Backend.MAILBOX)
             notifier.ring()
             await ledger.until(lambda: len(ledger.excuses) == 1)
-        assert ledger.told_by == [(2, Road.MAILBOX)]
+        assert ledger.told_by == [(2, Backend.MAILBOX)]
         assert "no answer within 1 s" in ledger.excuses[0][3]
 
     asyncio.run(main())
@@ -227,7 +229,7 @@ def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
 ) -> None:
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.COMMAND)
+        ledger.owe(refused(1), Backend.COMMAND)
         ledger.broken = True
         async with notifying(quiet(command=("sh", "-c", f"cat >>'{tmp_path}/heard'")), ledger) as notifier:
             for failures in (1, 2):
@@ -243,17 +245,17 @@ def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
             await asyncio.sleep(0)
             ledger.clock += room.LEDGER_WAIT
             notifier.ring()
-            await ledger.until(lambda: ledger.told_by == [(1, Road.COMMAND)])
+            await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
     asyncio.run(main())
     assert len((tmp_path / "heard").read_text().splitlines()) == 1
     assert "notices wait, the spool fails: OSError: disk I/O error" in caplog.messages
 
 
-def test_what_is_owed_by_a_road_that_was_taken_out_of_the_settings_goes_by_one_that_is_in(tmp_path: Path) -> None:
+def test_what_is_owed_by_a_backend_that_was_taken_out_of_the_settings_goes_by_one_that_is_in(tmp_path: Path) -> None:
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.URLS, Road.DSN)
+        ledger.owe(refused(1), Backend.URLS, Backend.DSN)
         async with notifying(quiet(mailbox=tmp_path / "reports"), ledger):
             await ledger.until(lambda: len(ledger.told_by) == 2)
 
@@ -261,15 +263,15 @@ def test_what_is_owed_by_a_road_that_was_taken_out_of_the_settings_goes_by_one_t
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 2
 
 
-def test_with_no_road_at_all_the_notices_stay_owed_and_the_notifier_rests() -> None:
+def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_rests() -> None:
     async def main() -> None:
         ledger = Ledger()
-        ledger.owe(refused(1), Road.COMMAND)
+        ledger.owe(refused(1), Backend.COMMAND)
         async with notifying(quiet(), ledger) as notifier:
             for _ in range(5):
                 notifier.ring()
                 await asyncio.sleep(0)
-        assert (1, Road.COMMAND) in ledger.due
+        assert (1, Backend.COMMAND) in ledger.due
 
     asyncio.run(main())
 
@@ -278,7 +280,7 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
     class Late(Ledger):
         looks = 0
 
-        async def look(self, now: float, after: float, roads: object) -> float | None:
+        async def look(self, now: float, after: float, backends: object) -> float | None:
             self.looks += 1
             return now - 1
 
@@ -286,7 +288,7 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
         ledger = Late()
         async with notifying(quiet(mailbox=tmp_path / "reports"), ledger) as notifier:
             for number in range(1, 5):
-                ledger.owe(refused(number), Road.MAILBOX)
+                ledger.owe(refused(number), Backend.MAILBOX)
                 notifier.ring()
                 await ledger.until(lambda number=number: len(ledger.told_by) == number)  # type: ignore[misc]
         assert ledger.looks == 1
@@ -294,11 +296,11 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
     asyncio.run(main())
 
 
-def test_a_look_at_the_ledger_that_is_overtaken_by_a_road_tells_nothing_twice(tmp_path: Path) -> None:
+def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
 
     class SlowLedger(Ledger):
-        """Its second answer is old by the time it comes: the road has told the notice meanwhile."""
+        """Its second answer is old by the time it comes: the backend has told the notice meanwhile."""
 
         looks = 0
 
@@ -314,16 +316,16 @@ def test_a_look_at_the_ledger_that_is_overtaken_by_a_road_tells_nothing_twice(tm
 
     async def main() -> None:
         ledger = SlowLedger()
-        ledger.owe(refused(1), Road.COMMAND)
+        ledger.owe(refused(1), Backend.COMMAND)
         wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
         async with notifying(quiet(command=("sh", "-c", wait)), ledger) as notifier:
             await ledger.until(lambda: ledger.looks == 1)
             notifier.ring()
             await ledger.until(lambda: ledger.looks == 3)
-            ledger.owe(refused(2), Road.COMMAND)
+            ledger.owe(refused(2), Backend.COMMAND)
             notifier.ring()
-            await ledger.until(lambda: (2, Road.COMMAND) in ledger.told_by)
-        assert ledger.told_by == [(1, Road.COMMAND), (2, Road.COMMAND)]
+            await ledger.until(lambda: (2, Backend.COMMAND) in ledger.told_by)
+        assert ledger.told_by == [(1, Backend.COMMAND), (2, Backend.COMMAND)]
 
     asyncio.run(main())
     assert len(heard.read_text().splitlines()) == 2

@@ -1,4 +1,4 @@
-"""The road through apprise, or the sentence that says how to get it."""
+"""The backend through apprise, or the sentence that says how to get it."""
 
 import asyncio
 import http.server
@@ -12,9 +12,9 @@ import pytest
 
 from mailrelay.config import Notify
 from mailrelay.mail.notice import Concerned, Kind, Notice
-from mailrelay.notify import urls as road
+from mailrelay.notify import urls as backend
+from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.notifier import Notifier
-from mailrelay.notify.road import RoadFailed
 from mailrelay.notify.urls import urls
 
 NOTICE = Notice(
@@ -51,15 +51,15 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
         server.shutdown()
 
 
-def test_urls_without_the_library_are_found_when_the_road_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(road, "apprise", None)
-    with pytest.raises(RoadFailed, match=r"pip install 'mailrelay\[apprise\]'"):
+def test_urls_without_the_library_are_found_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "apprise", None)
+    with pytest.raises(BackendFailed, match=r"pip install 'mailrelay\[apprise\]'"):
         Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0)  # type: ignore[arg-type]
 
 
 @with_apprise
-def test_a_url_that_means_nothing_is_found_when_the_road_is_built_and_is_not_shown() -> None:
-    with pytest.raises(RoadFailed, match="number 2 is not a URL") as raised:
+def test_a_url_that_means_nothing_is_found_when_the_backend_is_built_and_is_not_shown() -> None:
+    with pytest.raises(BackendFailed, match="number 2 is not a URL") as raised:
         urls(("json://127.0.0.1", "nonsense://secret"))
     assert "secret" not in str(raised.value)
 
@@ -73,10 +73,10 @@ def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
 
 
 @with_apprise
-def test_a_service_that_refuses_fails_the_road(hook: tuple[str, type[Hook]]) -> None:
+def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
     handler.status = 500
-    with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice"):
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice"):
         asyncio.run(urls((address,))([NOTICE]))
 
 
@@ -92,7 +92,7 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
     kinds = SimpleNamespace(
         Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1)
     )
-    monkeypatch.setattr(road, "apprise", kinds)
-    with pytest.raises(RoadFailed, match="number 1 of 1 did not take the notice") as raised:
+    monkeypatch.setattr(backend, "apprise", kinds)
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice") as raised:
         asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
     assert "secret" not in str(raised.value)

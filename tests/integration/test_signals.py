@@ -1,7 +1,7 @@
 """The watchdog and the line for prompts: they speak while mailrelay is dead or gone, and are silent while all is well.
 
 The scripts are the real ones, under the real shells. What they run is ours: a `mailrelay` that says what the test wants, and
-roads that keep what they were given.
+backends that keep what they were given.
 """
 
 import os
@@ -49,16 +49,16 @@ class Desk:
             "LANG": "C.UTF-8",
             "XDG_RUNTIME_DIR": str(self.runtime),
         }
-        self.road("notify-send", "shift; shift; shift; printf 'desktop|%s|%s\\n' \"$@\"")
-        self.road("osascript", "exit 1")
-        self.road("wall", "tr '\\n' '|' | sed 's/^/terminals|/'; echo")
+        self.backend("notify-send", "shift; shift; shift; printf 'desktop|%s|%s\\n' \"$@\"")
+        self.backend("osascript", "exit 1")
+        self.backend("wall", "tr '\\n' '|' | sed 's/^/terminals|/'; echo")
 
     def program(self, name: str, script: str) -> None:
         path = self.bin / name
         path.write_text(script)
         path.chmod(0o700)
 
-    def road(self, name: str, script: str) -> None:
+    def backend(self, name: str, script: str) -> None:
         self.program(name, f"#!/bin/sh\nexec >>'{self.told}'\n{script}\n")
 
     def mailrelay(self, status: int, brief: str, screen: str = "") -> None:
@@ -163,7 +163,7 @@ def test_a_mailrelay_that_is_gone_or_broken_is_told(desk: Desk, script: str | No
 @pytest.mark.parametrize("script", ["exit 1", None])
 def test_without_a_desktop_the_terminals_and_stderr_hear_it(desk: Desk, script: str | None) -> None:
     if script:
-        desk.road("notify-send", script)
+        desk.backend("notify-send", script)
     else:
         desk.program("notify-send", "#!/nonexistent/sh\n")
     desk.mailrelay(3, "✉ cannot tell", "mailrelay: no settings; write some")

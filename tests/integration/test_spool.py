@@ -9,14 +9,14 @@ from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import Act, State
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Owing, arrive
-from mailrelay.spool import accepting, attempts, clock, listing, notices, owing, space, verbs
+from mailrelay.spool import accepting, actions, attempts, clock, listing, notice_lifecycle, notices, space
 from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, transaction
 
 UNREACHABLE = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
-NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="the key was refused", mend="install the key")
+NO_KEY = Outcome(Stage.AUTH, cause=Cause.AUTH_REFUSED, text="the key was refused", fix="install the key")
 
 
 def accept(db: apsw.Connection, *recipients: bytes, **how: object) -> int:
@@ -234,7 +234,7 @@ def test_a_refused_message_is_history_but_can_still_be_read(db: apsw.Connection)
     assert list(listing.live(db)) == []
     assert b"hello" in b"".join(listing.content(db, key))
     with transaction(db):
-        verbs.purge(db, NOW + verbs.KEEP_REFUSED + 1, 365 * 86_400.0)
+        actions.purge(db, NOW + actions.KEEP_REFUSED + 1, 365 * 86_400.0)
     assert list(listing.content(db, key)) == []
 
 
@@ -285,7 +285,7 @@ def test_notices_that_a_clock_that_was_ahead_has_put_off_are_told_once_it_is_rig
     ahead = NOW + 365 * 86_400
     accept(db)
     with transaction(db):
-        attempts.relayhost_failed(db, "default", NO_KEY, ahead, True, (Road.MAILBOX,), ahead)
+        attempts.relayhost_failed(db, "default", NO_KEY, ahead, True, (Backend.MAILBOX,), ahead)
         (owed,) = notices.owed(db, ahead)
         notices.not_told(db, owed, ahead + 60, "full")
         assert not notices.owed(db, NOW)
@@ -299,7 +299,7 @@ def test_mail_that_a_clock_that_was_ahead_has_taken_in_can_be_late(db: apsw.Conn
     accept(db, at=NOW + 365 * 86_400)
     with transaction(db):
         clock.set_right(db, NOW, 7200.0)
-        assert owing.look(db, NOW + 901, 900.0, (Road.MAILBOX,))
+        assert notice_lifecycle.look(db, NOW + 901, 900.0, (Backend.MAILBOX,))
 
 
 @pytest.mark.parametrize("by", [365 * 86_400.0, -365 * 86_400.0])
@@ -328,35 +328,35 @@ def test_failures_of_a_relayhost_are_counted_until_it_is_up_again(db: apsw.Conne
 
 
 def test_one_cause_is_one_notice_however_often_it_is_met(db: apsw.Connection) -> None:
-    roads = (Road.MAILBOX, Road.COMMAND)
+    backends = (Backend.MAILBOX, Backend.COMMAND)
     with transaction(db):
-        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, roads, NOW)
-        assert not attempts.relayhost_failed(db, "default", NO_KEY, NOW + 120, True, roads, NOW)
+        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, backends, NOW)
+        assert not attempts.relayhost_failed(db, "default", NO_KEY, NOW + 120, True, backends, NOW)
     owed = notices.owed(db, NOW)
-    assert [(one.road, one.notice.kind, one.notice.mend) for one in owed] == [
-        (Road.COMMAND, Kind.SETUP, "install the key"),
-        (Road.MAILBOX, Kind.SETUP, "install the key"),
+    assert [(one.backend, one.notice.kind, one.notice.fix) for one in owed] == [
+        (Backend.COMMAND, Kind.SETUP, "install the key"),
+        (Backend.MAILBOX, Kind.SETUP, "install the key"),
     ]
 
 
 def test_a_fault_that_is_over_is_no_longer_owed_and_told_anew_when_it_comes_back(db: apsw.Connection) -> None:
     with transaction(db):
-        attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)
+        attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Backend.MAILBOX,), NOW)
         attempts.relayhost_up(db, "default", (), NOW)
     assert notices.owed(db, NOW) == []
     with transaction(db):
-        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Road.MAILBOX,), NOW)
+        assert attempts.relayhost_failed(db, "default", NO_KEY, NOW + 60, True, (Backend.MAILBOX,), NOW)
 
 
 # What is owed.
 
 
-def test_a_notice_is_owed_from_the_commit_of_its_failure_until_its_road_has_told_it(db: apsw.Connection) -> None:
+def test_a_notice_is_owed_from_the_commit_of_its_failure_until_its_backend_has_told_it(db: apsw.Connection) -> None:
     key = accept(db, b"b@example.net", b"c@example.net")
     take(db)
-    end(db, key, {State.SENT: TAKEN, State.BOUNCED: NO_SUCH_USER}, roads=(Road.DESKTOP, Road.MAILBOX))
+    end(db, key, {State.SENT: TAKEN, State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DESKTOP, Backend.MAILBOX))
     desktop, mailbox = notices.owed(db, NOW)
-    assert (desktop.road, mailbox.road) == (Road.DESKTOP, Road.MAILBOX)
+    assert (desktop.backend, mailbox.backend) == (Backend.DESKTOP, Backend.MAILBOX)
     assert [(one.address, one.words, one.remote) for one in desktop.notice.concerned] == [
         (b"c@example.net", b"550 5.1.1 no such user", True)
     ]
@@ -366,14 +366,14 @@ def test_a_notice_is_owed_from_the_commit_of_its_failure_until_its_road_has_told
     assert notices.owed(db, NOW) == []
     assert notices.next_owed(db) == NOW + 60
     (again,) = notices.owed(db, NOW + 60)
-    assert (again.road, again.tries) == (Road.DESKTOP, 1)
+    assert (again.backend, again.tries) == (Backend.DESKTOP, 1)
     assert listing.standing(db).untold == (("failed", "desktop", "no session"),)
 
 
 def test_a_report_and_the_word_that_it_is_told_are_one_commit(db: apsw.Connection) -> None:
     key = accept(db)
     take(db)
-    end(db, key, {State.BOUNCED: NO_SUCH_USER}, roads=(Road.DSN,))
+    end(db, key, {State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DSN,))
     (owed,) = notices.owed(db, NOW)
     with pytest.raises(SpoolFull), transaction(db):
         notices.report(db, owed, letter(b"a@example.org"), 1, NOW)
@@ -399,17 +399,17 @@ def named(db: apsw.Connection, key: int) -> str:
 def test_held_mail_is_not_due_until_it_is_released(db: apsw.Connection) -> None:
     key = accept(db)
     with transaction(db):
-        assert verbs.act(db, key, named(db, key), Act.HOLD, NOW) == 1
+        assert actions.act(db, key, named(db, key), Act.HOLD, NOW) == 1
     assert (states(db, key), take(db, key)) == (["held"], [])
     with transaction(db):
-        verbs.act(db, key, named(db, key), Act.RELEASE, NOW)
+        actions.act(db, key, named(db, key), Act.RELEASE, NOW)
     assert take(db) == [key]
 
 
 def test_cancelled_mail_is_history(db: apsw.Connection) -> None:
     key = accept(db)
     with transaction(db):
-        verbs.act(db, key, named(db, key), Act.CANCEL, NOW)
+        actions.act(db, key, named(db, key), Act.CANCEL, NOW)
     assert list(listing.live(db)) == []
     assert take(db, key) == []
 
@@ -417,9 +417,9 @@ def test_cancelled_mail_is_history(db: apsw.Connection) -> None:
 def test_dropping_failed_mail_drops_what_was_still_to_be_told_of_it(db: apsw.Connection) -> None:
     key = accept(db)
     take(db)
-    end(db, key, {State.BOUNCED: NO_SUCH_USER}, roads=(Road.DESKTOP,))
+    end(db, key, {State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DESKTOP,))
     with transaction(db):
-        verbs.act(db, key, named(db, key), Act.DROP, NOW)
+        actions.act(db, key, named(db, key), Act.DROP, NOW)
     assert list(listing.live(db)) == []
     assert notices.owed(db, NOW) == []
 
@@ -428,10 +428,10 @@ def test_dropping_failed_mail_drops_what_was_still_to_be_told_of_it(db: apsw.Con
 def test_nothing_can_be_done_to_mail_that_is_being_sent(db: apsw.Connection, what: Act) -> None:
     key = accept(db)
     take(db)
-    with pytest.raises(verbs.NotAllowed, match="being sent"), transaction(db):
-        verbs.act(db, key, named(db, key), what, NOW)
-    with pytest.raises(verbs.NotAllowed, match="being sent"), transaction(db):
-        verbs.retry(db, key, named(db, key), NOW)
+    with pytest.raises(actions.NotAllowed, match="being sent"), transaction(db):
+        actions.act(db, key, named(db, key), what, NOW)
+    with pytest.raises(actions.NotAllowed, match="being sent"), transaction(db):
+        actions.retry(db, key, named(db, key), NOW)
 
 
 def test_retrying_makes_mail_and_its_relayhost_due_now(db: apsw.Connection) -> None:
@@ -441,7 +441,7 @@ def test_retrying_makes_mail_and_its_relayhost_due_now(db: apsw.Connection) -> N
     with transaction(db):
         attempts.relayhost_failed(db, "default", UNREACHABLE, NOW + 1800, False, (), NOW)
     with transaction(db):
-        verbs.retry(db, key, named(db, key), NOW)
+        actions.retry(db, key, named(db, key), NOW)
     assert take(db) == [key]
     failure = attempts.relayhost_failure(db, "default")
     assert failure is not None
@@ -452,28 +452,28 @@ def test_failed_mail_is_not_retried(db: apsw.Connection) -> None:
     key = accept(db)
     take(db)
     end(db, key, {State.BOUNCED: NO_SUCH_USER})
-    with pytest.raises(verbs.NotAllowed, match="nothing waiting"), transaction(db):
-        verbs.retry(db, key, named(db, key), NOW)
+    with pytest.raises(actions.NotAllowed, match="nothing waiting"), transaction(db):
+        actions.retry(db, key, named(db, key), NOW)
 
 
 def test_an_id_may_be_shortened_as_long_as_it_is_one_messages_own(db: apsw.Connection) -> None:
     key, other = accept(db), accept(db)
     queue_id = named(db, key)
     db.execute("UPDATE message SET queue_id = 'zzzzz00000' WHERE id = ?", (other,))
-    assert verbs.find(db, queue_id[:6].upper()) == (key, queue_id)
-    with pytest.raises(verbs.NoSuchMessage, match="no message"):
-        verbs.find(db, "aeiou")
+    assert actions.find(db, queue_id[:6].upper()) == (key, queue_id)
+    with pytest.raises(actions.NoSuchMessage, match="no message"):
+        actions.find(db, "aeiou")
     db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (queue_id[:5] + "zzzzz", other))
-    with pytest.raises(verbs.NoSuchMessage, match="more than one"):
-        verbs.find(db, queue_id[:5])
+    with pytest.raises(actions.NoSuchMessage, match="more than one"):
+        actions.find(db, queue_id[:5])
 
 
 def test_a_whole_id_names_its_message_though_an_older_and_longer_id_begins_with_it(db: apsw.Connection) -> None:
     key, other = accept(db), accept(db)
     queue_id = named(db, key)
     db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (f"{queue_id}zz", other))
-    assert verbs.find(db, queue_id) == (key, queue_id)
-    assert verbs.find(db, f"{queue_id}zz") == (other, f"{queue_id}zz")
+    assert actions.find(db, queue_id) == (key, queue_id)
+    assert actions.find(db, f"{queue_id}zz") == (other, f"{queue_id}zz")
 
 
 def test_history_goes_after_its_time_and_failed_mail_stays(db: apsw.Connection) -> None:
@@ -482,24 +482,24 @@ def test_history_goes_after_its_time_and_failed_mail_stays(db: apsw.Connection) 
     end(db, sent, {State.SENT: TAKEN})
     end(db, failed, {State.BOUNCED: NO_SUCH_USER})
     with transaction(db):
-        assert verbs.purge(db, NOW + 8 * 86_400, 7 * 86_400.0) == 1
+        assert actions.purge(db, NOW + 8 * 86_400, 7 * 86_400.0) == 1
     assert [message.id for message in listing.everything(db)] == [failed]
 
 
-def test_history_waits_for_what_can_still_be_mended_or_is_still_to_be_told(db: apsw.Connection) -> None:
+def test_history_waits_for_what_can_still_be_fixed_or_is_still_to_be_told(db: apsw.Connection) -> None:
     refused, reported = accept(db), accept(db)
     take(db)
     end(db, refused, {State.REFUSED: NO_SUCH_USER})
     end(db, reported, {State.SENT: TAKEN})
     with transaction(db):
         to = db.execute("SELECT id FROM recipient WHERE message = ?", (reported,)).get
-        owing.owe(db, reported, Owing(Kind.RELAYED, (to,), (Road.DSN,)), NOW)  # type: ignore[arg-type]
-        verbs.purge(db, NOW + 2, 1.0)
+        notice_lifecycle.owe(db, reported, Owing(Kind.RELAYED, (to,), (Backend.DSN,)), NOW)  # type: ignore[arg-type]
+        actions.purge(db, NOW + 2, 1.0)
     assert [message.id for message in listing.everything(db)] == [refused, reported]
     (owed,) = notices.owed(db, NOW)
     with transaction(db):
         notices.told(db, owed, NOW)
-        verbs.purge(db, NOW + verbs.KEEP_REFUSED + 1, 1.0)
+        actions.purge(db, NOW + actions.KEEP_REFUSED + 1, 1.0)
     assert list(listing.everything(db)) == []
 
 

@@ -51,7 +51,7 @@ def test_the_directory_and_all_that_is_in_it_are_ours_alone_whatever_the_umask(t
     assert {FILE, f"{FILE}-wal", lock.FILE, trigger.FILE} <= set(found)
 
 
-def test_a_directory_that_others_can_enter_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_a_directory_that_others_can_enter_is_refused_with_the_command_that_fixes_it(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     directory.mkdir(mode=0o755)
     directory.chmod(0o755)

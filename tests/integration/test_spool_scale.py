@@ -12,16 +12,16 @@ from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import State
-from mailrelay.mail.notice import Road
+from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Record
-from mailrelay.spool import attempts, listing, notices, owing
+from mailrelay.spool import attempts, listing, notice_lifecycle, notices
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import connect, transaction
 
 FEW, MANY = 100, 2000
 AWAY = Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="no network")
-ROADS = (Road.MAILBOX,)
+ROADS = (Backend.MAILBOX,)
 LATE = 900.0
 
 
@@ -58,7 +58,7 @@ def deferred(message: Message) -> Record:
 
 
 def failed(message: Message) -> Record:
-    return ending(message.id, message.recipient_ids, {State.BOUNCED: NO_SUCH_USER}, roads=ROADS)
+    return ending(message.id, message.recipient_ids, {State.BOUNCED: NO_SUCH_USER}, backends=ROADS)
 
 
 def sent(message: Message) -> Record:
@@ -98,14 +98,14 @@ def tell(db: apsw.Connection) -> None:
 HOT: dict[str, Callable[[apsw.Connection], Any]] = {
     "a message comes in": lambda db: accept(db, letter(), LIMIT),
     "a message comes in and goes out at once": hurry,
-    "the lane asks what is due": lambda db: attempts.next_due(db, "default"),
+    "the scheduler asks what is due": lambda db: attempts.next_due(db, "default"),
     "a message is sent": partial(attempt, end=sent),
     "a message is deferred": partial(attempt, end=deferred),
     "a message is put back": put_back,
     "a message fails and the person hears of it": tell,
     "the network is away and comes back": dial_fails,
     "the notifier asks what is owed": lambda db: (notices.owed(db, NOW), notices.next_owed(db)),
-    "the notifier asks when mail will be late": lambda db: owing.next_look(db, LATE),
+    "the notifier asks when mail will be late": lambda db: notice_lifecycle.next_look(db, LATE),
     "a crash is cleared up": lambda db: attempts.recover(db, NOW),
 }
 

@@ -6,9 +6,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.relay import rtnetlink
-from mailrelay.relay.change import Change
-from mailrelay.relay.rtnetlink import Picture
+from mailrelay.network import rtnetlink
+from mailrelay.network.events import Change
+from mailrelay.network.rtnetlink import Picture
 
 RUNNING, DOWN = 0x1 | 0x40, 0x1
 TENTATIVE = 0x40

@@ -12,7 +12,7 @@ ME = f"me@{DOMAIN}"
 
 
 def message(token: str, body: bytes = b"Hello.\r\n", to: str = f"alice@{DOMAIN}") -> bytes:
-    """A message that needs no mending on its way: a relay adds trace lines to it, and nothing else. CRLF line ends."""
+    """A message that needs no fixing on its way: a relay adds trace lines to it, and nothing else. CRLF line ends."""
     head = (
         f"Date: Mon, 05 Jan 2026 10:00:00 +0000\r\nFrom: {ME}\r\nTo: {to}\r\n"
         f"Subject: {token}\r\nMessage-ID: <{token}@{DOMAIN}>\r\n\r\n"

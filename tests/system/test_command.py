@@ -16,8 +16,8 @@ from system.sshd import ALIAS, Sshd
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.relay.transport import dial
-from mailrelay.relay.ways import Way, find
+from mailrelay.ssh.connection import dial
+from mailrelay.ssh.mail_path import MailPath, find
 
 pytestmark = pytest.mark.system
 
@@ -105,8 +105,8 @@ def test_nothing_is_said_before_the_greeting(
     arrives(relays(sendmail.port, command="sendmail -bs"), sendmail, token)
 
 
-def ways(ssh_config: Path, smtp_port: int) -> tuple[Way | None, list[tuple[str, Outcome]]]:
-    async def ask() -> tuple[Way | None, list[tuple[str, Outcome]]]:
+def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
+    async def ask() -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
         relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp_port=smtp_port)
         link = await dial(relayhost)
         try:

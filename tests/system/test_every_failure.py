@@ -49,7 +49,7 @@ class Scene:
         return words
 
     def told(self, kind: str, within: float) -> tuple[dict[str, object], str]:
-        """The one notice of this kind and its report, once both roads have carried it."""
+        """The one notice of this kind and its report, once both backends have carried it."""
         assert kind in self.row.notices
 
         def notices() -> list[dict[str, object]]:
@@ -99,18 +99,18 @@ def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], C
     return named
 
 
-def _setup(at: Scene, step: str, mended: Callable[[], None]) -> None:
-    """Five mails, one notice, with the step in it; and one word when it is mended and they have left."""
+def _setup(at: Scene, step: str, fixed: Callable[[], None]) -> None:
+    """Five mails, one notice, with the step in it; and one word when it is fixed and they have left."""
     if at.relay.child is None:
         at.relay.start()
     for _ in range(5):
         assert "queued: " in at.submit()
     notice, letter = at.told("setup", SETUP)
-    assert step in str(notice["mend"])
+    assert step in str(notice["fix"])
     assert step in letter
     assert " ERROR " in at.relay.logged("relay=default unusable")
     assert "default needs you" in at.status()
-    mended()
+    fixed()
     at.relay.do("queue", "retry", "--all")
     at.told("resumed", RESUMED)
     at.sendmail.boxes.wait("alice", at.token, count=5)
@@ -161,13 +161,13 @@ def _jump_host(at: Scene) -> None:
     text = jump.ssh_config.read_text().replace(f"Host {ALIAS}", "Host jump")
     _write(at.sshd.ssh_config, at.sshd.ssh_config.read_text() + f"  ProxyJump jump\n{text}")
 
-    def mended() -> None:
+    def fixed() -> None:
         jump.stop()
         jump.start()
 
     jump.start(forwarding=False)
     try:
-        _setup(at, "sshd_config of the jump host", mended)
+        _setup(at, "sshd_config of the jump host", fixed)
     finally:
         at.relay.stop()
         jump.stop()
@@ -175,13 +175,13 @@ def _jump_host(at: Scene) -> None:
 
 @failure("forwarding is prohibited")
 def _forwarding(at: Scene) -> None:
-    def mended() -> None:
+    def fixed() -> None:
         at.sshd.stop()
         at.sshd.start()
 
     at.sshd.stop()
     at.sshd.start(forwarding=False)
-    _setup(at, "AllowTcpForwarding yes", mended)
+    _setup(at, "AllowTcpForwarding yes", fixed)
 
 
 @failure("no mail server answers on port 25")
@@ -189,12 +189,12 @@ def _port(at: Scene) -> None:
     text = at.relay.config.read_text()
     _write(at.relay.config, text.replace(f"localhost:{at.sendmail.port}", f"localhost:{free_port()}"))
 
-    def mended() -> None:
+    def fixed() -> None:
         at.relay.stop()
         _write(at.relay.config, text)
         at.relay.start()
 
-    _setup(at, "mend smtp in the settings", mended)
+    _setup(at, "fix smtp in the settings", fixed)
 
 
 @failure("nobody serves")

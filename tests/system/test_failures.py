@@ -21,7 +21,7 @@ NOBODY = f"nobody-here@{DOMAIN}"
 ALICE = f"alice@{DOMAIN}"
 
 
-def test_one_of_two_refused_is_known_by_every_road_and_the_other_one_is_delivered(
+def test_one_of_two_refused_is_known_by_every_backend_and_the_other_one_is_delivered(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)
@@ -181,7 +181,7 @@ def until_told(relay: Relay, count: int) -> list[str]:
     return [str(notice["kind"]) for notice in relay.notices()]
 
 
-def test_prohibited_forwarding_is_told_once_for_many_mails_with_the_step_that_mends_it(
+def test_prohibited_forwarding_is_told_once_for_many_mails_with_the_step_that_fixes_it(
     sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     sshd.stop()
@@ -193,7 +193,7 @@ def test_prohibited_forwarding_is_told_once_for_many_mails_with_the_step_that_me
         assert (code, "queued: " in words) == (250, True)
     (notice,) = until(relay.notices, "the command is told")
     assert notice["kind"] == "setup"
-    assert "AllowTcpForwarding" in notice["mend"]
+    assert "AllowTcpForwarding" in notice["fix"]
     (letter,) = until(relay.letters, "the Maildir has a report")
     assert "AllowTcpForwarding" in letter
     assert relay.run("status").returncode == 2
@@ -220,7 +220,7 @@ def test_a_changed_host_key_is_told_and_nothing_of_ours_is_shown_to_that_server(
     (notice,) = until(relay.notices, "the command is told")
     assert notice["kind"] == "setup"
     assert "key" in notice["title"] + notice["text"]
-    assert notice["mend"]
+    assert notice["fix"]
     until(relay.letters, "the Maildir has a report")
     assert [line for line in sshd.log if "publickey" in line] == []
     assert set(relay.states().values()) == {"queued"}

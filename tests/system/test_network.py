@@ -14,12 +14,12 @@ from system.networks import SERVER, Networks, apart, takes_mail
 from system.processes import PATIENCE, program
 from system.sshd import Sshd
 
-from mailrelay.relay import network
-from mailrelay.relay.change import Change, Clocks
+from mailrelay.network import monitor
+from mailrelay.network.events import Change, Clocks
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word is Linux's")]
 
-LETTER = b"Subject: from the road\n\nhello\n"
+LETTER = b"Subject: from the backend\n\nhello\n"
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def told(burst: Callable[[], None]) -> list[Change]:
     found: list[Change] = []
 
     async def listen() -> None:
-        async for change in network.changes():
+        async for change in monitor.changes():
             found.append(change)
             if change.gone:
                 return
@@ -166,8 +166,8 @@ def test_waking_up_and_a_clock_that_is_set_are_noticed_without_asking(
 
     async def story() -> None:
         shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
-        monkeypatch.setattr(network, "read_clocks", lambda: shown)
-        telling = network.changes()
+        monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
+        telling = monitor.changes()
         first = asyncio.ensure_future(anext(telling))
         await asyncio.sleep(0.1)
         shown = Clocks(shown.day + day, shown.boot + boot, shown.awake)

@@ -14,11 +14,11 @@ from system.postfix import Sink
 from system.processes import free_port, program
 from system.sshd import ALIAS, Sshd, make_key
 
-from mailrelay.cli import enrol
+from mailrelay.cli import setup_remote
 from mailrelay.config import Relayhost
-from mailrelay.relay import admission, confinement, ways
-from mailrelay.relay.link import Fault
 from mailrelay.setup import restriction
+from mailrelay.ssh import authorized_keys, mail_path, restriction_probe
+from mailrelay.ssh.interface import Fault
 
 pytestmark = pytest.mark.system
 
@@ -52,7 +52,7 @@ def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        monkeypatch.setattr(confinement, "SOCKETS", (str(path),))
+        monkeypatch.setattr(restriction_probe, "SOCKETS", (str(path),))
         yield
 
 
@@ -62,7 +62,7 @@ def the_way(sshd: Sshd, **changes: object) -> Relayhost:
 
 def not_refused(relayhost: Relayhost, key: Path) -> set[str]:
     """What the key can do besides mail."""
-    tried = asyncio.run(confinement.trials(relayhost, key))
+    tried = asyncio.run(restriction_probe.trials(relayhost, key))
     assert {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried} == EVERYTHING
     return {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried if not one.is_refused}
 
@@ -75,11 +75,11 @@ def test_a_key_is_let_in_once_and_taken_out_again_and_other_lines_stay(sshd: Ssh
     key = make_key(sshd.directory / "other")
     line = f'restrict {key} o\'ther "$(touch x)"'
     for _ in range(2):
-        assert asyncio.run(admission.authorize(the_way(sshd), line)) is None
+        assert asyncio.run(authorized_keys.authorize(the_way(sshd), line)) is None
         assert file.read_text() == client + before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
-    assert asyncio.run(admission.authorize(the_way(sshd), key)) is None
-    assert file.read_text().count(admission.blob(key)) == 1
-    assert asyncio.run(admission.withdraw(the_way(sshd), line)) is None
+    assert asyncio.run(authorized_keys.authorize(the_way(sshd), key)) is None
+    assert file.read_text().count(authorized_keys.blob(key)) == 1
+    assert asyncio.run(authorized_keys.withdraw(the_way(sshd), line)) is None
     assert file.read_text().rstrip() == (client + before).rstrip()
     assert file.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in (home / ".ssh").iterdir()] == ["authorized_keys"]
@@ -92,7 +92,7 @@ def test_a_file_that_is_not_there_is_made_for_the_account_alone(sshd: Sshd, home
     file.parent.rmdir()
     sshd.stop()
     sshd.start(AuthorizedKeysFile=elsewhere, SetEnv=f"HOME={home}")
-    assert asyncio.run(admission.authorize(the_way(sshd), make_key(sshd.directory / "other"))) is None
+    assert asyncio.run(authorized_keys.authorize(the_way(sshd), make_key(sshd.directory / "other"))) is None
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
@@ -117,7 +117,7 @@ def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
 ) -> None:
     port = free_port()
     key = sshd.directory / "client"
-    public = admission.read_key(key)
+    public = authorized_keys.read_key(key)
     (sshd.directory / "authorized_keys").write_text(f"{options.format(port=port)} {public}\n".lstrip())
     assert not_refused(the_way(sshd, smtp_port=port), key) == able
 
@@ -126,21 +126,21 @@ def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
 def test_a_key_for_mail_alone_can_do_nothing_else(sshd: Sshd, sockets: None, command: str) -> None:
     key = sshd.directory / "client"
     relayhost = the_way(sshd, command=command, smtp_port=free_port())
-    line = restriction.authorized(admission.read_key(key), relayhost)
+    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
     assert not_refused(relayhost, key) == set()
 
 
 def test_the_proof_is_about_the_one_key(sshd: Sshd) -> None:
     with pytest.raises(Fault, match="does not let"):
-        asyncio.run(confinement.trials(the_way(sshd), sshd.directory / "another"))
+        asyncio.run(restriction_probe.trials(the_way(sshd), sshd.directory / "another"))
 
 
 @pytest.fixture
 def dropbear(sshd: Sshd, tmp_path: Path) -> Iterator[Dropbear]:
     """In the place of sshd: the same client is let in."""
     sshd.stop()
-    server = Dropbear(tmp_path / "dropbear", f"{admission.read_key(sshd.directory / 'client')}\n")
+    server = Dropbear(tmp_path / "dropbear", f"{authorized_keys.read_key(sshd.directory / 'client')}\n")
     server.port = sshd.port
     server.start()
     sshd.know(server.host_key)
@@ -152,7 +152,7 @@ def test_dropbear_lets_a_key_in_for_one_command_and_nothing_else(sshd: Sshd, dro
     relayhost = the_way(sshd, command="printf '220 hi\\r\\n'; cat")
     key = sshd.directory / "client"
     assert not_refused(relayhost, key) >= {"a shell", "a command", "-L to another port"}
-    line = restriction.authorized(admission.read_key(key), relayhost)
+    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
     (dropbear.directory / "home/.ssh/authorized_keys").write_text(f"{line}\n")
     assert not_refused(relayhost, key) == set()
 
@@ -167,9 +167,9 @@ def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     # Not this machine's own, which may look for name servers for a minute before it greets.
-    monkeypatch.setattr(ways, "SENDMAIL", ())
-    monkeypatch.setattr(confinement, "TRIAL", 2.0)
-    found = enrol.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
+    monkeypatch.setattr(mail_path, "SENDMAIL", ())
+    monkeypatch.setattr(restriction_probe, "TRIAL", 2.0)
+    found = setup_remote.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
     assert found.command
     assert found.ssh_config == tmp_path / "ssh_config.remote"
     assert not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()
@@ -181,9 +181,9 @@ def test_dropbear_takes_a_key_in_and_out_again(sshd: Sshd, dropbear: Dropbear) -
     file = dropbear.directory / "home/.ssh/authorized_keys"
     before = file.read_text()
     key = make_key(sshd.directory / "other")
-    assert asyncio.run(admission.authorize(the_way(sshd), key)) is None
+    assert asyncio.run(authorized_keys.authorize(the_way(sshd), key)) is None
     assert file.read_text() == f"{before}{key}\n"
-    assert asyncio.run(admission.withdraw(the_way(sshd), key)) is None
+    assert asyncio.run(authorized_keys.withdraw(the_way(sshd), key)) is None
     assert file.read_text() == before
 
 

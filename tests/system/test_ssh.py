@@ -23,9 +23,9 @@ from system.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.relay.link import Fault
-from mailrelay.relay.transport import dial
-from mailrelay.relay.ways import greet
+from mailrelay.ssh.connection import dial
+from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.mail_path import greet
 
 pytestmark = pytest.mark.system
 
@@ -281,16 +281,16 @@ def test_an_encrypted_key_serves_through_an_agent_and_is_never_asked_for(at: Sce
     config = at.host(ALIAS, server, f"IdentityAgent {socket}")
     outcome = at.refused(config)
     assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
-    assert f"ssh-add {at.key}" in outcome.mend
+    assert f"ssh-add {at.key}" in outcome.fix
     with agent(socket, plain):
         at.reaches(config)
 
 
-def test_a_key_that_others_can_read_is_refused_with_the_step_that_mends_it(at: Scene, server: Server) -> None:
+def test_a_key_that_others_can_read_is_refused_with_the_step_that_fixes_it(at: Scene, server: Server) -> None:
     at.key.chmod(0o640)
     outcome = at.refused(at.host(ALIAS, server))
     assert outcome.stage is Stage.AUTH
-    assert f"chmod 600 {at.key}" in outcome.mend
+    assert f"chmod 600 {at.key}" in outcome.fix
     at.key.chmod(0o600)
     at.reaches(at.host(ALIAS, server))
 

@@ -420,7 +420,7 @@ def test_a_mistake_in_a_file_names_the_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_can_write_is_refused_with_the_command_that_mends_it(file: Path, mode: int) -> None:
+def test_a_file_that_others_can_write_is_refused_with_the_command_that_fixes_it(file: Path, mode: int) -> None:
     file.chmod(mode)
     assert refusal(file) == f"{file} can be written by others; only you may: chmod go-w '{file}'"
 

@@ -40,7 +40,7 @@ HOST_KEY = Notice(
     relayhost="default",
     created=1_700_000_000.0,
     text="The host key of mail.example.org has changed.",
-    mend="Look at it, and accept it if it is right:\nmailrelay trust mail.example.org",
+    fix="Look at it, and accept it if it is right:\nmailrelay trust mail.example.org",
 )
 
 
@@ -240,7 +240,7 @@ def test_mail_from_nobody_is_reported_to_nobody_in_particular() -> None:
     assert report["To"] == "undisclosed-recipients:;"
 
 
-def test_a_setup_fault_is_told_in_words_alone_with_the_step_that_mends_it() -> None:
+def test_a_setup_fault_is_told_in_words_alone_with_the_step_that_fixes_it() -> None:
     report = parsed(composed(HOST_KEY, b""))
     assert report.get_content_type() == "text/plain"
     assert "\r\n  mailrelay trust mail.example.org\r\n" in report.get_content()

@@ -18,7 +18,7 @@ from mailrelay.mail.lifecycle import (
     State,
     after_attempt,
 )
-from mailrelay.mail.notice import Kind, Road
+from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.triage import PENALISED, Verdict, is_setup_fault, judge
 
@@ -183,7 +183,7 @@ MESSAGE = Message(
     arrival=1000.0,
     attempts=1,
 )
-TERMS = Terms((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Road.DESKTOP,))
+TERMS = Terms((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Backend.DESKTOP,))
 TAKEN, REFUSED, BUSY = reply(Stage.CONTENT, 250), reply(Stage.RCPT, 550), reply(Stage.RCPT, 450)
 
 

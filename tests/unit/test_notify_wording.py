@@ -24,7 +24,7 @@ REFUSED = Notice(
     arrival=1.7e9,
     concerned=(BOB,),
 )
-SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The key was refused.", mend="ssh-add")
+SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The key was refused.", fix="ssh-add")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_suggested_command_runs_nothing_else_in_a_shell() -> None:
     assert "--to '`id`@example.org'" in body(notice)
 
 
-def test_a_failure_names_the_commands_that_mend_it() -> None:
+def test_a_failure_names_the_commands_that_fix_it() -> None:
     for command in ("resend 3KQ7Z --to ADDRESS", "edit 3KQ7Z", "show 3KQ7Z", "drop 3KQ7Z"):
         assert f"\n  mailrelay queue {command}  " in letter(REFUSED)
 
@@ -100,7 +100,7 @@ def test_mail_that_may_have_arrived_is_said_to_be_such() -> None:
 
 
 def test_a_setup_fault_says_what_to_do() -> None:
-    assert body(SETUP) == "The key was refused.\nssh-add\nOnce it is mended: mailrelay queue retry --all"
+    assert body(SETUP) == "The key was refused.\nssh-add\nOnce it is fixed: mailrelay queue retry --all"
     assert "What to do:\n\n  ssh-add" in letter(SETUP)
 
 
@@ -139,7 +139,7 @@ def test_nothing_from_outside_acts_on_what_shows_a_notice(
 ) -> None:
     one = dataclasses.replace(BOB, address=address, words=words, likely=address)
     notice = dataclasses.replace(
-        REFUSED, kind=kind, subject=subject, text=text, mend=text, queue_id=text, relayhost=text, concerned=(one,) * 4
+        REFUSED, kind=kind, subject=subject, text=text, fix=text, queue_id=text, relayhost=text, concerned=(one,) * 4
     )
     for said in (title(notice), body(notice), letter(notice), *summary([notice] * 4)):
         assert not [char for char in said if (ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160]

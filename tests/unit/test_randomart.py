@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from mailrelay.relay.offer import art
-from mailrelay.relay.randomart import draw
+from mailrelay.ssh.host_key_scan import art
+from mailrelay.ssh.randomart import draw
 
 # ssh-keygen -lv, of OpenSSH 9.2.
 EXPECTED = """\

@@ -56,7 +56,7 @@ def test_an_address_in_utf_8_needs_smtputf8_and_waits_for_the_person_without_it(
         outcome = command.unsendable(international, Extensions())
         assert outcome is not None
         assert (outcome.cause, outcome.scope) == (Cause.NO_SMTPUTF8, Scope.MESSAGE)
-        assert outcome.mend
+        assert outcome.fix
 
 
 def test_an_ascii_envelope_that_asked_for_smtputf8_goes_on_without() -> None:

@@ -191,12 +191,12 @@ def test_nothing_is_said_before_the_greeting() -> None:
 
 
 @pytest.mark.parametrize("greeting", [b"250 mx\r\n", b"354 go on\r\n", b"Welcome to mx!\r\n"])
-def test_a_greeting_of_something_else_names_the_setting_to_mend(greeting: bytes) -> None:
+def test_a_greeting_of_something_else_names_the_setting_to_fix(greeting: bytes) -> None:
     (event,) = Session(b"localhost").receive(greeting)
     assert isinstance(event, Ended)
     assert event.outcome.cause is Cause.NOT_SMTP
     assert event.outcome.scope is Scope.RELAYHOST
-    assert event.outcome.mend
+    assert event.outcome.fix
 
 
 def test_an_envelope_that_cannot_be_said_is_finished_at_once_and_others_go_on() -> None:

@@ -1,0 +1,45 @@
+"""Another message in the place of one that failed, waits or is held: what `queue resend` and `queue edit` do to the spool.
+
+Promises: the new message is there if and only if the old recipients are cancelled (one commit), and it is made of what the
+person saw: if anything has become of the old one meanwhile, nothing happens.
+"""
+
+import apsw
+
+from mailrelay.mail.envelope import Message
+from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.mail.record import Arrival
+from mailrelay.spool import actions
+from mailrelay.spool.accepting import accept
+from mailrelay.spool.attempts import message
+from mailrelay.spool.listing import content
+
+
+def fixable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
+    """The message whose id begins with `prefix`, to those of its recipients to whom `what` can be done, and its content.
+
+    Raises NoSuchMessage, and NotAllowed where there are none of these or the content is no longer kept.
+    """
+    key, queue_id = actions.find(db, prefix)
+    actions.check_not_active(db, key, queue_id)
+    found = message(db, key, [state for state in State if (state, what) in ACT_TABLE])
+    if not found.recipient_ids:
+        raise actions.NotAllowed(f"{queue_id} is in no state to {what}; see `mailrelay queue show {queue_id}`")
+    octets = b"".join(content(db, key))
+    if not octets:
+        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write it again")
+    return found, octets
+
+
+def replace(db: apsw.Connection, old: Message, what: Act, new: Arrival, max_size: int) -> None:
+    """Accepts `new` in the place of `old`, which came from `fixable` for the same act, and cancels its recipients.
+
+    max_size: octets, as for `accepting.accept`. Raises NotAllowed if something has become of them since, and SpoolFull.
+    """
+    if fixable(db, old.queue_id, what)[0].recipient_ids != old.recipient_ids:
+        raise actions.NotAllowed(
+            f"something has become of {old.queue_id} meanwhile; see `mailrelay queue show {old.queue_id}`"
+        )
+    accept(db, new, max_size)
+    actions.act(db, old.id, old.queue_id, what, new.arrival)
+    db.executemany("UPDATE recipient SET successor = ? WHERE id = ?", ((new.queue_id, to) for to in old.recipient_ids))

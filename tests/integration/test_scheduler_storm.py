@@ -1,0 +1,190 @@
+"""Events in random order under a scheduler: at the end no mail is lost, and nothing is left."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.test_network_changes import OPENS, SLEPT, Backend
+from integration.test_scheduler import Scene, play, scene
+from integration.test_ssh_channels import echo, server
+from spooling import letter
+
+from mailrelay.config import Relayhost
+from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.mail.outcome import Outcome
+from mailrelay.network.events import Change
+from mailrelay.relay import connector, conversation
+from mailrelay.spool import listing
+from mailrelay.ssh.interface import Connection
+
+STEPS = 100
+GONE = Change(gone=frozenset({"127.0.0.1"}))
+
+
+class OneRoad(Backend):
+    """Never dialled by two at once."""
+
+    async def dial(self, relayhost: Relayhost) -> Connection:
+        assert not self._is_busy
+        self._is_busy = True
+        try:
+            return await super().dial(relayhost)
+        finally:
+            self._is_busy = False
+
+    _is_busy = False
+
+
+class Storm:
+    """What happens to a scene. A seed gives the order; how it falls in with the sockets differs a little each time."""
+
+    def __init__(self, at: Scene, backend: Backend, port: int, chance: random.Random) -> None:
+        self.at = at
+        self.backend = backend
+        self.port = port
+        self.chance = chance
+        self.keys: list[int] = []
+        self.clients: set[asyncio.Task[None]] = set()
+        self.moods = 0.0
+        self.limit = 99
+        at.remote.policy = self.policy
+        at.remote.extensions = chance.choice((EXTENSIONS, (*EXTENSIONS, b"CHUNKING"), ()))
+
+    async def policy(self, verb: str, _argument: bytes) -> bytes | None:
+        # A dialogue is a task at its channel, and one at its port.
+        if verb == "GREETING" and len(self.at.remote._dialogues) > 2 * self.limit:
+            return b"421 4.7.0 too many connections"
+        if self.chance.random() >= self.moods:
+            return None
+        match self.chance.randrange(5):
+            case 0:
+                return b""
+            case 1:
+                return b"451 4.3.0 later"
+            case 2:
+                return None if verb == "GREETING" else b"421 4.3.2 bye"
+            case 3:
+                self.cut()
+        await asyncio.sleep(0.03)
+        return None
+
+    def cut(self) -> None:
+        for connection in list(self.at.remote._connections):
+            connection.abort()
+
+    async def send(self, count: int) -> None:
+        for _ in range(count):
+            content = b"number %d\r\n" % len(self.keys) + (b"x" * 998 + b"\r\n") * self.chance.choice((0, 0, 0, 100))
+            self.keys.append(await self.at.spool.accept(letter(at=time.time(), content=content)))
+            if self.chance.random() < 0.7:
+                self.at.scheduler.hurry(self.keys[-1])
+        self.at.scheduler.ring()
+
+    def come(self, client: Coroutine[Any, Any, None], *, leaves: bool) -> None:
+        """A client of this scheduler, who may leave at any moment."""
+        task = asyncio.ensure_future(client)
+        self.clients.add(task)
+        task.add_done_callback(self.clients.discard)
+        if leaves:
+            asyncio.get_running_loop().call_later(self.chance.random() * 0.05, task.cancel)
+
+    async def forward(self) -> None:
+        async with self.at.scheduler.stream(f"localhost:{self.port}") as stream:
+            if isinstance(stream, Outcome):
+                return
+            try:
+                for _ in range(2):
+                    stream.write(b"a")
+                    await stream.read()
+                    await asyncio.sleep(self.chance.random() * 0.2)
+            except OSError:
+                pass
+            finally:
+                stream.abort()
+
+    async def vet(self) -> None:
+        await self.at.scheduler.vet(letter(at=time.time()).envelope)
+
+    async def step(self) -> None:
+        at, chance = self.at, self.chance
+        things: tuple[tuple[int, Callable[[], Awaitable[object] | object]], ...] = (
+            (10, lambda: self.send(1)),
+            (2, lambda: self.send(chance.randrange(30))),
+            (8, lambda: asyncio.sleep(chance.random() * 0.05)),
+            (6, lambda: at.scheduler.network_changed(chance.choice((OPENS, SLEPT, GONE)))),
+            (2, self.cut),
+            (1, at.remote.mail_down),
+            (1, at.remote.down),
+            (4, at.remote.up),
+            (3, lambda: setattr(self.backend, "is_away", chance.random() < 0.3)),
+            (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
+            (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
+            (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
+            (3, at.scheduler.expect),
+            (3, lambda: setattr(self, "moods", chance.choice((0.0, 0.05, 0.5)))),
+            (1, lambda: setattr(self, "limit", chance.choice((1, 3, 99)))),
+        )
+        ((_, thing),) = chance.choices(things, [weight for weight, _ in things])
+        happening = thing()
+        if isinstance(happening, Awaitable):
+            await happening
+        await asyncio.sleep(0)
+
+    async def clear_up(self) -> None:
+        self.moods, self.limit = 0.0, 99
+        self.backend.is_away = self.at.remote.refuse_key = False
+        await self.at.remote.up()
+        self.at.scheduler.network_changed(OPENS)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for room, name, value in (
+        (connector, "IMPATIENCE", 0.02),
+        (connector, "SETTLING_SCHEDULE", (0.01, 0.02)),
+        (connector, "PENALTY_SCHEDULE", (0.05,)),
+        (connector, "REDIAL_INTERVAL", 0.1),
+        (connector, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
+        (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
+        (conversation, "EXTRA_LINGER", 0.05),
+    ):
+        monkeypatch.setattr(room, name, value)
+
+    async def story() -> None:
+        backend = OneRoad()
+        linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
+        async with (
+            server(echo) as port,
+            scene(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=backend.dial) as at,
+        ):
+            storm = Storm(at, backend, port, chance)
+            for _ in range(STEPS):
+                await storm.step()
+            await storm.clear_up()
+            for key in storm.keys:
+                await at.settled(key, "sent")
+            async with asyncio.timeout(20):
+                await asyncio.gather(*storm.clients, return_exceptions=True)
+
+            numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
+            for number, key in enumerate(storm.keys):
+                (to,) = await at.spool._read(lambda db, key=key: listing.one(db, key).recipients)
+                assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
+            assert (
+                await at.spool._read(lambda db: db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get)
+                == 0
+            )
+
+            await at.scheduler.finish()
+            await at.stop()
+            await at.until(lambda: asyncio.sleep(0, not at.remote._connections))
+
+    play(story)

@@ -1,0 +1,136 @@
+"""What a login costs: questions to the server, and to the person."""
+
+import asyncio
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import asyncssh
+import pytest
+from asyncssh.rsa import RSAKey
+from integration.agents import agent
+from integration.test_ssh_dialling import amend
+
+from mailrelay.demo.remote import Door, Remote
+from mailrelay.ssh.connection import dial
+
+
+class Counting(Remote):
+    """A remote that writes down what it is asked for, and answers (RFC 4252 section 5)."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.requests: list[str] = []
+
+    def door(self) -> asyncssh.SSHServer:
+        return CountingDoor(self)
+
+
+class CountingDoor(Door):
+    remote: Counting
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        super().connection_made(conn)
+        fail = conn.send_userauth_failure
+
+        def refuse(partial_success: bool) -> None:
+            self.remote.requests.append("refused")
+            fail(partial_success)
+
+        conn.send_userauth_failure = refuse  # type: ignore[method-assign]
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        # Asked for a question and for a signature.
+        self.remote.requests.append("key")
+        return super().validate_public_key(username, key)
+
+
+def with_remote(path: Path, test: Callable[[Counting], Coroutine[None, None, None]]) -> None:
+    async def run() -> None:
+        async with Counting(path) as remote, asyncio.timeout(20):
+            await test(remote)
+
+    asyncio.run(run())
+
+
+async def log_in(remote: Remote) -> None:
+    link = await dial(remote.relayhost())
+    await link.close()
+
+
+@pytest.fixture(autouse=True)
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+def put_key(path: Path, kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
+    key = asyncssh.generate_private_key(kind)
+    path.touch(mode=0o600)
+    path.write_bytes(key.export_private_key())
+    return key
+
+
+def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> None:
+    async def test(remote: Counting) -> None:
+        await log_in(remote)
+        assert remote.requests == ["key"]
+
+    with_remote(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def sign_ssh(self: RSAKey, data: bytes, sig_algorithm: bytes) -> bytes:
+        raise error("not on this computer")
+
+    monkeypatch.setattr(RSAKey, "sign_ssh", sign_ssh)
+
+    async def test(remote: Counting) -> None:
+        put_key(tmp_path / "rsa", "ssh-rsa")
+        amend(remote, f'IdentityFile "{tmp_path / "rsa"}"')
+        await log_in(remote)
+
+    with_remote(tmp_path, test)
+
+
+def test_each_key_that_is_refused_costs_one_request_more(tmp_path: Path) -> None:
+    async def test(remote: Counting) -> None:
+        for name in ("one", "two"):
+            put_key(tmp_path / name)
+            amend(remote, f'IdentityFile "{tmp_path / name}"')
+        await log_in(remote)
+        assert remote.requests == ["key", "refused", "key", "refused", "key"]
+
+    with_remote(tmp_path, test)
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs OpenSSH's ssh-agent")
+def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is_to_be_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(remote: Counting) -> None:
+        wanted = tmp_path / "id_ed25519"
+        unwanted = tmp_path / "unwanted"
+        put_key(unwanted)
+        asked = tmp_path / "asked"
+        program = tmp_path / "askpass"
+        program.write_text(f"#!{sys.executable}\nopen({str(asked)!r}, 'a').write('once ')\n")
+        program.chmod(stat.S_IRWXU)
+        monkeypatch.setenv("SSH_ASKPASS", str(program))
+        monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+        monkeypatch.setenv("DISPLAY", ":none")
+        socket = tmp_path / "agent"
+        async with agent(socket, unwanted, wanted, confirm=True):
+            wanted.unlink()
+            text = remote.ssh_config.read_text()
+            text = text.replace("IdentityAgent none", f'IdentityAgent "{socket}"').replace("IdentitiesOnly yes", "")
+            remote.ssh_config.write_text(text)
+            await log_in(remote)
+            assert asked.read_text() == "once "
+
+    with_remote(tmp_path, test)

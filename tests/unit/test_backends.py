@@ -1,0 +1,56 @@
+"""Who is told by which backend."""
+
+import pytest
+
+from mailrelay.config import Notify
+from mailrelay.mail.backends import backends_for, report_wanted
+from mailrelay.mail.notice import Backend, Kind
+from mailrelay.notify.notifier import backends
+
+ALL = tuple(Backend)
+BUT_DSN = tuple(backend for backend in Backend if backend is not Backend.DSN)
+ME = b"me@example.org"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sender", "notify", "by"),
+    [
+        (Kind.FAILED, ME, [b""], ALL),
+        (Kind.FAILED, ME, [b"FAILURE"], ALL),
+        (Kind.FAILED, ME, [b"success,failure"], ALL),
+        (Kind.FAILED, ME, [b"NEVER"], BUT_DSN),
+        (Kind.FAILED, ME, [b"SUCCESS"], BUT_DSN),
+        (Kind.FAILED, ME, [b"DELAY"], BUT_DSN),
+        (Kind.FAILED, ME, [b"NEVER", b""], ALL),
+        (Kind.FAILED, b"", [b"FAILURE"], BUT_DSN),
+        (Kind.HELD, ME, [b"FAILURE,DELAY,SUCCESS"], BUT_DSN),
+        (Kind.SETUP, b"", [], BUT_DSN),
+        (Kind.RELAYED, ME, [b"SUCCESS"], (Backend.DSN,)),
+        (Kind.RELAYED, ME, [b""], ()),
+        (Kind.RELAYED, b"", [b"SUCCESS"], ()),
+    ],
+)
+def test_a_report_goes_by_mail_only_to_a_sender_who_wanted_it_and_every_other_backend_hears_of_trouble(
+    kind: Kind, sender: bytes, notify: list[bytes], by: tuple[Backend, ...]
+) -> None:
+    assert backends_for(kind, sender, notify, ALL) == by
+
+
+def test_a_backend_that_is_not_in_force_is_never_owed() -> None:
+    assert backends_for(Kind.FAILED, ME, [b""], [Backend.MAILBOX]) == (Backend.MAILBOX,)
+    assert backends_for(Kind.RELAYED, ME, [b"SUCCESS"], [Backend.MAILBOX]) == ()
+
+
+def test_a_recipient_with_never_is_kept_out_of_the_report() -> None:
+    assert not report_wanted(Kind.FAILED, b"never")
+    assert report_wanted(Kind.FAILED, b"")
+
+
+def test_the_settings_put_backends_in_force() -> None:
+    assert backends(Notify()) == (Backend.DESKTOP, Backend.DSN)
+    assert backends(Notify(desktop=False, dsn=False)) == ()
+    assert backends(Notify(desktop=False, command=("say",), urls=("json://x",))) == (
+        Backend.DSN,
+        Backend.COMMAND,
+        Backend.URLS,
+    )
