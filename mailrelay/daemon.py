@@ -150,7 +150,7 @@ async def _open_doors(
 def _ring(schedulers: dict[str, Scheduler], name: str) -> None:
     # A notice may speak of mail whose relayhost has left the settings.
     if name in schedulers:
-        schedulers[name].ring()
+        schedulers[name].look_again()
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
@@ -180,7 +180,7 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
             rung.clear()
             network_changed = trigger.NETWORK in trigger.drain(handle)
             for scheduler in schedulers.values():
-                scheduler.ring()
+                scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(opens=True))
             notifier.ring()

@@ -42,19 +42,19 @@ NAMED = 5
 _STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
-class Scheduler(Protocol):
+class SchedulerPort(Protocol):
     """What is needed of the way to a relayhost."""
 
     @property
-    def watches(self) -> Waiters: ...
+    def waiters(self) -> Waiters: ...
     @property
-    def trouble(self) -> str: ...
+    def fault_text(self) -> str: ...
     @property
-    def stuck(self) -> bool: ...
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
-    def progress(self, message: int) -> int: ...
-    async def vet(self, envelope: Envelope) -> Outcome | None: ...
+    def is_stuck(self) -> bool: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
+    def octets_sent(self, message: int) -> int: ...
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None: ...
 
 
 class SpoolPort(Protocol):
@@ -75,7 +75,7 @@ class Intake:
     def __init__(
         self,
         relayhosts: Sequence[Relayhost],
-        schedulers: Mapping[str, Scheduler],
+        schedulers: Mapping[str, SchedulerPort],
         spool: SpoolPort,
         accepted: Callable[[], object],
         answer_within: float,
@@ -94,12 +94,12 @@ class Intake:
         """A client has said MAIL: the way may be opened meanwhile."""
         relayhost = choose(reverse_path, self._relayhosts)
         if relayhost is not None:
-            self._schedulers[relayhost].expect()
+            self._schedulers[relayhost].expect_message()
 
     def refusal(self) -> Reply | None:
         """Why no mail can be taken over now, None if it can."""
         for scheduler in self._schedulers.values():
-            if scheduler.stuck:
+            if scheduler.is_stuck:
                 return BROKEN
         return None
 
@@ -112,7 +112,7 @@ class Intake:
         outcome = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(patience, self._answer_within)):
-                outcome = await self._schedulers[relayhost].vet(envelope)
+                outcome = await self._schedulers[relayhost].probe_recipient(envelope)
         if outcome is None or judge(outcome) is not Verdict.BOUNCED:
             return None
         log.info("%s", logline.vetted(envelope, relayhost, outcome))
@@ -145,28 +145,28 @@ class Intake:
     async def take_over(self, arrival: Arrival) -> Answer:
         """Writes a message to disk and waits for the remote's answer."""
         queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
-        trouble = scheduler.trouble
+        trouble = scheduler.fault_text
         # Opened before the commit: the result may come at once after it.
-        watch = scheduler.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
+        waiter = scheduler.waiters.open(queue_id) if self._answer_within > 0 and not trouble else None
         try:
             key = await self._spool.accept(arrival)
             self._accepted()
             log.info("%s", logline.accepted(arrival))
-            scheduler.hurry(key)
-            if watch is None:
+            scheduler.message_arrived(key)
+            if waiter is None:
                 return Answer(_queued(queue_id, trouble))
-            await asyncio.wait({watch.word}, timeout=self._answer_within)
+            await asyncio.wait({waiter.result}, timeout=self._answer_within)
         except SpoolError as error:
             return Answer(reply_to_spool_error(error))
         finally:
-            scheduler.watches.close(queue_id)
-        if not watch.word.done():
-            return Answer(_queued(queue_id, why_no_reply(arrival.size, scheduler.progress(key))))
-        word = watch.word.result()
+            scheduler.waiters.close(queue_id)
+        if not waiter.result.done():
+            return Answer(_queued(queue_id, why_no_reply(arrival.size, scheduler.octets_sent(key))))
+        word = waiter.result.result()
         if isinstance(word, DeliveryResult):
             return Answer(_delivered(queue_id, word))
         if isinstance(word, Refused):
-            return Answer(_refused(word.outcome), watch.told.set_result)
+            return Answer(_refused(word.outcome), waiter.told.set_result)
         return Answer(_queued(queue_id, word.why))
 
 
