@@ -23,15 +23,15 @@ from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Session, _Missing
 
 from mailrelay.listener import replies
 from mailrelay.listener.server_state import ServerState
-from mailrelay.listener.transaction import Transaction
-from mailrelay.mail.answer import Answer
+from mailrelay.listener.transaction import IncomingTransaction
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
 # aiosmtpd's own logger would write down what clients say.
 logging.getLogger("mail.log").disabled = True
 
-VETTING = 1.0
+PROBE_LIMIT = 1.0
 """Seconds for vetting the recipients of one message, all together."""
 
 _ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
@@ -43,12 +43,12 @@ class Handler:
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    async def handle_HELO(self, server: SMTP, session: Session, envelope: Transaction, hostname: str) -> bytes:  # noqa: N802
+    async def handle_HELO(self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str) -> bytes:  # noqa: N802
         session.host_name = hostname
         return b"250 " + server.hostname.encode("ascii")
 
     async def handle_EHLO(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Transaction, hostname: str, responses: list[str]
+        self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str, responses: list[str]
     ) -> list[bytes]:
         session.host_name = hostname
         return [_offers(tuple(responses))]
@@ -61,7 +61,7 @@ class Handler:
     async def auth_LOGIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
         return await server.auth_LOGIN(server, args)
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Transaction) -> Answer:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: IncomingTransaction) -> ClientReply:  # noqa: N802
         content = envelope.content or b""
         if envelope.incoming is not None:
             return await envelope.incoming.finish(content)
@@ -96,7 +96,7 @@ class Commands(SMTP):
     # One dict for all connections, to which aiosmtpd's EHLO only adds. Our limit is `submission.COMMAND_LIMIT`.
     command_size_limits: dict[str, int] = defaultdict(int)  # noqa: RUF012
 
-    envelope: Transaction
+    envelope: IncomingTransaction
     session: Session
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
@@ -123,8 +123,8 @@ class Commands(SMTP):
 
     # What aiosmtpd calls.
 
-    def _create_envelope(self) -> Transaction:
-        return Transaction()
+    def _create_envelope(self) -> IncomingTransaction:
+        return IncomingTransaction()
 
     def say(self, reply: Reply) -> None:
         """Add `reply` to the replies that are written next."""
@@ -162,8 +162,8 @@ class Commands(SMTP):
             refusal = state.intake.refusal()
             if refusal is None:
                 # A client that does not wait for the remote's answer to a message does not wait for it at RCPT.
-                transaction.patience = min(VETTING, settings.answer_within)
-                state.intake.begun(sender)
+                transaction.patience = min(PROBE_LIMIT, settings.answer_within)
+                state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
                 state.refused("MAIL", refusal, sender)
@@ -183,7 +183,9 @@ class Commands(SMTP):
         elif transaction.patience > 0:
             began = self.loop.time()
             # A task, because `asyncio.timeout` needs one.
-            refusal = await self.loop.create_task(self._state.intake.vet(transaction.latest(), transaction.patience))
+            refusal = await self.loop.create_task(
+                self._state.intake.probe_recipient(transaction.latest(), transaction.patience)
+            )
             transaction.patience -= self.loop.time() - began
             if refusal is not None:
                 transaction.withdraw()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from mailrelay.listener import replies
 from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
@@ -33,8 +33,8 @@ class Incoming(Protocol):
         """Stages more of the content; the first piece holds the whole header. Returns the refusal, a 4xx or 5xx, after which
         nothing may be added; None if it is staged."""
 
-    async def finish(self, octets: bytes) -> Answer:
-        """Takes the message over; `octets` are the rest of its content. Answers as `Intake.submit` does."""
+    async def finish(self, octets: bytes) -> ClientReply:
+        """Takes the message over; `octets` are the rest of its content. Answers as `IntakePort.submit` does."""
 
     async def abandon(self) -> None:
         """Removes what was staged. Raises nothing."""

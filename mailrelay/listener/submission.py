@@ -20,13 +20,13 @@ from types import coroutine
 from typing import Any, cast
 
 from mailrelay.listener import replies
-from mailrelay.listener.access import Admission, admit
-from mailrelay.listener.command_line import Mistake, judge, reconsider
+from mailrelay.listener.access import Access, check_access
+from mailrelay.listener.command_line import LineError, check_in_session, check_line
 from mailrelay.listener.commands import COMMANDS, Command, Commands, smtp_attributes
 from mailrelay.listener.reception import Reception
 from mailrelay.listener.server_state import ServerState
-from mailrelay.listener.transaction import Transaction
-from mailrelay.mail.answer import Answer
+from mailrelay.listener.transaction import IncomingTransaction
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
@@ -186,10 +186,10 @@ class Submission(Commands):
         if state.stopping:
             self.say_last(replies.STOPPING)
             return False
-        admission, account = admit(self.transport, state.allowed)
-        if admission is Admission.GONE:
+        access, account = check_access(self.transport, state.allowed)
+        if access is Access.CLIENT_CLOSED:
             self.abort()
-        elif admission is Admission.REFUSED:
+        elif access is Access.REFUSED:
             state.security(f"belongs to {account}, which allow_users does not name")
             self.say_last(replies.NOT_ALLOWED)
         elif not state.make_room():
@@ -266,32 +266,34 @@ class Submission(Commands):
         verb, _, arg = line.partition(b" ")
         verb = verb.upper()
         command = COMMANDS.get(verb)
-        mistake = judge(line, verb, command is not None, bool(self._unread))
+        mistake = check_line(line, verb, command is not None, bool(self._unread))
         if command is not None and mistake is None:
             self._said_command = True
             # As aiosmtpd does it: None for no argument, octets that are not UTF-8 as surrogates.
             return command(self, arg.strip(b" ").decode("utf-8", "surrogateescape") or None)
-        kind = reconsider(verb, mistake or Mistake.UNKNOWN, not self._said_command, self.envelope.is_data_refused)
+        kind = check_in_session(
+            verb, mistake or LineError.UNKNOWN, not self._said_command, self.envelope.is_data_refused
+        )
         self._answer_mistake(kind, verb, line)
         return None
 
-    def _answer_mistake(self, kind: Mistake, verb: bytes, line: bytes) -> None:
-        if kind is Mistake.CONTENT:
+    def _answer_mistake(self, kind: LineError, verb: bytes, line: bytes) -> None:
+        if kind is LineError.CONTENT:
             # None of it is a command.
             self.say(replies.CONTENT_AFTER_REFUSAL)
             self._close_after_client()
-        elif kind is Mistake.NOT_SMTP:
+        elif kind is LineError.NOT_SMTP:
             # Where a login is offered, a later line may be a password that is not encoded.
             may_be_secret = self._said_command and self._state.settings.auth == "ignore"
             self._drop("does not speak SMTP", b"" if may_be_secret else line)
-        elif kind is Mistake.EARLY:
+        elif kind is LineError.EARLY:
             self._drop(f"did not wait for the reply to {verb.decode()}", reply=replies.DID_NOT_WAIT)
         else:
             self._unknown_commands += 1
             if self._unknown_commands >= UNKNOWN_LIMIT:
                 self.say_last(replies.TOO_MANY_UNKNOWN)
             else:
-                self.say(replies.UNKNOWN_COMMAND if kind is Mistake.UNKNOWN else replies.BAD_COMMAND)
+                self.say(replies.UNKNOWN_COMMAND if kind is LineError.UNKNOWN else replies.BAD_COMMAND)
 
     def _run(self, command: Command) -> None:
         """Run a command now; if it has to wait, the rest of it runs as a task."""
@@ -375,7 +377,7 @@ class Submission(Commands):
             self._reception.give_up()
             self._reception = None
 
-    async def _conclude(self, transaction: Transaction, reception: Reception) -> None:
+    async def _conclude(self, transaction: IncomingTransaction, reception: Reception) -> None:
         """Hand a message over, reply, and call `told`."""
         try:
             answer = await self._answer_to(transaction, reception)
@@ -390,18 +392,18 @@ class Submission(Commands):
             if reception.is_ambiguous:
                 self._close_after_client()
 
-    async def _answer_to(self, transaction: Transaction, reception: Reception) -> Answer:
+    async def _answer_to(self, transaction: IncomingTransaction, reception: Reception) -> ClientReply:
         try:
             if reception.own_refusal is not None:
                 self._state.refused("content", reception.own_refusal, transaction.sender)
             refusal = await reception.conclude()
             if refusal is not None:
-                return Answer(refusal)
+                return ClientReply(refusal)
             transaction.incoming, transaction.content = reception.incoming, reception.rest()
-            return cast(Answer, await self.event_handler.handle_DATA(self, self.session, transaction))
+            return cast(ClientReply, await self.event_handler.handle_DATA(self, self.session, transaction))
         except Exception as error:
             log.error("a message could not be taken over: %s", printable(repr(error), 300))
-            return Answer(replies.OUR_TROUBLE)
+            return ClientReply(replies.OUR_TROUBLE)
 
     # Writing.
 

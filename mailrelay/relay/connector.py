@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.backoff import wait
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
@@ -92,7 +92,7 @@ class Connector:
         relayhost: Relayhost,
         spool: Spool,
         dial: Dial,
-        terms: Terms,
+        terms: RetryPolicy,
         see_through: Callable[[Coroutine[Any, Any, None]], None],
         notices_owed: Callable[[], None],
         changed: Callable[[], None],
@@ -337,7 +337,7 @@ class Connector:
         failures = self._failure.failures + 1 if self._failure is not None else 1
         now = self._now()
         next_dial = now + self._wait(outcome.cause, failures)
-        words = outcome.words.decode("utf-8", "backslashreplace")
+        words = outcome.description.decode("utf-8", "backslashreplace")
         level = logging.ERROR if setup else logging.WARNING
         fix = f"; {outcome.fix}" if outcome.fix else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(words), fix)

@@ -81,7 +81,7 @@ class _Conversation:
                     self._flush()
                     return None
                 self._flush()
-                if not (leaving or self._is_cut or self._given) and fetching is None and self._session.room:
+                if not (leaving or self._is_cut or self._given) and fetching is None and self._session.capacity:
                     fetching = asyncio.ensure_future(self._next())
                 waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Message | RcptProbe]]] = {self._reading}
                 if fetching is not None:
@@ -98,7 +98,7 @@ class _Conversation:
                     leaving = not given
                     self._given += given
                 await self._send_content()
-                while self._given and self._ended is None and self._session.room:
+                while self._given and self._ended is None and self._session.capacity:
                     self._begin(self._given.popleft())
                     await self._send_content()
             return self._ended
@@ -121,7 +121,7 @@ class _Conversation:
         # What is handed over but not sent yet is as uncertain as what is on its way: on a slow line it must not pile up.
         with contextlib.suppress(ConnectionError):
             await self._channel.drain()
-        return await self._mail.next(self._session.room)
+        return await self._mail.next(self._session.capacity)
 
     def _hear(self) -> None:
         """What the remote has said by now, if anything."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mailrelay.mail import logline
-from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
@@ -42,7 +42,7 @@ class Results:
     def __init__(
         self,
         spool: Spool,
-        terms: Terms,
+        terms: RetryPolicy,
         notices_owed: Callable[[], None],
         settled: Callable[[], None],
         now: Callable[[], float],
@@ -72,7 +72,7 @@ class Results:
         transaction: float,
     ) -> None:
         """An attempt has ended, with one outcome for each recipient."""
-        if never_begun(outcomes):
+        if nothing_tried(outcomes):
             self.untried(message)
         else:
             self.see_through(
@@ -119,7 +119,7 @@ class Results:
         transaction: float,
     ) -> None:
         client_told = False
-        if refused_by_all(outcomes):
+        if all_refused(outcomes):
             client_told = await self.watches.tell_refusal(message.queue_id, Refused(outcomes[0]))
         record = conclude(
             message,
@@ -136,7 +136,7 @@ class Results:
         for one in record.settled:
             # Severity says who must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
-            log.log(level, "%s", logline.settled(message, record, one))
+            log.log(level, "%s", logline.recipient_status(message, record, one))
         if record.notices:
             self._notices_owed()
         self.watches.tell(message.queue_id, _word(message, record))
@@ -169,7 +169,7 @@ def _word(message: Message, record: Record) -> DeliveryResult | Queued:
     }
     taken = [one for one in record.settled if one.state is State.SENT]
     not_taken = tuple(
-        NotTaken(address_of[one.recipient], one.state, one.outcome.words)
+        NotTaken(address_of[one.recipient], one.state, one.outcome.description)
         for one in record.settled
         if one.state is not State.SENT
     )

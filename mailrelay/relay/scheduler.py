@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import claims, connector, results
@@ -58,7 +58,7 @@ class Scheduler:
         relayhost: Relayhost,
         spool: Spool,
         dial: Dial,
-        terms: Terms,
+        terms: RetryPolicy,
         notices_owed: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -92,14 +92,14 @@ class Scheduler:
         self._is_rung = True
         self._bell.set()
 
-    def hurry(self, message: int) -> None:
+    def message_arrived(self, message: int) -> None:
         """A message has just come in: it goes ahead of what waits."""
         self._claims.new[message] = None
         if len(self._claims.new) == 1 or self._connector.connection is not None:
             # Before there is a connection, the first one has said all that there is to say.
             self._bell.set()
 
-    def expect(self) -> None:
+    def expect_message(self) -> None:
         """A client has said MAIL: dial ahead, so that the way is open when its message has come."""
         self._connector.expect()
 
@@ -108,7 +108,7 @@ class Scheduler:
         self._is_rung = True
         self._connector.network_changed(change)
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         """What the remote says to an envelope with one recipient, without a message; None if that cannot be had.
 
         Asks only where a conversation is ready, and waits until it is free and answered: who cannot wait cancels it.
@@ -125,12 +125,12 @@ class Scheduler:
         finally:
             vetting.word.cancel()
 
-    def progress(self, message: int) -> int:
+    def octets_sent(self, message: int) -> int:
         """Octets of a message's content that have been handed to the connection by now."""
         return self._progress.get(message, 0)
 
     @property
-    def watches(self) -> Waiters:
+    def waiters(self) -> Waiters:
         """Where a client waits for the remote's word."""
         return self._results.watches
 
@@ -139,12 +139,12 @@ class Scheduler:
         return self._connector.stream(to)
 
     @property
-    def trouble(self) -> str:
+    def fault_text(self) -> str:
         """Why the way is known to be shut, not escaped; "" if it is not known to be."""
         return self._connector.trouble
 
     @property
-    def stuck(self) -> bool:
+    def is_stuck(self) -> bool:
         """Whether there are outcomes that the disk refuses to take: no new mail should be taken over."""
         return self._results.stuck
 
@@ -247,7 +247,7 @@ class Scheduler:
             self._allowed = self._backlog_channels
             group.create_task(self._watch(connection))
             # Where something was wrong with the way, only a conversation tells whether it still is.
-            if not for_mail and not self.trouble:
+            if not for_mail and not self.fault_text:
                 self._connector.claim_dialled()
                 return until_due
         elif not for_mail:
@@ -264,9 +264,9 @@ class Scheduler:
         """Seconds for which the way stays shut, which is said to those who wait; 0 or less: it may be tried."""
         pause = self._connector.pause(has_new_mail=bool(self._claims.new))
         if pause > 0:
-            self.watches.tell_all(Queued(self.trouble))
+            self.waiters.tell_all(Queued(self.fault_text))
         if pause > connector.IMPATIENCE:
-            self._connector.decline(self.trouble)
+            self._connector.decline(self.fault_text)
         return pause
 
     async def _rest(self, until_due: float | None) -> float | None:
@@ -288,7 +288,7 @@ class Scheduler:
     async def _shut(self, outcome: Outcome) -> None:
         words = await self._connector.shut(outcome)
         self._claims.new.clear()
-        self.watches.tell_all(Queued(words))
+        self.waiters.tell_all(Queued(words))
 
     def _may_talk(self) -> bool:
         """Whether anything could be made of mail that waits: somebody to wake, or one more conversation."""

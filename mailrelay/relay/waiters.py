@@ -57,7 +57,7 @@ Word = DeliveryResult | Refused | Queued
 class Waiter:
     """The relay sets `word`; the receiver of a `Refused` sets `told`: whether the client got it."""
 
-    word: asyncio.Future[Word] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: asyncio.Future[Word] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -79,8 +79,8 @@ class Waiters:
     def tell(self, queue_id: str, word: DeliveryResult | Queued) -> None:
         """Gives the word to who waits for it, if anybody does."""
         watch = self._open.pop(queue_id, None)
-        if watch is not None and not watch.word.done():
-            watch.word.set_result(word)
+        if watch is not None and not watch.result.done():
+            watch.result.set_result(word)
 
     def tell_all(self, word: Queued) -> None:
         """Gives one word to all who wait."""
@@ -90,9 +90,9 @@ class Waiters:
     async def tell_refusal(self, queue_id: str, refused: Refused) -> bool:
         """Gives a refusal to who waits for it; returns whether the client has been told so."""
         watch = self._open.pop(queue_id, None)
-        if watch is None or watch.word.done():
+        if watch is None or watch.result.done():
             return False
-        watch.word.set_result(refused)
+        watch.result.set_result(refused)
         # Not `asyncio.wait_for`, which would cancel `told`: setting it late must not fail.
         await asyncio.wait({watch.told}, timeout=TOLD_WITHIN)
         return watch.told.done() and watch.told.result()

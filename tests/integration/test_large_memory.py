@@ -37,19 +37,19 @@ print(replies.readline().decode())
 class Way:
     """A scheduler that is known to be shut."""
 
-    stuck = False
-    trouble = "no network"
+    is_stuck = False
+    fault_text = "no network"
 
     def __init__(self) -> None:
-        self.watches = Waiters()
+        self.waiters = Waiters()
 
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
 
-    def progress(self, message: int) -> int:
+    def octets_sent(self, message: int) -> int:
         return 0
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         return None
 
 

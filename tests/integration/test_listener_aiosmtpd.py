@@ -11,7 +11,7 @@ from mailrelay.config import Listen
 from mailrelay.listener.commands import COMMANDS, Commands, smtp_attributes
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
-from mailrelay.listener.transaction import Transaction
+from mailrelay.listener.transaction import IncomingTransaction
 
 OVERRIDDEN = {"MAIL", "RCPT", "DATA", "QUIT", "HELP", "VRFY", "STARTTLS", "AUTH"}
 INHERITED = {"EHLO", "HELO", "RSET", "NOOP", "EXPN"}
@@ -33,12 +33,12 @@ STREAM = {
 
 def test_the_server_is_aiosmtpds_and_so_are_its_session_and_its_envelope() -> None:
     assert issubclass(Submission, aiosmtpd.smtp.SMTP)
-    assert issubclass(Transaction, aiosmtpd.smtp.Envelope)
+    assert issubclass(IncomingTransaction, aiosmtpd.smtp.Envelope)
 
     async def main() -> None:
         connection = protocol_factory(ServerState(Listen(), Intake(), None))()
         assert type(connection.session) is aiosmtpd.smtp.Session
-        assert type(connection.envelope) is Transaction
+        assert type(connection.envelope) is IncomingTransaction
         assert connection.data_size_limit == Listen().max_message_size
 
     asyncio.run(main())

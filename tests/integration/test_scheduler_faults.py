@@ -81,7 +81,7 @@ class Mail:
             yield b"x" * 998 + b"\r\n"
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
-        self.back += [(message.id, outcome.stage.value, outcome.words) for outcome in outcomes]
+        self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
     def untried(self, message: Message) -> None:
         self.back.append((message.id, "untried", b""))
@@ -236,7 +236,7 @@ def test_an_attempt_that_never_began_is_taken_back_though_the_disk_is_full_at_fi
             for key in keys:
                 await at.settled(key, "sent")
             assert len(failed) == 2
-            assert not at.scheduler.stuck
+            assert not at.scheduler.is_stuck
 
     play(story)
 
@@ -312,7 +312,7 @@ def test_a_client_that_says_mail_and_nothing_more_makes_no_loop_of_conversations
 
             async def policy(verb: str, _argument: bytes) -> bytes | None:
                 if verb == "CONTENT":
-                    at.scheduler.expect()
+                    at.scheduler.expect_message()
                 return None
 
             at.remote.policy = policy
@@ -333,7 +333,7 @@ def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: Path) -
         async with scene(tmp_path) as at:
             await at.remote.down()
             for one in _letters(300):
-                at.scheduler.hurry(await at.spool.accept(one))
+                at.scheduler.message_arrived(await at.spool.accept(one))
             await at.failure()
             open_at_once: list[int] = []
 
@@ -348,7 +348,7 @@ def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: Path) -
             at.remote.policy = policy
             await at.remote.up()
             for one in _letters(100):
-                at.scheduler.hurry(await at.spool.accept(one))
+                at.scheduler.message_arrived(await at.spool.accept(one))
             await at.remote.arrived(400)
             assert max(open_at_once) < 100
 

@@ -82,7 +82,7 @@ class Storm:
             content = b"number %d\r\n" % len(self.keys) + (b"x" * 998 + b"\r\n") * self.chance.choice((0, 0, 0, 100))
             self.keys.append(await self.at.spool.accept(letter(at=time.time(), content=content)))
             if self.chance.random() < 0.7:
-                self.at.scheduler.hurry(self.keys[-1])
+                self.at.scheduler.message_arrived(self.keys[-1])
         self.at.scheduler.ring()
 
     def come(self, client: Coroutine[Any, Any, None], *, leaves: bool) -> None:
@@ -108,7 +108,7 @@ class Storm:
                 stream.abort()
 
     async def vet(self) -> None:
-        await self.at.scheduler.vet(letter(at=time.time()).envelope)
+        await self.at.scheduler.probe_recipient(letter(at=time.time()).envelope)
 
     async def step(self) -> None:
         at, chance = self.at, self.chance
@@ -125,7 +125,7 @@ class Storm:
             (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
             (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
             (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
-            (3, at.scheduler.expect),
+            (3, at.scheduler.expect_message),
             (3, lambda: setattr(self, "moods", chance.choice((0.0, 0.05, 0.5)))),
             (1, lambda: setattr(self, "limit", chance.choice((1, 3, 99)))),
         )

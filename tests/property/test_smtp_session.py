@@ -78,7 +78,7 @@ class Client:
     def check_end(self) -> None:
         assert self.ended is not None
         assert self.finished.keys() | self.untried == self.envelopes.keys()
-        assert not self.session.room
+        assert not self.session.capacity
         assert self.session.take_output() == b""
         assert self.session.awaiting is None
 
@@ -243,7 +243,7 @@ def converse(
     for _ in range(steps):
         there += client.session.take_output()
         moves = [name for name, possible in (
-            ("start", waiting and client.session.room),
+            ("start", waiting and client.session.capacity),
             ("feed", client.wanted),
             ("there", there and not remote.closed),
             ("back", back),
@@ -343,7 +343,7 @@ def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_succe
             case "receive":
                 client.note(client.session.receive(octets))
                 successes += octets.startswith(b"2")
-            case "start" | "large" | "vet" if client.session.room:
+            case "start" | "large" | "vet" if client.session.capacity:
                 client.start(2, {"start": b".\r\n", "large": LARGE, "vet": None}[step])
             case "feed" if client.wanted:
                 key = client.wanted[0][0]
