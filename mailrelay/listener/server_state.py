@@ -51,10 +51,13 @@ class IntakePort(Protocol):
 
 
 class Connection(Protocol):
-    """What the listener needs of a connection. closed: done once it is gone. is_over: nothing more is read from it."""
+    """What the listener needs of a connection. closed: done once it is gone."""
 
     closed: asyncio.Future[None]
-    is_over: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read from the client."""
 
     @property
     def idle_since(self) -> float | None:

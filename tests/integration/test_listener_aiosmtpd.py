@@ -8,7 +8,7 @@ import pytest
 from integration.listener_peer import Intake, Wire, connect, listener
 
 from mailrelay.config import Listen
-from mailrelay.listener.commands import COMMANDS, Commands, smtp_attributes
+from mailrelay.listener.commands import BY_VERB, Commands, smtp_attributes
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
 from mailrelay.listener.transaction import IncomingTransaction
@@ -55,7 +55,7 @@ def test_its_constructor_makes_the_attributes_that_are_known() -> None:
 def test_its_commands_are_those_that_are_known_and_clients_reach_no_other() -> None:
     known = {name.removeprefix("smtp_") for name in dir(aiosmtpd.smtp.SMTP) if name.startswith("smtp_")}
     assert known == OVERRIDDEN | INHERITED
-    assert {name.decode() for name in COMMANDS} == known
+    assert {name.decode() for name in BY_VERB} == known
     for name in OVERRIDDEN:
         assert getattr(Commands, f"smtp_{name}") is not getattr(aiosmtpd.smtp.SMTP, f"smtp_{name}")
     for name in INHERITED:
