@@ -25,7 +25,7 @@ from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
@@ -86,7 +86,7 @@ async def _run(
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
     in_force = backends(settings.notify)
-    terms = Terms(
+    terms = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), in_force),

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
@@ -66,7 +66,7 @@ class Connector:
         relayhost: Relayhost,
         spool: Spool,
         dial: Dial,
-        terms: Terms,
+        terms: RetryPolicy,
         run_to_end: Callable[[Coroutine[Any, Any, None]], None],
         notices_pending: Callable[[], None],
         changed: Callable[[], None],
@@ -316,7 +316,7 @@ class Connector:
             self._terms.schedule,
             random.random(),  # noqa: S311
         )
-        text = outcome.words.decode("utf-8", "backslashreplace")
+        text = outcome.description.decode("utf-8", "backslashreplace")
         level = logging.ERROR if setup else logging.WARNING
         fix = f"; {outcome.fix}" if outcome.fix else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text), fix)

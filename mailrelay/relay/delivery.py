@@ -97,7 +97,7 @@ class _Pump:
                     self._flush()
                     return ConversationEnd(None, self._progress)
                 self._flush()
-                if not (is_leaving or self._is_cut or self._given) and self._asking is None and self._session.room:
+                if not (is_leaving or self._is_cut or self._given) and self._asking is None and self._session.capacity:
                     self._asking = asyncio.ensure_future(self._next())
                 await self._wait()
                 self._hear()
@@ -106,7 +106,7 @@ class _Pump:
                     is_leaving = not jobs
                     self._given += jobs
                 await self._send_content()
-                while self._given and self._ended is None and self._session.room:
+                while self._given and self._ended is None and self._session.capacity:
                     self._begin(self._given.popleft())
                     await self._send_content()
             return ConversationEnd(self._ended, self._progress)
@@ -133,7 +133,7 @@ class _Pump:
         # What is handed over but not sent yet is as uncertain as what is on the network: on a slow line it must not pile up.
         with contextlib.suppress(ConnectionError):
             await self._channel.drain()
-        return await self._source.next(self._session.room)
+        return await self._source.next(self._session.capacity)
 
     def _close(self) -> None:
         self._reading.cancel()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mailrelay.mail import logline
-from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
@@ -42,7 +42,7 @@ class Results:
     def __init__(
         self,
         spool: Spool,
-        terms: Terms,
+        terms: RetryPolicy,
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
         now: Callable[[], float],
@@ -76,7 +76,7 @@ class Results:
         relays_dsn: as in `conclude`. dial_seconds: what the dial took that this message had to wait for, else 0. seconds:
         what the transaction took.
         """
-        if never_begun(outcomes):
+        if nothing_tried(outcomes):
             self.untried(message)
             return
         self.run_to_end(
@@ -117,7 +117,7 @@ class Results:
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None:
         client_told = False
-        if refused_by_all(outcomes):
+        if all_refused(outcomes):
             client_told = await self.waiters.tell_refusal(message.queue_id, Refused(outcomes[0]))
         record = conclude(
             message,
@@ -134,7 +134,7 @@ class Results:
         for one in record.settled:
             # An error needs the person.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
-            log.log(level, "%s", logline.settled(message, record, one))
+            log.log(level, "%s", logline.recipient_status(message, record, one))
         if record.notices:
             self._notices_pending()
         self.waiters.tell(message.queue_id, _result(message, record))
@@ -167,7 +167,7 @@ def _result(message: Message, record: Record) -> DeliveryResult | Queued:
     }
     taken = [one for one in record.settled if one.state is State.SENT]
     not_taken = tuple(
-        NotTaken(address_of[one.recipient], one.state, one.outcome.words)
+        NotTaken(address_of[one.recipient], one.state, one.outcome.description)
         for one in record.settled
         if one.state is not State.SENT
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay import claims, connector, results
@@ -65,7 +65,7 @@ class Scheduler:
         relayhost: Relayhost,
         spool: Spool,
         dial: Dial,
-        terms: Terms,
+        terms: RetryPolicy,
         notices_pending: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:

@@ -165,7 +165,7 @@ def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
     async def story() -> None:
         way = Way()
         way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
-        assert await intake(way).vet(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
+        assert await intake(way).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
 
     caplog.set_level("INFO", "mailrelay")
     asyncio.run(story())
@@ -189,15 +189,15 @@ def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Out
     async def story() -> None:
         way = Way()
         way.words = [word]
-        assert await intake(way).vet(ENVELOPE, 5.0) is None
+        assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
 
     asyncio.run(story())
 
 
 def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
     async def story() -> None:
-        assert await intake(Way()).vet(ENVELOPE, 0.01) is None
-        assert await intake(Way(), answer_within=0.01).vet(ENVELOPE, 3600.0) is None
+        assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
+        assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
 
     asyncio.run(story())
 
@@ -206,7 +206,7 @@ def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None
     async def story() -> None:
         way = Way()
         way.words = [NO_SUCH_USER]
-        assert await intake(way, answer_within=0.0).vet(ENVELOPE, 5.0) is None
+        assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
         assert way.words == [NO_SUCH_USER]
 
     asyncio.run(story())

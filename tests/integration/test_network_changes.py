@@ -12,7 +12,7 @@ from integration.test_scheduler import Scene, play, scene
 from spooling import letter
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
 from mailrelay.relay import connector, dial_policy
@@ -412,7 +412,7 @@ def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(cause: Caus
             Relayhost(name="default", ssh="remote", ssh_config=Path("/nonexistent")),
             Spool(cause),  # type: ignore[arg-type]
             fail,
-            Terms((3600.0,), 432_000.0, lambda *_: ()),
+            RetryPolicy((3600.0,), 432_000.0, lambda *_: ()),
             lambda _work: None,
             lambda: None,
             lambda: None,

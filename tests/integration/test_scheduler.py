@@ -12,7 +12,7 @@ from spooling import LIMIT, letter
 
 from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause
 from mailrelay.relay.scheduler import Scheduler
@@ -85,7 +85,7 @@ async def scene(
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
-        terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
+        terms = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
         relayhost = remote.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
@@ -335,7 +335,7 @@ def test_a_recipient_is_vetted_on_a_connection_that_is_there_and_no_message_come
 
             async def word(to: bytes) -> bytes:
                 outcome = await at.scheduler.probe_recipient(letter(to, at=time.time()).envelope)
-                return outcome.words if outcome is not None else b""
+                return outcome.description if outcome is not None else b""
 
             assert await word(b"refused@example.net") == b"", "nobody dials for that"
             await at.settled(await at.send(), "sent")
@@ -401,7 +401,7 @@ def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
             assert isinstance(sent, DeliveryResult)
             refused = await word(b"refused@example.net")
             assert isinstance(refused, Refused)
-            assert refused.outcome.words.startswith(b"550 5.1.1")
+            assert refused.outcome.description.startswith(b"550 5.1.1")
             queued = await word(b"later@example.net")
             assert isinstance(queued, Queued)
             assert queued.why.startswith("451")

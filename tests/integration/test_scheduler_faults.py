@@ -84,7 +84,7 @@ class Mail:
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None:
-        self.back += [(message.id, outcome.stage.value, outcome.words) for outcome in outcomes]
+        self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
     def untried(self, message: Message) -> None:
         self.back.append((message.id, "untried", b""))
