@@ -34,7 +34,7 @@ async def _shut(notify: Notify) -> AsyncIterator[tuple[str, Finding]]:
     if notify.desktop:
         try:
             async with asyncio.timeout(PATIENCE):
-                await Desktop().ask()
+                await Desktop().probe()
         except TimeoutError:
             yield "desktop", _no_desktop("the desktop does not answer", notify)
         except BackendFailed as error:
