@@ -24,7 +24,7 @@ PATIENCE = 20.0
 
 
 @dataclass
-class Scene:
+class RelayHarness:
     """A scheduler at work between a spool and a remote."""
 
     directory: Path
@@ -70,7 +70,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def running_relay(
     tmp_path: Path,
     *,
     retry: float = 3600.0,
@@ -78,7 +78,7 @@ async def scene(
     channels: int = 8,
     backlog_channels: int = 0,
     dial: Dial = dial,
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[RelayHarness]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
@@ -87,20 +87,12 @@ async def scene(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
         scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
-        at = Scene(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
+        at = RelayHarness(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
         try:
             yield at
         finally:
             await at.stop()
             spool.close()
-
-
-def play(story: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await story()
-
-    asyncio.run(bounded())
 
 
 OPENS = Change(opens=True)
