@@ -117,14 +117,14 @@ async def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Pa
             return list(found)
 
         at.spool.take = counted  # type: ignore[method-assign,assignment]
-        asked = [asyncio.ensure_future(at.scheduler._claims.ask(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
+        asked = [asyncio.ensure_future(at.scheduler.next_jobs(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
         portions = await asyncio.gather(*asked)
         assert [len(portion) for portion in portions] == [1, 5, PORTION, 1, PORTION]
         assert takes == [1 + 5 + PORTION + 1 + PORTION]
-        messages = [message for portion in portions for message in portion]
-        assert len({message.id for message in messages}) == len(messages)
-        for message in messages:
-            at.scheduler.untried(message)
+        jobs = [job for portion in portions for job in portion]
+        assert len({job.queue_id for job in jobs}) == len(jobs)
+        for job in jobs:
+            job.give_back()
         await at.remote.arrived(40)
 
 
@@ -133,7 +133,6 @@ async def test_new_mail_leaves_at_once_though_others_were_taken_in_one_portion_b
         at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
         for key in [await at.send() for _ in range(40)]:
             await at.settled(key, "sent")
-        assert not at.scheduler._claims.new
         await at.until(lambda: not at.scheduler.is_connected)
         await at.settled(await at.send(), "sent")
 
