@@ -23,7 +23,7 @@ from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
-from mailrelay.spool.notices import next_owed
+from mailrelay.spool.notices import next_notice_due
 
 PATIENCE = 20.0
 """Seconds in which each part of the story must have come to its end."""
@@ -143,7 +143,7 @@ async def _settled(directory: Path) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
             # Another process could do no better: the spool rings for its daemon alone.
-            while any(message.queue_name != "failed" for message in live(db)) or next_owed(db) is not None:  # noqa: ASYNC110
+            while any(message.queue_name != "failed" for message in live(db)) or next_notice_due(db) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     finally:
         db.close()

@@ -14,14 +14,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, Carry, Reports
+from mailrelay.notify.backend import BackendFailed, Carry
+from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
 
@@ -41,31 +42,6 @@ SINGLY = 3
 """So many notices are shown on the screen one by one; more at once become one summary."""
 FRESH = 10.0
 """Seconds for which the screen is left alone after a notice, for each notice shown."""
-
-
-class Ledger(Reports, Protocol):
-    """What the notifier needs of the spool. Times are epoch seconds."""
-
-    async def look(self, now: float, after: float, backends: Sequence[Backend]) -> float | None:
-        """Lets what has waited for `after` seconds become owed, ends delays, reminds of what stands. When to look again;
-        None if nothing waits and nothing stands."""
-        ...
-
-    async def owed(self, now: float) -> list[Owed]:
-        """Backends due for a try now; bounded, oldest first."""
-        ...
-
-    async def next_owed(self) -> float | None:
-        """When the next backend is due, past or future; None if none is owed."""
-        ...
-
-    async def told(self, owed: Owed, now: float) -> None:
-        """This backend has carried this notice."""
-        ...
-
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
-        """It has not, and is due again at `next_try`."""
-        ...
 
 
 def backends(settings: Notify) -> tuple[Backend, ...]:
@@ -88,7 +64,7 @@ class Notifier:
     """
 
     def __init__(
-        self, settings: Notify, ledger: Ledger, delay_after: float, now: Callable[[], float] = time.time
+        self, settings: Notify, ledger: NoticePort, delay_after: float, now: Callable[[], float] = time.time
     ) -> None:
         self._ledger = ledger
         self._delay_after = delay_after
@@ -134,8 +110,8 @@ class Notifier:
         look = await self._look(now)
         # Before the ledger is asked: a backend that comes to its end meanwhile has told what the answer still names.
         busy = frozenset(self._busy)
-        due: dict[Backend, list[Owed]] = {}
-        for owed in await self._ledger.owed(now):
+        due: dict[Backend, list[PendingNotice]] = {}
+        for owed in await self._ledger.pending_notices():
             backend = owed.backend if owed.backend in self._in_force else self._stand_in()
             if backend is not None:
                 due.setdefault(backend, []).append(owed)
@@ -145,9 +121,9 @@ class Notifier:
             if backend not in busy and backend not in resting:
                 self._busy.add(backend)
                 carrying.create_task(self._go(backend, batch))
-        next_owed = await self._ledger.next_owed()
+        next_due = await self._ledger.next_notice_due()
         # What is due already is under way, and rings when it is done, or rests.
-        wakes = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
+        wakes = [at - now for at in (next_due, *resting.values()) if at is not None and at > now]
         if look is not None:
             wakes.append(look)
         return min(wakes, default=None)
@@ -157,7 +133,7 @@ class Notifier:
         rest = self._rests_until - time.monotonic()
         if rest > 0:
             return rest
-        at = await self._ledger.look(now, self._delay_after, backends_for(Kind.DELAYED, b"", (), self._in_force))
+        at = await self._ledger.update_delays(self._delay_after, backends_for(Kind.DELAYED, b"", (), self._in_force))
         self._is_watching = at is not None
         if at is None:
             return None
@@ -170,7 +146,7 @@ class Notifier:
         # A report by mail follows rules of its own, so it stands in for nothing.
         return next((backend for backend in self._in_force if backend is not Backend.DSN), None)
 
-    async def _go(self, backend: Backend, batch: Sequence[Owed]) -> None:
+    async def _go(self, backend: Backend, batch: Sequence[PendingNotice]) -> None:
         """Carries a batch by one backend. The loop goes on whatever happens here."""
         together = backend is Backend.DESKTOP and len(batch) > SINGLY
         groups = [batch] if together else [[owed] for owed in batch]
@@ -186,7 +162,7 @@ class Notifier:
             self._busy.discard(backend)
             self.ring()
 
-    async def _tell(self, backend: Backend, group: Sequence[Owed]) -> None:
+    async def _tell(self, backend: Backend, group: Sequence[PendingNotice]) -> None:
         """Carries a group as one, and records how that went. Raises only what the ledger raises."""
         if backend is Backend.DSN:
             dsn = await lazy.load(f"{_ROOM}.dsn")
@@ -199,7 +175,6 @@ class Notifier:
         if not why:
             self._unrecorded.update((owed.notice.id, owed.backend) for owed in fresh)
         for owed in group:
-            now = self._now()
             if why and owed in fresh:
                 wait = min(FIRST_WAIT * 2.0 ** min(owed.tries, 10), LONGEST_WAIT)
                 log.warning(
@@ -210,13 +185,13 @@ class Notifier:
                     why,
                     wait,
                 )
-                await self._ledger.not_told(owed, now, now + wait, why)
+                await self._ledger.notice_failed(owed, self._now() + wait, why)
             else:
-                await self._ledger.told(owed, now)
+                await self._ledger.notice_delivered(owed)
                 self._unrecorded.discard((owed.notice.id, owed.backend))
                 _log_told(owed)
 
-    async def _carry(self, backend: Backend, group: Sequence[Owed]) -> str:
+    async def _carry(self, backend: Backend, group: Sequence[PendingNotice]) -> str:
         """Why the backend could not carry the group, "" if it did."""
         try:
             async with asyncio.timeout(BACKEND_TIMEOUT):
@@ -258,7 +233,7 @@ def _late(module: str, open_backend: Callable[[Any], Carry]) -> Carry:
     return carry
 
 
-def _log_told(owed: Owed) -> None:
+def _log_told(owed: PendingNotice) -> None:
     log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.backend)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.notify import notifier as room
 from mailrelay.notify.notifier import Notifier
 
@@ -40,7 +40,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.clock = 1000.0
-        self.due: dict[tuple[int, Backend], tuple[float, Owed]] = {}
+        self.due: dict[tuple[int, Backend], tuple[float, PendingNotice]] = {}
         self.told_by: list[tuple[int, Backend]] = []
         self.excuses: list[tuple[int, Backend, float, str]] = []
         self.reports: list[tuple[Envelope, bytes]] = []
@@ -50,7 +50,7 @@ class Ledger:
 
     def owe(self, notice: Notice, *by: Backend) -> None:
         for backend in by:
-            self.due[notice.id, backend] = (self.clock, Owed(notice, backend, 0))
+            self.due[notice.id, backend] = (self.clock, PendingNotice(notice, backend, 0))
 
     async def until(self, seen: Callable[[], bool]) -> None:
         async with asyncio.timeout(30), self.changed:
@@ -63,36 +63,36 @@ class Ledger:
         if self.broken:
             raise OSError("disk I/O error")
 
-    async def look(self, now: float, after: float, backends: object) -> float | None:
+    async def update_delays(self, after: float, backends: object) -> float | None:
         return None
 
-    async def owed(self, now: float) -> list[Owed]:
-        return [owed for at, owed in sorted(self.due.values(), key=lambda one: one[0]) if at <= now]
+    async def pending_notices(self) -> list[PendingNotice]:
+        return [owed for at, owed in sorted(self.due.values(), key=lambda one: one[0]) if at <= self.clock]
 
-    async def next_owed(self) -> float | None:
+    async def next_notice_due(self) -> float | None:
         return min((at for at, _ in self.due.values()), default=None)
 
-    async def told(self, owed: Owed, now: float) -> None:
+    async def notice_delivered(self, owed: PendingNotice) -> None:
         await self._check()
         del self.due[owed.notice.id, owed.backend]
         async with self.changed:
             self.told_by.append((owed.notice.id, owed.backend))
             self.changed.notify_all()
 
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+    async def notice_failed(self, owed: PendingNotice, next_try: float, why: str) -> None:
         await self._check()
         again = dataclasses.replace(owed, tries=owed.tries + 1)
         self.due[owed.notice.id, owed.backend] = (next_try, again)
         async with self.changed:
-            self.excuses.append((owed.notice.id, owed.backend, next_try - now, why))
+            self.excuses.append((owed.notice.id, owed.backend, next_try - self.clock, why))
             self.changed.notify_all()
 
-    async def original(self, message: int, limit: int) -> bytes:
+    async def content_start(self, message: int, limit: int) -> bytes:
         return ORIGINAL[:limit]
 
-    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+    async def accept_report(self, owed: PendingNotice, envelope: Envelope, content: bytes) -> None:
         self.reports.append((envelope, content))
-        await self.told(owed, now)
+        await self.notice_delivered(owed)
 
 
 @contextlib.asynccontextmanager
@@ -280,9 +280,9 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
     class Late(Ledger):
         looks = 0
 
-        async def look(self, now: float, after: float, backends: object) -> float | None:
+        async def update_delays(self, after: float, backends: object) -> float | None:
             self.looks += 1
-            return now - 1
+            return self.clock - 1
 
     async def main() -> None:
         ledger = Late()
@@ -304,8 +304,8 @@ def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice
 
         looks = 0
 
-        async def owed(self, now: float) -> list[Owed]:
-            answer = await super().owed(now)
+        async def pending_notices(self) -> list[PendingNotice]:
+            answer = await super().pending_notices()
             self.looks += 1
             if self.looks == 2:
                 (tmp_path / "go").touch()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spooling import LIMIT, NOW, letter
+from spooling import LIMIT, letter
 
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.spool import accepting, listing
@@ -63,7 +63,7 @@ def test_a_staged_content_becomes_a_message_with_all_of_its_octets(tmp_path: Pat
         whole = await content(spool, key)
         assert whole.startswith(b"Received: ")
         assert whole.endswith(PART * 5 + b"the end\r\n")
-        [message] = await spool.take("default", (), 1, NOW)
+        [message] = await spool.take("default", (), 1)
         assert message.size == len(whole) == arrival.size
 
     story(tmp_path / "spool", tell)
@@ -74,11 +74,11 @@ def test_nobody_sees_a_message_whose_content_still_comes_in(tmp_path: Path) -> N
     async def tell(spool: Spool) -> None:
         await staged(spool, 3)
         assert await spool.next_due("default") is None
-        assert await spool.count_due("default", 10, NOW) == 0
-        assert await spool.take("default", (), 10, NOW) == []
+        assert await spool.count_due("default", 10) == 0
+        assert await spool.take("default", (), 10) == []
         db = connect(tmp_path / "spool")
         assert list(listing.everything(db)) == []
-        assert listing.standing(db).pending == 0
+        assert listing.status(db).pending == 0
         db.close()
 
     story(tmp_path / "spool", tell)
@@ -129,7 +129,7 @@ def test_what_a_crash_left_is_removed_at_the_next_start_and_messages_stay(tmp_pa
 
     async def start(spool: Spool) -> None:
         assert await spool.unstage_all() == 2
-        [message] = await spool.take("default", (), 10, NOW)
+        [message] = await spool.take("default", (), 10)
         assert (await content(spool, message.id)).count(PART) == 2
 
     story(tmp_path / "spool", crash)
