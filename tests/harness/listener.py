@@ -1,4 +1,4 @@
-"""Both neighbours of the listener for its tests: an intake that remembers, and the client's end of a connection."""
+"""The listener's two neighbours: an intake that keeps what it was given, and the client's end of a connection."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer, `before_word`
-    before the word on a recipient."""
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the reply, `before_word`
+    before the reply to a recipient."""
 
     def __init__(self) -> None:
         self.begun_with: list[bytes] = []
