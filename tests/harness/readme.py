@@ -1,4 +1,4 @@
-"""The README as tests read it: its sections, its tables, and what it says of every failure."""
+"""The README for tests: its sections, its tables, and the rows of its table of failures."""
 
 import re
 from dataclasses import dataclass

@@ -279,6 +279,7 @@ def test_in_a_shell_the_line_stands_above_the_prompt_without_noise_and_the_statu
     assert ("hook 7\n" in screen) == (shell == "bash")
     assert not re.search(r"\[1\]|[Dd]one|syntax|not found", screen)
     until(lambda: cache(desk).stat().st_mtime > time.time() - 60)
+    until(desk.asked)
     assert desk.asked() == 1
 
 
