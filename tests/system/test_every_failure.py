@@ -81,7 +81,7 @@ class Scene:
             (programs / name).chmod(0o700)
         path = f"{programs}:/usr/bin:/bin"
         environment = self.relay.environment | {"PATH": path, "XDG_RUNTIME_DIR": str(self.directory)}
-        watchdog = ROOT / "contrib" / "watchdog" / "mailrelay-watchdog"
+        watchdog = ROOT / "contrib" / "shell" / "mailrelay-watchdog"
         return subprocess.run([watchdog], env=environment, capture_output=True, text=True, check=True).stderr
 
 
