@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.test_daemon import served, stopping_at_content
-from integration.test_scheduler import play
-from system.processes import free_port
+from harness.daemon import served, stopping_at_content
+from harness.processes import free_port
+from harness.relay import play
 
 from mailrelay import config
 from mailrelay.demo import mailserver

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.beside import person_of, run
-from integration.person import Person
-from integration.test_daemon import served, settings
-from integration.test_notify_desktop import a_screen
-from integration.test_notify_desktop import bus as bus
-from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
-from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
-from nameserver import Nameserver
+from harness.command import person_of, run
+from harness.daemon import served, settings
+from harness.desktop import a_screen
+from harness.desktop import bus as bus
+from harness.nameserver import Nameserver
+from harness.person import Person
+from harness.remotes import amend, two_remotes_and, with_remote
+from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay import config
 from mailrelay.check.examination import Questions, examine

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import asyncssh
 import pytest
-from integration.account import HOST, PASSWORD, Account, AccountDoor, Newcomer
-from integration.test_daemon import served
-from terminal import Terminal
+from harness.account import HOST, PASSWORD, Account, AccountDoor, Newcomer
+from harness.daemon import served
+from harness.terminal import Terminal
 
 from mailrelay import config
 

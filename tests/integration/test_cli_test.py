@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.person import BOUNCED, Person
-from integration.test_daemon import served
+from harness.daemon import served
+from harness.person import BOUNCED, Person
 
 import mailrelay
 from mailrelay import config

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.beside import Said, person_of, run
-from integration.person import Person
-from integration.test_daemon import served, settings, submit
-from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
-from nameserver import Nameserver
+from harness.command import Said, person_of, run
+from harness.daemon import served, settings, submit
+from harness.nameserver import Nameserver
+from harness.person import Person
+from harness.remotes import amend, two_remotes_and, with_remote
 
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.spool import listing

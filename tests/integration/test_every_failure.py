@@ -22,10 +22,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from integration.test_daemon import served
-from integration.test_scheduler import play
-from readme import Row, failures
-from system.processes import free_port
+from harness.daemon import served
+from harness.processes import free_port
+from harness.readme import Row, failures
+from harness.relay import play
 
 import mailrelay
 from mailrelay import config

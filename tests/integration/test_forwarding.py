@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from integration.test_scheduler import Scene, scene
-from integration.test_ssh_channels import echo, server
-from webserver import PAGE, get, web
+from harness.relay import Scene, scene
+from harness.tcp import echo, server
+from harness.webserver import PAGE, get, web
 
 from mailrelay.config import Forward, Listen
 from mailrelay.listener.forwarding import Forwarding, forward

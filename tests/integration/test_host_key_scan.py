@@ -8,8 +8,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.test_ssh_dialling import amend, fault_of, greeting, two_remotes_and, with_remote
-from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
+from harness.remotes import amend, fault_of, greeting, two_remotes_and, with_remote
+from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote

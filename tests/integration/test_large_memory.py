@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvloop
-from spooling import LIMIT
+from harness.messages import LIMIT
 
 from mailrelay.config import Listen, Relayhost
 from mailrelay.intake import Intake

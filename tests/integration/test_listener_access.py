@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.listener import peer_account
 from mailrelay.listener.peer_account import Unowned

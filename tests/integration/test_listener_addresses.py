@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from integration.listener_peer import Intake, connect, listener
+from harness.listener import Intake, connect, listener
 
 from mailrelay.listener.listening import NoSuchAccount
 from mailrelay.listener.sockets import AddressTaken, CannotListen, open_sockets

@@ -5,7 +5,7 @@ import logging
 
 import aiosmtpd.smtp
 import pytest
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.config import Listen
 from mailrelay.listener.commands import COMMANDS, Commands, smtp_attributes

@@ -6,7 +6,7 @@ import smtplib
 from base64 import b64encode
 
 import pytest
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 PLAIN = b64encode(b"\0me\0hunter2")
 LOGIN = b64encode(b"me"), b64encode(b"hunter2")

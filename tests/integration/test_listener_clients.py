@@ -8,7 +8,7 @@ from collections.abc import Callable
 from email.message import EmailMessage
 
 import pytest
-from integration.listener_peer import Intake, listener
+from harness.listener import Intake, listener
 
 from mailrelay.mail.outcome import Reply
 

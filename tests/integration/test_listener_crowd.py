@@ -2,8 +2,7 @@
 
 import asyncio
 
-from integration.listener_peer import Intake, connect, listener
-from integration.test_listener_flow import Transport, codes, talk
+from harness.listener import Intake, Transport, codes, connect, listener, talk
 
 from mailrelay.listener.submission import COMMANDS_AT_ONCE, Submission
 

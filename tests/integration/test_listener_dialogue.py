@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.listener import commands
 from mailrelay.mail.envelope import Envelope, Recipient

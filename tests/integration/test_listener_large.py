@@ -5,8 +5,7 @@ import logging
 
 import pytest
 import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
-from integration.test_listener_flow import GROUP, Transport, codes, talk
+from harness.listener import GROUP, Intake, Transport, Wire, codes, connect, listener, talk
 
 from mailrelay.listener.reception import PIECE
 from mailrelay.listener.submission import Submission

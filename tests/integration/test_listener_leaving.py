@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.listener.listening import Listening
 from mailrelay.mail.outcome import Reply

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from integration.listener_peer import Intake, connect, listener
+from harness.listener import Intake, connect, listener
 
 from mailrelay.listener.server_state import REFUSAL_LINES
 from mailrelay.mail.outcome import Reply

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 import uvloop
-from integration.listener_peer import Intake, connect, listener
+from harness.listener import Intake, connect, listener
 
 
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from integration.test_scheduler import Scene, play, scene
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, Scene, play, scene
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import Terms
@@ -19,27 +19,7 @@ from mailrelay.relay import connector
 from mailrelay.relay.waiters import Queued
 from mailrelay.spool import listing
 from mailrelay.spool.attempts import Failure
-from mailrelay.ssh.connection import dial
 from mailrelay.ssh.interface import Connection, Fault
-
-OPENS = Change(opens=True)
-SLEPT = Change(slept=3600.0)
-
-
-class Backend:
-    """The way to a remote: while `is_away`, nobody gets there; while `hangs`, nobody hears that he does not."""
-
-    def __init__(self) -> None:
-        self.is_away = self.hangs = False
-        self.dials = 0
-
-    async def dial(self, relayhost: Relayhost) -> Connection:
-        self.dials += 1
-        if self.hangs:
-            await asyncio.Event().wait()
-        if self.is_away:
-            raise Fault(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="Network is unreachable."))
-        return await dial(relayhost)
 
 
 class Wire:
@@ -98,15 +78,15 @@ async def uncertain(at: Scene, key: int) -> bool:
 
 def test_what_waits_leaves_when_the_network_is_back_whatever_the_back_off_said(tmp_path: Path) -> None:
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.is_away = True
+        network = Network()
+        async with scene(tmp_path, dial=network.dial) as at:
+            network.is_away = True
             key = await at.send()
             assert await at.failure() is Cause.UNREACHABLE
-            backend.is_away = False
+            network.is_away = False
             at.scheduler.network_changed(OPENS)
             await at.settled(key, "sent")
-            assert backend.dials == 2
+            assert network.dials == 2
 
     play(story)
 
@@ -116,18 +96,18 @@ def test_a_network_that_comes_in_steps_is_tried_again_soon(tmp_path: Path, monke
     monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
 
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.is_away = True
+        network = Network()
+        async with scene(tmp_path, dial=network.dial) as at:
+            network.is_away = True
             key = await at.send()
             await at.failure()
             at.scheduler.network_changed(OPENS)
 
             async def tried() -> bool:
-                return backend.dials >= 4
+                return network.dials >= 4
 
             await at.until(tried)
-            backend.is_away = False
+            network.is_away = False
             await at.settled(key, "sent")
 
     play(story)
@@ -142,8 +122,8 @@ def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
     monkeypatch.setattr(connector, "YOUNG", -1.0)
 
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, channels=1, dial=backend.dial) as at:
+        network = Network()
+        async with scene(tmp_path, channels=1, dial=network.dial) as at:
             at.remote.extensions = ()
             for _ in range(stood):
                 await at.settled(await at.send(), "sent")
@@ -156,17 +136,17 @@ def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
                 return None
 
             async def tried() -> bool:
-                return backend.dials >= 4
+                return network.dials >= 4
 
             at.remote.policy = policy
             lost = await at.send()
             await reached.wait()
             waits = await at.spool.accept(letter(at=time.time()))
-            backend.is_away = True
+            network.is_away = True
             for connection in at.remote._connections:
                 connection.abort()
             await at.until(tried)
-            backend.is_away = False
+            network.is_away = False
             await at.settled(waits, "sent")
             assert await at.states(lost) == ["deferred"]
 
@@ -177,16 +157,16 @@ def test_a_dial_into_a_network_that_has_gone_is_begun_anew(tmp_path: Path, monke
     monkeypatch.setattr(connector, "DIAL_GRACE", 0.01)
 
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.hangs = True
+        network = Network()
+        async with scene(tmp_path, dial=network.dial) as at:
+            network.hangs = True
             key = await at.send()
 
             async def dialling() -> bool:
-                return backend.dials == 1
+                return network.dials == 1
 
             await at.until(dialling)
-            backend.hangs = False
+            network.hangs = False
             at.scheduler.network_changed(OPENS)
             await at.settled(key, "sent")
             assert await at.spool.relayhost_failure("default") is None
@@ -362,8 +342,8 @@ def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
     monkeypatch.setattr(connector, "IMPATIENCE", 0.0)
 
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
+        network = Network()
+        async with scene(tmp_path, dial=network.dial) as at:
             at.remote.refuse_key = True
             await at.send()
             assert await at.failure() is Cause.AUTH_REFUSED
@@ -373,7 +353,7 @@ def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
                 watch = at.scheduler.watches.open(message.queue_id)
                 at.scheduler.hurry(await at.spool.accept(message))
                 assert isinstance(await watch.word, Queued)
-            assert backend.dials == 1
+            assert network.dials == 1
 
     play(story)
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from nameserver import Nameserver
+from harness.nameserver import Nameserver
 
 from mailrelay.dns import resolver
 from mailrelay.dns.answer import Answer, Unanswered

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
-from integration.test_ssh_dialling import with_remote
+from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
+from harness.remotes import with_remote
 
 from mailrelay.demo import remote as demo
 from mailrelay.demo.remote import Remote

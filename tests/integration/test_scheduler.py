@@ -2,108 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from spooling import LIMIT, letter
+from harness.messages import letter
+from harness.relay import play, scene
 
 from mailrelay.demo.mailserver import refuse_by_name
-from mailrelay.demo.remote import Remote
-from mailrelay.mail.conclusion import Terms
-from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause
-from mailrelay.relay.scheduler import Scheduler
 from mailrelay.relay.waiters import DeliveryResult, Queued, Refused
 from mailrelay.spool import actions, listing, trigger
 from mailrelay.spool.database import connect, transaction
-from mailrelay.spool.spool import Spool
-from mailrelay.ssh.connection import dial
-from mailrelay.ssh.interface import Dial
-
-PATIENCE = 20.0
-
-
-@dataclass
-class Scene:
-    """A scheduler at work between a spool and a remote."""
-
-    directory: Path
-    remote: Remote
-    spool: Spool
-    scheduler: Scheduler
-    running: asyncio.Future[None]
-
-    async def stop(self) -> None:
-        """Ends the scheduler, whatever is under way."""
-        self.running.cancel()
-        await asyncio.gather(self.running, return_exceptions=True)
-
-    async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
-        """Accepts a message as the listener would; returns the spool's key."""
-        key = await self.spool.accept(letter(*recipients, at=time.time(), content=content))
-        self.scheduler.hurry(key)
-        return key
-
-    async def states(self, key: int) -> list[str]:
-        return await self.spool._read(lambda db: [to.state for to in listing.one(db, key).recipients])
-
-    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Waits for what the spool will say; it rings for its daemon alone."""
-        async with asyncio.timeout(PATIENCE):
-            while not await holds():
-                await asyncio.sleep(0.01)
-
-    async def settled(self, key: int, *states: str) -> None:
-        async def holds() -> bool:
-            return await self.states(key) == list(states)
-
-        await self.until(holds)
-
-    async def failure(self) -> Cause:
-        async def holds() -> bool:
-            return await self.spool.relayhost_failure("default") is not None
-
-        await self.until(holds)
-        failure = await self.spool.relayhost_failure("default")
-        assert failure is not None
-        return failure.cause
-
-
-@asynccontextmanager
-async def scene(
-    tmp_path: Path,
-    *,
-    retry: float = 3600.0,
-    linger: float = 30.0,
-    channels: int = 8,
-    backlog_channels: int = 0,
-    dial: Dial = dial,
-) -> AsyncIterator[Scene]:
-    (tmp_path / "remote").mkdir()
-    async with Remote(tmp_path / "remote") as remote:
-        spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
-        terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
-        relayhost = remote.relayhost(
-            name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
-        )
-        scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
-        at = Scene(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
-        try:
-            yield at
-        finally:
-            await at.stop()
-            spool.close()
-
-
-def play(story: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await story()
-
-    asyncio.run(bounded())
 
 
 def test_mail_is_sent_once_the_remote_has_said_so_and_arrives_as_it_was(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from integration.test_scheduler import Scene, play, scene
-from spooling import letter
+from harness.messages import letter
+from harness.relay import Scene, play, scene
 
 from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.relay.claims import PORTION

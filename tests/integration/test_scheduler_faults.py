@@ -8,8 +8,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from integration.test_scheduler import Scene, play, scene
-from spooling import letter
+from harness.messages import letter
+from harness.relay import Scene, play, scene
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.outcome import Cause, Outcome

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.test_network_changes import OPENS, SLEPT, Backend
-from integration.test_scheduler import Scene, play, scene
-from integration.test_ssh_channels import echo, server
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, Scene, play, scene
+from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
@@ -26,7 +25,7 @@ STEPS = 100
 GONE = Change(gone=frozenset({"127.0.0.1"}))
 
 
-class OneRoad(Backend):
+class OneRoad(Network):
     """Never dialled by two at once."""
 
     async def dial(self, relayhost: Relayhost) -> Connection:
@@ -43,9 +42,9 @@ class OneRoad(Backend):
 class Storm:
     """What happens to a scene. A seed gives the order; how it falls in with the sockets differs a little each time."""
 
-    def __init__(self, at: Scene, backend: Backend, port: int, chance: random.Random) -> None:
+    def __init__(self, at: Scene, network: Network, port: int, chance: random.Random) -> None:
         self.at = at
-        self.backend = backend
+        self.network = network
         self.port = port
         self.chance = chance
         self.keys: list[int] = []
@@ -121,7 +120,7 @@ class Storm:
             (1, at.remote.mail_down),
             (1, at.remote.down),
             (4, at.remote.up),
-            (3, lambda: setattr(self.backend, "is_away", chance.random() < 0.3)),
+            (3, lambda: setattr(self.network, "is_away", chance.random() < 0.3)),
             (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
             (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
             (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
@@ -137,7 +136,7 @@ class Storm:
 
     async def clear_up(self) -> None:
         self.moods, self.limit = 0.0, 99
-        self.backend.is_away = self.at.remote.refuse_key = False
+        self.network.is_away = self.at.remote.refuse_key = False
         await self.at.remote.up()
         self.at.scheduler.network_changed(OPENS)
 
@@ -159,13 +158,13 @@ def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
         monkeypatch.setattr(room, name, value)
 
     async def story() -> None:
-        backend = OneRoad()
+        network = OneRoad()
         linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
         async with (
             server(echo) as port,
-            scene(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=backend.dial) as at,
+            scene(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=network.dial) as at,
         ):
-            storm = Storm(at, backend, port, chance)
+            storm = Storm(at, network, port, chance)
             for _ in range(STEPS):
                 await storm.step()
             await storm.clear_up()

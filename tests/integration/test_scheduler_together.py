@@ -7,11 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.test_network_changes import OPENS, SLEPT, Backend
-from integration.test_scheduler import Scene, play, scene
-from integration.test_ssh_channels import echo, server
-from integration.test_ssh_dialling import amend, jump_config
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, Scene, play, scene
+from harness.remotes import amend, jump_config
+from harness.tcp import echo, server
 
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.outcome import Cause, Outcome
@@ -85,15 +84,15 @@ def test_a_forward_that_goes_on_keeps_no_connection_but_its_own(tmp_path: Path) 
 
 def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tmp_path: Path) -> None:
     async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at, server(echo) as port, talking(at, port):
+        network = Network()
+        async with scene(tmp_path, dial=network.dial) as at, server(echo) as port, talking(at, port):
             at.scheduler.network_changed(SLEPT)
             async with talking(at, port):
                 await connections(at, 2)
                 at.scheduler.network_changed(SLEPT)
-                backend.hangs = True
+                network.hangs = True
                 waits = asyncio.ensure_future(at.scheduler.stream(f"localhost:{port}").__aenter__())
-                await at.until(lambda: asyncio.sleep(0, backend.dials == 3))
+                await at.until(lambda: asyncio.sleep(0, network.dials == 3))
                 await at.stop()
                 async with asyncio.timeout(5):
                     assert isinstance(await waits, Outcome)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from spooling import LIMIT, NOW, TAKEN, ending, letter
+from harness.messages import LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import State
 from mailrelay.spool import listing, lock, trigger

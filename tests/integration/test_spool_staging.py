@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spooling import LIMIT, NOW, letter
+from harness.messages import LIMIT, NOW, letter
 
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.spool import accepting, listing

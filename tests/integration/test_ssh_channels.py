@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
@@ -43,25 +44,6 @@ async def fault_of(link: SSHConnection) -> Outcome:
     assert outcome.stage is Stage.CHANNEL
     assert outcome.text.isprintable() and outcome.fix.isprintable()
     return outcome
-
-
-@asynccontextmanager
-async def server(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
-) -> AsyncIterator[int]:
-    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> None:

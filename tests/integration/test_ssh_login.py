@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 from asyncssh.rsa import RSAKey
-from integration.agents import agent
-from integration.test_ssh_dialling import amend
+from harness.remotes import amend
+from harness.ssh_agent import agent
 
 from mailrelay.demo.remote import Door, Remote
 from mailrelay.ssh.connection import dial

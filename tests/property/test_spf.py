@@ -2,9 +2,9 @@
 
 import asyncio
 
+from harness.zone import look_up_in
 from hypothesis import given
 from hypothesis import strategies as st
-from zone import look_up_in
 
 from mailrelay.dns import dmarc
 from mailrelay.dns.spf import LOOKUPS, Result, check_host

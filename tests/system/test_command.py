@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Postfix
-from system.processes import program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix
+from harness.processes import program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome

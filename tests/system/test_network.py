@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.daemon import Relay
-from system.networks import SERVER, Networks, apart, takes_mail
-from system.processes import PATIENCE, program
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.network_namespaces import SERVER, Networks, apart, takes_mail
+from harness.processes import PATIENCE, program
+from harness.sshd import Sshd
 
 from mailrelay.network import monitor
 from mailrelay.network.events import Change, Clocks

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Sink
-from system.processes import free_port, program
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.postfix import Sink
+from harness.processes import free_port, program
+from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.cli import setup_remote
 from mailrelay.config import Relayhost

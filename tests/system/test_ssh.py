@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Sink
-from system.processes import Child, program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Sink
+from harness.processes import Child, program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage

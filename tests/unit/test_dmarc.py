@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from zone import look_up_in
+from harness.zone import look_up_in
 
 from mailrelay.dns.dmarc import Policy, are_aligned, discover
 
