@@ -91,8 +91,8 @@ def test_git_send_email(tmp_path: Path) -> None:
         settings = str(written(tmp_path, "git-send-email.gitconfig", port))
         me = {f"GIT_{who}_{what}": "me@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         env = environment(tmp_path, GIT_CONFIG_GLOBAL=settings, **me)
-        argv = ["git", "send-email", "--quiet", "--confirm=never", "--from=me@example.org", "--to=you@example.net"]
-        run([*argv, str(patch)], env, tmp_path)
+        argv = ["git", "send-email", "--quiet", "--confirm=never", "--suppress-cc=all"]
+        run([*argv, "--from=me@example.org", "--to=you@example.net", str(patch)], env, tmp_path)
 
     has_come(received(client))
 
