@@ -9,7 +9,7 @@ from harness.readme import DOCS, PAGES, README, ROOT, headings, section, slug
 
 from mailrelay import config
 
-LINK = r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)"
+LINK = r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)"
 
 
 def test_the_readme_is_short_and_has_no_line_of_more_than_a_screen() -> None:
