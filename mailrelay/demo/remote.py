@@ -39,7 +39,8 @@ class Remote:
 
     policy, extensions: what the mail server replies, and what it offers after EHLO.
     refuse_key, forbid_forwarding: what the SSH server refuses. noise: what a command's shell prints before the greeting.
-    received, logins, channels: what happened so far.
+    received, logins, channels: what happened so far. connections, dialogues: those that are open now; a dialogue through a
+    connection is a task on either side of its channel.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,8 +61,8 @@ class Remote:
         self.client_key = asyncssh.generate_private_key("ssh-ed25519")
         self._ssh: asyncssh.SSHAcceptor | asyncio.Server | None = None
         self._smtp: asyncio.Server | None = None
-        self._connections: set[asyncssh.SSHServerConnection] = set()
-        self._dialogues: set[asyncio.Task[None]] = set()
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.dialogues: set[asyncio.Task[None]] = set()
         self._news = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -108,7 +109,7 @@ class Remote:
         ssh, self._ssh = self._ssh, None
         if ssh is not None:
             ssh.close()
-        cut = list(self._connections)
+        cut = list(self.connections)
         for connection in cut:
             connection.abort()
         await self.mail_down()
@@ -122,7 +123,7 @@ class Remote:
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
-        dialogues = list(self._dialogues)
+        dialogues = list(self.dialogues)
         for dialogue in dialogues:
             dialogue.cancel()
         await asyncio.gather(*dialogues, return_exceptions=True)
@@ -195,8 +196,8 @@ class Remote:
     def _own_this_task(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - the streams run their callbacks as tasks
-        self._dialogues.add(task)
-        task.add_done_callback(self._dialogues.discard)
+        self.dialogues.add(task)
+        task.add_done_callback(self.dialogues.discard)
 
 
 class Door(asyncssh.SSHServer):
@@ -208,10 +209,10 @@ class Door(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.connection = conn
-        self.remote._connections.add(conn)
+        self.remote.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.remote._connections.discard(self.connection)
+        self.remote.connections.discard(self.connection)
 
     def public_key_auth_supported(self) -> bool:
         return True

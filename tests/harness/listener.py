@@ -171,9 +171,17 @@ class Transport(asyncio.Transport):
         self.written: list[bytes] = []
         self.is_read = True
         self.is_closed = False
+        self._was_written = asyncio.Event()
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         self.written.append(data)
+        self._was_written.set()
+
+    async def until_written(self, lines: int) -> None:
+        """Waits until so many lines have been written."""
+        while b"".join(self.written).count(b"\n") < lines:
+            self._was_written.clear()
+            await self._was_written.wait()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high == 0
@@ -196,24 +204,18 @@ class Transport(asyncio.Transport):
     abort = close
 
 
-def talk(
-    dialogue: Callable[[Submission, Transport], Awaitable[None]], intake: Intake, answer_within: float = 0.0
-) -> None:
-    """A dialogue on a connection that has been greeted and has said EHLO."""
-
-    async def main() -> None:
-        settings = Listen(address="", answer_within=answer_within)
-        submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
-        submission.connection_made(transport)
-        while not transport.written:
-            await asyncio.sleep(0)
-        submission.data_received(b"EHLO x\r\n")
-        transport.written.clear()
-        await dialogue(submission, transport)
-        if not submission.closed.done():
-            submission.connection_lost(None)
-
-    asyncio.run(main())
+@contextlib.asynccontextmanager
+async def greeted(intake: Intake, answer_within: float = 0.0) -> AsyncIterator[tuple[Submission, Transport]]:
+    """A connection that has been greeted and has said EHLO, without a network."""
+    settings = Listen(address="", answer_within=answer_within)
+    submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
+    submission.connection_made(transport)
+    await transport.until_written(1)
+    submission.data_received(b"EHLO x\r\n")
+    transport.written.clear()
+    yield submission, transport
+    if not submission.closed.done():
+        submission.connection_lost(None)
 
 
 def codes(written: bytes) -> list[bytes]:

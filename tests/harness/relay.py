@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
+
 from harness.messages import LIMIT, letter
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import Remote
@@ -16,6 +18,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import listing
+from mailrelay.spool.database import connect
 from mailrelay.spool.spool import Spool
 from mailrelay.ssh.connection import dial
 from mailrelay.ssh.interface import Connection, Dial, Fault
@@ -24,12 +27,13 @@ PATIENCE = 20.0
 
 
 @dataclass
-class Scene:
-    """A scheduler at work between a spool and a remote."""
+class RelayHarness:
+    """A scheduler at work between a spool and a remote. db: a connection to that spool of the test's own."""
 
     directory: Path
     remote: Remote
     spool: Spool
+    db: apsw.Connection
     scheduler: Scheduler
     running: asyncio.Future[None]
 
@@ -44,13 +48,21 @@ class Scene:
         self.scheduler.hurry(key)
         return key
 
-    async def states(self, key: int) -> list[str]:
-        return await self.spool._read(lambda db: [to.state for to in listing.one(db, key).recipients])
+    def message(self, key: int) -> listing.Listed:
+        """A message as the listing has it."""
+        return listing.one(self.db, key)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Waits for what the spool will say; it rings for its daemon alone."""
+    async def states(self, key: int) -> list[str]:
+        """The states of a message's recipients."""
+        return [to.state for to in self.message(key).recipients]
+
+    def open_attempts(self) -> int:
+        return int(self.db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get)
+
+    async def until(self, holds: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Waits until `holds` is true. It asks again and again: the spool and the remote announce nothing to a test."""
         async with asyncio.timeout(PATIENCE):
-            while not await holds():
+            while not (await answer if isinstance(answer := holds(), Awaitable) else answer):
                 await asyncio.sleep(0.01)
 
     async def settled(self, key: int, *states: str) -> None:
@@ -70,7 +82,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def running_relay(
     tmp_path: Path,
     *,
     retry: float = 3600.0,
@@ -78,7 +90,7 @@ async def scene(
     channels: int = 8,
     backlog_channels: int = 0,
     dial: Dial = dial,
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[RelayHarness]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
@@ -87,20 +99,14 @@ async def scene(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
         scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
-        at = Scene(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
+        db = connect(tmp_path / "spool")
+        at = RelayHarness(tmp_path / "spool", remote, spool, db, scheduler, asyncio.ensure_future(scheduler.run()))
         try:
             yield at
         finally:
             await at.stop()
+            db.close()
             spool.close()
-
-
-def play(story: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(60):
-            await story()
-
-    asyncio.run(bounded())
 
 
 OPENS = Change(opens=True)

@@ -1,11 +1,10 @@
 """SSH servers to dial, alone or behind jump hosts, and what a dial to one of them brings."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
@@ -20,15 +19,6 @@ def no_agent_and_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-
-
-async def remote_and(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
-    async with asyncio.timeout(30), Remote(path) as remote:
-        await test(remote)
-
-
-def with_remote(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
-    asyncio.run(remote_and(path, test))
 
 
 async def fault_of(relayhost: Relayhost) -> Outcome:
@@ -66,20 +56,15 @@ def jump_config(first: Remote, *others: Remote) -> None:
             file.write(other.ssh_config.read_text().replace(f"Host {HOST}", f"Host hop{number}"))
 
 
-def two_remotes_and(path: Path, test: Callable[[Remote, Remote, Remote], Coroutine[None, None, None]]) -> None:
-    async def main(directories: list[Path]) -> None:
-        for each in directories:
-            each.mkdir(parents=True)
-        async with (
-            asyncio.timeout(30),
-            Remote(directories[0]) as target,
-            Remote(directories[1]) as one,
-            Remote(directories[2]) as two,
-        ):
-            jump_config(target, one, two)
-            await test(target, one, two)
+@asynccontextmanager
+async def two_jump_hosts(path: Path) -> AsyncIterator[tuple[Remote, Remote, Remote]]:
+    """A remote, and the two others that its ssh_config calls hop1 and hop2.
 
-    # On either loop: they differ in how soon the bytes of an inner connection come.
-    for name, loop_factory in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop)):
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(main([path / name / each for each in ("target", "hop1", "hop2")]))
+    Tests with them run on both event loops, which differ in how soon the bytes of an inner connection come.
+    """
+    directories = [path / name for name in ("target", "hop1", "hop2")]
+    for directory in directories:
+        directory.mkdir()
+    async with Remote(directories[0]) as target, Remote(directories[1]) as one, Remote(directories[2]) as two:
+        jump_config(target, one, two)
+        yield target, one, two

@@ -5,14 +5,12 @@ import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvloop
 from harness.desktop import a_screen
 from harness.desktop import bus as bus
+from harness.loops import on_both_loops
 
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
@@ -42,72 +40,61 @@ REFUSED = Notice(
 )
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(
-    bus: str, run: Callable[[Coroutine[Any, Any, None]], None]
-) -> None:
-    async def main() -> None:
-        async with a_screen(bus) as screen:
-            desktop = Desktop()
-            await desktop.carry([REFUSED])
-            await desktop.carry([REFUSED])
-            title, body, urgency = screen.shown[0]
-            assert len(screen.shown) == 2
-        assert title == "Mail to bob@example.net was refused"
-        assert "550 &lt;b&gt;no &amp; never&lt;/b&gt; \\x1b[2J" in body
-        assert urgency == 2
-
-    run(main())
+@on_both_loops
+async def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(bus: str) -> None:
+    async with a_screen(bus) as screen:
+        desktop = Desktop()
+        await desktop.carry([REFUSED])
+        await desktop.carry([REFUSED])
+        title, body, urgency = screen.shown[0]
+        assert len(screen.shown) == 2
+    assert title == "Mail to bob@example.net was refused"
+    assert "550 &lt;b&gt;no &amp; never&lt;/b&gt; \\x1b[2J" in body
+    assert urgency == 2
 
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connection_behind(bus: str) -> None:
-    async def main() -> None:
-        desktop = Desktop()
-        before = open_files()
-        for _ in range(4):
-            with pytest.raises(BackendFailed, match="no desktop session takes notices"):
-                await desktop.carry([REFUSED])
-        # What has been let go of closes with the next turns of the loop; what leaks never does.
-        async with asyncio.timeout(20):
-            while open_files() > before:
-                await asyncio.sleep(0.01)
-
-    asyncio.run(main())
+async def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connection_behind(bus: str) -> None:
+    desktop = Desktop()
+    before = open_files()
+    for _ in range(4):
+        with pytest.raises(BackendFailed, match="no desktop session takes notices"):
+            await desktop.carry([REFUSED])
+    # What has been let go of closes with the next turns of the loop; what leaks never does.
+    async with asyncio.timeout(20):
+        while open_files() > before:
+            await asyncio.sleep(0.01)
 
 
-def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
     with pytest.raises(BackendFailed, match="no desktop session takes notices"):
-        asyncio.run(Desktop().carry([REFUSED]))
+        await Desktop().carry([REFUSED])
 
 
-def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
     with pytest.raises(BackendFailed) as failed:
-        asyncio.run(Desktop().carry([REFUSED]))
+        await Desktop().carry([REFUSED])
     assert (
         str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
     )
 
 
-def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
-    async def main() -> None:
-        desktop = Desktop()
-        async with a_screen(bus):
-            await desktop.carry([REFUSED])
-        with pytest.raises(BackendFailed):
-            await desktop.carry([REFUSED])
-        async with a_screen(bus) as screen:
-            await desktop.carry([REFUSED])
-            assert len(screen.shown) == 1
-
-    asyncio.run(main())
+async def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
+    desktop = Desktop()
+    async with a_screen(bus):
+        await desktop.carry([REFUSED])
+    with pytest.raises(BackendFailed):
+        await desktop.carry([REFUSED])
+    async with a_screen(bus) as screen:
+        await desktop.carry([REFUSED])
+        assert len(screen.shown) == 1
 
 
 class Ledger:
@@ -143,30 +130,27 @@ class Ledger:
         raise AssertionError
 
 
-def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_together(bus: str) -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(*range(50))
-        async with a_screen(bus) as screen:
-            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
-            running = asyncio.create_task(notifier.run())
-            await screen.until(1)
-            while ledger.due:
-                await asyncio.sleep(0)
-            for number in range(50, 60):
-                ledger.owe(number)
-                notifier.ring()
-                for _ in range(20):
-                    await asyncio.sleep(0)
-            assert len(screen.shown) == 1
-            ledger.clock += FRESH
+async def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_together(bus: str) -> None:
+    ledger = Ledger()
+    ledger.owe(*range(50))
+    async with a_screen(bus) as screen:
+        notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
+        running = asyncio.create_task(notifier.run())
+        await screen.until(1)
+        while ledger.due:
+            await asyncio.sleep(0)
+        for number in range(50, 60):
+            ledger.owe(number)
             notifier.ring()
-            await screen.until(2)
-            while ledger.due:
+            for _ in range(20):
                 await asyncio.sleep(0)
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-        assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
-
-    asyncio.run(main())
+        assert len(screen.shown) == 1
+        ledger.clock += FRESH
+        notifier.ring()
+        await screen.until(2)
+        while ledger.due:
+            await asyncio.sleep(0)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
