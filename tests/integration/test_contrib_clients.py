@@ -48,15 +48,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | more
 
 
-def received(client: Callable[[str], object]) -> list[tuple[bytes, list[bytes], bytes]]:
+async def received(client: Callable[[str], object]) -> list[tuple[bytes, list[bytes], bytes]]:
     """What a listener was given while a client ran, which is told the port: reverse path, recipients, content."""
     intake = Intake()
-
-    async def main() -> None:
-        async with listener(intake) as listening:
-            await asyncio.to_thread(client, listening.addresses[0].rpartition(":")[2])
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        await asyncio.to_thread(client, listening.addresses[0].rpartition(":")[2])
     return [
         (envelope.sender, [to.address for to in envelope.recipients], content) for envelope, content in intake.committed
     ]
@@ -83,7 +79,7 @@ def test_every_file_says_at_its_top_where_it_goes_and_is_in_the_documentation(na
 
 
 @pytest.mark.skipif(not has_git_send_email(), reason="git send-email is not installed")
-def test_git_send_email(tmp_path: Path) -> None:
+async def test_git_send_email(tmp_path: Path) -> None:
     patch = tmp_path / "0001.patch"
     patch.write_text(f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n{MESSAGE}")
 
@@ -94,35 +90,35 @@ def test_git_send_email(tmp_path: Path) -> None:
         argv = ["git", "send-email", "--quiet", "--confirm=never", "--suppress-cc=all"]
         run([*argv, "--from=me@example.org", "--to=you@example.net", str(patch)], env, tmp_path)
 
-    has_come(received(client))
+    has_come(await received(client))
 
 
 @needs("msmtp")
-def test_msmtp(tmp_path: Path) -> None:
+async def test_msmtp(tmp_path: Path) -> None:
     def client(port: str) -> None:
         argv = ["msmtp", f"--file={written(tmp_path, 'msmtprc', port)}", "you@example.net"]
         run(argv, environment(tmp_path), tmp_path, MESSAGE)
 
-    has_come(received(client))
+    has_come(await received(client))
 
 
 @needs("mutt")
-def test_mutt(tmp_path: Path) -> None:
+async def test_mutt(tmp_path: Path) -> None:
     def client(port: str) -> None:
         argv = ["mutt", "-n", "-F", str(written(tmp_path, "muttrc", port)), "-e", "set copy=no"]
         argv += ["-e", "set from=me@example.org", "-s", "hello", "you@example.net"]
         run(argv, environment(tmp_path), tmp_path, "hello\n")
 
-    has_come(received(client))
+    has_come(await received(client))
 
 
 @needs("s-nail")
-def test_s_nail(tmp_path: Path) -> None:
+async def test_s_nail(tmp_path: Path) -> None:
     def client(port: str) -> None:
         env = environment(tmp_path, MAILRC=str(written(tmp_path, "mailrc", port)))
         run(["s-nail", "-:u", "-s", "hello", "you@example.net"], env, tmp_path, "hello\n")
 
-    has_come(received(client))
+    has_come(await received(client))
 
 
 class Spool:
