@@ -1,6 +1,6 @@
 """Every way to fail that an embedded remote can show, and what is heard of it.
 
-Each row of the table in docs/failures.md is a test here or, where only the real thing counts, in `system/test_every_failure.py`.
+Each row of the table in docs/failures.md is a test here or, if only real servers show it, in `system/test_every_failure.py`.
 What the client hears, which notices come and what `mailrelay status` answers is read from that page; how soon is the bound
 of each wait. A notice counts once two backends that need no network have carried it, the Maildir and the command.
 """

@@ -1,6 +1,6 @@
 """The ways to fail for which only the real thing counts, and what is heard of them.
 
-They are rows of the table in docs/failures.md, like those in `integration/test_every_failure.py`, and asserted in the same way.
+They are rows of the table in docs/failures.md, like those in `integration/test_every_failure.py`, and asserted as they are.
 """
 
 import smtplib
