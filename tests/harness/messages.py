@@ -1,4 +1,4 @@
-"""Mail for a real spool, as tests need it."""
+"""Messages for a real spool, the outcomes of attempts, and the records of attempts."""
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
@@ -23,7 +23,7 @@ BUSY = Outcome(Stage.RCPT, Reply(451, (b"4.2.1 busy",)))
 
 
 def letter(*recipients: bytes, at: float = NOW, relayhost: str = "default", content: bytes = b"hello\r\n") -> Arrival:
-    """A message from a@example.org, to b@example.net where nobody else is named."""
+    """A message from a@example.org, to b@example.net where no recipients are given."""
     to = tuple(Recipient(address) for address in recipients or (b"b@example.net",))
     return arrive(
         Envelope(b"a@example.org", to),
@@ -44,7 +44,8 @@ def ending(
     next_attempt: float | None = None,
     backends: tuple[Backend, ...] = (),
 ) -> Record:
-    """The record of an attempt that brought each recipient to the state beside it; bounced ones are owed by `backends`."""
+    """The record of an attempt that left the recipients in these states, in this order. Notices of bounced ones are pending
+    for `backends`."""
     settled = tuple(
         Settled(key, state, outcome, uncertain=False)
         for key, (state, outcome) in zip(recipients, states.items(), strict=True)

@@ -1,4 +1,4 @@
-"""The documentation as tests read it: its pages, their sections and tables, and what it says of every failure."""
+"""The documentation for tests: its pages, their sections and tables, and the rows of its table of failures."""
 
 import re
 from dataclasses import dataclass

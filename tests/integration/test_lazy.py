@@ -21,13 +21,16 @@ def test_the_daemon_starts_without_what_only_mail_or_bad_news_will_need() -> Non
 
 
 async def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "slow_to_load.py").write_text("import threading\nloaded = threading.went_on.wait(20)\n")
+    (tmp_path / "slow_to_load.py").write_text(
+        "import threading\nthreading.begun.set()\nloaded = threading.went_on.wait(20)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    went_on = threading.Event()
+    begun, went_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "begun", begun, raising=False)
     monkeypatch.setattr(threading, "went_on", went_on, raising=False)
 
     loading = asyncio.create_task(lazy.load("slow_to_load"))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(begun.wait, 20)
     # The module waits for this, and this for the loop.
     went_on.set()
     assert (await loading).loaded
