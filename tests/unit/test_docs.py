@@ -16,7 +16,6 @@ from harness.readme import FAILURES, PAGES, ROOT, headings, page, section, table
 
 import mailrelay
 from mailrelay import config, intake
-from mailrelay.cli import COMMANDS
 from mailrelay.listener import replies, transaction
 from mailrelay.mail import wording
 from mailrelay.mail.lifecycle import ACT_TABLE, ATTEMPT_TABLE, PENDING, State
@@ -114,6 +113,7 @@ def options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", text))
 
 
+COMMANDS = listed(help_of(), "Commands")
 SUBCOMMANDS = listed(help_of("queue"), "Commands")
 EVERY_COMMAND = [*((name,) for name in COMMANDS), *(("queue", name) for name in SUBCOMMANDS)]
 COMMON = {"--config", "--help", "-h", "--version"}
@@ -121,7 +121,6 @@ COMMON = {"--config", "--help", "-h", "--version"}
 
 def test_every_command_has_its_section_and_no_other_has() -> None:
     assert help_of().startswith("Usage: mailrelay")
-    assert set(listed(help_of(), "Commands")) == set(COMMANDS)
     titles = [title.split()[1:] for title in headings(COMMAND_PAGE) if title.startswith("mailrelay ")]
     assert sorted(map(tuple, titles)) == sorted(EVERY_COMMAND)
 
