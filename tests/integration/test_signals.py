@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
-WATCHDOG = CONTRIB / "watchdog" / "mailrelay-watchdog"
-LINE = CONTRIB / "prompt" / "mailrelay-line"
-NETWORK = CONTRIB / "network" / "90-mailrelay"
+WATCHDOG = CONTRIB / "shell" / "mailrelay-watchdog"
+LINE = CONTRIB / "shell" / "mailrelay-line"
+NETWORK = CONTRIB / "networkmanager" / "90-mailrelay"
 
 PATIENCE = 30
 HOUR = 3600
