@@ -125,7 +125,7 @@ def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
     async def story(at: Scene) -> None:
         answer = await at.submit([BOB], LARGER)
         found = re.fullmatch(
-            r"queued: ([\d.]+) MB of 40 MB have been sent to the server so far; the rest follows", answer
+            r"queued: ([\d.]+) MB of 40 MB have been sent to the mail server; the rest follows", answer
         )
         assert found is not None, answer
         assert 0 < float(found[1]) < 40
@@ -140,7 +140,7 @@ def test_a_client_hears_that_all_of_a_large_message_has_been_sent(tmp_path: Path
     async def story(at: Scene) -> None:
         _, go_on = stopping_at_content(at.remote)
         answer = await at.submit([BOB], LARGE)
-        assert answer == "queued: all 8 MB have been sent to the server, which has not answered yet"
+        assert answer == "queued: all 8 MB have been sent to the mail server, which has not replied yet"
         go_on.set()
         await at.remote.arrived(1)
 
