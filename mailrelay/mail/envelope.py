@@ -37,8 +37,8 @@ class Message:
     """A message that is due, as the relay needs it for an attempt.
 
     id: the key in the spool. queue_id: the name of the message for the person and in the log. size: octets of content,
-    before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the spool,
-    one for each recipient of `envelope`, which holds only the pending ones.
+    before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
+    spool, one for each recipient of `envelope`, which holds only the pending ones.
     """
 
     id: int

@@ -195,7 +195,7 @@ def test_waiting_mail_leaves_when_the_person_says_so_whatever_the_back_off_said(
             with transaction(db):
                 actions.retry_all(db, time.time())
             db.close()
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.settled(key, "sent")
             assert await at.spool.relayhost_failure("default") is None
             assert not trigger.ring(at.directory)
@@ -302,7 +302,7 @@ def test_a_message_that_cannot_be_read_is_held_and_told_and_the_others_go_on(tmp
             )
             await at.remote.up()
             await at.spool._write(lambda db: actions.retry_all(db, time.time()))
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.settled(broken, "held")
             await at.settled(whole, "sent")
             kinds = [one.notice.kind.value for one in await at.spool.owed(time.time())]

@@ -18,7 +18,7 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
-from mailrelay.relay import connector, conversation
+from mailrelay.relay import connector, conversation, dial_policy
 from mailrelay.spool import listing
 from mailrelay.ssh.interface import Connection
 
@@ -83,7 +83,7 @@ class Storm:
             self.keys.append(await self.at.spool.accept(letter(at=time.time(), content=content)))
             if self.chance.random() < 0.7:
                 self.at.scheduler.message_arrived(self.keys[-1])
-        self.at.scheduler.ring()
+        self.at.scheduler.look_again()
 
     def come(self, client: Coroutine[Any, Any, None], *, leaves: bool) -> None:
         """A client of this scheduler, who may leave at any moment."""
@@ -148,11 +148,11 @@ def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
 ) -> None:
     chance = random.Random(seed)
     for room, name, value in (
-        (connector, "IMPATIENCE", 0.02),
-        (connector, "SETTLING_SCHEDULE", (0.01, 0.02)),
-        (connector, "PENALTY_SCHEDULE", (0.05,)),
+        (dial_policy, "IMPATIENCE", 0.02),
+        (dial_policy, "SETTLING_SCHEDULE", (0.01, 0.02)),
+        (dial_policy, "PENALTY_SCHEDULE", (0.05,)),
         (connector, "REDIAL_INTERVAL", 0.1),
-        (connector, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
+        (dial_policy, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
         (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
         (conversation, "EXTRA_LINGER", 0.05),
     ):
