@@ -68,7 +68,7 @@ def test_mail_that_waits_for_the_network_is_told_once_for_all_of_it(db: apsw.Con
     assert look(db, NOW + AFTER + 3)
     (notice,) = hear(db, NOW + AFTER + 3)
     assert (notice.kind, notice.waiting, notice.since, notice.text) == (Kind.DELAYED, 3, NOW, "The network is away.")
-    assert title(notice).startswith("3 mails wait since ")
+    assert title(notice).startswith("3 messages have been waiting since ")
     assert not look(db, NOW + AFTER + 60)
 
 
@@ -78,7 +78,7 @@ def test_mail_that_the_remote_asks_to_bring_back_later_is_told_with_its_words(db
     assert look(db, NOW + AFTER + 1)
     (notice,) = hear(db, NOW + AFTER + 1)
     assert (notice.kind, notice.waiting, notice.text) == (Kind.DELAYED, 1, "451 4.2.1 busy")
-    assert title(notice).startswith("1 mail waits since ")
+    assert title(notice).startswith("1 message has been waiting since ")
     assert "451 4.2.1 busy" in body(notice)
 
 
@@ -118,7 +118,7 @@ def test_the_end_of_a_delay_is_told_once_if_the_delay_was(db: apsw.Connection) -
     assert (notice_lifecycle.next_look(db, AFTER) or 0.0) <= NOW + 2001, "it is not left until the next reminder"
     assert look(db, NOW + 2001)
     (notice,) = hear(db, NOW + 2001)
-    assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail leaves again through default")
+    assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail is sent again through default")
     assert not look(db, NOW + 2002)
     assert notice_lifecycle.next_look(db, AFTER) is None
 
@@ -176,8 +176,8 @@ def test_mail_that_waits_for_a_setup_fault_is_told_with_the_fault_and_not_as_a_d
     assert look(db, NOW + 3600)
     (reminder,) = hear(db, NOW + 3600)
     assert (reminder.kind, reminder.waiting, reminder.repeats) == (Kind.SETUP, 1, 1)
-    assert title(reminder) == "Mail still cannot leave through default"
-    assert "1 mail waits since " in body(reminder)
+    assert title(reminder) == "Mail still cannot be sent through default"
+    assert "1 message has been waiting since " in body(reminder)
 
 
 def test_mail_that_waited_for_a_setup_fault_is_late_only_if_it_goes_on_waiting_when_that_is_fixed(
@@ -209,7 +209,7 @@ def test_a_setup_fault_that_is_fixed_is_told_so_at_once(db: apsw.Connection) -> 
     up(db, NOW + 100)
     (notice,) = hear(db, NOW + 100)
     assert (notice.kind, notice.waiting) == (Kind.RESUMED, 1)
-    assert "1 mail on the way now" in body(notice)
+    assert "1 message is being sent" in body(notice)
 
 
 def test_another_setup_fault_takes_the_place_of_the_first_and_is_told_itself(db: apsw.Connection) -> None:
@@ -319,4 +319,4 @@ def test_a_reminder_days_later_names_the_day_since_which_mail_waits(db: apsw.Con
     hear(db, NOW)
     look(db, NOW + 3 * 86_400)
     (reminder,) = hear(db, NOW + 3 * 86_400)
-    assert "1 mail waits since 2023-11-" in body(reminder)
+    assert "1 message has been waiting since 2023-11-" in body(reminder)
