@@ -92,7 +92,7 @@ async def _run(
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), in_force),
     )
     for relayhost in settings.relayhosts:
-        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, terms, notifier.ring)
+        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, terms, notifier.wake)
     intake = Intake(settings.relayhosts, schedulers, spool, notifier.mail_waits, settings.listen.answer_within)
     addresses, doors = await _open_doors(settings, intake, schedulers)
     async with asyncio.TaskGroup() as group:
@@ -182,7 +182,7 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
                 scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(opens=True))
-            notifier.ring()
+            notifier.wake()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
@@ -202,7 +202,7 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
             except SpoolError as error:
                 log.error("what the clock of before has written stays for now: %s", error)
             since = time.time()
-            notifier.ring()
+            notifier.wake()
         for scheduler in schedulers.values():
             scheduler.network_changed(change)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mailrelay.mail.notice import Owed
-from mailrelay.notify.backend import Carry, Reports
+from mailrelay.notify.backend import Deliver, Reports
 from mailrelay.ssh.interface import Dial
 
 
@@ -26,25 +26,25 @@ def ssh_dial() -> Dial:
     return dial
 
 
-def desktop() -> Carry:
+def desktop() -> Deliver:
     from mailrelay.notify.desktop import Desktop
 
-    return Desktop().carry
+    return Desktop().deliver
 
 
-def mailbox() -> Callable[[Path, Callable[[], float]], Carry]:
+def mailbox() -> Callable[[Path, Callable[[], float]], Deliver]:
     from mailrelay.notify.mailbox import mailbox as backend
 
     return backend
 
 
-def command() -> Callable[[Sequence[str]], Carry]:
+def command() -> Callable[[Sequence[str]], Deliver]:
     from mailrelay.notify.command import command as backend
 
     return backend
 
 
-def urls() -> Callable[[Sequence[str]], Carry]:
+def urls() -> Callable[[Sequence[str]], Deliver]:
     from mailrelay.notify.urls import urls as backend
 
     return backend

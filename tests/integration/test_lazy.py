@@ -16,7 +16,7 @@ import pytest
 from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.notice import Backend, Kind, Notice, Owed
-from mailrelay.notify.backend import Carry
+from mailrelay.notify.backend import Deliver
 from mailrelay.notify.notifier import Notifier
 
 HEAVY = {"asyncssh", "cryptography", "desktop_notifier", "apprise", "rich", "tempfile", "mailrelay.mail.dsn"}
@@ -76,7 +76,7 @@ def notifies_with(loaders: Any, story: Callable[[Ledger, Notifier], Any]) -> Non
     asyncio.run(main())
 
 
-def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Carry]:
+def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Deliver]:
     async def carry(_: Sequence[Notice]) -> None:
         assert module
 
@@ -111,7 +111,7 @@ def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: py
         (tmp_path / "not_there_yet.py").write_text("")
         importlib.invalidate_caches()
         ledger.changed.clear()
-        one.ring()
+        one.wake()
         await ledger.changed.wait()
         assert ledger.due == []
 

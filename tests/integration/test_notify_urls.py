@@ -77,7 +77,7 @@ def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
 def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
     handler.status = 500
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice"):
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice"):
         asyncio.run(urls((address,))([NOTICE]))
 
 
@@ -94,6 +94,6 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
         Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1)
     )
     monkeypatch.setattr(backend, "apprise", kinds)
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice") as raised:
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice") as raised:
         asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
     assert "secret" not in str(raised.value)
