@@ -144,11 +144,14 @@ class ServerState:
         longest.retire(IDLE_CLOSED)
         return True
 
-    def security(self, why: str, said: bytes = b"") -> None:
-        """Log a dropped connection, within the limit. said: the octets that the client sent; 80 at most are logged."""
+    def security(self, why: str, received: bytes = b"") -> None:
+        """Log a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
+        80 at most are logged."""
         if self._security.count_one():
             log.warning(
-                "security: connection dropped, the client %s%s", why, f": {printable(said[:80])}" if said else ""
+                "security: connection dropped, the client %s%s",
+                why,
+                f": {printable(received[:80])}" if received else "",
             )
 
     def broken_off(self, received: int, why: str, sender: bytes) -> None:

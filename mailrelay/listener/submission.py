@@ -65,7 +65,7 @@ class Submission(Commands):
         self._is_reading_paused = False
         self._is_turn_scheduled = False
 
-    # What the listener asks of a connection.
+    # What `ServerState` and `Listening` call.
 
     @property
     def idle_since(self) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from mailrelay.mail.notice import Backend, Kind
 
-_ASKED = {Kind.FAILED: b"FAILURE", Kind.RELAYED: b"SUCCESS"}
+_KEYWORD = {Kind.FAILED: b"FAILURE", Kind.RELAYED: b"SUCCESS"}
 
 
 def report_wanted(kind: Kind, notify: bytes) -> bool:
@@ -17,8 +17,8 @@ def report_wanted(kind: Kind, notify: bytes) -> bool:
 
     Without the parameter, failures are reported and success is not (RFC 3461 section 4.1).
     """
-    asked = _ASKED.get(kind)
-    return asked is not None and asked in (notify or b"FAILURE,DELAY").upper().split(b",")
+    keyword = _KEYWORD.get(kind)
+    return keyword is not None and keyword in (notify or b"FAILURE,DELAY").upper().split(b",")
 
 
 def backends_for(

@@ -41,7 +41,7 @@ def nothing_tried(outcomes: Sequence[Outcome]) -> bool:
 def conclude(
     message: Message,
     outcomes: Sequence[Outcome],
-    terms: RetryPolicy,
+    policy: RetryPolicy,
     *,
     client_told: bool,
     relays_dsn: bool,
@@ -52,40 +52,40 @@ def conclude(
 ) -> Record:
     """The record of an attempt at `message`, with one outcome for each of its recipients, in their order.
 
-    client_told: whether the client got the refusal as the reply to it. relays_dsn: whether the mail server accepted the DSN
-    parameters (RFC 3461); then it reports a success itself. now: epoch seconds. chance: a random number in [0, 1). dialled,
-    transaction: seconds.
+    client_told: whether the client got the refusal as the reply to the message. relays_dsn: whether the mail server accepted
+    the DSN parameters (RFC 3461); then it reports a success itself. now: epoch seconds. chance: a random number in [0, 1).
+    dialled, transaction: seconds.
     """
     settled = []
     # If the clock was wrong when the message arrived, the message must not expire before the whole schedule was used.
-    was_tried_long = message.attempts + 1 >= len(terms.schedule)
+    was_tried_long = message.attempts + 1 >= len(policy.schedule)
     concerned: list[tuple[Kind, Recipient, int]] = []
     for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
-        move = after_attempt(
+        change = after_attempt(
             State.DEFERRED,
             classify(outcome),
             client_told=client_told,
             age=now - message.arrival,
-            expire_after=terms.expire_after if was_tried_long else math.inf,
+            expire_after=policy.expire_after if was_tried_long else math.inf,
         )
-        settled.append(Settled(key, move.state, outcome, move.uncertain))
-        if move.needs_notice:
-            concerned.append((Kind.HELD if move.state is State.HELD else Kind.FAILED, recipient, key))
-        elif move.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
+        settled.append(Settled(key, change.state, outcome, change.uncertain))
+        if change.needs_notice:
+            concerned.append((Kind.HELD if change.state is State.HELD else Kind.FAILED, recipient, key))
+        elif change.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
             concerned.append((Kind.RELAYED, recipient, key))
     waits = any(one.state in PENDING for one in settled)
     return Record(
         message.id,
         now,
         tuple(settled),
-        now + wait(terms.schedule, message.attempts + 1, chance) if waits else None,
-        _owings(message.envelope.sender, concerned, terms.backends_for),
+        now + wait(policy.schedule, message.attempts + 1, chance) if waits else None,
+        _new_notices(message.envelope.sender, concerned, policy.backends_for),
         dialled,
         transaction,
     )
 
 
-def _owings(
+def _new_notices(
     sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], backends_for: BackendsFor
 ) -> tuple[Owing, ...]:
     """One notice for all recipients with the same kind and the same backends."""

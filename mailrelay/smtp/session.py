@@ -199,16 +199,16 @@ class Session:
     def _handle_reply(self, reply: Reply) -> list[Event]:
         if not self._awaited or not self._awaited[0].is_sent:
             return self._handle_unexpected(reply)
-        answered = self._awaited.popleft()
-        match answered.verb:
+        replied = self._awaited.popleft()
+        match replied.verb:
             case Verb.GREETING:
                 return self._handle_greeting(reply)
             case Verb.EHLO | Verb.HELO:
-                return self._handle_ehlo(answered.verb, reply)
+                return self._handle_ehlo(replied.verb, reply)
             case Verb.QUIT:
                 return self._end(Outcome(Stage.MAIL, reply), "")
             case _:
-                return self._handle_transaction_reply(answered, reply)
+                return self._handle_transaction_reply(replied, reply)
 
     def _handle_greeting(self, reply: Reply) -> list[Event]:
         if reply.code == 220:
@@ -227,15 +227,15 @@ class Session:
             return []
         return self._end(Outcome(Stage.EHLO, reply), "")
 
-    def _handle_transaction_reply(self, answered: Command, reply: Reply) -> list[Event]:
-        verb, transaction = answered.verb, answered.transaction
+    def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
+        verb, transaction = replied.verb, replied.transaction
         outcome = Outcome(STAGES[verb], reply)
         good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
         refused = reply.code >= 400
         if transaction is not None:
             transaction.begun = True
             if not good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
-                transaction.decide(outcome, answered.recipient)
+                transaction.decide(outcome, replied.recipient)
         if reply.code == 421:
             return self._end(outcome, f"the mail server ended the conversation with 421 to {verb.name}")
         if not (good or refused) or (refused and verb is Verb.RSET):
