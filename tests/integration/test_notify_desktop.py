@@ -153,4 +153,4 @@ async def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-    assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
+    assert [title for title, _, _ in screen.shown] == ["50 notices about your mail", "10 notices about your mail"]
