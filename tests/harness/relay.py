@@ -1,0 +1,115 @@
+"""A scheduler at work between a real spool and a real SSH server with a scripted mail server, in one process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.messages import LIMIT, letter
+from mailrelay.config import Relayhost
+from mailrelay.demo.remote import Remote
+from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.notice import Backend
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.network.events import Change
+from mailrelay.relay.scheduler import Scheduler
+from mailrelay.spool import listing
+from mailrelay.spool.spool import Spool
+from mailrelay.ssh.connection import dial
+from mailrelay.ssh.interface import Connection, Dial, Fault
+
+PATIENCE = 20.0
+
+
+@dataclass
+class RelayHarness:
+    """A scheduler at work between a spool and a remote."""
+
+    directory: Path
+    remote: Remote
+    spool: Spool
+    scheduler: Scheduler
+    running: asyncio.Future[None]
+
+    async def stop(self) -> None:
+        """Ends the scheduler, whatever is under way."""
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
+    async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
+        """Accepts a message as the listener would; returns the spool's key."""
+        key = await self.spool.accept(letter(*recipients, at=time.time(), content=content))
+        self.scheduler.hurry(key)
+        return key
+
+    async def states(self, key: int) -> list[str]:
+        return await self.spool._read(lambda db: [to.state for to in listing.one(db, key).recipients])
+
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Waits for what the spool will say; it rings for its daemon alone."""
+        async with asyncio.timeout(PATIENCE):
+            while not await holds():
+                await asyncio.sleep(0.01)
+
+    async def settled(self, key: int, *states: str) -> None:
+        async def holds() -> bool:
+            return await self.states(key) == list(states)
+
+        await self.until(holds)
+
+    async def failure(self) -> Cause:
+        async def holds() -> bool:
+            return await self.spool.relayhost_failure("default") is not None
+
+        await self.until(holds)
+        failure = await self.spool.relayhost_failure("default")
+        assert failure is not None
+        return failure.cause
+
+
+@asynccontextmanager
+async def running_relay(
+    tmp_path: Path,
+    *,
+    retry: float = 3600.0,
+    linger: float = 30.0,
+    channels: int = 8,
+    backlog_channels: int = 0,
+    dial: Dial = dial,
+) -> AsyncIterator[RelayHarness]:
+    (tmp_path / "remote").mkdir()
+    async with Remote(tmp_path / "remote") as remote:
+        spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
+        terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
+        relayhost = remote.relayhost(
+            name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
+        )
+        scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
+        at = RelayHarness(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
+        try:
+            yield at
+        finally:
+            await at.stop()
+            spool.close()
+
+
+OPENS = Change(opens=True)
+SLEPT = Change(slept=3600.0)
+
+
+class Network:
+    """The network between a relayhost and its remote. While `is_away`, every dial fails; while `hangs`, no dial ends."""
+
+    def __init__(self) -> None:
+        self.is_away = self.hangs = False
+        self.dials = 0
+
+    async def dial(self, relayhost: Relayhost) -> Connection:
+        self.dials += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.is_away:
+            raise Fault(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="Network is unreachable."))
+        return await dial(relayhost)
