@@ -16,10 +16,10 @@ Never: use a backend that is not in the settings, or end for another reason than
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
-from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
 from mailrelay.mail.notice import Backend, Kind, Notice, Owed
@@ -27,8 +27,6 @@ from mailrelay.mail.printable import printable
 from mailrelay.notify.backend import BackendFailed, Deliver, Reports
 
 log = logging.getLogger("mailrelay.notify")
-
-_ROOM = "mailrelay.notify"
 
 BACKEND_TIMEOUT = 30.0
 """Seconds that a backend may take for one notice."""
@@ -71,6 +69,19 @@ class Ledger(Reports, Protocol):
         ...
 
 
+class Loaders(Protocol):
+    """Functions that import a slow module of this package and return what the notifier needs of it (`mailrelay.lazy`).
+
+    An import takes up to half a second, so the running notifier calls them on a thread. Raise what the import raises.
+    """
+
+    def desktop(self) -> Deliver: ...
+    def mailbox(self) -> Callable[[Path, Callable[[], float]], Deliver]: ...
+    def command(self) -> Callable[[Sequence[str]], Deliver]: ...
+    def urls(self) -> Callable[[Sequence[str]], Deliver]: ...
+    def report(self) -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]: ...
+
+
 def backends(settings: Notify) -> tuple[Backend, ...]:
     """The backends that the settings enable. `mail.backends` decides which kinds of notice each one delivers."""
     enabled = {
@@ -91,13 +102,19 @@ class Notifier:
     """
 
     def __init__(
-        self, settings: Notify, ledger: Ledger, delay_after: float, now: Callable[[], float] = time.time
+        self,
+        settings: Notify,
+        ledger: Ledger,
+        delay_after: float,
+        loaders: Loaders,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._delay_after = delay_after
         self._now = now
         self._enabled = backends(settings)
-        self._deliver_by = _functions(settings, now)
+        self._loaders = loaders
+        self._deliver_by = _functions(settings, loaders, now)
         self._wake = asyncio.Event()
         self._is_watching = False
         self._no_check_before = 0.0
@@ -195,9 +212,9 @@ class Notifier:
     async def _deliver_group(self, backend: Backend, group: Sequence[Owed]) -> None:
         """Delivers a group with one call, and records the result. Raises only what the spool raises."""
         if backend is Backend.DSN:
-            dsn = await lazy.load(f"{_ROOM}.dsn")
+            report = await asyncio.to_thread(self._loaders.report)
             for owed in group:
-                await dsn.report(owed, self._ledger, self._now())
+                await report(owed, self._ledger, self._now())
                 _log_delivered(owed)
             return
         undelivered = [owed for owed in group if (owed.notice.id, owed.backend) not in self._unrecorded]
@@ -237,28 +254,29 @@ class Notifier:
         return ""
 
 
-def _functions(settings: Notify, now: Callable[[], float]) -> dict[Backend, Deliver]:
+def _functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Deliver]:
     """The function of each enabled backend except DSN, which needs the spool. Raises BackendFailed."""
     functions: dict[Backend, Deliver] = {}
+    maildir = settings.mailbox
     if settings.desktop:
-        functions[Backend.DESKTOP] = _loaded_on_use("desktop", lambda room: room.Desktop().deliver)
-    if settings.mailbox is not None:
-        functions[Backend.MAILBOX] = _loaded_on_use("mailbox", lambda room: room.mailbox(settings.mailbox, now))
+        functions[Backend.DESKTOP] = _loaded_on_use(loaders.desktop)
+    if maildir is not None:
+        functions[Backend.MAILBOX] = _loaded_on_use(lambda: loaders.mailbox()(maildir, now))
     if settings.command:
-        functions[Backend.COMMAND] = _loaded_on_use("command", lambda room: room.command(settings.command))
+        functions[Backend.COMMAND] = _loaded_on_use(lambda: loaders.command()(settings.command))
     if settings.urls:
-        functions[Backend.URLS] = lazy.load_now(f"{_ROOM}.urls").urls(settings.urls)
+        functions[Backend.URLS] = loaders.urls()(settings.urls)
     return functions
 
 
-def _loaded_on_use(module: str, open_backend: Callable[[Any], Deliver]) -> Deliver:
-    """A backend whose module is loaded with its first notice."""
+def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
+    """A backend that is loaded with its first notice, on a thread, because that imports its module."""
     backend: Deliver | None = None
 
     async def deliver(notices: Sequence[Notice]) -> None:
         nonlocal backend
         if backend is None:
-            backend = open_backend(await lazy.load(f"{_ROOM}.{module}"))
+            backend = await asyncio.to_thread(load_backend)
         await backend(notices)
 
     return deliver

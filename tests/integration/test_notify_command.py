@@ -73,14 +73,14 @@ async def test_a_command_that_is_cut_off_is_ended_with_its_children(tmp_path: Pa
     alive = tmp_path / "alive"
     os.mkfifo(alive)
 
-    carrying = asyncio.create_task(
+    delivering = asyncio.create_task(
         command(["sh", "-c", f"sh -c 'echo up; sleep 30; echo late' >'{alive}'; true"])([NOTICE])
     )
     reader = await asyncio.to_thread(open, alive, "rb")
     with reader:
         assert await asyncio.to_thread(reader.readline) == b"up\n"
-        carrying.cancel()
+        delivering.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await carrying
+            await delivering
         # The end of the file comes when the last process that held it is gone.
         assert await asyncio.to_thread(reader.read) == b""

@@ -12,6 +12,7 @@ from harness.desktop import a_screen
 from harness.desktop import bus as bus
 from harness.loops import on_both_loops
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
@@ -133,7 +134,7 @@ async def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_
     ledger = Ledger()
     ledger.owe(*range(50))
     async with a_screen(bus) as screen:
-        notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
+        notifier = Notifier(Notify(dsn=False), ledger, 900.0, lazy, lambda: ledger.clock)
         running = asyncio.create_task(notifier.run())
         await screen.until(1)
         while ledger.due:

@@ -43,9 +43,9 @@ async def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made
 
 
 async def test_a_second_report_joins_the_first(tmp_path: Path) -> None:
-    carry = mailbox(tmp_path / "reports")
-    await carry([REFUSED])
-    await carry([REFUSED])
+    deliver = mailbox(tmp_path / "reports")
+    await deliver([REFUSED])
+    await deliver([REFUSED])
     assert len(maildirs.Maildir(tmp_path / "reports", create=False)) == 2
 
 
