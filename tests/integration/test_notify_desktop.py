@@ -1,4 +1,4 @@
-"""A notice on the screen: over a real message bus of the test's own, to a notification service of the test's own."""
+"""The desktop backend, with a real message bus and a notification service that belong to the test."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ REFUSED = Notice(
 
 
 @on_both_loops
-async def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(bus: str) -> None:
+async def test_a_notice_is_shown_as_critical_and_its_markup_is_escaped(bus: str) -> None:
     async with a_screen(bus) as screen:
         desktop = Desktop()
         await desktop.deliver([REFUSED])
@@ -64,7 +64,7 @@ async def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connectio
     for _ in range(4):
         with pytest.raises(BackendFailed, match="no desktop session accepts notifications"):
             await desktop.deliver([REFUSED])
-    # What has been let go of closes with the next turns of the loop; what leaks never does.
+    # A released connection is closed within a few turns of the event loop; a leaked one never is.
     async with asyncio.timeout(20):
         while open_files() > before:
             await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pyte
         await Desktop().deliver([REFUSED])
 
 
-async def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_session_the_error_says_so_and_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
@@ -98,7 +98,7 @@ async def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) ->
 
 
 class Ledger:
-    """What is owed to the screen, in memory, with a clock that the test moves."""
+    """A spool in memory with notices for the desktop, and a clock that the test moves."""
 
     def __init__(self) -> None:
         self.clock = 1000.0
@@ -130,7 +130,7 @@ class Ledger:
         raise AssertionError
 
 
-async def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_together(bus: str) -> None:
+async def test_many_notices_are_shown_as_one_summary_and_those_that_follow_soon_as_another(bus: str) -> None:
     ledger = Ledger()
     ledger.owe(*range(50))
     async with a_screen(bus) as screen:

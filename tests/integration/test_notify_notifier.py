@@ -1,4 +1,4 @@
-"""What is owed is carried until it has been carried, whatever the backends and the ledger do."""
+"""Pending notices are delivered in the end, whatever the backends and the spool do."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ def refused(number: int, *concerned: Concerned) -> Notice:
 
 
 class Ledger:
-    """What is owed, in memory, with a clock that the test moves."""
+    """A spool in memory with pending notices, and a clock that the test moves."""
 
     def __init__(self) -> None:
         self.clock = 1000.0
@@ -112,7 +112,7 @@ def quiet(**wanted: object) -> Notify:
     return Notify(**{"desktop": False, "dsn": False, **wanted})  # type: ignore[arg-type]
 
 
-async def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
+async def test_every_backend_delivers_a_pending_notice_once_and_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "mailrelay.notify"):
@@ -131,7 +131,7 @@ async def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log
     ]
 
 
-async def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_path: Path) -> None:
+async def test_a_notice_that_becomes_pending_is_delivered_when_the_notifier_is_woken(tmp_path: Path) -> None:
     ledger = Ledger()
     async with notifying(quiet(command=("true",)), ledger) as notifier:
         await asyncio.sleep(0)
@@ -140,7 +140,7 @@ async def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(t
         await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
 
-async def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_who_wanted_it() -> None:
+async def test_a_report_goes_from_the_null_path_to_the_sender_and_names_only_recipients_with_a_report_wanted() -> None:
     ledger = Ledger()
     never = dataclasses.replace(BOB, address=b"ann@example.net", notify=b"NEVER")
     ledger.owe(refused(1, BOB, never), Backend.DSN)
@@ -154,7 +154,7 @@ async def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_
     assert b"ann@example.net" not in content
 
 
-async def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> None:
+async def test_a_report_with_an_address_outside_ascii_requests_smtputf8() -> None:
     ledger = Ledger()
     ledger.owe(refused(1, dataclasses.replace(BOB, address="jörg@example.net".encode())), Backend.DSN)
     async with notifying(quiet(dsn=True), ledger):
@@ -163,7 +163,7 @@ async def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> Non
     assert (envelope.smtputf8, envelope.body) == (True, b"8BITMIME")
 
 
-async def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backends_go_on(tmp_path: Path) -> None:
+async def test_a_failed_backend_is_tried_at_growing_intervals_and_other_backends_go_on(tmp_path: Path) -> None:
     async def main() -> list[float]:
         ledger = Ledger()
         ledger.owe(refused(1), Backend.COMMAND, Backend.MAILBOX)
@@ -179,7 +179,7 @@ async def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_
     assert (await main())[:8] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-async def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: Path) -> None:
+async def test_a_backend_that_works_again_delivers_the_pending_notice(tmp_path: Path) -> None:
     ledger = Ledger()
     ledger.owe(refused(1), Backend.MAILBOX)
     place = tmp_path / "reports"
@@ -193,7 +193,7 @@ async def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: 
         await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
 
 
-async def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(
+async def test_a_backend_that_hangs_is_cancelled_and_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier_module, "BACKEND_TIMEOUT", 1.0)
@@ -209,7 +209,7 @@ async def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(
     assert "no answer within 1 s" in ledger.excuses[0][3]
 
 
-async def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
+async def test_a_spool_that_fails_is_tried_again_and_no_notice_is_delivered_twice_meanwhile(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger()
@@ -234,7 +234,7 @@ async def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_mean
     assert "notices wait, the spool fails: OSError: disk I/O error" in caplog.messages
 
 
-async def test_what_is_owed_by_a_backend_that_was_taken_out_of_the_settings_goes_by_one_that_is_in(
+async def test_a_notice_for_a_backend_removed_from_the_settings_is_delivered_by_an_enabled_one(
     tmp_path: Path,
 ) -> None:
     ledger = Ledger()
@@ -244,7 +244,7 @@ async def test_what_is_owed_by_a_backend_that_was_taken_out_of_the_settings_goes
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 2
 
 
-async def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_rests() -> None:
+async def test_without_any_backend_notices_stay_pending() -> None:
     ledger = Ledger()
     ledger.owe(refused(1), Backend.COMMAND)
     async with notifying(quiet(), ledger) as notifier:
@@ -254,7 +254,7 @@ async def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_res
     assert (1, Backend.COMMAND) in ledger.due
 
 
-async def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_path: Path) -> None:
+async def test_however_often_it_is_woken_the_notifier_checks_delays_once_in_an_interval(tmp_path: Path) -> None:
     class Late(Ledger):
         looks = 0
 
@@ -271,11 +271,11 @@ async def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(
     assert ledger.looks == 1
 
 
-async def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice(tmp_path: Path) -> None:
+async def test_a_notice_delivered_while_the_spool_is_read_is_not_delivered_twice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
 
     class SlowLedger(Ledger):
-        """Its second answer is old by the time it comes: the backend has told the notice meanwhile."""
+        """Its second result is outdated when it arrives: the backend has delivered the notice meanwhile."""
 
         looks = 0
 
