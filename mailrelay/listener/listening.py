@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mailrelay.config import Listen
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
-from mailrelay.listener.server_state import Intake, ServerState
+from mailrelay.listener.server_state import Connection, Intake, ServerState
 from mailrelay.listener.sockets import BACKLOG, open_sockets, printable_address, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
@@ -30,6 +30,11 @@ class Listening:
         self.addresses = addresses
         self._servers = servers
         self._state = state
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The clients' connections that are open."""
+        return frozenset(self._state.connections)
 
     async def close(self, grace: float = GRACE) -> None:
         """Stop. grace: seconds for contents in progress and pending answers."""

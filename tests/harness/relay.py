@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import apsw
+
 from harness.messages import LIMIT, letter
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import Remote
@@ -16,6 +18,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import listing
+from mailrelay.spool.database import connect
 from mailrelay.spool.spool import Spool
 from mailrelay.ssh.connection import dial
 from mailrelay.ssh.interface import Connection, Dial, Fault
@@ -25,11 +28,12 @@ PATIENCE = 20.0
 
 @dataclass
 class RelayHarness:
-    """A scheduler at work between a spool and a remote."""
+    """A scheduler at work between a spool and a remote. db: a connection to that spool of the test's own."""
 
     directory: Path
     remote: Remote
     spool: Spool
+    db: apsw.Connection
     scheduler: Scheduler
     running: asyncio.Future[None]
 
@@ -44,13 +48,21 @@ class RelayHarness:
         self.scheduler.hurry(key)
         return key
 
-    async def states(self, key: int) -> list[str]:
-        return await self.spool._read(lambda db: [to.state for to in listing.one(db, key).recipients])
+    def message(self, key: int) -> listing.Listed:
+        """A message as the listing has it."""
+        return listing.one(self.db, key)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Waits for what the spool will say; it rings for its daemon alone."""
+    async def states(self, key: int) -> list[str]:
+        """The states of a message's recipients."""
+        return [to.state for to in self.message(key).recipients]
+
+    def open_attempts(self) -> int:
+        return int(self.db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get)
+
+    async def until(self, holds: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Waits until `holds` is true. It asks again and again: the spool and the remote announce nothing to a test."""
         async with asyncio.timeout(PATIENCE):
-            while not await holds():
+            while not (await answer if isinstance(answer := holds(), Awaitable) else answer):
                 await asyncio.sleep(0.01)
 
     async def settled(self, key: int, *states: str) -> None:
@@ -87,11 +99,13 @@ async def running_relay(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
         scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
-        at = RelayHarness(tmp_path / "spool", remote, spool, scheduler, asyncio.ensure_future(scheduler.run()))
+        db = connect(tmp_path / "spool")
+        at = RelayHarness(tmp_path / "spool", remote, spool, db, scheduler, asyncio.ensure_future(scheduler.run()))
         try:
             yield at
         finally:
             await at.stop()
+            db.close()
             spool.close()
 
 

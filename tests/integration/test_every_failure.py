@@ -78,11 +78,11 @@ class Scene:
 
     async def submit(self, *to: str, content: bytes = LETTER, sender: str = SENDER) -> str:
         """A client sends a letter and hears what the README says; the words of the reply."""
-        code, words = await asyncio.to_thread(self._submit, to or (BOB,), content, sender)
+        code, words = await asyncio.to_thread(self.transact, to or (BOB,), content, sender)
         assert code == self.row.code, words
         return words
 
-    def _submit(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
+    def transact(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
         with smtplib.SMTP("127.0.0.1", self.port, timeout=30) as client:
             client.ehlo()
             client.command_encoding = "utf-8"
@@ -258,7 +258,7 @@ async def _at_rcpt(at: Scene) -> None:
             code, words = client.rcpt(to)
             return code, words.decode()
 
-    assert "sent" in str(await asyncio.to_thread(at._submit, (BOB,), LETTER, SENDER))
+    assert "sent" in str(await asyncio.to_thread(at.transact, (BOB,), LETTER, SENDER))
     code, words = await asyncio.to_thread(rcpt, SENDER, "refused@example.net")
     assert code == at.row.code
     assert "<refused@example.net>: no such user" in words

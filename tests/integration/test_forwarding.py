@@ -52,7 +52,7 @@ async def connect(forwarding: Forwarding) -> tuple[asyncio.StreamReader, asyncio
 
 async def hung_up(at: RelayHarness) -> None:
     async def holds() -> bool:
-        return not at.remote._connections
+        return not at.remote.connections
 
     await at.until(holds)
 
@@ -271,7 +271,7 @@ async def test_a_connection_lost_in_the_middle_resets_the_client_and_the_next_on
         client = await connect(forwarding)
         client[1].write(b"half")
         assert await client[0].readexactly(4) == b"half"
-        for connection in list(at.remote._connections):
+        for connection in list(at.remote.connections):
             connection.abort()
         await is_reset(client)
         reader, writer = await connect(forwarding)

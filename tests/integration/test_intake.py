@@ -89,14 +89,14 @@ async def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_
     assert answer.reply is reply
     assert answer.reply.code // 100 == 4
     assert way.hurried == []
-    assert way.watches._open == {}
+    assert not way.watches.queue_ids
 
 
 async def test_a_failure_of_ours_while_mail_is_put_on_disk_leaves_nobody_waiting() -> None:
     way = Way()
     with pytest.raises(OSError, match="statvfs"):
         await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
-    assert way.watches._open == {}
+    assert not way.watches.queue_ids
 
 
 async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queued_and_hears_no_refusal_later() -> None:
@@ -112,7 +112,7 @@ async def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach(
     way.trouble = "no network"
     answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
     assert answer.reply.text.endswith(b"queued: no network")
-    assert way.watches._open == {}
+    assert not way.watches.queue_ids
 
 
 async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(

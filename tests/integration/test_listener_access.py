@@ -284,7 +284,7 @@ async def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         for _ in range(10):
             await asyncio.sleep(0.001)
-        assert listening._state.connections == set()
+        assert listening.connections == set()
     assert intake.begun_with == []
     assert caplog.messages == []
 

@@ -84,7 +84,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_login_leaves_no_task_behi
             await wire.say(b"AUTH PLAIN")
             assert listening._state.tasks
             leave(wire)
-            while listening._state.connections or listening._state.tasks:
+            while listening.connections or listening._state.tasks:
                 await asyncio.sleep(0)
 
 
@@ -104,7 +104,7 @@ async def test_neither_login_nor_password_is_logged_or_kept(caplog: pytest.LogCa
             wire = await connect(listening)
             await offers(wire)
             await wire.say(b"AUTH PLAIN " + PLAIN)
-            [connection] = listening._state.connections
+            [connection] = listening.connections
             session = connection.session  # type: ignore[attr-defined]
             assert session.authenticated
             assert "hunter2" not in repr(vars(session))

@@ -34,7 +34,7 @@ async def test_a_client_that_reads_nothing_is_not_served_beyond_what_the_kernel_
         await greedy.say(b"EHLO x")
         greedy.reader._transport.pause_reading()  # type: ignore[attr-defined]
         greedy.writer.write(b"RSET\r\n" * 500_000)
-        [connection] = listening._state.connections
+        [connection] = listening.connections
         while connection._drained is None:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         honest = await connect(listening)
@@ -49,7 +49,7 @@ async def test_idle_connections_leave_room_for_an_honest_client() -> None:
         for _ in range(30):
             honest = await connect(listening)
             assert (await honest.send(b"hi\r\n")).startswith(b"250 ")
-        assert len([one for one in listening._state.connections if not one.is_over]) <= 22
+        assert len([one for one in listening.connections if not one.is_over]) <= 22
 
 
 async def test_many_contents_at_once_leave_room_for_an_honest_client() -> None:
@@ -66,5 +66,5 @@ async def test_clients_that_do_not_stop_sending_after_their_refusal_do_not_pile_
             await wire.begin()
             # Refused, and the connection stays for a while, so that the reply can be read.
             assert (await wire.say(b"one\n.\ntwo")).startswith(b"550 ")
-        assert [one.is_over for one in listening._state.connections] == [True] * 8
+        assert [one.is_over for one in listening.connections] == [True] * 8
         assert (await (await connect(listening)).rest()).startswith(b"421 4.7.0 ")

@@ -428,7 +428,7 @@ async def test_a_stop_waits_for_a_message_that_was_complete_only_meanwhile() -> 
         reset = struct.pack("ii", 1, 0)
         wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         wire.writer.transport.abort()
-        while listening._state.connections:
+        while listening.connections:
             await asyncio.sleep(0)
         assert not stopping.done()
         gate.set()

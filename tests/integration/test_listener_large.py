@@ -158,7 +158,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind_and_the_
         while not intake.in_pieces or not (is_staging or intake.in_pieces[0].pieces):
             await asyncio.sleep(0)
         wire.close()
-        while listening._state.connections:
+        while listening.connections:
             await asyncio.sleep(0)
         assert not (is_staging and intake.in_pieces[0].is_abandoned)
         gate.set()

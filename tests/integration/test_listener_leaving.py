@@ -45,7 +45,7 @@ async def test_a_client_that_leaves_before_the_answer_does_not_stop_the_commit_a
 
 async def seen_leaving(listening: Listening) -> None:
     """Wait until the listener knows that its client has said its last word."""
-    while any(not connection._client_closed for connection in listening._state.connections):
+    while any(not connection._client_closed for connection in listening.connections):
         await asyncio.sleep(0.001)
 
 

@@ -24,7 +24,7 @@ async def test_a_client_that_goes_on_sending_reads_why_nobody_listens(said: byte
         assert (await wire.reply()).startswith((b"550 5.6.11 ", b"500 5.5.2 "))
         assert await wire.rest() == b""
         wire.close()
-        await asyncio.gather(*(connection.closed for connection in listening._state.connections))
+        await asyncio.gather(*(connection.closed for connection in listening.connections))
 
 
 async def test_a_client_that_does_not_stop_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ async def test_a_client_that_does_not_stop_sending_is_cut_off(monkeypatch: pytes
         wire = await connect(listening)
         await wire.begin()
         assert (await wire.say(b"one\n.\ntwo")).startswith(b"550 5.6.11 ")
-        [connection] = listening._state.connections
+        [connection] = listening.connections
         await asyncio.wait_for(connection.closed, 10)
 
 

@@ -17,7 +17,6 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
 from mailrelay.relay import connector
 from mailrelay.relay.waiters import Queued
-from mailrelay.spool import listing
 from mailrelay.spool.attempts import Failure
 from mailrelay.ssh.interface import Connection, Fault
 
@@ -72,7 +71,7 @@ async def wired(at: RelayHarness) -> AsyncIterator[Wire]:
 
 
 async def uncertain(at: RelayHarness, key: int) -> bool:
-    (to,) = await at.spool._read(lambda db: listing.one(db, key).recipients)
+    (to,) = at.message(key).recipients
     return to.uncertain is not None
 
 
@@ -138,7 +137,7 @@ async def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon
         await reached.wait()
         waits = await at.spool.accept(letter(at=time.time()))
         network.is_away = True
-        for connection in at.remote._connections:
+        for connection in at.remote.connections:
             connection.abort()
         await at.until(tried)
         network.is_away = False
@@ -187,7 +186,7 @@ async def test_mail_of_a_lost_connection_leaves_when_the_network_is_back_and_gre
         at.scheduler.network_changed(OPENS)
         await at.settled(lost, "sent")
         assert await at.states(later) == ["deferred"]
-        assert (await at.spool._read(partial(listing.one, key=later))).attempts == 1
+        assert at.message(later).attempts == 1
 
 
 async def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ async def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path
         at.scheduler.network_changed(SLEPT)
 
         async def closed() -> bool:
-            return not at.remote._connections
+            return not at.remote.connections
 
         await at.until(closed)
         await at.settled(await at.send(), "sent")

@@ -145,7 +145,7 @@ async def test_a_connection_cut_before_the_dot_is_tried_again_and_is_not_uncerta
         key = await at.send()
         await at.settled(key, "sent")
         assert len(at.remote.received) == 1
-        (to,) = await at.spool._read(lambda db: listing.one(db, key).recipients)
+        (to,) = at.message(key).recipients
         assert to.uncertain is None
 
 
@@ -163,7 +163,7 @@ async def test_a_connection_cut_after_the_dot_is_uncertain_and_may_arrive_twice(
         at.remote.policy = policy
         key = await at.send()
         await at.settled(key, "sent")
-        (to,) = await at.spool._read(lambda db: listing.one(db, key).recipients)
+        (to,) = at.message(key).recipients
         assert to.uncertain is not None
 
 
@@ -172,11 +172,10 @@ async def test_a_message_that_cannot_be_read_is_held_and_told_and_the_others_go_
         await at.remote.down()
         broken, whole = await at.send(content=b"x" * 600_000), await at.send()
         await at.failure()
-        await at.spool._write(
-            lambda db: db.execute("DELETE FROM content WHERE message = ? AND seq = 1", (broken,)).fetchall()
-        )
+        at.db.execute("DELETE FROM content WHERE message = ? AND seq = 1", (broken,))
         await at.remote.up()
-        await at.spool._write(lambda db: actions.retry_all(db, time.time()))
+        with transaction(at.db):
+            actions.retry_all(at.db, time.time())
         at.scheduler.ring()
         await at.settled(broken, "held")
         await at.settled(whole, "sent")
@@ -191,7 +190,7 @@ async def test_the_connection_is_closed_when_it_has_lingered(tmp_path: Path) -> 
         await at.settled(first, "sent")
 
         async def closed() -> bool:
-            return not at.remote._connections
+            return not at.remote.connections
 
         await at.until(closed)
         second = await at.send()

@@ -22,7 +22,7 @@ async def waiting(
     async with running_relay(tmp_path, channels=channels, backlog_channels=backlog_channels) as at:
         for _ in range(5):
             # Behind the scheduler's own first looks, which find nothing: the spool has one thread that reads.
-            await at.spool._read(lambda _db: None)
+            await at.spool.next_due("default")
         for _ in range(messages):
             await at.spool.accept(letter(at=time.time()))
         yield at
@@ -100,7 +100,7 @@ async def test_new_mail_for_a_way_that_is_shut_costs_no_look_into_the_spool(tmp_
         at.spool.next_due = counted  # type: ignore[method-assign]
         # Rung once, and answered: from here on the scheduler sleeps.
         at.scheduler.ring()
-        await at.until(lambda: asyncio.sleep(0, looks > 0))
+        await at.until(lambda: looks > 0)
         for _ in range(20):
             await at.send()
         assert looks <= 2
@@ -134,7 +134,7 @@ async def test_new_mail_leaves_at_once_though_others_were_taken_in_one_portion_b
         for key in [await at.send() for _ in range(40)]:
             await at.settled(key, "sent")
         assert not at.scheduler._claims.new
-        await at.until(lambda: asyncio.sleep(0, at.scheduler._connector.connection is None))
+        await at.until(lambda: at.scheduler._connector.connection is None)
         await at.settled(await at.send(), "sent")
 
 

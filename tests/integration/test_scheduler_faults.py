@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import apsw
@@ -16,7 +15,7 @@ from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import scheduler as scheduler_room
 from mailrelay.relay.delivery import converse
-from mailrelay.spool import attempts, listing
+from mailrelay.spool import attempts
 from mailrelay.ssh import connection
 
 EHLO = b"250-remote\r\n250 PIPELINING\r\n"
@@ -184,7 +183,7 @@ def failing(room: object, name: str, times: int, monkeypatch: pytest.MonkeyPatch
 
 
 def _abort(at: RelayHarness) -> bytes:
-    for each in list(at.remote._connections):
+    for each in list(at.remote.connections):
         each.abort()
     return b""
 
@@ -288,7 +287,7 @@ async def test_a_client_that_says_mail_and_nothing_more_makes_no_loop_of_convers
         await at.settled(await at.send(), "sent")
 
         async def closed() -> bool:
-            return not at.remote._connections
+            return not at.remote.connections
 
         await at.until(closed)
         # It does not matter how many were started at a venture; a loop would have made hundreds.
@@ -305,10 +304,7 @@ async def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: P
 
         async def policy(verb: str, _argument: bytes) -> bytes | None:
             if verb == "MAIL":
-                count = await at.spool._read(
-                    lambda db: db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get
-                )
-                open_at_once.append(count)
+                open_at_once.append(at.open_attempts())
             return None
 
         at.remote.policy = policy
@@ -322,7 +318,7 @@ async def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: P
 async def test_mail_goes_on_after_the_remote_left_an_idle_conversation(tmp_path: Path) -> None:
     async with running_relay(tmp_path, linger=float("inf")) as at:
         await at.settled(await at.send(), "sent")
-        for dialogue in list(at.remote._dialogues):
+        for dialogue in list(at.remote.dialogues):
             dialogue.cancel()
         await at.settled(await at.send(), "sent")
         assert await at.spool.relayhost_failure("default") is None
@@ -338,7 +334,7 @@ async def test_a_remote_that_says_421_to_every_mail_delays_each_once(tmp_path: P
         keys = [await at.send() for _ in range(10)]
         for key in keys:
             await at.settled(key, "deferred")
-            assert (await at.spool._read(partial(listing.one, key=key))).attempts == 1
+            assert at.message(key).attempts == 1
 
 
 def _letters(count: int) -> list[Arrival]:
@@ -380,8 +376,7 @@ async def test_only_what_is_being_sent_has_an_open_attempt(tmp_path: Path) -> No
         for _ in range(30):
             await at.send()
         await stuck.wait()
-        count = "SELECT count(*) FROM attempt WHERE closed IS NULL"
-        assert await at.spool._read(lambda db: db.execute(count).get) <= 2
+        assert at.open_attempts() <= 2
 
 
 async def test_the_cause_of_a_fault_is_not_lost_in_the_closing_of_its_connection(

@@ -18,7 +18,6 @@ from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
 from mailrelay.relay import connector, conversation
-from mailrelay.spool import listing
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
@@ -56,7 +55,7 @@ class Storm:
 
     async def policy(self, verb: str, _argument: bytes) -> bytes | None:
         # A dialogue is a task at its channel, and one at its port.
-        if verb == "GREETING" and len(self.at.remote._dialogues) > 2 * self.limit:
+        if verb == "GREETING" and len(self.at.remote.dialogues) > 2 * self.limit:
             return b"421 4.7.0 too many connections"
         if self.chance.random() >= self.moods:
             return None
@@ -73,7 +72,7 @@ class Storm:
         return None
 
     def cut(self) -> None:
-        for connection in list(self.at.remote._connections):
+        for connection in list(self.at.remote.connections):
             connection.abort()
 
     async def send(self, count: int) -> None:
@@ -174,10 +173,10 @@ async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_sa
 
         numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
         for number, key in enumerate(storm.keys):
-            (to,) = await at.spool._read(lambda db, key=key: listing.one(db, key).recipients)
+            (to,) = at.message(key).recipients
             assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
-        assert await at.spool._read(lambda db: db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get) == 0
+        assert at.open_attempts() == 0
 
         await at.scheduler.finish()
         await at.stop()
-        await at.until(lambda: asyncio.sleep(0, not at.remote._connections))
+        await at.until(lambda: not at.remote.connections)

@@ -12,6 +12,7 @@ from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
 from harness.remotes import amend, jump_config
 from harness.tcp import echo, server
 
+from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.relay import connector
@@ -37,7 +38,7 @@ async def connections(at: RelayHarness, count: int) -> None:
     """Wait until the remote has so many."""
 
     async def holds() -> bool:
-        return len(at.remote._connections) == count
+        return len(at.remote.connections) == count
 
     await at.until(holds)
 
@@ -82,7 +83,7 @@ async def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tm
             at.scheduler.network_changed(SLEPT)
             network.hangs = True
             waits = asyncio.ensure_future(at.scheduler.stream(f"localhost:{port}").__aenter__())
-            await at.until(lambda: asyncio.sleep(0, network.dials == 3))
+            await at.until(lambda: network.dials == 3)
             await at.stop()
             async with asyncio.timeout(5):
                 assert isinstance(await waits, Outcome)
@@ -111,9 +112,9 @@ async def test_a_jump_host_is_left_once_the_host_behind_it_has_gone(tmp_path: Pa
         jump_config(at.remote, one, two)
         amend(at.remote, "ProxyJump hop1")
         await at.settled(await at.send(), "sent")
-        for connection in list(at.remote._connections):
+        for connection in list(at.remote.connections):
             connection.abort()
-        await at.until(lambda: asyncio.sleep(0, not one._connections))
+        await at.until(lambda: not one.connections)
         await at.settled(await at.send(), "sent")
         assert one.logins == at.remote.logins == 2
 
@@ -125,7 +126,7 @@ async def test_a_connection_to_keep_up_always_is_not_dialled_again_and_again_whe
 
         async def cut() -> None:
             await asyncio.sleep(0.05)
-            for connection in list(at.remote._connections):
+            for connection in list(at.remote.connections):
                 connection.abort()
 
         async def policy(verb: str, _argument: bytes) -> bytes | None:
@@ -135,10 +136,12 @@ async def test_a_connection_to_keep_up_always_is_not_dialled_again_and_again_whe
 
         cuts: list[asyncio.Future[None]] = []
         at.remote.policy = policy
-        await at.until(lambda: asyncio.sleep(0, bool(cuts)))
+        await at.until(lambda: bool(cuts))
         await asyncio.sleep(1.0)
         assert at.remote.logins <= 2
-        # Whoever needs it does not wait for that.
+        at.remote.policy = refuse_by_name
+        await asyncio.gather(*cuts)
+        # New mail does not wait for the pause between the dials.
         await at.settled(await at.send(), "sent")
 
 
@@ -151,7 +154,7 @@ async def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked
         async def policy(verb: str, _argument: bytes) -> bytes | None:
             nonlocal refused, messages
             # A dialogue is a task behind the channel, and one before it.
-            if verb == "GREETING" and len(at.remote._dialogues) > 2 * 3:
+            if verb == "GREETING" and len(at.remote.dialogues) > 2 * 3:
                 refused += 1
                 return b"421 4.7.0 too many connections"
             if verb == "MAIL":
@@ -163,7 +166,7 @@ async def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked
 
         at.remote.policy = policy
         for _ in range(5):
-            await at.spool._read(lambda _db: None)
+            await at.spool.next_due("default")
         for _ in range(120):
             await at.spool.accept(letter(at=time.time()))
         at.scheduler.ring()
