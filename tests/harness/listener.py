@@ -156,8 +156,9 @@ async def listener(intake: Intake, address: str = "127.0.0.1:0", **settings: obj
         await listening.close(grace=2.0)
         for wire in _open:
             wire.close()
+            with contextlib.suppress(OSError):
+                await wire.writer.wait_closed()
         _open.clear()
-        await asyncio.sleep(0)
 
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from harness.daemon import served, settings, stopping_at_content, submit
@@ -29,6 +30,14 @@ def states(directory: Path) -> list[str]:
         db.close()
 
 
+async def refused(port: int) -> None:
+    """Waits until nothing listens on the port: the daemon has begun to stop."""
+    with suppress(ConnectionError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.transport.abort()
+
+
 def accepted_by_hand(directory: Path, relayhost: str) -> int:
     """A message in the spool, as `mailrelay sendmail` leaves it there while no daemon runs."""
     db = connect(directory)
@@ -49,7 +58,7 @@ async def test_a_client_that_waits_when_the_daemon_is_stopped_gets_the_remotes_w
         client = asyncio.create_task(asyncio.to_thread(submit, port))
         await reached.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0)
+        await refused(port)
         go_on.set()
         code, text = await client
         assert (code, b" sent: " in text) == (250, True)
@@ -63,10 +72,11 @@ async def test_mail_that_is_being_sent_when_the_daemon_is_stopped_need_not_be_se
         accepted_by_hand(tmp_path / "spool", "default")
     async with Remote(tmp_path / "remote") as remote:
         reached, go_on = stopping_at_content(remote)
-        async with served(settings(tmp_path, remote.relayhost("default"))) as (_, daemon):
+        async with served(settings(tmp_path, remote.relayhost("default"))) as (port, daemon):
             await reached.wait()
             os.kill(os.getpid(), signal.SIGTERM)
-            asyncio.get_running_loop().call_later(0.2, go_on.set)
+            await refused(port)
+            go_on.set()
             await daemon
         assert states(tmp_path / "spool").count("sent") == len(remote.received) > 0
         db = connect(tmp_path / "spool")
