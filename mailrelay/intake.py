@@ -8,6 +8,7 @@ others, the first NAMED of them. Never waits for a relayhost that is known to be
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,12 +24,11 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
+from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.mail.trace import HOPS_MAX, hops
 from mailrelay.mail.triage import Verdict, judge
+from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
-from mailrelay.spool.attempts import LARGE
-from mailrelay.spool.database import SpoolError, SpoolFull
-from mailrelay.spool.queue_ids import message_id_token
 
 log = logging.getLogger("mailrelay.service")
 
@@ -57,15 +57,6 @@ class Scheduler(Protocol):
     async def vet(self, envelope: Envelope) -> Outcome | None: ...
 
 
-class SpoolPort(Protocol):
-    """What is needed of the spool. Raises SpoolError."""
-
-    def new_queue_id(self, now: float) -> str: ...
-    async def accept(self, arrival: Arrival) -> int: ...
-    async def stage(self, staged: Staged | None, octets: bytes) -> Staged: ...
-    async def unstage(self, staged: Staged) -> None: ...
-
-
 class Intake:
     """What stands behind the listener.
 
@@ -76,7 +67,7 @@ class Intake:
         self,
         relayhosts: Sequence[Relayhost],
         schedulers: Mapping[str, Scheduler],
-        spool: SpoolPort,
+        spool: AcceptPort,
         accepted: Callable[[], object],
         answer_within: float,
         now: Callable[[], float] = time.time,
@@ -88,7 +79,7 @@ class Intake:
         self._answer_within = answer_within
         self.now = now
         # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
-        self._token = message_id_token()
+        self._token = os.urandom(5).hex()
 
     def begun(self, reverse_path: bytes) -> None:
         """A client has said MAIL: the way may be opened meanwhile."""
@@ -138,9 +129,8 @@ class Intake:
         if hops(content) >= HOPS_MAX:
             log.error("%s", logline.rejected("content", LOOP, envelope.sender))
             return Answer(LOOP)
-        now = self.now()
-        queue_id = self._spool.new_queue_id(now)
-        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=now)
+        queue_id = self._spool.new_queue_id()
+        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=self.now())
 
     async def take_over(self, arrival: Arrival) -> Answer:
         """Writes a message to disk and waits for the remote's answer."""
@@ -173,7 +163,7 @@ class Intake:
 class IncomingMessage:
     """A message whose content comes in pieces: what has come is staged in the spool (`listener.reception.Incoming`)."""
 
-    def __init__(self, intake: Intake, spool: SpoolPort, envelope: Envelope) -> None:
+    def __init__(self, intake: Intake, spool: AcceptPort, envelope: Envelope) -> None:
         self._intake = intake
         self._spool = spool
         self._envelope = envelope

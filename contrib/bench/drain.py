@@ -22,7 +22,7 @@ from parts import PATIENCE, Scene, arguments, logged, scene, spread
 
 from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction
-from mailrelay.spool.trigger import ring
+from mailrelay.spool.trigger import fire
 
 
 def feed(at: Scene, port: int, options: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def mailrelay(at: Scene, far_port: int, options: argparse.Namespace) -> float:
         began = time.perf_counter()
         with transaction(db):
             retry_all(db, time.time())
-        ring(spool)
+        fire(spool)
         db.close()
         return logged(relay.directory / "spool/mailrelay.log", "status=sent", options.messages) - began
 

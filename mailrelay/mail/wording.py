@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
 ADDRESS_LIMIT = 320
@@ -58,7 +58,7 @@ def title(notice: Notice) -> str:
 
 def body(notice: Notice) -> str:
     """A few lines for a small space: the remote's words, the subject, what to do next. About 1,500 characters at most."""
-    if notice.kind in OF_A_WAY:
+    if notice.kind in ABOUT_RELAYHOST:
         return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_of_a_way(notice))))
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
@@ -79,7 +79,7 @@ def summary(notices: Sequence[Notice]) -> tuple[str, str]:
 
 def letter(notice: Notice) -> str:
     """The whole account, for a report that is read as mail. Lines of 72 characters, longer only where a word is."""
-    if notice.kind in OF_A_WAY:
+    if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
             f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),

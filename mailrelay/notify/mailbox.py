@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mailrelay.atomic_file import sync_directory
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.notify.backend import BackendFailed, Deliver
@@ -51,16 +52,8 @@ def _write(maildir: Path, content: bytes, now: float) -> None:
         part.unlink(missing_ok=True)
         raise
     for folder in (whole.parent, maildir, maildir.parent):
-        _sync(folder)
+        sync_directory(folder)
 
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ PORTION = 8
 class Spool(Protocol):
     """What taking needs of the spool. It is on disk when awaited."""
 
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int) -> list[Message]: ...
+    async def take(self, relayhost: str, first: Sequence[int], limit: int, more: int) -> list[Message]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Asker:
 class Claims:
     """Takes the mail of one relayhost.
 
-    may_take: whether anything may be begun. failed: called where the spool fails. now: the clock, epoch seconds.
+    may_take: whether anything may be begun. failed: called where the spool fails.
     new: keys of messages that have just come in, in their order. asking: how many wait for mail. taken: how many messages
     were, so far.
     """
@@ -45,7 +45,6 @@ class Claims:
         settlement: Results,
         may_take: Callable[[], bool],
         failed: Callable[[Exception], object],
-        now: Callable[[], float],
     ) -> None:
         self.new: dict[int, None] = {}
         self.asking = 0
@@ -55,7 +54,6 @@ class Claims:
         self._settlement = settlement
         self._may_take = may_take
         self._failed = failed
-        self._now = now
         self._askers: list[_Asker] = []
         self._is_at_it = False
 
@@ -90,7 +88,7 @@ class Claims:
             first = list(islice(self.new, len(askers)))
             more = sum(limits) - len(limits)
             try:
-                found = await self._spool.take(self._relayhost, first, len(askers), self._now(), more)
+                found = await self._spool.take(self._relayhost, first, len(askers), more)
             except Exception as error:
                 self._failed(error)
             # Beside those that go first, others that are new may have been found.

@@ -74,9 +74,9 @@ class Spool(Protocol):
     """Where it stands written what is wrong with the way. Writes are on disk when awaited."""
 
     async def relayhost_failed(
-        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend], now: float
+        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend]
     ) -> None: ...
-    async def relayhost_up(self, name: str, backends: Sequence[Backend], now: float) -> bool: ...
+    async def relayhost_up(self, name: str, backends: Sequence[Backend]) -> bool: ...
     async def relayhost_failure(self, name: str) -> Failure | None: ...
 
 
@@ -324,7 +324,7 @@ class Connector:
 
     async def _up(self) -> None:
         backends = self._terms.backends_for(Kind.RESUMED, b"", b"")
-        if await self._spool.relayhost_up(self._name, backends, self._now()):
+        if await self._spool.relayhost_up(self._name, backends):
             self._notices_owed()
 
     async def shut(self, outcome: Outcome) -> str:
@@ -335,14 +335,13 @@ class Connector:
         if setup and outcome.reply is not None:
             outcome = _refused(outcome, self._relayhost)
         failures = self._failure.failures + 1 if self._failure is not None else 1
-        now = self._now()
-        next_dial = now + self._wait(outcome.cause, failures)
+        next_dial = self._now() + self._wait(outcome.cause, failures)
         words = outcome.words.decode("utf-8", "backslashreplace")
         level = logging.ERROR if setup else logging.WARNING
         fix = f"; {outcome.fix}" if outcome.fix else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(words), fix)
         backends = self._terms.backends_for(Kind.SETUP, b"", b"")
-        await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, backends, now)
+        await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, backends)
         # Owed now, or once the mail that waits has waited for too long.
         self._notices_owed()
         self._failure = await self._spool.relayhost_failure(self._name)

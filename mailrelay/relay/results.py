@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
@@ -21,6 +21,8 @@ from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, W
 
 log = logging.getLogger("mailrelay.relay")
 
+R = TypeVar("R")
+
 LAST_WAIT = 10.0
 """Seconds that a stopping relay waits for the disk to take what it knows."""
 
@@ -28,8 +30,8 @@ LAST_WAIT = 10.0
 class Spool(Protocol):
     """What settling needs of the spool. Writes are on disk when awaited."""
 
-    async def put_back(self, messages: Sequence[int], now: float) -> None: ...
-    async def record(self, end: Record) -> None: ...
+    async def put_back(self, messages: Sequence[int]) -> list[int]: ...
+    async def record(self, end: Record) -> bool: ...
 
 
 class Results:
@@ -88,7 +90,11 @@ class Results:
         """The same for many, of whom whoever waits for them hears elsewhere."""
         keys = [message.id for message in messages]
         queue_ids = [message.queue_id for message in messages]
-        self.see_through(self._write(queue_ids, lambda: self._spool.put_back(keys, self._now())))
+        self.see_through(self._put_back(keys, queue_ids))
+
+    async def _put_back(self, keys: Sequence[int], queue_ids: Sequence[str]) -> None:
+        for key in await self._write(queue_ids, lambda: self._spool.put_back(keys)):
+            log.error("%s: not put back: its attempt is not open, or not ours", queue_ids[keys.index(key)])
 
     def see_through(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
         """Lets `work` go on to its end, whoever is cancelled meanwhile."""
@@ -132,7 +138,8 @@ class Results:
             dialled=dialled,
             transaction=transaction,
         )
-        await self._write([message.queue_id], lambda: self._spool.record(record))
+        if not await self._write([message.queue_id], lambda: self._spool.record(record)):
+            log.error("%s: the outcome is not recorded: its attempt is not open, or not ours", message.queue_id)
         for one in record.settled:
             # Severity says who must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
@@ -141,14 +148,13 @@ class Results:
             self._notices_owed()
         self.watches.tell(message.queue_id, _word(message, record))
 
-    async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, R]]) -> R:
         """Lets the disk take what became of these messages, however often it must be asked."""
         pause = 1.0
         try:
             while True:
                 try:
-                    await write()
-                    return
+                    return await write()
                 except Exception as error:
                     # Whatever it is, the outcome must not be forgotten.
                     log.critical(

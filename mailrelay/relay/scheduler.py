@@ -42,8 +42,8 @@ class Spool(results.Spool, connector.Spool, claims.Spool, Protocol):
     """What the relay needs of the spool. Writes are on disk when awaited."""
 
     async def next_due(self, relayhost: str) -> float | None: ...
-    async def recall(self, relayhost: str, now: float) -> None: ...
-    async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
+    async def retry_lost(self, relayhost: str) -> None: ...
+    async def count_due(self, relayhost: str, limit: int) -> int: ...
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
 
 
@@ -71,7 +71,7 @@ class Scheduler:
         self._connector = connector.Connector(
             relayhost, spool, dial, terms, self._results.see_through, notices_owed, self._bell.set, now
         )
-        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._stumble, now)
+        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._stumble)
         self._probes: deque[RcptProbe] = deque()
         self._probe_ids = itertools.count(-1, -1)
         self._is_rung = False
@@ -207,7 +207,7 @@ class Scheduler:
         now = self._now()
         if self._connector.has_network_news:
             self._connector.has_network_news = False
-            await self._spool.recall(self._name, now)
+            await self._spool.retry_lost(self._name)
         due = await self._spool.next_due(self._name)
         if self._faults:
             # Met while the spool was asked: it comes before another dial.
@@ -306,11 +306,7 @@ class Scheduler:
                 self._wake_one()
             return 0
         taken = self._claims.taken
-        waiting = (
-            await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels, self._now())
-            if has_mail
-            else 0
-        )
+        waiting = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels) if has_mail else 0
         # What was taken while it counted waits no more.
         waiting -= self._claims.taken - taken
         wanted = -(-waiting // MESSAGES_PER_CHANNEL) - len(self._conversations)

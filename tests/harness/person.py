@@ -14,7 +14,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import arrive
-from mailrelay.spool import accepting, attempts
+from mailrelay.spool import accepting, attempts, relayhosts
 from mailrelay.spool.database import connect, transaction
 
 SETTINGS = """\
@@ -103,13 +103,15 @@ class Person:
             (message,) = attempts.take(db, "default", (), 1, "test", now)
             if outcomes:
                 terms: dict[str, Any] = {"client_told": False, "relays_dsn": False, "now": now, "chance": 0.5}
-                attempts.record(db, conclude(message, outcomes, TERMS, **terms))
+                attempts.record(db, conclude(message, outcomes, TERMS, **terms), "test")
         db.close()
 
     def relayhost_fails(self, outcome: Outcome, *, setup: bool = False) -> None:
         db = connect(self.spool)
         with transaction(db):
-            attempts.relayhost_failed(db, "default", outcome, time.time() + 600, setup, (Backend.MAILBOX,), time.time())
+            relayhosts.relayhost_failed(
+                db, "default", outcome, time.time() + 600, setup, (Backend.MAILBOX,), time.time()
+            )
         db.close()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:

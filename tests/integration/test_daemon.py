@@ -14,7 +14,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import Owing
+from mailrelay.mail.record import NewNotice
 from mailrelay.spool import accepting, actions, attempts, listing, notice_lifecycle, notices, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
@@ -150,10 +150,10 @@ def test_the_person_who_drops_failed_mail_still_hears_of_what_is_held(tmp_path: 
         key = accepting.accept(db, letter(b"gone@example.net", b"held@example.net"), LIMIT)
         (message,) = attempts.take(db, "default", [], 1, "test", NOW)
         states = {State.BOUNCED: NO_SUCH_USER, State.HELD: UNREADABLE}
-        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)))
-        notice_lifecycle.owe(db, key, Owing(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
+        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)), "test")
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
         actions.act(db, key, message.queue_id, Act.DROP, NOW)
-    assert [one.notice.kind for one in notices.owed(db, NOW)] == [Kind.HELD]
+    assert [one.notice.kind for one in notices.pending_notices(db, NOW)] == [Kind.HELD]
     db.close()
 
 
@@ -163,9 +163,9 @@ def test_a_backend_that_nobody_serves_hides_no_other_however_much_is_owed_by_it(
         for _ in range(notices.BATCH + 10):
             key = accepting.accept(db, letter(), LIMIT)
             to = db.execute("SELECT id FROM recipient WHERE message = ?", (key,)).get
-            notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
-        notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
-    assert Backend.DSN in {one.backend for one in notices.owed(db, NOW + 2)}
+            notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
+    assert Backend.DSN in {one.backend for one in notices.pending_notices(db, NOW + 2)}
     db.close()
 
 
@@ -179,5 +179,5 @@ async def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has
             reply = await asyncio.to_thread(submit, port)
             assert b"No host is called" in reply[1]
             remote.ssh_config.write_text(right)
-            assert trigger.ring(chosen.queue.directory, trigger.NETWORK)
+            assert trigger.fire(chosen.queue.directory, trigger.NETWORK)
             await remote.arrived(1)

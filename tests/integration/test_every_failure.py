@@ -30,6 +30,7 @@ import mailrelay
 from mailrelay import config
 from mailrelay.config import Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.notify import notifier
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect, transaction
@@ -157,10 +158,10 @@ class Scene:
         finally:
             db.close()
 
-    def standing(self) -> listing.Standing:
+    def standing(self) -> SpoolStatus:
         db = connect(self.directory / "spool")
         try:
-            return listing.standing(db)
+            return listing.status(db)
         finally:
             db.close()
 
@@ -567,7 +568,7 @@ async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
     await at.logged("not told by command")
-    await at.until(lambda: at.standing().untold, "it stays owed", 5)
+    await at.until(lambda: at.standing().failing_notices, "it stays owed", 5)
     assert "bad news untold" in await at.status()
 
 

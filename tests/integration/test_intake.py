@@ -56,7 +56,7 @@ class Spool:
         self.accepted: list[Arrival] = []
         self.staged: dict[int, bytes] = {}
 
-    def new_queue_id(self, now: float) -> str:
+    def new_queue_id(self) -> str:
         return "q123456789"
 
     async def accept(self, arrival: Arrival) -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from mailrelay import lazy
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import Deliver
 from mailrelay.notify.notifier import Notifier
 
@@ -34,41 +34,41 @@ def test_every_late_import_finds_what_it_names() -> None:
     assert all(callable(load()) for load in loads)
 
 
-class Ledger:
-    """Owes one notice to the command, until it is told."""
+class FakeSpool:
+    """A spool with one notice for the command backend, until it is delivered."""
 
     def __init__(self) -> None:
         notice = Notice(1, Kind.FAILED, "default", 0.0)
-        self.due: list[Owed] = [Owed(notice, Backend.COMMAND, 0)]
+        self.due: list[PendingNotice] = [PendingNotice(notice, Backend.COMMAND, 0)]
         self.failures: list[str] = []
         self.changed = asyncio.Event()
 
-    async def look(self, *_: object) -> None:
+    async def update_delays(self, *_: object) -> None:
         return None
 
-    async def owed(self, _: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return self.due
 
-    async def next_owed(self) -> None:
+    async def next_notice_due(self) -> None:
         return None
 
-    async def told(self, owed: Owed, _: float) -> None:
-        self.due.remove(owed)
+    async def notice_delivered(self, pending: PendingNotice) -> None:
+        self.due.remove(pending)
         self.changed.set()
 
-    async def not_told(self, _owed: Owed, _now: float, _next_try: float, why: str) -> None:
+    async def notice_failed(self, _pending: PendingNotice, _next_try: float, why: str) -> None:
         self.failures.append(why)
         self.changed.set()
 
 
-def notifies_with(loaders: Any, story: Callable[[Ledger, Notifier], Any]) -> None:
+def notifies_with(loaders: Any, story: Callable[[FakeSpool, Notifier], Any]) -> None:
     """Runs a notifier beside `story`."""
 
     async def main() -> None:
-        ledger: Any = Ledger()
-        one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), ledger, 900.0, loaders)
+        spool: Any = FakeSpool()
+        one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), spool, 900.0, loaders)
         running = asyncio.create_task(one.run())
-        await story(ledger, one)
+        await story(spool, one)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -92,12 +92,12 @@ def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(threading, "begun", begun, raising=False)
     monkeypatch.setattr(threading, "went_on", went_on, raising=False)
 
-    async def story(ledger: Ledger, _: Notifier) -> None:
+    async def story(spool: FakeSpool, _: Notifier) -> None:
         await asyncio.to_thread(begun.wait, 20)
         # The module waits for this, and this for the loop.
         went_on.set()
-        await ledger.changed.wait()
-        assert (ledger.due, ledger.failures) == ([], [])
+        await spool.changed.wait()
+        assert (spool.due, spool.failures) == ([], [])
 
     notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load"))), story)
 
@@ -105,14 +105,14 @@ def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: 
 def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
-    async def story(ledger: Ledger, one: Notifier) -> None:
-        await ledger.changed.wait()
-        assert ledger.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
+    async def story(spool: FakeSpool, one: Notifier) -> None:
+        await spool.changed.wait()
+        assert spool.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
         (tmp_path / "not_there_yet.py").write_text("")
         importlib.invalidate_caches()
-        ledger.changed.clear()
+        spool.changed.clear()
         one.wake()
-        await ledger.changed.wait()
-        assert ledger.due == []
+        await spool.changed.wait()
+        assert spool.due == []
 
     notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet"))), story)
