@@ -20,6 +20,7 @@ from typing import Any
 
 from mailrelay import lazy
 from mailrelay.config import Queue, Relayhost, Settings, SettingsError
+from mailrelay.endpoint import Endpoint
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
@@ -49,7 +50,7 @@ class CannotStart(Exception):
     """What is outside the spool and the settings keeps the daemon from starting. The text is one sentence for the person."""
 
 
-async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
+async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
     """Runs the daemon until SIGTERM, SIGINT or SIGHUP. `ready` is called with the addresses once it listens.
 
     Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
@@ -67,7 +68,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
 
 
 async def _run(
-    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[str]], None]
+    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[Endpoint]], None]
 ) -> None:
     interrupted = await spool.recover(time.time())
     if interrupted:
@@ -122,14 +123,14 @@ async def _run(
 
 
 async def _dial(relayhost: Relayhost) -> Connection:
-    ssh = await lazy.load("mailrelay.ssh.connection")
+    ssh = await lazy.load("mailrelay.ssh.dial")
     connection: Connection = await ssh.dial(relayhost)
     return connection
 
 
 async def _open_doors(
     settings: Settings, intake: Intake, schedulers: dict[str, Scheduler]
-) -> tuple[list[str], contextlib.AsyncExitStack]:
+) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
     """Listens for mail and for what is forwarded, or for nothing. Returns where, mail's first, and what closes it again."""
     async with contextlib.AsyncExitStack() as opened:
         try:
@@ -226,9 +227,9 @@ async def _keep_house(spool: Spool, settings: Queue) -> None:
         await asyncio.sleep(HOUSEKEEPING)
 
 
-def _say_ready(addresses: list[str]) -> None:
+def _say_ready(addresses: list[Endpoint]) -> None:
     """One line on stderr, and READY=1 to a service manager that asked for it (sd_notify(3))."""
-    print(f"mailrelay: ready, listening on {' and '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"mailrelay: ready, listening on {' and '.join(map(str, addresses))}", file=sys.stderr, flush=True)  # noqa: T201
     where = os.environ.get("NOTIFY_SOCKET", "")
     if where:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

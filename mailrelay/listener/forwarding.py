@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from mailrelay.config import Forward, Listen
+from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import Admission, admit
 from mailrelay.listener.listening import accept, accounts
 from mailrelay.listener.sockets import remove_socket_file
@@ -40,8 +41,8 @@ class _Sink(Protocol):
     def write_eof(self) -> None: ...
 
 
-class Stream(_Sink, Protocol):
-    """A byte stream to what the forward leads to. Raises ConnectionError where it has broken."""
+class RemoteStream(_Sink, Protocol):
+    """A byte stream to the target of the forward. Raises ConnectionError if it has broken."""
 
     async def read(self) -> bytes:
         """b"" at the end."""
@@ -53,15 +54,15 @@ class Stream(_Sink, Protocol):
         """Until the other side has closed it, too, or the connection has ended."""
 
 
-Way = Callable[[str], AbstractAsyncContextManager[Stream | Outcome]]
-"""Opens a stream to "host:port" or "unix:/path" of the relayhost, or says why there is none."""
+Way = Callable[[Endpoint], AbstractAsyncContextManager[RemoteStream | Outcome]]
+"""Opens a stream to an endpoint, as seen from the relayhost, or returns why there is none."""
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
+    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
     def __init__(self, settings: Forward, door: Listen, allowed: frozenset[int] | None, way: Way) -> None:
-        self.addresses: list[str] = []
+        self.addresses: list[Endpoint] = []
         self._settings = settings
         self._name = f"forward={settings.listen} to={settings.to}"
         self._limit = door.max_connections

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.notice import Backend, Kind
@@ -153,7 +154,7 @@ class Connector:
                 or (change.opens and time.monotonic() - self._dialled_at > YOUNG)
             )
         ):
-            connection.doubt()
+            connection.check_alive()
             self.retired, self.connection = connection, None
         if change.opens or change.slept:
             self.has_network_news = self._is_to_be_tried = True
@@ -184,8 +185,8 @@ class Connector:
         self._is_to_be_tried = False
 
     @contextlib.asynccontextmanager
-    async def stream(self, to: str) -> AsyncIterator[Stream | Outcome]:
-        """A byte stream to `to` ("host:port" or "unix:/path", as seen from there), or why there is none.
+    async def stream(self, to: Endpoint) -> AsyncIterator[Stream | Outcome]:
+        """A byte stream to `to`, as seen from there, or why there is none.
 
         The connection is dialled if there is none, and nobody hangs up before the context has ended and `linger` is over.
         """
@@ -360,6 +361,6 @@ class Connector:
 
 def _refused(outcome: Outcome, relayhost: Relayhost) -> Outcome:
     """The mail server there wants to hear nothing of us: its words say why, or its log."""
-    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
+    server = relayhost.command or f"{relayhost.smtp}"
     fix = f"So says the mail server there ({server}). See its log; it must take mail from its own host."
     return dataclasses.replace(outcome, fix=printable(fix))

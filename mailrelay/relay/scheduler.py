@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.conclusion import Terms
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -134,7 +135,7 @@ class Scheduler:
         """Where a client waits for the remote's word."""
         return self._results.watches
 
-    def stream(self, to: str) -> AbstractAsyncContextManager[Stream | Outcome]:
+    def stream(self, to: Endpoint) -> AbstractAsyncContextManager[Stream | Outcome]:
         """The connection for something else than mail: see `Line.stream`."""
         return self._connector.stream(to)
 

@@ -144,7 +144,7 @@ def test_each_step_that_fails_is_named_with_what_fixes_it_and_those_before_it_ho
         "login": ("login", ("host key",), "authorized_keys"),
         "forwarding": ("channel", ("host key", "login"), "AllowTcpForwarding"),
         "no mail server": ("channel", ("host key", "login"), "Start it there"),
-        "greeting": ("greeting", ("host key", "login"), "its log"),
+        "greeting": ("greeting", ("host key", "login"), "see the log"),
         "no key": ("key", ("host key",), "ssh-keygen"),
         "config": ("ssh_config", (), "ssh"),
     }

@@ -15,6 +15,7 @@ from spooling import LIMIT, NO_SUCH_USER, NOW, ending, letter
 from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.demo.story import served as serving
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -29,7 +30,7 @@ LETTER = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: a letter\r\n\r\n
 
 def settings(tmp_path: Path, *relayhosts: Relayhost) -> Settings:
     return Settings(
-        listen=Listen(address="127.0.0.1:0", answer_within=5.0),
+        listen=Listen(address=Tcp("127.0.0.1", 0), answer_within=5.0),
         relayhosts=relayhosts,
         queue=Queue(directory=tmp_path / "spool", retry=(3600.0,)),
         notify=Notify(desktop=False, dsn=False, mailbox=tmp_path / "Maildir"),
@@ -239,7 +240,7 @@ def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has_chang
             chosen = settings(tmp_path, remote.relayhost(name="default"))
             async with served(chosen) as (port, _):
                 reply = await asyncio.to_thread(submit, port)
-                assert b"No host is called" in reply[1]
+                assert b"There is no host with the name" in reply[1]
                 remote.ssh_config.write_text(right)
                 assert trigger.ring(chosen.queue.directory, trigger.NETWORK)
                 await remote.arrived(1)

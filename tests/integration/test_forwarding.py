@@ -21,6 +21,8 @@ from integration.test_ssh_channels import echo, server
 from webserver import PAGE, get, web
 
 from mailrelay.config import Forward, Listen
+from mailrelay.endpoint import Unix
+from mailrelay.grammar import listen_endpoint, remote_endpoint
 from mailrelay.listener.forwarding import Forwarding, forward
 from mailrelay.listener.sockets import AddressTaken
 from mailrelay.mail.outcome import Cause
@@ -29,7 +31,7 @@ from mailrelay.relay import scheduler as scheduler_room
 
 @asynccontextmanager
 async def forwarded(at: Scene, to: str, listen: str = "127.0.0.1:0", **door: object) -> AsyncIterator[Forwarding]:
-    settings = Forward(listen=listen, relayhost="default", to=to)
+    settings = Forward(listen=listen_endpoint(listen, {}), relayhost="default", to=remote_endpoint(to))
     forwarding = await forward(settings, Listen(**door), at.scheduler.stream)  # type: ignore[arg-type]
     try:
         yield forwarding
@@ -39,10 +41,9 @@ async def forwarded(at: Scene, to: str, listen: str = "127.0.0.1:0", **door: obj
 
 async def connect(forwarding: Forwarding) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     address = forwarding.addresses[0]
-    if address.startswith("unix:"):
-        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host.strip("[]"), int(port))
+    if isinstance(address, Unix):
+        return await asyncio.open_unix_connection(address.path)
+    return await asyncio.open_connection(address.host, address.port)
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:
@@ -76,7 +77,7 @@ def test_a_page_with_fifty_requests_at_once_costs_one_login(tmp_path: Path) -> N
         with web() as to, ThreadPoolExecutor(50) as browser:
             async with scene(tmp_path) as at, forwarded(at, to) as forwarding:
                 loop = asyncio.get_running_loop()
-                requests = [loop.run_in_executor(browser, get, forwarding.addresses[0]) for _ in range(50)]
+                requests = [loop.run_in_executor(browser, get, str(forwarding.addresses[0])) for _ in range(50)]
                 assert set(await asyncio.gather(*requests)) == {PAGE}
                 assert (at.remote.logins, at.remote.channels) == (1, 50)
 
@@ -88,9 +89,9 @@ def test_nothing_is_dialled_before_somebody_comes_and_it_is_hung_up_when_linger_
         with web() as to:
             async with scene(tmp_path, linger=0.2) as at, forwarded(at, to) as forwarding:
                 assert at.remote.logins == 0
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
                 await hung_up(at)
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
                 assert at.remote.logins == 2
                 # Nobody had mail, and so nobody asked for the mail server.
                 assert at.remote.channels == 2
@@ -125,7 +126,7 @@ def test_linger_counts_from_the_last_use_by_either(tmp_path: Path) -> None:
                 await at.settled(await at.send(), "sent")
                 for _ in range(8):
                     await asyncio.sleep(0.2)
-                    assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                    assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
                 await at.settled(await at.send(), "sent")
                 assert at.remote.logins == 1
                 used = time.monotonic()
@@ -261,7 +262,7 @@ def test_mail_goes_its_way_while_forwards_run(tmp_path: Path) -> None:
         with web() as to, ThreadPoolExecutor(20) as browser:
             async with scene(tmp_path) as at, forwarded(at, to) as forwarding:
                 loop = asyncio.get_running_loop()
-                requests = [loop.run_in_executor(browser, get, forwarding.addresses[0]) for _ in range(100)]
+                requests = [loop.run_in_executor(browser, get, str(forwarding.addresses[0])) for _ in range(100)]
                 keys = [await at.send() for _ in range(20)]
                 assert set(await asyncio.gather(*requests)) == {PAGE}
                 for key in keys:
@@ -341,7 +342,7 @@ def test_a_way_that_is_shut_is_told_also_without_mail_and_over_when_it_is_open_a
                 [owed] = await at.spool.owed(time.time())
                 assert (owed.notice.kind.value, bool(owed.notice.fix)) == ("setup", True)
                 await at.remote.up()
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
 
                 async def is_over() -> bool:
                     return await at.spool.relayhost_failure("default") is None
@@ -401,7 +402,7 @@ def test_forwards_go_while_the_mail_server_is_down_and_its_mail_waits_and_then_h
                 await at.remote.mail_down()
                 key = await at.send()
                 assert await at.failure() is Cause.SMTP_CLOSED
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
                 await hung_up(at)
                 assert await at.states(key) == ["queued"]
 
@@ -417,7 +418,7 @@ def test_a_forwards_dial_takes_waiting_mail_along(tmp_path: Path) -> None:
                 await at.failure()
                 await at.remote.up()
                 # The schedule says: in an hour.
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
                 await at.settled(key, "sent")
 
     play(story)
@@ -490,7 +491,7 @@ def test_who_may_not_submit_mail_may_not_use_a_forward(
 def test_an_address_of_a_forward_that_somebody_holds_is_not_listened_on(tmp_path: Path) -> None:
     async def story() -> None:
         async with scene(tmp_path) as at, forwarded(at, "localhost:80", "localhost:0") as forwarding:
-            four, six = forwarding.addresses
+            four, six = map(str, forwarding.addresses)
             assert six == four.replace("127.0.0.1", "[::1]")
             with pytest.raises(AddressTaken):
                 async with forwarded(at, "localhost:80", four):

@@ -137,7 +137,7 @@ def test_smtplib_logs_in_and_sends() -> None:
 
     async def main() -> None:
         async with listener(intake, auth="ignore") as listening:
-            await asyncio.to_thread(client, listening.addresses[0])
+            await asyncio.to_thread(client, str(listening.addresses[0]))
 
     asyncio.run(main())
     assert len(intake.committed) == 1

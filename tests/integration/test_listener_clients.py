@@ -18,7 +18,7 @@ def serve(client: Callable[[str], object], intake: Intake, **settings: str) -> o
 
     async def main() -> object:
         async with listener(intake, **settings) as listening:
-            return await asyncio.to_thread(client, listening.addresses[0])
+            return await asyncio.to_thread(client, str(listening.addresses[0]))
 
     return asyncio.run(main())
 

@@ -52,7 +52,7 @@ def talk(
     """A dialogue on a connection that has been greeted and has said EHLO."""
 
     async def main() -> None:
-        settings = Listen(address="", answer_within=answer_within)
+        settings = Listen(answer_within=answer_within)
         submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
         submission.connection_made(transport)
         while not transport.written:

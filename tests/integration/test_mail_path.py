@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause
 from mailrelay.ssh import mail_path
-from mailrelay.ssh.connection import SSHConnection, dial
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import find, greet
 
 
-def with_link(path: Path, test: Callable[[Remote, SSHConnection], Coroutine[None, None, None]]) -> None:
+def with_link(path: Path, test: Callable[[Remote, RelayhostConnection], Coroutine[None, None, None]]) -> None:
     async def main() -> None:
         async with asyncio.timeout(30), Remote(path) as remote:
             link = await dial(remote.relayhost())
@@ -27,7 +29,7 @@ def with_link(path: Path, test: Callable[[Remote, SSHConnection], Coroutine[None
 
 
 def test_forwarding_is_the_way_where_it_is_allowed(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         way, failures = await find(link, remote.relayhost())
         assert way is not None and failures == []
         assert (way.command, way.greeting) == ("", "220 demo-remote ESMTP")
@@ -37,7 +39,7 @@ def test_forwarding_is_the_way_where_it_is_allowed(tmp_path: Path) -> None:
 
 
 def test_where_forwarding_is_prohibited_a_command_is_found_whatever_its_shell_says_first(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         remote.forbid_forwarding = True
         remote.noise = b"Welcome!\n"
         way, failures = await find(link, remote.relayhost())
@@ -50,13 +52,13 @@ def test_where_forwarding_is_prohibited_a_command_is_found_whatever_its_shell_sa
 
 
 def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         async def unwilling(verb: str, argument: bytes) -> bytes | None:
             return b"554 5.3.2 not today" if verb == "GREETING" else None
 
         remote.policy = unwilling
         remote.forbid_forwarding = True
-        way, failures = await find(link, remote.relayhost(smtp_host="mail.internal", smtp_port=2525))
+        way, failures = await find(link, remote.relayhost(smtp=Tcp("mail.internal", 2525)))
         assert way is None
         tried = dict(failures)
         assert list(tried)[:2] == ["", "sendmail -bs"]
@@ -73,7 +75,7 @@ def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path
 
 
 def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         async def unwilling(verb: str, argument: bytes) -> bytes | None:
             return b"554 5.3.2 go away" if verb in ("EHLO", "HELO") else None
 
@@ -88,7 +90,7 @@ def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) -> Non
 def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail_path, "PATIENCE", 0.2)
 
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         async def never(verb: str, argument: bytes) -> bytes | None:
             await asyncio.Event().wait()
             return None
@@ -104,7 +106,7 @@ def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest
 
 
 def test_nothing_more_is_tried_once_the_connection_has_gone(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async def test(remote: Remote, link: RelayhostConnection) -> None:
         await remote.down()
         await link.wait_closed()
         way, failures = await find(link, remote.relayhost())

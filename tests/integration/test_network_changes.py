@@ -19,7 +19,7 @@ from mailrelay.relay import connector
 from mailrelay.relay.waiters import Queued
 from mailrelay.spool import listing
 from mailrelay.spool.attempts import Failure
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Connection, Fault
 
 OPENS = Change(opens=True)

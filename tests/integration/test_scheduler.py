@@ -20,7 +20,7 @@ from mailrelay.relay.waiters import DeliveryResult, Queued, Refused
 from mailrelay.spool import actions, listing, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import Spool
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Dial
 
 PATIENCE = 20.0

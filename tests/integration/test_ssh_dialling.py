@@ -19,8 +19,8 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.triage import is_setup_fault
-from mailrelay.ssh import connection
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh import hop_connection
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 
 
@@ -225,7 +225,7 @@ def test_a_key_that_others_can_read_is_left_alone_as_ssh_leaves_it(tmp_path: Pat
         (tmp_path / "id_ed25519").chmod(0o644)
         outcome = await fault_of(remote.relayhost())
         assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
-        assert "others can read it" in outcome.text
+        assert "other users can read it" in outcome.text
         assert f"chmod 600 {tmp_path / 'id_ed25519'}" in outcome.fix
         (tmp_path / "id_ed25519").chmod(0o600)
         assert await greeting(remote.relayhost())
@@ -287,13 +287,13 @@ def test_a_name_that_cannot_be_looked_up_is_a_network_that_is_away(tmp_path: Pat
 def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "LOGIN", 0.2)
+    monkeypatch.setattr(hop_connection, "LOGIN_TIMEOUT", 0.2)
 
     async def test(remote: Remote) -> None:
         await remote.mute()
         outcome = await fault_of(remote.relayhost())
         assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.UNREACHABLE)
-        assert "said nothing" in outcome.text
+        assert "sent nothing" in outcome.text
 
     with_remote(tmp_path, test)
 
@@ -302,7 +302,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
 def test_a_port_that_speaks_something_else_is_told_in_its_own_words(
     monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
-    monkeypatch.setattr(connection, "LOGIN", 0.2)
+    monkeypatch.setattr(hop_connection, "LOGIN_TIMEOUT", 0.2)
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\x1b\r\n")
@@ -500,7 +500,7 @@ def test_a_proxy_command_is_run_as_ssh_would(tmp_path: Path, deaf: str) -> None:
     ("command", "cause", "said"),
     [
         ("/nonexistent/proxy %h", Cause.SSH_CONFIG, "/nonexistent/proxy"),
-        ("true", Cause.UNREACHABLE, "ended before SSH answered."),
+        ("true", Cause.UNREACHABLE, "ended before the SSH server answered."),
         (
             "sh -c 'echo first >&2; echo no route to %h >&2; exit 1'",
             Cause.UNREACHABLE,
@@ -542,7 +542,7 @@ def test_an_ssh_config_that_hangs_is_told_and_keeps_nobody_from_stopping(
 
     async def test(remote: Remote) -> None:
         amend(remote, f'Match exec "cat {gate}"')
-        monkeypatch.setattr(connection, "LOGIN", 0.2)
+        monkeypatch.setattr("mailrelay.ssh.dial.READ_TIMEOUT", 0.2)
         outcome = await fault_of(remote.relayhost())
         assert outcome.cause is Cause.SSH_CONFIG
         assert "Match exec" in outcome.text

@@ -14,7 +14,7 @@ from integration.agents import agent
 from integration.test_ssh_dialling import amend
 
 from mailrelay.demo.remote import Door, Remote
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 
 
 class Counting(Remote):

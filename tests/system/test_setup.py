@@ -16,6 +16,7 @@ from system.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.cli import setup_remote
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.setup import restriction
 from mailrelay.ssh import authorized_keys, mail_path, restriction_probe
 from mailrelay.ssh.interface import Fault
@@ -78,7 +79,7 @@ def test_a_key_is_let_in_once_and_taken_out_again_and_other_lines_stay(sshd: Ssh
         assert asyncio.run(authorized_keys.authorize(the_way(sshd), line)) is None
         assert file.read_text() == client + before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
     assert asyncio.run(authorized_keys.authorize(the_way(sshd), key)) is None
-    assert file.read_text().count(authorized_keys.blob(key)) == 1
+    assert file.read_text().count(authorized_keys.key_in_base64(key)) == 1
     assert asyncio.run(authorized_keys.withdraw(the_way(sshd), line)) is None
     assert file.read_text().rstrip() == (client + before).rstrip()
     assert file.stat().st_mode & 0o777 == 0o644
@@ -119,13 +120,13 @@ def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
     key = sshd.directory / "client"
     public = authorized_keys.read_key(key)
     (sshd.directory / "authorized_keys").write_text(f"{options.format(port=port)} {public}\n".lstrip())
-    assert not_refused(the_way(sshd, smtp_port=port), key) == able
+    assert not_refused(the_way(sshd, smtp=Tcp("localhost", port)), key) == able
 
 
 @pytest.mark.parametrize("command", ["", "printf '220 hi\\r\\n'; cat"])
 def test_a_key_for_mail_alone_can_do_nothing_else(sshd: Sshd, sockets: None, command: str) -> None:
     key = sshd.directory / "client"
-    relayhost = the_way(sshd, command=command, smtp_port=free_port())
+    relayhost = the_way(sshd, command=command, smtp=Tcp("localhost", free_port()))
     line = restriction.authorized(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
     assert not_refused(relayhost, key) == set()
@@ -169,7 +170,9 @@ def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
     # Not this machine's own, which may look for name servers for a minute before it greets.
     monkeypatch.setattr(mail_path, "SENDMAIL", ())
     monkeypatch.setattr(restriction_probe, "TRIAL", 2.0)
-    found = setup_remote.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
+    found = setup_remote.restrict(
+        the_way(sshd, smtp=Tcp("localhost", sinks().port)), tmp_path / "config.toml", yes=True
+    )
     assert found.command
     assert found.ssh_config == tmp_path / "ssh_config.remote"
     assert not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()

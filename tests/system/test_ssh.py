@@ -22,8 +22,9 @@ from system.sendmail import Sendmail
 from system.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import greet
 
@@ -96,7 +97,7 @@ class Scene:
 
     def greeting(self) -> str:
         async def ask() -> str:
-            relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp_port=self.sink.port)
+            relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp=Tcp("localhost", self.sink.port))
             link = await dial(relayhost)
             try:
                 return (await greet(link, "")).greeting

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.setup.restriction import authorized, ssh_config
 
 PUBLIC = "ssh-ed25519 AAAAC3Nz mailrelay"
@@ -20,7 +21,7 @@ def test_forwarding_goes_to_the_one_port_and_nothing_is_run_or_listened_on() -> 
     assert authorized(PUBLIC, relayhost()) == (
         f'restrict,port-forwarding,permitopen="localhost:25",permitlisten="localhost:1",command="false" {PUBLIC}'
     )
-    assert 'permitopen="[::1]:2525"' in authorized(PUBLIC, relayhost(smtp_host="::1", smtp_port=2525))
+    assert 'permitopen="[::1]:2525"' in authorized(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
 
 
 def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
