@@ -183,7 +183,7 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
             for scheduler in schedulers.values():
                 scheduler.ring()
                 if network_changed:
-                    scheduler.network_changed(Change(opens=True))
+                    scheduler.network_changed(Change(may_connect=True))
             notifier.ring()
     finally:
         loop.remove_reader(handle)
@@ -194,12 +194,12 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
     """Passes on what happens to the network and the clock of this computer."""
     since = time.time()
     async for change in changes():
-        if change.slept:
-            log.info("awake again, after %.0f s", change.slept)
-        if change.leapt:
-            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.leapt)
+        if change.suspended:
+            log.info("awake again, after %.0f s", change.suspended)
+        if change.clock_step:
+            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.clock_step)
             try:
-                await spool.leapt(change.leapt, since, time.time())
+                await spool.leapt(change.clock_step, since, time.time())
                 await _set_right(spool, settings)
             except SpoolError as error:
                 log.error("what the clock of before has written stays for now: %s", error)

@@ -51,11 +51,11 @@ class NetworkChange(Protocol):
     """What has happened to the network (`network.events.Change`)."""
 
     @property
-    def opens(self) -> bool: ...
+    def may_connect(self) -> bool: ...
     @property
-    def gone(self) -> frozenset[str]: ...
+    def removed_addresses(self) -> frozenset[str]: ...
     @property
-    def slept(self) -> float: ...
+    def suspended(self) -> float: ...
 
 
 class Failure(Protocol):
@@ -149,14 +149,14 @@ class Connector:
             connection is not None
             and connection.is_up
             and (
-                change.slept
-                or connection.address in change.gone
-                or (change.opens and time.monotonic() - self._dialled_at > YOUNG)
+                change.suspended
+                or connection.address in change.removed_addresses
+                or (change.may_connect and time.monotonic() - self._dialled_at > YOUNG)
             )
         ):
             connection.check_alive()
             self.retired, self.connection = connection, None
-        if change.opens or change.slept:
+        if change.may_connect or change.suspended:
             self.has_network_news = self._is_to_be_tried = True
             self._failures_before = self._failure.failures if self._failure is not None else 0
             if self._dialling is not None and self._dialling.when() is None:

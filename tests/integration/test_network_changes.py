@@ -22,8 +22,8 @@ from mailrelay.spool.attempts import Failure
 from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Connection, Fault
 
-OPENS = Change(opens=True)
-SLEPT = Change(slept=3600.0)
+OPENS = Change(may_connect=True)
+SLEPT = Change(suspended=3600.0)
 
 
 class Backend:
@@ -239,10 +239,10 @@ def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: P
     async def story() -> None:
         async with scene(tmp_path) as at:
             await at.settled(await at.send(), "sent")
-            at.scheduler.network_changed(Change(gone=frozenset({"192.0.2.1"})))
+            at.scheduler.network_changed(Change(removed_addresses=frozenset({"192.0.2.1"})))
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 1
-            at.scheduler.network_changed(Change(gone=frozenset({"127.0.0.1"})))
+            at.scheduler.network_changed(Change(removed_addresses=frozenset({"127.0.0.1"})))
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 2
 

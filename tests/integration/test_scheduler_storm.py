@@ -23,7 +23,7 @@ from mailrelay.spool import listing
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
-GONE = Change(gone=frozenset({"127.0.0.1"}))
+GONE = Change(removed_addresses=frozenset({"127.0.0.1"}))
 
 
 class OneRoad(Backend):
