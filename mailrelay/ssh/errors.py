@@ -200,11 +200,11 @@ def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outco
     if not hop.proxy:
         text = f"{hop.place} accepted the connection and closed it before the SSH protocol began."
         return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
-    said = _last_line(progress.proxy_stderr)
+    stderr = _last_line(progress.proxy_stderr)
     if progress.proxy_status in _NOT_RUN:
-        text = f"The ProxyCommand for {hop.place} cannot be run: {said or hop.proxy}."
+        text = f"The ProxyCommand for {hop.place} cannot be run: {stderr or hop.proxy}."
         return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct the ProxyCommand line in ssh_config: {hop.proxy}")
-    text = f"The ProxyCommand for {hop.place} ended before the SSH server answered{f': {said}' if said else ''}."
+    text = f"The ProxyCommand for {hop.place} ended before the SSH server answered{f': {stderr}' if stderr else ''}."
     return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
 
 

@@ -16,6 +16,7 @@ from spooling import letter
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
 from mailrelay.relay import connector, conversation
@@ -94,7 +95,7 @@ class Storm:
             asyncio.get_running_loop().call_later(self.chance.random() * 0.05, task.cancel)
 
     async def forward(self) -> None:
-        async with self.at.scheduler.stream(f"localhost:{self.port}") as stream:
+        async with self.at.scheduler.stream(Tcp("localhost", self.port)) as stream:
             if isinstance(stream, Outcome):
                 return
             try:

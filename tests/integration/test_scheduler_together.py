@@ -14,6 +14,7 @@ from integration.test_ssh_dialling import amend, jump_config
 from spooling import letter
 
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.relay import connector
 from mailrelay.ssh.interface import Stream
@@ -22,7 +23,7 @@ from mailrelay.ssh.interface import Stream
 @asynccontextmanager
 async def talking(at: Scene, port: int) -> AsyncIterator[Stream]:
     """A stream to the echo at this port, that works."""
-    async with at.scheduler.stream(f"localhost:{port}") as stream:
+    async with at.scheduler.stream(Tcp("localhost", port)) as stream:
         assert not isinstance(stream, Outcome), stream.text
         await answers(stream)
         yield stream
@@ -92,7 +93,7 @@ def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tmp_path
                 await connections(at, 2)
                 at.scheduler.network_changed(SLEPT)
                 backend.hangs = True
-                waits = asyncio.ensure_future(at.scheduler.stream(f"localhost:{port}").__aenter__())
+                waits = asyncio.ensure_future(at.scheduler.stream(Tcp("localhost", port)).__aenter__())
                 await at.until(lambda: asyncio.sleep(0, backend.dials == 3))
                 await at.stop()
                 async with asyncio.timeout(5):
