@@ -1,8 +1,7 @@
-"""Replaces a file in one step: a reader sees the old or the new content, never a part, also after a power failure."""
+"""Replaces files in one step: a reader sees the old or the new content, never a part, also after a power failure."""
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 
@@ -15,19 +14,26 @@ def replace_file(file: Path, data: bytes) -> None:
     file = file.resolve()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
-    handle, name = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
+    # Not by `tempfile`: the daemon needs this file to start, and nothing else of that module.
+    fresh_file = file.with_name(f"{file.name}.{os.urandom(8).hex()}")
+    handle = os.open(fresh_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as fresh:
             fresh.write(data)
             fresh.flush()
             os.fchmod(handle, mode)
             os.fsync(handle)
-        Path(name).replace(file)
+        fresh_file.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh_file.unlink(missing_ok=True)
         raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(file.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Puts the entries of a directory on disk: a file that was made, renamed or removed there. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
+        os.close(handle)

@@ -26,7 +26,7 @@ from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
@@ -83,17 +83,17 @@ async def _run(
     if left:
         log.error("%d messages wait for relayhosts that the settings do not name: see `mailrelay queue`", left)
     try:
-        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after)
+        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
     in_force = backends(settings.notify)
-    terms = Terms(
+    terms = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), in_force),
     )
     for relayhost in settings.relayhosts:
-        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, terms, notifier.ring)
+        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, terms, notifier.wake)
     intake = Intake(settings.relayhosts, schedulers, spool, notifier.mail_waits, settings.listen.answer_within)
     addresses, doors = await _open_doors(settings, intake, schedulers)
     async with asyncio.TaskGroup() as group:
@@ -111,8 +111,8 @@ async def _run(
             log.info("stopping")
             await doors.aclose()
             finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in schedulers.values()]
-            _, lazy = await asyncio.wait(finishing, timeout=GRACE)
-            for task in (*lazy, *relaying):
+            _, unfinished = await asyncio.wait(finishing, timeout=GRACE)
+            for task in (*unfinished, *relaying):
                 task.cancel()
             await asyncio.wait(relaying)
             for task in helping:
@@ -123,9 +123,8 @@ async def _run(
 
 
 async def _dial(relayhost: Relayhost) -> Connection:
-    ssh = await lazy.load("mailrelay.ssh.dial")
-    connection: Connection = await ssh.dial(relayhost)
-    return connection
+    dial = await asyncio.to_thread(lazy.ssh_dial)
+    return await dial(relayhost)
 
 
 async def _open_doors(
@@ -151,7 +150,7 @@ async def _open_doors(
 def _ring(schedulers: dict[str, Scheduler], name: str) -> None:
     # A notice may speak of mail whose relayhost has left the settings.
     if name in schedulers:
-        schedulers[name].ring()
+        schedulers[name].look_again()
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
@@ -181,10 +180,10 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
             rung.clear()
             network_changed = trigger.NETWORK in trigger.drain(handle)
             for scheduler in schedulers.values():
-                scheduler.ring()
+                scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(may_connect=True))
-            notifier.ring()
+            notifier.wake()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
@@ -204,7 +203,7 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
             except SpoolError as error:
                 log.error("what the clock of before has written stays for now: %s", error)
             since = time.time()
-            notifier.ring()
+            notifier.wake()
         for scheduler in schedulers.values():
             scheduler.network_changed(change)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mailrelay.dns.answer import Answer, LookUp, Unanswered
+from mailrelay.dns.lookup import LookUp, LookUpFailed, Records
 
 
 def look_up_in(
@@ -15,11 +15,11 @@ def look_up_in(
     """Answers from `zone`, by name and kind. broken: names that get no answer. asked: where the questions are noted."""
     failing = set(broken)
 
-    async def look_up(name: str, kind: str) -> Answer:
+    async def look_up(name: str, kind: str) -> Records:
         if asked is not None:
             asked.append((name, kind))
         if name.lower() in failing:
-            raise Unanswered(f"nobody answers for {name}")
-        return Answer(tuple(zone.get((name.lower(), kind), ())), secure)
+            raise LookUpFailed(f"nobody answers for {name}")
+        return Records(tuple(zone.get((name.lower(), kind), ())), secure)
 
     return look_up

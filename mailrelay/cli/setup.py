@@ -36,7 +36,7 @@ from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.setup import restriction
-from mailrelay.setup.settings import Plan, Wish, of_host, plan
+from mailrelay.setup.settings import Desired, Plan, of_host, plan
 
 
 @click.command()
@@ -69,7 +69,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     heading("5. A key for mail alone")
     if restricted:
         relayhost = restrict(relayhost, file, yes=yes)
-    elif relayhost.ssh_config == restriction.file(relayhost, file):
+    elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
         fine("mail goes with one already; --restricted proves it again")
     else:
         note("Not asked for: with --restricted mail goes with a key of its own, which can do nothing else there.")
@@ -108,14 +108,14 @@ def _settings(relayhost: Relayhost, takes: int, file: Path, to: bytes, *, yes: b
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
     domain = printable(to).rpartition("@")[2] if b"@" in to else restriction.host(relayhost)
     question = "There are other relayhosts. Which senders go by this one?"
-    wish = Wish(
+    desired = Desired(
         relayhost.ssh,
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
         grammar.sender(_asked(question, f"*@{domain}", yes=yes)) if others else "*",
         takes,
     )
-    planned = plan(text, wish, str(file), os.environ)
+    planned = plan(text, desired, str(file), os.environ)
     if not planned.changes:
         fine(f"{file} names {relayhost.ssh} already")
         return config.load(file), False

@@ -85,9 +85,9 @@ def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes:
         return
     if not shut.at_relayhost or shut.outcome.cause is not Cause.AUTH_REFUSED:
         raise _stop(shut.outcome)
-    if relayhost.ssh_config == restriction.file(relayhost, settings_file):
+    if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
         # Never without its restriction, nor another key with it.
-        line = restriction.authorized(_mail_key(), relayhost)
+        line = restriction.authorized_keys_line(_mail_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
         line, by_hand = keys.lines[0], f"ssh-copy-id{keys.by_hand.removeprefix('ssh')}"
@@ -133,7 +133,7 @@ def find_way(relayhost: Relayhost) -> MailPath:
 def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayhost:
     """The relayhost, reached with a key that is for mail alone: put there if it is not yet, and proven in any case."""
     key = MAIL_KEY.expanduser()
-    file = restriction.file(relayhost, settings_file)
+    file = restriction.ssh_config_file(relayhost, settings_file)
     if relayhost.ssh_config == file:
         if not _prove(relayhost, key):
             raise stop(f"{key} is not for mail alone there", f"Take it out of authorized_keys of {relayhost.ssh}")
@@ -143,7 +143,7 @@ def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayho
     public = _mail_key()
     replace_file(file, restriction.ssh_config(relayhost, key).encode())
     for candidate in _restrictable(relayhost):
-        line = restriction.authorized(public, candidate)
+        line = restriction.authorized_keys_line(public, candidate)
         _change(
             authorized_keys.authorize(relayhost, line), relayhost, f"Put this line into authorized_keys there: {line}"
         )

@@ -25,7 +25,7 @@ from mailrelay.cli.change import changing
 from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.config import Relayhost, Settings
 from mailrelay.dns import sshfp
-from mailrelay.dns.answer import Unanswered, is_address
+from mailrelay.dns.lookup import LookUpFailed, is_address
 from mailrelay.dns.resolver import Resolver
 from mailrelay.grammar import SettingsError, destination
 from mailrelay.mail.printable import printable
@@ -41,10 +41,10 @@ _SAID = {
     HostKeyStatus.REVOKED: "THIS KEY IS REVOKED: whoever has it is not to be trusted. It is not accepted.",
 }
 _PUBLISHED = {
-    sshfp.Word.NONE: "publishes no key of this kind",
-    sshfp.Word.SAME: "publishes this very key, validated by DNSSEC",
-    sshfp.Word.OTHER: "publishes ANOTHER key, validated by DNSSEC: this one is not the server's",
-    sshfp.Word.UNSECURED: "publishes keys, but nobody has validated that with DNSSEC: it says nothing",
+    sshfp.Match.NONE: "publishes no key of this kind",
+    sshfp.Match.SAME: "publishes this very key, validated by DNSSEC",
+    sshfp.Match.OTHER: "publishes ANOTHER key, validated by DNSSEC: this one is not the server's",
+    sshfp.Match.UNSECURED: "publishes keys, but nobody has validated that with DNSSEC: it says nothing",
 }
 
 
@@ -120,25 +120,25 @@ def _account(offer: Offer) -> Iterator[str]:
     yield _SAID[offer.status]
 
 
-async def _published(offer: Offer, resolver: Resolver) -> sshfp.Word | None:
+async def _published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
     """What the domain says of the key, printed too. None where it could not be asked."""
     if is_address(offer.host):
         return None
     algorithm, digests = offer.sshfp
     try:
         word = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
-    except Unanswered as error:
+    except LookUpFailed as error:
         print(f"DNS: {printable(str(error))}")
         return None
     print(f"DNS: {printable(offer.host)} {_PUBLISHED[word]}.")
     return word
 
 
-def _accept(offer: Offer, published: sshfp.Word | None, *, yes: bool) -> bool:
+def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
     """Asks, if it must, and writes. Returns whether the key is trusted from now on."""
     place = printable(offer.place)
     can_be_pinned = offer.status is not HostKeyStatus.REVOKED and not offer.is_authority
-    if can_be_pinned and not (yes and published is not sshfp.Word.OTHER):
+    if can_be_pinned and not (yes and published is not sshfp.Match.OTHER):
         if not is_terminal(sys.stdin):
             why = "its domain publishes another one" if yes else "say --yes once you have compared the fingerprint"
             say(f"the host key of {place} is not accepted; {why}")

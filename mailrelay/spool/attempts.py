@@ -137,7 +137,7 @@ def record(db: apsw.Connection, end: Record) -> None:
     )
     for one in end.settled:
         outcome = one.outcome
-        told = (one.state.value, one.status, outcome.stage.value, outcome.words)
+        told = (one.state.value, one.status, outcome.stage.value, outcome.description)
         db.execute(
             "UPDATE recipient SET state = ?, status = ?, stage = ?, words = ?, remote = ?, changed = ?,"
             " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
@@ -202,7 +202,7 @@ def recover(db: apsw.Connection, now: float) -> int:
         db.execute(
             "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, words = ?, remote = 0,"
             f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
-            (INTERRUPTED.stage.value, INTERRUPTED.words, now, now, message),
+            (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message),
         )
         db.execute(
             "INSERT INTO outcome SELECT ?, id, state, status, stage, words FROM recipient"
@@ -253,7 +253,7 @@ def relayhost_failed(
 
     Returns whether a notice became owed. No attempt is counted for the mail that waits.
     """
-    text = outcome.words.decode("utf-8", "replace")
+    text = outcome.description.decode("utf-8", "replace")
     db.execute(
         "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
         " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"

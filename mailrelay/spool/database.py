@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from mailrelay.atomic_file import sync_directory
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -87,7 +88,7 @@ def prepare_directory(directory: Path) -> None:
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
         found = directory.stat()
     except FileExistsError:
         found = directory.stat()
@@ -204,12 +205,4 @@ def _migrate(db: apsw.Connection) -> None:
             db.execute(_FROM_2_TO_3)
         db.pragma("user_version", VERSION)
     # The file's own entry in the directory must survive a power cut too.
-    _sync_directory(Path(db.filename).parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_directory(Path(db.filename).parent)

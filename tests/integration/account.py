@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 
 import mailrelay
-from mailrelay.demo.remote import Door, Remote
+from mailrelay.demo.remote import Remote, RemoteSSHServer
 
 HOST = "mail.example.org"
 PASSWORD = "correct horse"
@@ -32,11 +32,11 @@ class Account(Remote):
     def authorized_keys(self) -> Path:
         return self.home / ".ssh/authorized_keys"
 
-    def door(self) -> asyncssh.SSHServer:
-        return AccountDoor(self)
+    def ssh_server(self) -> asyncssh.SSHServer:
+        return AccountSSHServer(self)
 
 
-class AccountDoor(Door):
+class AccountSSHServer(RemoteSSHServer):
     remote: Account
 
     def begin_auth(self, username: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mailrelay
-from mailrelay.mail.conclusion import Terms, conclude
+from mailrelay.mail.conclusion import RetryPolicy, conclude
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
@@ -38,7 +38,7 @@ UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="torn")
 CLOSED = Outcome(Stage.CHANNEL, cause=Cause.FORWARDING_PROHIBITED, text="no forwarding", fix="allow\x1b forwarding")
 
 CONTENT = b"From: me@example.org\r\nSubject: hello\r\n\r\nHello.\r\n"
-TERMS = Terms((3600.0,), 1e9, lambda kind, sender, notify: (Backend.MAILBOX,))
+TERMS = RetryPolicy((3600.0,), 1e9, lambda kind, sender, notify: (Backend.MAILBOX,))
 
 
 class Person:

@@ -114,13 +114,13 @@ def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
-    read = mailserver._content
+    read = mailserver._Dialogue._content
 
-    async def content(reader: mailserver._Reader) -> bytes:
+    async def content(dialogue: mailserver._Dialogue) -> bytes:
         await go_on.wait()
-        return await read(reader)
+        return await read(dialogue)
 
-    monkeypatch.setattr(mailserver, "_content", content)
+    monkeypatch.setattr(mailserver._Dialogue, "_content", content)
 
     async def story(at: Scene) -> None:
         answer = await at.submit([BOB], LARGER)

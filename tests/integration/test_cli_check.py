@@ -106,7 +106,7 @@ def test_where_everything_is_right_every_line_says_so_and_the_status_is_0(tmp_pa
             assert found.ok(check) is True, check
         assert found.ok("SPF", "good.example") and found.ok("MX", "good.example") and found.ok("DMARC", "good.example")
         assert found.ok("PTR", PUBLIC)
-        assert found.text("address", "") == f"127.0.0.1:{port} is ours, and answers"
+        assert found.text("address", "") == f"mailrelay listens on 127.0.0.1:{port}"
         assert remote.host_key.get_fingerprint() in found.text("host key")
         assert remote.received == []
 
@@ -275,7 +275,7 @@ def test_the_senders_in_use_are_those_of_the_spool_and_their_from_fields(tmp_pat
         }
         said = {record["ok"]: record["text"] for record in found.found["DMARC", "good.example"]}
         assert set(said) == {True, False}, "an organisation's own subdomain is aligned, another domain is not"
-        assert "other.example is not of good.example" in said[False]
+        assert "other.example is not part of good.example" in said[False]
 
     with_remote(tmp_path, test)
 
@@ -350,11 +350,11 @@ def test_a_desktop_that_is_not_there_is_no_backend_and_another_one_is_named(
         found = await examined(person_of(remote, desktop=True), online=False)
         (shut, left) = found.found["notify", ""]
         assert shut["ok"] is False and "no desktop session" in shut["text"] and "notify.mailbox" in shut["fix"]
-        assert left["ok"] is True and left["text"] == "bad news reaches you by dsn"
+        assert left["ok"] is True and left["text"] == "notices reach you by dsn"
         mailbox = f'notify.mailbox = "{tmp_path}/Maildir"'
         found = await examined(person_of(remote, mailbox, desktop=True), online=False)
-        assert found.found["notify", ""][0]["fix"] == "notify.desktop = false, if it is to stay so"
-        assert found.text("notify", "") == "bad news reaches you by dsn, mailbox"
+        assert found.found["notify", ""][0]["fix"] == "set notify.desktop = false if there is never a desktop"
+        assert found.text("notify", "") == "notices reach you by dsn, mailbox"
         assert not (tmp_path / "Maildir").exists()
 
     with_remote(tmp_path, test)
@@ -365,7 +365,7 @@ def test_a_desktop_that_is_there_is_asked_and_shown_nothing(bus: str, tmp_path: 
     async def test(remote: Remote) -> None:
         async with a_screen(bus) as screen:
             found = await examined(person_of(remote, desktop=True), online=False)
-            assert found.text("notify", "") == "bad news reaches you by desktop, dsn"
+            assert found.text("notify", "") == "notices reach you by desktop, dsn"
             assert screen.shown == []
 
     with_remote(tmp_path, test)
@@ -444,7 +444,7 @@ def test_the_agent_that_counts_is_that_of_the_daemon_which_serves(tmp_path: Path
             assert await daemon.wait() == 0
         assert found.ok("key") is False and found.ok("login") is False
         assert f"process {daemon.pid}" in found.text("environment", "")
-        assert f"its SSH_AUTH_SOCK is not set, yours {path}" in found.text("environment", "")
+        assert f"its SSH_AUTH_SOCK is not set, yours is {path}" in found.text("environment", "")
 
     with_remote(tmp_path, test)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import asyncssh
 import pytest
-from integration.account import HOST, PASSWORD, Account, AccountDoor, Newcomer
+from integration.account import HOST, PASSWORD, Account, AccountSSHServer, Newcomer
 from integration.test_daemon import served
 from terminal import Terminal
 
@@ -375,7 +375,7 @@ def test_settings_that_are_wrong_already_end_it_before_anything_is_done(tmp_path
 
 
 def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: Path) -> None:
-    class LaxDoor(AccountDoor):
+    class LaxSSHServer(AccountSSHServer):
         """A server that knows nothing of options: whatever a line says, its key opens everything."""
 
         def begin_auth(self, username: str) -> bool:
@@ -385,8 +385,8 @@ def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: Path) -
             return key.export_public_key().split()[1] in self.remote.authorized_keys.read_bytes()
 
     class Lax(Account):
-        def door(self) -> asyncssh.SSHServer:
-            return LaxDoor(self)
+        def ssh_server(self) -> asyncssh.SSHServer:
+            return LaxSSHServer(self)
 
     async def main() -> None:
         (tmp_path / "remote").mkdir()

@@ -594,6 +594,6 @@ def test_it_is_heard_of_as_the_readme_says(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That mail moves again is seen at the next look, which is within a minute.
-    monkeypatch.setattr(notifier, "LOOK_WAIT", 0.2)
-    monkeypatch.setattr(notifier, "LOOK_REST", 0.2)
+    monkeypatch.setattr(notifier, "MAX_DELAY_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(notifier, "MIN_DELAY_CHECK_INTERVAL", 0.2)
     FAILURES[what](tmp_path, caplog)

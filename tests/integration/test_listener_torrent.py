@@ -34,7 +34,7 @@ def test_a_client_that_goes_on_sending_reads_why_nobody_listens(
 
 
 def test_a_client_that_does_not_stop_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.LINGER", 0.05)
+    monkeypatch.setattr("mailrelay.listener.connection.LINGER", 0.05)
 
     async def main() -> None:
         async with listener(Intake()) as listening:

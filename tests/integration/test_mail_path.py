@@ -68,7 +68,7 @@ def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path
             "socat - TCP:mail.internal:2525",
         ]
         assert tried[""].cause is Cause.FORWARDING_PROHIBITED
-        assert b"not today" in tried["sendmail -bs"].words
+        assert b"not today" in tried["sendmail -bs"].description
         assert all(outcome.cause is Cause.NOT_SMTP and "not found" in outcome.text for _, outcome in failures[2:])
 
     with_link(tmp_path, test)
@@ -82,7 +82,7 @@ def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) -> Non
         remote.policy = unwilling
         with pytest.raises(Fault) as caught:
             await greet(link, "")
-        assert b"5.3.2 go away" in caught.value.outcome.words
+        assert b"5.3.2 go away" in caught.value.outcome.description
 
     with_link(tmp_path, test)
 

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import pytest
 import uvloop
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
-from mailrelay.notify.notifier import FRESH, Notifier
+from mailrelay.notify.notifier import DESKTOP_REST, Notifier
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin" or shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)"
@@ -131,8 +132,8 @@ def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(
     async def main() -> None:
         async with a_screen(bus) as screen:
             desktop = Desktop()
-            await desktop.carry([REFUSED])
-            await desktop.carry([REFUSED])
+            await desktop.deliver([REFUSED])
+            await desktop.deliver([REFUSED])
             title, body, urgency = screen.shown[0]
             assert len(screen.shown) == 2
         assert title == "Mail to bob@example.net was refused"
@@ -151,8 +152,8 @@ def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connection_behi
         desktop = Desktop()
         before = open_files()
         for _ in range(4):
-            with pytest.raises(BackendFailed, match="no desktop session takes notices"):
-                await desktop.carry([REFUSED])
+            with pytest.raises(BackendFailed, match="no desktop session accepts notifications"):
+                await desktop.deliver([REFUSED])
         # What has been let go of closes with the next turns of the loop; what leaks never does.
         async with asyncio.timeout(20):
             while open_files() > before:
@@ -163,8 +164,8 @@ def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connection_behi
 
 def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
-    with pytest.raises(BackendFailed, match="no desktop session takes notices"):
-        asyncio.run(Desktop().carry([REFUSED]))
+    with pytest.raises(BackendFailed, match="no desktop session accepts notifications"):
+        asyncio.run(Desktop().deliver([REFUSED]))
 
 
 def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,21 +173,20 @@ def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pyt
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
     with pytest.raises(BackendFailed) as failed:
-        asyncio.run(Desktop().carry([REFUSED]))
-    assert (
-        str(failed.value) == "no desktop session takes notices (for good? notify.desktop = false): there is none here"
-    )
+        asyncio.run(Desktop().deliver([REFUSED]))
+    reason = "no desktop session accepts notifications: no session is running"
+    assert str(failed.value) == f"{reason}; if there is never one, set notify.desktop = false"
 
 
 def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
     async def main() -> None:
         desktop = Desktop()
         async with a_screen(bus):
-            await desktop.carry([REFUSED])
+            await desktop.deliver([REFUSED])
         with pytest.raises(BackendFailed):
-            await desktop.carry([REFUSED])
+            await desktop.deliver([REFUSED])
         async with a_screen(bus) as screen:
-            await desktop.carry([REFUSED])
+            await desktop.deliver([REFUSED])
             assert len(screen.shown) == 1
 
     asyncio.run(main())
@@ -230,19 +230,19 @@ def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_
         ledger = Ledger()
         ledger.owe(*range(50))
         async with a_screen(bus) as screen:
-            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
+            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lazy, lambda: ledger.clock)
             running = asyncio.create_task(notifier.run())
             await screen.until(1)
             while ledger.due:
                 await asyncio.sleep(0)
             for number in range(50, 60):
                 ledger.owe(number)
-                notifier.ring()
+                notifier.wake()
                 for _ in range(20):
                     await asyncio.sleep(0)
             assert len(screen.shown) == 1
-            ledger.clock += FRESH
-            notifier.ring()
+            ledger.clock += DESKTOP_REST
+            notifier.wake()
             await screen.until(2)
             while ledger.due:
                 await asyncio.sleep(0)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
-from mailrelay.notify import notifier as room
+from mailrelay.notify import notifier as notifier_module
 from mailrelay.notify.notifier import Notifier
 
 BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 5.1.1 no such user", "RCPT", True)
@@ -97,7 +98,7 @@ class Ledger:
 
 @contextlib.asynccontextmanager
 async def notifying(settings: Notify, ledger: Ledger) -> AsyncIterator[Notifier]:
-    notifier = Notifier(settings, ledger, 900.0, lambda: ledger.clock)
+    notifier = Notifier(settings, ledger, 900.0, lazy, lambda: ledger.clock)
     running = asyncio.create_task(notifier.run())
     try:
         yield notifier
@@ -139,7 +140,7 @@ def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_pat
         async with notifying(quiet(command=("true",)), ledger) as notifier:
             await asyncio.sleep(0)
             ledger.owe(refused(1), Backend.COMMAND)
-            notifier.ring()
+            notifier.wake()
             await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
     asyncio.run(main())
@@ -182,7 +183,7 @@ def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backen
             for tries in range(1, 9):
                 await ledger.until(lambda tries=tries: len(ledger.excuses) == tries)  # type: ignore[misc]
                 ledger.clock += ledger.excuses[-1][2]
-                notifier.ring()
+                notifier.wake()
             await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
         assert (1, Backend.COMMAND) in ledger.due
         return [wait for _, _, wait, _ in ledger.excuses]
@@ -201,14 +202,14 @@ def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: Path) 
             assert "File exists" in ledger.excuses[0][3]
             place.unlink()
             ledger.clock += 60
-            notifier.ring()
+            notifier.wake()
             await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
 
     asyncio.run(main())
 
 
 def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "BACKEND_TIMEOUT", 1.0)
+    monkeypatch.setattr(notifier_module, "BACKEND_TIMEOUT", 1.0)
 
     async def main() -> None:
         ledger = Ledger()
@@ -216,7 +217,7 @@ def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(tmp_path: Path, m
         async with notifying(quiet(command=("sleep", "60"), mailbox=tmp_path / "reports"), ledger) as notifier:
             await asyncio.sleep(0)
             ledger.owe(refused(2), Backend.MAILBOX)
-            notifier.ring()
+            notifier.wake()
             await ledger.until(lambda: len(ledger.excuses) == 1)
         assert ledger.told_by == [(2, Backend.MAILBOX)]
         assert "no answer within 1 s" in ledger.excuses[0][3]
@@ -235,16 +236,16 @@ def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
             for failures in (1, 2):
                 await ledger.until(lambda failures=failures: ledger.failures == failures)  # type: ignore[misc]
                 for _ in range(50):
-                    notifier.ring()
+                    notifier.wake()
                     await asyncio.sleep(0)
                 assert ledger.failures == failures
-                ledger.clock += room.LEDGER_WAIT
-                notifier.ring()
+                ledger.clock += notifier_module.SPOOL_RETRY
+                notifier.wake()
             await ledger.until(lambda: ledger.failures == 3)
             ledger.broken = False
             await asyncio.sleep(0)
-            ledger.clock += room.LEDGER_WAIT
-            notifier.ring()
+            ledger.clock += notifier_module.SPOOL_RETRY
+            notifier.wake()
             await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
     asyncio.run(main())
@@ -269,7 +270,7 @@ def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_rests() -
         ledger.owe(refused(1), Backend.COMMAND)
         async with notifying(quiet(), ledger) as notifier:
             for _ in range(5):
-                notifier.ring()
+                notifier.wake()
                 await asyncio.sleep(0)
         assert (1, Backend.COMMAND) in ledger.due
 
@@ -289,7 +290,7 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
         async with notifying(quiet(mailbox=tmp_path / "reports"), ledger) as notifier:
             for number in range(1, 5):
                 ledger.owe(refused(number), Backend.MAILBOX)
-                notifier.ring()
+                notifier.wake()
                 await ledger.until(lambda number=number: len(ledger.told_by) == number)  # type: ignore[misc]
         assert ledger.looks == 1
 
@@ -320,10 +321,10 @@ def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice
         wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
         async with notifying(quiet(command=("sh", "-c", wait)), ledger) as notifier:
             await ledger.until(lambda: ledger.looks == 1)
-            notifier.ring()
+            notifier.wake()
             await ledger.until(lambda: ledger.looks == 3)
             ledger.owe(refused(2), Backend.COMMAND)
-            notifier.ring()
+            notifier.wake()
             await ledger.until(lambda: (2, Backend.COMMAND) in ledger.told_by)
         assert ledger.told_by == [(1, Backend.COMMAND), (2, Backend.COMMAND)]
 

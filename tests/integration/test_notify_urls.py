@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.notice import Concerned, Kind, Notice
 from mailrelay.notify import urls as backend
@@ -54,7 +55,7 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
 def test_urls_without_the_library_are_found_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "apprise", None)
     with pytest.raises(BackendFailed, match=r"pip install 'mailrelay\[apprise\]'"):
-        Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0)  # type: ignore[arg-type]
+        Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0, lazy)  # type: ignore[arg-type]
 
 
 @with_apprise
@@ -76,7 +77,7 @@ def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
 def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
     handler.status = 500
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice"):
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice"):
         asyncio.run(urls((address,))([NOTICE]))
 
 
@@ -93,6 +94,6 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
         Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1)
     )
     monkeypatch.setattr(backend, "apprise", kinds)
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice") as raised:
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice") as raised:
         asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
     assert "secret" not in str(raised.value)

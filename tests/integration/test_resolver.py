@@ -7,7 +7,7 @@ import pytest
 from nameserver import Nameserver
 
 from mailrelay.dns import resolver
-from mailrelay.dns.answer import Answer, Unanswered
+from mailrelay.dns.lookup import LookUpFailed, Records
 from mailrelay.dns.resolver import Resolver
 
 ZONE = {
@@ -19,7 +19,7 @@ ZONE = {
 }
 
 
-def asked(server: Nameserver, name: str, kind: str) -> Answer:
+def asked(server: Nameserver, name: str, kind: str) -> Records:
     return asyncio.run(Resolver(server.address).look_up(name, kind))
 
 
@@ -45,11 +45,11 @@ def test_records_come_as_text_and_what_is_not_there_is_an_empty_answer(name: str
 def test_a_server_that_fails_or_says_nothing_is_told_apart_from_an_empty_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolver, "PATIENCE", 0.3)
+    monkeypatch.setattr(resolver, "TIMEOUT", 0.3)
     with Nameserver(ZONE, broken=["broken.example"], silent=["silent.example"]) as server:
-        with pytest.raises(Unanswered, match=r"no answer for A of broken\.example"):
+        with pytest.raises(LookUpFailed, match=r"no answer for A of broken\.example"):
             asked(server, "broken.example", "A")
-        with pytest.raises(Unanswered, match="did not answer"):
+        with pytest.raises(LookUpFailed, match="did not answer"):
             asked(server, "silent.example", "A")
 
 
@@ -90,7 +90,7 @@ def test_a_resolver_elsewhere_is_believed_only_where_resolv_conf_vouches_for_it(
 
 def test_a_machine_without_a_resolver_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "RESOLV_CONF", tmp_path / "missing")
-    with pytest.raises(Unanswered, match="names no DNS resolver"):
+    with pytest.raises(LookUpFailed, match="names no DNS resolver"):
         asyncio.run(Resolver().look_up("example.org", "A"))
 
 

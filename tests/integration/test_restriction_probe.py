@@ -22,7 +22,7 @@ def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
             await asyncio.sleep(3600)
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
 
-    monkeypatch.setattr(demo.Door, "connection_requested", goes_there)
+    monkeypatch.setattr(demo.RemoteSSHServer, "connection_requested", goes_there)
     monkeypatch.setattr(restriction_probe, "TRIAL_TIMEOUT", 0.3)
 
     async def test(remote: Remote) -> None:

@@ -12,7 +12,7 @@ from spooling import LIMIT, letter
 
 from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause
 from mailrelay.relay.scheduler import Scheduler
@@ -44,7 +44,7 @@ class Scene:
     async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
         """Accepts a message as the listener would; returns the spool's key."""
         key = await self.spool.accept(letter(*recipients, at=time.time(), content=content))
-        self.scheduler.hurry(key)
+        self.scheduler.message_arrived(key)
         return key
 
     async def states(self, key: int) -> list[str]:
@@ -85,7 +85,7 @@ async def scene(
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
-        terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
+        terms = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
         relayhost = remote.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
@@ -195,7 +195,7 @@ def test_waiting_mail_leaves_when_the_person_says_so_whatever_the_back_off_said(
             with transaction(db):
                 actions.retry_all(db, time.time())
             db.close()
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.settled(key, "sent")
             assert await at.spool.relayhost_failure("default") is None
             assert not trigger.ring(at.directory)
@@ -302,7 +302,7 @@ def test_a_message_that_cannot_be_read_is_held_and_told_and_the_others_go_on(tmp
             )
             await at.remote.up()
             await at.spool._write(lambda db: actions.retry_all(db, time.time()))
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.settled(broken, "held")
             await at.settled(whole, "sent")
             kinds = [one.notice.kind.value for one in await at.spool.owed(time.time())]
@@ -334,8 +334,8 @@ def test_a_recipient_is_vetted_on_a_connection_that_is_there_and_no_message_come
         async with scene(tmp_path) as at:
 
             async def word(to: bytes) -> bytes:
-                outcome = await at.scheduler.vet(letter(to, at=time.time()).envelope)
-                return outcome.words if outcome is not None else b""
+                outcome = await at.scheduler.probe_recipient(letter(to, at=time.time()).envelope)
+                return outcome.description if outcome is not None else b""
 
             assert await word(b"refused@example.net") == b"", "nobody dials for that"
             await at.settled(await at.send(), "sent")
@@ -366,9 +366,9 @@ def test_who_waits_for_a_word_on_a_recipient_may_give_up_and_is_let_go_when_the_
                 return None if gives_up else b""
 
             at.remote.policy = policy
-            vetting = asyncio.ensure_future(at.scheduler.vet(letter(at=time.time()).envelope))
+            vetting = asyncio.ensure_future(at.scheduler.probe_recipient(letter(at=time.time()).envelope))
             await asked.wait()
-            behind = asyncio.ensure_future(at.scheduler.vet(letter(at=time.time()).envelope))
+            behind = asyncio.ensure_future(at.scheduler.probe_recipient(letter(at=time.time()).envelope))
             if gives_up:
                 for one in (vetting, behind):
                     one.cancel()
@@ -390,9 +390,9 @@ def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
 
             async def word(to: bytes) -> object:
                 message = letter(to, at=time.time())
-                watch = at.scheduler.watches.open(message.queue_id)
-                at.scheduler.hurry(await at.spool.accept(message))
-                said = await watch.word
+                watch = at.scheduler.waiters.open(message.queue_id)
+                at.scheduler.message_arrived(await at.spool.accept(message))
+                said = await watch.result
                 if isinstance(said, Refused):
                     watch.told.set_result(True)
                 return said
@@ -401,7 +401,7 @@ def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
             assert isinstance(sent, DeliveryResult)
             refused = await word(b"refused@example.net")
             assert isinstance(refused, Refused)
-            assert refused.outcome.words.startswith(b"550 5.1.1")
+            assert refused.outcome.description.startswith(b"550 5.1.1")
             queued = await word(b"later@example.net")
             assert isinstance(queued, Queued)
             assert queued.why.startswith("451")
@@ -416,10 +416,10 @@ def test_a_refusal_is_told_to_the_client_or_owed_to_the_person_and_never_neither
     async def story() -> None:
         async with scene(tmp_path) as at:
             message = letter(b"refused@example.net", at=time.time())
-            watch = at.scheduler.watches.open(message.queue_id)
+            watch = at.scheduler.waiters.open(message.queue_id)
             key = await at.spool.accept(message)
-            at.scheduler.hurry(key)
-            await watch.word
+            at.scheduler.message_arrived(key)
+            await watch.result
             assert await at.states(key) == ["active"]
             watch.told.set_result(told)
             await at.settled(key, state)

@@ -31,7 +31,7 @@ async def waiting(
 def test_a_short_queue_is_no_reason_for_a_second_conversation(tmp_path: Path) -> None:
     async def story() -> None:
         async with waiting(tmp_path, 1) as at:
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.remote.arrived(1)
             assert at.remote.channels == 1
 
@@ -51,7 +51,7 @@ def test_a_long_queue_gets_more_conversations_than_others_with_a_remote_without_
                 return None
 
             at.remote.policy = policy
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.remote.arrived(100)
             assert 20 <= at.remote.channels <= 40
 
@@ -62,7 +62,7 @@ def test_a_remote_with_chunking_is_asked_for_no_more_conversations_than_the_sett
     async def story() -> None:
         async with waiting(tmp_path, 150, channels=3) as at:
             at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.remote.arrived(150)
             assert at.remote.channels == 3
 
@@ -85,7 +85,7 @@ def test_a_remote_that_allows_few_connections_gets_all_mail_through_those_and_no
                 return None
 
             at.remote.policy = policy
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.remote.arrived(60)
             assert await at.spool.relayhost_failure("default") is None
             assert at.remote.logins == 1
@@ -110,7 +110,7 @@ def test_new_mail_for_a_way_that_is_shut_costs_no_look_into_the_spool(tmp_path: 
 
             at.spool.next_due = counted  # type: ignore[method-assign]
             # Rung once, and answered: from here on the scheduler sleeps.
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.until(lambda: asyncio.sleep(0, looks > 0))
             for _ in range(20):
                 await at.send()
@@ -140,7 +140,7 @@ def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Path) ->
             messages = [message for portion in portions for message in portion]
             assert len({message.id for message in messages}) == len(messages)
             for message in messages:
-                at.scheduler.untried(message)
+                at.scheduler._results.untried(message)
             await at.remote.arrived(40)
 
     play(story)
@@ -153,7 +153,7 @@ def test_new_mail_leaves_at_once_though_others_were_taken_in_one_portion_before_
             for key in [await at.send() for _ in range(40)]:
                 await at.settled(key, "sent")
             assert not at.scheduler._claims.new
-            await at.until(lambda: asyncio.sleep(0, at.scheduler._connector.connection is None))
+            await at.until(lambda: asyncio.sleep(0, not at.scheduler.is_connected))
             await at.settled(await at.send(), "sent")
 
     play(story)
@@ -176,7 +176,7 @@ def test_what_has_not_left_when_the_scheduler_stops_was_not_begun(tmp_path: Path
                     yield piece
 
             at.spool.pieces = stuck_at_the_fourth  # type: ignore[method-assign]
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await is_stuck.wait()
         db = connect(at.directory)
         assert set(db.execute("SELECT attempts, next_attempt IS NOT NULL FROM message")) == {(0, 1)}

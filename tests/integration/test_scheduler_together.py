@@ -16,7 +16,7 @@ from spooling import letter
 from mailrelay.demo.remote import Remote
 from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.relay import connector
+from mailrelay.relay import dial_policy
 from mailrelay.ssh.interface import Stream
 
 
@@ -106,7 +106,7 @@ def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tmp_path
 def test_a_mail_server_that_is_down_is_left_alone_while_forwards_keep_a_connection_of_a_new_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "IMPATIENCE", 0.01)
+    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.01)
 
     async def story() -> None:
         async with scene(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
@@ -186,7 +186,7 @@ def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked_for_m
                 await at.spool._read(lambda _db: None)
             for _ in range(120):
                 await at.spool.accept(letter(at=time.time()))
-            at.scheduler.ring()
+            at.scheduler.look_again()
             await at.remote.arrived(100)
             assert 0 < refused <= 20
 
@@ -200,7 +200,7 @@ def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_beg
         async with scene(tmp_path, linger=0.0) as at:
             await at.settled(await at.send(), "sent")
             await connections(at, 0)
-            met = at.scheduler._connector.met
+            met = at.scheduler._connector.conversation_begun
             changes = [SLEPT]
 
             def and_it_changes() -> None:
@@ -208,7 +208,7 @@ def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_beg
                 if changes:
                     at.scheduler.network_changed(changes.pop())
 
-            monkeypatch.setattr(at.scheduler._connector, "met", and_it_changes)
+            monkeypatch.setattr(at.scheduler._connector, "conversation_begun", and_it_changes)
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 3
 

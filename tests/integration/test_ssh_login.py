@@ -13,7 +13,7 @@ from asyncssh.rsa import RSAKey
 from integration.agents import agent
 from integration.test_ssh_dialling import amend
 
-from mailrelay.demo.remote import Door, Remote
+from mailrelay.demo.remote import Remote, RemoteSSHServer
 from mailrelay.ssh.dial import dial
 
 
@@ -24,11 +24,11 @@ class Counting(Remote):
         super().__init__(directory)
         self.requests: list[str] = []
 
-    def door(self) -> asyncssh.SSHServer:
-        return CountingDoor(self)
+    def ssh_server(self) -> asyncssh.SSHServer:
+        return CountingSSHServer(self)
 
 
-class CountingDoor(Door):
+class CountingSSHServer(RemoteSSHServer):
     remote: Counting
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:

@@ -65,4 +65,4 @@ def test_every_dmarc_record_comes_to_a_policy(domain: str, record: str) -> None:
     look_up = look_up_in({(f"_dmarc.{domain.lower().removesuffix('.')}", "TXT"): [f"v=DMARC1;{record}"]})
     policy = asyncio.run(dmarc.discover(look_up, domain))
     assert policy.request in ("", "none", "quarantine", "reject")
-    assert bool(policy.place) == bool(policy.request)
+    assert bool(policy.name) == bool(policy.request)

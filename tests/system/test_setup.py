@@ -127,7 +127,7 @@ def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
 def test_a_key_for_mail_alone_can_do_nothing_else(sshd: Sshd, sockets: None, command: str) -> None:
     key = sshd.directory / "client"
     relayhost = the_way(sshd, command=command, smtp=Tcp("localhost", free_port()))
-    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
     assert not_refused(relayhost, key) == set()
 
@@ -153,7 +153,7 @@ def test_dropbear_lets_a_key_in_for_one_command_and_nothing_else(sshd: Sshd, dro
     relayhost = the_way(sshd, command="printf '220 hi\\r\\n'; cat")
     key = sshd.directory / "client"
     assert not_refused(relayhost, key) >= {"a shell", "a command", "-L to another port"}
-    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (dropbear.directory / "home/.ssh/authorized_keys").write_text(f"{line}\n")
     assert not_refused(relayhost, key) == set()
 

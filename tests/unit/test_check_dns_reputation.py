@@ -7,15 +7,15 @@ import pytest
 from mailrelay.check import dns_reputation
 from mailrelay.check.finding import Finding
 from mailrelay.cli import check
-from mailrelay.dns.answer import Answer
+from mailrelay.dns.lookup import Records
 
 
 def test_a_dns_that_is_slow_enough_each_time_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns_reputation, "PATIENCE", 0.02)
+    monkeypatch.setattr(dns_reputation, "CHECK_TIMEOUT", 0.02)
 
-    async def look_up(name: str, kind: str) -> Answer:
+    async def look_up(name: str, kind: str) -> Records:
         await asyncio.sleep(3600)
-        return Answer()
+        return Records()
 
     async def main() -> list[Finding]:
         found = await dns_reputation.addresses(look_up, ["192.0.2.1"], ["list.example"])

@@ -1,4 +1,4 @@
-"""What is written of a key that is for mail alone: in authorized_keys there, in ssh_config here."""
+"""A key that only delivers mail: its line in authorized_keys on the remote, and its ssh_config here."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Tcp
-from mailrelay.setup.restriction import authorized, ssh_config
+from mailrelay.setup.restriction import authorized_keys_line, ssh_config
 
 PUBLIC = "ssh-ed25519 AAAAC3Nz mailrelay"
 
@@ -18,14 +18,14 @@ def relayhost(ssh: str = "me@mail.example.org", **changes: object) -> Relayhost:
 
 
 def test_forwarding_goes_to_the_one_port_and_nothing_is_run_or_listened_on() -> None:
-    assert authorized(PUBLIC, relayhost()) == (
+    assert authorized_keys_line(PUBLIC, relayhost()) == (
         f'restrict,port-forwarding,permitopen="localhost:25",permitlisten="localhost:1",command="false" {PUBLIC}'
     )
-    assert 'permitopen="[::1]:2525"' in authorized(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
+    assert 'permitopen="[::1]:2525"' in authorized_keys_line(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
 
 
 def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
-    line = authorized(PUBLIC, relayhost(command='sh -c "nc localhost 25"'))
+    line = authorized_keys_line(PUBLIC, relayhost(command='sh -c "nc localhost 25"'))
     assert line == f'restrict,command="sh -c \\"nc localhost 25\\"" {PUBLIC}'
 
 

@@ -87,5 +87,5 @@ def test_a_manager_that_does_not_do_it_is_quoted(tmp_path: Path, monkeypatch: py
     with pytest.raises(
         unit.NotInstalled, match=r"`systemctl --user enable --now mailrelay` failed: no \\x1b such unit"
     ):
-        unit.install(found, again=False)
-    assert found.is_there
+        unit.install(found, restart=False)
+    assert found.is_installed

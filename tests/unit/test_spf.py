@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from zone import look_up_in
 
-from mailrelay.dns.spf import Found, check_host
+from mailrelay.dns.spf import Evaluation, check_host
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
 ZONE = {
@@ -34,7 +34,7 @@ ZONE = {
 }
 
 
-def said(record: str, address: str = V4, sender: str = "me@d.example") -> Found:
+def said(record: str, address: str = V4, sender: str = "me@d.example") -> Evaluation:
     zone = ZONE | {("d.example", "TXT"): [f"v=spf1 {record}".rstrip()]}
     look_up = look_up_in(zone, broken=["broken.example"])
     return asyncio.run(check_host(look_up, address, "d.example", sender, "helo.example"))
