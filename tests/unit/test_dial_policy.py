@@ -87,7 +87,7 @@ def test_the_wait_after_a_fault(cause: Cause, failures: int, before_change: int 
         (Change(removed_addresses=frozenset({"192.0.2.9"})), LONG_AGO, False),
         (Change(may_connect=True), YOUNG + 1.0, True),
         (Change(may_connect=True), YOUNG - 1.0, False),
-        (Change(leapt=3600.0), LONG_AGO, False),
+        (Change(clock_step=3600.0), LONG_AGO, False),
     ],
 )
 def test_whether_a_connection_may_have_died_with_the_network_of_before(
