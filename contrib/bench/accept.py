@@ -22,9 +22,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
 
-from system.daemon import Relay
-from system.postfix import Package, Postfix, find_package, send_with_source
-from system.processes import free_port
+from harness.daemon_process import Relay
+from harness.postfix import Package, Postfix, find_package, send_with_source
+from harness.processes import free_port
 
 WARM = 1.0
 """Seconds between some mail that is not counted and the mail that is."""

@@ -42,11 +42,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.daemon_process import Relay
+from harness.mailboxes import DOMAIN
+from harness.processes import free_port
 from memory import MEGA, held
 from parts import PATIENCE, spread
-from system.boxes import DOMAIN
-from system.daemon import Relay
-from system.processes import free_port
 
 LARGE = 30_000_000
 LINE = b"x" * 74 + b"\r\n"

@@ -16,8 +16,8 @@ import statistics
 import subprocess
 import time
 
+from harness.postfix import send_with_source
 from parts import PATIENCE, Postfix, Scene, arguments, logged, scene, spread
-from system.postfix import send_with_source
 
 from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction

@@ -15,10 +15,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from socket import create_server
 
+from harness.daemon_process import Relay
+from harness.processes import Child, free_port
+from harness.webserver import PAGE, get
 from parts import HERE, Scene, arguments, logged, scene, spread
-from system.daemon import Relay
-from system.processes import Child, free_port
-from webserver import PAGE, get
 
 REQUESTS = 50
 
@@ -55,7 +55,7 @@ def main() -> None:
     theirs, ours = [], []
     with scene(options) as at:
         far, near = free_port(), free_port()
-        server = Child([*at.there, sys.executable, HERE.parents[1] / "tests/webserver.py", str(far)])
+        server = Child([*at.there, sys.executable, HERE.parents[1] / "tests/harness/webserver.py", str(far)])
         relay = Relay(at.directory / "relay", at.ssh_config, 25, linger="1s", dsn=False)
         with relay.config.open("a") as settings:
             settings.write(f'[[forward]]\nlisten = "127.0.0.1:{near}"\nto = "localhost:{far}"\n')

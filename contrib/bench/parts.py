@@ -24,11 +24,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests")]
 
-from system.boxes import DOMAIN
-from system.daemon import Relay
-from system.postfix import Package, Postfix, Sink, find_package
-from system.processes import Child, free_port, program, until
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Postfix, Sink, find_package
+from harness.processes import Child, free_port, program, until
+from harness.sshd import Sshd
 
 PATIENCE = 300.0
 """Seconds after which a measurement that has not come to its end is given up."""

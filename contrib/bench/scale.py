@@ -16,9 +16,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from harness.daemon_process import Relay
+from harness.postfix import send_with_source
 from parts import DOMAIN, PATIENCE, Scene, arguments, logged, scene, spread
-from system.daemon import Relay
-from system.postfix import send_with_source
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import arrive

@@ -40,6 +40,8 @@ class Remote:
     policy, extensions: the replies of the mail server, and what it offers after EHLO.
     refuse_key, forbid_forwarding: what the SSH server refuses. noise: the shell's output before that of a command.
     received, logins, channels: the messages accepted so far, and the number of logins and of channels requested.
+    connections, dialogues: those that are open now; an SMTP dialogue through a connection is one task at each end of its
+    channel.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,8 +62,8 @@ class Remote:
         self.client_key = asyncssh.generate_private_key("ssh-ed25519")
         self._ssh: asyncssh.SSHAcceptor | asyncio.Server | None = None
         self._smtp: asyncio.Server | None = None
-        self._connections: set[asyncssh.SSHServerConnection] = set()
-        self._dialogues: set[asyncio.Task[None]] = set()
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.dialogues: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -108,7 +110,7 @@ class Remote:
         ssh, self._ssh = self._ssh, None
         if ssh is not None:
             ssh.close()
-        aborted = list(self._connections)
+        aborted = list(self.connections)
         for connection in aborted:
             connection.abort()
         await self.mail_down()
@@ -122,7 +124,7 @@ class Remote:
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
-        dialogues = list(self._dialogues)
+        dialogues = list(self.dialogues)
         for dialogue in dialogues:
             dialogue.cancel()
         await asyncio.gather(*dialogues, return_exceptions=True)
@@ -195,8 +197,8 @@ class Remote:
     def _register_this_task(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - the streams run their callbacks as tasks
-        self._dialogues.add(task)
-        task.add_done_callback(self._dialogues.discard)
+        self.dialogues.add(task)
+        task.add_done_callback(self.dialogues.discard)
 
 
 class RemoteSSHServer(asyncssh.SSHServer):
@@ -208,10 +210,10 @@ class RemoteSSHServer(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.connection = conn
-        self.remote._connections.add(conn)
+        self.remote.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.remote._connections.discard(self.connection)
+        self.remote.connections.discard(self.connection)
 
     def public_key_auth_supported(self) -> bool:
         return True

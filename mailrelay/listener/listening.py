@@ -12,7 +12,7 @@ from mailrelay.config import Listen
 from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
-from mailrelay.listener.server_state import IntakePort, ServerState
+from mailrelay.listener.server_state import Connection, IntakePort, ServerState
 from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
@@ -31,6 +31,11 @@ class Listening:
         self.addresses = addresses
         self._servers = servers
         self._state = state
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The clients' connections that are open."""
+        return frozenset(self._state.connections)
 
     async def close(self, grace: float = GRACE) -> None:
         """Stop. grace: seconds for contents in progress and pending answers."""

@@ -67,6 +67,11 @@ class Waiters:
     def __init__(self) -> None:
         self._open: dict[str, Waiter] = {}
 
+    @property
+    def queue_ids(self) -> frozenset[str]:
+        """The messages whose result is waited for."""
+        return frozenset(self._open)
+
     def open(self, queue_id: str) -> Waiter:
         """From now on, the result of this message is kept for the client."""
         waiter = self._open[queue_id] = Waiter()

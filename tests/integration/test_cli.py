@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.person import Person
+from harness.person import Person
 
 import mailrelay
 from mailrelay.cli import COMMANDS, LazyCommand, load

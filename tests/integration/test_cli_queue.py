@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.person import AWAY, BOUNCED, CONTENT, DEFERRED, LOST, SENT, Person
+from harness.person import AWAY, BOUNCED, CONTENT, DEFERRED, LOST, SENT, Person
 
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.spool import lock, trigger

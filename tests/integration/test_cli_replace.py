@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.person import BOUNCED, DEFERRED, SENT, Person
+from harness.person import BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.spool import lock, trigger
 
@@ -214,7 +214,7 @@ def test_what_is_sent_while_it_is_edited_is_not_sent_twice(person: Person) -> No
     env = editor(
         person,
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from integration.person import SENT, Person\n"
+        "from harness.person import SENT, Person\n"
         f"from mailrelay.spool.database import connect\n"
         f"person = object.__new__(Person); person.spool = Path({str(person.spool)!r}); person.attempt(SENT)\n"
         "text += b'PS\\n'",

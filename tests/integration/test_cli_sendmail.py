@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from integration.person import AWAY, BOUNCED, DEFERRED, SENT, Person
+from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.cli.sendmail import verdict
 from mailrelay.mail.outcome import Outcome, Reply, Stage

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
+from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
 
 from mailrelay.cli.status import FAILED, LATE, reasons
 from mailrelay.spool import lock

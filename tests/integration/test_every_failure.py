@@ -22,10 +22,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from integration.test_daemon import served
-from integration.test_scheduler import play
-from readme import Row, failures
-from system.processes import free_port
+from harness.daemon import served
+from harness.processes import free_port
+from harness.readme import Row, failures
 
 import mailrelay
 from mailrelay import config
@@ -79,11 +78,11 @@ class Scene:
 
     async def submit(self, *to: str, content: bytes = LETTER, sender: str = SENDER) -> str:
         """A client sends a letter and hears what the README says; the words of the reply."""
-        code, words = await asyncio.to_thread(self._submit, to or (BOB,), content, sender)
+        code, words = await asyncio.to_thread(self.transact, to or (BOB,), content, sender)
         assert code == self.row.code, words
         return words
 
-    def _submit(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
+    def transact(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
         with smtplib.SMTP("127.0.0.1", self.port, timeout=30) as client:
             client.ehlo()
             client.command_encoding = "utf-8"
@@ -202,7 +201,7 @@ async def scene(
 
 
 Story = Callable[[Scene], Awaitable[None]]
-FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], None]] = {}
+FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], Awaitable[None]]] = {}
 """The rows of the README's table that are tested here."""
 
 
@@ -212,14 +211,11 @@ def failure(
     """Makes a story the test of the README's row `what`. change: what is other than usual in the settings."""
 
     def named(story: Story) -> Story:
-        def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-            async def main() -> None:
-                async with scene(tmp_path, failures()[what], caplog, change, answer_within) as at:
-                    await story(at)
-                    heard = tuple(one["kind"] for one in at.notices())
-                    assert heard == at.row.notices[: len(heard)]
-
-            play(main)
+        async def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+            async with scene(tmp_path, failures()[what], caplog, change, answer_within) as at:
+                await story(at)
+                heard = tuple(one["kind"] for one in at.notices())
+                assert heard == at.row.notices[: len(heard)]
 
         FAILURES[what] = run
         return story
@@ -262,7 +258,7 @@ async def _at_rcpt(at: Scene) -> None:
             code, words = client.rcpt(to)
             return code, words.decode()
 
-    assert "sent" in str(await asyncio.to_thread(at._submit, (BOB,), LETTER, SENDER))
+    assert "sent" in str(await asyncio.to_thread(at.transact, (BOB,), LETTER, SENDER))
     code, words = await asyncio.to_thread(rcpt, SENDER, "refused@example.net")
     assert code == at.row.code
     assert "<refused@example.net>: no such user" in words
@@ -590,10 +586,10 @@ async def _no_relayhost(at: Scene) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_it_is_heard_of_as_the_readme_says(
+async def test_it_is_heard_of_as_the_readme_says(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That mail moves again is seen at the next look, which is within a minute.
     monkeypatch.setattr(notifier, "MAX_DELAY_CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(notifier, "MIN_DELAY_CHECK_INTERVAL", 0.2)
-    FAILURES[what](tmp_path, caplog)
+    await FAILURES[what](tmp_path, caplog)

@@ -81,94 +81,73 @@ def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0)
 @pytest.mark.parametrize(
     ("error", "reply"), [(SpoolFull("no room"), FULL), (SpoolBroken("EIO"), BROKEN), (SpoolError("busy"), BROKEN)]
 )
-def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_for_it(
+async def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_for_it(
     error: SpoolError, reply: Reply
 ) -> None:
-    async def story() -> None:
-        way = Way()
-        answer = await intake(way, error).submit(ENVELOPE, CONTENT)
-        assert answer.reply is reply
-        assert answer.reply.code // 100 == 4
-        assert way.hurried == []
-        assert way.waiters._open == {}
-
-    asyncio.run(story())
+    way = Way()
+    answer = await intake(way, error).submit(ENVELOPE, CONTENT)
+    assert answer.reply is reply
+    assert answer.reply.code // 100 == 4
+    assert way.hurried == []
+    assert not way.waiters.queue_ids
 
 
-def test_a_failure_of_ours_while_mail_is_put_on_disk_leaves_nobody_waiting() -> None:
-    async def story() -> None:
-        way = Way()
-        with pytest.raises(OSError, match="statvfs"):
-            await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
-        assert way.waiters._open == {}
-
-    asyncio.run(story())
+async def test_a_failure_of_ours_while_mail_is_put_on_disk_leaves_nobody_waiting() -> None:
+    way = Way()
+    with pytest.raises(OSError, match="statvfs"):
+        await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
+    assert not way.waiters.queue_ids
 
 
-def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queued_and_hears_no_refusal_later() -> None:
-    async def story() -> None:
-        way = Way()
-        answer = await intake(way, answer_within=0.01).submit(ENVELOPE, CONTENT)
-        assert answer.reply.code == 250
-        assert b"queued" in answer.reply.text
-        assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
-
-    asyncio.run(story())
+async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queued_and_hears_no_refusal_later() -> None:
+    way = Way()
+    answer = await intake(way, answer_within=0.01).submit(ENVELOPE, CONTENT)
+    assert answer.reply.code == 250
+    assert b"queued" in answer.reply.text
+    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
 
 
-def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach() -> None:
-    async def story() -> None:
-        way = Way()
-        way.fault_text = "no network"
-        answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
-        assert answer.reply.text.endswith(b"queued: no network")
-        assert way.waiters._open == {}
-
-    asyncio.run(story())
+async def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach() -> None:
+    way = Way()
+    way.fault_text = "no network"
+    answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
+    assert answer.reply.text.endswith(b"queued: no network")
+    assert not way.waiters.queue_ids
 
 
-def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(
+async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def story() -> None:
-        monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
-        way = Way()
-        submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-        while not way.hurried:
-            await asyncio.sleep(0)
-        assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
-        answer = await submitting
-        assert answer.reply is NO_SUCH_USER.reply
-        answer.told(True)
-
-    asyncio.run(story())
+    monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
+    way = Way()
+    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
+    while not way.hurried:
+        await asyncio.sleep(0)
+    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    answer = await submitting
+    assert answer.reply is NO_SUCH_USER.reply
+    answer.told(True)
 
 
-def test_the_word_of_the_relayhost_is_shown_without_control_characters() -> None:
-    async def story() -> None:
-        way = Way()
-        submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-        while not way.hurried:
-            await asyncio.sleep(0)
-        way.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
-        answer = await submitting
-        assert b"\r" not in answer.reply.text
-        assert b"\x1b" not in answer.reply.text
-
-    asyncio.run(story())
+async def test_the_word_of_the_relayhost_is_shown_without_control_characters() -> None:
+    way = Way()
+    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
+    while not way.hurried:
+        await asyncio.sleep(0)
+    way.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
+    answer = await submitting
+    assert b"\r" not in answer.reply.text
+    assert b"\x1b" not in answer.reply.text
 
 
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
-def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
+async def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story() -> None:
-        way = Way()
-        way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
-        assert await intake(way).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
-
     caplog.set_level("INFO", "mailrelay")
-    asyncio.run(story())
+    way = Way()
+    way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
+    assert await intake(way).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
     assert caplog.messages == [
         "NOQUEUE from=<a@example.org> to=<b@example.net> relay=default dsn=5.1.1 status=refused (550 5.1.1 no such user)"
     ]
@@ -185,48 +164,36 @@ def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
         Outcome(Stage.EHLO, cause=Cause.NO_SMTPUTF8, text="no SMTPUTF8"),
     ],
 )
-def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Outcome | None) -> None:
-    async def story() -> None:
-        way = Way()
-        way.words = [word]
-        assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
-
-    asyncio.run(story())
+async def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Outcome | None) -> None:
+    way = Way()
+    way.words = [word]
+    assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
 
 
-def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
-    async def story() -> None:
-        assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
-        assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
-
-    asyncio.run(story())
+async def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
+    assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
+    assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
 
 
-def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None:
-    async def story() -> None:
-        way = Way()
-        way.words = [NO_SUCH_USER]
-        assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
-        assert way.words == [NO_SUCH_USER]
-
-    asyncio.run(story())
+async def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None:
+    way = Way()
+    way.words = [NO_SUCH_USER]
+    assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
+    assert way.words == [NO_SUCH_USER]
 
 
-def settled(taken: int, *others: NotTaken) -> bytes:
+async def settled(taken: int, *others: NotTaken) -> bytes:
     """The answer to a client whose message has come out so."""
 
-    async def story() -> bytes:
-        way = Way()
-        submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-        while not way.hurried:
-            await asyncio.sleep(0)
-        reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-        way.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
-        answer = await submitting
-        assert answer.reply.code == 250
-        return answer.reply.text
-
-    return asyncio.run(story())
+    way = Way()
+    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
+    while not way.hurried:
+        await asyncio.sleep(0)
+    reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
+    way.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
+    answer = await submitting
+    assert answer.reply.code == 250
+    return answer.reply.text
 
 
 LATER = NotTaken(b"later@example.net", State.DEFERRED, b"450 4.2.1 busy")
@@ -247,14 +214,14 @@ GONE = NotTaken(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
         ),
     ],
 )
-def test_an_answer_names_every_recipient_for_whom_it_is_not_so(
+async def test_an_answer_names_every_recipient_for_whom_it_is_not_so(
     taken: int, others: tuple[NotTaken, ...], answer: bytes
 ) -> None:
-    assert settled(taken, *others) == answer
+    assert await settled(taken, *others) == answer
 
 
-def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> None:
-    answer = settled(1, *[LATER] * 12)
+async def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> None:
+    answer = await settled(1, *[LATER] * 12)
     assert answer.startswith(b"2.0.0 q123456789 sent to 1 of 13; ")
     assert answer.count(b"<later@example.net>") == 5
     assert answer.endswith(b"; 7 more, see `mailrelay queue show q123456789`")
@@ -279,61 +246,52 @@ def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_se
 LARGE_CONTENT = CONTENT + b"x" * 70_000
 
 
-def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> None:
-    async def story() -> None:
-        way, spool = Way(), Spool()
-        way.fault_text = "no network"
-        incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
-        assert await incoming.add(LARGE_CONTENT) is None
-        assert await incoming.add(b"and more\r\n") is None
-        answer = await incoming.finish(b"and the end\r\n")
-        assert answer.reply.code == 250
-        [arrival] = spool.accepted
-        whole = spool.staged[3] + arrival.content
-        assert arrival.staged == Staged(3, 2, len(spool.staged[3]))
-        assert arrival.size == len(whole)
-        assert arrival.subject == "a letter"
-        assert whole.endswith(LARGE_CONTENT + b"and more\r\nand the end\r\n")
-        assert whole.count(b"Received:") == whole.count(b"Message-ID:") == 1
-
-    asyncio.run(story())
+async def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> None:
+    way, spool = Way(), Spool()
+    way.fault_text = "no network"
+    incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
+    assert await incoming.add(LARGE_CONTENT) is None
+    assert await incoming.add(b"and more\r\n") is None
+    answer = await incoming.finish(b"and the end\r\n")
+    assert answer.reply.code == 250
+    [arrival] = spool.accepted
+    whole = spool.staged[3] + arrival.content
+    assert arrival.staged == Staged(3, 2, len(spool.staged[3]))
+    assert arrival.size == len(whole)
+    assert arrival.subject == "a letter"
+    assert whole.endswith(LARGE_CONTENT + b"and more\r\nand the end\r\n")
+    assert whole.count(b"Received:") == whole.count(b"Message-ID:") == 1
 
 
 @pytest.mark.parametrize("at", ["first piece", "later piece", "end"])
-def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_behind(at: str) -> None:
-    async def story() -> None:
-        spool = Spool(SpoolFull("no room") if at == "first piece" else None)
-        incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
-        refusal = await incoming.add(LARGE_CONTENT)
-        if at == "first piece":
-            assert refusal is FULL
-        spool.error = SpoolFull("no room")
-        if at == "later piece":
-            assert await incoming.add(b"more") is FULL
-        if at == "end":
-            assert (await incoming.finish(b"the end\r\n")).reply is FULL
-        else:
-            await incoming.abandon()
-        assert spool.staged == {}
-        assert spool.accepted == []
-
-    asyncio.run(story())
+async def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_behind(at: str) -> None:
+    spool = Spool(SpoolFull("no room") if at == "first piece" else None)
+    incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
+    refusal = await incoming.add(LARGE_CONTENT)
+    if at == "first piece":
+        assert refusal is FULL
+    spool.error = SpoolFull("no room")
+    if at == "later piece":
+        assert await incoming.add(b"more") is FULL
+    if at == "end":
+        assert (await incoming.finish(b"the end\r\n")).reply is FULL
+    else:
+        await incoming.abandon()
+    assert spool.staged == {}
+    assert spool.accepted == []
 
 
-def test_a_message_that_goes_round_in_a_circle_is_refused_once_its_header_is_there_and_the_log_says_so(
+async def test_a_message_that_goes_round_in_a_circle_is_refused_once_its_header_is_there_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def story() -> None:
-        spool = Spool()
-        to = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0)
-        looping = b"Received: from here\r\n" * 60 + LARGE_CONTENT
-        assert (await to.submit(ENVELOPE, looping)).reply.code == 554
-        refusal = await to.new_incoming(ENVELOPE).add(looping)
-        assert refusal is not None
-        assert refusal.code == 554
-        assert spool.staged == {}
-
-    asyncio.run(story())
+    spool = Spool()
+    to = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0)
+    looping = b"Received: from here\r\n" * 60 + LARGE_CONTENT
+    assert (await to.submit(ENVELOPE, looping)).reply.code == 554
+    refusal = await to.new_incoming(ENVELOPE).add(looping)
+    assert refusal is not None
+    assert refusal.code == 554
+    assert spool.staged == {}
     assert len(caplog.messages) == 2
     assert "from=<a@example.org>" in caplog.text
     assert "5.4.6" in caplog.text

@@ -1,7 +1,7 @@
 """What stands until it is over: delays and setup faults, told once, told again at growing distances, and their end."""
 
 import apsw
-from spooling import BUSY, LIMIT, NOW, TAKEN, ending, letter
+from harness.messages import BUSY, LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind, Notice

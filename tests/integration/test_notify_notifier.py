@@ -112,10 +112,10 @@ def quiet(**wanted: object) -> Notify:
     return Notify(**{"desktop": False, "dsn": False, **wanted})  # type: ignore[arg-type]
 
 
-def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
+async def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
+    with caplog.at_level(logging.INFO, "mailrelay.notify"):
         ledger = Ledger()
         ledger.owe(refused(1), Backend.COMMAND, Backend.MAILBOX, Backend.DSN)
         settings = Notify(
@@ -124,9 +124,6 @@ def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
         async with notifying(settings, ledger):
             await ledger.until(lambda: len(ledger.told_by) == 3)
         assert ledger.due == {}
-
-    with caplog.at_level(logging.INFO, "mailrelay.notify"):
-        asyncio.run(main())
     assert len((tmp_path / "heard").read_text().splitlines()) == 1
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 1
     assert sorted(caplog.messages) == [
@@ -134,28 +131,22 @@ def test_what_is_owed_is_carried_by_every_backend_once_and_said_in_the_log(
     ]
 
 
-def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_path: Path) -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        async with notifying(quiet(command=("true",)), ledger) as notifier:
-            await asyncio.sleep(0)
-            ledger.owe(refused(1), Backend.COMMAND)
-            notifier.wake()
-            await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
-
-    asyncio.run(main())
+async def test_what_becomes_owed_while_the_notifier_sleeps_is_told_at_the_ring(tmp_path: Path) -> None:
+    ledger = Ledger()
+    async with notifying(quiet(command=("true",)), ledger) as notifier:
+        await asyncio.sleep(0)
+        ledger.owe(refused(1), Backend.COMMAND)
+        notifier.wake()
+        await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
 
 
-def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_who_wanted_it() -> None:
-    async def main() -> list[tuple[Envelope, bytes]]:
-        ledger = Ledger()
-        never = dataclasses.replace(BOB, address=b"ann@example.net", notify=b"NEVER")
-        ledger.owe(refused(1, BOB, never), Backend.DSN)
-        async with notifying(quiet(dsn=True), ledger):
-            await ledger.until(lambda: bool(ledger.told_by))
-        return ledger.reports
-
-    ((envelope, content),) = asyncio.run(main())
+async def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_who_wanted_it() -> None:
+    ledger = Ledger()
+    never = dataclasses.replace(BOB, address=b"ann@example.net", notify=b"NEVER")
+    ledger.owe(refused(1, BOB, never), Backend.DSN)
+    async with notifying(quiet(dsn=True), ledger):
+        await ledger.until(lambda: bool(ledger.told_by))
+    ((envelope, content),) = ledger.reports
     assert envelope == Envelope(sender=b"", recipients=(Recipient(b"me@example.org"),))
     report = email.message_from_bytes(content, policy=email.policy.default)
     assert report["In-Reply-To"] == "<dinner@example.org>"
@@ -163,19 +154,16 @@ def test_a_report_by_mail_goes_from_the_null_path_to_the_sender_and_names_only_w
     assert b"ann@example.net" not in content
 
 
-def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> None:
-    async def main() -> Envelope:
-        ledger = Ledger()
-        ledger.owe(refused(1, dataclasses.replace(BOB, address="jörg@example.net".encode())), Backend.DSN)
-        async with notifying(quiet(dsn=True), ledger):
-            await ledger.until(lambda: bool(ledger.told_by))
-        return ledger.reports[0][0]
-
-    envelope = asyncio.run(main())
+async def test_a_report_with_an_address_outside_ascii_asks_for_smtputf8() -> None:
+    ledger = Ledger()
+    ledger.owe(refused(1, dataclasses.replace(BOB, address="jörg@example.net".encode())), Backend.DSN)
+    async with notifying(quiet(dsn=True), ledger):
+        await ledger.until(lambda: bool(ledger.told_by))
+    envelope = ledger.reports[0][0]
     assert (envelope.smtputf8, envelope.body) == (True, b"8BITMIME")
 
 
-def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backends_go_on(tmp_path: Path) -> None:
+async def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backends_go_on(tmp_path: Path) -> None:
     async def main() -> list[float]:
         ledger = Ledger()
         ledger.owe(refused(1), Backend.COMMAND, Backend.MAILBOX)
@@ -188,96 +176,85 @@ def test_a_backend_that_fails_leaves_the_notice_owed_ever_later_and_other_backen
         assert (1, Backend.COMMAND) in ledger.due
         return [wait for _, _, wait, _ in ledger.excuses]
 
-    assert asyncio.run(main())[:8] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+    assert (await main())[:8] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: Path) -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(refused(1), Backend.MAILBOX)
-        place = tmp_path / "reports"
-        place.write_text("in the way")
-        async with notifying(quiet(mailbox=place), ledger) as notifier:
-            await ledger.until(lambda: len(ledger.excuses) == 1)
-            assert "File exists" in ledger.excuses[0][3]
-            place.unlink()
-            ledger.clock += 60
-            notifier.wake()
-            await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
-
-    asyncio.run(main())
+async def test_a_backend_that_fixes_itself_carries_what_it_still_owes(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.owe(refused(1), Backend.MAILBOX)
+    place = tmp_path / "reports"
+    place.write_text("in the way")
+    async with notifying(quiet(mailbox=place), ledger) as notifier:
+        await ledger.until(lambda: len(ledger.excuses) == 1)
+        assert "File exists" in ledger.excuses[0][3]
+        place.unlink()
+        ledger.clock += 60
+        notifier.wake()
+        await ledger.until(lambda: ledger.told_by == [(1, Backend.MAILBOX)])
 
 
-def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backend_that_hangs_is_cut_off_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notifier_module, "BACKEND_TIMEOUT", 1.0)
 
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(refused(1), Backend.COMMAND)
-        async with notifying(quiet(command=("sleep", "60"), mailbox=tmp_path / "reports"), ledger) as notifier:
-            await asyncio.sleep(0)
-            ledger.owe(refused(2), Backend.MAILBOX)
-            notifier.wake()
-            await ledger.until(lambda: len(ledger.excuses) == 1)
-        assert ledger.told_by == [(2, Backend.MAILBOX)]
-        assert "no answer within 1 s" in ledger.excuses[0][3]
-
-    asyncio.run(main())
+    ledger = Ledger()
+    ledger.owe(refused(1), Backend.COMMAND)
+    async with notifying(quiet(command=("sleep", "60"), mailbox=tmp_path / "reports"), ledger) as notifier:
+        await asyncio.sleep(0)
+        ledger.owe(refused(2), Backend.MAILBOX)
+        notifier.wake()
+        await ledger.until(lambda: len(ledger.excuses) == 1)
+    assert ledger.told_by == [(2, Backend.MAILBOX)]
+    assert "no answer within 1 s" in ledger.excuses[0][3]
 
 
-def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
+async def test_a_ledger_that_fails_is_tried_again_and_nothing_is_told_twice_meanwhile(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(refused(1), Backend.COMMAND)
-        ledger.broken = True
-        async with notifying(quiet(command=("sh", "-c", f"cat >>'{tmp_path}/heard'")), ledger) as notifier:
-            for failures in (1, 2):
-                await ledger.until(lambda failures=failures: ledger.failures == failures)  # type: ignore[misc]
-                for _ in range(50):
-                    notifier.wake()
-                    await asyncio.sleep(0)
-                assert ledger.failures == failures
-                ledger.clock += notifier_module.SPOOL_RETRY
+    ledger = Ledger()
+    ledger.owe(refused(1), Backend.COMMAND)
+    ledger.broken = True
+    async with notifying(quiet(command=("sh", "-c", f"cat >>'{tmp_path}/heard'")), ledger) as notifier:
+        for failures in (1, 2):
+            await ledger.until(lambda failures=failures: ledger.failures == failures)  # type: ignore[misc]
+            for _ in range(50):
                 notifier.wake()
-            await ledger.until(lambda: ledger.failures == 3)
-            ledger.broken = False
-            await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert ledger.failures == failures
             ledger.clock += notifier_module.SPOOL_RETRY
             notifier.wake()
-            await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
-
-    asyncio.run(main())
+        await ledger.until(lambda: ledger.failures == 3)
+        ledger.broken = False
+        await asyncio.sleep(0)
+        ledger.clock += notifier_module.SPOOL_RETRY
+        notifier.wake()
+        await ledger.until(lambda: ledger.told_by == [(1, Backend.COMMAND)])
     assert len((tmp_path / "heard").read_text().splitlines()) == 1
     assert "notices wait, the spool fails: OSError: disk I/O error" in caplog.messages
 
 
-def test_what_is_owed_by_a_backend_that_was_taken_out_of_the_settings_goes_by_one_that_is_in(tmp_path: Path) -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(refused(1), Backend.URLS, Backend.DSN)
-        async with notifying(quiet(mailbox=tmp_path / "reports"), ledger):
-            await ledger.until(lambda: len(ledger.told_by) == 2)
-
-    asyncio.run(main())
+async def test_what_is_owed_by_a_backend_that_was_taken_out_of_the_settings_goes_by_one_that_is_in(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger()
+    ledger.owe(refused(1), Backend.URLS, Backend.DSN)
+    async with notifying(quiet(mailbox=tmp_path / "reports"), ledger):
+        await ledger.until(lambda: len(ledger.told_by) == 2)
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 2
 
 
-def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_rests() -> None:
-    async def main() -> None:
-        ledger = Ledger()
-        ledger.owe(refused(1), Backend.COMMAND)
-        async with notifying(quiet(), ledger) as notifier:
-            for _ in range(5):
-                notifier.wake()
-                await asyncio.sleep(0)
-        assert (1, Backend.COMMAND) in ledger.due
-
-    asyncio.run(main())
+async def test_with_no_backend_at_all_the_notices_stay_owed_and_the_notifier_rests() -> None:
+    ledger = Ledger()
+    ledger.owe(refused(1), Backend.COMMAND)
+    async with notifying(quiet(), ledger) as notifier:
+        for _ in range(5):
+            notifier.wake()
+            await asyncio.sleep(0)
+    assert (1, Backend.COMMAND) in ledger.due
 
 
-def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_path: Path) -> None:
+async def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_path: Path) -> None:
     class Late(Ledger):
         looks = 0
 
@@ -285,19 +262,16 @@ def test_however_often_it_is_rung_what_is_late_is_counted_once_in_a_while(tmp_pa
             self.looks += 1
             return now - 1
 
-    async def main() -> None:
-        ledger = Late()
-        async with notifying(quiet(mailbox=tmp_path / "reports"), ledger) as notifier:
-            for number in range(1, 5):
-                ledger.owe(refused(number), Backend.MAILBOX)
-                notifier.wake()
-                await ledger.until(lambda number=number: len(ledger.told_by) == number)  # type: ignore[misc]
-        assert ledger.looks == 1
-
-    asyncio.run(main())
+    ledger = Late()
+    async with notifying(quiet(mailbox=tmp_path / "reports"), ledger) as notifier:
+        for number in range(1, 5):
+            ledger.owe(refused(number), Backend.MAILBOX)
+            notifier.wake()
+            await ledger.until(lambda number=number: len(ledger.told_by) == number)  # type: ignore[misc]
+    assert ledger.looks == 1
 
 
-def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice(tmp_path: Path) -> None:
+async def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
 
     class SlowLedger(Ledger):
@@ -315,18 +289,15 @@ def test_a_look_at_the_ledger_that_is_overtaken_by_a_backend_tells_nothing_twice
                 self.changed.notify_all()
             return answer
 
-    async def main() -> None:
-        ledger = SlowLedger()
-        ledger.owe(refused(1), Backend.COMMAND)
-        wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
-        async with notifying(quiet(command=("sh", "-c", wait)), ledger) as notifier:
-            await ledger.until(lambda: ledger.looks == 1)
-            notifier.wake()
-            await ledger.until(lambda: ledger.looks == 3)
-            ledger.owe(refused(2), Backend.COMMAND)
-            notifier.wake()
-            await ledger.until(lambda: (2, Backend.COMMAND) in ledger.told_by)
-        assert ledger.told_by == [(1, Backend.COMMAND), (2, Backend.COMMAND)]
-
-    asyncio.run(main())
+    ledger = SlowLedger()
+    ledger.owe(refused(1), Backend.COMMAND)
+    wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
+    async with notifying(quiet(command=("sh", "-c", wait)), ledger) as notifier:
+        await ledger.until(lambda: ledger.looks == 1)
+        notifier.wake()
+        await ledger.until(lambda: ledger.looks == 3)
+        ledger.owe(refused(2), Backend.COMMAND)
+        notifier.wake()
+        await ledger.until(lambda: (2, Backend.COMMAND) in ledger.told_by)
+    assert ledger.told_by == [(1, Backend.COMMAND), (2, Backend.COMMAND)]
     assert len(heard.read_text().splitlines()) == 2

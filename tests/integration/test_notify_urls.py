@@ -1,6 +1,5 @@
 """The backend through apprise, or the sentence that says how to get it."""
 
-import asyncio
 import http.server
 import json
 import threading
@@ -66,22 +65,22 @@ def test_a_url_that_means_nothing_is_found_when_the_backend_is_built_and_is_not_
 
 
 @with_apprise
-def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
+async def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
-    asyncio.run(urls((address,))([NOTICE]))
+    await urls((address,))([NOTICE])
     assert handler.heard[0]["title"] == "Mail to bob@example.net was refused"
     assert "550 no such user" in handler.heard[0]["message"]
 
 
 @with_apprise
-def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
+async def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
     handler.status = 500
     with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice"):
-        asyncio.run(urls((address,))([NOTICE]))
+        await urls((address,))([NOTICE])
 
 
-def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     class Service:
         def add(self, address: str) -> bool:
             self.address = address
@@ -95,5 +94,5 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr(backend, "apprise", kinds)
     with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice") as raised:
-        asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
+        await urls(("https://secret@example.org",))([NOTICE])
     assert "secret" not in str(raised.value)

@@ -3,9 +3,9 @@
 import itertools
 from pathlib import Path
 
+from harness.messages import LIMIT, NOW, letter
 from hypothesis import given
 from hypothesis import strategies as st
-from spooling import LIMIT, NOW, letter
 
 from mailrelay.spool import queue_ids
 from mailrelay.spool.accepting import accept

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
+from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
 
 from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act, State

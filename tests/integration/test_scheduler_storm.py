@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.test_network_changes import OPENS, SLEPT, Backend
-from integration.test_scheduler import Scene, play, scene
-from integration.test_ssh_channels import echo, server
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
@@ -20,14 +19,13 @@ from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
 from mailrelay.relay import connector, conversation, dial_policy
-from mailrelay.spool import listing
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
 GONE = Change(removed_addresses=frozenset({"127.0.0.1"}))
 
 
-class OneRoad(Backend):
+class OneRoad(Network):
     """Never dialled by two at once."""
 
     async def dial(self, relayhost: Relayhost) -> Connection:
@@ -44,9 +42,9 @@ class OneRoad(Backend):
 class Storm:
     """What happens to a scene. A seed gives the order; how it falls in with the sockets differs a little each time."""
 
-    def __init__(self, at: Scene, backend: Backend, port: int, chance: random.Random) -> None:
+    def __init__(self, at: RelayHarness, network: Network, port: int, chance: random.Random) -> None:
         self.at = at
-        self.backend = backend
+        self.network = network
         self.port = port
         self.chance = chance
         self.keys: list[int] = []
@@ -58,7 +56,7 @@ class Storm:
 
     async def policy(self, verb: str, _argument: bytes) -> bytes | None:
         # A dialogue is a task at its channel, and one at its port.
-        if verb == "GREETING" and len(self.at.remote._dialogues) > 2 * self.limit:
+        if verb == "GREETING" and len(self.at.remote.dialogues) > 2 * self.limit:
             return b"421 4.7.0 too many connections"
         if self.chance.random() >= self.moods:
             return None
@@ -75,7 +73,7 @@ class Storm:
         return None
 
     def cut(self) -> None:
-        for connection in list(self.at.remote._connections):
+        for connection in list(self.at.remote.connections):
             connection.abort()
 
     async def send(self, count: int) -> None:
@@ -122,7 +120,7 @@ class Storm:
             (1, at.remote.mail_down),
             (1, at.remote.down),
             (4, at.remote.up),
-            (3, lambda: setattr(self.backend, "is_away", chance.random() < 0.3)),
+            (3, lambda: setattr(self.network, "is_away", chance.random() < 0.3)),
             (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
             (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
             (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
@@ -138,13 +136,13 @@ class Storm:
 
     async def clear_up(self) -> None:
         self.moods, self.limit = 0.0, 99
-        self.backend.is_away = self.at.remote.refuse_key = False
+        self.network.is_away = self.at.remote.refuse_key = False
         await self.at.remote.up()
         self.at.scheduler.network_changed(OPENS)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
+async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -159,33 +157,27 @@ def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
     ):
         monkeypatch.setattr(room, name, value)
 
-    async def story() -> None:
-        backend = OneRoad()
-        linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
-        async with (
-            server(echo) as port,
-            scene(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=backend.dial) as at,
-        ):
-            storm = Storm(at, backend, port, chance)
-            for _ in range(STEPS):
-                await storm.step()
-            await storm.clear_up()
-            for key in storm.keys:
-                await at.settled(key, "sent")
-            async with asyncio.timeout(20):
-                await asyncio.gather(*storm.clients, return_exceptions=True)
+    network = OneRoad()
+    linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
+    async with (
+        server(echo) as port,
+        running_relay(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=network.dial) as at,
+    ):
+        storm = Storm(at, network, port, chance)
+        for _ in range(STEPS):
+            await storm.step()
+        await storm.clear_up()
+        for key in storm.keys:
+            await at.settled(key, "sent")
+        async with asyncio.timeout(20):
+            await asyncio.gather(*storm.clients, return_exceptions=True)
 
-            numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
-            for number, key in enumerate(storm.keys):
-                (to,) = await at.spool._read(lambda db, key=key: listing.one(db, key).recipients)
-                assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
-            assert (
-                await at.spool._read(lambda db: db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get)
-                == 0
-            )
+        numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
+        for number, key in enumerate(storm.keys):
+            (to,) = at.message(key).recipients
+            assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
+        assert at.open_attempts() == 0
 
-            await at.scheduler.finish()
-            await at.stop()
-            await at.until(lambda: asyncio.sleep(0, not at.remote._connections))
-
-    play(story)
+        await at.scheduler.finish()
+        await at.stop()
+        await at.until(lambda: not at.remote.connections)

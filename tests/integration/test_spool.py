@@ -5,7 +5,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
+from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter, new_queue_id
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import Act, State

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from spooling import LIMIT, letter
+from harness.messages import LIMIT, letter
 
 from mailrelay.spool import actions, listing
 from mailrelay.spool.accepting import accept

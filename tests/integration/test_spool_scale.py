@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
+from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import State

@@ -1,18 +1,17 @@
 """Where forwarding is prohibited: a command over there speaks SMTP on its stdin and stdout, and mail goes through it."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Postfix
-from system.processes import program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix
+from harness.processes import program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Tcp
@@ -106,21 +105,18 @@ def test_nothing_is_said_before_the_greeting(
     arrives(relays(sendmail.port, command="sendmail -bs"), sendmail, token)
 
 
-def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    async def ask() -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp=Tcp("localhost", smtp_port))
-        link = await dial(relayhost)
-        try:
-            return await find(link, relayhost)
-        finally:
-            await link.close()
-
-    return asyncio.run(ask())
+async def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
+    relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp=Tcp("localhost", smtp_port))
+    link = await dial(relayhost)
+    try:
+        return await find(link, relayhost)
+    finally:
+        await link.close()
 
 
-def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendmail) -> None:
+async def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendmail) -> None:
     door.force(sendmail.on_stdin)
-    way, failures = ways(door.ssh_config, sendmail.port)
+    way, failures = await ways(door.ssh_config, sendmail.port)
     assert way is not None
     assert way.command == "sendmail -bs"
     assert way.greeting.startswith("220 ") and way.extensions.size is not None
@@ -128,9 +124,9 @@ def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendma
     assert (tried, outcome.cause) == ("", Cause.FORWARDING_PROHIBITED)
 
 
-def test_where_a_forced_command_is_no_mail_server_every_way_is_told(door: Door) -> None:
+async def test_where_a_forced_command_is_no_mail_server_every_way_is_told(door: Door) -> None:
     door.force("echo This account is for backups only >&2; exit 1")
-    way, failures = ways(door.ssh_config, 25)
+    way, failures = await ways(door.ssh_config, 25)
     assert way is None
     assert len(failures) == 7
     assert [text for _, outcome in failures[1:] if "for backups only" not in (text := outcome.text)] == []

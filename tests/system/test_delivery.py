@@ -8,13 +8,13 @@ from email.policy import SMTP
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import ME, curl, message, require_git_send_email, submit, swaks
-from system.daemon import Relay
-from system.postfix import Postfix
-from system.processes import until
-from system.sendmail import Sendmail
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mail_clients import ME, curl, message, require_git_send_email, submit, swaks
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix
+from harness.processes import until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 

@@ -15,14 +15,14 @@ from email.policy import SMTP
 from pathlib import Path
 
 import pytest
-from crash.strace import require_strace
-from readme import ROOT, Row, failures
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.processes import free_port, until
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.processes import free_port, until
+from harness.readme import ROOT, Row, failures
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
+from harness.strace import require_strace
 
 pytestmark = pytest.mark.system
 

@@ -7,13 +7,13 @@ from email import message_from_bytes, message_from_string
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit, swaks
-from system.daemon import Relay
-from system.postfix import Postfix, Sink
-from system.processes import free_port, until
-from system.sendmail import Sendmail
-from system.sshd import Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit, swaks
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix, Sink
+from harness.processes import free_port, until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd, make_key
 
 pytestmark = pytest.mark.system
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.postfix import Sink
-from system.processes import free_port, until
-from system.sshd import Sshd
-from webserver import PAGE, get, web
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Sink
+from harness.processes import free_port, until
+from harness.sshd import Sshd
+from harness.webserver import PAGE, get, web
 
 pytestmark = pytest.mark.system
 

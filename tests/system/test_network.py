@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.daemon import Relay
-from system.networks import SERVER, Networks, apart, takes_mail
-from system.processes import PATIENCE, program
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.network_namespaces import SERVER, Networks, apart, takes_mail
+from harness.processes import PATIENCE, program
+from harness.sshd import Sshd
 
 from mailrelay.network import monitor
 from mailrelay.network.events import Change, Clocks
@@ -160,23 +160,20 @@ def step_the_clock() -> None:
     ("boot", "day", "change"),
     [(3600.0, 3600.0, Change(suspended=3600.0)), (0.0, -86_400.0, Change(clock_step=-86_400.0))],
 )
-def test_waking_up_and_a_clock_that_is_set_are_noticed_without_asking(
+async def test_waking_up_and_a_clock_that_is_set_are_noticed_without_asking(
     monkeypatch: pytest.MonkeyPatch, boot: float, day: float, change: Change
 ) -> None:
     """A test cannot let the computer sleep: the kernel's word is real, what the clocks show after it is not."""
 
-    async def story() -> None:
-        shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
-        monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
-        telling = monitor.changes()
-        first = asyncio.ensure_future(anext(telling))
-        await asyncio.sleep(0.1)
-        shown = Clocks(shown.realtime + day, shown.boottime + boot, shown.monotonic)
-        step_the_clock()
-        try:
-            assert await asyncio.wait_for(first, PATIENCE) == change
-        finally:
-            first.cancel()
-            await telling.aclose()
-
-    asyncio.run(story())
+    shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
+    monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
+    telling = monitor.changes()
+    first = asyncio.ensure_future(anext(telling))
+    await asyncio.sleep(0.1)
+    shown = Clocks(shown.day + day, shown.boot + boot, shown.awake)
+    step_the_clock()
+    try:
+        assert await asyncio.wait_for(first, PATIENCE) == change
+    finally:
+        first.cancel()
+        await telling.aclose()

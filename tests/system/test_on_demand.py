@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.processes import descendants, program, until
-from system.sendmail import Sendmail
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.processes import descendants, program, until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 

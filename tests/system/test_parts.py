@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.postfix import Package, Postfix, Sink, send_with_source
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Postfix, Sink, send_with_source
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd
 
 pytestmark = pytest.mark.system
 

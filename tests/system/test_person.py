@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.postfix import Package, Sink, send_with_source
-from system.processes import until
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Sink, send_with_source
+from harness.processes import until
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 

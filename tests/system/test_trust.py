@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from nameserver import Nameserver
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.processes import program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.nameserver import Nameserver
+from harness.processes import program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
 
 pytestmark = pytest.mark.system
 

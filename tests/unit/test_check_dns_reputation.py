@@ -10,20 +10,17 @@ from mailrelay.cli import check
 from mailrelay.dns.lookup import Records
 
 
-def test_a_dns_that_is_slow_enough_each_time_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dns_that_is_slow_enough_each_time_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_reputation, "CHECK_TIMEOUT", 0.02)
 
     async def look_up(name: str, kind: str) -> Records:
         await asyncio.sleep(3600)
         return Records()
 
-    async def main() -> list[Finding]:
-        found = await dns_reputation.addresses(look_up, ["192.0.2.1"], ["list.example"])
-        return found + await dns_reputation.domain(
-            look_up, dns_reputation.Sender("d.example", "me@d.example", "d.example"), ["192.0.2.1"]
-        )
-
-    found = asyncio.run(main())
+    found = await dns_reputation.addresses(look_up, ["192.0.2.1"], ["list.example"])
+    found = found + await dns_reputation.domain(
+        look_up, dns_reputation.Sender("d.example", "me@d.example", "d.example"), ["192.0.2.1"]
+    )
     assert [finding.check for finding in found] == ["PTR", "blacklist", "MX", "SPF"]
     assert all(finding.ok is None and "slowly" in finding.text for finding in found)
 

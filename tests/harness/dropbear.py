@@ -9,7 +9,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from system.processes import Child, descendants, free_port, missing, program, until
+from harness.processes import Child, descendants, free_port, missing, program, until
 
 
 class Dropbear:

@@ -9,9 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 
-from system.boxes import DOMAIN
-from system.clients import ME, message
-from system.processes import until
+from harness.mail_clients import ME, message
+from harness.mailboxes import DOMAIN
+from harness.processes import until
 
 MARK = re.compile(r"crash-\d{6}")
 

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from system.processes import Child, descendants, free_port, program
+from harness.processes import Child, descendants, free_port, program
 
 ALIAS = "remote"
 """The Host of the client's ssh_config."""

@@ -1,6 +1,6 @@
 """A web server on loopback for what is forwarded, and a browser's part.
 
-python3 tests/webserver.py PORT     the server alone, until it is ended
+python3 tests/harness/webserver.py PORT     the server alone, until it is ended
 """
 
 import random

@@ -8,6 +8,8 @@ from mailrelay.config import Listen
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import listen_endpoint
 from mailrelay.listener.listening import Listening, listen
+from mailrelay.listener.server_state import ServerState
+from mailrelay.listener.submission import Submission, protocol_factory
 from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Reply
@@ -160,3 +162,65 @@ async def listener(
             wire.close()
         _open.clear()
         await asyncio.sleep(0)
+
+
+GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"
+
+
+class Transport(asyncio.Transport):
+    """A connection that keeps what is written, write by write, and whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_read = True
+        self.is_closed = False
+        self._was_written = asyncio.Event()
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.written.append(data)
+        self._was_written.set()
+
+    async def until_written(self, lines: int) -> None:
+        """Waits until so many lines have been written."""
+        while b"".join(self.written).count(b"\n") < lines:
+            self._was_written.clear()
+            await self._was_written.wait()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high == 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def is_reading(self) -> bool:
+        return self.is_read
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+
+@contextlib.asynccontextmanager
+async def greeted(intake: Intake, answer_within: float = 0.0) -> AsyncIterator[tuple[Submission, Transport]]:
+    """A connection that has been greeted and has said EHLO, without a network."""
+    settings = Listen(address="", answer_within=answer_within)
+    submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
+    submission.connection_made(transport)
+    await transport.until_written(1)
+    submission.data_received(b"EHLO x\r\n")
+    transport.written.clear()
+    yield submission, transport
+    if not submission.closed.done():
+        submission.connection_lost(None)
+
+
+def codes(written: bytes) -> list[bytes]:
+    return [line[:3] for line in written.splitlines()]

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from system.processes import PATIENCE, Child, free_port, until
-from system.sshd import ALIAS
-
 import mailrelay
+from harness.processes import PATIENCE, Child, free_port, until
+from harness.sshd import ALIAS
 
 SETTINGS = """\
 [listen]

@@ -3,10 +3,10 @@
 Every message that got a 250 is in the spool or has arrived. One arrives twice only if it was being sent at a cut.
 """
 
-from crash.feeder import MARK, Feeder, marks
-from system.daemon import Relay
-from system.postfix import Sink
-from system.processes import until
+from harness.daemon_process import Relay
+from harness.feeder import MARK, Feeder, marks
+from harness.postfix import Sink
+from harness.processes import until
 
 
 class Ledger:

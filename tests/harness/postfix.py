@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.boxes import ACCOUNTS, DOMAIN, Boxes, unstamped
-from system.processes import Child, free_port, missing, until
+from harness.mailboxes import ACCOUNTS, DOMAIN, Boxes, unstamped
+from harness.processes import Child, free_port, missing, until
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from system.boxes import ACCOUNTS, DOMAIN, Boxes
-from system.processes import Child, free_port, missing, program
+from harness.mailboxes import ACCOUNTS, DOMAIN, Boxes
+from harness.processes import Child, free_port, missing, program
 
 CF_DIR = Path("/usr/share/sendmail/cf")
 

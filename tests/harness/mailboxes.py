@@ -5,7 +5,7 @@ The accounts are the same for every kind of remote, so that one test can run aga
 
 from pathlib import Path
 
-from system.processes import until
+from harness.processes import until
 
 DOMAIN = "remote.example"
 """The mail domain of every test remote."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from system.processes import missing, program
+from harness.processes import missing, program
 
 LAPTOP, SERVER = "10.77.0.1", "10.77.0.2"
 """Their addresses; the laptop's is not set at first."""

@@ -6,9 +6,8 @@ import pty
 import sys
 from dataclasses import dataclass
 
-from integration.person import Person
-from system.processes import free_port
-
+from harness.person import Person
+from harness.processes import free_port
 from mailrelay.demo.remote import HOST, Remote
 
 

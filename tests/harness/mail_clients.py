@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from system.boxes import DOMAIN
-from system.processes import missing, program
+from harness.mailboxes import DOMAIN
+from harness.processes import missing, program
 
 ME = f"me@{DOMAIN}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.processes import missing, program
+from harness.processes import missing, program
 
 
 def require_strace() -> str:
