@@ -1,4 +1,4 @@
-"""Files that survive a power cut: one that is replaced is the old one or the new one, never a part of either."""
+"""Replaces files in one step: a reader sees the old or the new content, never a part, also after a power failure."""
 
 import os
 import stat
@@ -6,9 +6,10 @@ from pathlib import Path
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Puts `data` in the place of a file, with its permissions, or makes it: 0600, and directories 0700.
+    """Replaces the content of a file with `data` and keeps its permissions. A new file is made with mode 0600, missing
+    directories with mode 0700.
 
-    A link stays a link: what it leads to is replaced. It is on disk when this returns. Raises OSError.
+    Of a symbolic link the target is replaced. The data is on disk when this returns. Raises OSError.
     """
     file = file.resolve()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 from mailrelay import lazy
 from mailrelay.config import Queue, Relayhost, Settings, SettingsError
+from mailrelay.endpoint import Endpoint
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
@@ -50,7 +51,7 @@ class CannotStart(Exception):
     """What is outside the spool and the settings keeps the daemon from starting. The text is one sentence for the person."""
 
 
-async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
+async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
     """Runs the daemon until SIGTERM, SIGINT or SIGHUP. `ready` is called with the addresses once it listens.
 
     Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
@@ -68,7 +69,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
 
 
 async def _run(
-    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[str]], None]
+    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[Endpoint]], None]
 ) -> None:
     interrupted = await spool.recover()
     if interrupted:
@@ -129,7 +130,7 @@ async def _dial(relayhost: Relayhost) -> Connection:
 
 async def _open_doors(
     settings: Settings, intake: Intake, schedulers: dict[str, Scheduler]
-) -> tuple[list[str], contextlib.AsyncExitStack]:
+) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
     """Listens for mail and for what is forwarded, or for nothing. Returns where, mail's first, and what closes it again."""
     async with contextlib.AsyncExitStack() as opened:
         try:
@@ -182,7 +183,7 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
             for scheduler in schedulers.values():
                 scheduler.look_again()
                 if network_changed:
-                    scheduler.network_changed(Change(opens=True))
+                    scheduler.network_changed(Change(may_connect=True))
             notifier.wake()
     finally:
         loop.remove_reader(handle)
@@ -193,12 +194,12 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
     """Passes on what happens to the network and the clock of this computer."""
     since = time.time()
     async for change in changes():
-        if change.slept:
-            log.info("awake again, after %.0f s", change.slept)
-        if change.leapt:
-            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.leapt)
+        if change.suspended:
+            log.info("awake again, after %.0f s", change.suspended)
+        if change.clock_step:
+            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.clock_step)
             try:
-                await spool.clock_jumped(change.leapt, since)
+                await spool.clock_jumped(change.clock_step, since)
                 await _set_right(spool, settings)
             except SpoolError as error:
                 log.error("what the clock of before has written stays for now: %s", error)
@@ -226,9 +227,9 @@ async def _keep_house(spool: Spool, settings: Queue) -> None:
         await asyncio.sleep(HOUSEKEEPING)
 
 
-def _say_ready(addresses: list[str]) -> None:
+def _say_ready(addresses: list[Endpoint]) -> None:
     """One line on stderr, and READY=1 to a service manager that asked for it (sd_notify(3))."""
-    print(f"mailrelay: ready, listening on {' and '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"mailrelay: ready, listening on {' and '.join(map(str, addresses))}", file=sys.stderr, flush=True)  # noqa: T201
     where = os.environ.get("NOTIFY_SOCKET", "")
     if where:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

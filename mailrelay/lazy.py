@@ -22,7 +22,7 @@ from mailrelay.ssh.interface import Dial
 
 
 def ssh_dial() -> Dial:
-    from mailrelay.ssh.connection import dial
+    from mailrelay.ssh.dial import dial
 
     return dial
 

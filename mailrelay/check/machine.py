@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mailrelay.check.finding import Finding
 from mailrelay.config import Listen, Queue, Settings
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.peer_account import NoOwner, uid_of_connection
-from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address
+from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
 from mailrelay.spool.database import SpoolError, connect, prepare_directory, reading
 from mailrelay.spool.space import check_space
 
@@ -70,26 +71,25 @@ def _unusable(error: SpoolError) -> Finding:
 def _addresses(listen: Listen, *, serving: bool) -> Iterator[Finding]:
     address = listen.address
     if not serving:
-        if not address.startswith("unix:"):
+        if isinstance(address, Tcp):
             yield _free_address(address)
         return
-    if address.startswith("unix:"):
-        yield _greeting(socket.AF_UNIX, address.removeprefix("unix:"), address)
+    if isinstance(address, Unix):
+        yield _greeting(socket.AF_UNIX, address.path, str(address))
         return
-    host, _, port = address.rpartition(":")
-    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host.strip("[]"),)
-    for each in hosts:
-        family = socket.AF_INET6 if ":" in each else socket.AF_INET
-        if each != "::1" or host != "localhost" or _has_v6():
-            yield _greeting(family, (each, int(port)), printable_address(each, int(port)))
+    hosts = ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,)
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if host != "::1" or address.host != "localhost" or _has_v6():
+            yield _greeting(family, (host, address.port), str(Tcp(host, address.port)))
 
 
-def _free_address(address: str) -> Finding:
+def _free_address(address: Endpoint) -> Finding:
     try:
         opened = open_sockets(address)
     except CannotListen as error:
         return Finding("address", False, str(error), "stop what uses it, or set another listen.address")
-    shown = " and ".join(printable_address(*each.getsockname()[:2]) for each in opened)
+    shown = " and ".join(str(bound_endpoint(each)) for each in opened)
     for each in opened:
         each.close()
     return Finding("address", True, f"{shown} {'is' if len(opened) == 1 else 'are'} free")

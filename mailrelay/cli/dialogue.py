@@ -10,18 +10,19 @@ import selectors
 import socket
 import sys
 
+from mailrelay.endpoint import Endpoint, Unix
+
 PIECE = 1 << 16
 """Octets that are read at once."""
 
 
-def open_dialogue(address: str) -> socket.socket:
-    """A connection to the daemon that listens on `address`, as the settings have it. Raises OSError."""
-    if address.startswith("unix:"):
+def open_dialogue(address: Endpoint) -> socket.socket:
+    """A connection to the daemon that listens on `address`. Raises OSError."""
+    if isinstance(address, Unix):
         opened = socket.socket(socket.AF_UNIX)
-        opened.connect(address.removeprefix("unix:"))
+        opened.connect(address.path)
         return opened
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)))
+    return socket.create_connection((address.host, address.port))
 
 
 def relay_dialogue(daemon: socket.socket) -> None:

@@ -31,6 +31,7 @@ from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.test import mailbox, send_and_follow
 from mailrelay.config import Relayhost, Settings
+from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
@@ -155,8 +156,7 @@ def _letter(settings: Settings, file: Path, to: bytes, sender: bytes, *, serves:
         send_and_follow(settings, to, sender)
 
 
-def _server(address: str) -> str:
-    if address.startswith("unix:"):
+def _server(address: Endpoint) -> str:
+    if isinstance(address, Unix):
         return f"server {address}"
-    host, _, port = address.rpartition(":")
-    return f"server {host}, port {port}"
+    return f"server {address.host}, port {address.port}"

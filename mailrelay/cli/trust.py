@@ -30,14 +30,15 @@ from mailrelay.dns.resolver import Resolver
 from mailrelay.grammar import SettingsError, destination
 from mailrelay.mail.printable import printable
 from mailrelay.spool import actions, trigger
-from mailrelay.ssh.host_key_scan import Offer, Unpinnable, art, fingerprint_of, offers, pin
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.host_key_scan import Offer, Unpinnable, art, fingerprint_of, pin, scan
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 _SAID = {
-    Verdict.UNKNOWN: "Nothing is known of this host yet. Compare the fingerprint with what whoever runs it tells you.",
-    Verdict.CHANGED: "THE KEY HAS CHANGED. The server was set up anew, or somebody else answers in its place, as networks of"
-    " hotels and hotspots do. Ask whoever runs it before you accept.",
-    Verdict.REVOKED: "THIS KEY IS REVOKED: whoever has it is not to be trusted. It is not accepted.",
+    HostKeyStatus.UNKNOWN: "Nothing is known of this host yet. Compare the fingerprint with what whoever runs it"
+    " tells you.",
+    HostKeyStatus.CHANGED: "THE KEY HAS CHANGED. The server was set up anew, or somebody else answers in its place, as"
+    " networks of hotels and hotspots do. Ask whoever runs it before you accept.",
+    HostKeyStatus.REVOKED: "THIS KEY IS REVOKED: whoever has it is not to be trusted. It is not accepted.",
 }
 _PUBLISHED = {
     sshfp.Match.NONE: "publishes no key of this kind",
@@ -84,14 +85,14 @@ def settle(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
     accepted: list[str] = []
     shown = 0
     while True:
-        found, fault = asyncio.run(offers(relayhost))
+        found, fault = asyncio.run(scan(relayhost))
         for offer in found[shown:]:
             print("\n".join(_account(offer)))
         if fault is not None:
             say(f"{fault.text} {fault.fix}".rstrip())
             return False
         shown, offer = len(found), found[-1]
-        if offer.verdict is Verdict.TRUSTED:
+        if offer.status is HostKeyStatus.TRUSTED:
             return True
         if offer.name in accepted:
             say(f"{offer.place} shows yet another key than the one that was accepted; ask whoever runs it")
@@ -102,21 +103,21 @@ def settle(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
 
 
 def _account(offer: Offer) -> Iterator[str]:
-    whose = "authority" if offer.authority else "offered"
+    whose = "authority" if offer.is_authority else "offered"
     name = "" if offer.name == offer.place else f" ({printable(offer.name)})"
-    verdict = colour(offer.verdict, "green" if offer.verdict is Verdict.TRUSTED else "red", sys.stdout)
-    yield f"{printable(offer.place)}{name}: {verdict}"
+    status = colour(offer.status, "green" if offer.status is HostKeyStatus.TRUSTED else "red", sys.stdout)
+    yield f"{printable(offer.place)}{name}: {status}"
     for entry in offer.known:
         yield f"  {entry.marker or 'known':10}{fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
     yield f"  {whose:10}{offer.fingerprint}"
-    if offer.verdict is Verdict.TRUSTED:
+    if offer.status is HostKeyStatus.TRUSTED:
         return
     old = next((art(entry.key) for entry in offer.known if not entry.marker), "")
     if old:
         yield f"  {'known':22}offered"
     for before, now in zip_longest(old.splitlines(), offer.art.splitlines()):
         yield f"  {f'{before}   ' if before else ''}{now}"
-    yield _SAID[offer.verdict]
+    yield _SAID[offer.status]
 
 
 async def _published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
@@ -136,7 +137,7 @@ async def _published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
 def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
     """Asks, if it must, and writes. Returns whether the key is trusted from now on."""
     place = printable(offer.place)
-    can_be_pinned = offer.verdict is not Verdict.REVOKED and not offer.authority
+    can_be_pinned = offer.status is not HostKeyStatus.REVOKED and not offer.is_authority
     if can_be_pinned and not (yes and published is not sshfp.Match.OTHER):
         if not is_terminal(sys.stdin):
             why = "its domain publishes another one" if yes else "say --yes once you have compared the fingerprint"

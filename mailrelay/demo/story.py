@@ -22,6 +22,7 @@ from typing import Any
 from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Endpoint, Tcp
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
 from mailrelay.spool.notices import next_notice_due
@@ -83,7 +84,7 @@ async def _run(directory: Path) -> int:
 async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
     """A daemon that runs for the time of the context; yields the port on which it listens."""
     settings = Settings(
-        listen=Listen(address="127.0.0.1:0"),
+        listen=Listen(address=Tcp("127.0.0.1", 0)),
         relayhosts=(remote.relayhost(linger=1.0),),
         queue=Queue(directory=directory / "spool", retry=(1.0,)),
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
@@ -96,14 +97,16 @@ async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
 @contextlib.asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """A daemon that is ready and runs for the time of the context; yields the port on which it listens, and its task."""
-    listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    listening: asyncio.Future[list[Endpoint]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(daemon.serve(settings, listening.set_result))
     try:
         either: list[asyncio.Future[Any]] = [running, listening]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        yield int(listening.result()[0].rpartition(":")[2]), running
+        address = listening.result()[0]
+        assert isinstance(address, Tcp)  # noqa: S101 - the demo and its tests listen on TCP
+        yield address.port, running
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

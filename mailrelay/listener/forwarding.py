@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from mailrelay.config import Forward, Listen
+from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import Access, check_access
 from mailrelay.listener.listening import accept, accounts
 from mailrelay.listener.sockets import remove_socket_file
@@ -41,7 +42,7 @@ class _Sink(Protocol):
 
 
 class ForwardStream(_Sink, Protocol):
-    """A byte stream to the destination of the forward. Raises ConnectionError once it is broken."""
+    """A byte stream to the target of the forward. Raises ConnectionError if it has broken."""
 
     async def read(self) -> bytes:
         """b"" at the end."""
@@ -53,17 +54,17 @@ class ForwardStream(_Sink, Protocol):
         """Waits until the other side has closed it too, or the connection has ended."""
 
 
-OpenStream = Callable[[str], AbstractAsyncContextManager[ForwardStream | Outcome]]
-"""Opens a stream to "host:port" or "unix:/path", as seen from the relayhost. Yields the fault if it cannot."""
+OpenStream = Callable[[Endpoint], AbstractAsyncContextManager[ForwardStream | Outcome]]
+"""Opens a stream to an endpoint, as seen from the relayhost, or returns why there is none."""
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: its own, as `host:port` or `unix:/path`."""
+    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
     def __init__(
         self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
     ) -> None:
-        self.addresses: list[str] = []
+        self.addresses: list[Endpoint] = []
         self._settings = settings
         self._name = f"forward={settings.listen} to={settings.to}"
         self._limit = door.max_connections

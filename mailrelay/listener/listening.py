@@ -9,10 +9,11 @@ import socket
 from collections.abc import Callable
 
 from mailrelay.config import Listen
+from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
 from mailrelay.listener.server_state import Connection, IntakePort, ServerState
-from mailrelay.listener.sockets import BACKLOG, open_sockets, printable_address, remove_socket_file
+from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
 RECEIVE_BUFFER = 32 * 1024
@@ -24,9 +25,9 @@ LAST_WAIT = 1.0
 
 
 class Listening:
-    """A listener that accepts connections. addresses: its own, as `host:port` or `unix:/path`."""
+    """A listener that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
-    def __init__(self, addresses: list[str], servers: list[asyncio.Server], state: ServerState) -> None:
+    def __init__(self, addresses: list[Endpoint], servers: list[asyncio.Server], state: ServerState) -> None:
         self.addresses = addresses
         self._servers = servers
         self._state = state
@@ -86,23 +87,22 @@ def accounts(settings: Listen) -> frozenset[int] | None:
 
 
 async def accept(
-    address: str, protocol: Callable[[], asyncio.Protocol], receive_buffer: int | None = None
-) -> tuple[list[str], list[asyncio.Server]]:
-    """Accept connections on `address`. Returns the addresses and the servers. Raises AddressTaken, CannotListen.
+    endpoint: Endpoint, protocol: Callable[[], asyncio.Protocol], receive_buffer: int | None = None
+) -> tuple[list[Endpoint], list[asyncio.Server]]:
+    """Accept connections on `endpoint`. Returns the addresses and the servers. Raises AddressTaken, CannotListen.
 
     receive_buffer: SO_RCVBUF in octets; None leaves the kernel's default.
     """
     loop = asyncio.get_running_loop()
-    addresses: list[str] = []
+    addresses: list[Endpoint] = []
     servers: list[asyncio.Server] = []
-    for opened in open_sockets(address):
+    for opened in open_sockets(endpoint):
         if receive_buffer is not None:
             # Accepted connections inherit it from the listening socket.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        addresses.append(bound_endpoint(opened))
         if opened.family == socket.AF_UNIX:
-            addresses.append(address)
             servers.append(await loop.create_unix_server(protocol, sock=opened, backlog=BACKLOG))
         else:
-            addresses.append(printable_address(*opened.getsockname()[:2]))
             servers.append(await loop.create_server(protocol, sock=opened, backlog=BACKLOG))
     return addresses, servers

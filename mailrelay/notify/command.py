@@ -17,6 +17,7 @@ from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import record
 from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.process_group import signal_group
 
 _TAIL = 300
 """Octets from the end of stderr that become the reason of a failure."""
@@ -64,7 +65,7 @@ async def _kill(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
     with contextlib.suppress(OSError):
         process = await starting
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            signal_group(process, signal.SIGKILL)
             await process.wait()
 
 

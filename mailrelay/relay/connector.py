@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -120,9 +121,9 @@ class Connector:
         connection = self.connection
         age = time.monotonic() - self._dialled_at
         if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
-            connection.doubt()
+            connection.check_alive()
             self.retired, self.connection = connection, None
-        if change.opens or change.slept:
+        if change.may_connect or change.suspended:
             self.recall_pending = self._retry_pending = True
             self._failures_before_change = self._failures
             if self._dialling is not None and self._dialling.when() is None:
@@ -199,8 +200,8 @@ class Connector:
     # Streams.
 
     @contextlib.asynccontextmanager
-    async def stream(self, to: str) -> AsyncIterator[Stream | Outcome]:
-        """A byte stream to `to` ("host:port" or "unix:/path", as seen from the relayhost), or why there is none.
+    async def stream(self, to: Endpoint) -> AsyncIterator[Stream | Outcome]:
+        """A byte stream to `to`, as seen from the relayhost, or why there is none.
 
         The connection is dialled if there is none. It stays until the context has ended and `linger` is over.
         """
@@ -320,6 +321,6 @@ class Connector:
 
 def _with_fix(outcome: Outcome, relayhost: Relayhost) -> Outcome:
     """A mail server that refuses every mail: its reply says why, or its log."""
-    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
+    server = relayhost.command or str(relayhost.smtp)
     fix = f"The mail server there ({server}) says so. See its log; it must take mail from its own host."
     return dataclasses.replace(outcome, fix=printable(fix))

@@ -28,16 +28,16 @@ replace it."""
 class NetworkChange(Protocol):
     """What has happened to the network (`network.events`).
 
-    opens: an address or a route has come. gone: addresses that this computer has no longer, as inet_ntop(3) writes them.
-    slept: seconds for which the computer was suspended.
+    may_connect: an address or a route has come. removed_addresses: addresses that this computer has no longer, as
+    inet_ntop(3) writes them. suspended: seconds for which the computer was suspended.
     """
 
     @property
-    def opens(self) -> bool: ...
+    def may_connect(self) -> bool: ...
     @property
-    def gone(self) -> frozenset[str]: ...
+    def removed_addresses(self) -> frozenset[str]: ...
     @property
-    def slept(self) -> float: ...
+    def suspended(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +89,4 @@ def is_doubtful(change: NetworkChange, address: str, age: float) -> bool:
 
     address: its local address, "" if unknown. age: seconds since it was dialled.
     """
-    return change.slept > 0 or address in change.gone or (change.opens and age > YOUNG)
+    return change.suspended > 0 or address in change.removed_addresses or (change.may_connect and age > YOUNG)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -138,7 +139,7 @@ class Scheduler:
         """Clients that wait for the result of their message."""
         return self._results.waiters
 
-    def stream(self, to: str) -> AbstractAsyncContextManager[Stream | Outcome]:
+    def stream(self, to: Endpoint) -> AbstractAsyncContextManager[Stream | Outcome]:
         """The connection for something else than mail: see `Connector.stream`."""
         return self._connector.stream(to)
 

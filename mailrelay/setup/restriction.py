@@ -18,9 +18,7 @@ def authorized_keys_line(public: str, relayhost: Relayhost) -> str:
     """
     if relayhost.command:
         return f"restrict,command={_quoted(relayhost.command)} {public}"
-    at = f"[{relayhost.smtp_host}]" if ":" in relayhost.smtp_host else relayhost.smtp_host
-    port = f'"{at}:{relayhost.smtp_port}"'
-    return f'restrict,port-forwarding,permitopen={port},permitlisten="localhost:1",command="false" {public}'
+    return f'restrict,port-forwarding,permitopen="{relayhost.smtp}",permitlisten="localhost:1",command="false" {public}'
 
 
 def ssh_config_file(relayhost: Relayhost, settings: Path) -> Path:

@@ -10,13 +10,14 @@ from pathlib import Path
 from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.demo.story import served as serving
+from mailrelay.endpoint import Tcp
 
 LETTER = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: a letter\r\n\r\nhello\r\n"
 
 
 def settings(tmp_path: Path, *relayhosts: Relayhost) -> Settings:
     return Settings(
-        listen=Listen(address="127.0.0.1:0", answer_within=5.0),
+        listen=Listen(address=Tcp("127.0.0.1", 0), answer_within=5.0),
         relayhosts=relayhosts,
         queue=Queue(directory=tmp_path / "spool", retry=(3600.0,)),
         notify=Notify(desktop=False, dsn=False, mailbox=tmp_path / "Maildir"),

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mailrelay.config import Listen
+from mailrelay.endpoint import Endpoint, Unix
+from mailrelay.grammar import listen_endpoint
 from mailrelay.listener.listening import Listening, listen
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
@@ -138,18 +140,20 @@ _open: list[Wire] = []
 async def connect(listening: Listening, which: int = 0) -> Wire:
     """A client's connection; it is closed with the listener, if not before."""
     address = listening.addresses[which]
-    if address.startswith("unix:"):
-        wire = Wire(*await asyncio.open_unix_connection(address.removeprefix("unix:")))
+    if isinstance(address, Unix):
+        wire = Wire(*await asyncio.open_unix_connection(address.path))
     else:
-        host, _, port = address.rpartition(":")
-        wire = Wire(*await asyncio.open_connection(host.strip("[]"), int(port)))
+        wire = Wire(*await asyncio.open_connection(address.host, address.port))
     _open.append(wire)
     return wire
 
 
 @contextlib.asynccontextmanager
-async def listener(intake: Intake, address: str = "127.0.0.1:0", **settings: object) -> AsyncIterator[Listening]:
-    listening = await listen(Listen(address=address, **settings), intake)  # type: ignore[arg-type]
+async def listener(
+    intake: Intake, address: Endpoint | str = "127.0.0.1:0", **settings: object
+) -> AsyncIterator[Listening]:
+    endpoint = listen_endpoint(address, {}) if isinstance(address, str) else address
+    listening = await listen(Listen(address=endpoint, **settings), intake)  # type: ignore[arg-type]
     try:
         yield listening
     finally:

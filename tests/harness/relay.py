@@ -20,7 +20,7 @@ from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect
 from mailrelay.spool.spool import Spool
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Connection, Dial, Fault
 
 PATIENCE = 20.0
@@ -109,8 +109,8 @@ async def running_relay(
             spool.close()
 
 
-OPENS = Change(opens=True)
-SLEPT = Change(slept=3600.0)
+OPENS = Change(may_connect=True)
+SLEPT = Change(suspended=3600.0)
 
 
 class Network:

@@ -10,7 +10,7 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.triage import is_setup_fault
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 
 

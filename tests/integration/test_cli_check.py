@@ -141,7 +141,7 @@ async def test_a_failed_step_is_named_with_its_fix_and_the_steps_before_it_are_o
         "login": ("login", ("host key",), "authorized_keys"),
         "forwarding": ("channel", ("host key", "login"), "AllowTcpForwarding"),
         "no mail server": ("channel", ("host key", "login"), "Start it there"),
-        "greeting": ("greeting", ("host key", "login"), "its log"),
+        "greeting": ("greeting", ("host key", "login"), "see the log"),
         "no key": ("key", ("host key",), "ssh-keygen"),
         "config": ("ssh_config", (), "ssh"),
     }

@@ -237,7 +237,7 @@ async def test_yes_takes_no_key_in_the_place_of_a_known_one(tmp_path: Path) -> N
     ("host", "said"),
     [
         ("me@nowhere.invalid", "nowhere.invalid"),
-        (f"me@{HOST}:{{port}}", "took the connection and closed it without a word of SSH"),
+        (f"me@{HOST}:{{port}}", "accepted the connection and closed it before the SSH protocol began"),
         (f"me@{HOST}:1", "No SSH server answers on port 1 of 127.0.0.1"),
     ],
 )

@@ -118,7 +118,7 @@ async def test_a_way_that_is_shut_is_told_with_its_fixing_step_and_a_fixed_one_i
         shut = await here.run("test", "bob@example.net")
         assert shut.returncode == 1
         (line,) = shut.stderr.splitlines()
-        assert "does not let demo in" in line
+        assert "refused the login of demo" in line
         assert "authorized_keys" in line
         # After a refused login the daemon waits a while before it knocks again; the person need not.
         here.remote.refuse_key = False

@@ -177,7 +177,7 @@ async def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has
         chosen = settings(tmp_path, remote.relayhost(name="default"))
         async with served(chosen) as (port, _):
             reply = await asyncio.to_thread(submit, port)
-            assert b"No host is called" in reply[1]
+            assert b"There is no host with the name" in reply[1]
             remote.ssh_config.write_text(right)
             assert trigger.fire(chosen.queue.directory, trigger.NETWORK)
             await remote.arrived(1)

@@ -515,7 +515,7 @@ async def _ssh_config(at: Scene) -> None:
     async def fixed() -> None:
         at.remote.ssh_config.write_text(ssh_config)
 
-    await _setup(at, "Fix what it names", fixed)
+    await _setup(at, "Correct it", fixed)
 
 
 @failure("the mail server greets with 5xx")

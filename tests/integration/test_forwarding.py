@@ -21,6 +21,8 @@ from harness.tcp import echo, server
 from harness.webserver import PAGE, get, web
 
 from mailrelay.config import Forward, Listen
+from mailrelay.endpoint import Unix
+from mailrelay.grammar import listen_endpoint, remote_endpoint
 from mailrelay.listener.forwarding import Forwarding, forward
 from mailrelay.listener.sockets import AddressTaken
 from mailrelay.mail.outcome import Cause
@@ -34,7 +36,7 @@ pytestmark = on_uvloop
 async def forwarded(
     at: RelayHarness, to: str, listen: str = "127.0.0.1:0", **door: object
 ) -> AsyncIterator[Forwarding]:
-    settings = Forward(listen=listen, relayhost="default", to=to)
+    settings = Forward(listen=listen_endpoint(listen, {}), relayhost="default", to=remote_endpoint(to))
     forwarding = await forward(settings, Listen(**door), at.scheduler.stream)  # type: ignore[arg-type]
     try:
         yield forwarding
@@ -44,10 +46,9 @@ async def forwarded(
 
 async def connect(forwarding: Forwarding) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     address = forwarding.addresses[0]
-    if address.startswith("unix:"):
-        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host.strip("[]"), int(port))
+    if isinstance(address, Unix):
+        return await asyncio.open_unix_connection(address.path)
+    return await asyncio.open_connection(address.host, address.port)
 
 
 async def hung_up(at: RelayHarness) -> None:
@@ -70,7 +71,7 @@ async def test_a_page_with_fifty_requests_at_once_costs_one_login(tmp_path: Path
     with web() as to, ThreadPoolExecutor(50) as browser:
         async with running_relay(tmp_path) as at, forwarded(at, to) as forwarding:
             loop = asyncio.get_running_loop()
-            requests = [loop.run_in_executor(browser, get, forwarding.addresses[0]) for _ in range(50)]
+            requests = [loop.run_in_executor(browser, get, str(forwarding.addresses[0])) for _ in range(50)]
             assert set(await asyncio.gather(*requests)) == {PAGE}
             assert (at.remote.logins, at.remote.channels) == (1, 50)
 
@@ -79,9 +80,9 @@ async def test_nothing_is_dialled_before_somebody_comes_and_it_is_hung_up_when_l
     with web() as to:
         async with running_relay(tmp_path, linger=0.2) as at, forwarded(at, to) as forwarding:
             assert at.remote.logins == 0
-            assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+            assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
             await hung_up(at)
-            assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+            assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
             assert at.remote.logins == 2
             # Nobody had mail, and so nobody asked for the mail server.
             assert at.remote.channels == 2
@@ -110,7 +111,7 @@ async def test_linger_counts_from_the_last_use_by_either(tmp_path: Path) -> None
             await at.settled(await at.send(), "sent")
             for _ in range(8):
                 await asyncio.sleep(0.2)
-                assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+                assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
             await at.settled(await at.send(), "sent")
             assert at.remote.logins == 1
             used = time.monotonic()
@@ -228,7 +229,7 @@ async def test_mail_goes_its_way_while_forwards_run(tmp_path: Path) -> None:
     with web() as to, ThreadPoolExecutor(20) as browser:
         async with running_relay(tmp_path) as at, forwarded(at, to) as forwarding:
             loop = asyncio.get_running_loop()
-            requests = [loop.run_in_executor(browser, get, forwarding.addresses[0]) for _ in range(100)]
+            requests = [loop.run_in_executor(browser, get, str(forwarding.addresses[0])) for _ in range(100)]
             keys = [await at.send() for _ in range(20)]
             assert set(await asyncio.gather(*requests)) == {PAGE}
             for key in keys:
@@ -296,7 +297,7 @@ async def test_a_way_that_is_shut_is_told_also_without_mail_and_over_when_it_is_
             [pending] = await at.spool.pending_notices()
             assert (pending.notice.kind.value, bool(pending.notice.fix)) == ("setup", True)
             await at.remote.up()
-            assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+            assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
 
             async def is_over() -> bool:
                 return await at.spool.relayhost_failure("default") is None
@@ -347,7 +348,7 @@ async def test_forwards_go_while_the_mail_server_is_down_and_its_mail_waits_and_
             await at.remote.mail_down()
             key = await at.send()
             assert await at.failure() is Cause.SMTP_CLOSED
-            assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+            assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
             await hung_up(at)
             assert await at.states(key) == ["queued"]
 
@@ -360,7 +361,7 @@ async def test_a_forwards_dial_takes_waiting_mail_along(tmp_path: Path) -> None:
             await at.failure()
             await at.remote.up()
             # The schedule says: in an hour.
-            assert await asyncio.to_thread(get, forwarding.addresses[0]) == PAGE
+            assert await asyncio.to_thread(get, str(forwarding.addresses[0])) == PAGE
             await at.settled(key, "sent")
 
 
@@ -423,7 +424,7 @@ async def test_who_may_not_submit_mail_may_not_use_a_forward(
 
 async def test_an_address_of_a_forward_that_somebody_holds_is_not_listened_on(tmp_path: Path) -> None:
     async with running_relay(tmp_path) as at, forwarded(at, "localhost:80", "localhost:0") as forwarding:
-        four, six = forwarding.addresses
+        four, six = map(str, forwarding.addresses)
         assert six == four.replace("127.0.0.1", "[::1]")
         with pytest.raises(AddressTaken):
             async with forwarded(at, "localhost:80", four):

@@ -15,24 +15,24 @@ from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Cause
-from mailrelay.ssh.host_key_scan import Offer, Unpinnable, offers, pin
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.host_key_scan import Offer, Unpinnable, pin, scan
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 
 async def offered(relayhost: Relayhost) -> list[Offer]:
-    found, fault = await offers(relayhost)
+    found, fault = await scan(relayhost)
     assert fault is None
     return found
 
 
-async def verdicts(relayhost: Relayhost) -> list[tuple[str, Verdict]]:
-    return [(offer.place, offer.verdict) for offer in await offered(relayhost)]
+async def statuses(relayhost: Relayhost) -> list[tuple[str, HostKeyStatus]]:
+    return [(offer.place, offer.status) for offer in await offered(relayhost)]
 
 
 async def test_the_key_is_shown_as_openssh_shows_it_and_nobody_logs_in(tmp_path: Path) -> None:
     async with Remote(tmp_path) as remote:
         (offer,) = await offered(remote.relayhost())
-        assert offer.verdict is Verdict.TRUSTED
+        assert offer.status is HostKeyStatus.TRUSTED
         assert offer.fingerprint == f"ssh-ed25519 {remote.host_key.get_fingerprint()}"
         assert offer.name == f"[127.0.0.1]:{remote.ssh_port}" and offer.place == HOST
         assert offer.art.startswith("+--[ED25519 256]--+\n")
@@ -43,7 +43,7 @@ async def test_an_unknown_key_is_trusted_once_it_is_pinned(tmp_path: Path) -> No
     async with Remote(tmp_path) as remote:
         remote.known_hosts.write_text("# mine\nother.example ssh-ed25519 broken")
         (offer,) = await offered(remote.relayhost())
-        assert offer.verdict is Verdict.UNKNOWN
+        assert offer.status is HostKeyStatus.UNKNOWN
         pinned = pin(offer)
         assert (pinned.file, pinned.old, pinned.stale) == (remote.known_hosts, None, ())
         assert remote.known_hosts.read_text().startswith("# mine\nother.example ssh-ed25519 broken\n[127.0.0.1]:")
@@ -57,14 +57,14 @@ async def test_a_changed_key_takes_the_place_of_the_old_one_and_the_file_as_it_w
         remote.known_hosts.chmod(0o640)
         await remote.change_host_key()
         (offer,) = await offered(remote.relayhost())
-        assert offer.verdict is Verdict.CHANGED
+        assert offer.status is HostKeyStatus.CHANGED
         assert remote.logins == 0
         pinned = pin(offer)
         assert pinned.old == Path(f"{remote.known_hosts}.old") and pinned.old.read_text() == before
         assert stat.S_IMODE(remote.known_hosts.stat().st_mode) == 0o640
         after = remote.known_hosts.read_text()
         assert after.startswith("other.example ssh-ed25519 x\n") and after.count("[127.0.0.1]") == 1
-        assert await verdicts(remote.relayhost()) == [(HOST, Verdict.TRUSTED)]
+        assert await statuses(remote.relayhost()) == [(HOST, HostKeyStatus.TRUSTED)]
         assert await greeting(remote.relayhost())
         assert {path.name for path in tmp_path.glob("known_hosts*")} == {"known_hosts", "known_hosts.old"}
 
@@ -74,7 +74,7 @@ async def test_a_revoked_key_is_shown_and_never_pinned(tmp_path: Path) -> None:
         text = f"@revoked * {remote.host_key.export_public_key().decode()}"
         remote.known_hosts.write_text(text)
         (offer,) = await offered(remote.relayhost())
-        assert offer.verdict is Verdict.REVOKED
+        assert offer.status is HostKeyStatus.REVOKED
         with pytest.raises(Unpinnable, match="revoked"):
             pin(offer)
         assert remote.known_hosts.read_text() == text
@@ -87,7 +87,7 @@ async def test_names_are_hashed_where_ssh_config_says_so(tmp_path: Path) -> None
         remote.known_hosts.write_text("")
         pin((await offered(remote.relayhost()))[0])
         assert remote.known_hosts.read_text().startswith("|1|")
-        assert await verdicts(remote.relayhost()) == [(HOST, Verdict.TRUSTED)]
+        assert await statuses(remote.relayhost()) == [(HOST, HostKeyStatus.TRUSTED)]
 
 
 async def test_a_file_that_is_not_there_is_made_for_the_person_alone(tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ async def test_the_way_ends_with_the_first_host_that_is_not_trusted_and_nobody_l
     async with two_jump_hosts(tmp_path) as (target, one, two):
         amend(target, "ProxyJump hop1,hop2")
         await two.change_host_key()
-        assert await verdicts(target.relayhost()) == [("hop1", Verdict.TRUSTED), ("hop2", Verdict.CHANGED)]
+        assert await statuses(target.relayhost()) == [("hop1", HostKeyStatus.TRUSTED), ("hop2", HostKeyStatus.CHANGED)]
         assert (one.logins, two.logins, target.logins) == (1, 0, 0)
         pin((await offered(target.relayhost()))[-1])
         target.known_hosts.write_text("")
-        assert (await verdicts(target.relayhost()))[-1] == (HOST, Verdict.UNKNOWN)
+        assert (await statuses(target.relayhost()))[-1] == (HOST, HostKeyStatus.UNKNOWN)
         pin((await offered(target.relayhost()))[-1])
         assert await greeting(target.relayhost())
 
@@ -170,14 +170,14 @@ async def test_what_keeps_us_from_the_next_host_is_told_beside_what_was_seen(tmp
     async with two_jump_hosts(tmp_path) as (target, one, _two):
         amend(target, "ProxyJump hop1")
         one.refuse_key = True
-        found, fault = await offers(target.relayhost())
+        found, fault = await scan(target.relayhost())
         assert [offer.place for offer in found] == ["hop1"]
         assert fault is not None and fault.cause is Cause.AUTH_REFUSED
         await one.down()
-        found, fault = await offers(target.relayhost())
+        found, fault = await scan(target.relayhost())
         assert found == [] and fault is not None and fault.cause is Cause.SSH_REFUSED
         target.ssh_config.write_text("Nonsense\n")
-        found, fault = await offers(target.relayhost())
+        found, fault = await scan(target.relayhost())
         assert found == [] and fault is not None and fault.cause is Cause.SSH_CONFIG
 
 
@@ -190,10 +190,10 @@ async def test_an_authority_is_not_pinned_as_if_it_were_a_host(tmp_path: Path) -
             "127.0.0.1", 0, server_host_keys=[(host_key, certificate)], config=None, gss_host=None
         )
         amend(remote, f"Port {server.get_port()}")
-        for known, verdict in ((authority, Verdict.TRUSTED), (other, Verdict.UNKNOWN)):
+        for known, status in ((authority, HostKeyStatus.TRUSTED), (other, HostKeyStatus.UNKNOWN)):
             remote.known_hosts.write_text(f"@cert-authority * {known.export_public_key().decode()}")
             (offer,) = await offered(remote.relayhost())
-            assert (offer.verdict, offer.authority) == (verdict, True)
+            assert (offer.status, offer.is_authority) == (status, True)
             with pytest.raises(Unpinnable, match="authority"):
                 pin(offer)
         server.close()

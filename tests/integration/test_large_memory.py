@@ -11,6 +11,7 @@ from harness.loops import on_uvloop
 from harness.messages import LIMIT
 
 from mailrelay.config import Listen, Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.intake import Intake
 from mailrelay.listener.listening import listen
 from mailrelay.mail.envelope import Envelope, Message
@@ -121,8 +122,8 @@ async def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_pat
     spool = Spool(tmp_path / "spool", LIMIT, lambda _: None, lambda: 4e9)
     relayhost = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
     intake = Intake([relayhost], {"default": Way()}, spool, lambda: None, 0.0)
-    listening = await listen(Listen(address="127.0.0.1:0"), intake)
-    port = listening.addresses[0].rpartition(":")[2]
+    listening = await listen(Listen(address=Tcp("127.0.0.1", 0)), intake)
+    port = str(listening.addresses[0]).rpartition(":")[2]
 
     async def send(size: int) -> None:
         command = [sys.executable, "-I", "-c", CLIENT, port, str(size)]

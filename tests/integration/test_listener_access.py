@@ -109,7 +109,7 @@ async def test_a_client_that_talks_before_the_greeting_is_dropped(caplog: pytest
 
     with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(intake) as listening:
-            address = listening.addresses[0].split(":")
+            address = str(listening.addresses[0]).split(":")
             # In one go, while the event loop waits: connection and words are there before anybody looks.
             talker = "import socket,sys; s=socket.create_connection(sys.argv[1:3]); s.sendall(sys.argv[3].encode());"
             child = subprocess.Popen(
@@ -199,7 +199,7 @@ async def greeting_for_stranger(address: str, allow_users: tuple[str, ...]) -> s
     async with listener(Intake(), address, allow_users=allow_users) as listening:
         if address.startswith("unix:"):
             Path(address.removeprefix("unix:")).chmod(0o666)
-        command = [PYTHON, "-I", "-c", CONNECT, listening.addresses[-1]]
+        command = [PYTHON, "-I", "-c", CONNECT, str(listening.addresses[-1])]
         done = await asyncio.to_thread(
             subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
         )
@@ -231,7 +231,7 @@ def connect_dual_stack(address: str) -> socket.socket:
 
 async def test_a_client_that_reaches_us_through_an_ipv6_socket_is_let_in() -> None:
     async with listener(Intake()) as listening:
-        wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(listening.addresses[0])))
+        wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(str(listening.addresses[0]))))
         assert (await wire.send(b"hi\r\n")).startswith(b"250 ")
         wire.close()
 
@@ -260,7 +260,7 @@ print(client.recv(200).decode())
 
     async def main() -> str:
         async with listener(Intake()) as listening:
-            command = [PYTHON, "-I", "-c", dual_stack, listening.addresses[-1]]
+            command = [PYTHON, "-I", "-c", dual_stack, str(listening.addresses[-1])]
             done = await asyncio.to_thread(
                 subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
             )
@@ -276,7 +276,7 @@ async def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_
     intake = Intake()
 
     async with listener(intake) as listening:
-        host, _, port = listening.addresses[0].rpartition(":")
+        host, _, port = str(listening.addresses[0]).rpartition(":")
         # While the event loop stands still: it is gone before it is accepted.
         with socket.create_connection((host, int(port))) as client:
             client.sendall(TRANSACTION)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from harness.listener import Intake, connect, listener
 
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.listening import NoSuchAccount
 from mailrelay.listener.sockets import AddressTaken, CannotListen, open_sockets
 
 
-async def fails_with(address: str, **settings: object) -> str:
+async def fails_with(address: Endpoint | str, **settings: object) -> str:
     with pytest.raises(CannotListen) as caught:
         async with listener(Intake(), address, **settings):
             pass
@@ -25,7 +26,7 @@ async def test_localhost_is_both_loopback_addresses_and_both_take_mail() -> None
     intake = Intake()
 
     async with listener(intake, "localhost:0") as listening:
-        four, six = listening.addresses
+        four, six = map(str, listening.addresses)
         port = four.removeprefix("127.0.0.1:")
         assert six == f"[::1]:{port}"
         for which in range(2):
@@ -55,7 +56,7 @@ async def test_a_port_of_which_somebody_holds_a_part_is_not_listened_on_and_the_
 
 async def test_two_listeners_cannot_share_a_port() -> None:
     async with listener(Intake(), "localhost:0") as listening:
-        port = listening.addresses[0].rpartition(":")[2]
+        port = str(listening.addresses[0]).rpartition(":")[2]
         with pytest.raises(AddressTaken):
             async with listener(Intake(), f"localhost:{port}"):
                 pass
@@ -63,7 +64,7 @@ async def test_two_listeners_cannot_share_a_port() -> None:
 
 async def test_a_port_can_be_listened_on_again_at_once() -> None:
     async with listener(Intake(), "localhost:0") as listening:
-        port = listening.addresses[0].rpartition(":")[2]
+        port = str(listening.addresses[0]).rpartition(":")[2]
         await (await connect(listening)).send(b"hi\r\n")
     async with listener(Intake(), f"localhost:{port}") as again:
         assert (await (await connect(again)).reply()).startswith(b"220 ")
@@ -74,7 +75,7 @@ async def test_a_unix_socket_is_for_its_owner_takes_mail_and_goes_with_the_liste
     intake = Intake()
 
     async with listener(intake, f"unix:{path}") as listening:
-        assert listening.addresses == [f"unix:{path}"]
+        assert listening.addresses == [Unix(str(path))]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
     assert len(intake.committed) == 1
@@ -110,7 +111,7 @@ def test_a_server_that_hangs_is_no_dead_one_and_is_not_waited_for(tmp_path: Path
                 client.setblocking(False)
                 client.connect(str(path))
         with pytest.raises(AddressTaken, match="is taken"):
-            open_sockets(f"unix:{path}")
+            open_sockets(Unix(str(path)))
     assert path.is_socket()
 
 
@@ -124,12 +125,12 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("192.0.2.1:0", "this machine has no such address"),
-        ("unix:/nonexistent/folder/socket", "No such file or directory"),
-        ("unix:/" + "x" * 200, "path too long"),
+        (Tcp("192.0.2.1", 0), "this machine has no such address"),
+        (Unix("/nonexistent/folder/socket"), "No such file or directory"),
+        (Unix("/" + "x" * 200), "path too long"),
     ],
 )
-async def test_an_address_that_cannot_be_had_says_why(address: str, why: str) -> None:
+async def test_an_address_that_cannot_be_had_says_why(address: Endpoint, why: str) -> None:
     assert why in await fails_with(address)
 
 

@@ -121,7 +121,7 @@ async def test_smtplib_logs_in_and_sends() -> None:
             server.sendmail("me@example.org", ["you@example.net"], "hi\n")
 
     async with listener(intake, auth="ignore") as listening:
-        await asyncio.to_thread(client, listening.addresses[0])
+        await asyncio.to_thread(client, str(listening.addresses[0]))
     assert len(intake.committed) == 1
 
 

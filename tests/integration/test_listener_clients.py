@@ -17,7 +17,7 @@ async def serve(client: Callable[[str], object], intake: Intake, **settings: str
     """Run a blocking client, which is given host:port, against a listener."""
 
     async with listener(intake, **settings) as listening:
-        return await asyncio.to_thread(client, listening.addresses[0])
+        return await asyncio.to_thread(client, str(listening.addresses[0]))
 
 
 def letter(subject: str) -> EmailMessage:

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause
 from mailrelay.ssh import mail_path
-from mailrelay.ssh.connection import SSHConnection, dial
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import find, greet
 
 
 @asynccontextmanager
-async def linked(path: Path) -> AsyncIterator[tuple[Remote, SSHConnection]]:
+async def linked(path: Path) -> AsyncIterator[tuple[Remote, RelayhostConnection]]:
     async with Remote(path) as remote:
         link = await dial(remote.relayhost())
         try:
@@ -52,7 +54,7 @@ async def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path
 
         remote.policy = unwilling
         remote.forbid_forwarding = True
-        way, failures = await find(link, remote.relayhost(smtp_host="mail.internal", smtp_port=2525))
+        way, failures = await find(link, remote.relayhost(smtp=Tcp("mail.internal", 2525)))
         assert way is None
         tried = dict(failures)
         assert list(tried)[:2] == ["", "sendmail -bs"]

@@ -205,10 +205,10 @@ async def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path
 async def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: Path) -> None:
     async with running_relay(tmp_path) as at:
         await at.settled(await at.send(), "sent")
-        at.scheduler.network_changed(Change(gone=frozenset({"192.0.2.1"})))
+        at.scheduler.network_changed(Change(removed_addresses=frozenset({"192.0.2.1"})))
         await at.settled(await at.send(), "sent")
         assert at.remote.logins == 1
-        at.scheduler.network_changed(Change(gone=frozenset({"127.0.0.1"})))
+        at.scheduler.network_changed(Change(removed_addresses=frozenset({"127.0.0.1"})))
         await at.settled(await at.send(), "sent")
         assert at.remote.logins == 2
 

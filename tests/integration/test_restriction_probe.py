@@ -22,7 +22,7 @@ async def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
 
     monkeypatch.setattr(demo.RemoteSSHServer, "connection_requested", goes_there)
-    monkeypatch.setattr(restriction_probe, "TRIAL", 0.3)
+    monkeypatch.setattr(restriction_probe, "TRIAL_TIMEOUT", 0.3)
 
     async with Remote(tmp_path) as remote:
         tried = await restriction_probe.trials(remote.relayhost(), remote.directory / "id_ed25519")

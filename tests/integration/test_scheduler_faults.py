@@ -389,15 +389,15 @@ async def test_the_cause_of_a_fault_is_not_lost_in_the_closing_of_its_connection
 
     async with running_relay(tmp_path) as at:
         at.remote.forbid_forwarding = True
-        close = connection.SSHConnection.close
+        close = connection.RelayhostConnection.close
         closing = asyncio.Event()
 
-        async def slowly(link: connection.SSHConnection) -> None:
+        async def slowly(link: connection.RelayhostConnection) -> None:
             closing.set()
             await asyncio.sleep(0.2)
             await close(link)
 
-        monkeypatch.setattr(connection.SSHConnection, "close", slowly)
+        monkeypatch.setattr(connection.RelayhostConnection, "close", slowly)
         await at.send()
         await closing.wait()
         await at.send()

@@ -15,13 +15,14 @@ from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
 from mailrelay.relay import connector, conversation, dial_policy
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
-GONE = Change(gone=frozenset({"127.0.0.1"}))
+GONE = Change(removed_addresses=frozenset({"127.0.0.1"}))
 
 
 class OneRoad(Network):
@@ -92,7 +93,7 @@ class Storm:
             asyncio.get_running_loop().call_later(self.chance.random() * 0.05, task.cancel)
 
     async def forward(self) -> None:
-        async with self.at.scheduler.stream(f"localhost:{self.port}") as stream:
+        async with self.at.scheduler.stream(Tcp("localhost", self.port)) as stream:
             if isinstance(stream, Outcome):
                 return
             try:

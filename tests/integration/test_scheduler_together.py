@@ -14,6 +14,7 @@ from harness.tcp import echo, server
 
 from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.relay import dial_policy
 from mailrelay.ssh.interface import Stream
@@ -22,7 +23,7 @@ from mailrelay.ssh.interface import Stream
 @asynccontextmanager
 async def talking(at: RelayHarness, port: int) -> AsyncIterator[Stream]:
     """A stream to the echo at this port, that works."""
-    async with at.scheduler.stream(f"localhost:{port}") as stream:
+    async with at.scheduler.stream(Tcp("localhost", port)) as stream:
         assert not isinstance(stream, Outcome), stream.text
         await answers(stream)
         yield stream
@@ -82,7 +83,7 @@ async def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tm
             await connections(at, 2)
             at.scheduler.network_changed(SLEPT)
             network.hangs = True
-            waits = asyncio.ensure_future(at.scheduler.stream(f"localhost:{port}").__aenter__())
+            waits = asyncio.ensure_future(at.scheduler.stream(Tcp("localhost", port)).__aenter__())
             await at.until(lambda: network.dials == 3)
             await at.stop()
             async with asyncio.timeout(5):

@@ -11,10 +11,13 @@ from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ssh import connection
-from mailrelay.ssh.channel import READ_SIZE, Pipe
-from mailrelay.ssh.connection import SSHConnection, dial
+from mailrelay.ssh.channel import READ_SIZE
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import dial
+from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.interface import Fault
 
 # As the daemon runs; the dialling tests run on the standard loop.
@@ -22,7 +25,7 @@ pytestmark = on_uvloop
 
 
 @asynccontextmanager
-async def linked(relayhost: Relayhost) -> AsyncIterator[SSHConnection]:
+async def linked(relayhost: Relayhost) -> AsyncIterator[RelayhostConnection]:
     link = await dial(relayhost)
     try:
         yield link
@@ -30,7 +33,7 @@ async def linked(relayhost: Relayhost) -> AsyncIterator[SSHConnection]:
         await link.close()
 
 
-async def fault_of(link: SSHConnection) -> Outcome:
+async def fault_of(link: RelayhostConnection) -> Outcome:
     with pytest.raises(Fault) as caught:
         await link.open_channel()
     outcome = caught.value.outcome
@@ -45,7 +48,7 @@ async def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path)
     async with (
         Remote(tmp_path) as remote,
         server(echo) as port,
-        linked(remote.relayhost(smtp_host="127.0.0.1", smtp_port=port)) as link,
+        linked(remote.relayhost(smtp=Tcp("127.0.0.1", port))) as link,
     ):
         wire = await link.open_channel()
 
@@ -67,13 +70,13 @@ async def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path)
 
 async def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acknowledged: list[int] = []
-    acknowledge = Pipe.acknowledge
+    acknowledge = FlowControl.acknowledge
 
-    def counted(pipe: Pipe) -> None:
+    def counted(flow: FlowControl) -> None:
         acknowledged.append(1)
-        acknowledge(pipe)
+        acknowledge(flow)
 
-    monkeypatch.setattr(Pipe, "acknowledge", counted)
+    monkeypatch.setattr(FlowControl, "acknowledge", counted)
 
     async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
         wire = await link.open_channel()
@@ -225,7 +228,7 @@ async def test_a_half_open_connection_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_command_that_never_greets_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GREETING", 0.2)
+    monkeypatch.setattr(connection, "GREETING_TIMEOUT", 0.2)
 
     async with Remote(tmp_path) as remote:
 

@@ -20,8 +20,8 @@ from harness.ssh_agent import agent
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.mail.outcome import Cause, Stage
-from mailrelay.ssh import connection
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh import hop_connection
+from mailrelay.ssh.dial import dial
 
 
 def runs(pid: int) -> bool:
@@ -157,7 +157,7 @@ async def test_a_key_that_others_can_read_is_left_alone_as_ssh_leaves_it(tmp_pat
         (tmp_path / "id_ed25519").chmod(0o644)
         outcome = await fault_of(remote.relayhost())
         assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
-        assert "others can read it" in outcome.text
+        assert "other users can read it" in outcome.text
         assert f"chmod 600 {tmp_path / 'id_ed25519'}" in outcome.fix
         (tmp_path / "id_ed25519").chmod(0o600)
         assert await greeting(remote.relayhost())
@@ -213,20 +213,20 @@ async def test_a_name_that_cannot_be_looked_up_is_a_network_that_is_away(tmp_pat
 async def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "LOGIN", 0.2)
+    monkeypatch.setattr(hop_connection, "LOGIN_TIMEOUT", 0.2)
 
     async with Remote(tmp_path) as remote:
         await remote.mute()
         outcome = await fault_of(remote.relayhost())
         assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.UNREACHABLE)
-        assert "said nothing" in outcome.text
+        assert "sent nothing" in outcome.text
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["hangs up", "waits"])
 async def test_a_port_that_speaks_something_else_is_told_in_its_own_words(
     monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:
-    monkeypatch.setattr(connection, "LOGIN", 0.2)
+    monkeypatch.setattr(hop_connection, "LOGIN_TIMEOUT", 0.2)
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\x1b\r\n")
@@ -373,7 +373,7 @@ async def test_a_proxy_command_is_run_as_ssh_would(tmp_path: Path, deaf: str) ->
     ("command", "cause", "said"),
     [
         ("/nonexistent/proxy %h", Cause.SSH_CONFIG, "/nonexistent/proxy"),
-        ("true", Cause.UNREACHABLE, "ended before SSH answered."),
+        ("true", Cause.UNREACHABLE, "ended before the SSH server answered."),
         (
             "sh -c 'echo first >&2; echo no route to %h >&2; exit 1'",
             Cause.UNREACHABLE,
@@ -414,7 +414,7 @@ def test_an_ssh_config_that_hangs_is_told_and_keeps_nobody_from_stopping(
     async def test() -> None:
         async with Remote(tmp_path) as remote:
             amend(remote, f'Match exec "cat {gate}"')
-            monkeypatch.setattr(connection, "LOGIN", 0.2)
+            monkeypatch.setattr("mailrelay.ssh.dial.READ_TIMEOUT", 0.2)
             outcome = await fault_of(remote.relayhost())
             assert outcome.cause is Cause.SSH_CONFIG
             assert "Match exec" in outcome.text

@@ -12,7 +12,7 @@ from harness.remotes import amend
 from harness.ssh_agent import agent
 
 from mailrelay.demo.remote import Remote, RemoteSSHServer
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 
 
 class Counting(Remote):

@@ -14,8 +14,9 @@ from harness.sendmail import Sendmail
 from harness.sshd import ALIAS, Sshd
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.mail_path import MailPath, find
 
 pytestmark = pytest.mark.system
@@ -105,7 +106,7 @@ def test_no_command_is_sent_before_the_greeting(
 
 
 async def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp_port=smtp_port)
+    relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp=Tcp("localhost", smtp_port))
     link = await dial(relayhost)
     try:
         return await find(link, relayhost)

@@ -136,7 +136,7 @@ def _changed(at: Scene) -> None:
 def _revoked(at: Scene) -> None:
     known = at.sshd.directory / "known_hosts"
     known.write_text(f"@revoked * {at.sshd.host_key}\n{known.read_text()}")
-    _setup(at, "Ask whoever runs remote for its new host key", lambda: at.sshd.know(at.sshd.host_key))
+    _setup(at, "Ask the administrator of remote for its new host key", lambda: at.sshd.know(at.sshd.host_key))
 
 
 @failure("the key is refused")

@@ -16,6 +16,7 @@ from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.cli import setup_remote
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.setup import restriction
 from mailrelay.ssh import authorized_keys, mail_path, restriction_probe
 from mailrelay.ssh.interface import Fault
@@ -121,13 +122,13 @@ async def test_the_probe_finds_every_use_that_a_missing_option_permits(
     key = sshd.directory / "client"
     public = authorized_keys.read_key(key)
     (sshd.directory / "authorized_keys").write_text(f"{options.format(port=port)} {public}\n".lstrip())
-    assert await not_refused(the_way(sshd, smtp_port=port), key) == able
+    assert await not_refused(the_way(sshd, smtp=Tcp("localhost", port)), key) == able
 
 
 @pytest.mark.parametrize("command", ["", "printf '220 hi\\r\\n'; cat"])
 async def test_a_restricted_key_permits_only_mail(sshd: Sshd, sockets: None, command: str) -> None:
     key = sshd.directory / "client"
-    relayhost = the_way(sshd, command=command, smtp_port=free_port())
+    relayhost = the_way(sshd, command=command, smtp=Tcp("localhost", free_port()))
     line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
     assert await not_refused(relayhost, key) == set()
@@ -172,8 +173,8 @@ async def test_where_forwarding_cannot_be_restricted_the_key_uses_a_command(
     monkeypatch.setenv("HOME", str(tmp_path))
     # Not this machine's mail server, which may query name servers for a minute before its greeting.
     monkeypatch.setattr(mail_path, "SENDMAIL", ())
-    monkeypatch.setattr(restriction_probe, "TRIAL", 2.0)
-    relayhost = the_way(sshd, smtp_port=sinks().port)
+    monkeypatch.setattr(restriction_probe, "TRIAL_TIMEOUT", 2.0)
+    relayhost = the_way(sshd, smtp=Tcp("localhost", sinks().port))
     # It runs an event loop of its own.
     found = await asyncio.to_thread(setup_remote.restrict, relayhost, tmp_path / "config.toml", yes=True)
     assert found.command

@@ -21,8 +21,9 @@ from harness.sendmail import Sendmail
 from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import greet
 
@@ -94,7 +95,7 @@ class Scene:
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
     async def greeting(self) -> str:
-        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp_port=self.sink.port)
+        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp=Tcp("localhost", self.sink.port))
         link = await dial(relayhost)
         try:
             return (await greet(link, "")).greeting

@@ -82,12 +82,12 @@ def test_the_wait_after_a_fault(cause: Cause, failures: int, before_change: int 
 @pytest.mark.parametrize(
     ("change", "age", "doubtful"),
     [
-        (Change(slept=1.0), 0.0, True),
-        (Change(gone=frozenset({"192.0.2.1"})), 0.0, True),
-        (Change(gone=frozenset({"192.0.2.9"})), LONG_AGO, False),
-        (Change(opens=True), YOUNG + 1.0, True),
-        (Change(opens=True), YOUNG - 1.0, False),
-        (Change(leapt=3600.0), LONG_AGO, False),
+        (Change(suspended=1.0), 0.0, True),
+        (Change(removed_addresses=frozenset({"192.0.2.1"})), 0.0, True),
+        (Change(removed_addresses=frozenset({"192.0.2.9"})), LONG_AGO, False),
+        (Change(may_connect=True), YOUNG + 1.0, True),
+        (Change(may_connect=True), YOUNG - 1.0, False),
+        (Change(clock_step=3600.0), LONG_AGO, False),
     ],
 )
 def test_whether_a_connection_may_have_died_with_the_network_of_before(
@@ -97,4 +97,4 @@ def test_whether_a_connection_may_have_died_with_the_network_of_before(
 
 
 def test_a_connection_whose_local_address_is_unknown_does_not_go_with_an_address() -> None:
-    assert not is_doubtful(Change(gone=frozenset({"192.0.2.1"})), "", LONG_AGO)
+    assert not is_doubtful(Change(removed_addresses=frozenset({"192.0.2.1"})), "", LONG_AGO)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.setup.restriction import authorized_keys_line, ssh_config
 
 PUBLIC = "ssh-ed25519 AAAAC3Nz mailrelay"
@@ -20,7 +21,7 @@ def test_the_key_permits_forwarding_to_one_port_and_no_command_and_no_listening(
     assert authorized_keys_line(PUBLIC, relayhost()) == (
         f'restrict,port-forwarding,permitopen="localhost:25",permitlisten="localhost:1",command="false" {PUBLIC}'
     )
-    assert 'permitopen="[::1]:2525"' in authorized_keys_line(PUBLIC, relayhost(smtp_host="::1", smtp_port=2525))
+    assert 'permitopen="[::1]:2525"' in authorized_keys_line(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
 
 
 def test_the_key_permits_one_command_and_no_forwarding() -> None:
