@@ -1,4 +1,4 @@
-"""Mail on its way in: what the client is told, and that nobody waits for a word that cannot come."""
+"""The intake: the replies to clients, and that no client waits for a result that cannot come."""
 
 import asyncio
 from pathlib import Path
@@ -81,7 +81,7 @@ def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0)
 @pytest.mark.parametrize(
     ("error", "reply"), [(SpoolFull("no room"), FULL), (SpoolBroken("EIO"), BROKEN), (SpoolError("busy"), BROKEN)]
 )
-async def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_for_it(
+async def test_a_message_that_cannot_be_written_to_disk_gets_a_4xx_and_no_waiter_stays_open(
     error: SpoolError, reply: Reply
 ) -> None:
     way = Way()
@@ -92,14 +92,14 @@ async def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_
     assert not way.waiters.queue_ids
 
 
-async def test_a_failure_of_ours_while_mail_is_put_on_disk_leaves_nobody_waiting() -> None:
+async def test_an_exception_while_a_message_is_written_to_disk_leaves_no_waiter_open() -> None:
     way = Way()
     with pytest.raises(OSError, match="statvfs"):
         await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
     assert not way.waiters.queue_ids
 
 
-async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queued_and_hears_no_refusal_later() -> None:
+async def test_after_answer_within_the_reply_is_queued_and_a_later_refusal_is_not_told() -> None:
     way = Way()
     answer = await intake(way, answer_within=0.01).submit(ENVELOPE, CONTENT)
     assert answer.reply.code == 250
@@ -107,7 +107,7 @@ async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queue
     assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
 
 
-async def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach() -> None:
+async def test_a_client_does_not_wait_for_a_relayhost_that_is_known_to_be_unreachable() -> None:
     way = Way()
     way.fault_text = "no network"
     answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
@@ -115,7 +115,7 @@ async def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach(
     assert not way.waiters.queue_ids
 
 
-async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(
+async def test_a_refusal_that_is_written_too_late_counts_as_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
@@ -129,7 +129,7 @@ async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_no
     answer.told(True)
 
 
-async def test_the_word_of_the_relayhost_is_shown_without_control_characters() -> None:
+async def test_a_reason_in_a_reply_to_the_client_has_no_control_characters() -> None:
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
     while not way.hurried:
@@ -141,7 +141,7 @@ async def test_the_word_of_the_relayhost_is_shown_without_control_characters() -
 
 
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT])
-async def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_words(
+async def test_a_5xx_to_a_recipient_probe_is_passed_on_to_the_client(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "mailrelay")
@@ -164,18 +164,18 @@ async def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_wo
         Outcome(Stage.EHLO, cause=Cause.NO_SMTPUTF8, text="no SMTPUTF8"),
     ],
 )
-async def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Outcome | None) -> None:
+async def test_any_other_outcome_of_a_recipient_probe_accepts_the_recipient(word: Outcome | None) -> None:
     way = Way()
     way.words = [word]
     assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
 
 
-async def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
+async def test_a_recipient_probe_ends_after_its_time_out_and_after_answer_within() -> None:
     assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
     assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
 
 
-async def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None:
+async def test_with_answer_within_0_there_are_no_recipient_probes() -> None:
     way = Way()
     way.words = [NO_SUCH_USER]
     assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
@@ -214,13 +214,13 @@ GONE = NotTaken(b"gone@example.net", State.BOUNCED, b"550 5.1.1 no such user")
         ),
     ],
 )
-async def test_an_answer_names_every_recipient_for_whom_it_is_not_so(
+async def test_a_reply_names_every_recipient_that_did_not_get_the_message(
     taken: int, others: tuple[NotTaken, ...], answer: bytes
 ) -> None:
     assert await settled(taken, *others) == answer
 
 
-async def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> None:
+async def test_a_reply_names_a_few_of_many_recipients_and_the_command_that_shows_the_others() -> None:
     answer = await settled(1, *[LATER] * 12)
     assert answer.startswith(b"2.0.0 q123456789 sent to 1 of 13; ")
     assert answer.count(b"<later@example.net>") == 5
@@ -237,7 +237,7 @@ async def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> 
         (25_000_000, 25_000_000, "all 25 MB have been sent to the mail server, which has not replied yet"),
     ],
 )
-def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_sent(
+def test_the_reason_of_a_queued_reply_says_how_much_of_a_large_content_has_been_sent(
     octets: int, sent: int, why: str
 ) -> None:
     assert why_no_reply(octets, sent) == why
@@ -246,7 +246,7 @@ def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_se
 LARGE_CONTENT = CONTENT + b"x" * 70_000
 
 
-async def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> None:
+async def test_a_content_in_pieces_becomes_one_message_with_one_received_field() -> None:
     way, spool = Way(), Spool()
     way.fault_text = "no network"
     incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
@@ -264,7 +264,7 @@ async def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours()
 
 
 @pytest.mark.parametrize("at", ["first piece", "later piece", "end"])
-async def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_behind(at: str) -> None:
+async def test_a_content_in_pieces_that_the_spool_does_not_accept_leaves_nothing_staged(at: str) -> None:
     spool = Spool(SpoolFull("no room") if at == "first piece" else None)
     incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
     refusal = await incoming.add(LARGE_CONTENT)
@@ -281,7 +281,7 @@ async def test_a_content_in_pieces_that_the_spool_does_not_take_leaves_nothing_b
     assert spool.accepted == []
 
 
-async def test_a_message_that_goes_round_in_a_circle_is_refused_once_its_header_is_there_and_the_log_says_so(
+async def test_a_mail_loop_is_refused_once_the_header_is_complete_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     spool = Spool()

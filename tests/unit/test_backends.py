@@ -1,4 +1,4 @@
-"""Who is told by which backend."""
+"""The choice of backends for a notice."""
 
 import pytest
 
@@ -30,18 +30,18 @@ ME = b"me@example.org"
         (Kind.RELAYED, b"", [b"SUCCESS"], ()),
     ],
 )
-def test_a_report_goes_by_mail_only_to_a_sender_who_wanted_it_and_every_other_backend_hears_of_trouble(
+def test_a_report_by_mail_is_only_for_a_sender_that_requested_it_and_other_backends_get_every_failure(
     kind: Kind, sender: bytes, notify: list[bytes], by: tuple[Backend, ...]
 ) -> None:
     assert backends_for(kind, sender, notify, ALL) == by
 
 
-def test_a_backend_that_is_not_in_force_is_never_owed() -> None:
+def test_a_backend_that_is_not_in_force_gets_no_notice() -> None:
     assert backends_for(Kind.FAILED, ME, [b""], [Backend.MAILBOX]) == (Backend.MAILBOX,)
     assert backends_for(Kind.RELAYED, ME, [b"SUCCESS"], [Backend.MAILBOX]) == ()
 
 
-def test_a_recipient_with_never_is_kept_out_of_the_report() -> None:
+def test_a_recipient_with_notify_never_is_not_reported() -> None:
     assert not report_wanted(Kind.FAILED, b"never")
     assert report_wanted(Kind.FAILED, b"")
 

@@ -1,4 +1,4 @@
-"""Which relayhost a reverse path goes to."""
+"""The choice of the relayhost by the reverse path."""
 
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ def test_between_equal_patterns_the_first_relayhost_of_the_file_wins() -> None:
     assert routing.choose(b"me@example.org", ways[::-1]) == "b"
 
 
-def test_a_sender_that_no_pattern_names_has_no_way_out() -> None:
+def test_a_sender_without_a_matching_pattern_has_no_relayhost() -> None:
     ways = WAYS[1:]
     assert routing.choose(b"me@elsewhere.net", ways) is None
     assert routing.choose(b"", ways) is None
@@ -76,5 +76,5 @@ def test_the_four_forms_are_patterns(text: str) -> None:
     "text",
     ["", "a.org", "@a.org", "*@", "me@*.a.org", "m*@a.org", "*@*", "*@.a.org", "*@a.org.", "*@a*.org", "<me@a.org>x y"],
 )
-def test_what_would_never_match_is_no_pattern(text: str) -> None:
+def test_a_text_that_can_never_match_is_no_pattern(text: str) -> None:
     assert not routing.is_pattern(text)
