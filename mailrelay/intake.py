@@ -8,6 +8,7 @@ names the others, the first NAMED of them. The intake never waits for a relayhos
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,12 +24,11 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
+from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.mail.trace import RECEIVED_MAX, count_received
 from mailrelay.mail.triage import Disposition, classify
+from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
-from mailrelay.spool.attempts import LARGE
-from mailrelay.spool.database import SpoolError, SpoolFull
-from mailrelay.spool.queue_ids import message_id_token
 
 log = logging.getLogger("mailrelay.service")
 
@@ -57,15 +57,6 @@ class SchedulerPort(Protocol):
     async def probe_recipient(self, envelope: Envelope) -> Outcome | None: ...
 
 
-class SpoolPort(Protocol):
-    """What the intake needs of the spool. Its methods raise SpoolError."""
-
-    def new_queue_id(self, now: float) -> str: ...
-    async def accept(self, arrival: Arrival) -> int: ...
-    async def stage(self, staged: Staged | None, octets: bytes) -> Staged: ...
-    async def unstage(self, staged: Staged) -> None: ...
-
-
 class Intake:
     """Takes over messages for the listener (`listener.server_state.IntakePort`).
 
@@ -77,7 +68,7 @@ class Intake:
         self,
         relayhosts: Sequence[Relayhost],
         schedulers: Mapping[str, SchedulerPort],
-        spool: SpoolPort,
+        spool: AcceptPort,
         accepted: Callable[[], object],
         answer_within: float,
         now: Callable[[], float] = time.time,
@@ -89,7 +80,7 @@ class Intake:
         self._answer_within = answer_within
         self.now = now
         # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
-        self._token = message_id_token()
+        self._token = os.urandom(5).hex()
 
     def expect_message(self, reverse_path: bytes) -> None:
         """A client's MAIL was accepted: its relayhost may be dialled now."""
@@ -139,9 +130,8 @@ class Intake:
         if count_received(content) >= RECEIVED_MAX:
             log.error("%s", logline.rejected("content", LOOP, envelope.sender))
             return ClientReply(LOOP)
-        now = self.now()
-        queue_id = self._spool.new_queue_id(now)
-        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=now)
+        queue_id = self._spool.new_queue_id()
+        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=self.now())
 
     async def take_over(self, arrival: Arrival) -> ClientReply:
         """Writes a message to disk and waits for the mail server's reply."""
@@ -174,7 +164,7 @@ class Intake:
 class IncomingMessage:
     """A message whose content is handed over in pieces, which are staged in the spool (`listener.reception.Incoming`)."""
 
-    def __init__(self, intake: Intake, spool: SpoolPort, envelope: Envelope) -> None:
+    def __init__(self, intake: Intake, spool: AcceptPort, envelope: Envelope) -> None:
         self._intake = intake
         self._spool = spool
         self._envelope = envelope

@@ -16,12 +16,15 @@ import statistics
 import subprocess
 import time
 
-from harness.postfix import send_with_source
 from parts import PATIENCE, Postfix, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
+from harness.postfix import send_with_source
 
 from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction
-from mailrelay.spool.trigger import ring
+from mailrelay.spool.trigger import fire
 
 
 def feed(at: Scene, port: int, options: argparse.Namespace) -> None:
@@ -52,7 +55,7 @@ def mailrelay(at: Scene, far_port: int, options: argparse.Namespace) -> float:
         began = time.perf_counter()
         with transaction(db):
             retry_all(db, time.time())
-        ring(spool)
+        fire(spool)
         db.close()
         return logged(relay.directory / "spool/mailrelay.log", "status=sent", options.messages) - began
 

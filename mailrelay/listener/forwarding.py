@@ -73,6 +73,11 @@ class Forwarding:
         self._connections: set[asyncio.Task[None]] = set()
         self._said = ("", 0.0)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._connections)
+
     async def open(self) -> None:
         """Accept connections. Raises CannotListen."""
 

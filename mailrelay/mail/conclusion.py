@@ -12,7 +12,7 @@ from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome
-from mailrelay.mail.record import Owing, Record, Settled
+from mailrelay.mail.record import NewNotice, Record, Settled
 from mailrelay.mail.triage import Disposition, classify
 
 BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
@@ -87,11 +87,11 @@ def conclude(
 
 def _new_notices(
     sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], backends_for: BackendsFor
-) -> tuple[Owing, ...]:
+) -> tuple[NewNotice, ...]:
     """One notice for all recipients with the same kind and the same backends."""
     groups: dict[tuple[Kind, tuple[Backend, ...]], list[int]] = {}
     for kind, recipient, key in concerned:
         backends = backends_for(kind, sender, recipient.notify)
         if backends:
             groups.setdefault((kind, backends), []).append(key)
-    return tuple(Owing(kind, tuple(keys), backends) for (kind, backends), keys in groups.items())
+    return tuple(NewNotice(kind, tuple(keys), backends) for (kind, backends), keys in groups.items())

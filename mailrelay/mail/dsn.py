@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
 
-from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import ADDRESS_LIMIT, REASON_LIMIT, SUBJECT_LIMIT, report_text, title
 
@@ -68,7 +68,7 @@ def compose(
         b"MIME-Version: 1.0",
     ]
     text = _part(b"text/plain; charset=utf-8", report_text(notice).encode().replace(b"\n", b"\r\n"))
-    if notice.kind in OF_A_WAY:
+    if notice.kind in ABOUT_RELAYHOST:
         return b"\r\n".join(headers) + b"\r\n" + text + b"\r\n"
     parts = [text, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
     if any(boundary in part for part in parts):

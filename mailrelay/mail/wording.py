@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
 ADDRESS_LIMIT = 320
@@ -58,7 +58,7 @@ def title(notice: Notice) -> str:
 
 def body(notice: Notice) -> str:
     """A few lines for a small space: the reason, the subject, what to do next. About 1,500 characters at most."""
-    if notice.kind in OF_A_WAY:
+    if notice.kind in ABOUT_RELAYHOST:
         return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_about_relayhost(notice))))
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
@@ -79,7 +79,7 @@ def summary(notices: Sequence[Notice]) -> tuple[str, str]:
 
 def report_text(notice: Notice) -> str:
     """The complete text, for a report by mail. Lines of 72 characters; only longer words make longer lines."""
-    if notice.kind in OF_A_WAY:
+    if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
             f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),

@@ -1,4 +1,4 @@
-"""Both neighbours of the listener for its tests: an intake that remembers, and the client's end of a connection."""
+"""The listener's two neighbours: an intake that keeps what it was given, and the client's end of a connection."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer, `before_word`
-    before the word on a recipient."""
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the reply, `before_word`
+    before the reply to a recipient."""
 
     def __init__(self) -> None:
         self.begun_with: list[bytes] = []
@@ -156,8 +156,9 @@ async def listener(intake: Intake, address: str = "127.0.0.1:0", **settings: obj
         await listening.close(grace=2.0)
         for wire in _open:
             wire.close()
+            with contextlib.suppress(OSError):
+                await wire.writer.wait_closed()
         _open.clear()
-        await asyncio.sleep(0)
 
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"

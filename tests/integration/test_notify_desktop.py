@@ -15,7 +15,7 @@ from harness.loops import on_both_loops
 from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.notifier import DESKTOP_REST, Notifier
@@ -102,31 +102,31 @@ class Ledger:
 
     def __init__(self) -> None:
         self.clock = 1000.0
-        self.due: dict[int, Owed] = {}
+        self.due: dict[int, PendingNotice] = {}
 
     def owe(self, *numbers: int) -> None:
         for number in numbers:
-            self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Backend.DESKTOP, 0)
+            self.due[number] = PendingNotice(dataclasses.replace(REFUSED, id=number), Backend.DESKTOP, 0)
 
-    async def look(self, now: float, after: float, backends: object) -> float | None:
+    async def update_delays(self, after: float, backends: object) -> float | None:
         return None
 
-    async def owed(self, now: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return list(self.due.values())
 
-    async def next_owed(self) -> float | None:
+    async def next_notice_due(self) -> float | None:
         return self.clock if self.due else None
 
-    async def told(self, owed: Owed, now: float) -> None:
+    async def notice_delivered(self, owed: PendingNotice) -> None:
         del self.due[owed.notice.id]
 
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+    async def notice_failed(self, owed: PendingNotice, next_try: float, why: str) -> None:
         raise AssertionError(why)
 
-    async def original(self, message: int, limit: int) -> bytes:
+    async def content_start(self, message: int, limit: int) -> bytes:
         raise AssertionError
 
-    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+    async def accept_report(self, owed: PendingNotice, envelope: Envelope, content: bytes) -> None:
         raise AssertionError
 
 

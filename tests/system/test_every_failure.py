@@ -1,6 +1,6 @@
 """The ways to fail for which only the real thing counts, and what is heard of them.
 
-They are rows of the README's table, like those in `integration/test_every_failure.py`, and asserted in the same way.
+They are rows of the table in docs/failures.md, like those in `integration/test_every_failure.py`, and asserted as they are.
 """
 
 import smtplib
@@ -43,7 +43,7 @@ class Scene:
     token: str
 
     def submit(self) -> str:
-        """A client sends a letter and hears what the README says; the words of the reply."""
+        """A client sends a letter and hears what docs/failures.md says; the words of the reply."""
         code, words = submit(self.relay.port, [ALICE], message(self.token))
         assert code == self.row.code, words
         return words
@@ -64,7 +64,7 @@ class Scene:
         return notice, " ".join(letter.split())
 
     def status(self) -> str:
-        """What `mailrelay status --brief` says, with the exit status that the README names."""
+        """What `mailrelay status --brief` says, with the exit status that docs/failures.md names."""
         done = self.relay.run("status", "--brief")
         assert done.returncode == self.row.status, done
         return done.stdout
@@ -81,16 +81,16 @@ class Scene:
             (programs / name).chmod(0o700)
         path = f"{programs}:/usr/bin:/bin"
         environment = self.relay.environment | {"PATH": path, "XDG_RUNTIME_DIR": str(self.directory)}
-        watchdog = ROOT / "contrib" / "watchdog" / "mailrelay-watchdog"
+        watchdog = ROOT / "contrib" / "shell" / "mailrelay-watchdog"
         return subprocess.run([watchdog], env=environment, capture_output=True, text=True, check=True).stderr
 
 
 FAILURES: dict[str, tuple[Callable[[Scene], None], dict[str, str]]] = {}
-"""The rows of the README's table that are tested here, with what is other than usual in the settings."""
+"""The rows of docs/failures.md that are tested here, with what is other than usual in the settings."""
 
 
 def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Makes a story the test of the README's row `what`."""
+    """Makes a story the test of the row `what` in docs/failures.md."""
 
     def named(story: Callable[[Scene], None]) -> Callable[[Scene], None]:
         FAILURES[what] = (story, settings)
@@ -300,7 +300,7 @@ def _write(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_it_is_heard_of_as_the_readme_says(
+def test_it_is_heard_of_as_the_documentation_says(
     what: str, sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], tmp_path: Path, token: str
 ) -> None:
     story, settings = FAILURES[what]

@@ -1,5 +1,6 @@
 """Setup against real SSH servers: keys let in and taken out again, a key for mail alone, and the proof that it is."""
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -172,7 +173,9 @@ async def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
     # Not this machine's own, which may look for name servers for a minute before it greets.
     monkeypatch.setattr(mail_path, "SENDMAIL", ())
     monkeypatch.setattr(restriction_probe, "TRIAL", 2.0)
-    found = setup_remote.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
+    relayhost = the_way(sshd, smtp_port=sinks().port)
+    # It runs an event loop of its own.
+    found = await asyncio.to_thread(setup_remote.restrict, relayhost, tmp_path / "config.toml", yes=True)
     assert found.command
     assert found.ssh_config == tmp_path / "ssh_config.remote"
     assert await not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()
