@@ -1,6 +1,6 @@
-"""Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, the mail server.
+"""The way to a relayhost, step by step, as a dial goes it: ssh_config, keys, each host, the mail server behind the last one.
 
-The steps after a failed one are not checked. The mail server receives nothing but EHLO and QUIT.
+Where a step does not hold, what lies behind it is not asked. Nothing is said to the mail server but EHLO and QUIT.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.known_hosts import Verdict
 
 PATIENCE = 20.0
-"""Seconds for each step that uses the network or the agent."""
+"""Seconds for each step that asks somebody."""
 REFUSED = "so says the mail server there: see its log; it must take mail from its own host"
 HEALS = "nothing, if the network is away: mail waits, and goes by itself; otherwise look whether the server is up"
 
@@ -33,7 +33,7 @@ _STEPS = {
 
 
 async def read(relayhost: Relayhost) -> list[Hop] | Finding:
-    """The hops of the path, or a finding on what is wrong with ssh_config."""
+    """The hosts of the way, or what is wrong with ssh_config."""
     try:
         way = await read_way(relayhost, PATIENCE)
     except Fault as fault:
@@ -42,7 +42,7 @@ async def read(relayhost: Relayhost) -> list[Hop] | Finding:
 
 
 async def examine(relayhost: Relayhost, way: list[Hop], max_message_size: int, *, online: bool) -> list[Finding]:
-    """The findings, in order. max_message_size: octets that clients may send. online: False to connect to no host."""
+    """The checks, in order. max_message_size: octets that clients may send. online: whether hosts are connected to."""
     name = relayhost.name
     names = ", through ".join(f"{hop.place} ({hop.user}@{hop.host}:{hop.port})" for hop in reversed(way))
     found = [Finding("ssh_config", True, names, about=name)]
@@ -70,7 +70,7 @@ async def _keys(hop: Hop, name: str) -> Finding:
 
 
 def _known(hop: Hop, name: str) -> Finding:
-    """Whether known_hosts has a key for the hop, which is not asked for its own."""
+    """What can be said of a host key without seeing it."""
     lines = [entry for entry in (*hop.known.entries, *hop.known.portless) if entry.marker != "revoked"]
     if lines:
         return Finding("host key", True, f"{hop.place} is known: {lines[0].file}:{lines[0].line}", about=name)
@@ -112,7 +112,7 @@ async def _log_in(hop: Hop, through: AsyncsshConnection | None, client: Client) 
 
 
 async def _mail_server(connection: SSHConnection, relayhost: Relayhost, max_message_size: int) -> list[Finding]:
-    """The findings on the channel and the mail server. Raises Fault."""
+    """What stands behind the last host. Raises Fault."""
     name = relayhost.name
     server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
     way = await mail_path.greet(connection, relayhost.command)

@@ -101,13 +101,13 @@ async def test_the_reply_says_how_much_of_a_large_message_has_been_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
-    read = mailserver._Dialogue._content
+    read = mailserver.read_content
 
-    async def content(dialogue: mailserver._Dialogue) -> bytes:
+    async def content(reader: mailserver.Reader) -> bytes:
         await go_on.wait()
-        return await read(dialogue)
+        return await read(reader)
 
-    monkeypatch.setattr(mailserver._Dialogue, "_content", content)
+    monkeypatch.setattr(mailserver, "read_content", content)
 
     async with scene(tmp_path, answer_within="5s") as at:
         answer = await at.submit([BOB], LARGER)

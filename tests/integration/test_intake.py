@@ -21,21 +21,21 @@ NO_SUCH_USER = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 no such user",)))
 RELAYHOST = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
 
 
-class Way:
-    """A scheduler whose word is given by the test."""
+class FakeScheduler:
+    """A scheduler whose results are given by the test."""
 
     def __init__(self) -> None:
         self.waiters = Waiters()
         self.fault_text = ""
         self.is_stuck = False
-        self.hurried: list[int] = []
-        self.was_hurried = asyncio.Event()
-        self.words: list[Outcome | None] = []
+        self.arrived: list[int] = []
+        self.has_arrived = asyncio.Event()
+        self.probe_outcomes: list[Outcome | None] = []
         self.sent = 0
 
     def message_arrived(self, message: int) -> None:
-        self.hurried.append(message)
-        self.was_hurried.set()
+        self.arrived.append(message)
+        self.has_arrived.set()
 
     def expect_message(self) -> None: ...
 
@@ -43,9 +43,9 @@ class Way:
         return self.sent
 
     async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
-        if not self.words:
+        if not self.probe_outcomes:
             await asyncio.Event().wait()
-        return self.words.pop()
+        return self.probe_outcomes.pop()
 
 
 class Spool:
@@ -76,8 +76,8 @@ class Spool:
         del self.staged[staged.key]
 
 
-def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0) -> Intake:
-    return Intake([RELAYHOST], {"default": way}, Spool(error), lambda: None, answer_within)
+def intake(scheduler: FakeScheduler, error: Exception | None = None, answer_within: float = 5.0) -> Intake:
+    return Intake([RELAYHOST], {"default": scheduler}, Spool(error), lambda: None, answer_within)
 
 
 @pytest.mark.parametrize(
@@ -86,55 +86,55 @@ def intake(way: Way, error: Exception | None = None, answer_within: float = 5.0)
 async def test_a_message_that_cannot_be_written_to_disk_gets_a_4xx_and_no_waiter_stays_open(
     error: SpoolError, reply: Reply
 ) -> None:
-    way = Way()
-    answer = await intake(way, error).submit(ENVELOPE, CONTENT)
+    scheduler = FakeScheduler()
+    answer = await intake(scheduler, error).submit(ENVELOPE, CONTENT)
     assert answer.reply is reply
     assert answer.reply.code // 100 == 4
-    assert way.hurried == []
-    assert not way.waiters.queue_ids
+    assert scheduler.arrived == []
+    assert not scheduler.waiters.queue_ids
 
 
 async def test_an_exception_while_a_message_is_written_to_disk_leaves_no_waiter_open() -> None:
-    way = Way()
+    scheduler = FakeScheduler()
     with pytest.raises(OSError, match="statvfs"):
-        await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
-    assert not way.waiters.queue_ids
+        await intake(scheduler, OSError("statvfs")).submit(ENVELOPE, CONTENT)
+    assert not scheduler.waiters.queue_ids
 
 
 async def test_after_answer_within_the_reply_is_queued_and_a_later_refusal_is_not_told() -> None:
-    way = Way()
-    answer = await intake(way, answer_within=0.01).submit(ENVELOPE, CONTENT)
+    scheduler = FakeScheduler()
+    answer = await intake(scheduler, answer_within=0.01).submit(ENVELOPE, CONTENT)
     assert answer.reply.code == 250
     assert b"queued" in answer.reply.text
-    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    assert not await scheduler.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
 
 
 async def test_a_client_does_not_wait_for_a_relayhost_that_is_known_to_be_unreachable() -> None:
-    way = Way()
-    way.fault_text = "no network"
-    answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
+    scheduler = FakeScheduler()
+    scheduler.fault_text = "no network"
+    answer = await intake(scheduler, answer_within=3600.0).submit(ENVELOPE, CONTENT)
     assert answer.reply.text.endswith(b"queued: no network")
-    assert not way.waiters.queue_ids
+    assert not scheduler.waiters.queue_ids
 
 
 async def test_a_refusal_that_is_written_too_late_counts_as_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
-    way = Way()
-    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    await way.was_hurried.wait()
-    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    scheduler = FakeScheduler()
+    submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
+    await scheduler.has_arrived.wait()
+    assert not await scheduler.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
     answer = await submitting
     assert answer.reply is NO_SUCH_USER.reply
     answer.told(True)
 
 
 async def test_a_reason_in_a_reply_to_the_client_has_no_control_characters() -> None:
-    way = Way()
-    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    await way.was_hurried.wait()
-    way.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
+    scheduler = FakeScheduler()
+    submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
+    await scheduler.has_arrived.wait()
+    scheduler.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
     answer = await submitting
     assert b"\r" not in answer.reply.text
     assert b"\x1b" not in answer.reply.text
@@ -145,9 +145,9 @@ async def test_a_5xx_to_a_recipient_probe_is_passed_on_to_the_client(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "mailrelay")
-    way = Way()
-    way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
-    assert await intake(way).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
+    scheduler = FakeScheduler()
+    scheduler.probe_outcomes = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
+    assert await intake(scheduler).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
     assert caplog.messages == [
         "NOQUEUE from=<a@example.org> to=<b@example.net> relay=default dsn=5.1.1 status=refused (550 5.1.1 no such user)"
     ]
@@ -165,31 +165,31 @@ async def test_a_5xx_to_a_recipient_probe_is_passed_on_to_the_client(
     ],
 )
 async def test_any_other_outcome_of_a_recipient_probe_accepts_the_recipient(word: Outcome | None) -> None:
-    way = Way()
-    way.words = [word]
-    assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
+    scheduler = FakeScheduler()
+    scheduler.probe_outcomes = [word]
+    assert await intake(scheduler).probe_recipient(ENVELOPE, 5.0) is None
 
 
 async def test_a_recipient_probe_ends_after_its_time_out_and_after_answer_within() -> None:
-    assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
-    assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
+    assert await intake(FakeScheduler()).probe_recipient(ENVELOPE, 0.01) is None
+    assert await intake(FakeScheduler(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
 
 
 async def test_with_answer_within_0_there_are_no_recipient_probes() -> None:
-    way = Way()
-    way.words = [NO_SUCH_USER]
-    assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
-    assert way.words == [NO_SUCH_USER]
+    scheduler = FakeScheduler()
+    scheduler.probe_outcomes = [NO_SUCH_USER]
+    assert await intake(scheduler, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
+    assert scheduler.probe_outcomes == [NO_SUCH_USER]
 
 
 async def settled(taken: int, *others: NotTaken) -> bytes:
     """The answer to a client whose message has come out so."""
 
-    way = Way()
-    submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    await way.was_hurried.wait()
+    scheduler = FakeScheduler()
+    submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
+    await scheduler.has_arrived.wait()
     reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-    way.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
+    scheduler.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
     answer = await submitting
     assert answer.reply.code == 250
     return answer.reply.text
@@ -246,9 +246,9 @@ LARGE_CONTENT = CONTENT + b"x" * 70_000
 
 
 async def test_a_content_in_pieces_becomes_one_message_with_one_received_field() -> None:
-    way, spool = Way(), Spool()
-    way.fault_text = "no network"
-    incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
+    scheduler, spool = FakeScheduler(), Spool()
+    scheduler.fault_text = "no network"
+    incoming = Intake([RELAYHOST], {"default": scheduler}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
     assert await incoming.add(LARGE_CONTENT) is None
     assert await incoming.add(b"and more\r\n") is None
     answer = await incoming.finish(b"and the end\r\n")
@@ -265,7 +265,7 @@ async def test_a_content_in_pieces_becomes_one_message_with_one_received_field()
 @pytest.mark.parametrize("at", ["first piece", "later piece", "end"])
 async def test_a_content_in_pieces_that_the_spool_does_not_accept_leaves_nothing_staged(at: str) -> None:
     spool = Spool(SpoolFull("no room") if at == "first piece" else None)
-    incoming = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
+    incoming = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
     refusal = await incoming.add(LARGE_CONTENT)
     if at == "first piece":
         assert refusal is FULL
@@ -284,7 +284,7 @@ async def test_a_mail_loop_is_refused_once_the_header_is_complete_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     spool = Spool()
-    to = Intake([RELAYHOST], {"default": Way()}, spool, lambda: None, 5.0)
+    to = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: None, 5.0)
     looping = b"Received: from here\r\n" * 60 + LARGE_CONTENT
     assert (await to.submit(ENVELOPE, looping)).reply.code == 554
     refusal = await to.new_incoming(ENVELOPE).add(looping)

@@ -48,7 +48,7 @@ async def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.Lo
             wire = await connect(listening)
             last = (await said(wire)).splitlines()
             assert not last or last[-1].startswith(b"521 5.7.1 "), last
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert intake.committed == []
     [record] = caplog.records
     line = record.getMessage()
@@ -123,7 +123,7 @@ async def test_a_client_that_sends_before_the_greeting_is_dropped(caplog: pytest
                     pass
                 heard = await asyncio.to_thread(child.stdout.read)
             assert not heard.startswith(b"220")
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert "before the greeting" in caplog.text
 
 
@@ -285,7 +285,7 @@ async def test_a_connection_that_is_closed_before_its_owner_is_determined_logs_n
         for _ in range(10):
             await asyncio.sleep(0.001)
         assert listening.connections == set()
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert caplog.messages == []
 
 

@@ -6,7 +6,7 @@ import smtplib
 from base64 import b64encode
 
 import pytest
-from harness.listener import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, greeted, listener
 
 PLAIN = b64encode(b"\0me\0hunter2")
 LOGIN = b64encode(b"me"), b64encode(b"hunter2")
@@ -86,6 +86,17 @@ async def test_a_client_that_closes_during_a_login_leaves_no_task() -> None:
             leave(wire)
             while listening.connections or listening._state.tasks:
                 await asyncio.sleep(0)
+
+
+async def test_a_login_is_cancelled_if_the_connection_ends_before_its_last_line_is_read() -> None:
+    async with greeted(Intake(), auth="ignore") as (submission, _):
+        submission.data_received(b"AUTH LOGIN\r\n")
+        submission.data_received(b64encode(b"me") + b"\r\n" + b64encode(b"hunter2") + b"\r\n")
+        [login] = asyncio.all_tasks() - {asyncio.current_task()}
+        submission.connection_lost(None)
+        async with asyncio.timeout(10):
+            await login
+        assert not submission.session.authenticated
 
 
 async def test_a_client_that_is_idle_during_a_login_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ async def test_a_message_arrives_octet_for_octet_with_its_envelope() -> None:
         assert await wire.rest() == b""
     recipients = (Recipient(b"a@example.net"), Recipient(b'"b c"@example.net'))
     assert intake.committed == [(Envelope(b"me@example.org", recipients), content)]
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
     assert intake.told.empty()
 
 
@@ -104,7 +104,7 @@ async def test_a_recipient_that_the_mail_server_refuses_is_refused_at_rcpt_and_i
     )
     first, second = Recipient(b"first@example.net"), Recipient(b"second@example.net", b"NEVER")
     assert [envelope.recipients for envelope, _ in intake.committed] == [(first, second)]
-    assert [envelope.recipients for envelope in intake.vetted] == [
+    assert [envelope.recipients for envelope in intake.probed] == [
         (first,),
         (Recipient(b"nobody@example.net"),),
         (second,),
@@ -123,11 +123,11 @@ async def test_data_is_refused_if_all_recipients_were_refused() -> None:
 async def test_the_recipient_probes_of_one_message_share_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PROBE_LIMIT", 0.05)
     intake = Intake()
-    intake.before_word = asyncio.Event().wait
+    intake.before_probe_result = asyncio.Event().wait
     rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
     mail = (b"MAIL FROM:<a@b>", b"250")
     await talk([(b"EHLO x", b"250"), mail, rcpt, rcpt, rcpt, (b"RSET", b"250"), mail, rcpt, rcpt], intake)
-    assert len(intake.vetted) == 2
+    assert len(intake.probed) == 2
 
 
 async def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:
@@ -147,7 +147,7 @@ async def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() 
         ]
     )
     # An encoded-word is an address like any other, and stays what it was.
-    assert intake.begun_with == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
+    assert intake.expected_from == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
 
 
 async def test_dsn_and_mail_parameters_are_kept_as_sent() -> None:
@@ -188,17 +188,17 @@ async def test_bad_parameters_are_refused() -> None:
         ],
         max_message_size=100,
     )
-    assert intake.begun_with == [b"a@b"]
+    assert intake.expected_from == [b"a@b"]
 
 
 async def test_mail_is_refused_with_the_reason_while_no_message_can_be_accepted() -> None:
     intake = Intake()
-    intake.trouble = Reply(452, (b"4.3.1 the spool is full",))
+    intake.current_refusal = Reply(452, (b"4.3.1 the spool is full",))
     await talk(
         [(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"452 4.3.1 the spool is full\r\n"), (b"RCPT TO:<a@b>", b"503")],
         intake,
     )
-    assert intake.begun_with == []
+    assert intake.expected_from == []
 
 
 async def test_the_1001st_recipient_gets_a_4xx() -> None:
@@ -250,7 +250,7 @@ async def test_a_smuggled_second_message_is_never_seen() -> None:
         wire.writer.write(b"one\r\n\n.\r\nMAIL FROM:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\ntwo\r\n.\r\n")
         assert (await wire.rest()).count(b"\r\n") == 1
     assert intake.committed == []
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
 
 
 async def test_a_content_that_is_too_large_is_read_to_its_end_and_the_session_continues() -> None:
@@ -398,7 +398,7 @@ async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture)
 
 async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> None:
     gate, intake = asyncio.Event(), Intake()
-    intake.before_word = gate.wait
+    intake.before_probe_result = gate.wait
 
     async with listener(intake) as listening:
         wire = await connect(listening)
@@ -406,7 +406,7 @@ async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> 
         await wire.say(b"EHLO x")
         wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
         wire.writer.write_eof()
-        while not intake.vetted:
+        while not intake.probed:
             await asyncio.sleep(0)
         gate.set()
         assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")

@@ -17,7 +17,7 @@ async def test_the_replies_to_a_group_of_commands_are_written_together() -> None
 
 async def test_commands_behind_one_that_waits_are_answered_in_order_once_it_is_answered() -> None:
     intake, gate = Intake(), asyncio.Event()
-    intake.before_word = gate.wait
+    intake.before_probe_result = gate.wait
 
     async with greeted(intake, answer_within=8.0) as (submission, transport):
         submission.data_received(GROUP)
@@ -33,7 +33,7 @@ async def test_a_recipient_probe_that_fails_is_an_internal_error_and_the_session
     async def fail() -> None:
         raise OSError("no spool")
 
-    intake.before_word = fail
+    intake.before_probe_result = fail
 
     async with greeted(intake, answer_within=8.0) as (submission, transport):
         submission.data_received(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n")

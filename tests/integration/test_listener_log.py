@@ -51,7 +51,7 @@ async def test_a_refusal_is_one_line_in_the_log(
 
 async def test_the_reason_why_no_message_can_be_accepted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
-    intake.trouble = Reply(451, (b"4.3.0 the spool cannot be written",))
+    intake.current_refusal = Reply(451, (b"4.3.0 the spool cannot be written",))
     await said(MAIL, RCPT, b"DATA", intake=intake)
     [line] = caplog.messages
     assert line.startswith("NOQUEUE from=<me@example.org> command=MAIL dsn=4.3.0 status=refused (451 4.3.0 ")
@@ -89,6 +89,6 @@ async def test_a_client_that_sends_its_content_after_a_refused_data_is_not_a_sec
         assert (await wire.reply()).startswith(b"554 5.5.1 ")
         assert await wire.rest() == b""
     assert intake.committed == []
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
     assert not any("security" in line for line in caplog.messages)
     assert [line.split("command=")[1].split()[0] for line in caplog.messages] == ["RCPT", "DATA"]
