@@ -79,7 +79,7 @@ class Intake:
         self._accepted = accepted
         self._answer_within = answer_within
         self.now = now
-        # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
+        # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
         self._token = os.urandom(5).hex()
 
     def expect_message(self, reverse_path: bytes) -> None:
