@@ -25,7 +25,7 @@ from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
@@ -87,7 +87,7 @@ async def _run(
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
     in_force = backends(settings.notify)
-    terms = Terms(
+    terms = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), in_force),
@@ -150,7 +150,7 @@ async def _open_doors(
 def _ring(schedulers: dict[str, Scheduler], name: str) -> None:
     # A notice may speak of mail whose relayhost has left the settings.
     if name in schedulers:
-        schedulers[name].ring()
+        schedulers[name].look_again()
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
@@ -180,7 +180,7 @@ async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notif
             rung.clear()
             network_changed = trigger.NETWORK in trigger.drain(handle)
             for scheduler in schedulers.values():
-                scheduler.ring()
+                scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(opens=True))
             notifier.wake()

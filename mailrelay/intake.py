@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail import logline
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Outcome, Reply
@@ -25,8 +25,8 @@ from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolError, SpoolFull
-from mailrelay.mail.trace import HOPS_MAX, hops
-from mailrelay.mail.triage import Verdict, judge
+from mailrelay.mail.trace import RECEIVED_MAX, count_received
+from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
 
@@ -42,19 +42,19 @@ NAMED = 5
 _STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
-class Scheduler(Protocol):
+class SchedulerPort(Protocol):
     """What is needed of the way to a relayhost."""
 
     @property
-    def watches(self) -> Waiters: ...
+    def waiters(self) -> Waiters: ...
     @property
-    def trouble(self) -> str: ...
+    def fault_text(self) -> str: ...
     @property
-    def stuck(self) -> bool: ...
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
-    def progress(self, message: int) -> int: ...
-    async def vet(self, envelope: Envelope) -> Outcome | None: ...
+    def is_stuck(self) -> bool: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
+    def octets_sent(self, message: int) -> int: ...
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None: ...
 
 
 class Intake:
@@ -66,7 +66,7 @@ class Intake:
     def __init__(
         self,
         relayhosts: Sequence[Relayhost],
-        schedulers: Mapping[str, Scheduler],
+        schedulers: Mapping[str, SchedulerPort],
         spool: AcceptPort,
         accepted: Callable[[], object],
         answer_within: float,
@@ -81,20 +81,20 @@ class Intake:
         # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
         self._token = os.urandom(5).hex()
 
-    def begun(self, reverse_path: bytes) -> None:
+    def expect_message(self, reverse_path: bytes) -> None:
         """A client has said MAIL: the way may be opened meanwhile."""
         relayhost = choose(reverse_path, self._relayhosts)
         if relayhost is not None:
-            self._schedulers[relayhost].expect()
+            self._schedulers[relayhost].expect_message()
 
     def refusal(self) -> Reply | None:
         """Why no mail can be taken over now, None if it can."""
         for scheduler in self._schedulers.values():
-            if scheduler.stuck:
+            if scheduler.is_stuck:
                 return BROKEN
         return None
 
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+    async def probe_recipient(self, envelope: Envelope, patience: float) -> Reply | None:
         """The remote's 5xx for an envelope with one recipient. None if it does not refuse, or does not answer within
         `patience` seconds: then the message itself will show."""
         relayhost = choose(envelope.sender, self._relayhosts)
@@ -103,61 +103,61 @@ class Intake:
         outcome = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(patience, self._answer_within)):
-                outcome = await self._schedulers[relayhost].vet(envelope)
-        if outcome is None or judge(outcome) is not Verdict.BOUNCED:
+                outcome = await self._schedulers[relayhost].probe_recipient(envelope)
+        if outcome is None or classify(outcome) is not Disposition.BOUNCED:
             return None
-        log.info("%s", logline.vetted(envelope, relayhost, outcome))
+        log.info("%s", logline.probe_refused(envelope, relayhost, outcome))
         return _refused(outcome)
 
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
+    async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
         """Takes a message over. `content` has CRLF line ends and no dot-stuffing."""
         arrival = self.make_arrival(envelope, content)
-        return arrival if isinstance(arrival, Answer) else await self.take_over(arrival)
+        return arrival if isinstance(arrival, ClientReply) else await self.take_over(arrival)
 
     def new_incoming(self, envelope: Envelope) -> "IncomingMessage":
         """A message whose content comes in pieces."""
         return IncomingMessage(self, self._spool, envelope)
 
-    def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | Answer:
+    def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | ClientReply:
         """The message as the spool keeps it, or the refusal. content: all of it, or its beginning with the whole header."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
             log.error(
                 "mail from <%s> refused for now: no relayhost in the settings takes it", printable(envelope.sender)
             )
-            return Answer(NO_WAY)
-        if hops(content) >= HOPS_MAX:
+            return ClientReply(NO_WAY)
+        if count_received(content) >= RECEIVED_MAX:
             log.error("%s", logline.rejected("content", LOOP, envelope.sender))
-            return Answer(LOOP)
+            return ClientReply(LOOP)
         queue_id = self._spool.new_queue_id()
         return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=self.now())
 
-    async def take_over(self, arrival: Arrival) -> Answer:
+    async def take_over(self, arrival: Arrival) -> ClientReply:
         """Writes a message to disk and waits for the remote's answer."""
         queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
-        trouble = scheduler.trouble
+        trouble = scheduler.fault_text
         # Opened before the commit: the result may come at once after it.
-        watch = scheduler.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
+        waiter = scheduler.waiters.open(queue_id) if self._answer_within > 0 and not trouble else None
         try:
             key = await self._spool.accept(arrival)
             self._accepted()
             log.info("%s", logline.accepted(arrival))
-            scheduler.hurry(key)
-            if watch is None:
-                return Answer(_queued(queue_id, trouble))
-            await asyncio.wait({watch.word}, timeout=self._answer_within)
+            scheduler.message_arrived(key)
+            if waiter is None:
+                return ClientReply(_queued(queue_id, trouble))
+            await asyncio.wait({waiter.result}, timeout=self._answer_within)
         except SpoolError as error:
-            return Answer(reply_to_spool_error(error))
+            return ClientReply(reply_to_spool_error(error))
         finally:
-            scheduler.watches.close(queue_id)
-        if not watch.word.done():
-            return Answer(_queued(queue_id, why_no_reply(arrival.size, scheduler.progress(key))))
-        word = watch.word.result()
+            scheduler.waiters.close(queue_id)
+        if not waiter.result.done():
+            return ClientReply(_queued(queue_id, why_no_reply(arrival.size, scheduler.octets_sent(key))))
+        word = waiter.result.result()
         if isinstance(word, DeliveryResult):
-            return Answer(_delivered(queue_id, word))
+            return ClientReply(_delivered(queue_id, word))
         if isinstance(word, Refused):
-            return Answer(_refused(word.outcome), watch.told.set_result)
-        return Answer(_queued(queue_id, word.why))
+            return ClientReply(_refused(word.outcome), waiter.told.set_result)
+        return ClientReply(_queued(queue_id, word.why))
 
 
 class IncomingMessage:
@@ -174,7 +174,7 @@ class IncomingMessage:
         """Stages more of the content; the first piece holds the whole header. Returns the refusal; None if it is staged."""
         if self._arrival is None:
             arrival = self._intake.make_arrival(self._envelope, octets)
-            if isinstance(arrival, Answer):
+            if isinstance(arrival, ClientReply):
                 return arrival.reply
             self._arrival, octets = arrival, arrival.content
         try:
@@ -183,7 +183,7 @@ class IncomingMessage:
             return reply_to_spool_error(error)
         return None
 
-    async def finish(self, octets: bytes) -> Answer:
+    async def finish(self, octets: bytes) -> ClientReply:
         """Takes the message over; `octets` are the rest of its content."""
         if self._arrival is None or self._staged is None:
             raise ValueError("nothing was staged")

@@ -42,11 +42,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parts import PATIENCE, spread
+
+# isort: split
+# parts puts what follows on the path.
 from harness.daemon_process import Relay
 from harness.mailboxes import DOMAIN
 from harness.processes import free_port
 from memory import MEGA, held
-from parts import PATIENCE, spread
 
 LARGE = 30_000_000
 LINE = b"x" * 74 + b"\r\n"

@@ -17,8 +17,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.postfix import Postfix, send_with_source
 from parts import PATIENCE, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
+from harness.postfix import Postfix, send_with_source
 
 from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction

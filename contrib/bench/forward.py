@@ -15,10 +15,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from socket import create_server
 
+from parts import HERE, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
 from harness.daemon_process import Relay
 from harness.processes import Child, free_port
 from harness.webserver import PAGE, get
-from parts import HERE, Scene, arguments, logged, scene, spread
 
 REQUESTS = 50
 

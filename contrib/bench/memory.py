@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.postfix import send_with_source
 from parts import PATIENCE, Scene, arguments, scene
+
+# isort: split
+# parts puts what follows on the path.
+from harness.postfix import send_with_source
 
 MEGA = 1024 * 1024
 

@@ -16,10 +16,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from parts import PATIENCE, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
 from harness.daemon_process import Relay
 from harness.mailboxes import DOMAIN
 from harness.postfix import send_with_source
-from parts import PATIENCE, Scene, arguments, logged, scene, spread
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import arrive

@@ -135,6 +135,6 @@ def _size(limit: int | None, ours: int, name: str) -> Finding:
 
 
 def _broken(outcome: Outcome, name: str) -> Finding:
-    words = outcome.words.decode("utf-8", "backslashreplace")
+    words = outcome.description.decode("utf-8", "backslashreplace")
     step = "ssh_config" if outcome.cause is Cause.SSH_CONFIG else _STEPS[outcome.stage]
     return Finding(step, False, words, outcome.fix or (REFUSED if outcome.reply else HEALS), name)

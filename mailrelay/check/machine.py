@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mailrelay.check.finding import Finding
 from mailrelay.config import Listen, Queue, Settings
-from mailrelay.listener.peer_account import Unowned, uid_of_connection
+from mailrelay.listener.peer_account import NoOwner, uid_of_connection
 from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address
 from mailrelay.spool.database import SpoolError, connect, prepare_directory, reading
 from mailrelay.spool.space import check_space
@@ -108,7 +108,7 @@ def _greeting(family: socket.AddressFamily, address: str | tuple[str, int], show
             return Finding("address", False, why, "restart mailrelay: listen.address may have changed since its start")
         if family != socket.AF_UNIX and greeting:
             uid = uid_of_connection(client.getpeername()[:2], client.getsockname()[:2])
-            if not isinstance(uid, Unowned) and uid != os.getuid():
+            if not isinstance(uid, NoOwner) and uid != os.getuid():
                 return Finding("address", False, f"another account (uid {uid}) listens on {shown}", stop)
     if not greeting:
         return Finding(

@@ -37,7 +37,7 @@ from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.printable import printable
-from mailrelay.mail.trace import HOPS_MAX, hops
+from mailrelay.mail.trace import RECEIVED_MAX, count_received
 from mailrelay.spool import listing
 from mailrelay.spool.database import SpoolError, connect, reading
 
@@ -148,7 +148,7 @@ def _message(
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
-    if hops(content) >= HOPS_MAX:
+    if count_received(content) >= RECEIVED_MAX:
         raise Failed("the message goes round in a circle; look at its Received fields", EX_DATAERR)
     envelope = Envelope(
         reverse_path,

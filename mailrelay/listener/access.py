@@ -19,17 +19,17 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from mailrelay.listener.peer_account import Unowned, account_name, uid_of_connection
+from mailrelay.listener.peer_account import NoOwner, account_name, uid_of_connection
 
 _CREDENTIALS = struct.Struct("=iII")
 """ucred of unix(7): process, user, group."""
 
 
-class Admission(enum.Enum):
+class Access(enum.Enum):
     """What becomes of a connection."""
 
     ALLOWED = enum.auto()
-    GONE = enum.auto()
+    CLIENT_CLOSED = enum.auto()
     """The client closed it before its owner could be asked for: this is no refusal."""
     REFUSED = enum.auto()
 
@@ -58,13 +58,13 @@ class Connected(Protocol):
     def get_extra_info(self, name: str, /) -> Any: ...
 
 
-def admit(connection: Connected, allowed: frozenset[int] | None) -> tuple[Admission, str]:
+def check_access(connection: Connected, allowed: frozenset[int] | None) -> tuple[Access, str]:
     """Whether the client's account is one of `allowed` (user ids, None for any); if refused, with the account's name."""
     if allowed is None or sys.platform != "linux":
-        return Admission.ALLOWED, ""
+        return Access.ALLOWED, ""
     # The event loop knows both ends since it accepted; asking a socket of its own costs ten system calls.
     client_end, own_end = connection.get_extra_info("peername"), connection.get_extra_info("sockname")
-    owner: int | Unowned
+    owner: int | NoOwner
     if not isinstance(own_end, tuple):
         # A UNIX socket: its ends are paths.
         credentials = connection.get_extra_info("socket").getsockopt(
@@ -72,14 +72,14 @@ def admit(connection: Connected, allowed: frozenset[int] | None) -> tuple[Admiss
         )
         owner = _CREDENTIALS.unpack(credentials)[1]
     elif client_end is None:
-        return Admission.GONE, ""
+        return Access.CLIENT_CLOSED, ""
     else:
         owner = uid_of_connection(client_end[:2], own_end[:2])
     if owner in allowed:
-        return Admission.ALLOWED, ""
-    if owner is Unowned.CLOSED or (owner is Unowned.UNKNOWN and _is_closed(connection)):
-        return Admission.GONE, ""
-    return Admission.REFUSED, account_name(owner) if isinstance(owner, int) else "an account that is not known"
+        return Access.ALLOWED, ""
+    if owner is NoOwner.CLOSED or (owner is NoOwner.UNKNOWN and _is_closed(connection)):
+        return Access.CLIENT_CLOSED, ""
+    return Access.REFUSED, account_name(owner) if isinstance(owner, int) else "an account that is not known"
 
 
 def _is_closed(connection: Connected) -> bool:

@@ -16,7 +16,7 @@ _HTTP = frozenset({b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH",
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-class Mistake(enum.Enum):
+class LineError(enum.Enum):
     """Why a line is no command that may be run."""
 
     BAD = enum.auto()
@@ -29,25 +29,25 @@ class Mistake(enum.Enum):
     NOT_SMTP = enum.auto()
 
 
-def judge(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> Mistake | None:
+def check_line(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> LineError | None:
     """What is wrong with a line by itself; None if it is a command.
 
     line: without its line end. verb: its first word, in capitals. is_known: `verb` is a command of ours. is_followed: octets
     came behind the line.
     """
     if is_followed and verb in LAST_IN_GROUP:
-        return Mistake.EARLY
+        return LineError.EARLY
     if not is_known:
-        return Mistake.UNKNOWN
-    return Mistake.BAD if _CONTROL.search(line) else None
+        return LineError.UNKNOWN
+    return LineError.BAD if _CONTROL.search(line) else None
 
 
-def reconsider(verb: bytes, mistake: Mistake, is_first: bool, is_data_refused: bool) -> Mistake:
+def check_in_session(verb: bytes, mistake: LineError, is_first: bool, is_data_refused: bool) -> LineError:
     """What a mistake is in its dialogue. is_first: there was no command before. is_data_refused: the last DATA was
     refused."""
-    if mistake is not Mistake.EARLY:
+    if mistake is not LineError.EARLY:
         if is_data_refused:
-            return Mistake.CONTENT
+            return LineError.CONTENT
         if is_first or verb in _HTTP or verb.endswith(b":"):
-            return Mistake.NOT_SMTP
+            return LineError.NOT_SMTP
     return mistake

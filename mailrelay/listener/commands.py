@@ -22,16 +22,19 @@ from typing import Any, cast
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Session, _Missing
 
 from mailrelay.listener import replies
+from mailrelay.listener.connection import ClientConnection
+from mailrelay.listener.reception import Reception
 from mailrelay.listener.server_state import ServerState
-from mailrelay.listener.transaction import Transaction
-from mailrelay.mail.answer import Answer
-from mailrelay.mail.outcome import Reply
+from mailrelay.listener.transaction import IncomingTransaction
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.printable import printable
 
 # aiosmtpd's own logger would write down what clients say.
 logging.getLogger("mail.log").disabled = True
 
-VETTING = 1.0
+log = logging.getLogger("mailrelay.listener")
+
+PROBE_LIMIT = 1.0
 """Seconds for vetting the recipients of one message, all together."""
 
 _ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
@@ -43,12 +46,12 @@ class Handler:
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
-    async def handle_HELO(self, server: SMTP, session: Session, envelope: Transaction, hostname: str) -> bytes:  # noqa: N802
+    async def handle_HELO(self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str) -> bytes:  # noqa: N802
         session.host_name = hostname
         return b"250 " + server.hostname.encode("ascii")
 
     async def handle_EHLO(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Transaction, hostname: str, responses: list[str]
+        self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str, responses: list[str]
     ) -> list[bytes]:
         session.host_name = hostname
         return [_offers(tuple(responses))]
@@ -61,7 +64,7 @@ class Handler:
     async def auth_LOGIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
         return await server.auth_LOGIN(server, args)
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Transaction) -> Answer:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: IncomingTransaction) -> ClientReply:  # noqa: N802
         content = envelope.content or b""
         if envelope.incoming is not None:
             return await envelope.incoming.finish(content)
@@ -87,8 +90,8 @@ def smtp_attributes(state: ServerState) -> dict[str, Any]:
     return vars(server)
 
 
-class Commands(SMTP):
-    """The commands of one connection. unsent: replies that have not been written yet."""
+class Commands(ClientConnection):
+    """The commands of one connection."""
 
     AuthLoginUsernameChallenge = "Username:"
     AuthLoginPasswordChallenge = "Password:"
@@ -96,22 +99,15 @@ class Commands(SMTP):
     # One dict for all connections, to which aiosmtpd's EHLO only adds. Our limit is `submission.COMMAND_LIMIT`.
     command_size_limits: dict[str, int] = defaultdict(int)  # noqa: RUF012
 
-    envelope: Transaction
+    envelope: IncomingTransaction
     session: Session
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
-        # In place of aiosmtpd's own: see `smtp_attributes`.
-        vars(self).update(attributes)
+        super().__init__(state, attributes)
         self.session = self._create_session()
         self.envelope = self._create_envelope()
-        self._state = state
-        self.unsent = bytearray()
 
     # What a connection does for its commands.
-
-    def say_last(self, reply: Reply) -> None:
-        """Write `reply` and close the connection behind it."""
-        raise NotImplementedError
 
     def begin_content(self) -> None:
         """Start to receive the content, or close if the client sends nothing more."""
@@ -123,12 +119,8 @@ class Commands(SMTP):
 
     # What aiosmtpd calls.
 
-    def _create_envelope(self) -> Transaction:
-        return Transaction()
-
-    def say(self, reply: Reply) -> None:
-        """Add `reply` to the replies that are written next."""
-        self.unsent += replies.encode(reply)
+    def _create_envelope(self) -> IncomingTransaction:
+        return IncomingTransaction()
 
     async def push(self, status: str | bytes) -> None:
         # Text is aiosmtpd's own and lacks the enhanced code; bytes are complete.
@@ -148,11 +140,27 @@ class Commands(SMTP):
             await self.push("501 5.5.2 not base64")
         return MISSING
 
+    # The end of a content.
+
+    async def take_over(self, transaction: IncomingTransaction, reception: Reception) -> ClientReply:
+        """Hand over the message whose content has been received. Returns the reply to it; raises nothing."""
+        try:
+            if reception.own_refusal is not None:
+                self._state.refused("content", reception.own_refusal, transaction.sender)
+            refusal = await reception.conclude()
+            if refusal is not None:
+                return ClientReply(refusal)
+            transaction.incoming, transaction.content = reception.incoming, reception.rest()
+            return cast(ClientReply, await self.event_handler.handle_DATA(self, self.session, transaction))
+        except Exception as error:
+            log.error("a message could not be taken over: %s", printable(repr(error), 300))
+            return ClientReply(replies.INTERNAL_ERROR)
+
     # Commands in the place of aiosmtpd's.
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         if self.session.host_name is None:
-            self.say(replies.HELLO_FIRST)
+            self.reply(replies.HELLO_FIRST)
             return
         state, transaction = self._state, self.envelope
         settings = state.settings
@@ -162,15 +170,15 @@ class Commands(SMTP):
             refusal = state.intake.refusal()
             if refusal is None:
                 # A client that does not wait for the remote's answer to a message does not wait for it at RCPT.
-                transaction.patience = min(VETTING, settings.answer_within)
-                state.intake.begun(sender)
+                transaction.patience = min(PROBE_LIMIT, settings.answer_within)
+                state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
                 state.refused("MAIL", refusal, sender)
                 reply = refusal
         else:
             state.refused("MAIL", reply)
-        self.say(reply)
+        self.reply(reply)
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
         transaction = self.envelope
@@ -183,47 +191,49 @@ class Commands(SMTP):
         elif transaction.patience > 0:
             began = self.loop.time()
             # A task, because `asyncio.timeout` needs one.
-            refusal = await self.loop.create_task(self._state.intake.vet(transaction.latest(), transaction.patience))
+            refusal = await self.loop.create_task(
+                self._state.intake.probe_recipient(transaction.latest(), transaction.patience)
+            )
             transaction.patience -= self.loop.time() - began
             if refusal is not None:
                 transaction.withdraw()
                 reply = refusal
-        self.say(reply)
+        self.reply(reply)
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         transaction = self.envelope
         if arg:
-            self.say(replies.NO_ARGUMENT)
+            self.reply(replies.NO_ARGUMENT)
         elif transaction.recipients:
             self.begin_content()
         elif transaction.sender is None:
             transaction.is_data_refused = True
-            self.say(replies.MAIL_FIRST)
+            self.reply(replies.MAIL_FIRST)
         else:
             transaction.is_data_refused = True
             self._state.refused("DATA", replies.NO_RECIPIENTS, transaction.sender)
-            self.say(replies.NO_RECIPIENTS)
+            self.reply(replies.NO_RECIPIENTS)
 
     async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802
         if arg:
-            self.say(replies.NO_ARGUMENT)
+            self.reply(replies.NO_ARGUMENT)
         else:
-            self.say_last(replies.BYE)
+            self.reply_and_close(replies.BYE)
 
     async def smtp_HELP(self, arg: str | None) -> None:  # noqa: N802
-        self.say(replies.HELP)
+        self.reply(replies.HELP)
 
     async def smtp_VRFY(self, arg: str | None) -> None:  # noqa: N802
-        self.say(replies.CANNOT_VERIFY)
+        self.reply(replies.CANNOT_VERIFY)
 
     async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802
-        self.say(replies.NO_ENCRYPTION)
+        self.reply(replies.NO_ENCRYPTION)
 
     async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
         if self._state.settings.auth != "ignore":
-            self.say(replies.NO_LOGIN)
+            self.reply(replies.NO_LOGIN)
         elif self.envelope.sender is not None:
-            self.say(replies.NO_LOGIN_NOW)
+            self.reply(replies.NO_LOGIN_NOW)
         else:
             mechanism, _, initial = (arg or "").partition(" ")
             await super().smtp_AUTH(f"{mechanism.upper()} {initial}".strip())
@@ -231,7 +241,7 @@ class Commands(SMTP):
 
 Command = Coroutine[Any, Any, None]
 _NAMES = ("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN", "AUTH", "STARTTLS")
-COMMANDS: dict[bytes, Callable[[Commands, str | None], Command]] = {
+BY_VERB: dict[bytes, Callable[[Commands, str | None], Command]] = {
     name.encode("ascii"): getattr(Commands, f"smtp_{name}") for name in _NAMES
 }
 """Coroutine functions of a connection and an argument, by the command's name. Clients can reach no other."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from mailrelay.config import Forward, Listen
-from mailrelay.listener.access import Admission, admit
+from mailrelay.listener.access import Access, check_access
 from mailrelay.listener.listening import accept, accounts
 from mailrelay.listener.sockets import remove_socket_file
 from mailrelay.mail.outcome import Outcome
@@ -40,7 +40,7 @@ class _Sink(Protocol):
     def write_eof(self) -> None: ...
 
 
-class Stream(_Sink, Protocol):
+class ForwardStream(_Sink, Protocol):
     """A byte stream to what the forward leads to. Raises ConnectionError where it has broken."""
 
     async def read(self) -> bytes:
@@ -53,23 +53,30 @@ class Stream(_Sink, Protocol):
         """Until the other side has closed it, too, or the connection has ended."""
 
 
-Way = Callable[[str], AbstractAsyncContextManager[Stream | Outcome]]
+OpenStream = Callable[[str], AbstractAsyncContextManager[ForwardStream | Outcome]]
 """Opens a stream to "host:port" or "unix:/path" of the relayhost, or says why there is none."""
 
 
 class Forwarding:
     """A forward that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
 
-    def __init__(self, settings: Forward, door: Listen, allowed: frozenset[int] | None, way: Way) -> None:
+    def __init__(
+        self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
+    ) -> None:
         self.addresses: list[str] = []
         self._settings = settings
         self._name = f"forward={settings.listen} to={settings.to}"
         self._limit = door.max_connections
         self._allowed = allowed
-        self._way = way
+        self._open_stream = open_stream
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._said = ("", 0.0)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._connections)
 
     async def open(self) -> None:
         """Accept connections. Raises CannotListen."""
@@ -99,10 +106,10 @@ class Forwarding:
             if len(self._connections) > self._limit:
                 self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
                 return
-            admission, account = admit(writer, self._allowed)
-            if admission is Admission.REFUSED:
+            access, account = check_access(writer, self._allowed)
+            if access is Access.REFUSED:
                 self._say(f"the client belongs to {account}, which allow_users does not name", "security: ")
-            elif admission is Admission.ALLOWED:
+            elif access is Access.ALLOWED:
                 await self._join(reader, writer)
         except Exception:
             log.exception("%s: a connection failed", self._name)
@@ -110,7 +117,7 @@ class Forwarding:
             _reset(writer)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with self._way(self._settings.to) as stream:
+        async with self._open_stream(self._settings.to) as stream:
             if isinstance(stream, Outcome):
                 self._say(printable(f"{stream.text}{f' {stream.fix}' if stream.fix else ''}"))
                 return
@@ -138,12 +145,12 @@ class Forwarding:
             log.warning("%s%s: connection dropped: %s", kind, self._name, why)
 
 
-async def forward(settings: Forward, door: Listen, way: Way) -> Forwarding:
+async def forward(settings: Forward, door: Listen, open_stream: OpenStream) -> Forwarding:
     """Accept connections for `way` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
 
     door: who may come in, and how many at once.
     """
-    forwarding = Forwarding(settings, door, accounts(door), way)
+    forwarding = Forwarding(settings, door, accounts(door), open_stream)
     await forwarding.open()
     return forwarding
 

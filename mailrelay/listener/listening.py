@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mailrelay.config import Listen
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
-from mailrelay.listener.server_state import Connection, Intake, ServerState
+from mailrelay.listener.server_state import Connection, IntakePort, ServerState
 from mailrelay.listener.sockets import BACKLOG, open_sockets, printable_address, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
@@ -70,7 +70,7 @@ class NoSuchAccount(Exception):
     """The settings name an account that this machine does not have. The text is one line."""
 
 
-async def listen(settings: Listen, intake: Intake) -> Listening:
+async def listen(settings: Listen, intake: IntakePort) -> Listening:
     """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
     state = ServerState(settings, intake, accounts(settings))
     addresses, servers = await accept(settings.address, protocol_factory(state), RECEIVE_BUFFER)

@@ -1,7 +1,7 @@
 """Asks the kernel for the owner of a socket: the account at the client's end of a connection, the process that holds a port.
 
 Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where that is not to be had. Everything else gets
-the answer "not known" (`Unowned.UNKNOWN` or ""), and never a guess.
+the answer "not known" (`NoOwner.UNKNOWN` or ""), and never a guess.
 
 A client may reach an IPv4 address through an IPv6 socket, as Java does (RFC 4291 section 2.5.5.2): for the listener such
 a connection is IPv4, in the kernel's tables the client's end is IPv6.
@@ -35,7 +35,7 @@ _LISTENING = "0A"
 _ACCEPTING = "00010000"
 
 
-class Unowned(enum.Enum):
+class NoOwner(enum.Enum):
     """Why no account owns a socket."""
 
     CLOSED = enum.auto()
@@ -44,7 +44,7 @@ class Unowned(enum.Enum):
     """There is no such socket on this machine, or this is not Linux."""
 
 
-def uid_of_connection(near: Address, far: Address) -> int | Unowned:
+def uid_of_connection(near: Address, far: Address) -> int | NoOwner:
     """The account that owns the socket of this machine with the local end `near` and the remote end `far`."""
     try:
         return _uid_by_netlink(near, far)
@@ -53,7 +53,7 @@ def uid_of_connection(near: Address, far: Address) -> int | Unowned:
         return _uid_by_proc(near, far)
 
 
-def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
+def _uid_by_netlink(near: Address, far: Address) -> int | NoOwner:
     family = _family(near)
     ends = _IDENTITY.pack(near[1], far[1], _octets(near[0]), _octets(far[0]))
     question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
@@ -73,8 +73,8 @@ def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
         mapped = _IDENTITY.pack(near[1], far[1], _octets(_mapped(near[0])), _octets(_mapped(far[0])))
         if (answered, answered_ends) != (socket.AF_INET6, mapped):
             # The kernel falls back to a listening socket on that port when the connection has gone.
-            return Unowned.UNKNOWN
-    return int(uid) if inode else Unowned.CLOSED
+            return NoOwner.UNKNOWN
+    return int(uid) if inode else NoOwner.CLOSED
 
 
 @cache
@@ -101,15 +101,15 @@ def _octets(host: str) -> bytes:
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
-def _uid_by_proc(near: Address, far: Address) -> int | Unowned:
+def _uid_by_proc(near: Address, far: Address) -> int | NoOwner:
     tables = {"/proc/net/tcp6": (_as_in_proc(_mapped(near[0]), near[1]), _as_in_proc(_mapped(far[0]), far[1]))}
     if _family(near) == socket.AF_INET:
         tables["/proc/net/tcp"] = (_as_in_proc(*near), _as_in_proc(*far))
     for table, ends in tables.items():
         for fields in _lines(Path(table)):
             if (fields[1], fields[2]) == ends:
-                return int(fields[7]) if fields[9] != "0" else Unowned.CLOSED
-    return Unowned.UNKNOWN
+                return int(fields[7]) if fields[9] != "0" else NoOwner.CLOSED
+    return NoOwner.UNKNOWN
 
 
 def _as_in_proc(host: str, port: int) -> str:

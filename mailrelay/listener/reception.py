@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from mailrelay.listener import replies
 from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
@@ -24,6 +24,8 @@ log = logging.getLogger("mailrelay.listener")
 
 PIECE = 64 * 1024
 """Octets of a content in memory above which it is staged; as many as fill a row of the spool."""
+MIN_CONTENT_RATE = 100.0
+"""Octets a second below which a content is refused: less than on a person's slowest network."""
 
 
 class Incoming(Protocol):
@@ -33,8 +35,8 @@ class Incoming(Protocol):
         """Stages more of the content; the first piece holds the whole header. Returns the refusal, a 4xx or 5xx, after which
         nothing may be added; None if it is staged."""
 
-    async def finish(self, octets: bytes) -> Answer:
-        """Takes the message over; `octets` are the rest of its content. Answers as `Intake.submit` does."""
+    async def finish(self, octets: bytes) -> ClientReply:
+        """Takes the message over; `octets` are the rest of its content. Answers as `IntakePort.submit` does."""
 
     async def abandon(self) -> None:
         """Removes what was staged. Raises nothing."""
@@ -53,6 +55,7 @@ class Reception:
         make_incoming: Callable[[], Incoming],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_progress: Callable[[], None],
+        now: float,
     ) -> None:
         self._receiver = ContentReceiver(size_limit)
         self._make_incoming = make_incoming
@@ -62,6 +65,8 @@ class Reception:
         self._staging: asyncio.Task[None] | None = None
         self._is_refusal_logged = False
         self._is_given_up = False
+        # When the rate was checked last (loop time), and the octets received until then.
+        self._rate_checkpoint = (now, 0)
 
     @property
     def is_full(self) -> bool:
@@ -93,6 +98,19 @@ class Reception:
             elif self._receiver.refusal is not None:
                 self._abandon()
         return leftover
+
+    def until_rate_check(self, now: float, period: float) -> float:
+        """Seconds until the rate is to be checked again; 0 if the content came too slowly. now: loop time. period: seconds
+        over which the rate is measured."""
+        since, received = self._rate_checkpoint
+        if now < since + period:
+            return since + period - now
+        self._rate_checkpoint = (now, self.received)
+        return period if self.received - received >= MIN_CONTENT_RATE * (now - since) else 0.0
+
+    def restart_rate_check(self, now: float) -> None:
+        """Begin a new period: in the time before, the client had to wait for us. now: loop time."""
+        self._rate_checkpoint = (now, self.received)
 
     def give_up(self) -> None:
         """The content will not be completed."""
@@ -135,7 +153,7 @@ class Reception:
         except Exception as error:
             log.error("a message could not be staged: %s", printable(repr(error), 300))
             self._is_refusal_logged = True
-            self._receiver.refuse(replies.OUR_TROUBLE)
+            self._receiver.refuse(replies.INTERNAL_ERROR)
         finally:
             self._staging = None
             self._on_progress()

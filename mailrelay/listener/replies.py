@@ -22,7 +22,7 @@ HELP = Reply(214, (b"2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP",))
 CANNOT_VERIFY = Reply(252, (b"2.5.1 send the message, the answer will tell",))
 START_CONTENT = Reply(354, (b"end with <CRLF>.<CRLF>",))
 
-OUR_TROUBLE = Reply(451, (b"4.3.0 mailrelay could not take the message; its log says why",))
+INTERNAL_ERROR = Reply(451, (b"4.3.0 mailrelay could not take the message; its log says why",))
 TOO_MANY_RECIPIENTS = Reply(452, (b"4.5.3 too many recipients; send the rest in another message",))
 TOO_MANY_CONNECTIONS = Reply(421, (b"4.7.0 too many connections; closing",))
 TOO_MANY_UNKNOWN = Reply(421, (b"4.7.0 too many unknown commands; closing",))

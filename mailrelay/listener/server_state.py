@@ -14,7 +14,7 @@ from mailrelay.config import Listen
 from mailrelay.listener.reception import Incoming
 from mailrelay.listener.replies import IDLE_CLOSED
 from mailrelay.mail import logline
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
@@ -29,20 +29,20 @@ BETWEEN_COMMANDS = 1.0
 """Seconds without a command that do not count as idle."""
 
 
-class Intake(Protocol):
+class IntakePort(Protocol):
     """Takes mail over."""
 
-    def begun(self, reverse_path: bytes) -> None:
+    def expect_message(self, reverse_path: bytes) -> None:
         """A client's MAIL was accepted: there will be mail in a moment."""
 
     def refusal(self) -> Reply | None:
         """Why nothing can be taken now, a 4xx; None if mail can be taken. Asked at every MAIL."""
 
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+    async def probe_recipient(self, envelope: Envelope, patience: float) -> Reply | None:
         """The refusal of an envelope with one recipient, the latest of RCPT; None if there is none within `patience`
         seconds."""
 
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
+    async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
         """Take a message over; returns once it is safe and the client is to be answered. content: lines end with CRLF,
         no dots of transparency. Any exception is answered with 451."""
 
@@ -51,10 +51,13 @@ class Intake(Protocol):
 
 
 class Connection(Protocol):
-    """What the listener needs of a connection. closed: done once it is gone. is_over: nothing more is read from it."""
+    """What the listener needs of a connection. closed: done once it is gone."""
 
     closed: asyncio.Future[None]
-    is_over: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read from the client."""
 
     @property
     def idle_since(self) -> float | None:
@@ -99,7 +102,7 @@ class ServerState:
     connection. stopping: set once no new mail is taken."""
 
     settings: Listen
-    intake: Intake
+    intake: IntakePort
     allowed: frozenset[int] | None
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)

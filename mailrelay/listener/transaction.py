@@ -30,7 +30,7 @@ from mailrelay.mail.outcome import Reply
 RECIPIENT_LIMIT = 1000
 
 
-class Transaction(aiosmtpd.smtp.Envelope):
+class IncomingTransaction(aiosmtpd.smtp.Envelope):
     """What has been accepted of MAIL and RCPT. `sender` is None before MAIL.
 
     content: the message, or the part of it that `incoming` has not staged.

@@ -13,14 +13,14 @@ from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import NewNotice, Record, Settled
-from mailrelay.mail.triage import Verdict, judge
+from mailrelay.mail.triage import Disposition, classify
 
 BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
 """(kind, reverse path, NOTIFY of the recipient) -> the backends by which such a notice is owed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RetryPolicy:
     """What the settings say about trying again. Seconds throughout; `schedule` as in `mail.backoff`."""
 
     schedule: tuple[float, ...]
@@ -28,20 +28,20 @@ class Terms:
     backends_for: BackendsFor
 
 
-def refused_by_all(outcomes: Sequence[Outcome]) -> bool:
+def all_refused(outcomes: Sequence[Outcome]) -> bool:
     """Whether the remote refused every recipient for good: then the client can be told so in place of a 250."""
-    return all(judge(outcome) is Verdict.BOUNCED for outcome in outcomes)
+    return all(classify(outcome) is Disposition.BOUNCED for outcome in outcomes)
 
 
-def never_begun(outcomes: Sequence[Outcome]) -> bool:
+def nothing_tried(outcomes: Sequence[Outcome]) -> bool:
     """Whether nothing was tried at all: no attempt is counted and nothing is recorded."""
-    return all(judge(outcome) is Verdict.WAITS for outcome in outcomes)
+    return all(classify(outcome) is Disposition.NOT_TRIED for outcome in outcomes)
 
 
 def conclude(
     message: Message,
     outcomes: Sequence[Outcome],
-    terms: Terms,
+    terms: RetryPolicy,
     *,
     client_told: bool,
     relays_dsn: bool,
@@ -62,13 +62,13 @@ def conclude(
     for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
         move = after_attempt(
             State.DEFERRED,
-            judge(outcome),
+            classify(outcome),
             client_told=client_told,
             age=now - message.arrival,
             expire_after=terms.expire_after if was_tried_long else math.inf,
         )
         settled.append(Settled(key, move.state, outcome, move.uncertain))
-        if move.notice_owed:
+        if move.needs_notice:
             concerned.append((Kind.HELD if move.state is State.HELD else Kind.FAILED, recipient, key))
         elif move.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
             concerned.append((Kind.RELAYED, recipient, key))

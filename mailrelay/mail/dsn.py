@@ -20,7 +20,7 @@ from email.utils import format_datetime
 
 from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
-from mailrelay.mail.wording import ADDRESS_LIMIT, SUBJECT_LIMIT, WORDS_LIMIT, letter, title
+from mailrelay.mail.wording import ADDRESS_LIMIT, REASON_LIMIT, SUBJECT_LIMIT, report_text, title
 
 RETURN_LIMIT = 100 * 1024
 """Octets of an original that are returned whole where RET=FULL asks for it; of a larger one the headers are."""
@@ -67,7 +67,7 @@ def compose(
         b"Auto-Submitted: auto-replied",
         b"MIME-Version: 1.0",
     ]
-    words = _part(b"text/plain; charset=utf-8", letter(notice).encode().replace(b"\n", b"\r\n"))
+    words = _part(b"text/plain; charset=utf-8", report_text(notice).encode().replace(b"\n", b"\r\n"))
     if notice.kind in ABOUT_RELAYHOST:
         return b"\r\n".join(headers) + b"\r\n" + words + b"\r\n"
     parts = [words, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
@@ -108,7 +108,7 @@ def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
         # What is known of the remote is the person's own name for the way to it.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
         _folded(
-            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, WORDS_LIMIT))
+            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, REASON_LIMIT))
         ),
         b"Last-Attempt-Date: %s" % _date(notice.created),
     ]

@@ -11,7 +11,7 @@ from mailrelay.mail.states import FAILED as FAILED
 from mailrelay.mail.states import OPEN as OPEN
 from mailrelay.mail.states import PENDING as PENDING
 from mailrelay.mail.states import State as State
-from mailrelay.mail.triage import Verdict
+from mailrelay.mail.triage import Disposition
 
 
 class Act(enum.StrEnum):
@@ -27,15 +27,15 @@ class Act(enum.StrEnum):
     """Another message takes the place of this one, for whom it has not been sent."""
 
 
-ATTEMPT_TABLE: dict[Verdict, State | None] = {
-    Verdict.SENT: State.SENT,
-    Verdict.DEFERRED: State.DEFERRED,
-    Verdict.UNCERTAIN: State.DEFERRED,
-    Verdict.BOUNCED: State.BOUNCED,
-    Verdict.HELD: State.HELD,
-    Verdict.WAITS: None,
+ATTEMPT_TABLE: dict[Disposition, State | None] = {
+    Disposition.SENT: State.SENT,
+    Disposition.DEFERRED: State.DEFERRED,
+    Disposition.UNCERTAIN: State.DEFERRED,
+    Disposition.BOUNCED: State.BOUNCED,
+    Disposition.HELD: State.HELD,
+    Disposition.NOT_TRIED: None,
 }
-"""Where a verdict takes a pending recipient; None leaves it where it is."""
+"""Where a disposition takes a pending recipient; None leaves it where it is."""
 
 ACT_TABLE: dict[tuple[State, Act], State] = {
     (State.QUEUED, Act.HOLD): State.HELD,
@@ -57,11 +57,13 @@ class Move:
     """Where a recipient goes after an attempt."""
 
     state: State
-    notice_owed: bool
+    needs_notice: bool
     uncertain: bool
 
 
-def after_attempt(state: State, verdict: Verdict, *, client_told: bool, age: float, expire_after: float) -> Move:
+def after_attempt(
+    state: State, disposition: Disposition, *, client_told: bool, age: float, expire_after: float
+) -> Move:
     """Where a pending recipient goes.
 
     client_told: the mail client got this very refusal as its answer, and so the person heard it.
@@ -70,13 +72,13 @@ def after_attempt(state: State, verdict: Verdict, *, client_told: bool, age: flo
     """
     if state not in PENDING:
         raise ValueError(f"a recipient that is {state} is not tried")
-    to = ATTEMPT_TABLE[verdict]
-    uncertain = verdict is Verdict.UNCERTAIN
+    to = ATTEMPT_TABLE[disposition]
+    uncertain = disposition is Disposition.UNCERTAIN
     if to is None:
-        return Move(state, notice_owed=False, uncertain=False)
+        return Move(state, needs_notice=False, uncertain=False)
     if to is State.BOUNCED and client_told:
-        return Move(State.REFUSED, notice_owed=False, uncertain=False)
+        return Move(State.REFUSED, needs_notice=False, uncertain=False)
     # Only here, after an attempt of its own: mail that nobody could try for a week has not expired.
     if to is State.DEFERRED and age > expire_after:
-        return Move(State.EXPIRED, notice_owed=True, uncertain=uncertain)
-    return Move(to, notice_owed=to in FAILED or to is State.HELD, uncertain=uncertain)
+        return Move(State.EXPIRED, needs_notice=True, uncertain=uncertain)
+    return Move(to, needs_notice=to in FAILED or to is State.HELD, uncertain=uncertain)

@@ -18,12 +18,12 @@ def accepted(arrival: Arrival) -> str:
     )
 
 
-def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
+def probe_refused(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
     """The remote's refusal of the recipient of `envelope`, before there was a message."""
     status = outcome.reply.status if outcome.reply is not None else ""
     return (
         f"NOQUEUE from=<{printable(envelope.sender)}> to=<{printable(envelope.recipients[0].address)}> relay={relayhost}"
-        f" dsn={status} status=refused ({printable(outcome.words)})"
+        f" dsn={status} status=refused ({printable(outcome.description)})"
     )
 
 
@@ -39,7 +39,7 @@ def broken_off(sender: bytes, received: int, why: str) -> str:
     return f"NOQUEUE from=<{printable(sender)}> command=content status=broken-off ({why}; {received} octets had come)"
 
 
-def settled(message: Message, record: Record, one: Settled) -> str:
+def recipient_status(message: Message, record: Record, one: Settled) -> str:
     """What an attempt made of one recipient.
 
     delay: seconds since arrival. delays: seconds queued before the attempt / opening the way / in the transaction.
@@ -47,7 +47,7 @@ def settled(message: Message, record: Record, one: Settled) -> str:
     address = message.envelope.recipients[message.recipient_ids.index(one.recipient)].address
     delay = max(0.0, record.now - message.arrival)
     queued = max(0.0, delay - record.dialled - record.transaction)
-    words = printable(one.outcome.words)
+    words = printable(one.outcome.description)
     if one.uncertain:
         words += "; it may arrive twice"
     return (

@@ -94,7 +94,7 @@ class Outcome:
     fix: str = ""
 
     @property
-    def words(self) -> bytes:
+    def description(self) -> bytes:
         """What to show: the remote's code and words where there are any, otherwise ours. Not escaped."""
         if self.reply is not None:
             return b"%d %s" % (self.reply.code, self.reply.text)

@@ -5,11 +5,11 @@
     *@*.domain       every address below this domain, not at it; the longest such domain wins
     *                every address and the null reverse path     least specific
 
-Letters match in either case (ASCII), in the local part too: this chooses a way out, it changes no address. Domains are
+Letters match in either case (ASCII), in the local part too: this chooses a route out, it changes no address. Domains are
 compared as written: no pattern is looked up, and U-labels and A-labels are not turned into each other.
 
 Promises: the most specific pattern wins wherever it stands; between equals, the relayhost that comes first in the file.
-Never: a way out that no pattern names. A sender that matches nothing gets None, and the caller refuses it at MAIL.
+Never: a route out that no pattern names. A sender that matches nothing gets None, and the caller refuses it at MAIL.
 """
 
 import re
@@ -21,8 +21,8 @@ _PATTERN = rf'\*|\*@(?:\*\.)?{_DOMAIN_NAME}|(?:[^\s*@"]+|"[^\x00-\x1f\x7f]*")@{_
 _ANY, _BELOW, _DOMAIN, _ADDRESS = range(4)
 
 
-class Way(Protocol):
-    """What is needed of a relayhost: its name, and the patterns of the senders that go this way."""
+class Route(Protocol):
+    """What is needed of a relayhost: its name, and the patterns of the senders that go this route."""
 
     @property
     def name(self) -> str: ...
@@ -35,19 +35,19 @@ def is_pattern(text: str) -> bool:
     return re.fullmatch(_PATTERN, text) is not None
 
 
-def choose(sender: bytes, ways: Iterable[Way]) -> str | None:
+def choose(sender: bytes, routes: Iterable[Route]) -> str | None:
     """The name of the relayhost for this reverse path, or None where no pattern matches.
 
     sender: as in the envelope, without angle brackets; b"" is the null reverse path, which only `*` matches.
-    ways: the relayhosts in the order of the file.
+    routes: the relayhosts in the order of the file.
     """
     best: tuple[int, int] | None = None
     name = None
-    for way in ways:
-        for pattern in way.senders:
+    for route in routes:
+        for pattern in route.senders:
             rank = _rank(pattern.encode().lower(), sender.lower())
             if rank is not None and (best is None or rank > best):
-                best, name = rank, way.name
+                best, name = rank, route.name
     return name
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 HEADER_MAX = 1 << 18
 """Octets of content that are searched for header fields; a header that is longer counts as malformed."""
-HOPS_MAX = 50
+RECEIVED_MAX = 50
 """A message with this many Received fields goes round in a circle (RFC 5321 section 6.3)."""
 SUBJECT_MAX = 200
 """Characters of a subject that are kept."""
@@ -59,7 +59,7 @@ def stamp(content: bytes, *, queue_id: str, now: float, message_id: bytes) -> by
     return head + content
 
 
-def hops(content: bytes) -> int:
+def count_received(content: bytes) -> int:
     """How many Received fields the message bears: the servers it has passed."""
     return sum(name == b"received" for name, _ in _fields(content)[0])
 

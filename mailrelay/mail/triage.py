@@ -1,6 +1,6 @@
 """Judges outcomes: the one place that says what a failure means.
 
-Promises: total (every outcome gets a verdict), and no local fault ever bounces: only the remote mail server's own 5xx
+Promises: total (every outcome gets a disposition), and no local fault ever bounces: only the remote mail server's own 5xx
 to MAIL, RCPT, DATA or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
 """
 
@@ -9,7 +9,7 @@ import enum
 from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
 
 
-class Verdict(enum.StrEnum):
+class Disposition(enum.StrEnum):
     """What an outcome means for the recipients it concerns."""
 
     SENT = "sent"
@@ -19,7 +19,7 @@ class Verdict(enum.StrEnum):
     BOUNCED = "bounced"
     HELD = "held"
     """It cannot be sent as it is, or not to this remote; the person must decide."""
-    WAITS = "waits"
+    NOT_TRIED = "waits"
     """Nothing was tried: the fault is the relayhost's. No attempt is counted."""
 
 
@@ -30,25 +30,25 @@ PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KE
 """Causes for which an SSH server may lock the whole address out if one comes back too soon (sshd's PerSourcePenalties)."""
 
 
-def judge(outcome: Outcome) -> Verdict:
+def classify(outcome: Outcome) -> Disposition:
     """What `outcome` means for the recipients concerned."""
     if outcome.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
-        return Verdict.HELD
+        return Disposition.HELD
     if outcome.scope is Scope.RELAYHOST:
-        return Verdict.WAITS
+        return Disposition.NOT_TRIED
     if outcome.reply is None:
-        return Verdict.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Verdict.DEFERRED
+        return Disposition.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Disposition.DEFERRED
     match outcome.reply.code // 100:
         case 2 if outcome.stage is Stage.CONTENT:
-            return Verdict.SENT
+            return Disposition.SENT
         # RFC 5321 section 4.5.3.1.10: servers that mean "too many recipients" by 552 still exist.
         case 5 if outcome.stage is Stage.RCPT and outcome.reply.code == 552:
-            return Verdict.DEFERRED
+            return Disposition.DEFERRED
         case 5:
-            return Verdict.BOUNCED
+            return Disposition.BOUNCED
         case _:
             # 4xx, and replies that mean nothing where they stand: the remote took no responsibility.
-            return Verdict.DEFERRED
+            return Disposition.DEFERRED
 
 
 def is_setup_fault(outcome: Outcome) -> bool:

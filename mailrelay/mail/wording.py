@@ -17,7 +17,7 @@ from mailrelay.mail.printable import printable
 
 ADDRESS_LIMIT = 320
 """Characters of an address: a path has 256 octets at most (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
-WORDS_LIMIT = 900
+REASON_LIMIT = 900
 SUBJECT_LIMIT = 200
 
 _LISTED_SHORT = 3
@@ -77,7 +77,7 @@ def summary(notices: Sequence[Notice]) -> tuple[str, str]:
     return f"{len(notices)} troubles with your mail", "\n".join(lines)
 
 
-def letter(notice: Notice) -> str:
+def report_text(notice: Notice) -> str:
     """The whole account, for a report that is read as mail. Lines of 72 characters, longer only where a word is."""
     if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
@@ -121,8 +121,8 @@ def record(notice: Notice) -> dict[str, object]:
         "relayhost": printable(notice.relayhost, 80),
         "since": notice.since,
         "waiting": notice.waiting,
-        "text": printable(notice.text, WORDS_LIMIT),
-        "fix": printable(notice.fix, WORDS_LIMIT),
+        "text": printable(notice.text, REASON_LIMIT),
+        "fix": printable(notice.fix, REASON_LIMIT),
         "queue_id": printable(notice.queue_id, 40),
         "sender": printable(notice.sender, ADDRESS_LIMIT),
         "subject": printable(notice.subject, SUBJECT_LIMIT),
@@ -133,7 +133,7 @@ def record(notice: Notice) -> dict[str, object]:
                 "address": printable(one.address, ADDRESS_LIMIT),
                 "state": one.state,
                 "status": one.status,
-                "reply": printable(one.words, WORDS_LIMIT),
+                "reply": printable(one.words, REASON_LIMIT),
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
@@ -237,7 +237,7 @@ def _short(one: Concerned, *, named: bool) -> str:
 
 def _account(one: Concerned) -> str:
     whose = "The mail server said" if one.remote else "Reason"
-    said = f"{whose}: {printable(one.words, WORDS_LIMIT) or 'no reason is known'}"
+    said = f"{whose}: {printable(one.words, REASON_LIMIT) or 'no reason is known'}"
     meaning = _MEANING.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived all the same: the connection broke at the last moment." if one.uncertain else ""
     return "\n".join(
@@ -255,7 +255,7 @@ def _lines(text: str) -> str:
 def _indented(text: str, indent: str) -> str:
     return "\n".join(
         textwrap.fill(
-            printable(line, WORDS_LIMIT),
+            printable(line, REASON_LIMIT),
             _WIDTH,
             initial_indent=indent,
             subsequent_indent=indent,

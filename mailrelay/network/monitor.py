@@ -5,7 +5,7 @@
 On Linux, without polling and without a privilege: rtnetlink(7) tells of the network, and a timer that is never due, but is
 cancelled when the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)), wakes us when the clock leaps. It leaps when
 the computer wakes up, too: which of both it was, the other clocks tell. Elsewhere nothing is told here, and the person's
-hooks ring in place of it (`contrib/network`).
+hooks ring in place of it (`contrib/networkmanager`, `contrib/launchd`).
 
 Promises: what comes in one burst is told as one change, a moment after it began; a storm is told every two seconds at most.
 Never: an exception of the operating system's; where it does not let us listen, one line in the log says so.

@@ -1,7 +1,7 @@
 """A conversation with one remote mail server: what to say next, and what its answers mean for whom.
 
 Whoever owns the wire calls `receive` with what has come, sends what `take_output` gives, and acts on the events. While
-there is `room`, it may `start` the next message; upon `ContentWanted` it feeds the content and ends it. It watches
+there is `capacity`, it may `start` the next message; upon `ContentWanted` it feeds the content and ends it. It watches
 the clock too: `awaiting` and `REPLY_TIMEOUTS` say for how long. When the wire ends or time is up, it calls `lost`.
 
 What costs time is round trips, so none is made that can be avoided:
@@ -30,7 +30,7 @@ from mailrelay.smtp import command
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.extensions import Extensions, extensions
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
-from mailrelay.smtp.transaction import STAGES, Command, Flow, Transaction, Verb
+from mailrelay.smtp.transaction import STAGES, Command, Flow, OutgoingTransaction, Verb
 
 SMALL = 64 * 1024
 """Octets of content that go out with BDAT before it is known who is accepted."""
@@ -101,14 +101,14 @@ class Session:
         self._output = bytearray()
         self._planned: deque[Command] = deque()
         self._awaited = deque([Command(Verb.GREETING, b"", taken=True)])
-        self._open: deque[Transaction] = deque()
-        self._latest: Transaction | None = None
+        self._open: deque[OutgoingTransaction] = deque()
+        self._latest: OutgoingTransaction | None = None
         self._flow: Flow | None = None
         self._quitting = False
         self._over = False
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many transactions may be started now, each when the content of the one before has been given; 0: `start` may
         not be called. A content larger than `SMALL`, or an outcome, may leave less of it than there was."""
         if self.extensions is None or self._quitting or self._over:
@@ -138,12 +138,12 @@ class Session:
         there will be no content: it is finished with the replies to MAIL and RCPT.
 
         An envelope that cannot be said to this remote is finished at once, and nothing of it is sent.
-        Raises RuntimeError where there is no `room`.
+        Raises RuntimeError where there is no `capacity`.
         """
         offered = self.extensions
-        if offered is None or not self.room:
+        if offered is None or not self.capacity:
             raise RuntimeError("a transaction was started where there is no room for one")
-        transaction = Transaction(key, envelope, size)
+        transaction = OutgoingTransaction(key, envelope, size)
         fault = command.unsendable(envelope, offered)
         if fault is not None:
             transaction.decide(fault)
@@ -295,7 +295,7 @@ class Session:
             transaction.closed = True
         return [*events, *self._settled(transaction), *self._proceed()]
 
-    def _settled(self, transaction: Transaction) -> list[Event]:
+    def _settled(self, transaction: OutgoingTransaction) -> list[Event]:
         """Finishes the transaction that is being answered, if all is decided and no more replies to it will come."""
         if not transaction.decided or (self._awaited and self._awaited[0].transaction is transaction):
             return []
@@ -317,7 +317,7 @@ class Session:
 
     # What is to be said, and what follows.
 
-    def _plan(self, transaction: Transaction, offered: Extensions, *last: Command) -> None:
+    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *last: Command) -> None:
         if self._latest is not None and not self._latest.closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
@@ -377,7 +377,7 @@ class Session:
     def _awaits(self, verb: Verb) -> bool:
         return bool(self._awaited) and self._awaited[0].verb is verb
 
-    def _sending(self) -> Transaction | None:
+    def _sending(self) -> OutgoingTransaction | None:
         """The transaction whose content is on its way out, if the remote has heard of it."""
         if self._flow is not None and self._flow.sink is self._output:
             return self._flow.transaction

@@ -44,7 +44,7 @@ STAGES = {
 
 
 @dataclass(slots=True, eq=False)
-class Transaction:
+class OutgoingTransaction:
     """One message on its way. `size` is octets of content, None where only its envelope is vetted and none will follow;
     `outcomes` holds what is decided, by index of recipient."""
 
@@ -80,7 +80,7 @@ class Command:
 
     verb: Verb
     line: bytes
-    transaction: Transaction | None = None
+    transaction: OutgoingTransaction | None = None
     recipient: int | None = None
     taken: bool = False
     """By whoever sends it. Before that, no honest reply to it can come."""
@@ -90,7 +90,7 @@ class Command:
 class Flow:
     """Content that is being fed: through the encoder into the sink, as long as it is what was announced."""
 
-    transaction: Transaction
+    transaction: OutgoingTransaction
     encoder: LineEnds | Stuffer
     sink: bytearray
     _octets: int = 0

@@ -31,7 +31,7 @@ def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
         raise NoSuchMessage(f"no message has the id {prefix or '(empty)'}; see `mailrelay queue --all`")
     # An older id is longer, and may begin with a whole new one.
     if len(found) > 1 and found[0][1] != prefix:
-        raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more of it")
+        raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more letters of it")
     key, queue_id = found[0]
     return key, queue_id
 

@@ -149,7 +149,7 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
     )
     for one in end.settled:
         outcome = one.outcome
-        values = (one.state.value, one.status, outcome.stage.value, outcome.words)
+        values = (one.state.value, one.status, outcome.stage.value, outcome.description)
         db.execute(
             "UPDATE recipient SET state = ?, status = ?, stage = ?, words = ?, remote = ?, changed = ?,"
             " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
@@ -222,7 +222,7 @@ def recover(db: apsw.Connection, now: float, node: str = "") -> int:
         db.execute(
             "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, words = ?, remote = 0,"
             f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
-            (INTERRUPTED.stage.value, INTERRUPTED.words, now, now, message),
+            (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message),
         )
         db.execute(
             "INSERT INTO outcome SELECT ?, id, state, status, stage, words FROM recipient"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import apsw
 
+from mailrelay import ports
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.overview import Event, Listed, SpoolStatus
@@ -20,8 +21,8 @@ from mailrelay.spool import accepting, actions, attempts, correspondents, listin
 from mailrelay.spool.database import connect, reading, transaction
 
 
-class View:
-    """A `ports.SpoolView` on an open transaction."""
+class View(ports.SpoolView):
+    """A view on an open transaction."""
 
     def __init__(self, db: apsw.Connection, max_size: int) -> None:
         self._db = db
@@ -58,8 +59,8 @@ class View:
         space.check_space(self._db, size, self._max_size)
 
 
-class Change(View):
-    """A `ports.SpoolChange` on an open transaction."""
+class Change(View, ports.SpoolChange):
+    """A change on an open transaction."""
 
     def __init__(self, db: apsw.Connection, max_size: int, now: Callable[[], float]) -> None:
         super().__init__(db, max_size)
@@ -88,8 +89,8 @@ class Change(View):
         return queue_id
 
 
-class Desk:
-    """The spool in `directory`. max_size: octets. now: the clock, epoch seconds. See `ports.Desk`."""
+class Desk(ports.Desk):
+    """The spool in `directory`. max_size: octets. now: the clock, epoch seconds."""
 
     def __init__(self, directory: Path, max_size: int, now: Callable[[], float] = time.time) -> None:
         self._directory = directory

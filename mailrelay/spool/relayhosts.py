@@ -27,7 +27,7 @@ def relayhost_failed(
 
     Other setup faults of the relayhost are over then. Returns whether a notice became pending.
     """
-    cause, text = outcome.cause.value, outcome.words.decode("utf-8", "replace")
+    cause, text = outcome.cause.value, outcome.description.decode("utf-8", "replace")
     db.execute(
         "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
         " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"

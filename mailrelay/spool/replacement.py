@@ -27,7 +27,7 @@ def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, b
         raise actions.NotAllowed(f"{queue_id} is in no state to {what}; see `mailrelay queue show {queue_id}`")
     octets = b"".join(content(db, key))
     if not octets:
-        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write it again")
+        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")
     return found, octets
 
 
@@ -38,7 +38,7 @@ def replace(db: apsw.Connection, old: Message, what: Act, new: Arrival, max_size
     """
     if replaceable(db, old.queue_id, what)[0].recipient_ids != old.recipient_ids:
         raise actions.NotAllowed(
-            f"something has become of {old.queue_id} meanwhile; see `mailrelay queue show {old.queue_id}`"
+            f"the state of {old.queue_id} has changed meanwhile; see `mailrelay queue show {old.queue_id}`"
         )
     accept(db, new, max_size)
     actions.act(db, old.id, old.queue_id, what, new.arrival)

@@ -24,7 +24,7 @@ def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
     # Half: every octet is written twice, to SQLite's log and to the file.
     on_disk = (disk.f_bavail * disk.f_frsize - RESERVE) // 2
     if size > on_disk:
-        raise SpoolFull(f"the spool's disk is full, but for {RESERVE // 1_048_576} MiB that are kept back; make space")
+        raise SpoolFull(f"the spool's disk is full, except for a reserve of {RESERVE // 1_048_576} MiB; make space")
     return min(below_limit, on_disk)
 
 

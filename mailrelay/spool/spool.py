@@ -22,7 +22,7 @@ from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, Staged, arrive
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
-from mailrelay.ports import RelayhostFailure
+from mailrelay.ports import AcceptPort, HousekeepingPort, NoticePort, RelayhostFailure, RelayhostPort, RelayPort
 from mailrelay.spool import (
     accepting,
     actions,
@@ -48,7 +48,7 @@ GIVES_WAY = 10.0
 """Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
 
 
-class Spool:
+class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     """An open spool; made on a running loop, by a daemon that holds the lock (`spool.lock`).
 
     max_size: octets. reported: called with the relayhost's name when `accept_report` has accepted a DSN. now: the one clock

@@ -1,4 +1,4 @@
-"""Both neighbours of the listener for its tests: an intake that remembers, and the client's end of a connection."""
+"""The listener's two neighbours: an intake that keeps what it was given, and the client's end of a connection."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,14 @@ from mailrelay.config import Listen
 from mailrelay.listener.listening import Listening, listen
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer, `before_word`
-    before the word on a recipient."""
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the reply, `before_word`
+    before the reply to a recipient."""
 
     def __init__(self) -> None:
         self.begun_with: list[bytes] = []
@@ -33,13 +33,13 @@ class Intake:
         self.before_piece: Callable[[], Awaitable[object]] | None = None
         self.piece_refusal: Reply | None = None
 
-    def begun(self, reverse_path: bytes) -> None:
+    def expect_message(self, reverse_path: bytes) -> None:
         self.begun_with.append(reverse_path)
 
     def refusal(self) -> Reply | None:
         return self.trouble
 
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
+    async def probe_recipient(self, envelope: Envelope, patience: float) -> Reply | None:
         self.vetted.append(envelope)
         if self.before_word is not None:
             with contextlib.suppress(TimeoutError):
@@ -47,14 +47,14 @@ class Intake:
                     await self.before_word()
         return self.refusals.get(envelope.recipients[0].address)
 
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
+    async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
         self.arrived.set()
         if self.error is not None:
             raise self.error
         if self.before_answer is not None:
             await self.before_answer()
         self.committed.append((envelope, content))
-        return Answer(self.reply, self.told.put_nowait)
+        return ClientReply(self.reply, self.told.put_nowait)
 
     def new_incoming(self, envelope: Envelope) -> "Incoming":
         self.in_pieces.append(Incoming(self, envelope))
@@ -78,7 +78,7 @@ class Incoming:
         self.pieces.append(octets)
         return None
 
-    async def finish(self, octets: bytes) -> Answer:
+    async def finish(self, octets: bytes) -> ClientReply:
         return await self.intake.submit(self.envelope, b"".join((*self.pieces, octets)))
 
     async def abandon(self) -> None:

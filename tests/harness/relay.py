@@ -12,7 +12,7 @@ import apsw
 from harness.messages import LIMIT, letter
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import Remote
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
@@ -43,9 +43,9 @@ class RelayHarness:
         await asyncio.gather(self.running, return_exceptions=True)
 
     async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
-        """Accepts a message as the listener would; returns the spool's key."""
+        """Accepts a message as the listener does; returns its key in the spool."""
         key = await self.spool.accept(letter(*recipients, at=time.time(), content=content))
-        self.scheduler.hurry(key)
+        self.scheduler.message_arrived(key)
         return key
 
     def message(self, key: int) -> listing.Listed:
@@ -94,7 +94,7 @@ async def running_relay(
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
-        terms = Terms((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
+        terms = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
         relayhost = remote.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )

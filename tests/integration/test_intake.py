@@ -25,24 +25,24 @@ class Way:
     """A scheduler whose word is given by the test."""
 
     def __init__(self) -> None:
-        self.watches = Waiters()
-        self.trouble = ""
-        self.stuck = False
+        self.waiters = Waiters()
+        self.fault_text = ""
+        self.is_stuck = False
         self.hurried: list[int] = []
         self.was_hurried = asyncio.Event()
         self.words: list[Outcome | None] = []
         self.sent = 0
 
-    def hurry(self, message: int) -> None:
+    def message_arrived(self, message: int) -> None:
         self.hurried.append(message)
         self.was_hurried.set()
 
-    def expect(self) -> None: ...
+    def expect_message(self) -> None: ...
 
-    def progress(self, message: int) -> int:
+    def octets_sent(self, message: int) -> int:
         return self.sent
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         if not self.words:
             await asyncio.Event().wait()
         return self.words.pop()
@@ -91,14 +91,14 @@ async def test_what_cannot_be_put_on_disk_is_answered_with_4xx_and_nobody_waits_
     assert answer.reply is reply
     assert answer.reply.code // 100 == 4
     assert way.hurried == []
-    assert not way.watches.queue_ids
+    assert not way.waiters.queue_ids
 
 
 async def test_a_failure_of_ours_while_mail_is_put_on_disk_leaves_nobody_waiting() -> None:
     way = Way()
     with pytest.raises(OSError, match="statvfs"):
         await intake(way, OSError("statvfs")).submit(ENVELOPE, CONTENT)
-    assert not way.watches.queue_ids
+    assert not way.waiters.queue_ids
 
 
 async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queued_and_hears_no_refusal_later() -> None:
@@ -106,15 +106,15 @@ async def test_a_client_that_had_to_wait_too_long_is_told_that_its_mail_is_queue
     answer = await intake(way, answer_within=0.01).submit(ENVELOPE, CONTENT)
     assert answer.reply.code == 250
     assert b"queued" in answer.reply.text
-    assert not await way.watches.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
 
 
 async def test_a_client_waits_for_no_relayhost_that_is_known_to_be_out_of_reach() -> None:
     way = Way()
-    way.trouble = "no network"
+    way.fault_text = "no network"
     answer = await intake(way, answer_within=3600.0).submit(ENVELOPE, CONTENT)
     assert answer.reply.text.endswith(b"queued: no network")
-    assert not way.watches.queue_ids
+    assert not way.waiters.queue_ids
 
 
 async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_nothing(
@@ -124,7 +124,7 @@ async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_no
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
     await way.was_hurried.wait()
-    assert not await way.watches.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
     answer = await submitting
     assert answer.reply is NO_SUCH_USER.reply
     answer.told(True)
@@ -134,7 +134,7 @@ async def test_the_word_of_the_relayhost_is_shown_without_control_characters() -
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
     await way.was_hurried.wait()
-    way.watches.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
+    way.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
     answer = await submitting
     assert b"\r" not in answer.reply.text
     assert b"\x1b" not in answer.reply.text
@@ -147,7 +147,7 @@ async def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_wo
     caplog.set_level("INFO", "mailrelay")
     way = Way()
     way.words = [Outcome(stage, Reply(550, (b"5.1.1 no such user",)))]
-    assert await intake(way).vet(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
+    assert await intake(way).probe_recipient(ENVELOPE, 5.0) == Reply(550, (b"5.1.1 no such user",))
     assert caplog.messages == [
         "NOQUEUE from=<a@example.org> to=<b@example.net> relay=default dsn=5.1.1 status=refused (550 5.1.1 no such user)"
     ]
@@ -167,18 +167,18 @@ async def test_a_recipient_that_the_remote_refuses_for_good_is_refused_in_its_wo
 async def test_any_other_word_on_a_recipient_is_left_for_the_message_to_show(word: Outcome | None) -> None:
     way = Way()
     way.words = [word]
-    assert await intake(way).vet(ENVELOPE, 5.0) is None
+    assert await intake(way).probe_recipient(ENVELOPE, 5.0) is None
 
 
 async def test_no_client_waits_longer_for_a_word_on_a_recipient_than_it_is_to() -> None:
-    assert await intake(Way()).vet(ENVELOPE, 0.01) is None
-    assert await intake(Way(), answer_within=0.01).vet(ENVELOPE, 3600.0) is None
+    assert await intake(Way()).probe_recipient(ENVELOPE, 0.01) is None
+    assert await intake(Way(), answer_within=0.01).probe_recipient(ENVELOPE, 3600.0) is None
 
 
 async def test_a_bulk_sender_hears_nothing_of_recipients_and_nobody_is_asked() -> None:
     way = Way()
     way.words = [NO_SUCH_USER]
-    assert await intake(way, answer_within=0.0).vet(ENVELOPE, 5.0) is None
+    assert await intake(way, answer_within=0.0).probe_recipient(ENVELOPE, 5.0) is None
     assert way.words == [NO_SUCH_USER]
 
 
@@ -189,7 +189,7 @@ async def settled(taken: int, *others: NotTaken) -> bytes:
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
     await way.was_hurried.wait()
     reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-    way.watches.tell("q123456789", DeliveryResult(taken, reply, others))
+    way.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
     answer = await submitting
     assert answer.reply.code == 250
     return answer.reply.text
@@ -247,7 +247,7 @@ LARGE_CONTENT = CONTENT + b"x" * 70_000
 
 async def test_a_content_in_pieces_becomes_one_message_with_one_header_of_ours() -> None:
     way, spool = Way(), Spool()
-    way.trouble = "no network"
+    way.fault_text = "no network"
     incoming = Intake([RELAYHOST], {"default": way}, spool, lambda: None, 5.0).new_incoming(ENVELOPE)
     assert await incoming.add(LARGE_CONTENT) is None
     assert await incoming.add(b"and more\r\n") is None

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from harness.loops import on_uvloop
@@ -16,6 +16,7 @@ from mailrelay.listener.listening import listen
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome
 from mailrelay.relay.delivery import converse
+from mailrelay.relay.jobs import MessageJob
 from mailrelay.relay.waiters import Waiters
 from mailrelay.spool.spool import Spool
 
@@ -37,19 +38,19 @@ print(replies.readline().decode())
 class Way:
     """A scheduler that is known to be shut."""
 
-    stuck = False
-    trouble = "no network"
+    is_stuck = False
+    fault_text = "no network"
 
     def __init__(self) -> None:
-        self.watches = Waiters()
+        self.waiters = Waiters()
 
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
 
-    def progress(self, message: int) -> int:
+    def octets_sent(self, message: int) -> int:
         return 0
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         return None
 
 
@@ -91,12 +92,9 @@ class Mail:
 
     def ready(self, in_flight: int) -> None: ...
 
-    async def next(self, limit: int) -> Sequence[Message]:
+    async def next(self, limit: int) -> Sequence[MessageJob]:
         messages, self.messages = self.messages, []
-        return messages
-
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        return self.spool.pieces(message)
+        return [MessageJob(message, self.spool.pieces, self, lambda: 0.0, {}) for message in messages]
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], **_: object) -> None:
         self.outcomes += outcomes

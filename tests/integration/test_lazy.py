@@ -5,8 +5,8 @@ import importlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -61,19 +61,16 @@ class FakeSpool:
         self.changed.set()
 
 
-def notifies_with(loaders: Any, story: Callable[[FakeSpool, Notifier], Any]) -> None:
-    """Runs a notifier beside `story`."""
-
-    async def main() -> None:
-        spool: Any = FakeSpool()
-        one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), spool, 900.0, loaders)
-        running = asyncio.create_task(one.run())
-        await story(spool, one)
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-    asyncio.run(main())
+@asynccontextmanager
+async def notifies_with(loaders: Any) -> AsyncIterator[tuple[FakeSpool, Notifier]]:
+    """A notifier that runs, and its spool."""
+    spool: Any = FakeSpool()
+    one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), spool, 900.0, loaders)
+    running = asyncio.create_task(one.run())
+    yield spool, one
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Deliver]:
@@ -83,7 +80,7 @@ def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Deliver]:
     return lambda _: deliver
 
 
-def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_to_load.py").write_text(
         "import threading\nthreading.begun.set()\nif not threading.went_on.wait(20): raise ImportError\n"
     )
@@ -92,20 +89,20 @@ def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(threading, "begun", begun, raising=False)
     monkeypatch.setattr(threading, "went_on", went_on, raising=False)
 
-    async def story(spool: FakeSpool, _: Notifier) -> None:
+    loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load")))
+    async with notifies_with(loaders) as (spool, _):
         await asyncio.to_thread(begun.wait, 20)
         # The module waits for this, and this for the loop.
         went_on.set()
         await spool.changed.wait()
         assert (spool.due, spool.failures) == ([], [])
 
-    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load"))), story)
 
-
-def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
-    async def story(spool: FakeSpool, one: Notifier) -> None:
+    loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet")))
+    async with notifies_with(loaders) as (spool, one):
         await spool.changed.wait()
         assert spool.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
         (tmp_path / "not_there_yet.py").write_text("")
@@ -114,5 +111,3 @@ def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: py
         one.wake()
         await spool.changed.wait()
         assert spool.due == []
-
-    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet"))), story)

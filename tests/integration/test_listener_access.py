@@ -17,7 +17,7 @@ from harness.listener import Intake, Wire, connect, listener
 from harness.loops import on_both_loops
 
 from mailrelay.listener import peer_account
-from mailrelay.listener.peer_account import Unowned
+from mailrelay.listener.peer_account import NoOwner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whose a connection is")
 
@@ -304,7 +304,7 @@ async def test_an_account_that_is_named_is_let_in(allowed: tuple[str, ...]) -> N
 
 
 async def test_an_owner_that_cannot_be_known_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: Unowned.UNKNOWN)
+    monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: NoOwner.UNKNOWN)
 
     async with listener(Intake()) as listening:
         assert (await (await connect(listening)).rest()).startswith(b"554 5.7.1 ")
@@ -318,7 +318,7 @@ async def test_both_ways_to_ask_the_kernel_agree() -> None:
             near, far = sock.getsockname()[:2], sock.getpeername()[:2]
             assert peer_account.uid_of_connection(near, far) == os.getuid()
             assert peer_account._uid_by_proc(near, far) == os.getuid()
-            assert peer_account.uid_of_connection(near, (far[0], 1)) is Unowned.UNKNOWN
+            assert peer_account.uid_of_connection(near, (far[0], 1)) is NoOwner.UNKNOWN
 
 
 async def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and_not_to_root() -> None:
@@ -329,5 +329,5 @@ async def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and
         # The listener has not looked yet, so the kernel still keeps this end.
         wire.writer.transport.abort()
         await asyncio.sleep(0)
-        assert peer_account.uid_of_connection(near, far) in Unowned
-        assert peer_account._uid_by_proc(near, far) in Unowned
+        assert peer_account.uid_of_connection(near, far) in NoOwner
+        assert peer_account._uid_by_proc(near, far) in NoOwner

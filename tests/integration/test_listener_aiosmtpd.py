@@ -7,10 +7,10 @@ import pytest
 from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.config import Listen
-from mailrelay.listener.commands import COMMANDS, Commands, smtp_attributes
+from mailrelay.listener.commands import BY_VERB, Commands, smtp_attributes
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
-from mailrelay.listener.transaction import Transaction
+from mailrelay.listener.transaction import IncomingTransaction
 
 OVERRIDDEN = {"MAIL", "RCPT", "DATA", "QUIT", "HELP", "VRFY", "STARTTLS", "AUTH"}
 INHERITED = {"EHLO", "HELO", "RSET", "NOOP", "EXPN"}
@@ -32,11 +32,11 @@ STREAM = {
 
 async def test_the_server_is_aiosmtpds_and_so_are_its_session_and_its_envelope() -> None:
     assert issubclass(Submission, aiosmtpd.smtp.SMTP)
-    assert issubclass(Transaction, aiosmtpd.smtp.Envelope)
+    assert issubclass(IncomingTransaction, aiosmtpd.smtp.Envelope)
 
     connection = protocol_factory(ServerState(Listen(), Intake(), None))()
     assert type(connection.session) is aiosmtpd.smtp.Session
-    assert type(connection.envelope) is Transaction
+    assert type(connection.envelope) is IncomingTransaction
     assert connection.data_size_limit == Listen().max_message_size
 
 
@@ -48,7 +48,7 @@ async def test_its_constructor_makes_the_attributes_that_are_known() -> None:
 def test_its_commands_are_those_that_are_known_and_clients_reach_no_other() -> None:
     known = {name.removeprefix("smtp_") for name in dir(aiosmtpd.smtp.SMTP) if name.startswith("smtp_")}
     assert known == OVERRIDDEN | INHERITED
-    assert {name.decode() for name in COMMANDS} == known
+    assert {name.decode() for name in BY_VERB} == known
     for name in OVERRIDDEN:
         assert getattr(Commands, f"smtp_{name}") is not getattr(aiosmtpd.smtp.SMTP, f"smtp_{name}")
     for name in INHERITED:

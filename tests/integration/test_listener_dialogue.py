@@ -121,7 +121,7 @@ async def test_a_mail_without_a_recipient_left_gets_no_content() -> None:
 
 
 async def test_the_recipients_of_a_mail_share_the_time_for_a_word_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "VETTING", 0.05)
+    monkeypatch.setattr(commands, "PROBE_LIMIT", 0.05)
     intake = Intake()
     intake.before_word = asyncio.Event().wait
     rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
@@ -309,7 +309,7 @@ async def test_an_error_of_ours_is_a_451_that_says_nothing_of_it_and_the_next_me
 
 async def test_an_error_of_the_intake_at_mail_is_a_451_too() -> None:
     class Broken(Intake):
-        def begun(self, reverse_path: bytes) -> None:
+        def expect_message(self, reverse_path: bytes) -> None:
             raise OSError("broken")
 
     await talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"451 4.3.0 "), (b"RCPT TO:<a@b>", b"503 ")], Broken())

@@ -28,7 +28,7 @@ async def test_a_client_that_goes_on_sending_reads_why_nobody_listens(said: byte
 
 
 async def test_a_client_that_does_not_stop_sending_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.LINGER", 0.05)
+    monkeypatch.setattr("mailrelay.listener.connection.LINGER", 0.05)
 
     async with listener(Intake()) as listening:
         wire = await connect(listening)

@@ -62,7 +62,7 @@ async def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path
             "socat - TCP:mail.internal:2525",
         ]
         assert tried[""].cause is Cause.FORWARDING_PROHIBITED
-        assert b"not today" in tried["sendmail -bs"].words
+        assert b"not today" in tried["sendmail -bs"].description
         assert all(outcome.cause is Cause.NOT_SMTP and "not found" in outcome.text for _, outcome in failures[2:])
 
 
@@ -75,7 +75,7 @@ async def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) 
         remote.policy = unwilling
         with pytest.raises(Fault) as caught:
             await greet(link, "")
-        assert b"5.3.2 go away" in caught.value.outcome.words
+        assert b"5.3.2 go away" in caught.value.outcome.description
 
 
 async def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

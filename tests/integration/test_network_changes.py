@@ -12,11 +12,11 @@ from harness.messages import letter
 from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
 from mailrelay.ports import RelayhostFailure
-from mailrelay.relay import connector
+from mailrelay.relay import connector, dial_policy
 from mailrelay.relay.waiters import Queued
 from mailrelay.ssh.interface import Connection, Fault
 
@@ -91,7 +91,7 @@ async def test_a_network_that_comes_in_steps_is_tried_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An address is there before the name server is."""
-    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(dial_policy, "SETTLING_SCHEDULE", (0.01,) * 5)
 
     network = Network()
     async with running_relay(tmp_path, dial=network.dial) as at:
@@ -113,8 +113,8 @@ async def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stood: int
 ) -> None:
     """Whether it had carried mail before or not."""
-    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
-    monkeypatch.setattr(connector, "YOUNG", -1.0)
+    monkeypatch.setattr(dial_policy, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(dial_policy, "YOUNG", -1.0)
 
     network = Network()
     async with running_relay(tmp_path, channels=1, dial=network.dial) as at:
@@ -217,7 +217,7 @@ async def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_p
 async def test_a_connection_made_while_the_network_settles_stays_and_one_from_before_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, young: float, logins: int
 ) -> None:
-    monkeypatch.setattr(connector, "YOUNG", young)
+    monkeypatch.setattr(dial_policy, "YOUNG", young)
 
     async with running_relay(tmp_path) as at:
         await at.settled(await at.send(), "sent")
@@ -313,7 +313,7 @@ async def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_
 async def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "IMPATIENCE", 0.0)
+    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.0)
 
     network = Network()
     async with running_relay(tmp_path, dial=network.dial) as at:
@@ -323,9 +323,9 @@ async def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_g
         for _ in range(3):
             at.scheduler.network_changed(OPENS)
             message = letter(at=time.time())
-            watch = at.scheduler.watches.open(message.queue_id)
-            at.scheduler.hurry(await at.spool.accept(message))
-            assert isinstance(await watch.word, Queued)
+            watch = at.scheduler.waiters.open(message.queue_id)
+            at.scheduler.message_arrived(await at.spool.accept(message))
+            assert isinstance(await watch.result, Queued)
         assert network.dials == 1
 
 
@@ -348,10 +348,10 @@ class Spool:
         (Cause.UNREACHABLE, False, 3600.0),
         (Cause.UNREACHABLE, True, 0.0),
         (Cause.LOST, True, 0.0),
-        (Cause.SSH_REFUSED, True, connector.IMPATIENCE),
+        (Cause.SSH_REFUSED, True, dial_policy.IMPATIENCE),
         (Cause.HOST_KEY_CHANGED, False, 3600.0),
-        (Cause.HOST_KEY_CHANGED, True, connector.PENALTY_SCHEDULE[0]),
-        (Cause.AUTH_REFUSED, True, connector.PENALTY_SCHEDULE[0]),
+        (Cause.HOST_KEY_CHANGED, True, dial_policy.PENALTY_SCHEDULE[0]),
+        (Cause.AUTH_REFUSED, True, dial_policy.PENALTY_SCHEDULE[0]),
     ],
 )
 async def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(
@@ -364,7 +364,7 @@ async def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(
         Relayhost(name="default", ssh="remote", ssh_config=Path("/nonexistent")),
         Spool(cause),  # type: ignore[arg-type]
         fail,
-        Terms((3600.0,), 432_000.0, lambda *_: ()),
+        RetryPolicy((3600.0,), 432_000.0, lambda *_: ()),
         lambda _work: None,
         lambda: None,
         lambda: None,
@@ -372,7 +372,7 @@ async def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(
     )
     with pytest.raises(Fault):
         await way.open()
-    await way.look()
+    await way.read_fault()
     if changed:
         way.network_changed(OPENS)
     assert pause - 1.0 < way.pause(has_new_mail=False) <= pause

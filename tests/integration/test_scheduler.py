@@ -85,7 +85,7 @@ async def test_waiting_mail_leaves_when_the_person_says_so_whatever_the_back_off
         with transaction(db):
             actions.retry_all(db, time.time())
         db.close()
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.settled(key, "sent")
         assert await at.spool.relayhost_failure("default") is None
         assert not trigger.fire(at.directory)
@@ -176,7 +176,7 @@ async def test_a_message_that_cannot_be_read_is_held_and_told_and_the_others_go_
         await at.remote.up()
         with transaction(at.db):
             actions.retry_all(at.db, time.time())
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.settled(broken, "held")
         await at.settled(whole, "sent")
         kinds = [one.notice.kind.value for one in await at.spool.pending_notices()]
@@ -202,8 +202,8 @@ async def test_a_recipient_is_vetted_on_a_connection_that_is_there_and_no_messag
     async with running_relay(tmp_path) as at:
 
         async def word(to: bytes) -> bytes:
-            outcome = await at.scheduler.vet(letter(to, at=time.time()).envelope)
-            return outcome.words if outcome is not None else b""
+            outcome = await at.scheduler.probe_recipient(letter(to, at=time.time()).envelope)
+            return outcome.description if outcome is not None else b""
 
         assert await word(b"refused@example.net") == b"", "nobody dials for that"
         await at.settled(await at.send(), "sent")
@@ -231,9 +231,9 @@ async def test_who_waits_for_a_word_on_a_recipient_may_give_up_and_is_let_go_whe
             return None if gives_up else b""
 
         at.remote.policy = policy
-        vetting = asyncio.ensure_future(at.scheduler.vet(letter(at=time.time()).envelope))
+        vetting = asyncio.ensure_future(at.scheduler.probe_recipient(letter(at=time.time()).envelope))
         await asked.wait()
-        behind = asyncio.ensure_future(at.scheduler.vet(letter(at=time.time()).envelope))
+        behind = asyncio.ensure_future(at.scheduler.probe_recipient(letter(at=time.time()).envelope))
         if gives_up:
             for one in (vetting, behind):
                 one.cancel()
@@ -252,9 +252,9 @@ async def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
 
         async def word(to: bytes) -> object:
             message = letter(to, at=time.time())
-            watch = at.scheduler.watches.open(message.queue_id)
-            at.scheduler.hurry(await at.spool.accept(message))
-            said = await watch.word
+            watch = at.scheduler.waiters.open(message.queue_id)
+            at.scheduler.message_arrived(await at.spool.accept(message))
+            said = await watch.result
             if isinstance(said, Refused):
                 watch.told.set_result(True)
             return said
@@ -263,7 +263,7 @@ async def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
         assert isinstance(sent, DeliveryResult)
         refused = await word(b"refused@example.net")
         assert isinstance(refused, Refused)
-        assert refused.outcome.words.startswith(b"550 5.1.1")
+        assert refused.outcome.description.startswith(b"550 5.1.1")
         queued = await word(b"later@example.net")
         assert isinstance(queued, Queued)
         assert queued.why.startswith("451")
@@ -275,10 +275,10 @@ async def test_a_refusal_is_told_to_the_client_or_owed_to_the_person_and_never_n
 ) -> None:
     async with running_relay(tmp_path) as at:
         message = letter(b"refused@example.net", at=time.time())
-        watch = at.scheduler.watches.open(message.queue_id)
+        watch = at.scheduler.waiters.open(message.queue_id)
         key = await at.spool.accept(message)
-        at.scheduler.hurry(key)
-        await watch.word
+        at.scheduler.message_arrived(key)
+        await watch.result
         assert await at.states(key) == ["active"]
         watch.told.set_result(told)
         await at.settled(key, state)

@@ -30,7 +30,7 @@ async def waiting(
 
 async def test_a_short_queue_is_no_reason_for_a_second_conversation(tmp_path: Path) -> None:
     async with waiting(tmp_path, 1) as at:
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.remote.arrived(1)
         assert at.remote.channels == 1
 
@@ -47,7 +47,7 @@ async def test_a_long_queue_gets_more_conversations_than_others_with_a_remote_wi
             return None
 
         at.remote.policy = policy
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.remote.arrived(100)
         assert 20 <= at.remote.channels <= 40
 
@@ -55,7 +55,7 @@ async def test_a_long_queue_gets_more_conversations_than_others_with_a_remote_wi
 async def test_a_remote_with_chunking_is_asked_for_no_more_conversations_than_the_settings_say(tmp_path: Path) -> None:
     async with waiting(tmp_path, 150, channels=3) as at:
         at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.remote.arrived(150)
         assert at.remote.channels == 3
 
@@ -77,7 +77,7 @@ async def test_a_remote_that_allows_few_connections_gets_all_mail_through_those_
             return None
 
         at.remote.policy = policy
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.remote.arrived(60)
         assert await at.spool.relayhost_failure("default") is None
         assert at.remote.logins == 1
@@ -99,7 +99,7 @@ async def test_new_mail_for_a_way_that_is_shut_costs_no_look_into_the_spool(tmp_
 
         at.spool.next_due = counted  # type: ignore[method-assign]
         # Rung once, and answered: from here on the scheduler sleeps.
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.until(lambda: looks > 0)
         for _ in range(20):
             await at.send()
@@ -117,14 +117,14 @@ async def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Pa
             return list(found)
 
         at.spool.take = counted  # type: ignore[method-assign,assignment]
-        asked = [asyncio.ensure_future(at.scheduler._claims.ask(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
+        asked = [asyncio.ensure_future(at.scheduler.next_jobs(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
         portions = await asyncio.gather(*asked)
         assert [len(portion) for portion in portions] == [1, 5, PORTION, 1, PORTION]
         assert takes == [1 + 5 + PORTION + 1 + PORTION]
-        messages = [message for portion in portions for message in portion]
-        assert len({message.id for message in messages}) == len(messages)
-        for message in messages:
-            at.scheduler.untried(message)
+        jobs = [job for portion in portions for job in portion]
+        assert len({job.queue_id for job in jobs}) == len(jobs)
+        for job in jobs:
+            job.give_back()
         await at.remote.arrived(40)
 
 
@@ -133,8 +133,7 @@ async def test_new_mail_leaves_at_once_though_others_were_taken_in_one_portion_b
         at.remote.extensions = (*EXTENSIONS, b"CHUNKING")
         for key in [await at.send() for _ in range(40)]:
             await at.settled(key, "sent")
-        assert not at.scheduler._claims.new
-        await at.until(lambda: at.scheduler._connector.connection is None)
+        await at.until(lambda: not at.scheduler.is_connected)
         await at.settled(await at.send(), "sent")
 
 
@@ -154,7 +153,7 @@ async def test_what_has_not_left_when_the_scheduler_stops_was_not_begun(tmp_path
                 yield piece
 
         at.spool.pieces = stuck_at_the_fourth  # type: ignore[method-assign]
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await is_stuck.wait()
     db = connect(at.directory)
     assert set(db.execute("SELECT attempts, next_attempt IS NOT NULL FROM message")) == {(0, 1)}

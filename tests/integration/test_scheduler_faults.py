@@ -15,6 +15,7 @@ from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import scheduler as scheduler_room
 from mailrelay.relay.delivery import converse
+from mailrelay.relay.jobs import MessageJob
 from mailrelay.spool import attempts
 from mailrelay.ssh import connection
 
@@ -67,11 +68,11 @@ class Mail:
 
     def ready(self, in_flight: int) -> None: ...
 
-    async def next(self, limit: int) -> Sequence[Message]:
+    async def next(self, limit: int) -> Sequence[MessageJob]:
         message = self._messages.pop(0) if self._messages else None
         if isinstance(message, Exception):
             raise message
-        return () if message is None else (message,)
+        return () if message is None else (MessageJob(message, self.pieces, self, lambda: 0.0, {}),)
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         for _ in range(20):
@@ -79,8 +80,10 @@ class Mail:
             self._at_piece(message)
             yield b"x" * 998 + b"\r\n"
 
-    def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
-        self.back += [(message.id, outcome.stage.value, outcome.words) for outcome in outcomes]
+    def finished(
+        self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
+    ) -> None:
+        self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
     def untried(self, message: Message) -> None:
         self.back.append((message.id, "untried", b""))
@@ -146,7 +149,7 @@ async def test_a_remote_that_asks_for_content_and_leaves_in_one_breath_is_no_fau
         mail,
     )
     assert mail.back == [(1, "content", b"421 4.3.2 bye")]
-    assert ended is not None
+    assert ended.outcome is not None
 
 
 async def test_a_message_that_comes_in_the_instant_in_which_the_remote_goes_is_given_back() -> None:
@@ -155,7 +158,7 @@ async def test_a_message_that_comes_in_the_instant_in_which_the_remote_goes_is_g
         Wire(lambda wire, data: wire.goes() if data.startswith(b"EHLO") else None), b"localhost", mail
     )
     assert mail.back == [(1, "untried", b"")]
-    assert ended is not None
+    assert ended.outcome is not None
 
 
 async def test_a_failure_of_ours_in_a_conversation_gives_back_all_that_was_under_way() -> None:
@@ -212,11 +215,11 @@ async def test_an_attempt_that_never_began_is_taken_back_though_the_disk_is_full
 
         at.remote.policy = policy
         keys += [await at.spool.accept(one) for one in _letters(5)]
-        at.scheduler.ring()
+        at.scheduler.look_again()
         for key in keys:
             await at.settled(key, "sent")
         assert len(failed) == 2
-        assert not at.scheduler.stuck
+        assert not at.scheduler.is_stuck
 
 
 async def test_a_disk_too_full_to_open_attempts_costs_the_running_ones_nothing_and_is_not_asked_in_a_loop(
@@ -253,7 +256,7 @@ async def test_a_connection_that_breaks_at_every_message_is_a_fault_and_not_a_lo
         at.remote.policy = policy
         for one in _letters(20):
             await at.spool.accept(one)
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.failure()
         assert at.remote.logins == 1
 
@@ -266,7 +269,7 @@ async def test_mail_that_is_taken_while_the_way_is_shut_is_not_left_active(tmp_p
 
         at.remote.policy = policy
         keys = [await at.spool.accept(one) for one in _letters(40)]
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.failure()
 
         async def nothing_is_active() -> bool:
@@ -280,7 +283,7 @@ async def test_a_client_that_says_mail_and_nothing_more_makes_no_loop_of_convers
 
         async def policy(verb: str, _argument: bytes) -> bytes | None:
             if verb == "CONTENT":
-                at.scheduler.expect()
+                at.scheduler.expect_message()
             return None
 
         at.remote.policy = policy
@@ -298,7 +301,7 @@ async def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: P
     async with running_relay(tmp_path) as at:
         await at.remote.down()
         for one in _letters(300):
-            at.scheduler.hurry(await at.spool.accept(one))
+            at.scheduler.message_arrived(await at.spool.accept(one))
         await at.failure()
         open_at_once: list[int] = []
 
@@ -310,7 +313,7 @@ async def test_however_much_mail_comes_at_once_few_attempts_are_open(tmp_path: P
         at.remote.policy = policy
         await at.remote.up()
         for one in _letters(100):
-            at.scheduler.hurry(await at.spool.accept(one))
+            at.scheduler.message_arrived(await at.spool.accept(one))
         await at.remote.arrived(400)
         assert max(open_at_once) < 100
 
@@ -347,7 +350,7 @@ async def test_mail_of_a_restart_leaves_by_itself_once_a_remote_that_was_down_is
     async with running_relay(tmp_path, retry=0.2) as at:
         await at.remote.down()
         key = await at.spool.accept(letter(at=time.time()))
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.failure()
         await at.remote.up()
         await at.settled(key, "sent")

@@ -17,7 +17,7 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
-from mailrelay.relay import connector, conversation
+from mailrelay.relay import connector, conversation, dial_policy
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
@@ -80,8 +80,8 @@ class Storm:
             content = b"number %d\r\n" % len(self.keys) + (b"x" * 998 + b"\r\n") * self.chance.choice((0, 0, 0, 100))
             self.keys.append(await self.at.spool.accept(letter(at=time.time(), content=content)))
             if self.chance.random() < 0.7:
-                self.at.scheduler.hurry(self.keys[-1])
-        self.at.scheduler.ring()
+                self.at.scheduler.message_arrived(self.keys[-1])
+        self.at.scheduler.look_again()
 
     def come(self, client: Coroutine[Any, Any, None], *, leaves: bool) -> None:
         """A client of this scheduler, who may leave at any moment."""
@@ -106,7 +106,7 @@ class Storm:
                 stream.abort()
 
     async def vet(self) -> None:
-        await self.at.scheduler.vet(letter(at=time.time()).envelope)
+        await self.at.scheduler.probe_recipient(letter(at=time.time()).envelope)
 
     async def step(self) -> None:
         at, chance = self.at, self.chance
@@ -123,7 +123,7 @@ class Storm:
             (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
             (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
             (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
-            (3, at.scheduler.expect),
+            (3, at.scheduler.expect_message),
             (3, lambda: setattr(self, "moods", chance.choice((0.0, 0.05, 0.5)))),
             (1, lambda: setattr(self, "limit", chance.choice((1, 3, 99)))),
         )
@@ -146,11 +146,11 @@ async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_sa
 ) -> None:
     chance = random.Random(seed)
     for room, name, value in (
-        (connector, "IMPATIENCE", 0.02),
-        (connector, "SETTLING_SCHEDULE", (0.01, 0.02)),
-        (connector, "PENALTY_SCHEDULE", (0.05,)),
+        (dial_policy, "IMPATIENCE", 0.02),
+        (dial_policy, "SETTLING_SCHEDULE", (0.01, 0.02)),
+        (dial_policy, "PENALTY_SCHEDULE", (0.05,)),
         (connector, "REDIAL_INTERVAL", 0.1),
-        (connector, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
+        (dial_policy, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
         (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
         (conversation, "EXTRA_LINGER", 0.05),
     ):

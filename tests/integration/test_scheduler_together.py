@@ -15,7 +15,7 @@ from harness.tcp import echo, server
 from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.relay import connector
+from mailrelay.relay import dial_policy
 from mailrelay.ssh.interface import Stream
 
 
@@ -93,7 +93,7 @@ async def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tm
 async def test_a_mail_server_that_is_down_is_left_alone_while_forwards_keep_a_connection_of_a_new_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "IMPATIENCE", 0.01)
+    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.01)
 
     async with running_relay(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
         at.scheduler.network_changed(OPENS)
@@ -169,7 +169,7 @@ async def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked
             await at.spool.next_due("default")
         for _ in range(120):
             await at.spool.accept(letter(at=time.time()))
-        at.scheduler.ring()
+        at.scheduler.look_again()
         await at.remote.arrived(100)
         assert 0 < refused <= 20
 
@@ -180,14 +180,14 @@ async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_
     async with running_relay(tmp_path, linger=0.0) as at:
         await at.settled(await at.send(), "sent")
         await connections(at, 0)
-        met = at.scheduler._connector.met
+        conversation_begun = at.scheduler._connector.conversation_begun
         changes = [SLEPT]
 
         def and_it_changes() -> None:
-            met()
+            conversation_begun()
             if changes:
                 at.scheduler.network_changed(changes.pop())
 
-        monkeypatch.setattr(at.scheduler._connector, "met", and_it_changes)
+        monkeypatch.setattr(at.scheduler._connector, "conversation_begun", and_it_changes)
         await at.settled(await at.send(), "sent")
         assert at.remote.logins == 3

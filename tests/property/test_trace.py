@@ -34,7 +34,7 @@ def test_content_is_only_added_to_at_its_top(content: bytes) -> None:
 
 @given(CONTENT)
 def test_a_stamp_is_one_hop(content: bytes) -> None:
-    assert trace.hops(stamp(content)) == trace.hops(content) + 1
+    assert trace.count_received(stamp(content)) == trace.count_received(content) + 1
 
 
 @given(CONTENT)

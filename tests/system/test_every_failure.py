@@ -1,6 +1,6 @@
 """Failures that only real servers can show, and the notices about them.
 
-Each is a row of the README's table, like those in `integration/test_every_failure.py`, with the same assertions.
+Each is a row of the table in docs/failures.md, like those in `integration/test_every_failure.py`, with the same assertions.
 """
 
 import smtplib
@@ -33,7 +33,7 @@ SETUP, RESUMED = 5.0, 10.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Real servers, a daemon that is not started yet, and the README's row."""
+    """Real servers, a daemon that is not started yet, and the row of docs/failures.md."""
 
     row: Row
     relay: Relay
@@ -81,16 +81,16 @@ class Scene:
             (programs / name).chmod(0o700)
         path = f"{programs}:/usr/bin:/bin"
         environment = self.relay.environment | {"PATH": path, "XDG_RUNTIME_DIR": str(self.directory)}
-        watchdog = ROOT / "contrib" / "watchdog" / "mailrelay-watchdog"
+        watchdog = ROOT / "contrib" / "shell" / "mailrelay-watchdog"
         return subprocess.run([watchdog], env=environment, capture_output=True, text=True, check=True).stderr
 
 
 FAILURES: dict[str, tuple[Callable[[Scene], None], dict[str, str]]] = {}
-"""The rows of the README's table that are tested here, with what is other than usual in the settings."""
+"""The rows of docs/failures.md that are tested here, with what is other than usual in the settings."""
 
 
 def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Makes a function the test of the README's row `what`."""
+    """Makes a function the test of the row `what` in docs/failures.md."""
 
     def named(story: Callable[[Scene], None]) -> Callable[[Scene], None]:
         FAILURES[what] = (story, settings)
@@ -300,7 +300,7 @@ def _write(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_the_failure_is_reported_as_in_the_readme(
+def test_the_failure_is_reported_as_documented(
     what: str, sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], tmp_path: Path, token: str
 ) -> None:
     story, settings = FAILURES[what]

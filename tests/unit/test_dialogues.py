@@ -22,7 +22,7 @@ DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.txt"))
 
 
 def told(outcome: Outcome) -> str:
-    return f"{outcome.stage} {outcome.words.decode()}"
+    return f"{outcome.stage} {outcome.description.decode()}"
 
 
 class Play:
@@ -81,7 +81,7 @@ class Play:
                     self.note(self.session.lost(text.removeprefix("lost ")))
                 case ">":
                     key, _, paths = text.partition(": ")
-                    assert self.session.room, f"no message was wanted before: {line}"
+                    assert self.session.capacity, f"no message was wanted before: {line}"
                     self.start(int(key), paths)
                 case _:
                     pytest.fail(f"cannot read: {line}")

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from mailrelay.mail.backoff import SPREAD, wait
-from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import (
     ACT_TABLE,
@@ -20,7 +20,7 @@ from mailrelay.mail.lifecycle import (
 )
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.mail.triage import PENALISED, Verdict, is_setup_fault, judge
+from mailrelay.mail.triage import PENALISED, Disposition, classify, is_setup_fault
 
 BEFORE_MAIL = (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH, Stage.CHANNEL, Stage.GREETING, Stage.EHLO)
 IN_TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
@@ -34,46 +34,46 @@ def reply(stage: Stage, code: int) -> Outcome:
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
 def test_only_a_2xx_to_the_content_is_sent(stage: Stage, code: int) -> None:
-    sent = judge(reply(stage, code)) is Verdict.SENT
+    sent = classify(reply(stage, code)) is Disposition.SENT
     assert sent == (stage is Stage.CONTENT and 200 <= code < 300)
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
 def test_only_the_remotes_own_5xx_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
-    bounced = judge(reply(stage, code)) is Verdict.BOUNCED
+    bounced = classify(reply(stage, code)) is Disposition.BOUNCED
     assert bounced == (stage in IN_TRANSACTION and code >= 500 and (stage, code) != (Stage.RCPT, 552))
 
 
 @pytest.mark.parametrize(("stage", "cause"), [*itertools.product(Stage, ALL_CAUSES)])
 def test_no_fault_of_ours_or_of_the_line_ever_bounces(stage: Stage, cause: Cause) -> None:
-    assert judge(Outcome(stage, cause=cause)) in (
-        Verdict.DEFERRED,
-        Verdict.UNCERTAIN,
-        Verdict.HELD,
-        Verdict.WAITS,
+    assert classify(Outcome(stage, cause=cause)) in (
+        Disposition.DEFERRED,
+        Disposition.UNCERTAIN,
+        Disposition.HELD,
+        Disposition.NOT_TRIED,
     )
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(BEFORE_MAIL, CODES)])
 def test_what_breaks_before_mail_concerns_the_relayhost_and_counts_no_attempt(stage: Stage, code: int) -> None:
-    assert (reply(stage, code).scope, judge(reply(stage, code))) == (Scope.RELAYHOST, Verdict.WAITS)
+    assert (reply(stage, code).scope, classify(reply(stage, code))) == (Scope.RELAYHOST, Disposition.NOT_TRIED)
 
 
 def test_a_line_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
-    verdicts = {stage: judge(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
-    assert verdicts.pop(Stage.AFTER_DOT) is Verdict.UNCERTAIN
-    assert set(verdicts.values()) == {Verdict.DEFERRED}
+    dispositions = {stage: classify(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
+    assert dispositions.pop(Stage.AFTER_DOT) is Disposition.UNCERTAIN
+    assert set(dispositions.values()) == {Disposition.DEFERRED}
 
 
 def test_too_many_recipients_said_as_552_waits() -> None:
-    assert judge(reply(Stage.RCPT, 552)) is Verdict.DEFERRED
-    assert judge(reply(Stage.MAIL, 552)) is Verdict.BOUNCED
+    assert classify(reply(Stage.RCPT, 552)) is Disposition.DEFERRED
+    assert classify(reply(Stage.MAIL, 552)) is Disposition.BOUNCED
 
 
 @pytest.mark.parametrize("cause", [Cause.NO_SMTPUTF8, Cause.UNREADABLE])
 def test_what_cannot_be_sent_as_it_is_waits_for_the_person(cause: Cause) -> None:
     outcome = Outcome(Stage.EHLO, cause=cause)
-    assert (outcome.scope, judge(outcome), is_setup_fault(outcome)) == (Scope.MESSAGE, Verdict.HELD, False)
+    assert (outcome.scope, classify(outcome), is_setup_fault(outcome)) == (Scope.MESSAGE, Disposition.HELD, False)
 
 
 @pytest.mark.parametrize("cause", ALL_CAUSES)
@@ -101,44 +101,44 @@ def test_every_penalised_cause_is_a_setup_fault() -> None:
 # Where it takes a recipient.
 
 
-def move(state: State, verdict: Verdict, *, told: bool = False, age: float = 0.0) -> tuple[State, bool, bool]:
-    moved = after_attempt(state, verdict, client_told=told, age=age, expire_after=100.0)
-    return moved.state, moved.notice_owed, moved.uncertain
+def move(state: State, disposition: Disposition, *, told: bool = False, age: float = 0.0) -> tuple[State, bool, bool]:
+    moved = after_attempt(state, disposition, client_told=told, age=age, expire_after=100.0)
+    return moved.state, moved.needs_notice, moved.uncertain
 
 
 @pytest.mark.parametrize(
-    ("state", "verdict", "told", "age"), [*itertools.product(sorted(PENDING), Verdict, (True, False), (0, 101))]
+    ("state", "disposition", "told", "age"), [*itertools.product(sorted(PENDING), Disposition, (True, False), (0, 101))]
 )
 def test_every_verdict_takes_a_pending_recipient_where_the_table_says(
-    state: State, verdict: Verdict, told: bool, age: float
+    state: State, disposition: Disposition, told: bool, age: float
 ) -> None:
     expected = {
-        Verdict.SENT: (State.SENT, False, False),
-        Verdict.DEFERRED: (State.EXPIRED, True, False) if age else (State.DEFERRED, False, False),
-        Verdict.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
-        Verdict.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
-        Verdict.HELD: (State.HELD, True, False),
-        Verdict.WAITS: (state, False, False),
+        Disposition.SENT: (State.SENT, False, False),
+        Disposition.DEFERRED: (State.EXPIRED, True, False) if age else (State.DEFERRED, False, False),
+        Disposition.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
+        Disposition.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
+        Disposition.HELD: (State.HELD, True, False),
+        Disposition.NOT_TRIED: (state, False, False),
     }
-    assert move(state, verdict, told=told, age=age) == expected[verdict]
+    assert move(state, disposition, told=told, age=age) == expected[disposition]
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - PENDING))
 def test_who_is_not_pending_cannot_have_been_tried(state: State) -> None:
     with pytest.raises(ValueError, match=state.value):
-        move(state, Verdict.SENT)
+        move(state, Disposition.SENT)
 
 
-@pytest.mark.parametrize("verdict", Verdict)
-def test_no_failure_is_silent(verdict: Verdict) -> None:
+@pytest.mark.parametrize("disposition", Disposition)
+def test_no_failure_is_silent(disposition: Disposition) -> None:
     """Whoever ends up failed or held is owed a notice, unless the client was told."""
     for age in (0.0, 101.0):
-        state, owed, _ = move(State.QUEUED, verdict, age=age)
+        state, owed, _ = move(State.QUEUED, disposition, age=age)
         assert owed == (state in FAILED or state is State.HELD)
 
 
 def test_mail_that_could_not_be_tried_never_expires() -> None:
-    assert move(State.DEFERRED, Verdict.WAITS, age=1e9)[0] is State.DEFERRED
+    assert move(State.DEFERRED, Disposition.NOT_TRIED, age=1e9)[0] is State.DEFERRED
 
 
 @pytest.mark.parametrize(("state", "act"), [*itertools.product(State, Act)])
@@ -158,7 +158,7 @@ def test_no_state_is_a_dead_end_before_the_person_or_the_remote_has_spoken() -> 
     leads_on = {state for state, _ in ACT_TABLE} | PENDING
     ends = set(State) - leads_on
     assert ends == {State.SENT, State.CANCELLED}
-    assert set(ATTEMPT_TABLE) == set(Verdict)
+    assert set(ATTEMPT_TABLE) == set(Disposition)
 
 
 # When to try again.
@@ -183,7 +183,7 @@ MESSAGE = Message(
     arrival=1000.0,
     attempts=1,
 )
-TERMS = Terms((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Backend.DESKTOP,))
+TERMS = RetryPolicy((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Backend.DESKTOP,))
 TAKEN, REFUSED, BUSY = reply(Stage.CONTENT, 250), reply(Stage.RCPT, 550), reply(Stage.RCPT, 450)
 
 
@@ -213,15 +213,15 @@ def test_a_success_that_was_asked_for_is_reported_by_us_where_the_remote_will_no
 
 
 def test_a_client_is_told_no_only_if_all_were_refused() -> None:
-    assert refused_by_all((REFUSED, REFUSED))
-    assert not refused_by_all((REFUSED, TAKEN))
-    assert not refused_by_all((REFUSED, BUSY))
+    assert all_refused((REFUSED, REFUSED))
+    assert not all_refused((REFUSED, TAKEN))
+    assert not all_refused((REFUSED, BUSY))
 
 
 def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
     away = Outcome(Stage.EHLO, cause=Cause.LOST)
-    assert never_begun((away, away))
-    assert not never_begun((away, BUSY))
+    assert nothing_tried((away, away))
+    assert not nothing_tried((away, BUSY))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def flights(ehlo: bytes, messages: int) -> int:
     finished: list[Event] = []
     count = 0
     while waiting or session.awaiting:
-        while waiting and session.room:
+        while waiting and session.capacity:
             finished += feed(session, session.start(waiting.pop(0), ENVELOPE, len(CONTENT)))
         count += 1
         finished += feed(session, session.receive(remote.replies(session.take_output())))
@@ -186,7 +186,7 @@ def test_nothing_is_said_before_the_greeting() -> None:
     session = Session(b"localhost")
     session.quit()
     assert session.take_output() == b""
-    assert not session.room
+    assert not session.capacity
     assert session.awaiting is Stage.GREETING
 
 
@@ -206,7 +206,7 @@ def test_an_envelope_that_cannot_be_said_is_finished_at_once_and_others_go_on() 
     assert isinstance(event, Finished)
     assert event.outcomes[0].cause is Cause.NO_SMTPUTF8
     assert session.take_output() == b""
-    assert session.room
+    assert session.capacity
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", CONTENT.replace(b"\r\n", b"\n"), b""])
@@ -228,7 +228,7 @@ def test_content_that_cannot_be_read_takes_the_outcome_it_is_given() -> None:
     session.start(1, ENVELOPE, len(CONTENT))
     session.send_content(CONTENT[:5])
     assert session.end_content(unreadable) == [Finished(1, (unreadable, unreadable))]
-    assert session.room
+    assert session.capacity
     assert session.take_output() == b""
 
 
@@ -308,7 +308,7 @@ def test_quit_waits_until_content_is_answered(chunking: bool) -> None:
     session = ready(CHUNKING if chunking else PIPELINING)
     feed(session, session.start(1, ENVELOPE, len(CONTENT)))
     session.quit()
-    assert not session.room
+    assert not session.capacity
     said = session.take_output()
     feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n" + (b"" if chunking else b"354 go on\r\n")))
     said += session.take_output()

@@ -103,10 +103,10 @@ def test_the_date_does_not_speak_the_language_of_the_machine() -> None:
 
 
 def test_hops_are_the_received_fields_of_the_header_alone() -> None:
-    assert trace.hops(WHOLE) == 0
-    assert trace.hops(stamp(stamp(WHOLE))) == 2
-    assert trace.hops(b"received: a\r\n\tReceived: folded\r\n\r\nReceived: body\r\n") == 1
-    assert trace.hops(b"Received: a\r\nnot a field\r\nReceived: b\r\n\r\n") == 2
+    assert trace.count_received(WHOLE) == 0
+    assert trace.count_received(stamp(stamp(WHOLE))) == 2
+    assert trace.count_received(b"received: a\r\n\tReceived: folded\r\n\r\nReceived: body\r\n") == 1
+    assert trace.count_received(b"Received: a\r\nnot a field\r\nReceived: b\r\n\r\n") == 2
 
 
 @pytest.mark.parametrize(

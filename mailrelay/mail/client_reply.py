@@ -11,7 +11,7 @@ def _nobody(_told: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ClientReply:
     """The reply to write. Whoever writes it calls `told` exactly once: True once the reply has been handed to the client's
     connection whole, False if the client had gone. A refusal that nobody heard becomes a bounce with a notice."""
 
