@@ -1,8 +1,8 @@
-"""The sockets that the listener accepts on, from the address in the settings.
+"""Opens the listening sockets for an address of the settings.
 
-Promises: all of an address is held, or nothing is. "localhost" is 127.0.0.1 and ::1: whoever held the other one would
-collect the mail of clients that try it first. A socket file is 0600 from its first moment; that of a server that died is
-replaced, that of one that lives is not. A port is never shared (no SO_REUSEPORT).
+Promises: all sockets of an address are opened, or none. "localhost" is 127.0.0.1 and ::1: another program on one of them
+would get the mail of clients that try this one first. A socket file has mode 0600 from the moment it exists. The socket
+file of a server that died is replaced; that of a running server is not. A port is never shared (no SO_REUSEPORT).
 """
 
 import errno
@@ -18,11 +18,11 @@ BACKLOG = 128
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text is one line that says why."""
+    """The address cannot be listened on. The text is one line with the reason."""
 
 
 class AddressTaken(CannotListen):
-    """Somebody else listens there; the text names the process, if it can be known."""
+    """Another process listens on the address. The text names the process, if it is known."""
 
 
 def open_sockets(address: str) -> list[socket.socket]:
@@ -58,7 +58,7 @@ def _open_tcp(host: str, port: int) -> socket.socket | None:
     except OSError:
         return None
     try:
-        # For the connections of the last run that have not timed out. It shares nothing with a socket that listens.
+        # Connections of an earlier run that have not timed out do not block the port. A listening socket still does.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -92,14 +92,14 @@ def _open_unix(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket file of a server that died."""
+    """Remove the socket file of a server that died. Raises CannotListen for any other file."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise CannotListen(
                 f"unix:{path}: there is something that is not a socket; remove it or choose another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # One that lives but does not get round to us would let us wait.
+            # A running server that does not accept must not block this call.
             probe.setblocking(False)
             with suppress(BlockingIOError):
                 probe.connect(str(path))
@@ -114,7 +114,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def remove_socket_file(address: str) -> None:
-    """Remove the file of a UNIX socket that we held; nothing for other addresses."""
+    """Remove the socket file that we opened; for other addresses does nothing."""
     if address.startswith("unix:"):
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)
 

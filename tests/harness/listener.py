@@ -39,11 +39,11 @@ class Intake:
     def refusal(self) -> Reply | None:
         return self.trouble
 
-    async def probe_recipient(self, envelope: Envelope, patience: float) -> Reply | None:
+    async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
         self.vetted.append(envelope)
         if self.before_word is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     await self.before_word()
         return self.refusals.get(envelope.recipients[0].address)
 

@@ -447,7 +447,7 @@ async def _hangs(at: Scene) -> None:
         return None
 
     at.remote.policy = policy
-    assert "not answered yet" in await at.submit()
+    assert "not replied yet" in await at.submit()
     await _delayed(at, "not answered yet")
     assert at.recipients()[BOB].state == "active"
     go_on.set()
@@ -535,7 +535,7 @@ async def _not_smtp(at: Scene) -> None:
     async def fixed() -> None:
         at.remote.policy = welcoming
 
-    await _setup(at, "names the port of the mail server", fixed)
+    await _setup(at, "to the port of the mail server", fixed)
 
 
 # Trouble of ours.

@@ -229,11 +229,11 @@ async def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> 
 @pytest.mark.parametrize(
     ("octets", "sent", "why"),
     [
-        (1000, 0, "the server has not answered yet"),
-        (1000, 1000, "the server has not answered yet"),
-        (25_000_000, 0, "the server has not answered yet"),
-        (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the server so far; the rest follows"),
-        (25_000_000, 25_000_000, "all 25 MB have been sent to the server, which has not answered yet"),
+        (1000, 0, "the mail server has not replied yet"),
+        (1000, 1000, "the mail server has not replied yet"),
+        (25_000_000, 0, "the mail server has not replied yet"),
+        (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the mail server; the rest follows"),
+        (25_000_000, 25_000_000, "all 25 MB have been sent to the mail server, which has not replied yet"),
     ],
 )
 def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_sent(

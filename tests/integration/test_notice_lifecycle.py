@@ -90,7 +90,7 @@ def test_mail_that_the_remote_asks_to_bring_back_later_is_told_with_its_words(en
     assert update(engine, NOW + AFTER + 1)
     (notice,) = hear(engine, NOW + AFTER + 1)
     assert (notice.kind, notice.waiting, notice.text) == (Kind.DELAYED, 1, "451 4.2.1 busy")
-    assert title(notice).startswith("1 mail waits since ")
+    assert title(notice).startswith("1 message has been waiting since ")
     assert "451 4.2.1 busy" in body(notice)
 
 
@@ -189,8 +189,8 @@ def test_mail_that_waits_for_a_setup_fault_is_told_with_the_fault_and_not_as_a_d
     assert update(engine, NOW + 3600)
     (reminder,) = hear(engine, NOW + 3600)
     assert (reminder.kind, reminder.waiting, reminder.repeats) == (Kind.SETUP, 1, 1)
-    assert title(reminder) == "Mail still cannot leave through default"
-    assert "1 mail waits since " in body(reminder)
+    assert title(reminder) == "Mail still cannot be sent through default"
+    assert "1 message has been waiting since " in body(reminder)
 
 
 def test_mail_that_waited_for_a_setup_fault_is_late_only_if_it_goes_on_waiting_when_that_is_fixed(
@@ -222,7 +222,7 @@ def test_a_setup_fault_that_is_fixed_is_told_so_at_once(engine: Engine) -> None:
     up(engine, NOW + 100)
     (notice,) = hear(engine, NOW + 100)
     assert (notice.kind, notice.waiting) == (Kind.RESUMED, 1)
-    assert "1 mail on the way now" in body(notice)
+    assert "1 message is being sent" in body(notice)
 
 
 def test_another_setup_fault_takes_the_place_of_the_first_and_is_told_itself(engine: Engine) -> None:

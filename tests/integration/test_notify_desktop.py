@@ -153,4 +153,4 @@ async def test_many_notices_are_shown_as_one_summary_and_those_that_follow_soon_
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-    assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
+    assert [title for title, _, _ in screen.shown] == ["50 notices about your mail", "10 notices about your mail"]

@@ -36,8 +36,8 @@ async def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made
     messages = list(maildirs.Maildir(place, create=False))
     assert {message["Subject"] for message in messages} == {
         "Mail to bob@example.net was refused",
-        "Mail cannot leave through default",
-        "Mail to bob@example.net waits for you",
+        "Mail cannot be sent through default",
+        "Mail to bob@example.net needs your decision",
     }
     assert not [message for message in messages if "\r" in message.as_string()]
 

@@ -21,7 +21,7 @@ from mailrelay.mail import wording
 from mailrelay.mail.lifecycle import ACT_TABLE, ATTEMPT_TABLE, PENDING, State
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.mail.triage import Verdict, is_setup_fault, judge
+from mailrelay.mail.triage import Disposition, classify, is_setup_fault
 from mailrelay.spool import database
 
 ENVIRON = {"HOME": "/home/you"}
@@ -285,7 +285,7 @@ def test_what_a_reply_means_is_what_the_code_makes_of_it() -> None:
     ):
         for stage in stages.split(", "):
             outcome = Outcome(Stage(stage), Reply(int(code.replace("xx", "50")), (b"words",)))
-            assert (outcome.scope, judge(outcome)) == (Scope(scope), Verdict(disposition)), (stage, code)
+            assert (outcome.scope, classify(outcome)) == (Scope(scope), Disposition(disposition)), (stage, code)
             assert is_setup_fault(outcome) == ("setup fault" in does)
 
 
@@ -297,7 +297,7 @@ def test_every_cause_has_its_row_and_means_what_the_code_makes_of_it() -> None:
         assert fix
         for stage in stages.split(", "):
             outcome = Outcome(Stage(stage), cause=Cause(cause), text="words")
-            assert (outcome.scope, judge(outcome)) == (Scope(scope), Verdict(disposition)), (cause, stage)
+            assert (outcome.scope, classify(outcome)) == (Scope(scope), Disposition(disposition)), (cause, stage)
             assert is_setup_fault(outcome) == {"yes": True, "no": False}[setup], cause
 
 
@@ -317,7 +317,7 @@ def test_every_kind_of_notice_and_every_backend_has_its_row(heading: str, words:
 # Words.
 
 
-@pytest.mark.parametrize("words", [State, Stage, Scope, Verdict, Kind, Backend], ids=lambda words: words.__name__)
+@pytest.mark.parametrize("words", [State, Stage, Scope, Disposition, Kind, Backend], ids=lambda words: words.__name__)
 def test_the_glossary_has_the_words_of_the_code(words: type[State]) -> None:
     glossary = page("glossary")
     assert [word.value for word in words if not re.search(rf"\b{re.escape(word.value)}\b", glossary)] == []
