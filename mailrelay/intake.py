@@ -30,7 +30,7 @@ from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
 
-log = logging.getLogger("mailrelay.service")
+log = logging.getLogger("mailrelay.intake")
 
 FULL = Reply(452, (b"4.3.1 The spool or its disk is full: see `mailrelay status`",))
 BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`",))
