@@ -177,7 +177,7 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for a signal that asks for the end (a closed terminal sends one too), or for a failure of the disk; returns it."""
+    """Waits for a signal that asks for the end (a closed terminal sends one too) or a failing disk, which it returns."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
