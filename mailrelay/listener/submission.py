@@ -187,14 +187,14 @@ class Submission(Commands):
 
     def _converse(self) -> None:
         """Run the commands received until one waits or it is the turn of other clients, then write the replies."""
-        remaining = COMMANDS_AT_ONCE
+        remaining, unread = COMMANDS_AT_ONCE, self._unread
         while self._phase is COMMANDS and self._drained is None:
             if self._state.stopping:
                 self.reply_and_close(replies.STOPPING)
                 return
-            end = self._unread.find(b"\n", 0, COMMAND_LIMIT)
+            end = unread.find(b"\n", 0, COMMAND_LIMIT)
             if end < 0:
-                if len(self._unread) >= COMMAND_LIMIT:
+                if len(unread) >= COMMAND_LIMIT:
                     self.reply(replies.LINE_TOO_LONG)
                     self._close_after_client()
                 elif self._client_closed:
@@ -204,8 +204,8 @@ class Submission(Commands):
                 self._schedule_turn()
                 break
             remaining -= 1
-            line = bytes(self._unread[:end]).removesuffix(b"\r")
-            del self._unread[: end + 1]
+            line = bytes(unread[:end]).removesuffix(b"\r")
+            del unread[: end + 1]
             self._last_heard = self.loop.time()
             if self._line_waiter is not None:
                 self._line_waiter.set_result(line)
