@@ -46,6 +46,10 @@ ALTER TABLE attempt RENAME COLUMN owner TO node;
 """
 
 
+Connection = apsw.Connection
+"""For annotations outside this package, which alone imports apsw."""
+
+
 class SpoolError(Exception):
     """The spool cannot do what was asked. The text is one sentence for the person."""
 
