@@ -39,8 +39,7 @@ def main() -> None:
     try:
         status = _run([*OTHER_NAMES.get(Path(sys.argv[0]).name, ()), *sys.argv[1:]])
     except click.UsageError as error:
-        seen = error.ctx.command_path if error.ctx else "mailrelay"
-        status = _end(f"{error.format_message().rstrip('.')}; see `{seen} --help`", error.exit_code)
+        status = _end(_usage(error), error.exit_code)
     except click.ClickException as error:
         status = _end(error.format_message(), error.exit_code)
     except SettingsError as error:
@@ -64,6 +63,13 @@ def _run(args: list[str]) -> int | None:
     # By print, which does nothing where stdout is closed and sys.stdout is None.
     print(end="", flush=True)
     return status
+
+
+def _usage(error: click.UsageError) -> str:
+    what = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "mailrelay"
+    # click ends with a question where a similar name is known.
+    return f"{what} See `{command} --help`" if what.endswith("?") else f"{what}; see `{command} --help`"
 
 
 def _os_error(error: OSError) -> int:

@@ -33,8 +33,8 @@ from mailrelay.cli.test import mailbox, send_and_follow
 from mailrelay.config import Relayhost, Settings
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
-from mailrelay.mail.routing import choose
 from mailrelay.setup import restriction
+from mailrelay.setup.addresses import own_address, sender_for
 from mailrelay.setup.settings import Plan, Wish, of_host, plan
 
 
@@ -76,14 +76,17 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         note("Not asked for: with --restricted mail uses a key of its own, which can do nothing else there.")
     if to is None:
         to = mailbox(
-            _answer("To which address is the test message sent?", _own_address(keys.user, path.greeting, host), yes=yes)
+            _answer("To which address is the test message sent?", own_address(keys.user, path.greeting, host), yes=yes)
         )
     heading("6. The settings")
     settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, yes=yes)
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test message")
-    _send_test(settings, file, to, _sender(settings, host, to), serves=serves)
+    sender = sender_for(settings, host, to)
+    if sender is None:
+        raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
+    _send_test(settings, file, to, sender, serves=serves)
     print()
     if not serves:
         print("Start `mailrelay serve` when you want to send mail.")
@@ -91,12 +94,6 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if is_ordinary:
         print(f"`ssh {host}`, rsync and scp need no password either: they use the same key.")
     print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
-
-
-def _own_address(user: str, greeting: str, host: str) -> str:
-    """The person's address on that host, at the name in its mail server's greeting (RFC 5321 section 4.2)."""
-    name = greeting[4:].partition(" ")[0]
-    return f"{user}@{name if '.' in name else host.rpartition('@')[2]}"
 
 
 def _answer(question: str, default: str, *, yes: bool) -> str:
@@ -139,18 +136,6 @@ def _write(file: Path, text: str | None, planned: Plan) -> None:
     replace_file(file, planned.text.encode())
     fine(f"written: {file}")
     undo(f"rm {file}" if text is None else f"mv {old} {file}")
-
-
-def _sender(settings: Settings, host: str, to: bytes) -> bytes:
-    """A reverse path for which this relayhost is used: the person's own, if it is."""
-    relayhost = of_host(settings, host)
-    patterns = relayhost.senders if relayhost else ()
-    # For a pattern of a whole domain, any address of the domain.
-    made = (pattern.replace("*@*.", "*@any.").replace("*", "postmaster", 1) for pattern in patterns)
-    for sender in (to, *(address.encode() for address in made)):
-        if relayhost and choose(sender, settings.relayhosts) == relayhost.name:
-            return sender
-    raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
 
 
 def _send_test(settings: Settings, file: Path, to: bytes, sender: bytes, *, serves: bool) -> None:

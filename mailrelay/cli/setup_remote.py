@@ -8,7 +8,6 @@ import getpass
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -22,11 +21,10 @@ from mailrelay.cli.terminal import is_terminal, size
 from mailrelay.config import Relayhost
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.setup import restriction
+from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.ssh import authorized_keys, mail_path
+from mailrelay.ssh import authorized_keys
 from mailrelay.ssh.authorized_keys import Keys, NotDone, Shut
-from mailrelay.ssh.connection import dial
 from mailrelay.ssh.host_key_scan import offers
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.known_hosts import Verdict
@@ -123,7 +121,7 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
 
 def find_mail_path(relayhost: Relayhost) -> MailPath:
     """The mail path: forwarding or a command, the first that reaches the mail server."""
-    found, failures = asyncio.run(_find_mail_path(relayhost))
+    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
     if found is None:
         for tried, outcome in failures:
             note(f"{tried or 'forwarding'}: {outcome.text}")
@@ -169,22 +167,10 @@ def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
     cannot restrict forwarding."""
     yield relayhost
     if not relayhost.command:
-        command = asyncio.run(_find_command(relayhost))
+        command = asyncio.run(mail_paths.find_command(relayhost))
         if command:
             note(f"again, without forwarding, with {command!r}:")
             yield msgspec.structs.replace(relayhost, command=command)
-
-
-async def _find_command(relayhost: Relayhost) -> str:
-    """The first command that reaches the mail server; "" if none does."""
-    connection = await dial(relayhost)
-    try:
-        for command in mail_path.commands(relayhost):
-            with suppress(Fault):
-                return (await mail_path.greet(connection, command)).command
-        return ""
-    finally:
-        await connection.close()
 
 
 def _mail_key() -> str:
@@ -219,29 +205,12 @@ def _prove(relayhost: Relayhost, key: Path) -> bool:
             fine(f"refused: {trial.what}{said}")
         else:
             note(f"NOT REFUSED: {trial.what}{said}")
-    found, failures = asyncio.run(_find_mail_path(relayhost))
+    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
     for _, outcome in failures if found is None else ():
         note(outcome.text)
     if found is not None:
         fine(f"allowed: mail: {found.greeting}")
     return found is not None and all(trial.is_refused for trial in tried)
-
-
-async def _find_mail_path(relayhost: Relayhost) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    try:
-        connection = await dial(relayhost)
-    except Fault as fault:
-        return None, [("", fault.outcome)]
-    try:
-        if relayhost.command:
-            try:
-                return await mail_path.greet(connection, relayhost.command), []
-            except Fault:
-                # The command in the settings no longer works; another mail path may.
-                pass
-        return await mail_path.find(connection, relayhost)
-    finally:
-        await connection.close()
 
 
 def _offers(found: Extensions) -> Iterator[str]:

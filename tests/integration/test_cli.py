@@ -105,8 +105,18 @@ def test_wrong_settings_are_one_line_and_status_78(person: Person, text: str | N
 def test_wrong_usage_is_one_line_that_names_the_help(person: Person, words: tuple[str, ...]) -> None:
     done = person.run(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "see `mailrelay --help`" in done.stderr
+    assert "see `mailrelay --help`" in done.stderr.lower()
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("words", "meant"), [(("stat",), "status"), (("queue", "shwo"), "show")])
+def test_a_slip_in_the_name_of_a_command_is_answered_with_the_right_name(
+    person: Person, words: tuple[str, ...], meant: str
+) -> None:
+    done = person.run(*words)
+    seen = " ".join(("mailrelay", *words[:-1]))
+    wrong = f"mailrelay: No such command '{words[-1]}'. Did you mean '{meant}'? See `{seen} --help`\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", wrong)
 
 
 @pytest.mark.parametrize("words", [("queue",), ("queue", "show", "abcd"), ("queue", "hold", "abcd"), ("log", "abcd")])
