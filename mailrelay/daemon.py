@@ -83,7 +83,7 @@ async def _run(
     if left:
         log.error("%d messages wait for relayhosts that the settings do not name: see `mailrelay queue`", left)
     try:
-        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after)
+        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
     in_force = backends(settings.notify)
@@ -111,8 +111,8 @@ async def _run(
             log.info("stopping")
             await doors.aclose()
             finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in schedulers.values()]
-            _, lazy = await asyncio.wait(finishing, timeout=GRACE)
-            for task in (*lazy, *relaying):
+            _, unfinished = await asyncio.wait(finishing, timeout=GRACE)
+            for task in (*unfinished, *relaying):
                 task.cancel()
             await asyncio.wait(relaying)
             for task in helping:
@@ -123,9 +123,8 @@ async def _run(
 
 
 async def _dial(relayhost: Relayhost) -> Connection:
-    ssh = await lazy.load("mailrelay.ssh.connection")
-    connection: Connection = await ssh.dial(relayhost)
-    return connection
+    dial = await asyncio.to_thread(lazy.ssh_dial)
+    return await dial(relayhost)
 
 
 async def _open_doors(

@@ -1,22 +1,56 @@
-"""What the daemon loads only where and when it is needed: its one lazy place, as the table of commands is that of `cli`.
+"""The late imports of the daemon. Each function imports one module and returns what the daemon needs of it.
 
-SSH alone is a third of the memory of a daemon that has loaded it, and most of the time a daemon only waits. So whoever needs
-such a library has a module that imports it as every module imports, and that module is named here by its own room.
+SSH alone is a third of the memory of a daemon that has loaded it, and a daemon mostly waits: these modules are loaded when
+they are first needed. An import takes up to half a second, so code on the event loop calls these functions on a thread. The
+imports are statements: the linter and mypy check them. (`cli.commands` and `cli.lazy` do the same for the command line.)
 
-Promises: the loop goes on while `load` loads. What fails to load is tried again the next time.
-Never: another room's module: who may import whom is checked on imports, and these are none.
+    ssh_dial()                                     opens SSH connections
+    desktop(), mailbox(), command(), urls()        make a notice backend (`notify.notifier.Loaders`)
+    report()                                       queues a report by mail
+
+Promises: an import that failed is tried again at the next call. Raises what the import raises.
 """
 
-import asyncio
-import importlib
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
+from mailrelay.mail.notice import Owed
+from mailrelay.notify.backend import Carry, Reports
+from mailrelay.ssh.interface import Dial
 
-def load_now(name: str) -> Any:
-    """The module with this full name, for a start-up that cannot go on without it. Raises what its imports raise."""
-    return importlib.import_module(name)
+
+def ssh_dial() -> Dial:
+    from mailrelay.ssh.connection import dial
+
+    return dial
 
 
-async def load(name: str) -> Any:
-    """The same, on a thread of its own: the first time takes as long as the imports do, up to half a second."""
-    return await asyncio.to_thread(load_now, name)
+def desktop() -> Carry:
+    from mailrelay.notify.desktop import Desktop
+
+    return Desktop().carry
+
+
+def mailbox() -> Callable[[Path, Callable[[], float]], Carry]:
+    from mailrelay.notify.mailbox import mailbox as backend
+
+    return backend
+
+
+def command() -> Callable[[Sequence[str]], Carry]:
+    from mailrelay.notify.command import command as backend
+
+    return backend
+
+
+def urls() -> Callable[[Sequence[str]], Carry]:
+    from mailrelay.notify.urls import urls as backend
+
+    return backend
+
+
+def report() -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]:
+    from mailrelay.notify.dsn import report as queue_report
+
+    return queue_report

@@ -13,10 +13,10 @@ Never: to open a backend that the settings do not name, or to end for any other 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
 from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
@@ -25,8 +25,6 @@ from mailrelay.notify.backend import BackendFailed, Carry
 from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
-
-_ROOM = "mailrelay.notify"
 
 BACKEND_TIMEOUT = 30.0
 """Seconds that a backend may take for one notice."""
@@ -42,6 +40,19 @@ SINGLY = 3
 """So many notices are shown on the screen one by one; more at once become one summary."""
 FRESH = 10.0
 """Seconds for which the screen is left alone after a notice, for each notice shown."""
+
+
+class Loaders(Protocol):
+    """Functions that import a slow module of this package and return what the notifier needs of it (`mailrelay.lazy`).
+
+    An import takes up to half a second, so the running notifier calls them on a thread. Raise what the import raises.
+    """
+
+    def desktop(self) -> Carry: ...
+    def mailbox(self) -> Callable[[Path, Callable[[], float]], Carry]: ...
+    def command(self) -> Callable[[Sequence[str]], Carry]: ...
+    def urls(self) -> Callable[[Sequence[str]], Carry]: ...
+    def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
 
 
 def backends(settings: Notify) -> tuple[Backend, ...]:
@@ -64,13 +75,19 @@ class Notifier:
     """
 
     def __init__(
-        self, settings: Notify, ledger: NoticePort, delay_after: float, now: Callable[[], float] = time.time
+        self,
+        settings: Notify,
+        ledger: NoticePort,
+        delay_after: float,
+        loaders: Loaders,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._delay_after = delay_after
         self._now = now
         self._in_force = backends(settings)
-        self._carriers = _carriers(settings, now)
+        self._loaders = loaders
+        self._carriers = _carriers(settings, loaders, now)
         self._bell = asyncio.Event()
         self._is_watching = False
         self._rests_until = 0.0
@@ -165,9 +182,9 @@ class Notifier:
     async def _tell(self, backend: Backend, group: Sequence[PendingNotice]) -> None:
         """Carries a group as one, and records how that went. Raises only what the ledger raises."""
         if backend is Backend.DSN:
-            dsn = await lazy.load(f"{_ROOM}.dsn")
+            report = await asyncio.to_thread(self._loaders.report)
             for owed in group:
-                await dsn.report(owed, self._ledger, self._now())
+                await report(owed, self._ledger, self._now())
                 _log_told(owed)
             return
         fresh = [owed for owed in group if (owed.notice.id, owed.backend) not in self._unrecorded]
@@ -206,28 +223,29 @@ class Notifier:
         return ""
 
 
-def _carriers(settings: Notify, now: Callable[[], float]) -> dict[Backend, Carry]:
+def _carriers(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Carry]:
     """The backends that are gone by here: all but reports by mail, which are the ledger's. Raises BackendFailed."""
     carriers: dict[Backend, Carry] = {}
+    maildir = settings.mailbox
     if settings.desktop:
-        carriers[Backend.DESKTOP] = _late("desktop", lambda room: room.Desktop().carry)
-    if settings.mailbox is not None:
-        carriers[Backend.MAILBOX] = _late("mailbox", lambda room: room.mailbox(settings.mailbox, now))
+        carriers[Backend.DESKTOP] = _opened_late(loaders.desktop)
+    if maildir is not None:
+        carriers[Backend.MAILBOX] = _opened_late(lambda: loaders.mailbox()(maildir, now))
     if settings.command:
-        carriers[Backend.COMMAND] = _late("command", lambda room: room.command(settings.command))
+        carriers[Backend.COMMAND] = _opened_late(lambda: loaders.command()(settings.command))
     if settings.urls:
-        carriers[Backend.URLS] = lazy.load_now(f"{_ROOM}.urls").urls(settings.urls)
+        carriers[Backend.URLS] = loaders.urls()(settings.urls)
     return carriers
 
 
-def _late(module: str, open_backend: Callable[[Any], Carry]) -> Carry:
-    """A backend whose module is loaded for the first notice that goes by it."""
+def _opened_late(open_backend: Callable[[], Carry]) -> Carry:
+    """A backend that is opened for its first notice, on a thread, as that imports its module."""
     backend: Carry | None = None
 
     async def carry(notices: Sequence[Notice]) -> None:
         nonlocal backend
         if backend is None:
-            backend = open_backend(await lazy.load(f"{_ROOM}.{module}"))
+            backend = await asyncio.to_thread(open_backend)
         await backend(notices)
 
     return carry

@@ -5,11 +5,19 @@ import importlib
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mailrelay import lazy
+from mailrelay.config import Notify
+from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.notify.backend import Carry
+from mailrelay.notify.notifier import Notifier
 
 HEAVY = {"asyncssh", "cryptography", "desktop_notifier", "apprise", "rich", "tempfile", "mailrelay.mail.dsn"}
 
@@ -20,30 +28,91 @@ def test_the_daemon_starts_without_what_only_mail_or_bad_news_will_need() -> Non
     assert HEAVY.isdisjoint(done.stdout.split())
 
 
-def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "slow_to_load.py").write_text("import threading\nloaded = threading.went_on.wait(20)\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    went_on = threading.Event()
-    monkeypatch.setattr(threading, "went_on", went_on, raising=False)
+def test_every_late_import_finds_what_it_names() -> None:
+    loads = [load for name, load in vars(lazy).items() if getattr(load, "__module__", "") == lazy.__name__]
+    assert len(loads) == 6
+    assert all(callable(load()) for load in loads)
+
+
+class Ledger:
+    """Owes one notice to the command, until it is told."""
+
+    def __init__(self) -> None:
+        notice = Notice(1, Kind.FAILED, "default", 0.0)
+        self.due: list[Owed] = [Owed(notice, Backend.COMMAND, 0)]
+        self.failures: list[str] = []
+        self.changed = asyncio.Event()
+
+    async def look(self, *_: object) -> None:
+        return None
+
+    async def owed(self, _: float) -> list[Owed]:
+        return self.due
+
+    async def next_owed(self) -> None:
+        return None
+
+    async def told(self, owed: Owed, _: float) -> None:
+        self.due.remove(owed)
+        self.changed.set()
+
+    async def not_told(self, _owed: Owed, _now: float, _next_try: float, why: str) -> None:
+        self.failures.append(why)
+        self.changed.set()
+
+
+def notifies_with(loaders: Any, story: Callable[[Ledger, Notifier], Any]) -> None:
+    """Runs a notifier beside `story`."""
 
     async def main() -> None:
-        loading = asyncio.create_task(lazy.load("slow_to_load"))
-        await asyncio.sleep(0)
-        # The module waits for this, and this for the loop.
-        went_on.set()
-        assert (await loading).loaded
+        ledger: Any = Ledger()
+        one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), ledger, 900.0, loaders)
+        running = asyncio.create_task(one.run())
+        await story(ledger, one)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
     asyncio.run(main())
+
+
+def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Carry]:
+    async def carry(_: Sequence[Notice]) -> None:
+        assert module
+
+    return lambda _: carry
+
+
+def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_load.py").write_text(
+        "import threading\nthreading.begun.set()\nif not threading.went_on.wait(20): raise ImportError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    begun, went_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(threading, "begun", begun, raising=False)
+    monkeypatch.setattr(threading, "went_on", went_on, raising=False)
+
+    async def story(ledger: Ledger, _: Notifier) -> None:
+        await asyncio.to_thread(begun.wait, 20)
+        # The module waits for this, and this for the loop.
+        went_on.set()
+        await ledger.changed.wait()
+        assert (ledger.due, ledger.failures) == ([], [])
+
+    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load"))), story)
 
 
 def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
-    async def main() -> None:
-        with pytest.raises(ImportError):
-            await lazy.load("not_there_yet")
+    async def story(ledger: Ledger, one: Notifier) -> None:
+        await ledger.changed.wait()
+        assert ledger.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
         (tmp_path / "not_there_yet.py").write_text("")
         importlib.invalidate_caches()
-        await lazy.load("not_there_yet")
+        ledger.changed.clear()
+        one.ring()
+        await ledger.changed.wait()
+        assert ledger.due == []
 
-    asyncio.run(main())
+    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet"))), story)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pytest
 import uvloop
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
@@ -230,7 +231,7 @@ def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_
         ledger = Ledger()
         ledger.owe(*range(50))
         async with a_screen(bus) as screen:
-            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lambda: ledger.clock)
+            notifier = Notifier(Notify(dsn=False), ledger, 900.0, lazy, lambda: ledger.clock)
             running = asyncio.create_task(notifier.run())
             await screen.until(1)
             while ledger.due:

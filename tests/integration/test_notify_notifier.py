@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
@@ -97,7 +98,7 @@ class Ledger:
 
 @contextlib.asynccontextmanager
 async def notifying(settings: Notify, ledger: Ledger) -> AsyncIterator[Notifier]:
-    notifier = Notifier(settings, ledger, 900.0, lambda: ledger.clock)
+    notifier = Notifier(settings, ledger, 900.0, lazy, lambda: ledger.clock)
     running = asyncio.create_task(notifier.run())
     try:
         yield notifier

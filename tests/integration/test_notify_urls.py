@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.notice import Concerned, Kind, Notice
 from mailrelay.notify import urls as backend
@@ -54,7 +55,7 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
 def test_urls_without_the_library_are_found_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "apprise", None)
     with pytest.raises(BackendFailed, match=r"pip install 'mailrelay\[apprise\]'"):
-        Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0)  # type: ignore[arg-type]
+        Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0, lazy)  # type: ignore[arg-type]
 
 
 @with_apprise

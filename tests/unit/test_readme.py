@@ -12,9 +12,10 @@ from readme import FAILURES, README, ROOT, section, table
 from system import test_every_failure as by_real_parts
 
 from mailrelay import config
-from mailrelay.cli import COMMANDS
+from mailrelay.cli.command_line import COMMAND_LINE
 from mailrelay.mail.lifecycle import ACT_TABLE, ATTEMPT_TABLE, PENDING, State
 
+COMMANDS = COMMAND_LINE.commands
 ENVIRON = {"HOME": "/home/you"}
 
 
