@@ -42,7 +42,7 @@ NEEDLESS = HEAVY | {
     "tempfile",
     "unicodedata",
     *(f"mailrelay.cli.{name}" for name in ("acts", "listing_table", "listing_text", "rows", "show")),
-    *(f"mailrelay.control.{name}" for name in ("acts", "changing", "daemon", "details", "errors", "records")),
+    *(f"mailrelay.control.{name}" for name in ("acts", "daemon", "details", "errors", "records")),
     *(
         f"mailrelay.mail.{name}"
         for name in ("address_suggestion", "envelope", "lifecycle", "notice", "outcome", "record", "trace")
