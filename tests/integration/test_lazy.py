@@ -15,7 +15,7 @@ import pytest
 
 from mailrelay import lazy
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import Carry
 from mailrelay.notify.notifier import Notifier
 
@@ -39,24 +39,24 @@ class Ledger:
 
     def __init__(self) -> None:
         notice = Notice(1, Kind.FAILED, "default", 0.0)
-        self.due: list[Owed] = [Owed(notice, Backend.COMMAND, 0)]
+        self.due: list[PendingNotice] = [PendingNotice(notice, Backend.COMMAND, 0)]
         self.failures: list[str] = []
         self.changed = asyncio.Event()
 
-    async def look(self, *_: object) -> None:
+    async def update_delays(self, *_: object) -> None:
         return None
 
-    async def owed(self, _: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return self.due
 
-    async def next_owed(self) -> None:
+    async def next_notice_due(self) -> None:
         return None
 
-    async def told(self, owed: Owed, _: float) -> None:
+    async def notice_delivered(self, owed: PendingNotice) -> None:
         self.due.remove(owed)
         self.changed.set()
 
-    async def not_told(self, _owed: Owed, _now: float, _next_try: float, why: str) -> None:
+    async def notice_failed(self, _owed: PendingNotice, _next_try: float, why: str) -> None:
         self.failures.append(why)
         self.changed.set()
 
