@@ -241,9 +241,7 @@ def test_conversations_are_opened_within_the_room_and_one_at_least_where_there_i
     ("progress", "broke_off", "was_idle", "is_connected", "others", "follows"),
     [
         pytest.param(Progress.NOTHING, False, False, True, 0, Consequence.NONE, id="we ended it"),
-        pytest.param(
-            Progress.NOTHING, True, True, True, 0, Consequence.NONE, id="the mail server ended it while idle"
-        ),
+        pytest.param(Progress.NOTHING, True, True, True, 0, Consequence.NONE, id="the mail server ended it while idle"),
         pytest.param(Progress.REPLIED, True, False, False, 0, Consequence.NONE, id="it had replied to a job"),
         pytest.param(Progress.FINISHED, True, False, True, 0, Consequence.NONE, id="one message had a fault"),
         pytest.param(
