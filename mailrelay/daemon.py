@@ -28,13 +28,14 @@ from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_for
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.notifier import Notifier, backends
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import lock, trigger
-from mailrelay.spool.database import SpoolBroken, SpoolError, prepare_directory
+from mailrelay.spool.database import prepare_directory
 from mailrelay.spool.spool import Spool
 from mailrelay.ssh.interface import Connection
 
@@ -70,14 +71,14 @@ async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | No
 async def _run(
     settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[Endpoint]], None]
 ) -> None:
-    interrupted = await spool.recover(time.time())
+    interrupted = await spool.recover()
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
     removed = await spool.unstage_all()
     if removed:
         log.info("%d messages whose content was not completed were removed; their clients have no 250", removed)
     names = {relayhost.name for relayhost in settings.relayhosts}
-    moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts), time.time())
+    moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts))
     if moved:
         log.warning("%d messages were for relayhosts that the settings no longer name; they go another way now", moved)
     if left:
@@ -198,7 +199,7 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
         if change.clock_step:
             log.warning("the clock was set by %+.0f s; what waits keeps its age", change.clock_step)
             try:
-                await spool.leapt(change.clock_step, since, time.time())
+                await spool.clock_jumped(change.clock_step, since)
                 await _set_right(spool, settings)
             except SpoolError as error:
                 log.error("what the clock of before has written stays for now: %s", error)
@@ -210,7 +211,7 @@ async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Sch
 
 async def _set_right(spool: Spool, settings: Queue) -> None:
     # No step of a schedule is longer: what lies further off was put there by a clock that was wrong.
-    moved = await spool.set_right(time.time(), 2 * max(*settings.retry, HOUSEKEEPING))
+    moved = await spool.cap_waits(2 * max(*settings.retry, HOUSEKEEPING))
     if moved:
         log.warning("the clock was ahead: %d messages that it had put off are due now", moved)
 
@@ -219,7 +220,7 @@ async def _keep_house(spool: Spool, settings: Queue) -> None:
     while True:
         try:
             await _set_right(spool, settings)
-            while await spool.purge(time.time(), settings.keep_sent):
+            while await spool.purge(settings.keep_sent):
                 pass
         except SpoolError as error:
             log.error("old history stays for now: %s", error)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mailrelay.mail.notice import Owed
-from mailrelay.notify.backend import Deliver, Reports
+from mailrelay.mail.notice import PendingNotice
+from mailrelay.notify.backend import Deliver
+from mailrelay.ports import NoticePort
 from mailrelay.ssh.interface import Dial
 
 
@@ -50,7 +51,7 @@ def urls() -> Callable[[Sequence[str]], Deliver]:
     return backend
 
 
-def report() -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]:
+def report() -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]:
     from mailrelay.notify.dsn import report as queue_report
 
     return queue_report

@@ -33,7 +33,7 @@ def changing(directory: Path) -> Iterator[Any]:
 
 def ring(directory: Path, word: bytes = trigger.LOOK) -> None:
     """Rings the daemon's bell, or says that nobody is there to hear it."""
-    if not trigger.ring(directory, word):
+    if not trigger.fire(directory, word):
         say(NOBODY_SERVES)
 
 

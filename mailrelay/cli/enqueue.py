@@ -43,7 +43,7 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes, *, sender_op
             key = accept(db, arrival, settings.queue.max_size)
     finally:
         db.close()
-    return key, trigger.ring(settings.queue.directory)
+    return key, trigger.fire(settings.queue.directory)
 
 
 def login(sender_option: str) -> bytes:

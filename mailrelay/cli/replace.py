@@ -18,7 +18,7 @@ def fixable(settings: Settings, given: str, what: Act) -> tuple[Message, bytes]:
     """The message whose id begins with `given`, and its content. Raises NoSuchMessage, NotAllowed."""
     try:
         with changing(settings.queue.directory) as db:
-            return replacement.fixable(db, given, what)
+            return replacement.replaceable(db, given, what)
     except FileNotFoundError:
         raise no_such(given) from None
 

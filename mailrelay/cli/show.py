@@ -44,7 +44,7 @@ def _show(queue_id: str, content: bool, as_json: bool) -> None:
     with reading(db):
         key, queue_id = actions.find(db, queue_id)
         message, story = listing.one(db, key), listing.story(db, key)
-        meant = [correspondents.likely(db, to.address, to.stage) for to in message.recipients]
+        meant = [correspondents.suggestion(db, to.address, to.stage) for to in message.recipients]
         pieces = list(listing.content(db, key)) if content else []
     db.close()
     if content:

@@ -16,16 +16,16 @@ Promises: whatever is from outside comes out escaped (`mail.printable`).
 import json
 
 from mailrelay.config import Settings
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
-from mailrelay.spool.listing import Standing
 
 
-def line(settings: Settings, stands: Standing, full: str, pid: str | None, status: str) -> str:
+def line(settings: Settings, stands: SpoolStatus, full: str, pid: str | None, status: str) -> str:
     """What JSON says. full: why there is no room, "" if there is. pid: of the process that serves, None if nobody does."""
     return json.dumps(_record(settings, stands, full, pid, status))
 
 
-def _record(settings: Settings, stands: Standing, full: str, pid: str | None, status: str) -> dict[str, object]:
+def _record(settings: Settings, stands: SpoolStatus, full: str, pid: str | None, status: str) -> dict[str, object]:
     return {
         "status": status,
         "serving": pid is not None,
@@ -45,8 +45,10 @@ def _record(settings: Settings, stands: Standing, full: str, pid: str | None, st
                 "text": printable(trouble.text),
                 "fix": printable(trouble.fix),
             }
-            for trouble in stands.troubles
+            for trouble in stands.faults
         ],
-        "untold": [{"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.untold],
+        "untold": [
+            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.failing_notices
+        ],
         "directory": str(settings.queue.directory),
     }

@@ -27,10 +27,10 @@ import click
 from mailrelay.cli import Failed, load, load_settings
 from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings, SettingsError
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
-from mailrelay.spool import lock
+from mailrelay.spool import listing, lock
 from mailrelay.spool.database import SpoolError, SpoolFull, connect, reading
-from mailrelay.spool.listing import Standing, standing
 from mailrelay.spool.space import check_space
 
 FINE, LATE, FAILED, CANNOT_TELL = range(4)
@@ -69,7 +69,7 @@ def command(as_json: bool, brief: bool) -> int:
     return status
 
 
-def reasons(stands: Standing, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[int, str]]:
+def reasons(stands: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[int, str]]:
     """Why all is not fine, worst first: the exit status that each reason asks for, and a few words. Empty if all is fine.
 
     full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
@@ -79,14 +79,14 @@ def reasons(stands: Standing, *, serving: bool, full: bool, late_after: float, n
         found.append((FAILED, "nobody serves"))
     if full:
         found.append((FAILED, "no room"))
-    found.extend((FAILED, f"{printable(trouble.relayhost)} needs you") for trouble in stands.troubles if trouble.setup)
+    found.extend((FAILED, f"{printable(trouble.relayhost)} needs you") for trouble in stands.faults if trouble.setup)
     if stands.failed:
         found.append((FAILED, f"{stands.failed} failed"))
     if stands.stranded:
         found.append((FAILED, f"{stands.stranded} cannot be sent"))
     if stands.oldest is not None and now - stands.oldest > late_after:
         found.append((LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
-    if stands.untold:
+    if stands.failing_notices:
         found.append((LATE, "bad news untold"))
     return found
 
@@ -101,15 +101,15 @@ def _brief(words: Iterable[str]) -> str:
     return line and f"{_SIGN} {line}"
 
 
-def _standing(settings: Settings) -> tuple[Standing, str]:
+def _standing(settings: Settings) -> tuple[SpoolStatus, str]:
     """How things stand, and why there is no room for more mail ("" if there is)."""
     full = ""
     try:
         db = connect(settings.queue.directory, create=False)
     except FileNotFoundError:
-        return Standing(pending=0, oldest=None, held=0, stranded=0, failed=0, untold=(), troubles=()), full
+        return SpoolStatus(0, None, 0, 0, 0, (), ()), full
     with reading(db):
-        found = standing(db)
+        found = listing.status(db)
         try:
             check_space(db, settings.listen.max_message_size, settings.queue.max_size)
         except SpoolFull as error:
@@ -118,7 +118,7 @@ def _standing(settings: Settings) -> tuple[Standing, str]:
     return found, full
 
 
-def _screen(stands: Standing, full: str, pid: str | None, status: int, now: float) -> Iterator[str]:
+def _screen(stands: SpoolStatus, full: str, pid: str | None, status: int, now: float) -> Iterator[str]:
     yield colour(_WORDS[status], _COLOURS[status], sys.stdout)
     if pid is None:
         yield "serving  nobody: start `mailrelay serve`"
@@ -131,7 +131,7 @@ def _screen(stands: Standing, full: str, pid: str | None, status: int, now: floa
     yield f"failed   {stands.failed}{'; see `mailrelay queue`' if stands.failed else ''}"
     if full:
         yield f"room     {full}"
-    for trouble in stands.troubles:
+    for trouble in stands.faults:
         yield ""
         yield f"relayhost {trouble.relayhost} cannot be reached, since {length(now - trouble.since)}"
         yield from (f"  {printable(line)}" for line in trouble.text.splitlines())
@@ -139,9 +139,9 @@ def _screen(stands: Standing, full: str, pid: str | None, status: int, now: floa
             yield f"  → {printable(line)}"
         if pid is not None:
             yield f"  next try {moment(max(now, trouble.next_dial), now)}"
-    if stands.untold:
+    if stands.failing_notices:
         yield ""
-    for (backend, why), kinds in _by_backend(stands.untold).items():
+    for (backend, why), kinds in _by_backend(stands.failing_notices).items():
         yield f"not told yet by {backend} ({', '.join(kinds)}): {printable(why)}"
 
 

@@ -28,6 +28,7 @@ from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
+from mailrelay.mail.overview import RelayhostFault
 from mailrelay.mail.printable import printable
 from mailrelay.spool import actions, listing, lock, trigger
 from mailrelay.spool.database import connect, reading
@@ -77,7 +78,7 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
         # A fault of the way may have been fixed since the last dial: this letter is to find out.
         with suppress(actions.NotAllowed):
             actions.retry(db, key, queue_id, begun)
-    trigger.ring(directory)
+    trigger.fire(directory)
     print(f"a letter to <{printable(to)}> is on its way as {queue_id}", flush=True)
     follow(settings, key, queue_id, begun, begun + wait)
 
@@ -126,9 +127,9 @@ def follow(settings: Settings, key: int, queue_id: str, begun: float, deadline: 
         db.close()
 
 
-def _shut(db: Any, relayhost: str, begun: float) -> listing.Trouble | None:
+def _shut(db: Any, relayhost: str, begun: float) -> RelayhostFault | None:
     """What keeps the relayhost from being reached, if it was dialled since we began."""
-    troubles = listing.standing(db).troubles
+    troubles = listing.status(db).faults
     return next((one for one in troubles if one.relayhost == relayhost and one.next_dial > begun), None)
 
 

@@ -166,4 +166,4 @@ def _go_on(directory: Path, relayhosts: Iterable[str]) -> None:
     with suppress(FileNotFoundError), changing(directory) as db:
         for relayhost in relayhosts:
             actions.dial_now(db, relayhost, time.time())
-    trigger.ring(directory)
+    trigger.fire(directory)

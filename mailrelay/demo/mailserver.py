@@ -154,7 +154,7 @@ class _Dialogue:
                 await self._reply(verb, argument, b"554 5.5.1 no valid recipients")
             case "DATA":
                 if await self._reply(verb, argument, b"354 go ahead"):
-                    await self._take(await self._content())
+                    await self._take(await read_content(self._reader))
                 self._arguments = []
             case "BDAT" if b"CHUNKING" in self._offered():
                 await self._bdat(argument)
@@ -187,14 +187,6 @@ class _Dialogue:
     async def _chunk(self, argument: bytes) -> bytes:
         return await self._reader.readexactly(int(argument.split()[0]))
 
-    async def _content(self) -> bytes:
-        lines = []
-        while (line := await self._reader.readline()) != b".\r\n":
-            if not line:
-                raise _Cut
-            lines.append(line[1:] if line.startswith(b".") else line)
-        return b"".join(lines)
-
     async def _take(self, content: bytes) -> None:
         if _BARE.search(content):
             await self._reply("CONTENT", content, b"550 5.6.11 bare CR or LF")
@@ -217,3 +209,13 @@ def _objection(verb: str, argument: bytes, arguments: list[bytes], offered: set[
     if not argument.isascii() and b"SMTPUTF8" not in (arguments or [argument])[0].upper().split():
         return b"553 5.6.7 an address beyond ASCII needs SMTPUTF8"
     return b""
+
+
+async def read_content(reader: Reader) -> bytes:
+    """The content after DATA, without dot-stuffing and the final dot (RFC 5321 section 4.5.2)."""
+    lines = []
+    while (line := await reader.readline()) != b".\r\n":
+        if not line:
+            raise _Cut
+        lines.append(line[1:] if line.startswith(b".") else line)
+    return b"".join(lines)

@@ -40,8 +40,8 @@ class Remote:
     policy, extensions: the replies of the mail server, and what it offers after EHLO.
     refuse_key, forbid_forwarding: what the SSH server refuses. noise: the shell's output before that of a command.
     received, logins, channels: the messages accepted so far, and the number of logins and of channels requested.
-    connections, dialogues: those that are open now; an SMTP dialogue through a connection is one task at each end of its
-    channel.
+    connections, dialogues: the SSH connections and the tasks of SMTP dialogues that are open. A dialogue through SSH has two
+    tasks, one for each side of its channel.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -25,7 +25,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.endpoint import Endpoint, Tcp
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
-from mailrelay.spool.notices import next_owed
+from mailrelay.spool.notices import next_notice_due
 
 STEP_TIMEOUT = 20.0
 """Seconds within which each step of the demo must be complete."""
@@ -145,7 +145,7 @@ async def _settled(directory: Path) -> None:
     try:
         async with asyncio.timeout(STEP_TIMEOUT):
             # Polls, because the trigger wakes only the daemon.
-            while any(message.queue_name != "failed" for message in live(db)) or next_owed(db) is not None:  # noqa: ASYNC110
+            while any(message.queue_name != "failed" for message in live(db)) or next_notice_due(db) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     finally:
         db.close()

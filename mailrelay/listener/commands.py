@@ -1,12 +1,12 @@
-"""The SMTP commands: those of aiosmtpd, and our own where they replace them.
+"""The SMTP commands: those of aiosmtpd, and our own in place of some.
 
-From aiosmtpd come the session, the envelope, EHLO and what it offers, HELO, NOOP, RSET, EXPN, the dialogue of AUTH, and the
-hooks; `handle_DATA` takes the message. MAIL, RCPT, DATA, QUIT, HELP, VRFY, STARTTLS and AUTH are overridden, as its
-documentation provides for. Its own read loop is not used, because it takes 15 to 34 % of all CPU: `submission` calls the
-commands.
+aiosmtpd provides the session, the envelope, EHLO and its extensions, HELO, NOOP, RSET, EXPN, the dialogue of AUTH, and the
+hooks; `handle_DATA` takes over the message. MAIL, RCPT, DATA, QUIT, HELP, VRFY, STARTTLS and AUTH are overridden, as the
+documentation of aiosmtpd allows. Its read loop is not used, because it takes 15 to 34 % of the CPU time: `submission` calls
+the commands.
 
-Promises: only AUTH waits for the client, and only RCPT for somebody else. Of what a client says, only valid addresses and
-the names of parameters are logged. A password is accepted or not wanted; it is never kept.
+Promises: only AUTH waits for the client; only RCPT waits for the mail server (the recipient probe). Only valid addresses and
+parameter names of a client are logged. Any password is accepted, or the login is refused; no password is kept.
 Never: aiosmtpd's address parser, which decodes RFC 2047 words into line ends.
 """
 
@@ -29,13 +29,13 @@ from mailrelay.listener.transaction import IncomingTransaction
 from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.printable import printable
 
-# aiosmtpd's own logger would write down what clients say.
+# aiosmtpd's own logger would write the clients' lines to the log.
 logging.getLogger("mail.log").disabled = True
 
 log = logging.getLogger("mailrelay.listener")
 
 PROBE_LIMIT = 1.0
-"""Seconds for vetting the recipients of one message, all together."""
+"""Seconds for the recipient probes of one message, all together."""
 
 _ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
 
@@ -74,7 +74,7 @@ class Handler:
 def smtp_attributes(state: ServerState) -> dict[str, Any]:
     """The attributes that aiosmtpd's constructor sets, the same for all connections of a listener.
 
-    It takes 300 µs, because it inspects its own members: too much for every connection.
+    The constructor takes 300 µs, because it inspects its own members: too much for every connection.
     """
     takes_any_password = state.settings.auth == "ignore"
     server = SMTP(
@@ -107,14 +107,14 @@ class Commands(ClientConnection):
         self.session = self._create_session()
         self.envelope = self._create_envelope()
 
-    # What a connection does for its commands.
+    # What `submission` does for the commands.
 
     def begin_content(self) -> None:
-        """Start to receive the content, or close if the client sends nothing more."""
+        """Start to receive the content. Closes instead if the client sends nothing more."""
         raise NotImplementedError
 
     async def next_line(self) -> bytes:
-        """The next line from the client, which is no command; b"*" if it has gone."""
+        """The next line from the client, which is not a command; b"*" if the client has closed."""
         raise NotImplementedError
 
     # What aiosmtpd calls.
@@ -169,8 +169,8 @@ class Commands(ClientConnection):
             sender = cast(bytes, transaction.sender)
             refusal = state.intake.refusal()
             if refusal is None:
-                # A client that does not wait for the remote's answer to a message does not wait for it at RCPT.
-                transaction.patience = min(PROBE_LIMIT, settings.answer_within)
+                # A client that does not wait for the result of a message (`answer_within`) does not wait at RCPT either.
+                transaction.probe_seconds = min(PROBE_LIMIT, settings.answer_within)
                 state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
@@ -184,17 +184,17 @@ class Commands(ClientConnection):
         transaction = self.envelope
         reply = transaction.rcpt(_octets(arg))
         if reply is replies.MAIL_FIRST:
-            # Mostly a MAIL that was refused, which is in the log.
+            # Usually MAIL was refused, which is in the log.
             pass
         elif reply is not replies.RECIPIENT_OK:
             self._state.refused("RCPT", reply, transaction.sender)
-        elif transaction.patience > 0:
-            began = self.loop.time()
+        elif transaction.probe_seconds > 0:
+            started = self.loop.time()
             # A task, because `asyncio.timeout` needs one.
             refusal = await self.loop.create_task(
-                self._state.intake.probe_recipient(transaction.latest(), transaction.patience)
+                self._state.intake.probe_recipient(transaction.latest(), transaction.probe_seconds)
             )
-            transaction.patience -= self.loop.time() - began
+            transaction.probe_seconds -= self.loop.time() - started
             if refusal is not None:
                 transaction.withdraw()
                 reply = refusal
@@ -244,11 +244,11 @@ _NAMES = ("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP"
 BY_VERB: dict[bytes, Callable[[Commands, str | None], Command]] = {
     name.encode("ascii"): getattr(Commands, f"smtp_{name}") for name in _NAMES
 }
-"""Coroutine functions of a connection and an argument, by the command's name. Clients can reach no other."""
+"""Coroutine functions of a connection and an argument, by the command's name. Clients can call no other method."""
 
 
 def _any_password(*_: object) -> AuthResult:
-    # No auth_data: the session would keep the password.
+    # Without auth_data: the session would keep the password.
     return AuthResult(success=True)
 
 
@@ -259,7 +259,7 @@ def _octets(arg: str | None) -> bytes:
 
 @lru_cache(maxsize=64)
 def _in_octets(status: str) -> bytes:
-    """A reply of aiosmtpd's own, for the wire, with the enhanced code that it lacks."""
+    """A reply of aiosmtpd as octets to send, with the enhanced code that it lacks."""
     octets = printable(status.encode()).encode("ascii", "backslashreplace") + b"\r\n"
     enhanced = _ENHANCED_CODES.get(octets[:3])
     if enhanced is None or octets[4:6] in (b"2.", b"4.", b"5."):
@@ -269,6 +269,6 @@ def _in_octets(status: str) -> bytes:
 
 @lru_cache(maxsize=8)
 def _offers(responses: tuple[str, ...]) -> bytes:
-    """The reply to EHLO: aiosmtpd's extensions without HELP, which is last, and ours."""
+    """The reply to EHLO: the extensions of aiosmtpd without its last one (HELP), and ours."""
     lines = [responses[0], "250-PIPELINING", *responses[1:-1], "250-ENHANCEDSTATUSCODES", "250 DSN"]
     return "\r\n".join(lines).encode("ascii")

@@ -1,8 +1,8 @@
-"""Forwards: what else clients of this machine reach through a relayhost's connection (`[[forward]]` of the settings).
+"""Forwards: TCP connections of local programs through a relayhost's SSH connection (`[[forward]]` of the settings).
 
-Promises: bytes arrive as they were sent, in both directions, none lost; an end of one direction is passed on as one, and
-what broke is reset, so that nobody takes a part for the whole; who does not read holds back who writes. Who may come in is
-who may submit mail. What goes wrong ends the client's connection that it happened to, with one line in the log.
+Promises: bytes arrive as they were sent, in both directions, none lost. The end of one direction is passed on as an end. A
+broken connection is reset, so that a part is not taken for the whole. A side that does not read stops the side that writes.
+The accounts that may submit mail may connect. A failure ends only the client's connection, with one line in the log.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = logging.getLogger("mailrelay.listener")
 
 READ_SIZE = 65536
 SAME_AGAIN = 60.0
-"""Seconds until the same is said again of a forward: programs that are turned away come back at once."""
+"""Seconds until the same line is logged again for a forward: refused programs often reconnect at once."""
 
 _RESET = struct.pack("ii", 1, 0)
-"""struct linger of socket(7): on, for no time. What is closed so ends in a reset."""
+"""struct linger of socket(7): on, for 0 seconds. Closing then sends a reset."""
 
 
 class _Sink(Protocol):
-    """Where bytes go. What is written is on its way, or most of it, once drained. Raises OSError."""
+    """The writing end of a byte stream. After `drain`, most of the written bytes have been sent. Raises OSError."""
 
     def write(self, data: bytes) -> None: ...
     async def drain(self) -> None: ...
@@ -42,24 +42,24 @@ class _Sink(Protocol):
 
 
 class ForwardStream(_Sink, Protocol):
-    """A byte stream to the target of the forward. Raises ConnectionError if it has broken."""
+    """A byte stream to the destination of the forward. Raises ConnectionError once it is broken."""
 
     async def read(self) -> bytes:
         """b"" at the end."""
 
     def abort(self) -> None:
-        """Closes at once, whatever is under way; nothing where it is closed already."""
+        """Closes at once, without sending what was written; does nothing if it is closed."""
 
     async def wait_closed(self) -> None:
-        """Until the other side has closed it, too, or the connection has ended."""
+        """Waits until the other side has closed it too, or the connection has ended."""
 
 
 OpenStream = Callable[[Endpoint], AbstractAsyncContextManager[ForwardStream | Outcome]]
-"""Opens a stream to an endpoint, as seen from the relayhost, or returns why there is none."""
+"""Opens a stream to an endpoint, as seen from the relayhost. Yields the fault if it cannot."""
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
+    """A forward that accepts connections. addresses: its own, "localhost" resolved to IP addresses."""
 
     def __init__(
         self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
@@ -74,6 +74,11 @@ class Forwarding:
         self._connections: set[asyncio.Task[None]] = set()
         self._said = ("", 0.0)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._connections)
+
     async def open(self) -> None:
         """Accept connections. Raises CannotListen."""
 
@@ -83,7 +88,7 @@ class Forwarding:
         self.addresses, self._servers = await accept(self._settings.listen, protocol)
 
     async def close(self) -> None:
-        """Accept no more, and end what is open."""
+        """Stop accepting, and end all connections."""
         for server in self._servers:
             server.close()
         for address in self.addresses:
@@ -121,19 +126,19 @@ class Forwarding:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_carry(partial(reader.read, READ_SIZE), stream))
                     group.create_task(_carry(stream.read, writer))
-                # Both have said all that they had to say. It has arrived there once the other side closes the channel: at
-                # our own close, some would drop what they still hold.
+                # Both directions have ended. All bytes have arrived once the other side closes the channel. Some servers
+                # drop unread bytes if we close it first.
                 writer.close()
                 await stream.wait_closed()
                 await writer.wait_closed()
             except* OSError:
-                # One of the two has gone. That the connection to the relayhost has is for its scheduler to say.
+                # One of the two is gone. The scheduler logs it if the connection to the relayhost is.
                 pass
             finally:
                 stream.abort()
 
     def _say(self, why: str, kind: str = "") -> None:
-        """Log why a client is turned away."""
+        """Log why a client's connection is dropped."""
         last, at = self._said
         now = asyncio.get_running_loop().time()
         if why != last or now >= at + SAME_AGAIN:
@@ -142,9 +147,9 @@ class Forwarding:
 
 
 async def forward(settings: Forward, door: Listen, open_stream: OpenStream) -> Forwarding:
-    """Accept connections for `way` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
+    """Accept connections on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
 
-    door: who may come in, and how many at once.
+    door: the settings that name the accounts that may connect, and how many connections at once.
     """
     forwarding = Forwarding(settings, door, accounts(door), open_stream)
     await forwarding.open()
@@ -162,7 +167,7 @@ async def _carry(read: Callable[[], Awaitable[bytes]], to: _Sink) -> None:
 
 @contextlib.contextmanager
 def _closed_is_reset() -> Iterator[None]:
-    """uvloop raises RuntimeError where a transport has been closed meanwhile."""
+    """Turns uvloop's RuntimeError about a closed transport into ConnectionResetError."""
     try:
         yield
     except RuntimeError as error:
@@ -170,7 +175,7 @@ def _closed_is_reset() -> Iterator[None]:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the client's connection at once; nothing where it has ended already."""
+    """End the client's connection with a reset; if it is closing already, without."""
     if not writer.transport.is_closing():
         with contextlib.suppress(OSError):
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,7 +1,7 @@
-"""Begins and ends the listener.
+"""Starts and stops the listener.
 
-Promises: `listen` returns once every address accepts connections, or raises and holds none. `close` accepts no new mail,
-gives contents in progress a bounded time to be answered, and leaves no task and no connection behind.
+Promises: `listen` returns once every address accepts connections, or raises and leaves no socket open. `close` accepts no
+new mail, gives contents in progress a bounded time to get their reply, and leaves no task and no connection.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, re
 from mailrelay.listener.submission import protocol_factory
 
 RECEIVE_BUFFER = 32 * 1024
-"""SO_RCVBUF of a connection, in octets (Linux doubles it). One read may return all of it."""
+"""SO_RCVBUF of a connection, in octets (Linux doubles it). One read may return as many."""
 GRACE = 10.0
-"""Seconds that contents in progress have to be answered when the listener stops."""
+"""Seconds for contents in progress to get their reply when the listener stops."""
 LAST_WAIT = 1.0
-"""Seconds after that for tasks that still write to the disk."""
+"""Seconds after `GRACE` for tasks that still write to the disk."""
 
 
 class Listening:
-    """A listener that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
+    """A listener that accepts connections. addresses: its own, "localhost" resolved to IP addresses."""
 
     def __init__(self, addresses: list[Endpoint], servers: list[asyncio.Server], state: ServerState) -> None:
         self.addresses = addresses
@@ -38,7 +38,7 @@ class Listening:
         return frozenset(self._state.connections)
 
     async def close(self, grace: float = GRACE) -> None:
-        """Stop. grace: seconds for contents in progress and pending answers."""
+        """Stop. grace: seconds for contents in progress and pending replies."""
         state = self._state
         for server in self._servers:
             server.close()
@@ -54,7 +54,7 @@ class Listening:
         for connection in list(state.connections):
             connection.abort()
         await asyncio.gather(*closed, return_exceptions=True)
-        # Among these tasks are those that remove contents which were not completed.
+        # Some of these tasks remove contents that were not completed.
         if state.tasks:
             await asyncio.wait(set(state.tasks), timeout=LAST_WAIT)
         late = list(state.tasks)
@@ -79,7 +79,7 @@ async def listen(settings: Listen, intake: IntakePort) -> Listening:
 
 
 def accounts(settings: Listen) -> frozenset[int] | None:
-    """Whom to let in, None for any. Raises NoSuchAccount."""
+    """The user ids of the accounts that may connect, None for any. Raises NoSuchAccount."""
     try:
         return allowed_uids(settings.allow_users)
     except KeyError as unknown:

@@ -1,4 +1,4 @@
-"""One client's connection: lines in, commands run, replies out.
+"""One client's connection: octets in, commands run, contents received.
 
 A command runs in the call that received its line. The replies to all lines received together are written together, so a
 pipelining client gets one write for its group. A command becomes a task only when it has to wait; no other command of that
@@ -65,7 +65,7 @@ class Submission(Commands):
         self._is_reading_paused = False
         self._is_turn_scheduled = False
 
-    # What the listener asks of a connection.
+    # What `ServerState` and `Listening` call.
 
     @property
     def idle_since(self) -> float | None:
@@ -101,7 +101,7 @@ class Submission(Commands):
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._reception is not None:
+        if self._phase is CONTENT and self._reception is not None:
             self._receive(self._reception, data)
         elif self._phase is COMMANDS or self._phase is BUSY:
             self._unread += data
@@ -362,12 +362,12 @@ class Submission(Commands):
     async def _conclude(self, transaction: IncomingTransaction, reception: Reception) -> None:
         """Hand a message over, reply, and call `told`."""
         try:
-            answer = await self.take_over(transaction, reception)
+            client_reply = await self.take_over(transaction, reception)
             is_written = False
             try:
-                is_written = await self._write_whole(answer.reply)
+                is_written = await self._write_whole(client_reply.reply)
             finally:
-                answer.told(is_written)
+                client_reply.told(is_written)
         except Exception as error:
             log.error("the reply to a message could not be written: %s", printable(repr(error), 300))
         finally:

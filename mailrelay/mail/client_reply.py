@@ -1,4 +1,4 @@
-"""What a mail client is told after its content, and who wants to know that it was."""
+"""The reply to a mail client after the content of a message."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from mailrelay.mail.outcome import Reply
 
 
-def _nobody(_told: bool) -> None:
-    """Most answers concern nobody but the client."""
+def _ignore(_was_told: bool) -> None:
+    """Only a refusal needs to know whether the client got it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientReply:
-    """The reply to write. Whoever writes it calls `told` exactly once: True once the reply has been handed to the client's
-    connection whole, False if the client had gone. A refusal that nobody heard becomes a bounce with a notice."""
+    """The reply to write. The writer calls `told` exactly once: with True after the connection has accepted the whole reply,
+    with False if the client had closed. A refusal that the client did not get becomes a bounce with a notice."""
 
     reply: Reply
-    told: Callable[[bool], None] = _nobody
+    told: Callable[[bool], None] = _ignore

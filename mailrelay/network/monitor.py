@@ -5,7 +5,7 @@
 On Linux it needs no polling and no privilege. rtnetlink(7) reports changes of the network. A timer that never expires, but
 is cancelled when the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)), wakes us when the clock jumps. The clock
 also jumps when the computer resumes; the other clocks tell the two apart. On other systems nothing is reported, and hooks
-trigger the daemon instead (`contrib`).
+trigger the daemon instead (`contrib/networkmanager`, `contrib/launchd`).
 
 Promises: the changes of a burst are reported as one, SETTLE seconds after the first; there is at most one report in two
 seconds.

@@ -10,15 +10,15 @@ import secrets
 from mailrelay.mail.backends import report_wanted
 from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.notice import Notice, Owed
-from mailrelay.notify.backend import Reports
+from mailrelay.mail.notice import Notice, PendingNotice
+from mailrelay.ports import NoticePort
 
 
-async def report(owed: Owed, spool: Reports, now: float) -> None:
+async def report(pending: PendingNotice, spool: NoticePort, now: float) -> None:
     """Queues the report for a pending notice. now: epoch seconds. Raises what the spool raises."""
-    wanted = tuple(one for one in owed.notice.concerned if report_wanted(owed.notice.kind, one.notify))
-    notice = dataclasses.replace(owed.notice, concerned=wanted)
-    original = b"" if notice.message is None else await spool.original(notice.message, RETURN_LIMIT)
+    wanted = tuple(one for one in pending.notice.concerned if report_wanted(pending.notice.kind, one.notify))
+    notice = dataclasses.replace(pending.notice, concerned=wanted)
+    original = b"" if notice.message is None else await spool.content_start(notice.message, RETURN_LIMIT)
     utf8 = needs_smtputf8(notice)
     envelope = Envelope(
         sender=b"",
@@ -26,7 +26,7 @@ async def report(owed: Owed, spool: Reports, now: float) -> None:
         body=b"8BITMIME" if utf8 else b"7BIT",
         smtputf8=utf8,
     )
-    await spool.report(owed, envelope, render(notice, original, now), now)
+    await spool.accept_report(pending, envelope, render(notice, original, now))
 
 
 def render(notice: Notice, original: bytes, now: float) -> bytes:

@@ -22,9 +22,10 @@ from typing import Any, Protocol
 
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, Deliver, Reports
+from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
 
@@ -44,31 +45,6 @@ DESKTOP_REST = 10.0
 """Seconds without a new notification on the desktop, for each notification shown."""
 
 
-class Ledger(Reports, Protocol):
-    """What the notifier needs of the spool. Times are epoch seconds."""
-
-    async def look(self, now: float, after: float, backends: Sequence[Backend]) -> float | None:
-        """Lets what has waited for `after` seconds become owed, ends delays, reminds of what stands. When to look again;
-        None if nothing waits and nothing stands."""
-        ...
-
-    async def owed(self, now: float) -> list[Owed]:
-        """Backends due for a try now; bounded, oldest first."""
-        ...
-
-    async def next_owed(self) -> float | None:
-        """When the next backend is due, past or future; None if none is owed."""
-        ...
-
-    async def told(self, owed: Owed, now: float) -> None:
-        """This backend has carried this notice."""
-        ...
-
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
-        """It has not, and is due again at `next_try`."""
-        ...
-
-
 class Loaders(Protocol):
     """Functions that import a slow module of this package and return what the notifier needs of it (`mailrelay.lazy`).
 
@@ -79,7 +55,7 @@ class Loaders(Protocol):
     def mailbox(self) -> Callable[[Path, Callable[[], float]], Deliver]: ...
     def command(self) -> Callable[[Sequence[str]], Deliver]: ...
     def urls(self) -> Callable[[Sequence[str]], Deliver]: ...
-    def report(self) -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]: ...
+    def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
 
 
 def backends(settings: Notify) -> tuple[Backend, ...]:
@@ -104,12 +80,12 @@ class Notifier:
     def __init__(
         self,
         settings: Notify,
-        ledger: Ledger,
+        spool: NoticePort,
         delay_after: float,
         loaders: Loaders,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
+        self._spool = spool
         self._delay_after = delay_after
         self._now = now
         self._enabled = backends(settings)
@@ -156,20 +132,20 @@ class Notifier:
         # Copied before the spool is read: a backend that ends during the read has delivered notices that the read still
         # returns as pending.
         busy = frozenset(self._busy)
-        due: dict[Backend, list[Owed]] = {}
-        for owed in await self._ledger.owed(now):
-            backend = owed.backend if owed.backend in self._enabled else self._replacement()
+        due: dict[Backend, list[PendingNotice]] = {}
+        for pending in await self._spool.pending_notices():
+            backend = pending.backend if pending.backend in self._enabled else self._replacement()
             if backend is not None:
-                due.setdefault(backend, []).append(owed)
+                due.setdefault(backend, []).append(pending)
         # A time further away than the longest rest dates from before the clock was set back.
         resting = {backend: at for backend, at in self._resting.items() if now < at <= now + LONGEST_RETRY}
         for backend, batch in due.items():
             if backend not in busy and backend not in resting:
                 self._busy.add(backend)
                 deliveries.create_task(self._deliver_batch(backend, batch))
-        next_owed = await self._ledger.next_owed()
+        next_due = await self._spool.next_notice_due()
         # A notice that is due already is being delivered, which ends with a wake-up, or its backend rests.
-        pauses = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
+        pauses = [at - now for at in (next_due, *resting.values()) if at is not None and at > now]
         if next_check is not None:
             pauses.append(next_check)
         return min(pauses, default=None)
@@ -179,7 +155,7 @@ class Notifier:
         pause = self._no_check_before - time.monotonic()
         if pause > 0:
             return pause
-        at = await self._ledger.look(now, self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled))
+        at = await self._spool.update_delays(self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled))
         self._is_watching = at is not None
         if at is None:
             return None
@@ -193,10 +169,10 @@ class Notifier:
         # Not DSN: RFC 3461 limits what a report may be sent for.
         return next((backend for backend in self._enabled if backend is not Backend.DSN), None)
 
-    async def _deliver_batch(self, backend: Backend, batch: Sequence[Owed]) -> None:
+    async def _deliver_batch(self, backend: Backend, batch: Sequence[PendingNotice]) -> None:
         """Delivers a batch by one backend. Raises nothing but CancelledError: `run` must go on."""
         together = backend is Backend.DESKTOP and len(batch) > MAX_SINGLE
-        groups = [batch] if together else [[owed] for owed in batch]
+        groups = [batch] if together else [[pending] for pending in batch]
         try:
             for group in groups:
                 await self._deliver_group(backend, group)
@@ -209,41 +185,40 @@ class Notifier:
             self._busy.discard(backend)
             self.wake()
 
-    async def _deliver_group(self, backend: Backend, group: Sequence[Owed]) -> None:
+    async def _deliver_group(self, backend: Backend, group: Sequence[PendingNotice]) -> None:
         """Delivers a group with one call, and records the result. Raises only what the spool raises."""
         if backend is Backend.DSN:
             report = await asyncio.to_thread(self._loaders.report)
-            for owed in group:
-                await report(owed, self._ledger, self._now())
-                _log_delivered(owed)
+            for pending in group:
+                await report(pending, self._spool, self._now())
+                _log_delivered(pending)
             return
-        undelivered = [owed for owed in group if (owed.notice.id, owed.backend) not in self._unrecorded]
+        undelivered = [pending for pending in group if (pending.notice.id, pending.backend) not in self._unrecorded]
         why = await self._deliver(backend, undelivered) if undelivered else ""
         if not why:
-            self._unrecorded.update((owed.notice.id, owed.backend) for owed in undelivered)
-        for owed in group:
-            now = self._now()
-            if why and owed in undelivered:
-                wait = min(FIRST_RETRY * 2.0 ** min(owed.tries, 10), LONGEST_RETRY)
+            self._unrecorded.update((pending.notice.id, pending.backend) for pending in undelivered)
+        for pending in group:
+            if why and pending in undelivered:
+                wait = min(FIRST_RETRY * 2.0 ** min(pending.tries, 10), LONGEST_RETRY)
                 log.warning(
                     "notice %d %s not told by %s: %s; next try in %.0f s",
-                    owed.notice.id,
-                    owed.notice.kind,
+                    pending.notice.id,
+                    pending.notice.kind,
                     backend,
                     why,
                     wait,
                 )
-                await self._ledger.not_told(owed, now, now + wait, why)
+                await self._spool.notice_failed(pending, self._now() + wait, why)
             else:
-                await self._ledger.told(owed, now)
-                self._unrecorded.discard((owed.notice.id, owed.backend))
-                _log_delivered(owed)
+                await self._spool.notice_delivered(pending)
+                self._unrecorded.discard((pending.notice.id, pending.backend))
+                _log_delivered(pending)
 
-    async def _deliver(self, backend: Backend, group: Sequence[Owed]) -> str:
+    async def _deliver(self, backend: Backend, group: Sequence[PendingNotice]) -> str:
         """Why the backend could not deliver the group, "" if it did."""
         try:
             async with asyncio.timeout(BACKEND_TIMEOUT):
-                await self._deliver_by[backend]([owed.notice for owed in group])
+                await self._deliver_by[backend]([pending.notice for pending in group])
         except BackendFailed as error:
             return str(error)
         except TimeoutError:
@@ -259,31 +234,31 @@ def _functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> 
     functions: dict[Backend, Deliver] = {}
     maildir = settings.mailbox
     if settings.desktop:
-        functions[Backend.DESKTOP] = _opened_late(loaders.desktop)
+        functions[Backend.DESKTOP] = _loaded_on_use(loaders.desktop)
     if maildir is not None:
-        functions[Backend.MAILBOX] = _opened_late(lambda: loaders.mailbox()(maildir, now))
+        functions[Backend.MAILBOX] = _loaded_on_use(lambda: loaders.mailbox()(maildir, now))
     if settings.command:
-        functions[Backend.COMMAND] = _opened_late(lambda: loaders.command()(settings.command))
+        functions[Backend.COMMAND] = _loaded_on_use(lambda: loaders.command()(settings.command))
     if settings.urls:
         functions[Backend.URLS] = loaders.urls()(settings.urls)
     return functions
 
 
-def _opened_late(open_backend: Callable[[], Deliver]) -> Deliver:
-    """A backend that is opened for its first notice, on a thread, as that imports its module."""
+def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
+    """A backend that is loaded with its first notice, on a thread, because that imports its module."""
     backend: Deliver | None = None
 
     async def deliver(notices: Sequence[Notice]) -> None:
         nonlocal backend
         if backend is None:
-            backend = await asyncio.to_thread(open_backend)
+            backend = await asyncio.to_thread(load_backend)
         await backend(notices)
 
     return deliver
 
 
-def _log_delivered(owed: Owed) -> None:
-    log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.backend)
+def _log_delivered(pending: PendingNotice) -> None:
+    log.info("notice %d %s told by %s", pending.notice.id, pending.notice.kind, pending.backend)
 
 
 def _log_spool_error(error: Exception) -> None:

@@ -10,20 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from mailrelay.mail.envelope import Message
+from mailrelay.ports import RelayPort
 from mailrelay.relay.results import Results
 
 PORTION = 8
 """Messages that one conversation gets at most: each portion costs a commit, and a message that one conversation holds is
 sent by no other."""
-
-
-class Spool(Protocol):
-    """What claims need of the spool. It is on disk when awaited."""
-
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int) -> list[Message]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,7 @@ class _Request:
 class Claims:
     """Claims the mail of one relayhost.
 
-    may_begin: whether anything may be begun. failed: called when the spool fails. now: the clock, epoch seconds.
+    may_begin: whether anything may be begun. failed: called when the spool fails.
     new: keys of messages that have just arrived, in their order. asking: how many conversations wait for messages. claimed:
     how many messages were claimed so far.
     """
@@ -43,11 +37,10 @@ class Claims:
     def __init__(
         self,
         relayhost: str,
-        spool: Spool,
+        spool: RelayPort,
         results: Results,
         may_begin: Callable[[], bool],
         failed: Callable[[Exception], object],
-        now: Callable[[], float],
     ) -> None:
         self.new: dict[int, None] = {}
         self.asking = 0
@@ -57,7 +50,6 @@ class Claims:
         self._results = results
         self._may_begin = may_begin
         self._failed = failed
-        self._now = now
         self._requests: list[_Request] = []
         self._is_running = False
 
@@ -92,7 +84,7 @@ class Claims:
             first = list(islice(self.new, len(requests)))
             more = sum(limits) - len(limits)
             try:
-                found = await self._spool.take(self._relayhost, first, len(requests), self._now(), more)
+                found = await self._spool.take(self._relayhost, first, len(requests), more)
             except Exception as error:
                 self._failed(error)
             # The spool may have given other new messages, too.

@@ -16,18 +16,19 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
 from mailrelay.mail.conclusion import RetryPolicy
-from mailrelay.mail.notice import Backend, Kind
+from mailrelay.mail.notice import Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import is_setup_fault
+from mailrelay.ports import RelayhostFailure, RelayhostPort
 from mailrelay.relay import dial_policy
-from mailrelay.relay.dial_policy import DialFacts, KnownFault, NetworkChange
+from mailrelay.relay.dial_policy import DialFacts, NetworkChange
 from mailrelay.relay.plan import ConnectionState
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -39,16 +40,6 @@ DIAL_GRACE = 2.0
 """Seconds that a dial may still take when the network changes meanwhile."""
 EXPECTATION = 10.0
 """Seconds for which a client's MAIL is a reason to dial."""
-
-
-class Spool(Protocol):
-    """Where the fault of a relayhost is recorded. Writes are on disk when awaited."""
-
-    async def relayhost_failed(
-        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend], now: float
-    ) -> None: ...
-    async def relayhost_up(self, name: str, backends: Sequence[Backend], now: float) -> bool: ...
-    async def relayhost_failure(self, name: str) -> KnownFault | None: ...
 
 
 class Connector:
@@ -65,7 +56,7 @@ class Connector:
     def __init__(
         self,
         relayhost: Relayhost,
-        spool: Spool,
+        spool: RelayhostPort,
         dial: Dial,
         terms: RetryPolicy,
         run_to_end: Callable[[Coroutine[Any, Any, None]], None],
@@ -85,7 +76,7 @@ class Connector:
         self._notices_pending = notices_pending
         self._changed = changed
         self._now = now
-        self._fault: KnownFault | None = None
+        self._fault: RelayhostFailure | None = None
         # The spool need not be asked for a fault: a mail server was ready since the last one.
         self._is_known_usable = False
         self._failures_before_change: int | None = None
@@ -299,7 +290,7 @@ class Connector:
 
     async def _record_up(self) -> None:
         backends = self._terms.backends_for(Kind.RESUMED, b"", b"")
-        if await self._spool.relayhost_up(self._name, backends, self._now()):
+        if await self._spool.relayhost_up(self._name, backends):
             self._notices_pending()
 
     async def record_fault(self, outcome: Outcome) -> str:
@@ -309,7 +300,6 @@ class Connector:
         setup = is_setup_fault(outcome)
         if setup and outcome.reply is not None:
             outcome = _with_fix(outcome, self._relayhost)
-        now = self._now()
         wait = dial_policy.wait_after_fault(
             outcome.cause,
             self._failures + 1,
@@ -322,7 +312,7 @@ class Connector:
         fix = f"; {outcome.fix}" if outcome.fix else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text), fix)
         backends = self._terms.backends_for(Kind.SETUP, b"", b"")
-        await self._spool.relayhost_failed(self._name, outcome, now + wait, setup, backends, now)
+        await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, setup, backends)
         # Pending now, or when the mail has waited long enough.
         self._notices_pending()
         self._fault = await self._spool.relayhost_failure(self._name)

@@ -17,16 +17,8 @@ from typing import Protocol
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay.jobs import Job
-from mailrelay.smtp.session import (
-    REPLY_TIMEOUTS,
-    ContentWanted,
-    Ended,
-    Event,
-    Finished,
-    Ready,
-    Session,
-    Untried,
-)
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
 
 BLOCK = 32 * 1024

@@ -12,6 +12,7 @@ from typing import Protocol
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.outcome import Cause
 from mailrelay.mail.triage import PENALISED, QUIET
+from mailrelay.ports import RelayhostFailure
 
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Waits between dials after causes for which SSH servers lock out an address (`mail.triage.PENALISED`)."""
@@ -39,19 +40,6 @@ class NetworkChange(Protocol):
     def suspended(self) -> float: ...
 
 
-class KnownFault(Protocol):
-    """A recorded fault of a relayhost: how many dials in a row failed, when to dial again (epoch seconds), why."""
-
-    @property
-    def failures(self) -> int: ...
-    @property
-    def next_dial(self) -> float: ...
-    @property
-    def cause(self) -> Cause: ...
-    @property
-    def text(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class DialFacts:
     """now: epoch seconds. since_last_try: seconds since the last dial or fault. retry_pending: the network has changed, and
@@ -63,7 +51,7 @@ class DialFacts:
     is_asked_for: bool
 
 
-def pause(fault: KnownFault | None, facts: DialFacts) -> float:
+def pause(fault: RelayhostFailure | None, facts: DialFacts) -> float:
     """Seconds until a dial is allowed; 0 or less: now."""
     if fault is None:
         return 0.0

@@ -8,8 +8,8 @@ Recording goes on when the conversation has ended.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from mailrelay.mail import logline
 from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
@@ -17,19 +17,15 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Record
+from mailrelay.ports import RelayPort
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
 
 log = logging.getLogger("mailrelay.relay")
 
+T = TypeVar("T")
+
 LAST_WAIT = 10.0
 """Seconds that a stopping relay waits for the disk to record results."""
-
-
-class Spool(Protocol):
-    """What results need of the spool. Writes are on disk when awaited."""
-
-    async def put_back(self, messages: Sequence[int], now: float) -> None: ...
-    async def record(self, end: Record) -> None: ...
 
 
 class Results:
@@ -41,7 +37,7 @@ class Results:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: RelayPort,
         terms: RetryPolicy,
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
@@ -90,9 +86,7 @@ class Results:
 
     def put_back(self, messages: Sequence[Message]) -> None:
         """The same for several messages. Clients that wait are told elsewhere."""
-        keys = [message.id for message in messages]
-        queue_ids = [message.queue_id for message in messages]
-        self.run_to_end(self._write(queue_ids, lambda: self._spool.put_back(keys, self._now())))
+        self.run_to_end(self._put_back({message.id: message.queue_id for message in messages}))
 
     def run_to_end(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
         """Runs `work` to its end, whatever is cancelled meanwhile."""
@@ -130,7 +124,10 @@ class Results:
             dialled=dial_seconds,
             transaction=seconds,
         )
-        await self._write([message.queue_id], lambda: self._spool.record(record))
+        if not await self._write([message.queue_id], lambda: self._spool.record(record)):
+            log.error(
+                "%s: the outcome is not recorded: its attempt is not open, or not of this daemon", message.queue_id
+            )
         for one in record.settled:
             # An error needs the person.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
@@ -139,14 +136,18 @@ class Results:
             self._notices_pending()
         self.waiters.tell(message.queue_id, _result(message, record))
 
-    async def _write(self, queue_ids: Sequence[str], write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _put_back(self, messages: Mapping[int, str]) -> None:
+        keys = list(messages)
+        for key in await self._write(messages.values(), lambda: self._spool.put_back(keys)):
+            log.error("%s: not put back: its attempt is not open, or not of this daemon", messages[key])
+
+    async def _write(self, queue_ids: Collection[str], write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Records what became of these messages, and tries again until the disk takes it."""
         pause = 1.0
         try:
             while True:
                 try:
-                    await write()
-                    return
+                    return await write()
                 except Exception as error:
                     # Of whatever kind: the result must not be forgotten.
                     log.critical(

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +19,7 @@ from mailrelay.endpoint import Endpoint
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
 from mailrelay.relay.conversation import Conversation, Phase
 from mailrelay.relay.delivery import Progress, converse
@@ -38,13 +39,8 @@ EHLO_NAME = b"localhost"
 """The mail server sees a client on its own localhost; this machine's name is private."""
 
 
-class Spool(results.Spool, connector.Spool, claims.Spool, Protocol):
-    """What the relay needs of the spool. Writes are on disk when awaited."""
-
-    async def next_due(self, relayhost: str) -> float | None: ...
-    async def recall(self, relayhost: str, now: float) -> None: ...
-    async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
+class Spool(RelayPort, RelayhostPort, Protocol):
+    """The ports that a scheduler needs."""
 
 
 @dataclass(slots=True)
@@ -79,7 +75,7 @@ class Scheduler:
         self._connector = connector.Connector(
             relayhost, spool, dial, terms, self._results.run_to_end, notices_pending, self._event.set, now
         )
-        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed, now)
+        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed)
         self._probes: deque[RcptProbe] = deque()
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
@@ -255,7 +251,7 @@ class Scheduler:
                 self._connector.forget()
             case Action.RECALL:
                 self._connector.recall_pending = False
-                await self._spool.recall(self._name, self._now())
+                await self._spool.retry_lost(self._name)
             case Action.HANG_UP:
                 await self._connector.hang_up()
             case Action.DIAL | Action.DIAL_FOR_STREAM:
@@ -269,7 +265,7 @@ class Scheduler:
     async def _count_due(self) -> int:
         """How many messages are due, at most as many as would fill all channels."""
         claimed = self._claims.claimed
-        count = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels, self._now())
+        count = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels)
         # Messages that were claimed during the count are no reason for another conversation.
         return count - (self._claims.claimed - claimed)
 

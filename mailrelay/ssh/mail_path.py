@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
+from mailrelay.smtp.events import Ended
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.smtp.session import Ended, Session
+from mailrelay.smtp.session import Session
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.interface import Fault

@@ -1,5 +1,7 @@
-"""A host as a newcomer has it: an account with a password, a home with an authorized_keys of its own, a shell, and a mail
-server on its localhost:25. And the newcomer's computer: a home with an ssh_config, and nothing else.
+"""What `mailrelay setup` starts from: a host with a new account, and the computer of its owner.
+
+The account has a password, a home with its own authorized_keys, a shell, and a mail server on its localhost:25. The computer
+has a home with an ssh_config and nothing else.
 """
 
 import asyncio
@@ -18,7 +20,8 @@ PASSWORD = "correct horse"
 
 
 class Account(Remote):
-    """The host. takes_password: whether its SSH server asks for one; by_question: in a keyboard-interactive dialogue."""
+    """The host. takes_password: whether its SSH server takes passwords; by_question: whether by keyboard-interactive
+    authentication (RFC 4256)."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -69,7 +72,7 @@ class AccountSSHServer(RemoteSSHServer):
         self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
     ) -> None:
         if stdin.channel.get_command() != "sh":
-            # Not the machine's own sendmail, nor anything else that a way could be sought with.
+            # Neither this machine's sendmail nor another command that setup tries as a mail path.
             stderr.write(b"not found")
             stdout.channel.exit(127)  # type: ignore[attr-defined]
             return
@@ -87,7 +90,7 @@ class AccountSSHServer(RemoteSSHServer):
 
 
 class Newcomer:
-    """Her computer: `home` has an ssh_config that leads to the host by its name; `bin` is first in PATH."""
+    """The computer of the account's owner: the ssh_config in `home` names the host; `bin` is first in PATH."""
 
     def __init__(self, directory: Path, remote: Remote, *, user: str = "me") -> None:
         self.home = directory / "newcomer"
@@ -113,7 +116,7 @@ class Newcomer:
         }
 
     def know(self, remote: Remote) -> None:
-        """The host key is known already."""
+        """Puts the host key into known_hosts."""
         public = remote.host_key.export_public_key().decode().strip()
         (self.ssh / "known_hosts").write_text(f"[127.0.0.1]:{remote.ssh_port} {public}\n")
 

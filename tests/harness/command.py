@@ -1,4 +1,4 @@
-"""The real command as a process, beside a remote that lives in the test's own process."""
+"""Runs the mailrelay command as a process, against a remote in the process of the test."""
 
 import asyncio
 import os
@@ -19,10 +19,10 @@ class Said:
 
 
 def person_of(remote: Remote, *lines: str, name: str = "default", desktop: bool = False) -> Person:
-    """Somebody whose mail goes through `remote`. lines: more of the settings. desktop: whether she is told there, too."""
+    """A person whose relayhost is `remote`. lines: more settings. desktop: whether notices also go to the desktop."""
     person = Person(remote.directory)
     relayhost = (f'relayhost.{name}.ssh = "{HOST}"', f'relayhost.{name}.ssh_config = "{remote.ssh_config}"')
-    # Somebody may serve on the usual port.
+    # A daemon of this machine may listen on the usual port.
     door = () if any("listen" in line for line in lines) else (f'listen.address = "localhost:{free_port()}"',)
     ours = (*door, f'queue.directory = "{person.spool}"', f"notify.desktop = {str(desktop).lower()}")
     person.config.write_text("\n".join((*relayhost, *ours, *lines)))
@@ -30,7 +30,7 @@ def person_of(remote: Remote, *lines: str, name: str = "default", desktop: bool 
 
 
 async def run(person: Person, *words: str, typed: str | None = None, env: dict[str, str] | None = None) -> Said:
-    """Runs `mailrelay words` to its end. typed: at a terminal; without it there is none."""
+    """Runs `mailrelay words` to its end. typed: the input at a terminal; None: stdin is /dev/null."""
     master, slave = pty.openpty()
     os.write(master, (typed or "").encode())
     try:

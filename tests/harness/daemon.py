@@ -1,4 +1,4 @@
-"""The whole daemon as a task of the test's own process, and a client for it."""
+"""The whole daemon as a task in the process of the test, and a client for it."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[N
         async with serving(settings) as ready:
             yield ready
     finally:
-        # The daemon makes it strict for its whole process, which here is that of all tests.
+        # The daemon makes the umask of its process strict, which here is the process of all tests.
         os.umask(umask)
 
 
 def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:
-    """Sends a letter; the reply to its content."""
+    """Sends a message; returns the reply to its content."""
     client = smtplib.SMTP("127.0.0.1", port, timeout=20)
     try:
         client.ehlo()
@@ -49,7 +49,8 @@ def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:
 
 
 def stopping_at_content(remote: Remote) -> tuple[asyncio.Event, asyncio.Event]:
-    """Makes the remote stop before its reply to a content: set when it has come so far, and to be set to let it go on."""
+    """Makes the remote wait before its reply to a content. Returns an event that is set when it waits, and one that the test
+    sets to end that."""
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def policy(verb: str, _argument: bytes) -> bytes | None:

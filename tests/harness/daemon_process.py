@@ -1,6 +1,6 @@
-"""mailrelay as a person runs it: a settings file, `mailrelay serve` as a process of its own, and its commands.
+"""mailrelay as a person runs it: a settings file, `mailrelay serve` as a process, and the other commands.
 
-Knows only what the outside of mailrelay promises: the settings, the `ready` line, the commands and their JSON.
+It depends only on the documented interface: the settings, the `ready` line, the commands and their JSON.
 """
 
 import json
@@ -94,7 +94,7 @@ class Relay:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nothing of the person who runs the tests: no home, no agent; but the very mailrelay that the tests import."""
+        """Without the home and the SSH agent of the person who runs the tests; with the mailrelay that the tests import."""
         return {
             "PATH": f"/usr/sbin:{os.environ['PATH']}",
             "HOME": str(self.directory),
@@ -115,7 +115,7 @@ class Relay:
         return self.child
 
     def logged(self, pattern: str) -> str:
-        """Waits for a line of `mailrelay log` in which the pattern is found; the line."""
+        """Waits for a line of `mailrelay log` that matches the pattern; returns it."""
         sought = re.compile(pattern)
         return until(
             lambda: next((line for line in self.do("log").splitlines() if sought.search(line)), ""),
@@ -123,12 +123,12 @@ class Relay:
         )
 
     def account(self) -> str:
-        """What every daemon of this relay said, and the end of its log: for the reader of a failed test."""
+        """The output of every daemon of this relay and the end of its log, for the reader of a failed test."""
         said = "\n---\n".join(life.output for life in self._lives)
         return "\n".join([said, *self.run("log").stdout.splitlines()[-100:]])
 
     def stop(self) -> int | None:
-        """Asks the daemon to end; its exit status."""
+        """Ends the daemon with SIGTERM; returns its exit status, None if none ran."""
         if self.child is None:
             return None
         child, self.child = self.child, None
@@ -155,7 +155,7 @@ class Relay:
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def do(self, *words: str) -> str:
-        """Runs a command that must work; what it printed."""
+        """Runs a command that must succeed; returns its output."""
         done = self.run(*words)
         assert done.returncode == 0, (
             f"mailrelay {' '.join(words)}: status {done.returncode}: {done.stderr}{done.stdout}"
@@ -163,7 +163,7 @@ class Relay:
         return done.stdout
 
     def queue(self, *options: str) -> list[dict[str, Any]]:
-        """`mailrelay queue --json`: one mapping a message."""
+        """`mailrelay queue --json`: one mapping for each message."""
         return [json.loads(line) for line in self.do("queue", "--json", *options).splitlines()]
 
     def states(self, *options: str) -> dict[str, str]:
@@ -176,6 +176,6 @@ class Relay:
         return [text for path in files if token in (text := path.read_text(errors="replace"))]
 
     def notices(self, token: str = "") -> list[dict[str, Any]]:
-        """What the command of the settings was given, as far as it contains the token."""
+        """The notices that the command of the settings was given and that contain the token."""
         files = sorted((self.directory / "notices").glob("[!.]*"), key=lambda path: path.stat().st_mtime_ns)
         return [json.loads(text) for path in files if token in (text := path.read_text())]

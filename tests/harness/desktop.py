@@ -1,4 +1,4 @@
-"""A message bus with a notification service (Desktop Notifications Specification 1.2), for a test alone."""
+"""A D-Bus session bus and a notification service (Desktop Notifications Specification 1.2) for one test."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ class Screen(ServiceInterface):  # type: ignore[misc,unused-ignore]
 
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A session bus of the test's own, the only one in its environment, which starts no service of this machine's."""
+    """The address of a session bus for one test, the only one in its environment. It starts no service of this machine."""
     address = f"unix:path={tmp_path}/bus"
     config = tmp_path / "bus.conf"
     config.write_text(

@@ -1,7 +1,7 @@
-"""dropbear, the other SSH server that people meet (routers, small machines), on a port of 127.0.0.1.
+"""dropbear, the SSH server of routers and small machines, on a port of 127.0.0.1.
 
-Promises: changes nothing of the machine's: it sees an /etc/passwd of its own, in which its user lives in a directory of the
-test's. The attributes are those of `Sshd`.
+It changes nothing on this machine: it sees its own /etc/passwd, in which the home of its user is a directory of the test.
+The attributes are those of `Sshd`.
 """
 
 import os
@@ -55,7 +55,7 @@ class Dropbear:
         script = 'mount --bind "$0" /etc/passwd && exec "$@"'
         self.child = Child([*self._alone, script, self.directory / "passwd", *server])
         self.child.wait_port(self.port)
-        # Asking whether it listens was a session to it: whoever looks at its processes next is to see none.
+        # The question whether it listens was a session; a test that counts its processes next must see none.
         self.child.wait_line("Exit before auth")
         until(lambda: not self.sessions(), "dropbear is done with the connection that asked")
 

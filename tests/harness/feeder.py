@@ -1,6 +1,6 @@
-"""Clients that never stop: several at once, each message with a number of its own, and a record of what was answered.
+"""Clients that send all the time: several at once, each message with its own number, and a record of the replies.
 
-A message is offered once and never again, whatever became of it: so one that arrives twice was sent twice by the relay.
+A message is offered once, whatever the reply: one that arrives twice was sent twice by the relay.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""What must be true of a relay that was cut off, whenever it was: held after every cut, and at the end.
+"""What must be true of a daemon that was killed at any moment: checked after every kill, and at the end.
 
-Every message that got a 250 is in the spool or has arrived. One arrives twice only if it was being sent at a cut.
+Every message that got a 250 is in the spool or has arrived. A message arrives twice only if it was being sent at a kill.
 """
 
 from harness.daemon_process import Relay
@@ -16,7 +16,7 @@ class Ledger:
         self.in_flight: set[str] = set()
 
     def after_a_cut(self) -> None:
-        """Called while nobody serves: reads the spool as the cut left it."""
+        """Called while no daemon runs: reads the spool as the kill left it."""
         self.cuts += 1
         accepted = set(self.feeder.accepted)
         listed = {_mark(one["subject"]): one["queue_name"] for one in self.relay.queue()}
@@ -25,7 +25,7 @@ class Ledger:
         assert not lost, f"after cut {self.cuts}: got a 250, and are neither in the spool nor with the remote: {lost}"
 
     def at_the_end(self, what: str) -> str:
-        """Called while the relay serves and nobody feeds: waits until all is delivered, and adds up; the figures."""
+        """Called while the daemon runs and no client sends: waits until all is delivered; returns the figures."""
         until(lambda: self.relay.queue() == [], "nothing waits any more")
         arrived = marks(self.sink.messages())
         assert self.feeder.accepted - set(arrived) == set(), "got a 250 and never arrived"

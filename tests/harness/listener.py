@@ -1,4 +1,4 @@
-"""Both neighbours of the listener for its tests: an intake that remembers, and the client's end of a connection."""
+"""The listener's two neighbours: an intake that keeps what it was given, and the client's end of a connection."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the answer, `before_word`
-    before the word on a recipient."""
+    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the reply, `before_word`
+    before the reply to a recipient."""
 
     def __init__(self) -> None:
         self.begun_with: list[bytes] = []
@@ -41,11 +41,11 @@ class Intake:
     def refusal(self) -> Reply | None:
         return self.trouble
 
-    async def probe_recipient(self, envelope: Envelope, patience: float) -> Reply | None:
+    async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
         self.vetted.append(envelope)
         if self.before_word is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     await self.before_word()
         return self.refusals.get(envelope.recipients[0].address)
 
@@ -160,8 +160,9 @@ async def listener(
         await listening.close(grace=2.0)
         for wire in _open:
             wire.close()
+            with contextlib.suppress(OSError):
+                await wire.writer.wait_closed()
         _open.clear()
-        await asyncio.sleep(0)
 
 
 GROUP = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n"

@@ -1,4 +1,4 @@
-"""Mail clients: swaks, curl and git as they are, and content that a test can compare octet by octet."""
+"""Mail clients: swaks, curl and git send-email, and a content that a test can compare octet by octet."""
 
 import smtplib
 import subprocess
@@ -12,7 +12,7 @@ ME = f"me@{DOMAIN}"
 
 
 def message(token: str, body: bytes = b"Hello.\r\n", to: str = f"alice@{DOMAIN}") -> bytes:
-    """A message that needs no fixing on its way: a relay adds trace lines to it, and nothing else. CRLF line ends."""
+    """A complete message: a mail server adds trace lines to it and nothing else. Line ends are CRLF."""
     head = (
         f"Date: Mon, 05 Jan 2026 10:00:00 +0000\r\nFrom: {ME}\r\nTo: {to}\r\n"
         f"Subject: {token}\r\nMessage-ID: <{token}@{DOMAIN}>\r\n\r\n"
@@ -21,7 +21,7 @@ def message(token: str, body: bytes = b"Hello.\r\n", to: str = f"alice@{DOMAIN}"
 
 
 def submit(port: int, recipients: Sequence[str], content: bytes, sender: str = ME) -> tuple[int, str]:
-    """Gives a message to 127.0.0.1:`port` as it is; the reply to its content. Every recipient must be taken."""
+    """Sends a message to 127.0.0.1:`port` unchanged; returns the reply to its content. Every recipient must be accepted."""
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
         client.ehlo("client.example")
         assert client.mail(sender, ["BODY=8BITMIME"])[0] == 250
@@ -32,7 +32,7 @@ def submit(port: int, recipients: Sequence[str], content: bytes, sender: str = M
 
 
 def swaks(port: int, recipients: Sequence[str], token: str) -> subprocess.CompletedProcess[str]:
-    """Sends a small message with swaks; status 0 when it was taken, and the transcript on stdout."""
+    """Sends a small message with swaks; the status is 0 if it was accepted; the transcript is on stdout."""
     argv = [program("swaks", "swaks"), "--server", "127.0.0.1", "--port", str(port), "--timeout", "60"]
     argv += ["--from", ME, "--to", ",".join(recipients), "--header", f"Subject: {token}", "--body", "Hello."]
     return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)

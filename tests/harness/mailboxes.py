@@ -1,6 +1,6 @@
-"""What a test remote delivers to: one directory for each account, one file for each message.
+"""The mailboxes of a test's mail server: one directory for each account, one file for each message.
 
-The accounts are the same for every kind of remote, so that one test can run against all of them.
+The accounts are the same on every kind of mail server, so that one test can run against all of them.
 """
 
 from pathlib import Path
@@ -8,9 +8,9 @@ from pathlib import Path
 from harness.processes import until
 
 DOMAIN = "remote.example"
-"""The mail domain of every test remote."""
+"""The mail domain of every mail server of the tests."""
 ACCOUNTS = ("me", "alice", "bob", *(f"u{number}" for number in range(40)))
-"""Local parts that exist there. Others are refused with 550 5.1.1, `later` with 450 4.2.1, `closed` with 550 5.2.1."""
+"""Local parts that exist. Others are refused with 550 5.1.1, `later` with 450 4.2.1, `closed` with 550 5.2.1."""
 
 
 def unstamped(raw: bytes) -> bytes:

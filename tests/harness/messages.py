@@ -4,7 +4,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome, Reply, Stage
-from mailrelay.mail.record import Arrival, Owing, Record, Settled, arrive
+from mailrelay.mail.record import Arrival, NewNotice, Record, Settled, arrive
 from mailrelay.spool.queue_ids import QueueIds
 
 NOW = 1_700_000_000.0
@@ -44,11 +44,11 @@ def ending(
     next_attempt: float | None = None,
     backends: tuple[Backend, ...] = (),
 ) -> Record:
-    """The record of an attempt that brought each recipient to the state beside it; bounced ones are owed by `backends`."""
+    """The record of an attempt with a state for each recipient; bounced ones have a notice to `backends`."""
     settled = tuple(
         Settled(key, state, outcome, uncertain=False)
         for key, (state, outcome) in zip(recipients, states.items(), strict=True)
     )
     failed = tuple(one.recipient for one in settled if one.state is State.BOUNCED)
-    notices = (Owing(Kind.FAILED, failed, backends),) if failed and backends else ()
+    notices = (NewNotice(Kind.FAILED, failed, backends),) if failed and backends else ()
     return Record(message, now, settled, next_attempt, notices)

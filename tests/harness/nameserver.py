@@ -4,8 +4,8 @@
         … Resolver(server.address)
 
 zone: the values of the records by name and kind, as in a zone file, names absolute; those of TXT are the text itself.
-broken: names for which it says that it has failed; silent: names that it does not answer for. validated: whether it says
-that its answers were validated (the AD bit). asked: what it was asked, in order.
+broken: names that it answers with SERVFAIL; silent: names that it does not answer. validated: whether its answers have the
+AD bit. asked: the questions so far, in order.
 """
 
 import socket

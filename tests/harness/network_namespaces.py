@@ -1,4 +1,4 @@
-"""Networks of a test's own: namespaces with a cable between them, in which nothing of this machine's network is touched."""
+"""Network namespaces with a cable between them, so that a test can change a network without touching this machine's."""
 
 import ctypes
 import os
@@ -31,7 +31,7 @@ class Networks:
         self.ip("server", "addr", "add", f"{SERVER}/24", "dev", "cable")
 
     def within(self, who: str) -> tuple[str, ...]:
-        """What starts a program in the network of the laptop or the server."""
+        """The start of a command line that runs a program in the network of the laptop or of the server."""
         return (self._ip, "netns", "exec", self._names[who])
 
     def ip(self, who: str, *words: str) -> None:
@@ -42,7 +42,7 @@ class Networks:
         self.ip("laptop", "addr", "add", f"{address}/24", "dev", "cable")
 
     def leave(self) -> None:
-        """It has none any more."""
+        """The laptop loses its addresses."""
         self.ip("laptop", "addr", "flush", "dev", "cable")
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Networks:
 
 
 def apart(story: Callable[[], None]) -> None:
-    """Runs `story` on a thread with an empty network of its own, which goes with it."""
+    """Runs `story` on a thread in a new and empty network namespace, which ends with the thread."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -74,7 +74,7 @@ def apart(story: Callable[[], None]) -> None:
 
 TAKES_MAIL = """\
 #!/bin/sh
-# As much of a mail server as it takes to be handed a letter.
+# The least of a mail server that a message can be sent to.
 end=$(printf '.\\r')
 printf '220 here\\r\\n'
 while read -r verb rest; do
@@ -92,7 +92,7 @@ done
 
 
 def takes_mail(directory: Path) -> str:
-    """A command that speaks SMTP as `sendmail -bs` does, and takes every letter."""
+    """A command that speaks SMTP as `sendmail -bs` does, and accepts every message."""
     path = directory / "takes-mail"
     path.write_text(TAKES_MAIL)
     path.chmod(0o755)

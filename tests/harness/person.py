@@ -1,4 +1,4 @@
-"""A person with a spool of her own: settings, mail in every state, and the real command as a process."""
+"""A person's settings and spool, with messages in every state, and the mailrelay command as a process."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import arrive
-from mailrelay.spool import accepting, attempts
+from mailrelay.spool import accepting, attempts, relayhosts
 from mailrelay.spool.database import connect, transaction
 
 SETTINGS = """\
@@ -42,7 +42,7 @@ TERMS = RetryPolicy((3600.0,), 1e9, lambda kind, sender, notify: (Backend.MAILBO
 
 
 class Person:
-    """Settings and a spool in `directory`; what is put in came `age` seconds ago."""
+    """Settings and a spool in `directory`."""
 
     def __init__(self, directory: Path, *, address: str = "127.0.0.1:1", senders: str = "*") -> None:
         directory.chmod(0o700)
@@ -64,7 +64,7 @@ class Person:
     def run(
         self, *words: str, stdin: bytes = b"", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Runs `mailrelay words` to its end; never a traceback, and at most one line on stderr for each trouble."""
+        """Runs `mailrelay words` to its end. Checks that stderr has only lines of mailrelay, and so no traceback."""
         done = subprocess.run(
             [sys.executable, "-m", "mailrelay", *words],
             input=stdin,
@@ -86,7 +86,7 @@ class Person:
         sender: bytes = b"me@example.org",
         age: float = 0.0,
     ) -> str:
-        """Accepts a message."""
+        """Puts a message into the spool that was accepted `age` seconds ago."""
         envelope = Envelope(sender, tuple(Recipient(address) for address in to))
         arrival = arrive(envelope, content, queue_id=queue_id, token="", relayhost="default", now=time.time() - age)
         db = connect(self.spool)
@@ -96,20 +96,23 @@ class Person:
         return queue_id
 
     def attempt(self, *outcomes: Outcome) -> None:
-        """Tries the message that is due first, with an outcome for each of its recipients; with none, it is left open."""
+        """Records an attempt at the message that is due first, with an outcome for each recipient; without outcomes the
+        attempt is left open."""
         db = connect(self.spool)
         now = time.time()
         with transaction(db):
             (message,) = attempts.take(db, "default", (), 1, "test", now)
             if outcomes:
                 terms: dict[str, Any] = {"client_told": False, "relays_dsn": False, "now": now, "chance": 0.5}
-                attempts.record(db, conclude(message, outcomes, TERMS, **terms))
+                attempts.record(db, conclude(message, outcomes, TERMS, **terms), "test")
         db.close()
 
     def relayhost_fails(self, outcome: Outcome, *, setup: bool = False) -> None:
         db = connect(self.spool)
         with transaction(db):
-            attempts.relayhost_failed(db, "default", outcome, time.time() + 600, setup, (Backend.MAILBOX,), time.time())
+            relayhosts.relayhost_failed(
+                db, "default", outcome, time.time() + 600, setup, (Backend.MAILBOX,), time.time()
+            )
         db.close()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -119,6 +122,6 @@ class Person:
         return found
 
     def states(self) -> dict[str, str]:
-        """The state of every recipient's, by the id of the message, as the spool has it."""
+        """The states of the recipients in the spool, joined by commas, by queue id."""
         sql = "SELECT queue_id, group_concat(state) FROM message m JOIN recipient r ON r.message = m.id GROUP BY m.id"
         return dict(self.query(sql))

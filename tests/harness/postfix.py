@@ -1,7 +1,7 @@
-"""Postfix from an unpacked package: smtp-sink, smtp-source, and a real Postfix that stands alone.
+"""Postfix from an unpacked package: smtp-sink, smtp-source, and a real Postfix that uses nothing of this machine's.
 
 Postfix and sendmail cannot both be installed, so the package is unpacked into a folder and run from there:
-$MAILRELAY_POSTFIX where it is set, else one that is fetched with apt-get when MAILRELAY_SYSTEM_TESTS=1 asks for every part.
+$MAILRELAY_POSTFIX if it is set, else one that apt-get downloads if MAILRELAY_SYSTEM_TESTS=1.
 """
 
 import grp
@@ -21,7 +21,7 @@ from harness.processes import Child, free_port, missing, until
 
 @dataclass(frozen=True)
 class Package:
-    """Where Postfix lies: `root` is / when it is installed, or the folder into which it was unpacked."""
+    """Where Postfix is: `root` is / if it is installed, or the folder into which it was unpacked."""
 
     root: Path
 

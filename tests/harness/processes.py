@@ -1,7 +1,7 @@
-"""Programs as children of a test: start one, wait for what it says, end it and all that it started.
+"""Programs as children of a test: start one, wait for its output, end it and all that it started.
 
-Promises: nothing that a test started outlives it, and only what a test started is ever signalled. Waiting is for a line of
-output or for a fact, each with a limit that fails the test in words.
+Promises: nothing that a test started outlives it, and only what a test started is ever signalled. A wait is for a line of
+output or for a fact; after a limit it fails the test with a sentence.
 """
 
 import os
@@ -23,11 +23,11 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds after which something that should have happened has not. Only a failing test waits that long."""
 pytest = sys.modules.get("pytest")
-"""None where no test runs: the benches use this file too, and need no pytest."""
+"""None outside of tests: the benches use this file too, and need no pytest."""
 
 
 def fail(why: str, *, pytrace: bool = True) -> NoReturn:
-    """Fails the test; what is no test ends with these words."""
+    """Fails the test; a bench ends with this text."""
     __tracebackhide__ = True
     if pytest is not None:
         pytest.fail(why, pytrace=pytrace)
@@ -52,14 +52,14 @@ def program(name: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens now."""
+    """A port of 127.0.0.1 on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def listens(port: int, before: Sequence[str] = ()) -> bool:
-    """Whether somebody listens on that port of 127.0.0.1, asked from where the command `before` runs programs."""
+    """Whether something listens on that port of 127.0.0.1. before: the command that runs the question in another network."""
     if before:
         ask = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
         return subprocess.run([*before, sys.executable, "-c", ask], capture_output=True, check=False).returncode == 0

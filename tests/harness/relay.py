@@ -43,7 +43,7 @@ class RelayHarness:
         await asyncio.gather(self.running, return_exceptions=True)
 
     async def send(self, *recipients: bytes, content: bytes = b"hello\r\n") -> int:
-        """Accepts a message as the listener would; returns the spool's key."""
+        """Accepts a message as the listener does; returns its key in the spool."""
         key = await self.spool.accept(letter(*recipients, at=time.time(), content=content))
         self.scheduler.message_arrived(key)
         return key

@@ -32,7 +32,7 @@ async def fault_of(relayhost: Relayhost) -> Outcome:
 
 
 def amend(remote: Remote, *lines: str) -> None:
-    """Put lines before those of the ssh_config, where they win."""
+    """Puts lines before those of the ssh_config: the first value of a setting counts."""
     text = remote.ssh_config.read_text()
     remote.ssh_config.write_text(
         text.replace(f"Host {HOST}\n", f"Host {HOST}\n" + "".join(f"    {each}\n" for each in lines))
@@ -50,7 +50,7 @@ async def greeting(relayhost: Relayhost) -> bytes:
 
 
 def jump_config(first: Remote, *others: Remote) -> None:
-    """Name the other remotes hop1, hop2, … in the ssh_config of the first."""
+    """Names the other remotes hop1, hop2, … in the ssh_config of the first."""
     with first.ssh_config.open("a") as file:
         for number, other in enumerate(others, start=1):
             file.write(other.ssh_config.read_text().replace(f"Host {HOST}", f"Host hop{number}"))

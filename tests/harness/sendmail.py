@@ -1,6 +1,6 @@
-"""A real sendmail that stands alone: its own configuration, queue, aliases and boxes, on a port of 127.0.0.1.
+"""A real sendmail with its own configuration, queue, aliases and mailboxes, on a port of 127.0.0.1.
 
-Promises: asks no name server, touches nothing under /etc/mail or /var; unknown accounts are refused by sendmail itself.
+It asks no name server and touches nothing under /etc/mail or /var. Unknown accounts are refused by sendmail itself.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""An ssh-agent of its own for a test."""
+"""An ssh-agent for one test."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ async def agent(socket: Path, *keys: Path, confirm: bool = False) -> AsyncIterat
     """Listens at `socket` and holds `keys`. confirm: whether each use of them is asked for."""
     running = await asyncio.create_subprocess_exec("ssh-agent", "-D", "-a", str(socket), stdout=asyncio.subprocess.PIPE)
     try:
-        # It says where it listens once it does.
+        # It prints where it listens once it listens.
         assert running.stdout is not None and await running.stdout.readline()
         async with asyncssh.connect_agent(str(socket)) as client:
             for key in keys:

@@ -1,7 +1,7 @@
-"""OpenSSH's sshd on a port of 127.0.0.1, with keys, configuration and a client's files made for one test.
+"""OpenSSH's sshd on a port of 127.0.0.1, with keys, configuration and client files made for one test.
 
-Promises: reads and changes nothing of the machine's own SSH (but the privilege separation directory that sshd insists on);
-the client files let one key in as the user who runs the test.
+It reads and changes nothing of this machine's SSH, except that sshd needs its privilege separation directory. One key may
+log in, as the user who runs the test.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and a person who reads what it says and types."""
+"""Runs a program on a pseudo terminal, reads its output and types."""
 
 import os
 import pty
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 PATIENCE = 30.0
-"""Seconds after which something that should have been said has not. Only a failing test waits that long."""
+"""Seconds for an expected output. Only a failing test waits that long."""
 
 
 class Terminal:
-    """Runs `argv`; what it has written is `text`, with line ends as a terminal has them made plain."""
+    """Runs `argv`. text: its output so far, with CRLF line ends turned into LF."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         self._at = 0
@@ -32,7 +32,7 @@ class Terminal:
         return self._octets.decode(errors="replace").replace("\r\n", "\n")
 
     def read_to(self, pattern: str) -> str:
-        """What it says from here on to the pattern."""
+        """Reads up to the pattern; returns the output since the last pattern."""
         deadline = time.monotonic() + PATIENCE
         while True:
             found = re.compile(pattern).search(self.text, self._at)
@@ -46,13 +46,13 @@ class Terminal:
         os.write(self._handle, line.encode() + b"\n")
 
     def answer(self, question: str, line: str) -> str:
-        """Types a line behind a question; what was said up to it."""
+        """Waits for a question and types a line; returns the output up to the question."""
         said = self.read_to(question)
         self.type(line)
         return said
 
     def end(self) -> int:
-        """Reads to its end; the exit status."""
+        """Reads to the end of the output; returns the exit status."""
         deadline = time.monotonic() + PATIENCE
         while self._more(deadline):
             pass
@@ -63,14 +63,14 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
     def _more(self, deadline: float) -> bool:
-        """Waits for it to say more; whether it did."""
+        """Waits for more output; returns whether there was any."""
         ready, _, _ = select.select([self._handle], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return False
         try:
             data = os.read(self._handle, 65536)
         except OSError:
-            # How Linux says that nobody has the other side open any more.
+            # On Linux: no process has the other side open any more.
             return False
         self._octets += data
         return bool(data)

@@ -1,4 +1,4 @@
-"""A web server on loopback for what is forwarded, and a browser's part.
+"""A web server on loopback for tests of forwards, and a client for it.
 
 python3 tests/harness/webserver.py PORT     the server alone, until it is ended
 """
@@ -30,7 +30,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def web() -> Iterator[str]:
-    """A server of `PAGE`: where a forward leads to it."""
+    """A server of `PAGE`: its address, as a forward names it."""
     server = _Server(("127.0.0.1", 0), _Web)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
@@ -43,7 +43,7 @@ def web() -> Iterator[str]:
 
 
 def get(address: str) -> bytes:
-    """The page at "host:port", by a connection of its own. Raises OSError and http.client.HTTPException."""
+    """The page at "host:port", through a new connection. Raises OSError and http.client.HTTPException."""
     client = HTTPConnection(address, timeout=20)
     try:
         client.request("GET", "/")

@@ -1,4 +1,4 @@
-"""The DNS as a dictionary, for tests of what only asks through a `LookUp`."""
+"""The DNS as a dictionary, for tests of code that asks through a `LookUp`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ def look_up_in(
     secure: bool = False,
     asked: list[tuple[str, str]] | None = None,
 ) -> LookUp:
-    """Answers from `zone`, by name and kind. broken: names that get no answer. asked: where the questions are noted."""
+    """Answers from `zone`, by name and kind. broken: names that get no answer. asked: where the questions are recorded."""
     failing = set(broken)
 
     async def look_up(name: str, kind: str) -> Records:

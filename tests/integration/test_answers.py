@@ -99,18 +99,18 @@ async def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
-    read = mailserver._Dialogue._content
+    read = mailserver.read_content
 
-    async def content(dialogue: mailserver._Dialogue) -> bytes:
+    async def content(reader: mailserver.Reader) -> bytes:
         await go_on.wait()
-        return await read(dialogue)
+        return await read(reader)
 
-    monkeypatch.setattr(mailserver._Dialogue, "_content", content)
+    monkeypatch.setattr(mailserver, "read_content", content)
 
     async with scene(tmp_path, answer_within="5s") as at:
         answer = await at.submit([BOB], LARGER)
         found = re.fullmatch(
-            r"queued: ([\d.]+) MB of 40 MB have been sent to the server so far; the rest follows", answer
+            r"queued: ([\d.]+) MB of 40 MB have been sent to the mail server; the rest follows", answer
         )
         assert found is not None, answer
         assert 0 < float(found[1]) < 40
@@ -123,6 +123,6 @@ async def test_a_client_hears_that_all_of_a_large_message_has_been_sent(tmp_path
     async with scene(tmp_path, answer_within="5s") as at:
         _, go_on = stopping_at_content(at.remote)
         answer = await at.submit([BOB], LARGE)
-        assert answer == "queued: all 8 MB have been sent to the server, which has not answered yet"
+        assert answer == "queued: all 8 MB have been sent to the mail server, which has not replied yet"
         go_on.set()
         await at.remote.arrived(1)

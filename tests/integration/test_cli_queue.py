@@ -414,7 +414,7 @@ def test_a_hook_tells_the_daemon_that_the_network_has_changed_and_changes_nothin
     with lock.lock(person.spool):
         bell = trigger.listen(person.spool)
         try:
-            assert trigger.ring(person.spool)
+            assert trigger.fire(person.spool)
             assert person.run("queue", "retry", "--network").returncode == 0
             assert trigger.drain(bell) == trigger.LOOK + trigger.NETWORK
         finally:

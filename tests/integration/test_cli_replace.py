@@ -69,7 +69,7 @@ def test_a_bounced_message_goes_to_another_address_without_being_written_again(p
     assert envelope(person, new) == (b"me@example.org", [b"bob@example.org"])
     assert content(person, new) == before
     assert person.states() == {OLD: "cancelled,sent", new: "queued"}
-    assert f"cancelled  <bob@exmaple.org>  goes again as {new}" in person.run("queue", "show", OLD).stdout
+    assert f"cancelled  <bob@exmaple.org>  replaced by {new}" in person.run("queue", "show", OLD).stdout
 
 
 def test_it_goes_to_the_same_ones_where_nobody_else_is_named_and_to_all_who_are(person: Person) -> None:

@@ -175,7 +175,7 @@ async def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_
             assert code == 250 and b"queued" in words and b"hotels" in words
             db = connect(person.spool)
             with reading(db):
-                (trouble,) = listing.standing(db).troubles
+                (trouble,) = listing.status(db).faults
             db.close()
             assert trouble.setup and "hotels and hotspots" in trouble.text and "mail goes once" in trouble.fix
             assert remote.logins == 0

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from harness.daemon import served, settings, stopping_at_content, submit
@@ -13,7 +14,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import Owing
+from mailrelay.mail.record import NewNotice
 from mailrelay.spool import accepting, actions, attempts, listing, notice_lifecycle, notices, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
@@ -27,6 +28,14 @@ def states(directory: Path) -> list[str]:
         return [to.state for one in listing.everything(db) for to in one.recipients]
     finally:
         db.close()
+
+
+async def refused(port: int) -> None:
+    """Waits until nothing listens on the port: the daemon has begun to stop."""
+    with suppress(ConnectionError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.transport.abort()
 
 
 def accepted_by_hand(directory: Path, relayhost: str) -> int:
@@ -49,7 +58,7 @@ async def test_a_client_that_waits_when_the_daemon_is_stopped_gets_the_remotes_w
         client = asyncio.create_task(asyncio.to_thread(submit, port))
         await reached.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0)
+        await refused(port)
         go_on.set()
         code, text = await client
         assert (code, b" sent: " in text) == (250, True)
@@ -63,10 +72,11 @@ async def test_mail_that_is_being_sent_when_the_daemon_is_stopped_need_not_be_se
         accepted_by_hand(tmp_path / "spool", "default")
     async with Remote(tmp_path / "remote") as remote:
         reached, go_on = stopping_at_content(remote)
-        async with served(settings(tmp_path, remote.relayhost("default"))) as (_, daemon):
+        async with served(settings(tmp_path, remote.relayhost("default"))) as (port, daemon):
             await reached.wait()
             os.kill(os.getpid(), signal.SIGTERM)
-            asyncio.get_running_loop().call_later(0.2, go_on.set)
+            await refused(port)
+            go_on.set()
             await daemon
         assert states(tmp_path / "spool").count("sent") == len(remote.received) > 0
         db = connect(tmp_path / "spool")
@@ -140,10 +150,10 @@ def test_the_person_who_drops_failed_mail_still_hears_of_what_is_held(tmp_path: 
         key = accepting.accept(db, letter(b"gone@example.net", b"held@example.net"), LIMIT)
         (message,) = attempts.take(db, "default", [], 1, "test", NOW)
         states = {State.BOUNCED: NO_SUCH_USER, State.HELD: UNREADABLE}
-        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)))
-        notice_lifecycle.owe(db, key, Owing(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
+        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)), "test")
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
         actions.act(db, key, message.queue_id, Act.DROP, NOW)
-    assert [one.notice.kind for one in notices.owed(db, NOW)] == [Kind.HELD]
+    assert [one.notice.kind for one in notices.pending_notices(db, NOW)] == [Kind.HELD]
     db.close()
 
 
@@ -153,9 +163,9 @@ def test_a_backend_that_nobody_serves_hides_no_other_however_much_is_owed_by_it(
         for _ in range(notices.BATCH + 10):
             key = accepting.accept(db, letter(), LIMIT)
             to = db.execute("SELECT id FROM recipient WHERE message = ?", (key,)).get
-            notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
-        notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
-    assert Backend.DSN in {one.backend for one in notices.owed(db, NOW + 2)}
+            notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
+    assert Backend.DSN in {one.backend for one in notices.pending_notices(db, NOW + 2)}
     db.close()
 
 
@@ -169,5 +179,5 @@ async def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has
             reply = await asyncio.to_thread(submit, port)
             assert b"There is no host with the name" in reply[1]
             remote.ssh_config.write_text(right)
-            assert trigger.ring(chosen.queue.directory, trigger.NETWORK)
+            assert trigger.fire(chosen.queue.directory, trigger.NETWORK)
             await remote.arrived(1)

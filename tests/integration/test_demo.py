@@ -1,4 +1,4 @@
-"""`mailrelay demo`: it comes out as it says, by itself, and leaves nothing behind."""
+"""`mailrelay demo` prints what it promises, ends by itself, and leaves no file behind."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from mailrelay.demo.story import STEP_TIMEOUT
 
 
-def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Path) -> None:
+def test_the_demo_shows_a_delivery_a_refusal_and_a_delay_and_ends_with_status_0(tmp_path: Path) -> None:
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
@@ -20,8 +20,8 @@ def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    story = iter(done.stdout.splitlines())
-    for told in (
+    lines = iter(done.stdout.splitlines())
+    for expected in (
         "sent: 2.0.0 taken as 1",
         "gets: 550 5.1.1 <refused@example.net>: no such user",
         "queued: No SSH server answers",
@@ -31,7 +31,7 @@ def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Pa
         "to refused@example.net: bounced",
         "Everything happened as it should.",
     ):
-        assert any(told in line for line in story), f"not told, or not in its turn: {told}\n{done.stdout}"
+        assert any(expected in line for line in lines), f"missing, or in the wrong order: {expected}\n{done.stdout}"
     assert done.stderr == ""
     assert list(home.iterdir()) == []
     assert list(temporary.iterdir()) == []

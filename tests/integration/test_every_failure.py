@@ -1,7 +1,7 @@
 """Every way to fail that an embedded remote can show, and what is heard of it.
 
-Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`.
-What the client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound
+Each row of the table in docs/failures.md is a test here or, if only real servers show it, in `system/test_every_failure.py`.
+What the client hears, which notices come and what `mailrelay status` answers is read from that page; how soon is the bound
 of each wait. A notice counts once two backends that need no network have carried it, the Maildir and the command.
 """
 
@@ -30,6 +30,7 @@ import mailrelay
 from mailrelay import config
 from mailrelay.config import Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.notify import notifier
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect, transaction
@@ -77,7 +78,7 @@ class Scene:
         self._caplog = caplog
 
     async def submit(self, *to: str, content: bytes = LETTER, sender: str = SENDER) -> str:
-        """A client sends a letter and hears what the README says; the words of the reply."""
+        """A client sends a letter and hears what docs/failures.md says; the words of the reply."""
         code, words = await asyncio.to_thread(self.transact, to or (BOB,), content, sender)
         assert code == self.row.code, words
         return words
@@ -141,7 +142,7 @@ class Scene:
         )
 
     async def status(self) -> str:
-        """What `mailrelay status --brief` says, with the exit status that the README names."""
+        """What `mailrelay status --brief` says, with the exit status that docs/failures.md names."""
         done = await self.run("status", "--brief")
         assert done.returncode == self.row.status, done
         return done.stdout
@@ -157,10 +158,10 @@ class Scene:
         finally:
             db.close()
 
-    def standing(self) -> listing.Standing:
+    def standing(self) -> SpoolStatus:
         db = connect(self.directory / "spool")
         try:
-            return listing.standing(db)
+            return listing.status(db)
         finally:
             db.close()
 
@@ -202,13 +203,13 @@ async def scene(
 
 Story = Callable[[Scene], Awaitable[None]]
 FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], Awaitable[None]]] = {}
-"""The rows of the README's table that are tested here."""
+"""The rows of docs/failures.md that are tested here."""
 
 
 def failure(
     what: str, *, change: Callable[[Settings], Settings] = lambda settings: settings, answer_within: str = "8s"
 ) -> Callable[[Story], Story]:
-    """Makes a story the test of the README's row `what`. change: what is other than usual in the settings."""
+    """Makes a story the test of the row `what` in docs/failures.md. change: what is other than usual in the settings."""
 
     def named(story: Story) -> Story:
         async def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -446,7 +447,7 @@ async def _hangs(at: Scene) -> None:
         return None
 
     at.remote.policy = policy
-    assert "not answered yet" in await at.submit()
+    assert "not replied yet" in await at.submit()
     await _delayed(at, "not answered yet")
     assert at.recipients()[BOB].state == "active"
     go_on.set()
@@ -534,7 +535,7 @@ async def _not_smtp(at: Scene) -> None:
     async def fixed() -> None:
         at.remote.policy = welcoming
 
-    await _setup(at, "names the port of the mail server", fixed)
+    await _setup(at, "to the port of the mail server", fixed)
 
 
 # Trouble of ours.
@@ -567,7 +568,7 @@ async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
     await at.logged("not told by command")
-    await at.until(lambda: at.standing().untold, "it stays owed", 5)
+    await at.until(lambda: at.standing().failing_notices, "it stays owed", 5)
     assert "bad news untold" in await at.status()
 
 
@@ -586,7 +587,7 @@ async def _no_relayhost(at: Scene) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-async def test_it_is_heard_of_as_the_readme_says(
+async def test_it_is_heard_of_as_the_documentation_says(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That mail moves again is seen at the next look, which is within a minute.

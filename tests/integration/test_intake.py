@@ -29,11 +29,13 @@ class Way:
         self.fault_text = ""
         self.is_stuck = False
         self.hurried: list[int] = []
+        self.was_hurried = asyncio.Event()
         self.words: list[Outcome | None] = []
         self.sent = 0
 
     def message_arrived(self, message: int) -> None:
         self.hurried.append(message)
+        self.was_hurried.set()
 
     def expect_message(self) -> None: ...
 
@@ -54,7 +56,7 @@ class Spool:
         self.accepted: list[Arrival] = []
         self.staged: dict[int, bytes] = {}
 
-    def new_queue_id(self, now: float) -> str:
+    def new_queue_id(self) -> str:
         return "q123456789"
 
     async def accept(self, arrival: Arrival) -> int:
@@ -121,8 +123,7 @@ async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_no
     monkeypatch.setattr(waiters, "TOLD_WITHIN", 0.01)
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    while not way.hurried:
-        await asyncio.sleep(0)
+    await way.was_hurried.wait()
     assert not await way.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
     answer = await submitting
     assert answer.reply is NO_SUCH_USER.reply
@@ -132,8 +133,7 @@ async def test_a_refusal_that_is_written_too_late_counts_as_untold_and_breaks_no
 async def test_the_word_of_the_relayhost_is_shown_without_control_characters() -> None:
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    while not way.hurried:
-        await asyncio.sleep(0)
+    await way.was_hurried.wait()
     way.waiters.tell("q123456789", Queued("busy\r\n250 sent\x1b[2J"))
     answer = await submitting
     assert b"\r" not in answer.reply.text
@@ -187,8 +187,7 @@ async def settled(taken: int, *others: NotTaken) -> bytes:
 
     way = Way()
     submitting = asyncio.create_task(intake(way).submit(ENVELOPE, CONTENT))
-    while not way.hurried:
-        await asyncio.sleep(0)
+    await way.was_hurried.wait()
     reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
     way.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
     answer = await submitting
@@ -230,11 +229,11 @@ async def test_an_answer_names_a_few_of_many_and_says_where_the_others_are() -> 
 @pytest.mark.parametrize(
     ("octets", "sent", "why"),
     [
-        (1000, 0, "the server has not answered yet"),
-        (1000, 1000, "the server has not answered yet"),
-        (25_000_000, 0, "the server has not answered yet"),
-        (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the server so far; the rest follows"),
-        (25_000_000, 25_000_000, "all 25 MB have been sent to the server, which has not answered yet"),
+        (1000, 0, "the mail server has not replied yet"),
+        (1000, 1000, "the mail server has not replied yet"),
+        (25_000_000, 0, "the mail server has not replied yet"),
+        (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the mail server; the rest follows"),
+        (25_000_000, 25_000_000, "all 25 MB have been sent to the mail server, which has not replied yet"),
     ],
 )
 def test_a_client_that_had_to_wait_hears_how_much_of_a_large_content_has_been_sent(

@@ -119,7 +119,7 @@ async def peak(work: Callable[[], Awaitable[None]]) -> int:
 @on_uvloop
 async def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir(0o700)
-    spool = Spool(tmp_path / "spool", LIMIT, lambda _: None)
+    spool = Spool(tmp_path / "spool", LIMIT, lambda _: None, lambda: 4e9)
     relayhost = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
     intake = Intake([relayhost], {"default": Way()}, spool, lambda: None, 0.0)
     listening = await listen(Listen(address=Tcp("127.0.0.1", 0)), intake)
@@ -135,7 +135,7 @@ async def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_pat
     await send(200_000)
     taken_in = await peak(lambda: send(SIZE))
     await listening.close()
-    small, large = sorted(await spool.take("default", (), 10, 4e9), key=lambda message: message.size)
+    small, large = sorted(await spool.take("default", (), 10), key=lambda message: message.size)
     await converse(Wire(), b"localhost", Mail(spool, [small]))
     wire, mail = Wire(), Mail(spool, [large])
 

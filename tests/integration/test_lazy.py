@@ -15,7 +15,7 @@ import pytest
 
 from mailrelay import lazy
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import Deliver
 from mailrelay.notify.notifier import Notifier
 
@@ -34,50 +34,50 @@ def test_every_late_import_finds_what_it_names() -> None:
     assert all(callable(load()) for load in loads)
 
 
-class Ledger:
-    """Owes one notice to the command, until it is told."""
+class FakeSpool:
+    """A spool with one notice for the command backend, until it is delivered."""
 
     def __init__(self) -> None:
         notice = Notice(1, Kind.FAILED, "default", 0.0)
-        self.due: list[Owed] = [Owed(notice, Backend.COMMAND, 0)]
+        self.due: list[PendingNotice] = [PendingNotice(notice, Backend.COMMAND, 0)]
         self.failures: list[str] = []
         self.changed = asyncio.Event()
 
-    async def look(self, *_: object) -> None:
+    async def update_delays(self, *_: object) -> None:
         return None
 
-    async def owed(self, _: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return self.due
 
-    async def next_owed(self) -> None:
+    async def next_notice_due(self) -> None:
         return None
 
-    async def told(self, owed: Owed, _: float) -> None:
-        self.due.remove(owed)
+    async def notice_delivered(self, pending: PendingNotice) -> None:
+        self.due.remove(pending)
         self.changed.set()
 
-    async def not_told(self, _owed: Owed, _now: float, _next_try: float, why: str) -> None:
+    async def notice_failed(self, _pending: PendingNotice, _next_try: float, why: str) -> None:
         self.failures.append(why)
         self.changed.set()
 
 
 @asynccontextmanager
-async def notifies_with(loaders: Any) -> AsyncIterator[tuple[Ledger, Notifier]]:
-    """A notifier that runs, and its ledger."""
-    ledger: Any = Ledger()
-    one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), ledger, 900.0, loaders)
+async def notifies_with(loaders: Any) -> AsyncIterator[tuple[FakeSpool, Notifier]]:
+    """A notifier that runs, and its spool."""
+    spool: Any = FakeSpool()
+    one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), spool, 900.0, loaders)
     running = asyncio.create_task(one.run())
-    yield ledger, one
+    yield spool, one
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
 
 
 def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Deliver]:
-    async def carry(_: Sequence[Notice]) -> None:
+    async def deliver(_: Sequence[Notice]) -> None:
         assert module
 
-    return lambda _: carry
+    return lambda _: deliver
 
 
 async def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,24 +90,24 @@ async def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeyp
     monkeypatch.setattr(threading, "went_on", went_on, raising=False)
 
     loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load")))
-    async with notifies_with(loaders) as (ledger, _):
+    async with notifies_with(loaders) as (spool, _):
         await asyncio.to_thread(begun.wait, 20)
         # The module waits for this, and this for the loop.
         went_on.set()
-        await ledger.changed.wait()
-        assert (ledger.due, ledger.failures) == ([], [])
+        await spool.changed.wait()
+        assert (spool.due, spool.failures) == ([], [])
 
 
 async def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
     loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet")))
-    async with notifies_with(loaders) as (ledger, one):
-        await ledger.changed.wait()
-        assert ledger.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
+    async with notifies_with(loaders) as (spool, one):
+        await spool.changed.wait()
+        assert spool.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
         (tmp_path / "not_there_yet.py").write_text("")
         importlib.invalidate_caches()
-        ledger.changed.clear()
+        spool.changed.clear()
         one.wake()
-        await ledger.changed.wait()
-        assert ledger.due == []
+        await spool.changed.wait()
+        assert spool.due == []

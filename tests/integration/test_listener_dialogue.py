@@ -381,7 +381,7 @@ async def test_a_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> 
     intake = Intake()
     async with listener(intake) as listening:
         wire = await connect(listening)
-        assert (await wire.rest()).endswith(b"421 4.4.2 nothing was said for too long; closing\r\n")
+        assert (await wire.rest()).endswith(b"421 4.4.2 idle for too long; closing\r\n")
         # While it is we who take long, nobody is idle.
         intake.before_answer = lambda: asyncio.sleep(0.2)
         assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")

@@ -23,8 +23,7 @@ async def test_commands_behind_one_that_waits_are_answered_in_order_once_it_is_a
         submission.data_received(GROUP)
         assert codes(b"".join(transport.written)) == [b"250"]
         gate.set()
-        while len(codes(b"".join(transport.written))) < 4:
-            await asyncio.sleep(0)
+        await transport.until_written(4)
         assert codes(b"".join(transport.written)) == [b"250", b"250", b"250", b"354"]
 
 
@@ -38,8 +37,7 @@ async def test_a_word_on_a_recipient_that_cannot_be_had_is_trouble_of_ours_and_t
 
     async with greeted(intake, answer_within=8.0) as (submission, transport):
         submission.data_received(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n")
-        while len(codes(b"".join(transport.written))) < 3:
-            await asyncio.sleep(0)
+        await transport.until_written(3)
         assert codes(b"".join(transport.written)) == [b"250", b"451", b"250"]
 
 
@@ -71,8 +69,7 @@ async def test_what_comes_behind_a_content_waits_for_its_answer_and_does_not_pil
         assert transport.written == []
         gate.set()
         lines = 1 + behind.count(b"\n")
-        while len(codes(b"".join(transport.written))) < lines:
-            await asyncio.sleep(0)
+        await transport.until_written(lines)
         assert codes(b"".join(transport.written)) == [b"250"] * lines
         assert transport.is_read
 

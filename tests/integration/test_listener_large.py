@@ -80,8 +80,7 @@ async def test_a_client_is_not_read_while_the_disk_is_slower_than_it() -> None:
         while not transport.is_read:
             await asyncio.sleep(0)
         submission.data_received(b".\r\n")
-        while not transport.written:
-            await asyncio.sleep(0)
+        await transport.until_written(1)
         assert codes(b"".join(transport.written)) == [b"250"]
         assert len(intake.committed[0][1]) == sent + len(HEADER)
 
@@ -212,8 +211,7 @@ async def paced(octets: int, intake: Intake) -> bytes:
                 break
         else:
             submission.data_received(b"\r\n.\r\n")
-            while not transport.written:
-                await asyncio.sleep(0)
+            await transport.until_written(1)
     return b"".join(transport.written)
 
 

@@ -15,9 +15,9 @@ from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
+from mailrelay.ports import RelayhostFailure
 from mailrelay.relay import connector, dial_policy
 from mailrelay.relay.waiters import Queued
-from mailrelay.spool.attempts import Failure
 from mailrelay.ssh.interface import Connection, Fault
 
 
@@ -336,9 +336,9 @@ class Spool:
     """Knows of one failure, which keeps the way shut for another hour."""
 
     def __init__(self, cause: Cause) -> None:
-        self._failure = Failure(3, NOW + 3600.0, cause, "")
+        self._failure = RelayhostFailure(3, NOW + 3600.0, cause, "")
 
-    async def relayhost_failure(self, _name: str) -> Failure:
+    async def relayhost_failure(self, _name: str) -> RelayhostFailure:
         return self._failure
 
 

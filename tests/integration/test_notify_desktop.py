@@ -1,4 +1,4 @@
-"""A notice on the screen: over a real message bus of the test's own, to a notification service of the test's own."""
+"""The desktop backend, with a real message bus and a notification service that belong to the test."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from harness.loops import on_both_loops
 from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.notifier import DESKTOP_REST, Notifier
@@ -42,7 +42,7 @@ REFUSED = Notice(
 
 
 @on_both_loops
-async def test_a_notice_is_shown_as_critical_and_its_markup_is_not_obeyed(bus: str) -> None:
+async def test_a_notice_is_shown_as_critical_and_its_markup_is_escaped(bus: str) -> None:
     async with a_screen(bus) as screen:
         desktop = Desktop()
         await desktop.deliver([REFUSED])
@@ -64,7 +64,7 @@ async def test_a_bus_without_a_desktop_fails_the_backend_and_leaves_no_connectio
     for _ in range(4):
         with pytest.raises(BackendFailed, match="no desktop session accepts notifications"):
             await desktop.deliver([REFUSED])
-    # What has been let go of closes with the next turns of the loop; what leaks never does.
+    # A released connection is closed within a few turns of the event loop; a leaked one never is.
     async with asyncio.timeout(20):
         while open_files() > before:
             await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def test_no_bus_at_all_fails_the_backend(tmp_path: Path, monkeypatch: pyte
         await Desktop().deliver([REFUSED])
 
 
-async def test_where_there_is_no_session_the_backend_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_session_the_error_says_so_and_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "is_socket", lambda _path: False)
@@ -97,60 +97,60 @@ async def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) ->
         assert len(screen.shown) == 1
 
 
-class Ledger:
-    """What is owed to the screen, in memory, with a clock that the test moves."""
+class FakeSpool:
+    """A spool in memory with notices for the desktop, and a clock that the test moves."""
 
     def __init__(self) -> None:
         self.clock = 1000.0
-        self.due: dict[int, Owed] = {}
+        self.due: dict[int, PendingNotice] = {}
 
-    def owe(self, *numbers: int) -> None:
+    def add(self, *numbers: int) -> None:
         for number in numbers:
-            self.due[number] = Owed(dataclasses.replace(REFUSED, id=number), Backend.DESKTOP, 0)
+            self.due[number] = PendingNotice(dataclasses.replace(REFUSED, id=number), Backend.DESKTOP, 0)
 
-    async def look(self, now: float, after: float, backends: object) -> float | None:
+    async def update_delays(self, after: float, backends: object) -> float | None:
         return None
 
-    async def owed(self, now: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return list(self.due.values())
 
-    async def next_owed(self) -> float | None:
+    async def next_notice_due(self) -> float | None:
         return self.clock if self.due else None
 
-    async def told(self, owed: Owed, now: float) -> None:
-        del self.due[owed.notice.id]
+    async def notice_delivered(self, pending: PendingNotice) -> None:
+        del self.due[pending.notice.id]
 
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
+    async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
         raise AssertionError(why)
 
-    async def original(self, message: int, limit: int) -> bytes:
+    async def content_start(self, message: int, limit: int) -> bytes:
         raise AssertionError
 
-    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
+    async def accept_report(self, pending: PendingNotice, envelope: Envelope, content: bytes) -> None:
         raise AssertionError
 
 
-async def test_a_flood_is_shown_as_one_summary_and_what_follows_close_behind_is_shown_together(bus: str) -> None:
-    ledger = Ledger()
-    ledger.owe(*range(50))
+async def test_many_notices_are_shown_as_one_summary_and_those_that_follow_soon_as_another(bus: str) -> None:
+    spool = FakeSpool()
+    spool.add(*range(50))
     async with a_screen(bus) as screen:
-        notifier = Notifier(Notify(dsn=False), ledger, 900.0, lazy, lambda: ledger.clock)
+        notifier = Notifier(Notify(dsn=False), spool, 900.0, lazy, lambda: spool.clock)
         running = asyncio.create_task(notifier.run())
         await screen.until(1)
-        while ledger.due:
+        while spool.due:
             await asyncio.sleep(0)
         for number in range(50, 60):
-            ledger.owe(number)
+            spool.add(number)
             notifier.wake()
             for _ in range(20):
                 await asyncio.sleep(0)
         assert len(screen.shown) == 1
-        ledger.clock += DESKTOP_REST
+        spool.clock += DESKTOP_REST
         notifier.wake()
         await screen.until(2)
-        while ledger.due:
+        while spool.due:
             await asyncio.sleep(0)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-    assert [title for title, _, _ in screen.shown] == ["50 troubles with your mail", "10 troubles with your mail"]
+    assert [title for title, _, _ in screen.shown] == ["50 notices about your mail", "10 notices about your mail"]

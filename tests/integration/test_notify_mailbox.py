@@ -1,4 +1,4 @@
-"""A report in a Maildir is there whole, for its owner only, without any network."""
+"""The mailbox backend: a report in a Maildir is complete, and readable for its owner only."""
 
 import dataclasses
 import mailbox as maildirs
@@ -36,20 +36,20 @@ async def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made
     messages = list(maildirs.Maildir(place, create=False))
     assert {message["Subject"] for message in messages} == {
         "Mail to bob@example.net was refused",
-        "Mail cannot leave through default",
-        "Mail to bob@example.net waits for you",
+        "Mail cannot be sent through default",
+        "Mail to bob@example.net needs your decision",
     }
     assert not [message for message in messages if "\r" in message.as_string()]
 
 
-async def test_a_second_report_joins_the_first(tmp_path: Path) -> None:
-    carry = mailbox(tmp_path / "reports")
-    await carry([REFUSED])
-    await carry([REFUSED])
+async def test_a_second_report_is_a_second_file(tmp_path: Path) -> None:
+    deliver = mailbox(tmp_path / "reports")
+    await deliver([REFUSED])
+    await deliver([REFUSED])
     assert len(maildirs.Maildir(tmp_path / "reports", create=False)) == 2
 
 
-async def test_a_file_in_the_place_of_the_maildir_fails_the_backend_and_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_at_the_path_of_the_maildir_fails_the_backend_and_is_not_changed(tmp_path: Path) -> None:
     place = tmp_path / "mbox"
     place.write_text("From me\n")
     with pytest.raises(BackendFailed, match="mbox: File exists"):

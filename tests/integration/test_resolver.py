@@ -1,4 +1,4 @@
-"""Questions to a real name server on loopback: what is an answer, what is none, and when one is secure."""
+"""Queries to a real name server on loopback: results, failures, and which results are secure."""
 
 from pathlib import Path
 
@@ -36,14 +36,14 @@ async def asked(server: Nameserver, name: str, kind: str) -> Records:
         (f"{'x' * 64}.example", "A", set()),
     ],
 )
-async def test_records_come_as_text_and_what_is_not_there_is_an_empty_answer(
+async def test_records_are_text_and_a_missing_name_gives_an_empty_result(
     name: str, kind: str, values: set[str]
 ) -> None:
     with Nameserver(ZONE) as server:
         assert set((await asked(server, name, kind)).values) == values
 
 
-async def test_a_server_that_fails_or_says_nothing_is_told_apart_from_an_empty_answer(
+async def test_a_server_that_fails_or_does_not_reply_differs_from_an_empty_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(resolver, "TIMEOUT", 0.3)
@@ -54,7 +54,7 @@ async def test_a_server_that_fails_or_says_nothing_is_told_apart_from_an_empty_a
             await asked(server, "silent.example", "A")
 
 
-async def test_an_answer_is_asked_for_once() -> None:
+async def test_a_result_is_cached() -> None:
     async def twice(server: Nameserver) -> None:
         ours = Resolver(server.address)
         assert await ours.look_up("example.org", "A") == await ours.look_up("example.org", "A")
@@ -65,7 +65,7 @@ async def test_an_answer_is_asked_for_once() -> None:
 
 
 @pytest.mark.parametrize("validated", [True, False])
-async def test_an_answer_is_secure_if_a_resolver_on_this_machine_says_so(validated: bool) -> None:
+async def test_a_result_is_secure_if_a_resolver_on_this_machine_validated_it(validated: bool) -> None:
     with Nameserver(ZONE, validated=validated) as server:
         assert (await asked(server, "example.org", "SSHFP")).secure is validated
 
@@ -80,7 +80,7 @@ async def test_an_answer_is_secure_if_a_resolver_on_this_machine_says_so(validat
         ("nameserver 127.0.0.53\nnameserver 192.0.2.53\n", False),
     ],
 )
-def test_a_resolver_elsewhere_is_believed_only_where_resolv_conf_vouches_for_it(
+def test_the_ad_bit_of_a_remote_resolver_counts_only_with_trust_ad(
     text: str, trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "resolv.conf"
@@ -89,14 +89,14 @@ def test_a_resolver_elsewhere_is_believed_only_where_resolv_conf_vouches_for_it(
     assert Resolver().is_trusted is trusted
 
 
-async def test_a_machine_without_a_resolver_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_resolver_every_query_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "RESOLV_CONF", tmp_path / "missing")
     with pytest.raises(LookUpFailed, match="names no DNS resolver"):
         await Resolver().look_up("example.org", "A")
 
 
 @pytest.mark.parametrize("text", ["what", "192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:x", "[::1", "mail.example:53"])
-def test_what_is_no_nameserver_is_an_error(text: str) -> None:
+def test_an_invalid_nameserver_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Resolver(text)
 

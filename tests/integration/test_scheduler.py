@@ -38,7 +38,7 @@ async def test_mixed_verdicts_in_one_transaction_come_out_right(tmp_path: Path) 
         key = await at.send(b"bob@example.net", b"refused@example.net", b"later@example.net")
         await at.settled(key, "sent", "bounced", "deferred")
         assert [letter.recipients for letter in at.remote.received] == [(b"bob@example.net",)]
-        owed = await at.spool.owed(time.time())
+        owed = await at.spool.pending_notices()
         assert [one.address for one in owed[0].notice.concerned] == [b"refused@example.net"]
 
 
@@ -71,7 +71,7 @@ async def test_a_remote_that_is_down_is_one_fault_and_no_attempt_however_much_ma
         assert await at.failure() is Cause.SSH_REFUSED
         for key in keys:
             assert await at.states(key) == ["queued"]
-        owed = await at.spool.owed(time.time())
+        owed = await at.spool.pending_notices()
         assert len(owed) == 1
 
 
@@ -88,7 +88,7 @@ async def test_waiting_mail_leaves_when_the_person_says_so_whatever_the_back_off
         at.scheduler.look_again()
         await at.settled(key, "sent")
         assert await at.spool.relayhost_failure("default") is None
-        assert not trigger.ring(at.directory)
+        assert not trigger.fire(at.directory)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ async def test_a_setup_fault_stops_all_mail_at_once_with_one_notice_that_says_ho
         first, second = await at.send(), await at.send()
         assert await at.failure() is cause
         assert await at.states(first) == await at.states(second) == ["queued"]
-        (owed,) = await at.spool.owed(time.time())
+        (owed,) = await at.spool.pending_notices()
         assert owed.notice.text
         assert owed.notice.fix
 
@@ -127,7 +127,7 @@ async def test_a_remote_that_greets_with_no_bounces_nothing(tmp_path: Path, gree
         key = await at.send()
         assert await at.failure() is Cause.REPLY
         assert await at.states(key) == ["queued"]
-        assert len(await at.spool.owed(time.time())) == greeting.startswith(b"5")
+        assert len(await at.spool.pending_notices()) == greeting.startswith(b"5")
 
 
 async def test_a_connection_cut_before_the_dot_is_tried_again_and_is_not_uncertain(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ async def test_a_message_that_cannot_be_read_is_held_and_told_and_the_others_go_
         at.scheduler.look_again()
         await at.settled(broken, "held")
         await at.settled(whole, "sent")
-        kinds = [one.notice.kind.value for one in await at.spool.owed(time.time())]
+        kinds = [one.notice.kind.value for one in await at.spool.pending_notices()]
         assert "held" in kinds
         assert len(at.remote.received) == 1
 
@@ -241,8 +241,8 @@ async def test_who_waits_for_a_word_on_a_recipient_may_give_up_and_is_let_go_whe
         go_on.set()
         if not gives_up:
             # The first of them may be known as lost in the middle.
-            for result in await asyncio.gather(vetting, behind):
-                assert result is None or result.reply is None
+            for word in await asyncio.gather(vetting, behind):
+                assert word is None or word.reply is None
         at.remote.policy = refuse_by_name
         await at.settled(await at.send(), "sent")
 
@@ -250,7 +250,7 @@ async def test_who_waits_for_a_word_on_a_recipient_may_give_up_and_is_let_go_whe
 async def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
     async with running_relay(tmp_path) as at:
 
-        async def result(to: bytes) -> object:
+        async def word(to: bytes) -> object:
             message = letter(to, at=time.time())
             watch = at.scheduler.waiters.open(message.queue_id)
             at.scheduler.message_arrived(await at.spool.accept(message))
@@ -259,12 +259,12 @@ async def test_who_waits_for_the_remotes_word_gets_it(tmp_path: Path) -> None:
                 watch.told.set_result(True)
             return said
 
-        sent = await result(b"bob@example.net")
+        sent = await word(b"bob@example.net")
         assert isinstance(sent, DeliveryResult)
-        refused = await result(b"refused@example.net")
+        refused = await word(b"refused@example.net")
         assert isinstance(refused, Refused)
         assert refused.outcome.description.startswith(b"550 5.1.1")
-        queued = await result(b"later@example.net")
+        queued = await word(b"later@example.net")
         assert isinstance(queued, Queued)
         assert queued.why.startswith("451")
 
@@ -282,7 +282,7 @@ async def test_a_refusal_is_told_to_the_client_or_owed_to_the_person_and_never_n
         assert await at.states(key) == ["active"]
         watch.told.set_result(told)
         await at.settled(key, state)
-        assert len(await at.spool.owed(time.time())) == owed
+        assert len(await at.spool.pending_notices()) == owed
 
 
 async def test_stopping_in_the_middle_leaves_every_message_sent_or_due(tmp_path: Path) -> None:

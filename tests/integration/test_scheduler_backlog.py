@@ -111,8 +111,8 @@ async def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Pa
         takes: list[int] = []
         take = at.spool.take
 
-        async def counted(relayhost: str, first: list[int], limit: int, now: float, more: int) -> list[object]:
-            found = await take(relayhost, first, limit, now, more)
+        async def counted(relayhost: str, first: list[int], limit: int, more: int) -> list[object]:
+            found = await take(relayhost, first, limit, more)
             takes.append(len(found))
             return list(found)
 

@@ -123,13 +123,13 @@ def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 
 def test_a_bell_without_a_daemon_says_so_and_one_with_it_is_heard(tmp_path: Path) -> None:
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
     handle = trigger.listen(tmp_path)
-    assert trigger.ring(tmp_path)
+    assert trigger.fire(tmp_path)
     assert os.read(handle, 1) == b"\n"
     trigger.drain(handle)
     os.close(handle)
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
 
 
 # The daemon's view.
@@ -177,7 +177,7 @@ async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_
     directory = tmp_path / "spool"
     spool = Spool(directory, LIMIT, nobody)
     key = await spool.accept(letter())
-    (message,) = await spool.take("default", (), 1, NOW)
+    (message,) = await spool.take("default", (), 1)
     assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
 
     def full_while_the_ballast_is_there() -> None:
@@ -240,10 +240,10 @@ def test_a_bell_that_a_backup_made_a_plain_file_of_is_made_anew_and_hears_nothin
     bell, elsewhere = tmp_path / trigger.FILE, tmp_path / "elsewhere"
     elsewhere.write_bytes(b"kept")
     bell.symlink_to(elsewhere) if link else bell.write_bytes(b"")
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
     handle = trigger.listen(tmp_path)
     try:
-        assert trigger.ring(tmp_path)
+        assert trigger.fire(tmp_path)
         assert os.read(handle, 10) == b"\n"
     finally:
         os.close(handle)

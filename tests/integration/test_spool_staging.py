@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.messages import LIMIT, NOW, letter
+from harness.messages import LIMIT, letter
 
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.spool import accepting, listing
@@ -60,7 +60,7 @@ async def test_a_staged_content_becomes_a_message_with_all_of_its_octets(tmp_pat
         whole = await content(spool, key)
         assert whole.startswith(b"Received: ")
         assert whole.endswith(PART * 5 + b"the end\r\n")
-        [message] = await spool.take("default", (), 1, NOW)
+        [message] = await spool.take("default", (), 1)
         assert message.size == len(whole) == arrival.size
     assert counts(tmp_path / "spool") == (1, 0, 0)
 
@@ -69,11 +69,11 @@ async def test_nobody_sees_a_message_whose_content_still_comes_in(tmp_path: Path
     with open_spool(tmp_path / "spool") as spool:
         await staged(spool, 3)
         assert await spool.next_due("default") is None
-        assert await spool.count_due("default", 10, NOW) == 0
-        assert await spool.take("default", (), 10, NOW) == []
+        assert await spool.count_due("default", 10) == 0
+        assert await spool.take("default", (), 10) == []
         db = connect(tmp_path / "spool")
         assert list(listing.everything(db)) == []
-        assert listing.standing(db).pending == 0
+        assert listing.status(db).pending == 0
         db.close()
 
 
@@ -116,7 +116,7 @@ async def test_what_a_crash_left_is_removed_at_the_next_start_and_messages_stay(
     assert counts(tmp_path / "spool") == (1, 2, 0)
     with open_spool(tmp_path / "spool") as spool:
         assert await spool.unstage_all() == 2
-        [message] = await spool.take("default", (), 10, NOW)
+        [message] = await spool.take("default", (), 10)
         assert (await content(spool, message.id)).count(PART) == 2
     assert counts(tmp_path / "spool") == (1, 0, 0)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome, Scope, Stage
 from mailrelay.mail.triage import Disposition, classify
-from mailrelay.smtp.session import SMALL, ContentWanted, Ended, Event, Finished, Ready, Session, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import SMALL, Session
 
 Accepted = set[tuple[bytes, bytes]]
 

@@ -1,6 +1,6 @@
-"""Their ssh, unchanged: what `ssh HOST` reaches, mailrelay reaches, and what ssh(1) refuses, it refuses.
+"""mailrelay follows ssh_config like ssh(1): it reaches the hosts that `ssh HOST` reaches, and no others.
 
-Every configuration here is given to the real ssh(1) and to us, against OpenSSH's sshd and dropbear.
+Each configuration is tested with the real ssh(1) and with mailrelay, against OpenSSH's sshd and dropbear.
 """
 
 import os
@@ -34,7 +34,7 @@ Server = Sshd | Dropbear
 
 @dataclass
 class Scene:
-    """A client's files and servers to go to. key: the private key that every server lets in."""
+    """The files of a client, and servers. key: the private key that every server accepts."""
 
     directory: Path
     sink: Sink
@@ -69,21 +69,21 @@ class Scene:
         return server
 
     def host(self, alias: str, server: Server, *lines: str) -> str:
-        """What ssh_config says of a server; `lines` come first, and so win."""
+        """A Host block of ssh_config for a server; `lines` come first and take precedence."""
         usual = ("HostName 127.0.0.1", f"Port {server.port}", f"User {server.user}")
         files = (f"IdentityFile {self.key}", "IdentitiesOnly yes", "IdentityAgent none")
         known = (f"UserKnownHostsFile {self.known_hosts}", "GlobalKnownHostsFile none")
         return "".join(f"{line}\n" for line in (f"Host {alias}", *lines, *usual, *files, *known))
 
     async def reaches(self, *config: str) -> None:
-        """ssh(1) gets in, and so do we, up to the mail server's greeting."""
+        """Asserts that ssh(1) logs in, and that mailrelay does so too, up to the greeting of the mail server."""
         self.config.write_text("".join(config))
         asked = self.ssh()
         assert asked.returncode == 0, asked.stderr
         assert (await self.greeting()).startswith("220 ")
 
     async def refused(self, *config: str) -> Outcome:
-        """ssh(1) is not let in, or does not go in; nor do we. How we say it."""
+        """Asserts that neither ssh(1) nor mailrelay logs in. Returns mailrelay's fault."""
         self.config.write_text("".join(config))
         assert self.ssh().returncode == 255
         with pytest.raises(Fault) as caught:
@@ -116,10 +116,10 @@ def server(request: pytest.FixtureRequest, at: Scene) -> Server:
     return at.server(request.param)
 
 
-async def test_host_match_and_include_lead_where_ssh_goes(at: Scene, server: Server) -> None:
+async def test_host_match_and_include_lead_to_the_same_host_as_with_ssh(at: Scene, server: Server) -> None:
     parts = at.directory / "parts"
     parts.mkdir()
-    # In the order of their names, whatever the directory's; the first value counts.
+    # Files are read in the order of their names, not of the directory; the first value counts.
     (parts / "20-late").write_text(f"Host {ALIAS}\n  Port 1\n")
     (parts / "10-early").write_text(f"Host *.example {ALIAS} # a comment\n  Port {server.port} # another\n")
     rest = at.host("given", server).replace(f"Port {server.port}\n", "").replace("Host given\n", "")
@@ -153,13 +153,13 @@ async def test_a_machine_behind_jump_hosts_is_reached_and_mail_arrives_there(
     assert len(sendmail.boxes.wait("alice", token)) == 1
 
 
-async def test_a_jump_hosts_own_jump_host_is_passed_too(at: Scene, server: Server) -> None:
+async def test_the_jump_host_of_a_jump_host_is_used(at: Scene, server: Server) -> None:
     one, two = at.server("dropbear2"), at.server("sshd2")
     await at.reaches(at.host(ALIAS, server, "ProxyJump b"), at.host("b", two, "ProxyJump a"), at.host("a", one))
     assert (one.logins(), two.logins(), server.logins()) == (2, 2, 2)
 
 
-async def test_a_proxy_command_is_run_by_a_shell_and_may_be_chatty(at: Scene, server: Server) -> None:
+async def test_a_proxy_command_is_run_by_a_shell_and_may_write_to_stderr(at: Scene, server: Server) -> None:
     hop = at.server("sshd2")
     script = f"echo going by %n >&2; exec ssh -v -o BatchMode=yes -F {at.config} -W %h:%p hop"
     await at.reaches(at.host(ALIAS, server, f"ProxyCommand sh -c '{script}'"), at.host("hop", hop))
@@ -223,11 +223,11 @@ async def test_a_host_key_that_ssh_refuses_is_refused_before_any_login(
 
 
 def sign(authority: Path, public: Path, *options: str) -> None:
-    """Makes PUBLIC-cert.pub beside a public key."""
+    """Writes PUBLIC-cert.pub in the directory of a public key."""
     subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "test", *options, public], check=True)
 
 
-async def test_a_host_certificate_is_believed_for_its_names_alone(at: Scene, sshd: Sshd) -> None:
+async def test_a_host_certificate_is_accepted_for_its_names_only(at: Scene, sshd: Sshd) -> None:
     authority = make_key(at.directory / "authority")
     sign(at.directory / "authority", sshd.directory / "host.pub", "-h", "-n", "mail.example")
     sshd.stop()
@@ -258,7 +258,7 @@ def agent(socket: Path, *keys: Path) -> Iterator[None]:
         socket.unlink(missing_ok=True)
 
 
-async def test_an_agent_that_comes_and_goes_is_asked_at_every_dial(at: Scene, server: Server) -> None:
+async def test_the_agent_is_looked_up_again_at_every_dial(at: Scene, server: Server) -> None:
     socket, moved = at.directory / "agent", at.directory / "moved"
     at.key.rename(moved)
     config = at.host(ALIAS, server, f"IdentityAgent {socket}")
@@ -270,7 +270,7 @@ async def test_an_agent_that_comes_and_goes_is_asked_at_every_dial(at: Scene, se
             await at.reaches(config)
 
 
-async def test_an_encrypted_key_serves_through_an_agent_and_is_never_asked_for(at: Scene, server: Server) -> None:
+async def test_an_encrypted_key_is_used_through_an_agent_without_a_passphrase_prompt(at: Scene, server: Server) -> None:
     plain, socket = at.directory / "plain", at.directory / "agent"
     plain.write_bytes(at.key.read_bytes())
     plain.chmod(0o600)
@@ -283,7 +283,7 @@ async def test_an_encrypted_key_serves_through_an_agent_and_is_never_asked_for(a
         await at.reaches(config)
 
 
-async def test_a_key_that_others_can_read_is_refused_with_the_step_that_fixes_it(at: Scene, server: Server) -> None:
+async def test_a_key_that_others_can_read_is_refused_with_a_fix(at: Scene, server: Server) -> None:
     at.key.chmod(0o640)
     outcome = await at.refused(at.host(ALIAS, server))
     assert outcome.stage is Stage.AUTH
@@ -293,7 +293,7 @@ async def test_a_key_that_others_can_read_is_refused_with_the_step_that_fixes_it
 
 
 @pytest.mark.parametrize("through_agent", [False, True], ids=["file", "agent"])
-async def test_a_user_certificate_opens_the_door(at: Scene, sshd: Sshd, through_agent: bool) -> None:
+async def test_a_user_certificate_is_accepted(at: Scene, sshd: Sshd, through_agent: bool) -> None:
     make_key(at.directory / "authority")
     new, socket = at.directory / "new", at.directory / "agent"
     make_key(new)
@@ -308,12 +308,12 @@ async def test_a_user_certificate_opens_the_door(at: Scene, sshd: Sshd, through_
         await at.reaches(config)
         return
     with agent(socket, new):
-        # Only its public half is here then, and the certificate.
+        # Then only the public key and the certificate are files.
         new.unlink()
         await at.reaches(config)
 
 
-async def test_a_file_with_an_error_is_told_in_the_words_of_ssh(at: Scene, server: Server) -> None:
+async def test_an_error_in_ssh_config_is_reported_with_the_message_of_ssh(at: Scene, server: Server) -> None:
     outcome = await at.refused(at.host(ALIAS, server), "Port many\n")
     assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.SSH_CONFIG)
     assert f"{at.config} line " in outcome.text and "many" in outcome.text

@@ -16,7 +16,8 @@ import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome
-from mailrelay.smtp.session import ContentWanted, Ended, Event, Finished, Ready, Session, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import Session
 
 DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.txt"))
 

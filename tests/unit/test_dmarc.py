@@ -1,4 +1,4 @@
-"""DMARC: which record applies, whose organisation it is, and what is aligned."""
+"""DMARC: the record that applies, the organisational domain, and alignment."""
 
 import pytest
 from harness.zone import look_up_in
@@ -48,12 +48,12 @@ async def test_the_record_that_applies(domain: str, records: dict[str, str], pol
     assert await found(domain, **records) == policy
 
 
-async def test_two_records_at_one_place_are_none() -> None:
+async def test_two_records_at_one_name_count_as_none() -> None:
     zone = {("_dmarc.a.example", "TXT"): ["v=DMARC1; p=reject", "v=DMARC1; p=none"]}
     assert await discover(look_up_in(zone), "a.example") == Policy("a.example")
 
 
-async def test_a_long_name_costs_eight_questions() -> None:
+async def test_a_long_name_needs_eight_queries() -> None:
     asked: list[tuple[str, str]] = []
     await discover(look_up_in({}, asked=asked), ".".join("abcdefghijklmnop"))
     assert len(asked) == 8
@@ -70,7 +70,7 @@ async def test_a_long_name_costs_eight_questions() -> None:
         ("a.example", "b.example", False, False),
     ],
 )
-async def test_domains_of_one_organisation_are_aligned_unless_it_is_strict(
+async def test_domains_of_one_organisation_are_aligned_unless_alignment_is_strict(
     one: str, other: str, strict: bool, aligned: bool
 ) -> None:
     zone = {(f"_dmarc.{name}.example", "TXT"): ["v=DMARC1; p=none"] for name in ("a", "b")}

@@ -81,7 +81,7 @@ def test_a_refused_recipient_is_named_with_the_remotes_own_words_for_people_and_
     ]
     words = " ".join(parts(report)[0].get_content().split())
     assert "bob@example.net The mail server said: 550 5.1.1 <bob@example.net>: Recipient address rejected" in words
-    assert "no such mailbox" in words
+    assert "The mailbox does not exist" in words
     assert "mailrelay queue show 3KQ7Z" in words
     message_fields, bob = fields(report)
     assert message_fields["Reporting-MTA"] == "dns; localhost"

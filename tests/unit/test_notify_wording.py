@@ -32,10 +32,13 @@ SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The
     [
         (REFUSED, "Mail to bob@example.net was refused"),
         (dataclasses.replace(REFUSED, concerned=(ANN,)), "Mail to ann@example.net could not be delivered in time"),
-        (dataclasses.replace(REFUSED, concerned=(BOB, ANN)), "Mail to bob@example.net and 1 more has failed"),
-        (dataclasses.replace(REFUSED, kind=Kind.HELD), "Mail to bob@example.net waits for you"),
-        (dataclasses.replace(REFUSED, kind=Kind.RELAYED), "Mail to bob@example.net was handed on"),
-        (SETUP, "Mail cannot leave through home"),
+        (
+            dataclasses.replace(REFUSED, concerned=(BOB, ANN)),
+            "Mail to bob@example.net and 1 more could not be delivered",
+        ),
+        (dataclasses.replace(REFUSED, kind=Kind.HELD), "Mail to bob@example.net needs your decision"),
+        (dataclasses.replace(REFUSED, kind=Kind.RELAYED), "Mail to bob@example.net was accepted by the mail server"),
+        (SETUP, "Mail cannot be sent through home"),
     ],
     ids=["refused", "expired", "both", "held", "relayed", "setup"],
 )
@@ -106,7 +109,7 @@ def test_a_setup_fault_says_what_to_do() -> None:
 
 def test_a_summary_counts_what_it_does_not_list() -> None:
     headline, text = summary([REFUSED, SETUP, *[REFUSED] * 8])
-    assert headline == "10 troubles with your mail"
+    assert headline == "10 notices about your mail"
     assert "and 7 more" in text
     assert "mailrelay queue" in text
 

@@ -17,14 +17,14 @@ def relayhost(ssh: str = "me@mail.example.org", **changes: object) -> Relayhost:
     return Relayhost(**{"name": "default", "ssh": ssh, "ssh_config": Path("/home/you/.ssh/config")} | changes)  # type: ignore[arg-type]
 
 
-def test_forwarding_goes_to_the_one_port_and_nothing_is_run_or_listened_on() -> None:
+def test_the_key_permits_forwarding_to_one_port_and_no_command_and_no_listening() -> None:
     assert authorized_keys_line(PUBLIC, relayhost()) == (
         f'restrict,port-forwarding,permitopen="localhost:25",permitlisten="localhost:1",command="false" {PUBLIC}'
     )
     assert 'permitopen="[::1]:2525"' in authorized_keys_line(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
 
 
-def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
+def test_the_key_permits_one_command_and_no_forwarding() -> None:
     line = authorized_keys_line(PUBLIC, relayhost(command='sh -c "nc localhost 25"'))
     assert line == f'restrict,command="sh -c \\"nc localhost 25\\"" {PUBLIC}'
 
@@ -33,9 +33,7 @@ def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
     ("ssh", "host"),
     [("mail", "mail"), ("me@mail:2222", "mail"), ("ssh://me@mail:22/", "mail"), ("me@[::1]:22", "::1"), ("::1", "::1")],
 )
-def test_ssh_uses_the_key_for_that_host_first_and_the_rest_of_the_file_as_before(
-    tmp_path: Path, ssh: str, host: str
-) -> None:
+def test_ssh_uses_the_key_for_that_host_and_the_other_settings_stay(tmp_path: Path, ssh: str, host: str) -> None:
     program = shutil.which("ssh")
     if program is None:
         pytest.skip("ssh is missing")
