@@ -30,7 +30,7 @@ from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
 
-log = logging.getLogger("mailrelay.service")
+log = logging.getLogger("mailrelay.intake")
 
 FULL = Reply(452, (b"4.3.1 The spool or its disk is full: see `mailrelay status`",))
 BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`",))
@@ -79,7 +79,7 @@ class Intake:
         self._accepted = accepted
         self._answer_within = answer_within
         self.now = now
-        # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
+        # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
         self._token = os.urandom(5).hex()
 
     def expect_message(self, reverse_path: bytes) -> None:

@@ -42,7 +42,7 @@ class _Sink(Protocol):
 
 
 class ForwardStream(_Sink, Protocol):
-    """A byte stream to the destination of the forward. Raises ConnectionError once it is broken."""
+    """A byte stream to the target of the forward. Raises ConnectionError if it has broken."""
 
     async def read(self) -> bytes:
         """b"" at the end."""
@@ -55,11 +55,11 @@ class ForwardStream(_Sink, Protocol):
 
 
 OpenStream = Callable[[Endpoint], AbstractAsyncContextManager[ForwardStream | Outcome]]
-"""Opens a stream to an endpoint, as seen from the relayhost. Yields the fault if it cannot."""
+"""Opens a stream to an endpoint, as seen from the relayhost, or returns why there is none."""
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: its own, "localhost" resolved to IP addresses."""
+    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
     def __init__(
         self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream

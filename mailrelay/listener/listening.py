@@ -25,7 +25,7 @@ LAST_WAIT = 1.0
 
 
 class Listening:
-    """A listener that accepts connections. addresses: its own, "localhost" resolved to IP addresses."""
+    """A listener that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
     def __init__(self, addresses: list[Endpoint], servers: list[asyncio.Server], state: ServerState) -> None:
         self.addresses = addresses

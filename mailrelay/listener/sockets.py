@@ -1,8 +1,8 @@
-"""Opens the listening sockets for an address of the settings.
+"""Opens the listening sockets for an endpoint of the settings.
 
-Promises: all sockets of an address are opened, or none. "localhost" is 127.0.0.1 and ::1: another program on one of them
-would get the mail of clients that try this one first. A socket file has mode 0600 from the moment it exists. The socket
-file of a server that died is replaced; that of a running server is not. A port is never shared (no SO_REUSEPORT).
+Promises: all sockets of an endpoint are open, or none is. "localhost" is 127.0.0.1 and ::1: a program that listened on the
+other one would receive the mail of clients that try it first. A socket file has mode 0600 from the start. The socket file of
+a server that died is replaced; that of a running server is not. A port is never shared (no SO_REUSEPORT).
 """
 
 import errno
@@ -19,11 +19,11 @@ BACKLOG = 128
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on. The text is one line with the reason."""
+    """Listening on the endpoint is not possible; the text is one line with the reason."""
 
 
 class AddressTaken(CannotListen):
-    """Another process listens on the address. The text names the process, if it is known."""
+    """Another process listens there; the text names it, if it can be determined."""
 
 
 def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
@@ -57,7 +57,7 @@ def _open_tcp(endpoint: Tcp) -> socket.socket | None:
     except OSError:
         return None
     try:
-        # Connections of an earlier run that have not timed out do not block the port. A listening socket still does.
+        # Allows binding while connections of the last run time out. It does not share the port with a listening socket.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -99,7 +99,7 @@ def _remove_stale(path: Path) -> None:
                 f"unix:{path}: there is something that is not a socket; remove it or choose another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # A running server that does not accept must not block this call.
+            # A running server with a full backlog would block us.
             probe.setblocking(False)
             with suppress(BlockingIOError):
                 probe.connect(str(path))

@@ -6,7 +6,6 @@ connection, a time-out, replies that are no SMTP, a cancellation. It does not ju
 
 import asyncio
 import contextlib
-import enum
 import itertools
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Protocol
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay.jobs import Job
+from mailrelay.relay.plan import Progress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
@@ -34,17 +34,6 @@ class JobSource(Protocol):
     async def next(self, limit: int) -> Sequence[Job]:
         """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation is worth
         keeping; an empty result ends it. Cancelling loses nothing. Raises nothing: no message can be had means no jobs."""
-
-
-class Progress(enum.IntEnum):
-    """How far a conversation has come."""
-
-    NOTHING = 0
-    """No job has ended."""
-    FINISHED = 1
-    """A job has ended with outcomes, none of which was a reply."""
-    REPLIED = 2
-    """A job has ended with a reply of the mail server."""
 
 
 @dataclass(frozen=True, slots=True)

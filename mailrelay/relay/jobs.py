@@ -6,6 +6,7 @@ with `finish` or `give_back`, exactly once.
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -123,3 +124,29 @@ class RcptProbe:
     def _set(self, outcome: Outcome | None) -> None:
         if not self.reply.done():
             self.reply.set_result(outcome)
+
+
+class ProbeQueue:
+    """Probes that wait for a conversation."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[RcptProbe] = deque()
+
+    def add(self, envelope: Envelope) -> RcptProbe:
+        """A new probe, behind the others."""
+        probe = RcptProbe(envelope)
+        self._waiting.append(probe)
+        return probe
+
+    def next(self) -> Sequence[Job]:
+        """The first probe that was not withdrawn; none if there is none."""
+        while self._waiting:
+            probe = self._waiting.popleft()
+            if not probe.reply.done():
+                return (probe,)
+        return ()
+
+    def give_back(self) -> None:
+        """No conversation is there to ask."""
+        while self._waiting:
+            self._waiting.popleft().give_back()

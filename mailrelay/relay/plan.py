@@ -18,6 +18,8 @@
     connected                                        wake an idle conversation, or open more, or wait
 
 Times are seconds. `math.inf` means: until an event.
+
+`consequence` says what the end of a conversation means for the relayhost.
 """
 
 import enum
@@ -202,3 +204,38 @@ def conversations_to_open(facts: Facts) -> int:
     if not facts.conversations or (waiting > facts.asking and facts.all_ready):
         wanted = max(1, wanted)
     return max(0, min(wanted, facts.room))
+
+
+class Progress(enum.IntEnum):
+    """How far a conversation has come."""
+
+    NOTHING = 0
+    """No job has ended."""
+    FINISHED = 1
+    """A job has ended with outcomes, none of which was a reply."""
+    REPLIED = 2
+    """A job has ended with a reply of the mail server."""
+
+
+class Consequence(enum.Enum):
+    """What follows from the end of a conversation."""
+
+    NONE = enum.auto()
+    FEWER_CONVERSATIONS = enum.auto()
+    """The mail server allows no more than the others, which go on; the last one shows whether it allows any."""
+    FAULT = enum.auto()
+    """The relayhost cannot be used."""
+
+
+def consequence(progress: Progress, *, broke_off: bool, was_idle: bool, is_connected: bool, others: int) -> Consequence:
+    """What follows from the end of a conversation.
+
+    broke_off: we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is up. others: how many
+    other conversations are open.
+    """
+    if not broke_off or was_idle or progress is Progress.REPLIED:
+        return Consequence.NONE
+    if progress is Progress.FINISHED and is_connected:
+        # The fault concerns one message.
+        return Consequence.NONE
+    return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT

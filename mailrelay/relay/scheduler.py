@@ -8,7 +8,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
 from mailrelay.relay.conversation import Conversation, Phase
-from mailrelay.relay.delivery import Progress, converse
+from mailrelay.relay.delivery import converse
 from mailrelay.relay.dial_policy import IMPATIENCE, NetworkChange
-from mailrelay.relay.jobs import Job, MessageJob, RcptProbe
-from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, Facts, Plan, decide
+from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
+from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, Consequence, Facts, Plan, Progress, consequence, decide
 from mailrelay.relay.waiters import Queued, Waiters
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -76,7 +75,7 @@ class Scheduler:
             relayhost, spool, dial, terms, self._results.run_to_end, notices_pending, self._event.set, now
         )
         self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed)
-        self._probes: deque[RcptProbe] = deque()
+        self._probes = ProbeQueue()
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
         self._channels = relayhost.channels
@@ -121,8 +120,7 @@ class Scheduler:
             one.phase in (Phase.WORKING, Phase.IDLE) for one in self._conversations
         ):
             return None
-        probe = RcptProbe(envelope)
-        self._probes.append(probe)
+        probe = self._probes.add(envelope)
         self._wake_one()
         try:
             return await probe.reply
@@ -349,28 +347,31 @@ class Scheduler:
             )
         finally:
             self._left(conversation)
-        if ended is None or conversation.phase is Phase.IDLE or progress is Progress.REPLIED:
-            return
-        if progress is Progress.FINISHED and connection.is_up:
-            # The fault concerns one message.
-            return
-        if self._conversations:
-            # The mail server allows no more conversations. The others go on; the last one shows whether it allows any.
+        what = consequence(
+            progress,
+            broke_off=ended is not None,
+            was_idle=conversation.phase is Phase.IDLE,
+            is_connected=connection.is_up,
+            others=len(self._conversations),
+        )
+        if what is Consequence.FEWER_CONVERSATIONS:
             self._allowed = len(self._conversations)
-        elif self._connector.connection is connection:
-            self._faults.append(ended)
-            if connection.is_up and self._connector.is_lent:
-                # Streams on it go on: the fault is the mail server's.
-                return
-            # Given up at once, so that nothing new begins on it and its end is not taken for another fault.
-            self._connector.forget()
-            await connection.close()
+        elif what is Consequence.FAULT and ended is not None and self._connector.connection is connection:
+            await self._give_up(connection, ended)
+
+    async def _give_up(self, connection: Connection, fault: Outcome) -> None:
+        self._faults.append(fault)
+        if connection.is_up and self._connector.is_lent:
+            # Streams on it go on: the fault is the mail server's.
+            return
+        # At once, so that nothing new begins on it, and its end is not taken for another fault.
+        self._connector.forget()
+        await connection.close()
 
     def _left(self, conversation: Conversation) -> None:
         self._conversations.discard(conversation)
         if not self._conversations:
-            while self._probes:
-                self._probes.popleft().give_back()
+            self._probes.give_back()
         self._event.set()
 
     # What a conversation needs (`conversation.SchedulerPort`).
@@ -387,20 +388,13 @@ class Scheduler:
         if self._connector.retired is not None:
             return ()
         # Probes are looked for again after the wait for the spool: a conversation that asks is not woken for them.
-        return self._next_probe() or await self._next_messages(limit) or self._next_probe()
+        return self._probes.next() or await self._next_messages(limit) or self._probes.next()
 
     async def _next_messages(self, limit: int) -> Sequence[Job]:
         return [
             MessageJob(message, self._spool.pieces, self._results, self._connector.claim_dial_seconds, self._jobs)
             for message in await self._claims.ask(limit)
         ]
-
-    def _next_probe(self) -> Sequence[Job]:
-        while self._probes:
-            probe = self._probes.popleft()
-            if not probe.reply.done():
-                return (probe,)
-        return ()
 
     def is_last(self, conversation: Conversation) -> bool:
         return all(one.phase is Phase.LEAVING for one in self._conversations if one is not conversation)

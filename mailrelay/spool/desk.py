@@ -90,9 +90,9 @@ class Change(View, ports.SpoolChange):
 
 
 class Desk(ports.Desk):
-    """The spool in `directory`. max_size: octets. now: the clock, epoch seconds."""
+    """The spool in `directory`. max_size: octets; 0 for a desk that accepts no message. now: the clock, epoch seconds."""
 
-    def __init__(self, directory: Path, max_size: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, directory: Path, max_size: int = 0, now: Callable[[], float] = time.time) -> None:
         self._directory = directory
         self._max_size = max_size
         self._now = now

@@ -21,7 +21,7 @@ REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
 """Seconds until an open notice is repeated, each time; the last one again and again."""
 RELAYHOST = "relayhost"
 """The cause of a delay where the relayhost cannot be reached, or its mail server has not replied yet."""
-NO_REPLY_YET = "The server has not answered yet."
+NO_REPLY_YET = "The mail server has not replied yet."
 
 _LAST_RESUMED = "coalesce((SELECT max(id) FROM notice WHERE kind = 'resumed' AND relayhost = ?), 0)"
 _WAS_DELIVERED = (

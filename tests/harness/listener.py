@@ -16,15 +16,18 @@ from mailrelay.mail.outcome import Reply
 
 
 class Intake:
-    """Takes everything, unless told otherwise. `before_answer` is awaited between the commit and the reply, `before_word`
-    before the reply to a recipient."""
+    """Accepts every message, unless a test sets another behaviour.
+
+    before_answer: awaited between the commit and the reply. before_probe_result: awaited in a recipient probe.
+    current_refusal: why no message can be accepted. expected_from: the reverse paths of `expect_message`.
+    """
 
     def __init__(self) -> None:
-        self.begun_with: list[bytes] = []
-        self.vetted: list[Envelope] = []
+        self.expected_from: list[bytes] = []
+        self.probed: list[Envelope] = []
         self.refusals: dict[bytes, Reply] = {}
-        self.before_word: Callable[[], Awaitable[object]] | None = None
-        self.trouble: Reply | None = None
+        self.before_probe_result: Callable[[], Awaitable[object]] | None = None
+        self.current_refusal: Reply | None = None
         self.reply = Reply(250, (b"2.0.0 queued",))
         self.committed: list[tuple[Envelope, bytes]] = []
         self.told: asyncio.Queue[bool] = asyncio.Queue()
@@ -36,17 +39,17 @@ class Intake:
         self.piece_refusal: Reply | None = None
 
     def expect_message(self, reverse_path: bytes) -> None:
-        self.begun_with.append(reverse_path)
+        self.expected_from.append(reverse_path)
 
     def refusal(self) -> Reply | None:
-        return self.trouble
+        return self.current_refusal
 
     async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
-        self.vetted.append(envelope)
-        if self.before_word is not None:
+        self.probed.append(envelope)
+        if self.before_probe_result is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self.before_word()
+                    await self.before_probe_result()
         return self.refusals.get(envelope.recipients[0].address)
 
     async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
@@ -64,7 +67,7 @@ class Intake:
 
 
 class Incoming:
-    """A message whose content comes in pieces."""
+    """A message whose content is handed over in pieces."""
 
     def __init__(self, intake: Intake, envelope: Envelope) -> None:
         self.intake = intake
@@ -210,9 +213,11 @@ class Transport(asyncio.Transport):
 
 
 @contextlib.asynccontextmanager
-async def greeted(intake: Intake, answer_within: float = 0.0) -> AsyncIterator[tuple[Submission, Transport]]:
+async def greeted(
+    intake: Intake, answer_within: float = 0.0, auth: str = "refuse"
+) -> AsyncIterator[tuple[Submission, Transport]]:
     """A connection that has been greeted and has said EHLO, without a network."""
-    settings = Listen(address="", answer_within=answer_within)
+    settings = Listen(address="", answer_within=answer_within, auth=auth)
     submission, transport = protocol_factory(ServerState(settings, intake, None))(), Transport()
     submission.connection_made(transport)
     await transport.until_written(1)

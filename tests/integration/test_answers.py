@@ -1,4 +1,4 @@
-"""What a client hears of the message that it has just sent: of each recipient, and of how far a large message has got."""
+"""The reply to a client after its message: for each recipient, and the progress of a large message."""
 
 import asyncio
 import re
@@ -70,7 +70,9 @@ async def scene(directory: Path, answer_within: str = "20s") -> AsyncIterator[Sc
 
 
 @pytest.mark.parametrize("is_warm", [False, True])
-async def test_who_waits_is_named_whether_or_not_the_connection_was_up(tmp_path: Path, is_warm: bool) -> None:
+async def test_the_reply_names_recipients_that_wait_with_and_without_a_connection(
+    tmp_path: Path, is_warm: bool
+) -> None:
     async with scene(tmp_path) as at:
         if is_warm:
             assert (await at.submit([BOB])).startswith("sent: ")
@@ -79,7 +81,7 @@ async def test_who_waits_is_named_whether_or_not_the_connection_was_up(tmp_path:
         )
 
 
-async def test_who_was_refused_is_named(tmp_path: Path) -> None:
+async def test_the_reply_names_refused_recipients(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         assert await at.submit([BOB, LATER, REFUSED]) == (
             f"sent to 1 of 3; <{LATER}> waits: 451 4.2.1 <{LATER}>: mailbox is busy, try again later;"
@@ -87,7 +89,7 @@ async def test_who_was_refused_is_named(tmp_path: Path) -> None:
         )
 
 
-async def test_who_was_refused_is_named_though_nobody_got_it(tmp_path: Path) -> None:
+async def test_the_reply_names_refused_recipients_if_no_recipient_got_the_message(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         assert await at.submit([LATER, REFUSED]) == (
             f"queued; <{LATER}> waits: 451 4.2.1 <{LATER}>: mailbox is busy, try again later;"
@@ -95,7 +97,7 @@ async def test_who_was_refused_is_named_though_nobody_got_it(tmp_path: Path) -> 
         )
 
 
-async def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
+async def test_the_reply_says_how_much_of_a_large_message_has_been_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
@@ -119,7 +121,7 @@ async def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
         assert at.remote.received[0].content.endswith(LARGER)
 
 
-async def test_a_client_hears_that_all_of_a_large_message_has_been_sent(tmp_path: Path) -> None:
+async def test_the_reply_says_that_all_of_a_large_message_has_been_sent(tmp_path: Path) -> None:
     async with scene(tmp_path, answer_within="5s") as at:
         _, go_on = stopping_at_content(at.remote)
         answer = await at.submit([BOB], LARGE)

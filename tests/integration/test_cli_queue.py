@@ -24,7 +24,7 @@ HEAVY = {
     "uvloop",
     "desktop_notifier",
     "ssl",
-    "mailrelay.service",
+    "mailrelay.daemon",
 }
 NEEDLESS = HEAVY | {
     "click.shell_completion",

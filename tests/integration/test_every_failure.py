@@ -448,7 +448,7 @@ async def _hangs(at: Scene) -> None:
 
     at.remote.policy = policy
     assert "not replied yet" in await at.submit()
-    await _delayed(at, "not answered yet")
+    await _delayed(at, "not replied yet")
     assert at.recipients()[BOB].state == "active"
     go_on.set()
     await at.told("resumed")
@@ -469,7 +469,7 @@ async def _no_name(at: Scene) -> None:
 async def _mute(at: Scene) -> None:
     await at.remote.mute()
     await at.submit()
-    await _delayed(at, "not answered yet")
+    await _delayed(at, "not replied yet")
 
 
 @failure("the mail server greets with 4xx")

@@ -36,8 +36,8 @@ print(replies.readline().decode())
 """
 
 
-class Way:
-    """A scheduler that is known to be shut."""
+class FakeScheduler:
+    """A scheduler whose relayhost is known to be unreachable."""
 
     is_stuck = False
     fault_text = "no network"
@@ -121,7 +121,7 @@ async def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_pat
     (tmp_path / "spool").mkdir(0o700)
     spool = Spool(tmp_path / "spool", LIMIT, lambda _: None, lambda: 4e9)
     relayhost = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
-    intake = Intake([relayhost], {"default": Way()}, spool, lambda: None, 0.0)
+    intake = Intake([relayhost], {"default": FakeScheduler()}, spool, lambda: None, 0.0)
     listening = await listen(Listen(address=Tcp("127.0.0.1", 0)), intake)
     port = str(listening.addresses[0]).rpartition(":")[2]
 

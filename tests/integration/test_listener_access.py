@@ -1,4 +1,4 @@
-"""Who is not let in: other protocols, other accounts, clients that do not listen."""
+"""Refused connections: other protocols, other accounts, clients that do not wait for replies."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ async def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.Lo
             wire = await connect(listening)
             last = (await said(wire)).splitlines()
             assert not last or last[-1].startswith(b"521 5.7.1 "), last
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert intake.committed == []
     [record] = caplog.records
     line = record.getMessage()
@@ -91,7 +91,7 @@ async def test_http_in_the_middle_of_a_dialogue_is_dropped(line: bytes, caplog: 
     await is_dropped(said, caplog)
 
 
-async def test_a_line_of_a_letter_that_comes_as_a_command_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_line_of_a_message_that_is_sent_as_a_command_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def said(wire: Wire) -> bytes:
         await wire.reply()
         await wire.say(b"EHLO x")
@@ -104,7 +104,7 @@ async def test_a_line_of_a_letter_that_comes_as_a_command_is_not_in_the_log(capl
 
 
 @on_both_loops
-async def test_a_client_that_talks_before_the_greeting_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_sends_before_the_greeting_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
 
     with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
@@ -123,7 +123,7 @@ async def test_a_client_that_talks_before_the_greeting_is_dropped(caplog: pytest
                     pass
                 heard = await asyncio.to_thread(child.stdout.read)
             assert not heard.startswith(b"220")
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert "before the greeting" in caplog.text
 
 
@@ -150,7 +150,7 @@ async def test_a_client_that_does_not_wait_where_it_must_is_dropped(
     assert f"did not wait for the reply to {command.split()[0].decode()}" in caplog.text
 
 
-async def test_a_flood_of_intruders_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_many_dropped_connections_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(Intake()) as listening:
             for _ in range(60):
@@ -208,13 +208,13 @@ async def greeting_for_stranger(address: str, allow_users: tuple[str, ...]) -> s
 
 @needs_stranger
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
-async def test_another_account_is_not_let_in(address: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_account_is_refused(address: str, caplog: pytest.LogCaptureFixture) -> None:
     assert (await greeting_for_stranger(address, ("self",))).startswith("554 5.7.1 ")
     assert "security: " in caplog.text
 
 
 @needs_stranger
-async def test_the_log_names_the_account_that_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_the_refused_account(caplog: pytest.LogCaptureFixture) -> None:
     await greeting_for_stranger("127.0.0.1:0", ("self",))
     assert f"belongs to {peer_account.account_name(STRANGER)}, which allow_users does not name" in caplog.text
     assert str(STRANGER) in caplog.text
@@ -229,14 +229,14 @@ def connect_dual_stack(address: str) -> socket.socket:
     return client
 
 
-async def test_a_client_that_reaches_us_through_an_ipv6_socket_is_let_in() -> None:
+async def test_a_client_with_an_ipv6_socket_is_allowed() -> None:
     async with listener(Intake()) as listening:
         wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(str(listening.addresses[0]))))
         assert (await wire.send(b"hi\r\n")).startswith(b"250 ")
         wire.close()
 
 
-def test_both_ways_to_ask_the_kernel_know_the_owner_of_an_ipv6_socket() -> None:
+def test_netlink_and_proc_both_find_the_owner_of_an_ipv6_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = connect_dual_stack(f"127.0.0.1:{server.getsockname()[1]}")
         accepted, _ = server.accept()
@@ -247,7 +247,7 @@ def test_both_ways_to_ask_the_kernel_know_the_owner_of_an_ipv6_socket() -> None:
 
 
 @needs_stranger
-async def test_another_account_is_not_let_in_through_an_ipv6_socket() -> None:
+async def test_another_account_with_an_ipv6_socket_is_refused() -> None:
     dual_stack = """
 import socket, sys
 host, _, port = sys.argv[1].rpartition(":")
@@ -270,7 +270,7 @@ print(client.recv(200).decode())
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-async def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_is_no_security_warning(
+async def test_a_connection_that_is_closed_before_its_owner_is_determined_logs_no_security_warning(
     is_reset: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake = Intake()
@@ -285,12 +285,12 @@ async def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_
         for _ in range(10):
             await asyncio.sleep(0.001)
         assert listening.connections == set()
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert caplog.messages == []
 
 
 @needs_stranger
-async def test_a_socket_file_that_somebody_opened_to_all_lets_nobody_else_in() -> None:
+async def test_a_socket_file_with_mode_0666_still_refuses_other_accounts() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         assert (await greeting_for_stranger(f"unix:{folder}/socket", ("self",))).startswith("554 5.7.1 ")
@@ -299,18 +299,18 @@ async def test_a_socket_file_that_somebody_opened_to_all_lets_nobody_else_in() -
 
 @needs_stranger
 @pytest.mark.parametrize("allowed", [("self", str(STRANGER)), ("any",), ("nobody",)])
-async def test_an_account_that_is_named_is_let_in(allowed: tuple[str, ...]) -> None:
+async def test_an_account_in_allow_users_is_allowed(allowed: tuple[str, ...]) -> None:
     assert (await greeting_for_stranger("127.0.0.1:0", allowed)).startswith("220 ")
 
 
-async def test_an_owner_that_cannot_be_known_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_with_an_unknown_owner_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: NoOwner.UNKNOWN)
 
     async with listener(Intake()) as listening:
         assert (await (await connect(listening)).rest()).startswith(b"554 5.7.1 ")
 
 
-async def test_both_ways_to_ask_the_kernel_agree() -> None:
+async def test_netlink_and_proc_give_the_same_owner() -> None:
     async with listener(Intake(), "localhost:0") as listening:
         for which in range(len(listening.addresses)):
             wire = await connect(listening, which)
@@ -321,7 +321,7 @@ async def test_both_ways_to_ask_the_kernel_agree() -> None:
             assert peer_account.uid_of_connection(near, (far[0], 1)) is NoOwner.UNKNOWN
 
 
-async def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and_not_to_root() -> None:
+async def test_a_connection_closed_by_its_process_has_no_owner_and_does_not_belong_to_root() -> None:
     async with listener(Intake()) as listening:
         wire = await connect(listening)
         sock = wire.writer.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""Where the listener listens, and what it says when it cannot."""
+"""The addresses of the listener, and the errors if they cannot be opened."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ async def fails_with(address: Endpoint | str, **settings: object) -> str:
     return f"{type(caught.value).__name__} {caught.value}"
 
 
-async def test_localhost_is_both_loopback_addresses_and_both_take_mail() -> None:
+async def test_localhost_is_both_loopback_addresses_and_both_accept_mail() -> None:
     intake = Intake()
 
     async with listener(intake, "localhost:0") as listening:
@@ -36,7 +36,7 @@ async def test_localhost_is_both_loopback_addresses_and_both_take_mail() -> None
 
 @pytest.mark.parametrize("held", ["127.0.0.1", "::1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("reuse", [False, True])
-async def test_a_port_of_which_somebody_holds_a_part_is_not_listened_on_and_the_holder_is_named(
+async def test_a_port_that_is_taken_on_one_loopback_address_is_an_error_that_names_the_holder(
     held: str, reuse: bool
 ) -> None:
     family = socket.AF_INET6 if ":" in held else socket.AF_INET
@@ -70,7 +70,7 @@ async def test_a_port_can_be_listened_on_again_at_once() -> None:
         assert (await (await connect(again)).reply()).startswith(b"220 ")
 
 
-async def test_a_unix_socket_is_for_its_owner_takes_mail_and_goes_with_the_listener(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_private_accepts_mail_and_is_removed_with_the_listener(tmp_path: Path) -> None:
     path = tmp_path / "submission"
     intake = Intake()
 
@@ -100,7 +100,7 @@ def comm() -> str:
     return Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_server_that_hangs_is_no_dead_one_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_socket_file_of_a_server_that_hangs_is_kept_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as hangs, ExitStack() as waiting:
         hangs.bind(str(path))
@@ -130,11 +130,11 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         (Unix("/" + "x" * 200), "path too long"),
     ],
 )
-async def test_an_address_that_cannot_be_had_says_why(address: Endpoint, why: str) -> None:
+async def test_an_address_that_cannot_be_opened_is_an_error_with_the_reason(address: Endpoint, why: str) -> None:
     assert why in await fails_with(address)
 
 
-async def test_an_account_that_does_not_exist_is_named() -> None:
+async def test_an_account_that_does_not_exist_is_an_error_that_names_it() -> None:
     with pytest.raises(NoSuchAccount, match=r"listen\.allow_users: there is no account 'no-such-account'"):
         async with listener(Intake(), "127.0.0.1:0", allow_users=("self", "no-such-account")):
             pass

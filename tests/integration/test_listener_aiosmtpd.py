@@ -1,4 +1,4 @@
-"""What of aiosmtpd is in use, held so that a new version of it cannot surprise."""
+"""The parts of aiosmtpd that are used, so that a change in a new version is noticed."""
 
 import logging
 

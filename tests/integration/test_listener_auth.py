@@ -1,4 +1,4 @@
-"""Clients that insist on a login: refused with advice, or, where the settings say so, let in with any password."""
+"""Clients that require a login: refused with advice, or, if the settings allow it, accepted with any password."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import smtplib
 from base64 import b64encode
 
 import pytest
-from harness.listener import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, greeted, listener
 
 PLAIN = b64encode(b"\0me\0hunter2")
 LOGIN = b64encode(b"me"), b64encode(b"hunter2")
@@ -36,7 +36,7 @@ async def test_a_login_is_offered_only_where_the_settings_say_so(auth: str, offe
         assert (b"250-AUTH LOGIN PLAIN\r\n" in await offers(await connect(listening))) is offered
 
 
-async def test_a_client_that_wants_what_is_not_offered_hears_what_to_switch_off() -> None:
+async def test_a_client_that_wants_login_or_encryption_is_told_what_to_switch_off() -> None:
     await dialogue(
         (b"AUTH PLAIN " + PLAIN, b"502 5.5.1 no login here: switch the password off for this server (localhost)"),
         (b"STARTTLS", b"502 5.5.1 no encryption here: switch encryption off for this server (localhost)"),
@@ -76,7 +76,7 @@ async def test_logins_out_of_turn_are_refused() -> None:
     )
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_login_leaves_no_task_behind() -> None:
+async def test_a_client_that_closes_during_a_login_leaves_no_task() -> None:
     async with listener(Intake(), auth="ignore") as listening:
         for leave in (Wire.close, lambda wire: wire.writer.write_eof(), lambda wire: wire.writer.transport.abort()):
             wire = await connect(listening)
@@ -88,7 +88,18 @@ async def test_a_client_that_leaves_in_the_middle_of_a_login_leaves_no_task_behi
                 await asyncio.sleep(0)
 
 
-async def test_a_client_that_is_silent_in_the_middle_of_a_login_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_is_cancelled_if_the_connection_ends_before_its_last_line_is_read() -> None:
+    async with greeted(Intake(), auth="ignore") as (submission, _):
+        submission.data_received(b"AUTH LOGIN\r\n")
+        submission.data_received(b64encode(b"me") + b"\r\n" + b64encode(b"hunter2") + b"\r\n")
+        [login] = asyncio.all_tasks() - {asyncio.current_task()}
+        submission.connection_lost(None)
+        async with asyncio.timeout(10):
+            await login
+        assert not submission.session.authenticated
+
+
+async def test_a_client_that_is_idle_during_a_login_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
 
     async with listener(Intake(), auth="ignore") as listening:
@@ -126,7 +137,7 @@ async def test_smtplib_logs_in_and_sends() -> None:
 
 
 @pytest.mark.parametrize("is_closed", [False, True])
-async def test_a_client_that_sends_name_and_password_together_is_let_in(is_closed: bool) -> None:
+async def test_a_client_that_sends_name_and_password_together_is_logged_in(is_closed: bool) -> None:
     async with listener(Intake(), auth="ignore") as listening:
         wire = await connect(listening)
         await offers(wire)
@@ -138,7 +149,7 @@ async def test_a_client_that_sends_name_and_password_together_is_let_in(is_close
         assert (await wire.reply()).startswith(b"235 2.7.0 ")
 
 
-async def test_a_line_that_may_be_a_secret_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_line_that_may_be_a_password_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with listener(Intake(), auth="ignore") as listening:
         wire = await connect(listening)
         await offers(wire)

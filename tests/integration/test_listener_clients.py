@@ -1,4 +1,4 @@
-"""Real mail clients hand their mail to the listener."""
+"""Real mail clients send messages to the listener."""
 
 import asyncio
 import shutil
@@ -45,7 +45,7 @@ async def test_smtplib_sends_several_messages_over_one_connection() -> None:
     assert intake.committed[2][0].sender == "jö@example.org".encode()
 
 
-async def test_smtplib_hears_the_remotes_refusal_in_its_own_words() -> None:
+async def test_smtplib_gets_the_mail_servers_refusal_unchanged() -> None:
     intake = Intake()
     intake.reply = Reply(550, (b"5.1.1 <you@example.net> no such user", b"5.1.1 ask the postmaster"))
 
@@ -114,7 +114,7 @@ print $client->code, " ", $client->message;
 
 
 @pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
-async def test_a_perl_script_that_looks_at_no_reply_reads_why_its_letter_was_not_taken(
+async def test_a_perl_script_that_ignores_replies_gets_the_reason_of_the_refusal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     intake = Intake()

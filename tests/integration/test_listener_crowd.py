@@ -1,4 +1,4 @@
-"""Many clients at once: each has its turn, and an honest one finds a place."""
+"""Many clients at once: each has its turn, and a new client can connect."""
 
 import asyncio
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What the listener says, line by line, over real sockets."""
+"""The replies of the listener, line by line, over real sockets."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def test_a_message_arrives_octet_for_octet_with_its_envelope() -> None:
         assert await wire.rest() == b""
     recipients = (Recipient(b"a@example.net"), Recipient(b'"b c"@example.net'))
     assert intake.committed == [(Envelope(b"me@example.org", recipients), content)]
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
     assert intake.told.empty()
 
 
@@ -86,7 +86,7 @@ async def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None
     )
 
 
-async def test_a_recipient_that_the_remote_refuses_is_refused_at_rcpt_and_is_not_in_the_envelope() -> None:
+async def test_a_recipient_that_the_mail_server_refuses_is_refused_at_rcpt_and_is_not_in_the_envelope() -> None:
     intake = Intake()
     intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
     await talk(
@@ -104,14 +104,14 @@ async def test_a_recipient_that_the_remote_refuses_is_refused_at_rcpt_and_is_not
     )
     first, second = Recipient(b"first@example.net"), Recipient(b"second@example.net", b"NEVER")
     assert [envelope.recipients for envelope, _ in intake.committed] == [(first, second)]
-    assert [envelope.recipients for envelope in intake.vetted] == [
+    assert [envelope.recipients for envelope in intake.probed] == [
         (first,),
         (Recipient(b"nobody@example.net"),),
         (second,),
     ]
 
 
-async def test_a_mail_without_a_recipient_left_gets_no_content() -> None:
+async def test_data_is_refused_if_all_recipients_were_refused() -> None:
     intake = Intake()
     intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
     mail = (b"MAIL FROM:<a@b>", b"250")
@@ -120,14 +120,14 @@ async def test_a_mail_without_a_recipient_left_gets_no_content() -> None:
     )
 
 
-async def test_the_recipients_of_a_mail_share_the_time_for_a_word_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_recipient_probes_of_one_message_share_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PROBE_LIMIT", 0.05)
     intake = Intake()
-    intake.before_word = asyncio.Event().wait
+    intake.before_probe_result = asyncio.Event().wait
     rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
     mail = (b"MAIL FROM:<a@b>", b"250")
     await talk([(b"EHLO x", b"250"), mail, rcpt, rcpt, rcpt, (b"RSET", b"250"), mail, rcpt, rcpt], intake)
-    assert len(intake.vetted) == 2
+    assert len(intake.probed) == 2
 
 
 async def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:
@@ -147,7 +147,7 @@ async def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() 
         ]
     )
     # An encoded-word is an address like any other, and stays what it was.
-    assert intake.begun_with == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
+    assert intake.expected_from == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
 
 
 async def test_dsn_and_mail_parameters_are_kept_as_sent() -> None:
@@ -188,20 +188,20 @@ async def test_bad_parameters_are_refused() -> None:
         ],
         max_message_size=100,
     )
-    assert intake.begun_with == [b"a@b"]
+    assert intake.expected_from == [b"a@b"]
 
 
-async def test_when_nothing_can_be_taken_mail_is_answered_with_the_reason() -> None:
+async def test_mail_is_refused_with_the_reason_while_no_message_can_be_accepted() -> None:
     intake = Intake()
-    intake.trouble = Reply(452, (b"4.3.1 the spool is full",))
+    intake.current_refusal = Reply(452, (b"4.3.1 the spool is full",))
     await talk(
         [(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"452 4.3.1 the spool is full\r\n"), (b"RCPT TO:<a@b>", b"503")],
         intake,
     )
-    assert intake.begun_with == []
+    assert intake.expected_from == []
 
 
-async def test_the_thousand_and_first_recipient_waits_for_another_message() -> None:
+async def test_the_1001st_recipient_gets_a_4xx() -> None:
     async with listener(Intake()) as listening:
         wire = await connect(listening)
         await wire.reply()
@@ -250,10 +250,10 @@ async def test_a_smuggled_second_message_is_never_seen() -> None:
         wire.writer.write(b"one\r\n\n.\r\nMAIL FROM:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\ntwo\r\n.\r\n")
         assert (await wire.rest()).count(b"\r\n") == 1
     assert intake.committed == []
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
 
 
-async def test_too_large_a_content_is_read_to_its_end_and_the_dialogue_goes_on() -> None:
+async def test_a_content_that_is_too_large_is_read_to_its_end_and_the_session_continues() -> None:
     intake = Intake()
 
     async with listener(intake, max_message_size=1000) as listening:
@@ -272,7 +272,7 @@ async def test_nul_in_content_is_refused() -> None:
         assert (await (await connect(listening)).send(b"a\x00b\r\n")).startswith(b"550 5.6.0 ")
 
 
-async def test_contents_that_stand_still_on_many_connections_keep_nobody_from_sending() -> None:
+async def test_stalled_contents_on_many_connections_do_not_block_other_clients() -> None:
     intake = Intake()
 
     async with listener(intake, max_message_size=10_000) as listening:
@@ -285,7 +285,7 @@ async def test_contents_that_stand_still_on_many_connections_keep_nobody_from_se
         assert [(await wire.say(b"."))[:4] for wire in wires] == [b"250 "] * 6
 
 
-async def test_an_error_of_ours_is_a_451_that_says_nothing_of_it_and_the_next_message_is_taken(
+async def test_an_internal_error_is_a_451_without_details_and_the_next_message_is_accepted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     intake = Intake()
@@ -315,7 +315,7 @@ async def test_an_error_of_the_intake_at_mail_is_a_451_too() -> None:
     await talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"451 4.3.0 "), (b"RCPT TO:<a@b>", b"503 ")], Broken())
 
 
-async def test_the_remotes_words_come_through_as_lines_that_no_client_can_misread() -> None:
+async def test_a_reply_of_the_mail_server_is_passed_on_in_lines_that_no_client_can_misread() -> None:
     intake = Intake()
     intake.reply = Reply(550, (b"5.1.1 no\x1b[31m such\r\n250 user", b"x" * 2000, "ä".encode(), b"5.1.10 other"))
 
@@ -360,7 +360,7 @@ async def test_a_client_beyond_max_connections_takes_the_place_of_the_one_that_h
         assert (await first.say(b"NOOP")).startswith(b"250 ")
 
 
-async def test_nobody_makes_room_in_the_middle_of_a_transaction() -> None:
+async def test_no_connection_with_an_open_transaction_is_closed_for_another_client() -> None:
     async with listener(Intake(), max_connections=2) as listening:
         first, second = await connect(listening), await connect(listening)
         await first.begin()
@@ -375,7 +375,7 @@ async def test_nobody_makes_room_in_the_middle_of_a_transaction() -> None:
         assert (await second.say(b"RCPT TO:<c@d>")).startswith(b"250 ")
 
 
-async def test_a_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
 
     intake = Intake()
@@ -387,7 +387,7 @@ async def test_a_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> 
         assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
 
 
-async def test_what_clients_say_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with listener(Intake()) as listening:
             wire: Wire = await connect(listening)
@@ -396,9 +396,9 @@ async def test_what_clients_say_is_not_logged(caplog: pytest.LogCaptureFixture) 
     assert not [record for record in caplog.records if record.name != "asyncio"]
 
 
-async def test_a_client_that_closes_its_side_before_its_content_hears_so() -> None:
+async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> None:
     gate, intake = asyncio.Event(), Intake()
-    intake.before_word = gate.wait
+    intake.before_probe_result = gate.wait
 
     async with listener(intake) as listening:
         wire = await connect(listening)
@@ -406,14 +406,14 @@ async def test_a_client_that_closes_its_side_before_its_content_hears_so() -> No
         await wire.say(b"EHLO x")
         wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
         wire.writer.write_eof()
-        while not intake.vetted:
+        while not intake.probed:
             await asyncio.sleep(0)
         gate.set()
         assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")
     assert intake.committed == []
 
 
-async def test_a_stop_waits_for_a_message_that_was_complete_only_meanwhile() -> None:
+async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile() -> None:
     gate, intake = asyncio.Event(), Intake()
     intake.before_answer = gate.wait
 

@@ -1,4 +1,4 @@
-"""How replies are written and how far ahead a client is read, seen from the connection's own end."""
+"""When replies are written, and how many octets of a client are read ahead."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from harness.listener import GROUP, Intake, codes, greeted
 from mailrelay.listener.submission import COMMAND_LIMIT
 
 
-async def test_the_replies_to_a_group_of_commands_leave_together() -> None:
+async def test_the_replies_to_a_group_of_commands_are_written_together() -> None:
     async with greeted(Intake()) as (submission, transport):
         submission.data_received(GROUP)
         [flight] = transport.written
@@ -17,7 +17,7 @@ async def test_the_replies_to_a_group_of_commands_leave_together() -> None:
 
 async def test_commands_behind_one_that_waits_are_answered_in_order_once_it_is_answered() -> None:
     intake, gate = Intake(), asyncio.Event()
-    intake.before_word = gate.wait
+    intake.before_probe_result = gate.wait
 
     async with greeted(intake, answer_within=8.0) as (submission, transport):
         submission.data_received(GROUP)
@@ -27,13 +27,13 @@ async def test_commands_behind_one_that_waits_are_answered_in_order_once_it_is_a
         assert codes(b"".join(transport.written)) == [b"250", b"250", b"250", b"354"]
 
 
-async def test_a_word_on_a_recipient_that_cannot_be_had_is_trouble_of_ours_and_the_dialogue_goes_on() -> None:
+async def test_a_recipient_probe_that_fails_is_an_internal_error_and_the_session_continues() -> None:
     intake = Intake()
 
     async def fail() -> None:
         raise OSError("no spool")
 
-    intake.before_word = fail
+    intake.before_probe_result = fail
 
     async with greeted(intake, answer_within=8.0) as (submission, transport):
         submission.data_received(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n")
@@ -41,7 +41,7 @@ async def test_a_word_on_a_recipient_that_cannot_be_had_is_trouble_of_ours_and_t
         assert codes(b"".join(transport.written)) == [b"250", b"451", b"250"]
 
 
-async def test_a_client_that_does_not_read_its_replies_is_not_listened_to() -> None:
+async def test_no_command_is_read_from_a_client_that_does_not_read_its_replies() -> None:
     async with greeted(Intake()) as (submission, transport):
         submission.pause_writing()
         submission.data_received(b"NOOP\r\n")
@@ -56,7 +56,7 @@ async def test_a_client_that_does_not_read_its_replies_is_not_listened_to() -> N
 
 
 @pytest.mark.parametrize("behind", [b"MAIL FROM:<a@b>\r\n", b"RSET\r\n" * COMMAND_LIMIT])
-async def test_what_comes_behind_a_content_waits_for_its_answer_and_does_not_pile_up(behind: bytes) -> None:
+async def test_commands_behind_a_content_wait_for_its_reply_and_reading_stops(behind: bytes) -> None:
     intake, gate = Intake(), asyncio.Event()
     intake.before_answer = gate.wait
 
@@ -74,7 +74,7 @@ async def test_what_comes_behind_a_content_waits_for_its_answer_and_does_not_pil
         assert transport.is_read
 
 
-async def test_an_answer_that_the_connection_did_not_take_whole_is_not_told_before_it_has() -> None:
+async def test_a_reply_counts_as_told_only_after_the_connection_has_accepted_it_whole() -> None:
     intake = Intake()
 
     async with greeted(intake) as (submission, transport):
@@ -89,7 +89,7 @@ async def test_an_answer_that_the_connection_did_not_take_whole_is_not_told_befo
         assert await intake.told.get() is True
 
 
-async def test_an_answer_to_a_connection_that_broke_under_it_was_not_told() -> None:
+async def test_a_reply_to_a_connection_that_breaks_was_not_told() -> None:
     intake = Intake()
 
     async with greeted(intake) as (submission, transport):
@@ -99,7 +99,7 @@ async def test_an_answer_to_a_connection_that_broke_under_it_was_not_told() -> N
         assert await intake.told.get() is False
 
 
-async def test_a_client_that_never_reads_its_answer_is_let_go_and_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_never_reads_its_reply_is_closed_and_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.02)
     intake = Intake()
 

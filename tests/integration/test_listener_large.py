@@ -1,4 +1,4 @@
-"""Large contents: they go to the spool while they come in, cost little memory, and leave nothing behind."""
+"""Large contents: they are staged while they are received, need little memory, and leave nothing behind."""
 
 import asyncio
 import logging
@@ -115,7 +115,7 @@ async def test_a_large_content_that_is_refused_in_the_end_leaves_nothing_behind(
     assert reply.split()[0].decode() in line
 
 
-async def test_where_the_spool_has_no_room_the_content_is_read_to_its_end_and_the_client_told() -> None:
+async def test_if_the_spool_is_full_the_content_is_read_to_its_end_and_the_client_gets_the_refusal() -> None:
     intake = Intake()
     intake.piece_refusal = NO_ROOM
 
@@ -127,7 +127,7 @@ async def test_where_the_spool_has_no_room_the_content_is_read_to_its_end_and_th
     assert intake.in_pieces[0].is_abandoned
 
 
-async def test_a_failure_of_ours_in_the_middle_is_a_451() -> None:
+async def test_an_internal_error_during_a_content_is_a_451() -> None:
     intake = Intake()
 
     async def fail() -> None:
@@ -143,7 +143,7 @@ async def test_a_failure_of_ours_in_the_middle_is_a_451() -> None:
 
 
 @pytest.mark.parametrize("is_staging", [True, False])
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind_and_the_log_says_so(
+async def test_a_client_that_closes_during_a_content_leaves_nothing_staged_and_is_logged(
     is_staging: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake, gate = Intake(), asyncio.Event()
@@ -222,13 +222,13 @@ async def test_a_content_that_comes_too_slowly_ends_with_421(caplog: pytest.LogC
     assert "too slowly" in caplog.text
 
 
-async def test_a_content_that_comes_at_a_persons_worst_pace_is_taken() -> None:
+async def test_a_content_at_the_slowest_allowed_rate_is_accepted() -> None:
     intake = Intake()
     assert (await paced(100, intake)).startswith(b"250 ")
     assert [len(content) for _, content in intake.committed] == [100 * 600 + 2]
 
 
-async def test_time_in_which_the_disk_keeps_a_client_waiting_is_not_its_slowness() -> None:
+async def test_time_in_which_a_client_waits_for_the_disk_does_not_count_for_its_rate() -> None:
     intake, gate = Intake(), asyncio.Event()
     intake.before_piece = gate.wait
 

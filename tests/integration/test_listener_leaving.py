@@ -1,4 +1,4 @@
-"""Clients that leave at the wrong moment, and a listener that stops: commits finish, and every answer is told once."""
+"""Clients that close at a bad moment, and a listener that stops: commits finish, `told` is called once for each reply."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ def slow_intake() -> tuple[Intake, asyncio.Event]:
 
 @on_both_loops
 @pytest.mark.parametrize("leave", ["half-close", "close", "reset"])
-async def test_a_client_that_leaves_before_the_answer_does_not_stop_the_commit_and_is_not_told(leave: str) -> None:
+async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_and_was_not_told(leave: str) -> None:
     intake, gate = slow_intake()
     intake.reply = Reply(550, (b"5.1.1 no such user",))
     async with listener(intake) as listening:
@@ -65,7 +65,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_content_has_sent_nothing(
 
 
 @on_both_loops
-async def test_what_a_client_said_before_it_closed_its_side_is_dealt_with() -> None:
+async def test_commands_received_before_a_client_closed_its_side_are_run() -> None:
     intake = Intake()
     async with listener(intake) as listening:
         wire = await connect(listening)
@@ -87,7 +87,7 @@ async def test_a_client_that_stays_is_told() -> None:
 
 
 @on_both_loops
-async def test_stopping_lets_a_message_on_its_way_in_come_to_its_answer_and_sends_the_idle_away() -> None:
+async def test_stopping_waits_for_the_reply_to_a_content_and_closes_idle_connections() -> None:
     intake, gate = slow_intake()
     async with listener(intake) as listening:
         idle = await connect(listening)

@@ -1,4 +1,4 @@
-"""What is refused at the door is in the log: one line each, without anything that the client said beside valid addresses."""
+"""Refusals are logged: one line each, with nothing of the client's lines except valid addresses."""
 
 import pytest
 from harness.listener import Intake, connect, listener
@@ -49,15 +49,15 @@ async def test_a_refusal_is_one_line_in_the_log(
     assert line.isprintable()
 
 
-async def test_what_no_mail_can_be_taken_for_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_reason_why_no_message_can_be_accepted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
-    intake.trouble = Reply(451, (b"4.3.0 the spool cannot be written",))
+    intake.current_refusal = Reply(451, (b"4.3.0 the spool cannot be written",))
     await said(MAIL, RCPT, b"DATA", intake=intake)
     [line] = caplog.messages
     assert line.startswith("NOQUEUE from=<me@example.org> command=MAIL dsn=4.3.0 status=refused (451 4.3.0 ")
 
 
-async def test_a_client_for_whom_there_is_no_room_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_beyond_max_connections_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with listener(Intake(), max_connections=1) as listening:
         await (await connect(listening)).begin()
         assert (await (await connect(listening)).rest()).startswith(b"421 4.7.0 ")
@@ -73,7 +73,7 @@ async def test_a_client_that_is_refused_again_and_again_does_not_fill_the_log(ca
 
 
 @pytest.mark.parametrize("data", [b"DATA", b"MAIL FROM:<b@c>\r\nDATA"])
-async def test_a_client_that_sends_its_letter_though_it_has_no_recipient_is_no_intruder(
+async def test_a_client_that_sends_its_content_after_a_refused_data_is_not_a_security_warning(
     data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As Perl's Net::SMTP does for who does not look at what it returns."""
@@ -89,6 +89,6 @@ async def test_a_client_that_sends_its_letter_though_it_has_no_recipient_is_no_i
         assert (await wire.reply()).startswith(b"554 5.5.1 ")
         assert await wire.rest() == b""
     assert intake.committed == []
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
     assert not any("security" in line for line in caplog.messages)
     assert [line.split("command=")[1].split()[0] for line in caplog.messages] == ["RCPT", "DATA"]

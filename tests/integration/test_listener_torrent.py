@@ -1,4 +1,4 @@
-"""Clients that send and send: they are answered, cut off in the end, and take nothing from the others."""
+"""Clients that send without end: they get replies, are closed in the end, and do not delay the others."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from harness.loops import on_both_loops
 
 @on_both_loops
 @pytest.mark.parametrize("said", [b"DATA\r\none\n.\ntwo\r\n", b"x" * 5000])
-async def test_a_client_that_goes_on_sending_reads_why_nobody_listens(said: bytes) -> None:
+async def test_a_client_that_goes_on_sending_can_read_the_last_reply(said: bytes) -> None:
     async with listener(Intake()) as listening:
         wire = await connect(listening)
         await wire.reply()

@@ -80,7 +80,7 @@ def test_mail_that_waits_for_the_network_is_told_once_for_all_of_it(engine: Engi
     assert update(engine, NOW + AFTER + 3)
     (notice,) = hear(engine, NOW + AFTER + 3)
     assert (notice.kind, notice.waiting, notice.since, notice.text) == (Kind.DELAYED, 3, NOW, "The network is away.")
-    assert title(notice).startswith("3 mails wait since ")
+    assert title(notice).startswith("3 messages have been waiting since ")
     assert not update(engine, NOW + AFTER + 60)
 
 
@@ -129,7 +129,7 @@ def test_the_end_of_a_delay_is_told_once_if_the_delay_was(engine: Engine) -> Non
     assert (next_update(engine) or 0.0) <= NOW + 2001, "it is not left until the next reminder"
     assert update(engine, NOW + 2001)
     (notice,) = hear(engine, NOW + 2001)
-    assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail leaves again through default")
+    assert (notice.kind, title(notice)) == (Kind.RESUMED, "Mail is sent again through default")
     assert not update(engine, NOW + 2002)
     assert next_update(engine) is None
 
@@ -177,7 +177,7 @@ def test_a_way_that_opens_again_is_no_new_delay_for_what_has_not_left_yet(engine
     up(engine, NOW + 4600)
     assert update(engine, NOW + 4600)
     assert [(notice.kind, notice.repeats, notice.text) for notice in hear(engine, NOW + 4600)] == [
-        (Kind.DELAYED, 1, "The server has not answered yet.")
+        (Kind.DELAYED, 1, "The mail server has not replied yet.")
     ]
 
 
@@ -319,4 +319,4 @@ def test_a_reminder_days_later_names_the_day_since_which_mail_waits(engine: Engi
     hear(engine, NOW)
     update(engine, NOW + 3 * 86_400)
     (reminder,) = hear(engine, NOW + 3 * 86_400)
-    assert "1 mail waits since 2023-11-" in body(reminder)
+    assert "1 message has been waiting since 2023-11-" in body(reminder)

@@ -1,4 +1,4 @@
-"""The session against remotes of every kind: well-behaved ones that refuse what they like, and ones that talk nonsense."""
+"""The session with mail servers of every kind: correct ones with arbitrary refusals, and ones that send nonsense."""
 
 import random
 import re
@@ -276,7 +276,7 @@ def converse(
 
 @settings(max_examples=200)
 @given(REMOTES, MESSAGES, st.sampled_from([20, 60, 100_000]), st.randoms(use_true_random=False))
-def test_the_session_and_the_remote_agree_on_who_was_accepted(
+def test_the_session_and_the_mail_server_agree_on_the_accepted_recipients(
     remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> None:
     client, accepted = converse(remote, messages, steps, chance)
@@ -332,7 +332,7 @@ BEGINNINGS = st.sampled_from(
 
 @settings(max_examples=500)
 @given(BEGINNINGS, STEPS)
-def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_success_after_its_content(
+def test_every_message_ends_once_and_none_is_sent_without_a_success_after_its_content(
     beginning: list[tuple[str, bytes]], steps: list[tuple[str, bytes]]
 ) -> None:
     client = Client()

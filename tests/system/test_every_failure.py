@@ -33,7 +33,7 @@ SETUP, RESUMED = 5.0, 10.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Real servers, a daemon that is not started yet, and the README's row."""
+    """Real servers, a daemon that is not started yet, and the row of docs/failures.md."""
 
     row: Row
     relay: Relay
@@ -90,7 +90,7 @@ FAILURES: dict[str, tuple[Callable[[Scene], None], dict[str, str]]] = {}
 
 
 def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Makes a function the test of the row `what` of docs/failures.md."""
+    """Makes a function the test of the row `what` in docs/failures.md."""
 
     def named(story: Callable[[Scene], None]) -> Callable[[Scene], None]:
         FAILURES[what] = (story, settings)

@@ -1,4 +1,4 @@
-"""What a line is that a client sent where a command belongs: every row of the decision."""
+"""The check of a line that a client sent in place of a command: every row of the decision."""
 
 import pytest
 
@@ -28,21 +28,21 @@ def test_nothing_may_follow_the_last_command_of_a_group(verb: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"post /", b"Host: localhost", b"Cookie: x", b"PRI * HTTP/2.0"])
-def test_a_browsers_line_is_no_smtp_at_any_time(line: bytes) -> None:
+def test_a_line_of_a_browser_is_another_protocol_at_any_time(line: bytes) -> None:
     assert judged(line, first=True) is judged(line, followed=True) is LineError.NOT_SMTP
 
 
 @pytest.mark.parametrize(("line", "known"), [(b"FROB", False), (b"", False), (b"NOOP \x1b[2J", True), (b"\x00", False)])
-def test_a_first_line_that_is_no_command_is_no_smtp(line: bytes, known: bool) -> None:
+def test_a_first_line_that_is_no_command_is_another_protocol(line: bytes, known: bool) -> None:
     assert judged(line, known=known, first=True) is LineError.NOT_SMTP
 
 
-def test_a_later_line_that_is_no_command_is_a_mistake() -> None:
+def test_a_later_line_that_is_no_command_is_an_error() -> None:
     assert judged(b"FROB") is LineError.UNKNOWN
     assert judged(b"RSET \x07", known=True) is LineError.BAD
     assert judged(b"NOOP \x07", known=True, followed=True) is LineError.EARLY
 
 
 @pytest.mark.parametrize("line", [b"From: me@example.org", b"", b"Hello,", b".", b"GET well soon"])
-def test_what_follows_a_refused_data_is_its_content_and_no_intruder(line: bytes) -> None:
+def test_lines_after_a_refused_data_are_its_content(line: bytes) -> None:
     assert judged(line, refused=True, followed=True) is LineError.CONTENT

@@ -1,4 +1,4 @@
-"""What a failure means and where it takes a recipient, over the whole table: stage x reply class x state."""
+"""The disposition of outcomes and the change of state, over the whole table: stage x reply class x state."""
 
 import dataclasses
 import itertools
@@ -39,13 +39,13 @@ def test_only_a_2xx_to_the_content_is_sent(stage: Stage, code: int) -> None:
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
-def test_only_the_remotes_own_5xx_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
+def test_only_a_5xx_of_the_mail_server_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
     bounced = classify(reply(stage, code)) is Disposition.BOUNCED
     assert bounced == (stage in IN_TRANSACTION and code >= 500 and (stage, code) != (Stage.RCPT, 552))
 
 
 @pytest.mark.parametrize(("stage", "cause"), [*itertools.product(Stage, ALL_CAUSES)])
-def test_no_fault_of_ours_or_of_the_line_ever_bounces(stage: Stage, cause: Cause) -> None:
+def test_no_fault_of_ours_or_of_the_network_bounces(stage: Stage, cause: Cause) -> None:
     assert classify(Outcome(stage, cause=cause)) in (
         Disposition.DEFERRED,
         Disposition.UNCERTAIN,
@@ -59,13 +59,13 @@ def test_what_breaks_before_mail_concerns_the_relayhost_and_counts_no_attempt(st
     assert (reply(stage, code).scope, classify(reply(stage, code))) == (Scope.RELAYHOST, Disposition.NOT_TRIED)
 
 
-def test_a_line_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
+def test_a_connection_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
     dispositions = {stage: classify(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
     assert dispositions.pop(Stage.AFTER_DOT) is Disposition.UNCERTAIN
     assert set(dispositions.values()) == {Disposition.DEFERRED}
 
 
-def test_too_many_recipients_said_as_552_waits() -> None:
+def test_a_552_to_rcpt_is_deferred() -> None:
     assert classify(reply(Stage.RCPT, 552)) is Disposition.DEFERRED
     assert classify(reply(Stage.MAIL, 552)) is Disposition.BOUNCED
 
@@ -83,7 +83,7 @@ def test_a_network_that_is_away_heals_itself_and_the_rest_needs_the_person(cause
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product((Stage.GREETING, Stage.EHLO), (421, 450, 500, 554))])
-def test_a_remote_that_says_no_at_the_door_is_a_setup_fault_and_one_that_is_busy_is_not(
+def test_a_mail_server_that_refuses_the_session_is_a_setup_fault_and_one_that_is_busy_is_not(
     stage: Stage, code: int
 ) -> None:
     assert is_setup_fault(reply(stage, code)) == (code >= 500)
@@ -109,7 +109,7 @@ def move(state: State, disposition: Disposition, *, told: bool = False, age: flo
 @pytest.mark.parametrize(
     ("state", "disposition", "told", "age"), [*itertools.product(sorted(PENDING), Disposition, (True, False), (0, 101))]
 )
-def test_every_verdict_takes_a_pending_recipient_where_the_table_says(
+def test_every_disposition_changes_the_state_as_in_the_table(
     state: State, disposition: Disposition, told: bool, age: float
 ) -> None:
     expected = {
@@ -124,7 +124,7 @@ def test_every_verdict_takes_a_pending_recipient_where_the_table_says(
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - PENDING))
-def test_who_is_not_pending_cannot_have_been_tried(state: State) -> None:
+def test_a_recipient_that_is_not_pending_cannot_have_been_tried(state: State) -> None:
     with pytest.raises(ValueError, match=state.value):
         move(state, Disposition.SENT)
 
@@ -142,7 +142,7 @@ def test_mail_that_could_not_be_tried_never_expires() -> None:
 
 
 @pytest.mark.parametrize(("state", "act"), [*itertools.product(State, Act)])
-def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> None:
+def test_the_person_changes_only_states_that_the_table_allows(state: State, act: Act) -> None:
     allowed = {
         Act.HOLD: PENDING,
         Act.RELEASE: {State.HELD},
@@ -154,7 +154,7 @@ def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> 
     assert ((state, act) in ACT_TABLE) == (state in allowed[act])
 
 
-def test_no_state_is_a_dead_end_before_the_person_or_the_remote_has_spoken() -> None:
+def test_every_state_has_an_exit_until_the_person_or_the_mail_server_has_decided() -> None:
     leads_on = {state for state, _ in ACT_TABLE} | PENDING
     ends = set(State) - leads_on
     assert ends == {State.SENT, State.CANCELLED}
@@ -187,38 +187,38 @@ TERMS = RetryPolicy((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Back
 TAKEN, REFUSED, BUSY = reply(Stage.CONTENT, 250), reply(Stage.RCPT, 550), reply(Stage.RCPT, 450)
 
 
-def test_a_mixed_attempt_tries_again_only_for_who_is_deferred_and_owes_for_who_is_not() -> None:
+def test_a_mixed_attempt_is_repeated_for_deferred_recipients_and_makes_notices_for_failed_ones() -> None:
     record = conclude(MESSAGE, (REFUSED, BUSY), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
     assert [one.state for one in record.settled] == [State.BOUNCED, State.DEFERRED]
     assert record.next_attempt == 2120.0
     assert [(owing.kind, owing.recipients) for owing in record.notices] == [(Kind.FAILED, (1,))]
 
 
-def test_nothing_is_tried_again_when_nobody_is_left() -> None:
+def test_nothing_is_tried_again_without_pending_recipients() -> None:
     record = conclude(MESSAGE, (TAKEN, REFUSED), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
     assert record.next_attempt is None
 
 
-def test_a_refusal_that_the_client_was_told_is_owed_to_nobody() -> None:
+def test_a_refusal_that_the_client_got_makes_no_notice() -> None:
     record = conclude(MESSAGE, (REFUSED, REFUSED), TERMS, client_told=True, relays_dsn=True, now=2000.0, chance=0.0)
     assert ([one.state for one in record.settled], record.notices) == ([State.REFUSED] * 2, ())
 
 
 @pytest.mark.parametrize(("relays_dsn", "kinds"), [(True, []), (False, [Kind.RELAYED])])
-def test_a_success_that_was_asked_for_is_reported_by_us_where_the_remote_will_not(
+def test_a_requested_success_report_is_ours_if_the_mail_server_reports_none(
     relays_dsn: bool, kinds: list[Kind]
 ) -> None:
     record = conclude(MESSAGE, (TAKEN, TAKEN), TERMS, client_told=False, relays_dsn=relays_dsn, now=2000.0, chance=0.0)
     assert [owing.kind for owing in record.notices] == kinds
 
 
-def test_a_client_is_told_no_only_if_all_were_refused() -> None:
+def test_a_client_gets_a_refusal_only_if_all_recipients_were_refused() -> None:
     assert all_refused((REFUSED, REFUSED))
     assert not all_refused((REFUSED, TAKEN))
     assert not all_refused((REFUSED, BUSY))
 
 
-def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
+def test_a_conversation_that_ends_before_mail_is_no_attempt() -> None:
     away = Outcome(Stage.EHLO, cause=Cause.LOST)
     assert nothing_tried((away, away))
     assert not nothing_tried((away, BUSY))
@@ -235,14 +235,14 @@ def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
         ((), "5.0.0"),
     ],
 )
-def test_the_status_of_a_reply_is_the_remotes_where_it_fits_the_code(lines: tuple[bytes, ...], status: str) -> None:
+def test_the_status_of_a_reply_is_its_enhanced_code_if_that_fits_the_code(
+    lines: tuple[bytes, ...], status: str
+) -> None:
     assert Reply(550, lines).status == status
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(0, State.DEFERRED), (1, State.EXPIRED)])
-def test_a_clock_that_was_wrong_on_arrival_expires_nothing_before_the_schedule_was_gone_through(
-    attempts: int, state: State
-) -> None:
+def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule(attempts: int, state: State) -> None:
     message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
     record = conclude(message, (BUSY, BUSY), TERMS, client_told=False, relays_dsn=True, now=1.7e9, chance=0.0)
     assert {one.state for one in record.settled} == {state}

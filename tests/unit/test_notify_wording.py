@@ -1,4 +1,4 @@
-"""What the person reads says what happened and what to do, and nothing from outside acts on what shows it."""
+"""The texts of notices say what happened and what to do, and text from outside is escaped."""
 
 import dataclasses
 import json
@@ -42,11 +42,11 @@ SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The
     ],
     ids=["refused", "expired", "both", "held", "relayed", "setup"],
 )
-def test_the_title_says_what_became_of_whose_mail(notice: Notice, said: str) -> None:
+def test_the_title_names_the_failure_and_the_recipient(notice: Notice, said: str) -> None:
     assert title(notice) == said
 
 
-def test_the_body_gives_the_remotes_words_the_subject_and_the_next_step() -> None:
+def test_the_body_gives_the_reply_the_subject_and_the_next_step() -> None:
     assert body(REFUSED).split("\n") == [
         "The mail server said: 550 5.1.1 no such user",
         "Subject: Dinner",
@@ -66,7 +66,7 @@ def test_an_address_that_may_have_been_meant_is_named_with_the_command_that_send
     assert recipient["did_you_mean"] == "bob@example.org"
 
 
-def test_where_others_failed_too_nobody_is_told_to_send_all_of_it_to_one() -> None:
+def test_with_several_failed_recipients_the_suggested_command_does_not_readdress_all_of_them() -> None:
     notice = dataclasses.replace(REFUSED, concerned=(MEANT, ANN))
     for said in (body(notice), report_text(notice)):
         assert "Did you mean bob@example.org?" in said
@@ -92,11 +92,11 @@ def test_a_failure_names_the_commands_that_fix_it() -> None:
         assert f"\n  mailrelay queue {command}  " in report_text(REFUSED)
 
 
-def test_a_reason_of_ours_is_not_put_into_the_remotes_mouth() -> None:
+def test_a_reason_of_ours_is_not_shown_as_a_reply_of_the_mail_server() -> None:
     assert body(dataclasses.replace(REFUSED, concerned=(ANN,))).startswith("no answer\n")
 
 
-def test_mail_that_may_have_arrived_is_said_to_be_such() -> None:
+def test_a_notice_says_if_the_message_may_have_arrived() -> None:
     uncertain = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(ANN, uncertain=True),))
     assert "may have arrived" in body(uncertain)
     assert "may have arrived" in report_text(uncertain)
@@ -137,7 +137,7 @@ TEXT = st.one_of(st.text(st.characters(), max_size=60), st.sampled_from(["\x1b[2
 
 @given(RAW, RAW, TEXT, TEXT, st.sampled_from(Kind))
 @settings(deadline=None)
-def test_nothing_from_outside_acts_on_what_shows_a_notice(
+def test_text_from_outside_is_escaped_in_a_notice(
     address: bytes, words: bytes, subject: str, text: str, kind: Kind
 ) -> None:
     one = dataclasses.replace(BOB, address=address, words=words, likely=address)
