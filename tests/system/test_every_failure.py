@@ -194,7 +194,7 @@ def _port(at: Scene) -> None:
         _write(at.relay.config, text)
         at.relay.start()
 
-    _setup(at, "fix smtp in the settings", fixed)
+    _setup(at, "correct smtp in the settings", fixed)
 
 
 @failure("nobody serves")
