@@ -1,11 +1,12 @@
-"""The mailboxes in an address list as RFC 5322 section 3.4 has it: the value of To, Cc and Bcc, and sendmail(1)'s arguments.
+"""The mailboxes in an address list (RFC 5322 section 3.4): the value of To, Cc and Bcc, and arguments of sendmail(1).
 
-Display names, comments and groups go, the addresses stay as they were written. Besides the grammar, as people and programs
-write it: empty places between commas, `;` in place of a comma, dots and spaces in display names, a mailbox without a
-domain. Not Python's parser of headers: it decodes encoded words within addresses, and forgives by leaving out.
+Display names, comments and group names are removed; addresses stay as they were written. Beyond the grammar, this is
+accepted because people and programs write it: nothing between two commas, `;` instead of a comma, dots and spaces in
+display names, a mailbox without a domain. Python's own header parser is not used: it decodes encoded words within
+addresses, and leaves out without a word what it cannot read.
 
-Promises: no mailbox is lost in silence; what does not read as one raises. Every address that comes out is one that
-`mail.address` takes. Pure, in time linear in the length.
+Promises: no mailbox is lost; text that is not a mailbox raises. `mail.address` takes every address that is returned. Pure,
+in time linear in the length.
 """
 
 import re
@@ -31,11 +32,11 @@ Token = tuple[str, bytes]
 
 
 class BadAddress(ValueError):
-    """Not a list of addresses. The text says what does not read as one; it is from outside, and not escaped."""
+    """Not a list of addresses. The text names the part that is not one; it is from outside, not escaped."""
 
 
 def addresses(text: bytes) -> list[bytes]:
-    """The mailboxes in `text`, in its order, without angle brackets; [] for an empty list. Raises BadAddress."""
+    """The mailboxes in `text`, in order, without angle brackets; [] for an empty list. Raises BadAddress."""
     found: list[bytes] = []
     place: list[Token] = []
     for kind, token in _tokens(text):
@@ -43,7 +44,7 @@ def addresses(text: bytes) -> list[bytes]:
             found.extend(_mailbox(place))
             place = []
         elif kind == "group":
-            # The name of a group. An address there would be lost.
+            # The name of a group, which is removed: it must not contain an address.
             if any(part == ("joint", b"@") or part[0] == "angle" for part in place):
                 raise _bad(text)
             place = []
@@ -54,7 +55,7 @@ def addresses(text: bytes) -> list[bytes]:
 
 
 def _mailbox(place: list[Token]) -> Iterator[bytes]:
-    """What stands between two commas: one mailbox, or nothing."""
+    """The mailbox between two commas, if there is one."""
     if not place:
         return
     angles = [at for at, (kind, _) in enumerate(place) if kind == "angle"]
@@ -64,11 +65,11 @@ def _mailbox(place: list[Token]) -> Iterator[bytes]:
     try:
         yield parse_path(b"<%s>" % mailbox, smtputf8=True, null=False)[0]
     except BadPath as error:
-        raise BadAddress(f"{_shown(mailbox)} is no address: {error}") from None
+        raise BadAddress(f"{_shown(mailbox)} is not an address: {error}") from None
 
 
 def _joined(tokens: Iterable[Token]) -> bytes:
-    """An address without the spaces and comments in it. Raises BadAddress for two words with nothing between them."""
+    """An address without spaces and comments. Raises BadAddress for two words with nothing between them."""
     parts: list[Token] = []
     for kind, token in tokens:
         if kind == "word" and parts and parts[-1][0] == "word":
@@ -78,7 +79,7 @@ def _joined(tokens: Iterable[Token]) -> bytes:
 
 
 def _tokens(text: bytes) -> Iterator[Token]:
-    """What `text` consists of, but for spaces and comments."""
+    """The tokens of `text`, without spaces and comments."""
     at = 0
     while at < len(text):
         token = _TOKEN.match(text, at)
@@ -92,7 +93,7 @@ def _tokens(text: bytes) -> Iterator[Token]:
 
 
 def _comment_end(text: bytes, at: int) -> int:
-    """Where the comment ends whose opening parenthesis is right before `at`. Comments nest."""
+    """The end of the comment whose opening parenthesis is right before `at`. Comments nest."""
     depth = 1
     while depth:
         part = _COMMENT_PART.match(text, at)
@@ -104,7 +105,7 @@ def _comment_end(text: bytes, at: int) -> int:
 
 
 def _bad(text: bytes) -> BadAddress:
-    return BadAddress(f"{_shown(text)} does not read as an address")
+    return BadAddress(f"{_shown(text)} is not an address")
 
 
 def _shown(text: bytes) -> str:

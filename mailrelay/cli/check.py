@@ -1,9 +1,9 @@
-"""`mailrelay check`: everything that mail needs on its way, looked at as the service sees it; one line per check.
+"""`mailrelay check`: checks everything that mail needs on its way, in the environment of the daemon; one line per check.
 
-    ✓ it holds     ✗ it does not, and the line below says what fixes it     – it was not asked, or cannot be known here
+    ✓ it is fine     ✗ it failed, and the line below is the fix     – it was not checked, or cannot be known here
 
 `--json` prints JSON Lines, one finding a line, with the keys check, about (a relayhost, a domain or an address; "" for this
-machine), ok (true, false or null), text and fix. Exit status: 0 if no check has failed, 1 otherwise, 78 for wrong settings.
+machine), ok (true, false or null), text and fix. Exit status: 0 if no check failed, 1 otherwise, 78 the settings are wrong.
 """
 
 import asyncio
@@ -19,27 +19,27 @@ import click
 from mailrelay.check import environment
 from mailrelay.check.examination import Questions, examine
 from mailrelay.check.finding import Finding
-from mailrelay.cli import load_settings
+from mailrelay.cli.base import load_settings
 from mailrelay.cli.terminal import colour
 from mailrelay.config import Settings
+from mailrelay.control.daemon import daemon_pid
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.printable import printable
-from mailrelay.spool import lock
 
-TEXT = 1000
-"""Characters of a finding: what a domain publishes may have sixty thousand."""
+TEXT_LIMIT = 1000
+"""Characters of a finding that are shown: a DNS record may have sixty thousand."""
 
 _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–", "--", "yellow")}
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines, for programs.")
-@click.option("--offline", is_flag=True, help="Ask nobody but this machine.")
+@click.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, for programs.")
+@click.option("--offline", is_flag=True, help="Check this machine only; use no network.")
 @click.option("--address", "addresses", metavar="ADDRESS", multiple=True, help="The server's public address.")
-@click.option("--blacklists", is_flag=True, help="Ask well-known blacklists for it, too.")
-@click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Ask this DNS server, not the system's.")
+@click.option("--blacklists", is_flag=True, help="Look the address up in well-known blacklists too.")
+@click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Use this DNS server instead of the system's.")
 def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: bool, nameserver: str) -> int:
-    """Look at everything that mail needs on its way. Each ✗ comes with the step that fixes it."""
+    """Check everything that mail needs on its way. Each ✗ comes with its fix."""
     context = click.get_current_context()
     try:
         public = tuple(str(ipaddress.ip_address(address)) for address in addresses)
@@ -47,28 +47,30 @@ def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: 
     except ValueError as error:
         raise click.UsageError(str(error), context) from None
     settings = load_settings()
-    pid = lock.holder(settings.queue.directory)
+    pid = daemon_pid(settings.queue.directory)
     adopted = environment.adopt(pid)
-    # The same words in the service's environment, where paths may stand for something else.
+    # Again, in the environment of the daemon: paths with variables may differ.
     settings = load_settings()
     questions = Questions(resolver.look_up, online=not offline, public=public, blacklists=blacklists)
-    return asyncio.run(_tell(settings, pid, adopted, questions, as_json=as_json))
+    return asyncio.run(_print_findings(settings, pid, adopted, questions, as_json=as_json))
 
 
-async def _tell(settings: Settings, pid: str | None, adopted: Finding, questions: Questions, *, as_json: bool) -> int:
+async def _print_findings(
+    settings: Settings, pid: str | None, adopted: Finding, questions: Questions, *, as_json: bool
+) -> int:
     failed = 0
     plain = not _can_show("✓✗–")
 
-    def tell(finding: Finding) -> None:
+    def show(finding: Finding) -> None:
         nonlocal failed
         failed += finding.ok is False
         print(_line(finding) if as_json else _shown(finding, plain=plain), flush=True)
 
-    tell(Finding("settings", True, "can be read, and nobody else can write them"))
-    tell(adopted)
+    show(Finding("settings", True, "can be read, and others cannot write them"))
+    show(adopted)
     async with contextlib.aclosing(examine(settings, pid, questions)) as findings:
         async for finding in findings:
-            tell(finding)
+            show(finding)
     return 1 if failed else 0
 
 
@@ -78,7 +80,7 @@ def _line(finding: Finding) -> str:
             "check": finding.check,
             "about": printable(finding.about),
             "ok": finding.ok,
-            "text": printable(finding.text, TEXT),
+            "text": printable(finding.text, TEXT_LIMIT),
             "fix": printable(finding.fix),
         }
     )
@@ -87,9 +89,8 @@ def _line(finding: Finding) -> str:
 def _shown(finding: Finding, *, plain: bool) -> str:
     sign, word, name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
-    line = (
-        f"{colour(word if plain else sign, name, sys.stdout)} {about}{finding.check}: {printable(finding.text, TEXT)}"
-    )
+    shown_sign = colour(word if plain else sign, name, sys.stdout)
+    line = f"{shown_sign} {about}{finding.check}: {printable(finding.text, TEXT_LIMIT)}"
     return f"{line}\n  {'->' if plain else '→'} {printable(finding.fix)}" if finding.fix else line
 
 

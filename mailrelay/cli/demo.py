@@ -1,11 +1,12 @@
-"""`mailrelay demo`: the whole relay on loopback against an embedded remote, told as a story. Ends with status 0."""
+"""`mailrelay demo`: the whole relay on loopback against an embedded mail server, told as a story. Exit status 0."""
 
 import click
 
 from mailrelay.demo import story
 
 
-@click.command()
+@click.command("demo")
 def command() -> int:
-    """The whole thing on loopback, with an embedded remote: one mail arrives, one is refused, one waits and arrives."""
+    """Show mailrelay at work on loopback, with an embedded mail server: one message arrives, one is refused, one waits
+    and arrives."""
     return story.run()

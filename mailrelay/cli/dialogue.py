@@ -1,7 +1,7 @@
-"""`sendmail -bs`: an SMTP dialogue on stdin and stdout, which is the daemon's own: octets go through as they are.
+"""`sendmail -bs`: SMTP on stdin and stdout. Octets are passed on unchanged between them and the daemon.
 
-Promises: nothing is sent before the daemon has greeted, for it drops clients that talk first. It ends when the daemon closes
-the connection; the end of stdin is passed on.
+Promises: nothing is sent before the daemon's greeting, as the daemon closes connections of clients that send first. The
+dialogue ends when the daemon closes the connection; the end of stdin is passed on.
 """
 
 import errno
@@ -13,11 +13,11 @@ import sys
 from mailrelay.endpoint import Endpoint, Unix
 
 PIECE = 1 << 16
-"""Octets that are read at once."""
+"""Octets in one read, at most."""
 
 
 def open_dialogue(address: Endpoint) -> socket.socket:
-    """A connection to the daemon that listens on `address`. Raises OSError."""
+    """A connection to the daemon. address: `listen.address` of the settings. Raises OSError."""
     if isinstance(address, Unix):
         opened = socket.socket(socket.AF_UNIX)
         opened.connect(address.path)
@@ -30,7 +30,7 @@ def relay_dialogue(daemon: socket.socket) -> None:
     if sys.stdin is None or sys.stdout is None:
         raise OSError(errno.EBADF, "stdin or stdout is closed")
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
-    # Not epoll or kqueue: stdin may be a file.
+    # Not epoll or kqueue, which do not take a file, and stdin may be one.
     with selectors.SelectSelector() as selector:
         selector.register(daemon, selectors.EVENT_READ)
         greeted = False

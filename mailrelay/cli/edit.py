@@ -1,13 +1,14 @@
-"""`mailrelay queue edit`: a message that waits, is held, was refused or failed, changed in the person's editor and sent.
+"""`mailrelay queue edit`: opens a message that waits, is held, was refused or failed in the person's editor, and sends it.
 
-$VISUAL, else $EDITOR, else vi gets a file (0600, in a directory of its own, 0700) with the envelope on top and the message
-below it, lines ended by LF (`mail.fixing`). Once it is saved and the editor has ended, a new message goes out in the place
-of the old one, whose recipients become cancelled in the same commit. Nothing is added to it: no second trace line, no Date.
+$VISUAL, else $EDITOR, else vi opens a file (mode 0600, in a directory of its own, 0700) that holds the envelope and below it
+the message, with LF line ends (`mail.draft`). After the file was saved and the editor has ended, a new message is queued; in
+the same commit the recipients of the old one become cancelled. Nothing is added: no second Received field, no Date.
 
-Promises: unchanged or empty, nothing happens. What was written is never lost: as long as it is not queued, the file stays,
-and the person is told where. Content comes through octet for octet, in whatever charset it is, but for what was changed.
+Promises: an unchanged or empty file changes nothing. The person's text is never lost: the file stays until its message is
+queued, and the person is told where it is. Unchanged parts of the content stay the same, octet for octet, in any charset.
 """
 
+import dataclasses
 import io
 import os
 import shlex
@@ -15,30 +16,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from mailrelay.cli import Failed, load_settings, rfc822_input, say
-from mailrelay.cli.replace import fixable, succeed
+from mailrelay.cli import rfc822_input
+from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
+from mailrelay.control.errors import CONTROL_ERRORS
+from mailrelay.control.replacement import replace, replaceable
 from mailrelay.mail.draft import BadDraft, draft, read_draft, readdressed
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.trace import is_signed
-from mailrelay.spool.actions import NoSuchMessage, NotAllowed
-from mailrelay.spool.database import SpoolError
 
 
-@click.command()
+@click.command("edit")
 @click.argument("queue_id", metavar="ID")
 def command(queue_id: str) -> int:
-    """Change a message that has not been sent in $VISUAL or $EDITOR, and send it in the place of the old one."""
+    """Change a message that has not been sent in your editor, and send it.
+
+    The editor is $VISUAL, else $EDITOR, else vi. The new message takes the place of the old one.
+    """
     settings = load_settings()
     editor = _editor()
-    old, content = fixable(settings, queue_id, Act.EDIT)
+    old, content = replaceable(settings, queue_id, Act.EDIT)
     before = draft(old.envelope, content.replace(b"\r\n", b"\n"))
     directory = Path(tempfile.mkdtemp(prefix="mailrelay-"))
     file = directory / "message.eml"
@@ -57,8 +60,8 @@ def command(queue_id: str) -> int:
             if status:
                 raise Failed(f"the editor ended with status {status}")
             _send(settings, old, content, text)
-        except (Failed, BadDraft, rfc822_input.Unfit, NotAllowed, NoSuchMessage, SpoolError, OSError) as error:
-            say(f"{error}; {old.queue_id} is left as it was, what you wrote is in {file}")
+        except (Failed, BadDraft, rfc822_input.Unfit, *CONTROL_ERRORS, OSError) as error:
+            say(f"{error}; {old.queue_id} is left as it was, your text is in {file}")
             if not is_terminal(sys.stdin) or not click.confirm("Open it again?", default=True, err=True):
                 return 1
         else:
@@ -67,20 +70,23 @@ def command(queue_id: str) -> int:
 
 
 def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None:
-    """Queues what the editor left. content: what it was before."""
+    """Queues the message in `text`, the file from the editor. content: of the old message."""
     sender, to, written = read_draft(text)
     limit = max(settings.listen.max_message_size, len(content))
     changed = rfc822_input.read(io.BytesIO(written), limit, dot_ends=False)
     envelope = readdressed(old.envelope, sender, to)
     if not changed.isascii():
-        envelope = replace(envelope, body=b"8BITMIME")
-    succeed(settings, old, Act.EDIT, envelope, bytes(changed))
+        envelope = dataclasses.replace(envelope, body=b"8BITMIME")
+    new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
+    print(f"{old.queue_id} is replaced by {new.queue_id}")
+    if not new.daemon_runs:
+        say(NO_DAEMON)
     if changed != content and is_signed(content):
-        say("the message was signed: as it has been changed, the signature does not hold any more")
+        say("the message was signed: its signature is no longer valid, as the message has changed")
 
 
 def _editor() -> list[str]:
-    """The words that start the person's editor. Raises Failed."""
+    """The command that starts the person's editor, as words. Raises Failed."""
     given = next(filter(None, (os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))), "vi")
     try:
         words = shlex.split(given)
@@ -92,7 +98,7 @@ def _editor() -> list[str]:
 
 
 def _run(words: list[str]) -> int:
-    """The status with which the editor ended; 127, as in a shell, if it cannot be run."""
+    """The exit status of the editor; 127, as in a shell, if it cannot be run."""
     try:
         return subprocess.run(words, check=False).returncode
     except OSError:

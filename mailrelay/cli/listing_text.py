@@ -1,28 +1,32 @@
-"""Prints a queue that is not empty: its rows, what prevents delivery, and a summary."""
+"""Prints a queue that is not empty: its rows, why relayhosts cannot be reached, and a summary."""
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mailrelay.cli import NOBODY_SERVES, load, rows
+from mailrelay.cli import rows
+from mailrelay.cli.base import NO_DAEMON
 from mailrelay.cli.terminal import is_terminal, size
-from mailrelay.spool import lock
-from mailrelay.spool.listing import Listed
+from mailrelay.control.daemon import daemon_pid
+from mailrelay.control.listing import Listed
+from mailrelay.control.records import WAITING
 
 
-def show(messages: Sequence[Listed], directory: Path) -> None:
-    """Prints the listing. directory: of the spool that the messages are from."""
+def print_messages(
+    messages: Sequence[Listed], directory: Path, print_table: Callable[[Iterable[rows.Row]], None]
+) -> None:
+    """Prints the listing. directory: of the spool that the messages are from. print_table: prints the rows on a terminal."""
     now = time.time()
     listed = (row for message in messages for row in rows.rows(message, now))
     if is_terminal(sys.stdout):
-        load("table").show(listed)
+        print_table(listed)
     else:
         for row in (rows.HEADINGS, *listed):
             print(rows.plain(row))
-    for trouble in rows.troubles(messages):
-        print(f"{trouble.rstrip('.')}; see `mailrelay status`")
+    for fault in rows.faults(messages):
+        print(f"{fault.rstrip('.')}; see `mailrelay status`")
     print(_summary(messages, directory))
 
 
@@ -31,7 +35,7 @@ def _summary(messages: Sequence[Listed], directory: Path) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
     octets = size(sum(message.size for message in messages))
     line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {counts}"
-    waits = any(to.state in rows.WAITING for message in messages for to in message.recipients)
+    waits = any(to.state in WAITING for message in messages for to in message.recipients)
     if counted["failed"]:
         line += "; what to do: `mailrelay queue show ID`"
-    return f"{line}; {NOBODY_SERVES}" if waits and lock.holder(directory) is None else line
+    return f"{line}; {NO_DAEMON}" if waits and daemon_pid(directory) is None else line

@@ -1,11 +1,10 @@
-"""`mailrelay log [ID] [-f]`: what has happened, from the daemon's log file and its rotated predecessors, oldest first.
+"""`mailrelay log [ID] [-f]`: prints the daemon's log, the current file and the rotated ones, oldest first.
 
-With an id (a unique beginning of it is enough) only the lines about that message; where the spool does not know the id any
-more, the lines that contain the text. With -f the lines that are still to come, until Ctrl-C; without an id, the last
-few before them.
+With an id (a unique beginning is enough) only the lines about that message; if the spool has no such id, the lines that
+contain the text. With -f new lines too, as they are written, until Ctrl-C; without an id, only the last lines before them.
 
-The daemon has escaped what came from outside; escaping again changes nothing, and what a library may have put there
-reaches no terminal raw. Never: a change to the file.
+The daemon has escaped text from outside. It is escaped again here, which changes nothing there, because libraries write to
+the log too. Never: a change to a file.
 """
 
 import os
@@ -18,23 +17,23 @@ from typing import BinaryIO
 
 import click
 
-from mailrelay.cli import Failed, load_settings
+from mailrelay.cli.base import Failed, load_settings
+from mailrelay.control.details import whole_id
+from mailrelay.control.errors import NoSuchMessage
 from mailrelay.mail.printable import printable
-from mailrelay.spool import actions
-from mailrelay.spool.database import connect, reading
 
 FILE = "mailrelay.log"
 LAST = 10
-"""Lines that are shown before those that -f waits for."""
+"""Lines that -f without an id prints before the new ones."""
 LOOK_AGAIN = 0.25
-"""Seconds between two looks at the file. Nobody tells us when it grows."""
+"""Seconds between two reads of the file."""
 
 
-@click.command()
+@click.command("log")
 @click.argument("queue_id", metavar="[ID]", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is still to come.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
 def command(queue_id: str | None, follow: bool) -> None:
-    """What has happened, to one message or at all."""
+    """Show what has happened, to one message or at all."""
     directory = load_settings().queue.directory
     about = _whole_id(directory, queue_id) if queue_id else ""
     with ExitStack() as opened:
@@ -43,27 +42,25 @@ def command(queue_id: str | None, follow: bool) -> None:
             raise Failed(f"there is no log in {directory} yet; `mailrelay serve` writes it")
         found = [line for file in files for line in _whole_lines(file) if about in line]
         if about and not found and not follow:
-            raise Failed(f"the log says nothing of {about}; see `mailrelay queue --all`")
+            raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
         for line in found[-LAST:] if follow and not about else found:
             print(printable(line))
         if follow:
             sys.stdout.flush()
-            for line in _coming(directory / FILE, files[-1] if files else None):
+            for line in _new_lines(directory / FILE, files[-1] if files else None):
                 if about in line:
                     print(printable(line), flush=True)
 
 
 def _whole_id(directory: Path, queue_id: str) -> str:
     try:
-        db = connect(directory, create=False)
-        with reading(db):
-            return actions.find(db, queue_id)[1]
-    except (FileNotFoundError, actions.NoSuchMessage):
+        return whole_id(directory, queue_id)
+    except NoSuchMessage:
         return queue_id
 
 
 def _files(directory: Path) -> list[Path]:
-    """The log file and what was rotated away (FILE.1, FILE.2 and so on), oldest first."""
+    """The log file and the rotated ones (FILE.1, FILE.2 and so on), oldest first."""
     rotated = [path for path in directory.glob(f"{FILE}.*") if path.suffix[1:].isdecimal()]
     rotated.sort(key=lambda path: int(path.suffix[1:]), reverse=True)
     file = directory / FILE
@@ -71,7 +68,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[str]:
-    """The lines from here on, without their ends. One that is still being written is left for the next time."""
+    """The lines from the current position on, without line ends. An incomplete last line is left for the next call."""
     at = file.tell()
     for line in file:
         if not line.endswith(b"\n"):
@@ -81,11 +78,11 @@ def _whole_lines(file: BinaryIO) -> Iterator[str]:
     file.seek(at)
 
 
-def _coming(path: Path, file: BinaryIO | None) -> Iterator[str]:
-    """Lines as they are written to the file at `path`, which was read so far as `file`, past its rotations. Never ends."""
+def _new_lines(path: Path, file: BinaryIO | None) -> Iterator[str]:
+    """New lines of the log at `path`, also after a rotation. file: the log that was read so far. Never ends."""
     while True:
         newer = _newer(path, file)
-        # After the look: what was written to the old file before it was rotated away is not to be missed.
+        # After `_newer`, so that the last lines of a file that was rotated meanwhile are read.
         if file is not None:
             yield from _whole_lines(file)
         if newer is not None:
@@ -95,7 +92,7 @@ def _coming(path: Path, file: BinaryIO | None) -> Iterator[str]:
 
 
 def _newer(path: Path, file: BinaryIO | None) -> BinaryIO | None:
-    """The file at `path`, if it is another one than `file` by now."""
+    """The file at `path`, opened, if it is not `file`; None if it is, or if there is none."""
     try:
         if file is not None and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return None

@@ -1,47 +1,35 @@
-"""`mailrelay queue`: what is pending or failed, one message's story, and what the person does to mail.
+"""`mailrelay queue`: messages that wait, are held or failed.
 
-    queue [list] [--all] [--json]            the listing; --all adds history. One line for each recipient, JSON Lines with
-                                             one message a line (see `records`), a table on a terminal
-    queue show ID [--content] [--json]       one message (see `show`)
-    queue retry ID…|--all|--network          due now (see `acts`)
-    queue hold|release|cancel|drop ID…       out of the way, back again; taken out; failed mail let go (see `acts`)
-    queue resend ID, queue edit ID           another message in its place (see `resend` and `edit`)
+    queue [list] [--all] [--json]            the listing; --all adds history. One line for each recipient, a table on a
+                                             terminal, JSON Lines with one message a line (`control.records`)
+    queue show ID [--content] [--json]       one message (`show`)
+    queue retry ID…|--all|--network          due now (`acts`)
+    queue hold|release|cancel|drop ID…       held, released, cancelled; failed messages dropped (`acts`)
+    queue resend ID, queue edit ID           another message in its place (`resend`, `edit`)
 
-An id may be shortened as long as one message alone has it.
+An id may be shortened as long as it is unique. `command_line` adds the commands of this group.
 
-A queue of nothing loads nothing of all this but the listing: prompts, bars and people ask often, and mostly in vain.
+An empty queue loads nothing but the listing: prompts, bars and people ask often, and the queue is mostly empty.
 """
 
 import sys
 
 import click
 
-from mailrelay.cli import LazyCommand, Table, load, load_settings
-from mailrelay.spool import listing
-from mailrelay.spool.database import connect, reading
+from mailrelay.cli import lazy
+from mailrelay.cli.base import LazyGroup, load_settings
+from mailrelay.control.listing import messages
 
-_MENDING = {
-    "resend": "Send failed, refused or held mail again, to somebody else if need be.",
-    "edit": "Change a message in your editor, and send it.",
-}
-_ACTS = {
-    "retry": "Try now, whatever the schedule says.",
-    "hold": "Keep from being sent until it is released.",
-    "release": "Let go on what is held.",
-    "cancel": "Take out what has not been sent yet. It is not sent any more.",
-    "drop": "Let go of failed mail: it has been dealt with, and is not kept any longer.",
-}
-
-_all = click.option("--all", "history", is_flag=True, help="What is over too.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON Lines, for programs.")
+_all = click.option("--all", "history", is_flag=True, help="Show sent, refused and cancelled messages too.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, for programs.")
 
 
-@click.group(cls=Table, modules=_MENDING, invoke_without_command=True)
+@click.group("queue", cls=LazyGroup, invoke_without_command=True)
 @_all
 @_json
 @click.pass_context
 def command(context: click.Context, history: bool, as_json: bool) -> None:
-    """What is pending or failed, and what you may do to it. Without a command: list."""
+    """Show messages that wait or failed, and act on them. Without a command: list."""
     if context.invoked_subcommand is None:
         show_list(history=history, as_json=as_json)
     elif history or as_json:
@@ -52,38 +40,23 @@ def command(context: click.Context, history: bool, as_json: bool) -> None:
 @_all
 @_json
 def _list(history: bool, as_json: bool) -> None:
-    """What is pending or failed."""
+    """Show messages that wait or failed."""
     show_list(history=history, as_json=as_json)
 
 
-command.add_command(LazyCommand("show", "One message: its envelope, its timeline, the remote's words.", "show"))
-for _name, _does in _ACTS.items():
-    command.add_command(LazyCommand(_name, _does, "acts"))
-
-
 def show_list(*, history: bool = False, as_json: bool = False) -> None:
-    """Prints the listing. Also what `mailq` and `sendmail -bp` do."""
+    """Prints the listing. `mailq` and `sendmail -bp` do the same."""
     directory = load_settings().queue.directory
-    messages: list[listing.Listed] = []
-    records: list[bytes] = []
-    try:
-        db = connect(directory, create=False)
-    except FileNotFoundError:
-        pass
-    else:
-        # Read to the end before anything is shown: a pager would keep the view open, and the log growing.
-        with reading(db):
-            found = listing.everything(db) if history else listing.live(db)
-            if as_json:
-                records = list(map(load("records").line, found))
-            else:
-                messages = list(found)
-        db.close()
+    found = messages(directory, history=history)
     if as_json:
-        if sys.stdout is not None:
-            # JSON is UTF-8, whatever the terminal's encoding.
-            sys.stdout.buffer.writelines(records)
-    elif messages:
-        load("listing_text").show(messages, directory)
+        _print_records(lazy.record_lines(found))
+    elif listed := list(found):
+        lazy.print_messages(listed, directory)
     else:
         print("the queue is empty")
+
+
+def _print_records(lines: list[bytes]) -> None:
+    if sys.stdout is not None:
+        # JSON is UTF-8, whatever the terminal's encoding.
+        sys.stdout.buffer.writelines(lines)

@@ -1,12 +1,12 @@
-"""`mailrelay queue resend`: mail that was refused, failed or is held, sent again without being written again.
+"""`mailrelay queue resend`: sends a message that was refused, failed or is held again, without writing it again.
 
-    queue resend ID                  to the same recipients, as it is
-    queue resend ID --to ADDRESS…    to these in place of all who failed
-    queue resend ID --from ADDRESS   with another reverse path, and so maybe by another relayhost; <> for none
+    queue resend ID                  to the same recipients
+    queue resend ID --to ADDRESS…    to these in place of all that failed
+    queue resend ID --from ADDRESS   with another reverse path, and so perhaps through another relayhost; <> for none
 
-A new message goes out, octet for octet the old one: another `--from` changes nothing that its readers see. Recipients of the
-old one who failed, were refused or held become cancelled in the same commit, and what was still to be told of them is not
-told any more; all others are left alone. A refused message can be sent again for a week.
+A new message is queued with the same content, octet for octet: `--from` changes nothing that its readers see. In the same
+commit, recipients of the old message that failed, were refused or held become cancelled, and their pending notices are
+cancelled too. All other recipients stay as they are. A refused message can be sent again for a week.
 """
 
 import os
@@ -14,29 +14,34 @@ from collections.abc import Sequence
 
 import click
 
-from mailrelay.cli import Failed, load_settings
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.replace import fixable, succeed
+from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
+from mailrelay.control.replacement import replace, replaceable
 from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act
 
 
-@click.command()
+@click.command("resend")
 @click.argument("queue_id", metavar="ID")
-@click.option("--to", "words", multiple=True, metavar="ADDRESS", help="To this one in place of all who failed.")
-@click.option("--from", "reverse_path", metavar="ADDRESS", help="With another reverse path; <> for none.")
+@click.option(
+    "--to", "words", multiple=True, metavar="ADDRESS", help="Send it to this address instead of the old ones."
+)
+@click.option("--from", "reverse_path", metavar="ADDRESS", help="Use another reverse path; <> for none.")
 def command(queue_id: str, words: Sequence[str], reverse_path: str | None) -> None:
-    """Send mail that was refused, failed or is held again, as a new message."""
+    """Send a failed, refused or held message again, if need be to another address."""
     settings = load_settings()
     to = [address for word in words for address in _addresses("--to", word)]
     sender = None if reverse_path is None else _sender(reverse_path)
-    old, content = fixable(settings, queue_id, Act.RESEND)
+    old, content = replaceable(settings, queue_id, Act.RESEND)
     envelope = readdressed(
         old.envelope,
         old.envelope.sender if sender is None else sender,
         to or [recipient.address for recipient in old.envelope.recipients],
     )
-    succeed(settings, old, Act.RESEND, envelope, content)
+    new = replace(settings, old, Act.RESEND, envelope, content)
+    print(f"{old.queue_id} is replaced by {new.queue_id}")
+    if not new.daemon_runs:
+        say(NO_DAEMON)
 
 
 def _addresses(option: str, word: str) -> list[bytes]:
@@ -45,7 +50,7 @@ def _addresses(option: str, word: str) -> list[bytes]:
     except BadAddress as error:
         raise Failed(f"{option}: {error}", 2) from None
     if not found:
-        raise Failed(f"{option} names nobody; give an address", 2)
+        raise Failed(f"{option} is empty; give an address", 2)
     return found
 
 
@@ -54,5 +59,5 @@ def _sender(word: str) -> bytes:
         return b""
     found = _addresses("--from", word)
     if len(found) > 1:
-        raise Failed("--from is one address", 2)
+        raise Failed("--from takes one address", 2)
     return found[0]

@@ -1,12 +1,12 @@
-"""A message as callers of sendmail(1) hand it in, made into one as SMTP carries it.
+"""Turns a message as programs give it to sendmail(1) into content as SMTP carries it.
 
-    read(file, limit, dot_ends)   what stands on stdin, as content: every line ended by CRLF
-    parse(content)                content as a Letter: the fields of its header, and the rest
-    take_recipients(letter)       what `-t` does
+    read(file, limit, dot_ends)   the content in `file`, with CRLF line ends
+    parse(content)                content as an Input: the fields of its header, and the rest
+    take_recipients(message)      what `-t` does
 
-Decisions: LF, CRLF and CR each end a line, for cron mails whatever programs print. A NUL is refused: no mail server has to
-take it. A line `From ` at the very top, as mailboxes have it, goes. What does not begin with a header gets an empty line
-first, so that all of it is body. All else stays as it was, octet for octet.
+Decisions: LF, CRLF and CR each end a line, because cron mails the output of any program. A NUL is refused: no mail server
+has to take it. A line `From ` at the very top, as mailboxes have it, is removed. A message that does not begin with a
+header gets an empty line first, so that all of it is body. Everything else stays the same, octet for octet.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from mailrelay.cli.addresses import addresses
 
 PIECE = 1 << 20
-"""Octets that are read at once."""
+"""Octets in one read, at most."""
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
@@ -27,12 +27,12 @@ _BLIND = (b"bcc", b"resent-bcc")
 
 
 class Unfit(ValueError):
-    """Not a message that can be sent. The text says why."""
+    """The message cannot be sent. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a header: its name in lower case, its value, and the whole of it as it stands, with its line end."""
+    """A header field: its name in lower case, its value, and the whole field as it was, with its line end."""
 
     name: bytes
     value: bytes
@@ -40,8 +40,8 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A message in two parts. `rest` is the empty line behind the header and the body."""
+class Input:
+    """A message in two parts. `rest` is the empty line after the header, and the body."""
 
     fields: tuple[Field, ...]
     rest: bytes
@@ -51,14 +51,14 @@ class Letter:
         return b"".join(field.whole for field in self.fields) + self.rest
 
     def has(self, name: bytes) -> bool:
-        """Whether there is a field of this name, in lower case."""
+        """Whether there is a field with this name, given in lower case."""
         return any(field.name == name for field in self.fields)
 
 
 def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
-    """The content that stands in `file`, line ends made CRLF.
+    """The content in `file`, with CRLF line ends.
 
-    limit: octets that it may have. dot_ends: whether a line that is a dot alone is the end, and no part of it.
+    limit: octets of content, at most. dot_ends: whether a line with only a dot ends the message; it is not part of it.
     Raises Unfit.
     """
     found = bytearray()
@@ -71,7 +71,7 @@ def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
         if len(found) > limit:
             raise _too_big(limit)
     if b"\0" in found:
-        raise Unfit("the message holds a NUL octet, which mail cannot carry; encode it, in base64 for example")
+        raise Unfit("the message contains a NUL octet, which mail cannot carry; encode it, in base64 for example")
     content = _LINE_END.sub(b"\r\n", found)
     if content and not content.endswith(b"\r\n"):
         content += b"\r\n"
@@ -80,8 +80,8 @@ def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
     return content
 
 
-def parse(content: bytes) -> Letter:
-    """The letter that `content`, with CRLF line ends, is."""
+def parse(content: bytes) -> Input:
+    """Splits `content`, which has CRLF line ends."""
     mbox = _MBOX.match(content)
     at = mbox.end() if mbox else 0
     fields = []
@@ -89,24 +89,24 @@ def parse(content: bytes) -> Letter:
         fields.append(Field(field[1].lower(), field[2], field[0]))
         at = field.end()
     rest = content[at:]
-    return Letter(tuple(fields), rest if rest.startswith(b"\r\n") else b"\r\n" + rest)
+    return Input(tuple(fields), rest if rest.startswith(b"\r\n") else b"\r\n" + rest)
 
 
-def with_field(letter: Letter, name: bytes, value: bytes) -> Letter:
-    """The letter with one more field, at the end of its header."""
+def with_field(message: Input, name: bytes, value: bytes) -> Input:
+    """The message with one more field, at the end of its header."""
     field = Field(name.lower(), value, b"%s: %s\r\n" % (name, value))
-    return Letter((*letter.fields, field), letter.rest)
+    return Input((*message.fields, field), message.rest)
 
 
-def take_recipients(letter: Letter) -> tuple[Letter, list[bytes]]:
-    """The letter without its Bcc fields, and those it is for: To, Cc and Bcc; if there are such fields with Resent-, these.
+def take_recipients(message: Input) -> tuple[Input, list[bytes]]:
+    """The message without its Bcc fields, and its recipients.
 
-    Raises BadAddress.
+    They are those in To, Cc and Bcc, or if there are Resent-To, Resent-Cc or Resent-Bcc, those in these. Raises BadAddress.
     """
-    resent = any(field.name in _RESENT for field in letter.fields)
+    resent = any(field.name in _RESENT for field in message.fields)
     named = _RESENT if resent else _RECIPIENTS
-    found = [address for field in letter.fields if field.name in named for address in addresses(field.value)]
-    return Letter(tuple(field for field in letter.fields if field.name not in _BLIND), letter.rest), found
+    found = [address for field in message.fields if field.name in named for address in addresses(field.value)]
+    return Input(tuple(field for field in message.fields if field.name not in _BLIND), message.rest), found
 
 
 def _too_big(limit: int) -> Unfit:

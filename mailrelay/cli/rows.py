@@ -1,26 +1,25 @@
-"""Messages as the queue shows them to people.
+"""Messages of the queue as rows for people.
 
     rows(message)      a row for each recipient, a cell for each of HEADINGS
-    plain(row)         a row as one line of text, in columns that do not move
-    troubles(messages) a line for each relayhost that mail waits for: the rows only name it
+    plain(row)         a row as one line of text, in columns of fixed width
+    faults(messages)   a line for each relayhost that messages wait for: rows give only its name
 
-Pure. Promises: whatever is from outside comes out escaped (`mail.printable`).
+Pure. Promises: text from outside is escaped (`mail.printable`).
 """
 
 from collections.abc import Iterable
 
 from mailrelay.cli.terminal import moment, size
-from mailrelay.mail.lifecycle import PENDING
+from mailrelay.control.listing import Listed, ListedRecipient
+from mailrelay.control.records import WAITING
 from mailrelay.mail.printable import printable
-from mailrelay.spool.listing import Listed, ListedRecipient
+from mailrelay.mail.states import PENDING
 
 Row = tuple[str, ...]
 
 HEADINGS = ("ID", "STATE", "ARRIVED", "NEXT", "SIZE", "FROM", "TO", "WHY")
 _WIDTHS = (10, 9, 10, 10, 8)
-
-WAITING = frozenset({"active", *PENDING})
-_OVER_TWICE = WAITING | {"sent"}
+_MAY_ARRIVE_TWICE = WAITING | {"sent"}
 
 
 def rows(message: Listed, now: float) -> list[Row]:
@@ -46,8 +45,8 @@ def plain(row: Row) -> str:
     return "  ".join((*columns, *row[len(_WIDTHS) :])).rstrip()
 
 
-def troubles(messages: Iterable[Listed]) -> list[str]:
-    """What keeps each relayhost from being reached that somebody's mail waits for, in order of appearance."""
+def faults(messages: Iterable[Listed]) -> list[str]:
+    """Why relayhosts cannot be reached that recipients wait for, in order of appearance, one line each."""
     return list(
         dict.fromkeys(
             f"{why}: {printable(message.trouble)}"
@@ -59,10 +58,10 @@ def troubles(messages: Iterable[Listed]) -> list[str]:
 
 
 def uncertainty(to: ListedRecipient) -> str:
-    """What the person is to know of a recipient whom an attempt may have reached although nobody said so; "" of others."""
+    """A warning where an attempt may have delivered the message although no reply says so; "" otherwise."""
     if to.uncertain is None:
         return ""
-    return "may arrive twice" if to.state in _OVER_TWICE else "may have arrived all the same"
+    return "may arrive twice" if to.state in _MAY_ARRIVE_TWICE else "may have arrived all the same"
 
 
 def _waits_for(message: Listed, to: ListedRecipient) -> str:

@@ -1,7 +1,7 @@
-"""`mailrelay serve`: the daemon in the foreground. Service units call this.
+"""`mailrelay serve`: runs the daemon in the foreground. Service units call this.
 
-Logs to `mailrelay.log` in the spool's directory, rotated, and warnings and worse to stderr; `--verbose` sends everything
-there. Exit status: 0 when it was asked to stop, 78 for wrong settings, 1 when it could not start or the disk failed.
+It logs to `mailrelay.log` in the spool's directory, with rotation, and to stderr: warnings and above, with `--verbose`
+everything. Exit status: 0 after a signal to stop, 78 the settings are wrong, 1 it could not start or the disk failed.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from functools import lru_cache
 import click
 
 from mailrelay import daemon
-from mailrelay.cli import Failed, load_settings
+from mailrelay.cli.base import Failed, load_settings
 from mailrelay.cli.log import FILE as LOG_FILE
-from mailrelay.spool.database import prepare_directory
+from mailrelay.control.daemon import prepare_directory
 
 try:
     import uvloop
@@ -30,24 +30,23 @@ else:
     new_event_loop = uvloop.new_event_loop
 
 LOG_SIZE, LOG_FILES = 5_000_000, 4
-"""Octets of a log file, and how many older ones are kept."""
-GARBAGE = 10_000
-"""Objects more than there were before circles among them are looked for."""
+"""Octets of a log file, and the number of rotated files that are kept."""
+GC_THRESHOLD = 10_000
+"""Threshold of generation 0: new objects until a garbage collection."""
 
 
-@click.command()
+@click.command("serve")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything to stderr too.")
 def command(verbose: bool) -> None:
-    """Run the relay in the foreground."""
+    """Run the daemon in the foreground."""
     settings = load_settings()
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
     _log_to(settings.queue.directory / LOG_FILE, logging.INFO if verbose else logging.WARNING)
-    # What is loaded by now stays for good, but for what loading left behind (see `mailrelay.__main__`), and hardly anything
-    # that a message leaves behind is a circle.
+    # Objects that exist now stay; only the imports left garbage (see `mailrelay.__main__`). Messages leave few cycles.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE)
+    gc.set_threshold(GC_THRESHOLD)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(daemon.serve(settings))
@@ -56,7 +55,7 @@ def command(verbose: bool) -> None:
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """Counts its octets itself: the library formats a record a second time, and asks twice for the end of the file."""
+    """Counts its octets: the library's check for rotation formats each record a second time and seeks twice."""
 
     def _open(self) -> io.TextIOWrapper:
         stream = super()._open()
@@ -68,7 +67,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
             if self._size + len(line) > self.maxBytes:
                 self._change(record)
-            # Closed while the files change their names, and still so where that failed.
+            # `doRollover` closes the stream, and leaves it closed if it fails.
             if self.stream is None or self.stream.closed:
                 self.stream = self._open()
             self.stream.buffer.write(line)
@@ -81,7 +80,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         try:
             self.doRollover()
         except OSError:
-            # The line goes where the others are.
+            # The line goes to the old file.
             self.handleError(record)
 
 
@@ -101,7 +100,7 @@ def _log_to(file: os.PathLike[str], level: int) -> None:
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))
     to_terminal.setLevel(level)
-    # What no line of ours shows need not be found out for each.
+    # Our lines do not show these fields, so they are not computed.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()

@@ -1,7 +1,6 @@
-"""The steps of `mailrelay setup` that deal with the remote: the key, the host key, the login, the way to its mail server,
-and a key that is for mail alone.
+"""The steps of `mailrelay setup` that concern the relayhost: key, host key, login, mail path, and a restricted key.
 
-Each finds out first whether it is done, and raises Failed, with the fixing step, where it cannot be done.
+Each step first finds out whether it is done already. It raises Failed, with the fix, where it cannot be done.
 """
 
 import asyncio
@@ -9,38 +8,38 @@ import getpass
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import click
 import msgspec
 
 from mailrelay.atomic_file import replace_file
-from mailrelay.cli import Failed, trust
+from mailrelay.cli import trust
+from mailrelay.cli.base import Failed
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.terminal import is_terminal, size
 from mailrelay.config import Relayhost
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.setup import restriction
+from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.ssh import authorized_keys, mail_path
+from mailrelay.ssh import authorized_keys
 from mailrelay.ssh.authorized_keys import ChangeFailed, LoginRefused, OfferedKeys
-from mailrelay.ssh.dial import dial, read_hops
+from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.host_key_scan import scan
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.mail_path import MailPath
 from mailrelay.ssh.restriction_probe import trials
 
-TRIES = 3
-"""How often a password may be mistyped."""
+PASSWORD_TRIES = 3
+"""Times that the password is asked for."""
 OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
 def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
-    """What ssh would offer there; a key is made if there is none."""
+    """The keys that ssh would offer. A key is made if there is none."""
     found = _keys(relayhost)
     if found.lines:
         fine(f"ssh offers {', '.join(found.tried)}")
@@ -48,9 +47,9 @@ def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
     for file, why, fix in found.unusable:
         raise stop(f"{file} {why}", fix)
     if not ask(
-        f"There is no key. Make {found.new_key_file}, without a passphrase (a service cannot be asked for it)?", yes=yes
+        f"There is no key. Make {found.new_key_file}, without a passphrase (a service cannot ask for it)?", yes=yes
     ):
-        raise stop("without a key nobody is let in without a password", "Make one (ssh-keygen)")
+        raise stop("without a key a login needs a password", "Make one (ssh-keygen)")
     try:
         authorized_keys.make_key(found.new_key_file, f"{getpass.getuser()}@{socket.gethostname()}")
     except OSError as error:
@@ -61,23 +60,23 @@ def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
 
 
 def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
-    """Goes the way there host by host, until all of them are trusted."""
+    """Sees that the host keys of all hops are trusted."""
     found, fault = asyncio.run(scan(relayhost))
     if fault is not None:
         raise _stop(fault)
     if all(offer.status is HostKeyStatus.TRUSTED for offer in found):
         for offer in found:
-            fine(f"{offer.place} shows the key that is known: {offer.fingerprint}")
+            fine(f"{offer.place} offers the known key: {offer.fingerprint}")
         return
     if yes and found[-1].status is HostKeyStatus.CHANGED:
-        # Such a yes was said before anybody knew of it.
+        # The person gave --yes before it was known that the key has changed.
         raise stop(f"the host key of {found[-1].place} has changed", f"See `mailrelay trust {relayhost.ssh}`")
-    if not trust.settle(relayhost, Resolver(""), yes=yes):
-        raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again once it can be")
+    if not trust.trust_hops(relayhost, Resolver(""), yes=yes):
+        raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again when it is")
 
 
 def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
-    """Sees that the account over there takes our key."""
+    """Sees that the account on the relayhost accepts the key."""
     host = relayhost.ssh
     shut = asyncio.run(authorized_keys.try_login(relayhost))
     if shut is None:
@@ -86,57 +85,62 @@ def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes:
     if not shut.at_relayhost or shut.outcome.cause is not Cause.AUTH_REFUSED:
         raise _stop(shut.outcome)
     if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
-        # Never without its restriction, nor another key with it.
+        # The restricted key, with its restriction.
         line = restriction.authorized_keys_line(_mail_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
         line, by_hand = keys.lines[0], f"ssh-copy-id{keys.by_hand.removeprefix('ssh')}"
     note(f"{host} does not know the key yet. It has to be in ~/.ssh/authorized_keys of {keys.user} there.")
     if not is_terminal(sys.stdin):
-        raise stop(f"{host} asks for a password, and nobody is there to type it", f"By hand: {by_hand}")
-    if not ask(f"Put it there? The password of {keys.user} is asked for once, and not kept.", yes=yes):
+        raise stop(f"{host} asks for a password, and there is no terminal to type it in", f"By hand: {by_hand}")
+    if not ask(f"Put it there? This needs the password of {keys.user} once; it is not kept.", yes=yes):
         raise stop(f"{host} does not let {keys.user} in", f"By hand: {by_hand}")
-    for _ in range(TRIES):
-        password = click.prompt(f"  Password of {keys.user} on {host}", hide_input=True, default="", show_default=False)
+    _put_key(relayhost, keys.user, line, by_hand)
+    shut = asyncio.run(authorized_keys.try_login(relayhost))
+    if shut is not None:
+        raise _stop(shut.outcome)
+    fine(f"the key is in authorized_keys there: {host} lets {keys.user} in without a password")
+    undo(f"remove the line that ends in {line.split()[-1]!r} from ~/.ssh/authorized_keys of {host}")
+
+
+def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
+    """Puts `line` into authorized_keys of the account `user`, with the password. by_hand: how the person can do it."""
+    host = relayhost.ssh
+    for _ in range(PASSWORD_TRIES):
+        password = click.prompt(f"  Password of {user} on {host}", hide_input=True, default="", show_default=False)
         try:
             refused = asyncio.run(authorized_keys.authorize(relayhost, line, password=password))
         except ChangeFailed as error:
             raise stop(f"{host} did not take the key: {error}", f"By hand: {by_hand}") from None
         if refused is None:
-            break
+            return
         if refused.outcome.cause is not Cause.AUTH_REFUSED:
             raise _stop(refused.outcome)
         if not refused.password_was_sent:
             raise stop(f"{host} takes no password", f"Have this line put into ~/.ssh/authorized_keys there: {line}")
-        note("That was not it.")
-    else:
-        raise stop(f"{host} did not take the password", f"By hand: {by_hand}")
-    shut = asyncio.run(authorized_keys.try_login(relayhost))
-    if shut is not None:
-        raise _stop(shut.outcome)
-    fine(f"the key is in authorized_keys there: {host} lets {keys.user} in without a password")
-    undo(f"take the line that ends in {line.split()[-1]!r} out of ~/.ssh/authorized_keys of {host}")
+        note("Wrong password.")
+    raise stop(f"{host} did not take the password", f"By hand: {by_hand}")
 
 
-def find_way(relayhost: Relayhost) -> MailPath:
-    """What leads to the mail server there."""
-    way, failures = asyncio.run(_find_way(relayhost))
-    if way is None:
+def find_mail_path(relayhost: Relayhost) -> MailPath:
+    """The mail path: forwarding or a command, the first that reaches the mail server."""
+    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
+    if found is None:
         for tried, outcome in failures:
             note(f"{tried or 'forwarding'}: {outcome.text}")
         raise _stop(failures[0][1])
-    fine(f"the command {way.command!r} there" if way.command else f"forwarding to {relayhost.smtp} there")
-    note(way.greeting, f"EHLO: {', '.join(_offers(way.extensions)) or 'no extensions'}")
-    return way
+    fine(f"the command {found.command!r} there" if found.command else f"forwarding to {relayhost.smtp} there")
+    note(found.greeting, f"EHLO: {', '.join(_offers(found.extensions)) or 'no extensions'}")
+    return found
 
 
 def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayhost:
-    """The relayhost, reached with a key that is for mail alone: put there if it is not yet, and proven in any case."""
+    """The relayhost with a restricted key: made and put into authorized_keys there if needed, and tested in any case."""
     key = MAIL_KEY.expanduser()
     file = restriction.ssh_config_file(relayhost, settings_file)
     if relayhost.ssh_config == file:
         if not _prove(relayhost, key):
-            raise stop(f"{key} is not for mail alone there", f"Take it out of authorized_keys of {relayhost.ssh}")
+            raise stop(f"{key} is not restricted to mail there", f"Remove it from authorized_keys of {relayhost.ssh}")
         return relayhost
     if not ask(f"Make {key}, and let it do nothing on {relayhost.ssh} but carry mail?", yes=yes):
         return relayhost
@@ -149,42 +153,30 @@ def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayho
         )
         fine(f"{key} is in authorized_keys there, with")
         note(line.removesuffix(public).strip())
-        undo(f"take that line out of ~/.ssh/authorized_keys of {relayhost.ssh}; rm {key} {key}.pub {file}")
+        undo(f"remove that line from ~/.ssh/authorized_keys of {relayhost.ssh}; rm {key} {key}.pub {file}")
         restricted = msgspec.structs.replace(candidate, ssh_config=file)
         if _prove(restricted, key):
             return restricted
     file.unlink()
     _change(
-        authorized_keys.withdraw(relayhost, public), relayhost, f"Take this line out of authorized_keys there: {line}"
+        authorized_keys.withdraw(relayhost, public), relayhost, f"Remove this line from authorized_keys there: {line}"
     )
-    raise stop("the key is not for mail alone there, so it was taken out again", "Go on without --restricted")
+    raise stop("the key is not restricted to mail there, so it was removed again", "Go on without --restricted")
 
 
 def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
-    """The relayhost as it is, and if that was not enough by the first command that works: some servers (dropbear, old sshd)
-    cannot confine forwarding."""
+    """The relayhost as it is, then with the first command that reaches the mail server: some servers (dropbear, old sshd)
+    cannot restrict forwarding."""
     yield relayhost
     if not relayhost.command:
-        command = asyncio.run(_find_command(relayhost))
+        command = asyncio.run(mail_paths.find_command(relayhost))
         if command:
-            note(f"once more, without forwarding, by {command!r}:")
+            note(f"again, without forwarding, with {command!r}:")
             yield msgspec.structs.replace(relayhost, command=command)
 
 
-async def _find_command(relayhost: Relayhost) -> str:
-    """The first command that leads to the mail server there; "" if none does."""
-    link = await dial(relayhost)
-    try:
-        for command in mail_path.commands(relayhost):
-            with suppress(Fault):
-                return (await mail_path.greet(link, command)).command
-        return ""
-    finally:
-        await link.close()
-
-
 def _mail_key() -> str:
-    """The public line of the key for mail alone, which is made if it is not there."""
+    """The public line of the restricted key, which is made if there is none."""
     key = MAIL_KEY.expanduser()
     try:
         return authorized_keys.read_key(key) if key.exists() else authorized_keys.make_key(key, "mailrelay")
@@ -193,7 +185,7 @@ def _mail_key() -> str:
 
 
 def _change(change: Coroutine[None, None, LoginRefused | None], relayhost: Relayhost, by_hand: str) -> None:
-    """Has authorized_keys over there changed, by key."""
+    """Runs `change`, which changes authorized_keys on the relayhost. by_hand: how the person can do it."""
     try:
         shut = asyncio.run(change)
     except ChangeFailed as error:
@@ -203,7 +195,7 @@ def _change(change: Coroutine[None, None, LoginRefused | None], relayhost: Relay
 
 
 def _prove(relayhost: Relayhost, key: Path) -> bool:
-    """Tries what the key is not to be able to do, and tells each; whether all of it was refused, and mail still goes."""
+    """Tries what the key must not be able to do, and prints each result. Whether all was refused and mail can be sent."""
     try:
         tried = asyncio.run(trials(relayhost, key))
     except Fault as fault:
@@ -215,29 +207,12 @@ def _prove(relayhost: Relayhost, key: Path) -> bool:
             fine(f"refused: {trial.what}{said}")
         else:
             note(f"NOT REFUSED: {trial.what}{said}")
-    way, failures = asyncio.run(_find_way(relayhost))
-    for _, outcome in failures if way is None else ():
+    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
+    for _, outcome in failures if found is None else ():
         note(outcome.text)
-    if way is not None:
-        fine(f"allowed: mail: {way.greeting}")
-    return way is not None and all(trial.is_refused for trial in tried)
-
-
-async def _find_way(relayhost: Relayhost) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    try:
-        link = await dial(relayhost)
-    except Fault as fault:
-        return None, [("", fault.outcome)]
-    try:
-        if relayhost.command:
-            try:
-                return await mail_path.greet(link, relayhost.command), []
-            except Fault:
-                # What the settings say works no more; maybe something else does.
-                pass
-        return await mail_path.find(link, relayhost)
-    finally:
-        await link.close()
+    if found is not None:
+        fine(f"allowed: mail: {found.greeting}")
+    return found is not None and all(trial.is_refused for trial in tried)
 
 
 def _offers(found: Extensions) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A step of `mailrelay setup`: a daemon that serves, by a service manager or, for one test letter, as a child of ours."""
+"""A step of `mailrelay setup`: starts the daemon, by a service manager, or for one test message as a child process."""
 
 import os
 import shlex
@@ -10,71 +10,73 @@ from pathlib import Path
 
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.config import Settings
+from mailrelay.control.daemon import daemon_pid
 from mailrelay.setup import unit
 from mailrelay.setup.unit import NotInstalled
-from mailrelay.spool import lock
 
-START = 20.0
-"""Seconds for a daemon to begin to serve."""
-END = 40.0
-"""Seconds for it to end, as in the units."""
+START_TIMEOUT = 20.0
+"""Seconds for a daemon to start."""
+END_TIMEOUT = 40.0
+"""Seconds for it to end, as in the service units."""
 
 
 def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -> bool:
-    """Has a service manager run the daemon; returns whether it does. changed: the settings are new to a daemon that runs."""
+    """Has a service manager run the daemon; returns whether a daemon runs. changed: the settings were changed just now."""
     directory = settings.queue.directory
     words = unit.command_line(file, os.environ)
     found = unit.find(words, os.environ)
-    holder = lock.holder(directory)
+    holder = daemon_pid(directory)
     if holder is not None and not (found and unit.is_running(found)):
         if changed:
-            raise stop(f"process {holder} serves, with the old settings", f"End it: kill {holder}")
-        fine(f"process {holder} serves already, started by hand")
+            raise stop(f"the daemon (process {holder}) still has the old settings", f"End it: kill {holder}")
+        fine(f"the daemon (process {holder}) runs already, started by hand")
         return True
     if found is None:
         note(
-            "No service manager of your session answers here (systemd, launchd). Start it yourself, whenever you log in:"
+            "No service manager of your session was found (systemd, launchd). Start the daemon yourself after each login:"
         )
         note(shlex.join(words))
         return False
     runs_it = found.is_installed and holder is not None
     if runs_it and not changed:
-        fine(f"{found.manager} runs it: {found.file}")
+        fine(f"{found.manager} runs the daemon: {found.file}")
         return True
-    if not runs_it and not ask(f"Have {found.manager} run `mailrelay serve`, now and whenever you log in?", yes=yes):
-        note("Start it yourself:", shlex.join(words))
+    if not runs_it and not ask(f"Have {found.manager} run `mailrelay serve`, now and after each login?", yes=yes):
+        note("Start the daemon yourself:", shlex.join(words))
         return False
     try:
         unit.install(found, restart=changed)
     except (NotInstalled, OSError) as error:
-        raise stop(f"the service does not run: {error}", f"See what it says: {shlex.join(words)}") from None
-    if not _serves(directory):
-        raise stop(f"{found.manager} was told to run it, and nobody serves", f"See what it says: {shlex.join(words)}")
-    fine(f"{found.manager} runs it: {found.file}")
+        raise stop(f"the service does not run: {error}", f"See its output: {shlex.join(words)}") from None
+    if not _starts(directory):
+        raise stop(
+            f"{found.manager} was told to run the daemon, but it does not run", f"See its output: {shlex.join(words)}"
+        )
+    fine(f"{found.manager} runs the daemon: {found.file}")
     undo(found.undo)
     if found.manager == "systemd" and not unit.lingers(os.environ):
-        note("It ends when you log out. To have it run always: loginctl enable-linger")
+        note("The daemon ends when you log out. To keep it running: loginctl enable-linger")
     return True
 
 
 @contextmanager
-def serve_for_now(settings: Settings, file: Path) -> Iterator[None]:
-    """A daemon of ours, for as long as the context lasts."""
+def temporary_daemon(settings: Settings, file: Path) -> Iterator[None]:
+    """Runs a daemon as a child process inside the block."""
     words = unit.command_line(file, os.environ)
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        if not _serves(settings.queue.directory, process):
-            raise stop("the daemon does not begin to serve", f"See what it says: {shlex.join(words)}")
+        if not _starts(settings.queue.directory, process):
+            raise stop("the daemon does not start", f"See its output: {shlex.join(words)}")
         yield
     finally:
         process.terminate()
-        process.wait(END)
+        process.wait(END_TIMEOUT)
 
 
-def _serves(directory: Path, process: subprocess.Popen[bytes] | None = None) -> bool:
-    """Whether somebody serves, or begins to in time. process: who is to do so."""
-    deadline = time.monotonic() + START
-    while lock.holder(directory) is None:
+def _starts(directory: Path, process: subprocess.Popen[bytes] | None = None) -> bool:
+    """Whether a daemon runs, or starts in time. process: the one that is expected to."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while daemon_pid(directory) is None:
         if time.monotonic() > deadline or (process is not None and process.poll() is not None):
             return False
         time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""How `mailrelay setup` speaks: a heading for each step, what was found or done, how to undo it, and questions.
+"""The output of `mailrelay setup`: headings of steps, results, how to undo them, and questions.
 
-Promises: what is from outside is escaped, and the person's home is `~`. A question is asked on a terminal only; where nobody
-can answer, the command ends with a line that says so.
+Promises: text from outside is escaped, and the person's home directory is shown as `~`. Questions are asked on a terminal
+only; without one, the command ends with a line that says so.
 """
 
 import sys
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from mailrelay.cli import Failed
+from mailrelay.cli.base import Failed
 from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.mail.printable import printable
 
 
 def tilde(text: str | Path) -> str:
-    """Paths as people write them."""
+    """`text` with the home directory as `~`."""
     return str(text).replace(f"{Path.home()}/", "~/")
 
 
@@ -24,36 +24,36 @@ def _shown(text: str) -> str:
 
 
 def heading(text: str) -> None:
-    """A step begins."""
+    """Prints the heading of a step."""
     print(f"\n{colour(text, 'bold', sys.stdout)}", flush=True)
 
 
 def fine(text: str) -> None:
-    """Something is as it should be, or has been made so."""
+    """Prints that something is in order, or has been put in order."""
     print(f"  {colour('✓', 'green', sys.stdout)} {_shown(text)}", flush=True)
 
 
 def note(*lines: str) -> None:
-    """What the person is to read."""
+    """Prints lines for the person to read."""
     for line in lines:
         print(f"    {_shown(line)}", flush=True)
 
 
 def undo(text: str) -> None:
-    """How to take back what was done last."""
+    """Prints how to undo the last result."""
     note(f"undo: {text}")
 
 
 def ask(question: str, *, yes: bool) -> bool:
-    """Whether the person wants it; yes: it has been said beforehand. Raises Failed where there is nobody to ask."""
+    """The person's answer; True without a question if `yes`. Raises Failed where there is no terminal."""
     if yes:
         return True
     if not is_terminal(sys.stdin):
-        raise Failed(f"{question} Nobody is there to answer; run it in a terminal, or with --yes")
+        raise Failed(f"{question} There is no terminal to ask in; run it in a terminal, or with --yes")
     return click.confirm(f"  {_shown(question)}", default=True)
 
 
 def stop(text: str, *fix: str) -> Failed:
-    """The end of setup: why, and the steps that fix it. Setup is run again after them."""
+    """The error that ends setup. fix: the steps before setup is run again."""
     steps = "; ".join(step.rstrip(".") for step in (*fix, "then run `mailrelay setup` again") if step)
     return Failed(tilde(f"{text.rstrip('.')}. {steps[0].upper()}{steps[1:]}"))

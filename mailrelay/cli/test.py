@@ -1,52 +1,49 @@
-"""`mailrelay test ADDRESS`: a letter through the spool like any other, followed to its end, told as it happens.
+"""`mailrelay test ADDRESS`: sends a test message through the spool like any other, and prints what becomes of it.
 
-Each thing that happens to it is one line: accepted, dialled, tried, what the remote said. It ends when there is nothing more
-to see: the remote has taken the letter or refused it, or the next try is further off than the person wants to wait.
-The way is dialled at once, also where the last attempt to open it failed.
+Each event is one line: accepted, dialled, attempt, the reply of the mail server. The command ends when there is nothing
+more to see: the mail server has taken or refused the message, or the next attempt is later than the person wants to wait.
+The relayhost is dialled at once, even if its back-off has not ended.
 
-Exit status: 0 the remote took it; 1 anything else, and the last line says what and what to do: refused, with the remote's
-words; still waiting; the way is shut, with the fixing step; nobody serves (then nothing is queued, or the letter waits).
+Exit status: 0 the mail server took the message; 1 anything else. The last line says what and what to do: refused, with the
+reply; still waiting; the relayhost cannot be reached, with the fix; the daemon is not running (if so from the start, no
+message is queued).
 """
 
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate
-from typing import Any
 
 import click
 
-from mailrelay.cli import NOBODY_SERVES, Failed, load_settings, rows
 from mailrelay.cli.addresses import BadAddress, addresses
-from mailrelay.cli.change import changing
-from mailrelay.cli.enqueue import enqueue, login
+from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
+from mailrelay.cli.submission import login, submit
 from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings
+from mailrelay.control.acts import retry
+from mailrelay.control.daemon import daemon_pid
+from mailrelay.control.following import Event, Progress, follow_closely
+from mailrelay.control.records import WAITING
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
-from mailrelay.mail.overview import RelayhostFault
 from mailrelay.mail.printable import printable
-from mailrelay.spool import actions, listing, lock, trigger
-from mailrelay.spool.database import connect, reading
 
 WAIT = 60.0
-"""Seconds after which we stop looking, where the person does not say."""
-POLL = 0.1
-"""Seconds between two looks at the spool: the daemon has no door at which to wait for one message."""
+"""Seconds to wait, unless the person says otherwise."""
 
 
-@click.command()
+@click.command("test")
 @click.argument("address")
 @click.option("--from", "sender", metavar="ADDRESS", help="The sender; without it, your login name.")
 @click.option(
-    "--wait", type=click.FloatRange(0, 86_400), default=WAIT, metavar="SECONDS", help="How long to look (60)."
+    "--wait", type=click.FloatRange(0, 86_400), default=WAIT, metavar="SECONDS", help="How long to wait (60)."
 )
 def command(address: str, sender: str | None, wait: float) -> None:
-    """Send a test letter and follow it to the end. Exit status 0 only if your server took it."""
+    """Send a test message and follow it to its end. Exit status 0 only if your server took it."""
     settings = load_settings()
     to = mailbox(address)
     send_and_follow(settings, to, login("--from") if sender is None else mailbox(sender), wait)
@@ -64,76 +61,73 @@ def mailbox(word: str) -> bytes:
 
 
 def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = WAIT) -> None:
-    """Sends a test letter and prints what becomes of it, for `wait` seconds at most.
+    """Sends a test message and prints what becomes of it, for `wait` seconds at most.
 
-    Returns once the remote has taken it; raises Failed, with what is to be done, for every other end.
+    Returns when the mail server has taken it; raises Failed, with what to do, for every other end.
     """
     directory = settings.queue.directory
-    if lock.holder(directory) is None:
-        raise Failed(f"{NOBODY_SERVES}; no letter was sent")
-    key, _ = enqueue(settings, _envelope(sender, to), _letter(sender, to), sender_option="--from")
+    if daemon_pid(directory) is None:
+        raise Failed(f"{NO_DAEMON}; no message was sent")
+    stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
+    # Ends a back-off: its cause may have been repaired, and this message is to find out.
+    retry(directory, [stored.queue_id])
+    # After it, so that a fault whose next dial is later is one that this message has met.
     begun = time.time()
-    with changing(directory) as db:
-        queue_id = listing.one(db, key).queue_id
-        # A fault of the way may have been fixed since the last dial: this letter is to find out.
-        with suppress(actions.NotAllowed):
-            actions.retry(db, key, queue_id, begun)
-    trigger.fire(directory)
-    print(f"a letter to <{printable(to)}> is on its way as {queue_id}", flush=True)
-    follow(settings, key, queue_id, begun, begun + wait)
+    print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
+    follow(settings, stored.key, begun, begun + wait)
 
 
-def follow(settings: Settings, key: int, queue_id: str, begun: float, deadline: float) -> None:
-    """Prints what becomes of a message with one recipient. begun, deadline: epoch seconds. Raises Failed for every end but
-    that the remote has taken it."""
-    directory = settings.queue.directory
-    later = f"`mailrelay queue show {queue_id}` tells what becomes of it"
-    db = connect(directory, create=False)
-    told: set[listing.Event] = set()
-    try:
-        while True:
-            # Before the look: what a daemon writes last is to be seen.
-            is_served = lock.holder(directory) is not None
-            with reading(db):
-                message, story = listing.one(db, key), listing.story(db, key)
-                shut = _shut(db, message.relayhost, begun)
-            (recipient,) = message.recipients
-            # How long the dial took is known at the end of the attempt.
-            if recipient.state != "active":
-                for event in story:
-                    # The next try of a notice is still to come.
-                    if event not in told and event.at <= time.time():
-                        print("\n".join(_lines(event, begun)), flush=True)
-                told.update(story)
-            if recipient.state == "sent":
-                print(colour("your server took it", "green", sys.stdout), flush=True)
-                return
-            words = printable(recipient.words)
-            if recipient.state not in rows.WAITING:
-                raise Failed(f"{queue_id} is {recipient.state}: {words}; see `mailrelay queue show {queue_id}`")
-            if shut is not None:
-                fix = f" {printable(shut.fix)}" if shut.setup else ""
-                raise Failed(f"{queue_id} waits: {printable(shut.text)}{fix}")
-            if not is_served:
-                raise Failed(f"{NOBODY_SERVES}; {queue_id} waits for it")
-            if recipient.state == "deferred" and message.next_attempt is not None and message.next_attempt > deadline:
-                next_try = moment(message.next_attempt, time.time())
-                raise Failed(f"{queue_id} waits, and is tried again {next_try}: {words}; {later}")
-            left = deadline - time.time()
-            if left <= 0:
-                raise Failed(f"{queue_id} is not there after {length(time.time() - begun)}; {later}")
-            time.sleep(min(POLL, left))
-    finally:
-        db.close()
+def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
+    """Prints what becomes of a message with one recipient. begun, deadline: epoch seconds.
+
+    Returns when the mail server has taken it; raises Failed for every other end.
+    """
+    printed: set[Event] = set()
+    for progress in follow_closely(settings.queue.directory, key, deadline - time.time()):
+        (recipient,) = progress.message.recipients
+        # The time that dialling took is known at the end of the attempt.
+        if recipient.state != "active":
+            _print_new(progress, printed, begun)
+        if recipient.state == "sent":
+            print(colour("your server took it", "green", sys.stdout), flush=True)
+            return
+        why = _why_it_ends(progress, begun, deadline)
+        if why:
+            raise Failed(why)
+    queue_id = progress.message.queue_id
+    waited = length(time.time() - begun)
+    raise Failed(f"{queue_id} is not sent after {waited}; see `mailrelay queue show {queue_id}`")
 
 
-def _shut(db: Any, relayhost: str, begun: float) -> RelayhostFault | None:
-    """What keeps the relayhost from being reached, if it was dialled since we began."""
-    troubles = listing.status(db).faults
-    return next((one for one in troubles if one.relayhost == relayhost and one.next_dial > begun), None)
+def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
+    """Prints the events that are not in `printed`, and adds them."""
+    for event in progress.timeline:
+        # The next try of a notice is in the future.
+        if event not in printed and event.at <= time.time():
+            print("\n".join(_lines(event, begun)), flush=True)
+    printed.update(progress.timeline)
 
 
-def _lines(event: listing.Event, begun: float) -> Iterator[str]:
+def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
+    """Why a message that is not sent need not be followed any longer, as a sentence; "" if it is to be followed."""
+    message, fault = progress.message, progress.fault
+    (recipient,) = message.recipients
+    queue_id, reply = message.queue_id, printable(recipient.words)
+    if recipient.state not in WAITING:
+        return f"{queue_id} is {recipient.state}: {reply}; see `mailrelay queue show {queue_id}`"
+    # A fault from before this message may be gone.
+    if fault is not None and fault.next_dial > begun:
+        fix = f" {printable(fault.fix)}" if fault.setup else ""
+        return f"{queue_id} waits: {printable(fault.text)}{fix}"
+    if not progress.daemon_runs:
+        return f"{NO_DAEMON}; {queue_id} waits for it"
+    if recipient.state == "deferred" and message.next_attempt is not None and message.next_attempt > deadline:
+        next_attempt = moment(message.next_attempt, time.time())
+        return f"{queue_id} waits, and is tried again {next_attempt}: {reply}; see `mailrelay queue show {queue_id}`"
+    return ""
+
+
+def _lines(event: Event, begun: float) -> Iterator[str]:
     stage = f" at {event.stage}" if event.stage and event.what != State.SENT else ""
     yield f"{max(0.0, event.at - begun):6.1f} s  {event.what}{stage}"
     if event.words:
@@ -144,13 +138,13 @@ def _envelope(sender: bytes, to: bytes) -> Envelope:
     return Envelope(sender, (Recipient(to),), smtputf8=not (sender + to).isascii())
 
 
-def _letter(sender: bytes, to: bytes) -> bytes:
-    """The test letter, as SMTP carries it."""
+def _content(sender: bytes, to: bytes) -> bytes:
+    """The test message, with CRLF line ends."""
     found = EmailMessage(policy=SMTP)
-    body = f"This is the test letter of `mailrelay test`, sent {formatdate()}.\n"
-    found["Subject"] = "mailrelay test: this letter came through your relay"
+    body = f"This is the test message of `mailrelay test`, sent {formatdate()}.\n"
+    found["Subject"] = "mailrelay test: this message came through your relay"
     found["Auto-Submitted"] = "auto-generated"
-    found.set_content(f"{body}That you can read it means that mail from this computer arrives. It needs no answer.\n")
-    # Not by way of the parser of headers: an address stays as it was given.
+    found.set_content(f"{body}As you can read it, mail from this computer arrives. It needs no answer.\n")
+    # Not through EmailMessage, which would change the addresses.
     head = b"From: <%s>\r\nTo: <%s>\r\n" % (sender, to)
     return head + found.as_bytes()

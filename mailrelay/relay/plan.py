@@ -132,7 +132,7 @@ def decide(facts: Facts) -> Plan:
     return _with_spool(facts, facts.due_in)
 
 
-def _without_spool(facts: Facts) -> Plan | None:
+def _without_spool(facts: Facts) -> Plan | None:  # noqa: PLR0911 - one return for each row of the table
     """The plan where the facts in memory suffice, else None."""
     if facts.is_stopping:
         return Plan(Action.WAIT, math.inf)

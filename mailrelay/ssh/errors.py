@@ -73,7 +73,7 @@ def reading_failed(error: Exception, relayhost: Relayhost) -> Outcome:
     return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct it; to see how ssh reads it: {ssh}")
 
 
-def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
+def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:  # noqa: PLR0911 - one for each error
     """A hop could not be reached, its host key was not accepted, or it refused the login."""
     match error:
         case asyncssh.HostKeyNotVerifiable():

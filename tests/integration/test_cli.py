@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from harness.person import Person
 
 import mailrelay
-from mailrelay.cli import COMMANDS, LazyCommand, load
+from mailrelay.cli.command_line import COMMAND_LINE, COMMANDS, QUEUE_COMMANDS
 from mailrelay.spool.database import FILE, connect
 
-VERBS = [("queue", verb) for verb in ("list", "show", "retry", "hold", "release", "cancel", "drop")]
+QUEUE = next(command for command in COMMANDS if command.name == "queue").load()
+VERBS = [("queue", verb) for verb in ("list", "show", "retry", "hold", "release", "cancel", "drop", "resend", "edit")]
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def person(tmp_path: Path) -> Person:
     return Person(tmp_path)
 
 
-@pytest.mark.parametrize("words", [(), *((name,) for name in COMMANDS), *VERBS], ids=" ".join)
+@pytest.mark.parametrize("words", [(), *((name,) for name in COMMAND_LINE.commands), *VERBS], ids=" ".join)
 def test_every_command_has_help_and_takes_config(person: Person, words: tuple[str, ...]) -> None:
     done = person.run(*words, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -29,17 +31,16 @@ def test_every_command_has_help_and_takes_config(person: Person, words: tuple[st
 
 
 def test_the_verbs_that_are_tested_for_help_are_all_there_are() -> None:
-    assert {verb for _, verb in VERBS} == set(load("queue").command.commands)
+    assert isinstance(QUEUE, click.Group)
+    assert {verb for _, verb in VERBS} == set(QUEUE.commands)
 
 
-def test_what_is_announced_of_a_command_is_what_it_says_of_itself() -> None:
-    announced = {name: one for name, one in load("queue").command.commands.items() if isinstance(one, LazyCommand)}
-    held = {
-        name: one
-        for module in {one.module for one in announced.values()}
-        for name, one in load(module).commands.items()
-    }
-    assert {name: one.help for name, one in announced.items()} == {name: one.help for name, one in held.items()}
+def test_the_table_of_commands_has_the_name_and_the_first_sentence_of_every_command() -> None:
+    for announced in (*COMMANDS, *QUEUE_COMMANDS):
+        command = announced.load()
+        assert command.name == announced.name
+        assert announced.help is not None and command.help is not None
+        assert command.help.replace("\n", " ").startswith(announced.help.rstrip("."))
 
 
 def test_loading_is_not_held_up_by_looks_for_circles() -> None:
@@ -63,8 +64,9 @@ def test_asking_for_help_or_version_loads_no_command(person: Person) -> None:
             check=True,
         )
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-        assert "mailrelay.cli" in loaded
-        assert loaded.isdisjoint({f"mailrelay.cli.{name}" for name in COMMANDS} | {"asyncio", "rich", "asyncssh"})
+        assert "mailrelay.cli.command_line" in loaded
+        commands = {f"mailrelay.cli.{name}" for name in COMMAND_LINE.commands}
+        assert loaded.isdisjoint(commands | {"mailrelay.cli.lazy", "asyncio", "rich", "asyncssh"})
 
 
 def test_version(person: Person) -> None:
@@ -103,8 +105,18 @@ def test_wrong_settings_are_one_line_and_status_78(person: Person, text: str | N
 def test_wrong_usage_is_one_line_that_names_the_help(person: Person, words: tuple[str, ...]) -> None:
     done = person.run(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "see `mailrelay --help`" in done.stderr
+    assert "see `mailrelay --help`" in done.stderr.lower()
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(("words", "meant"), [(("stat",), "status"), (("queue", "shwo"), "show")])
+def test_a_slip_in_the_name_of_a_command_is_answered_with_the_right_name(
+    person: Person, words: tuple[str, ...], meant: str
+) -> None:
+    done = person.run(*words)
+    seen = " ".join(("mailrelay", *words[:-1]))
+    wrong = f"mailrelay: No such command '{words[-1]}'. Did you mean '{meant}'? See `{seen} --help`\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", wrong)
 
 
 @pytest.mark.parametrize("words", [("queue",), ("queue", "show", "abcd"), ("queue", "hold", "abcd"), ("log", "abcd")])
@@ -172,7 +184,7 @@ def test_a_terminal_that_cannot_show_a_letter_gets_an_escape(person: Person) -> 
 )
 def test_under_the_names_of_old_it_does_what_they_did(person: Person, tmp_path: Path, name: str, first: str) -> None:
     script = tmp_path / name
-    script.write_text("from mailrelay.cli import main\nmain()\n")
+    script.write_text("from mailrelay.cli.command_line import main\nmain()\n")
     options = ["--help"] if name == "sendmail" else []
     done = subprocess.run(
         [sys.executable, str(script), *options],

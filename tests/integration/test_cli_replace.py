@@ -13,7 +13,7 @@ from harness.person import BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.spool import lock, trigger
 
-NOBODY = "mailrelay: nobody is serving: start `mailrelay serve`\n"
+NO_DAEMON = "mailrelay: the daemon is not running: start `mailrelay serve`\n"
 OLD = "aaaa000001"
 LATIN = b"Subject: gr\xfc\xdfe\r\n\r\nna\xefve\r\n.\r\n\r\n\xff\xfe\r\n"
 
@@ -36,7 +36,7 @@ def envelope(person: Person, queue_id: str) -> tuple[bytes, list[bytes]]:
 
 
 def successor(stdout: str) -> str:
-    old, _, new = stdout.rstrip("\n").partition(" goes again as ")
+    old, _, new = stdout.rstrip("\n").partition(" is replaced by ")
     assert old == OLD
     return new
 
@@ -64,7 +64,7 @@ def test_a_bounced_message_goes_to_another_address_without_being_written_again(p
     person.attempt(BOUNCED, SENT)
     before = content(person, OLD)
     done = person.run("queue", "resend", "aaaa", "--to", "bob@example.org")
-    assert (done.returncode, done.stderr) == (0, NOBODY)
+    assert (done.returncode, done.stderr) == (0, NO_DAEMON)
     new = successor(done.stdout)
     assert envelope(person, new) == (b"me@example.org", [b"bob@example.org"])
     assert content(person, new) == before
@@ -160,7 +160,7 @@ def test_what_was_changed_goes_in_the_place_of_the_old_one_and_the_rest_octet_fo
     before = content(person, OLD)
     change = "text = text.replace(b'na\\xefve', b'wise').replace(b'<bob@example.org>', b'<ann@example.org>')"
     done = person.run("queue", "edit", OLD, env=editor(person, change))
-    assert (done.returncode, done.stderr) == (0, NOBODY)
+    assert (done.returncode, done.stderr) == (0, NO_DAEMON)
     new = successor(done.stdout)
     assert content(person, new) == before.replace(b"na\xefve", b"wise")
     assert envelope(person, new) == (b"me@example.org", [b"ann@example.org", b"eve@example.org"])
@@ -194,7 +194,7 @@ def test_unchanged_or_empty_nothing_happens(person: Person, script: str) -> None
         ("text = text.replace(b'<bob@', b'<bob bob@')", "the path does not follow RFC 5321"),
         ("text = text.replace(b'Envelope-To', b'To')", "line 4 is neither Envelope-From nor Envelope-To"),
         ("text += b'x' * 200_000", "the message is larger than listen.max_message_size"),
-        ("text += b'\\0'", "the message holds a NUL octet"),
+        ("text += b'\\0'", "the message contains a NUL octet"),
         ("text += b'x'; path.write_bytes(text); sys.exit(3)", "the editor ended with status 3"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_cannot_be_sent_is_kept_where_the_person_is_told(person: Person, sc
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"mailrelay: {why}") or why in done.stderr
     (kept,) = left_behind(person)
-    assert done.stderr.endswith(f"; {OLD} is left as it was, what you wrote is in {kept}\n")
+    assert done.stderr.endswith(f"; {OLD} is left as it was, your text is in {kept}\n")
     assert b"Subject: hello" in kept.read_bytes()
     assert person.states() == {OLD: "queued"}
 
@@ -229,7 +229,7 @@ def test_what_is_sent_while_it_is_edited_is_not_sent_twice(person: Person) -> No
 def test_a_signature_that_a_change_broke_is_spoken_of_and_one_that_holds_is_not(person: Person) -> None:
     person.put(OLD, content=b"DKIM-Signature: v=1; h=from\r\n\r\nsigned\r\n")
     done = person.run("queue", "edit", OLD, env=editor(person, "text = text.replace(b'bob@', b'ann@')"))
-    assert done.stderr == NOBODY
+    assert done.stderr == NO_DAEMON
     new = done.stdout.split()[-1]
     done = person.run("queue", "edit", new, env=editor(person, "text += b'PS\\n'"))
     assert done.stderr.splitlines()[-1].startswith("mailrelay: the message was signed")

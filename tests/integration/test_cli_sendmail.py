@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
-from mailrelay.cli.sendmail import verdict
+from mailrelay.cli.sendmail import exit_status
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.database import FILE
@@ -289,7 +289,7 @@ def test_with_wait_and_nobody_serving_it_is_stored_and_not_waited_for(person: Pe
     done = person.run("sendmail", "--wait=500", "bob", stdin=LETTER)
     assert time.monotonic() - began < 100
     assert done.returncode == 75
-    assert "nobody is serving" in done.stderr
+    assert "the daemon is not running" in done.stderr
     assert stored(person)[1] == [b"bob"]
 
 
@@ -324,7 +324,7 @@ def test_with_wait_a_relayhost_out_of_reach_is_named(person: Person) -> None:
     ],
 )
 def test_one_who_will_not_get_it_outweighs_those_who_may(found: list[tuple[str, str]], status: int) -> None:
-    assert verdict([ListedRecipient(b"bob", state, code, "", b"", None) for state, code in found]) == status
+    assert exit_status([ListedRecipient(b"bob", state, code, "", b"", None) for state, code in found]) == status
 
 
 def test_bs_speaks_with_the_daemon_and_says_nothing_before_its_greeting(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_bs_with_nobody_serving_is_status_75(tmp_path: Path) -> None:
     person = Person(tmp_path, address=f"unix:{tmp_path}/socket")
     done = person.run("sendmail", "-bs")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (75, "", 1)
-    assert "nobody is serving" in done.stderr
+    assert "the daemon is not running" in done.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])

@@ -124,7 +124,7 @@ async def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_
         terminal.answer(r"Put it there\?.*: ", "y")
         terminal.answer(r"Password of me.*: ", "battery staple")
         terminal.answer(r"Password of me.*: ", PASSWORD)
-        terminal.answer(r"Whom is the test letter for\?.*: ", "me@example.org")
+        terminal.answer(r"To which address is the test message sent\?.*: ", "me@example.org")
         terminal.answer(r"Write that to ~/\.config/mailrelay/config\.toml\?.*: ", "y")
         terminal.answer(r"Have systemd run .*: ", "y")
         return terminal.end(), terminal.text
@@ -356,7 +356,7 @@ async def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: P
         done = await here.run(ME, "--yes", "--restricted")
         assert done.returncode == 1
         assert "NOT REFUSED: -L to another port" in done.stdout
-        assert "so it was taken out again" in done.stderr
+        assert "so it was removed again" in done.stderr
         assert account.authorized_keys.read_bytes() == before
         assert here.newcomer.config.read_text().startswith(f'relayhost.default.ssh = "{ME}"\n[listen]')
 

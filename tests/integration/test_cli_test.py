@@ -15,7 +15,7 @@ from harness.person import BOUNCED, Person
 
 import mailrelay
 from mailrelay import config
-from mailrelay.cli import Failed
+from mailrelay.cli.base import Failed
 from mailrelay.cli.test import follow
 from mailrelay.demo.remote import Remote
 from mailrelay.spool import lock
@@ -89,7 +89,7 @@ async def test_a_refusal_is_told_in_the_words_of_the_remote(tmp_path: Path) -> N
 
 def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     person = Person(tmp_path)
-    queue_id = person.put("aaaa000001", age=5)
+    person.put("aaaa000001", age=5)
     person.attempt(BOUNCED)
     begun = time.time() - 5
     db = connect(person.spool)
@@ -97,7 +97,7 @@ def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.Ca
         db.execute("UPDATE notice_backend SET tries = 1, why = 'no Maildir', next_try = ?", (begun + 60,))
     db.close()
     with lock.lock(person.spool), pytest.raises(Failed, match="is bounced"):
-        follow(config.load(person.config), 1, queue_id, begun, begun + 60)
+        follow(config.load(person.config), 1, begun, begun + 60)
     heads = [line.split(" s  ")[1] for line in capsys.readouterr().out.splitlines() if " s  " in line]
     assert heads == ["accepted", "attempt", "bounced at RCPT"]
 
@@ -132,7 +132,7 @@ async def test_a_remote_that_does_not_answer_in_time_is_waited_for_no_longer_tha
         await here.remote.mute()
         done = await here.run("test", "bob@example.net", "--wait", "0.5")
     assert done.returncode == 1
-    assert " is not there after 0 s; " in done.stderr
+    assert " is not sent after 0 s; " in done.stderr
     assert "`mailrelay queue show " in done.stderr
 
 
@@ -141,7 +141,7 @@ def test_with_nobody_serving_no_letter_is_left_behind(tmp_path: Path) -> None:
     done = person.run("test", "bob@example.net")
     assert (done.returncode, done.stderr) == (
         1,
-        "mailrelay: nobody is serving: start `mailrelay serve`; no letter was sent\n",
+        "mailrelay: the daemon is not running: start `mailrelay serve`; no message was sent\n",
     )
     assert not person.spool.exists()
 

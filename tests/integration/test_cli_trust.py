@@ -61,7 +61,7 @@ async def test_without_a_terminal_only_yes_as_an_option_writes(tmp_path: Path) -
         person = person_of(remote)
         remote.known_hosts.write_text("")
         said = await trust(person)
-        assert said.status == 1 and "say --yes" in said.err
+        assert said.status == 1 and "use --yes" in said.err
         assert remote.known_hosts.read_text() == ""
         assert (await trust(person, "--yes")).status == 0
         assert (await trust(person)).status == 0
@@ -119,10 +119,10 @@ def records_of(remote: Remote, *, right: bool = True) -> list[str]:
 @pytest.mark.parametrize(
     ("right", "validated", "word", "status"),
     [
-        (True, True, "publishes this very key, validated by DNSSEC", 0),
+        (True, True, "publishes this key, validated by DNSSEC", 0),
         (False, True, "publishes ANOTHER key", 1),
-        (True, False, "it says nothing", 0),
-        (False, False, "it says nothing", 0),
+        (True, False, "they prove nothing", 0),
+        (False, False, "they prove nothing", 0),
         (None, True, "publishes no key of this kind", 0),
     ],
 )

@@ -52,7 +52,7 @@ async def received(client: Callable[[str], object]) -> list[tuple[bytes, list[by
     """What a listener was given while a client ran, which is told the port: reverse path, recipients, content."""
     intake = Intake()
     async with listener(intake) as listening:
-        await asyncio.to_thread(client, listening.addresses[0].rpartition(":")[2])
+        await asyncio.to_thread(client, str(listening.addresses[0]).rpartition(":")[2])
     return [
         (envelope.sender, [to.address for to in envelope.recipients], content) for envelope, content in intake.committed
     ]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.records import line, record
 from mailrelay.cli.rows import HEADINGS, plain, rows, uncertainty
 from mailrelay.cli.terminal import colour, length, moment, size
+from mailrelay.control.records import line, message_record
 from mailrelay.mail.printable import printable
 from mailrelay.spool.listing import Listed, ListedRecipient
 
@@ -41,7 +41,7 @@ def message(*recipients: ListedRecipient, trouble: str = "", next_attempt: float
     ],
 )
 def test_only_who_waits_has_a_delay_reason(state: str, words: bytes, trouble: str, reason: str) -> None:
-    said: Any = record(message(recipient(state, words), trouble=trouble))
+    said: Any = message_record(message(recipient(state, words), trouble=trouble))
     (found,) = said["recipients"]
     assert found["delay_reason"] == reason
     assert found["reply"] == words.decode()
@@ -93,7 +93,7 @@ def test_whatever_comes_from_outside_is_shown_on_one_line_and_escaped(
     hostile = ListedRecipient(address, "deferred", "4.0.0", "RCPT", words, NOW)
     listed = Listed(1, "aaaa000001", "deferred", "default", NOW, 1, sender, subject, 1, NOW, trouble, (hostile,))
     again = json.loads(line(listed))
-    assert again == record(listed)
+    assert again == message_record(listed)
     for text in (plain(rows(listed, NOW)[0]), again["subject"], again["sender"], *again["recipients"][0].values()):
         assert not isinstance(text, str) or printable(text) == text
 

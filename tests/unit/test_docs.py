@@ -46,14 +46,14 @@ STRUCTS = {
     "notify": config.Notify,
     "forward": config.Forward,
 }
-NOT_KEYS = {"name", "smtp_host", "smtp_port"}
-"""Fields of a relayhost that are no keys of the file: its name stands in the heading of its table, `smtp` is both others."""
+NOT_KEYS = {"name"}
+"""The field of a relayhost that is no key of the file: its name stands in the heading of its table."""
 
 
 def keys(name: str) -> set[str]:
     """The keys of a table of the settings, as the code has them."""
     fields = set(STRUCTS[name].__struct_fields__)
-    return fields - NOT_KEYS | {"smtp"} if name == "relayhost" else fields
+    return fields - NOT_KEYS if name == "relayhost" else fields
 
 
 def test_the_defaults_shown_are_those_of_the_code() -> None:

@@ -1,7 +1,7 @@
-"""Rows as a table on a terminal. Loaded only when there is one: rich takes longer to load than the listing to make.
+"""Prints rows as a table on a terminal. Loaded late: rich takes longer to load than the listing takes.
 
-Promises: nothing is cut off. Where the columns have no room, each row stands on lines of its own.
-Never: markup in what comes from outside. Cells are text, whatever they look like.
+Promises: nothing is cut off. On a narrow terminal each row has lines of its own.
+Never: markup in text from outside. Cells are plain text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,15 +25,15 @@ _STYLES = {
     "cancelled": "dim",
 }
 _WHOLE = ("ID", "STATE", "ARRIVED", "NEXT", "SIZE")
-ROOMY = 100
-"""Characters of width from which on addresses and reasons have columns in which they can be read."""
+TABLE_WIDTH = 100
+"""Characters of a terminal's width below which there is no table: its columns would be too narrow to read."""
 
 
-def show(rows: Iterable[Row]) -> None:
-    """Prints the rows, in the width and the colours that the terminal has (NO_COLOR is heeded)."""
+def print_table(rows: Iterable[Row]) -> None:
+    """Prints the rows in the terminal's width and colours (no colours with NO_COLOR)."""
     console = Console()
     styled = ([Text(cell, _STYLES.get(cell, "") if at == 1 else "") for at, cell in enumerate(row)] for row in rows)
-    if console.width < ROOMY:
+    if console.width < TABLE_WIDTH:
         for cells in styled:
             console.print(_stacked(cells))
         return

@@ -1,0 +1,37 @@
+"""Late imports of what only some runs of a command need: an empty queue loads nothing that shows mail.
+
+The imports are statements: the linter and mypy check them. `command_line` does the same for the commands themselves.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mailrelay.control.listing import Listed
+
+
+def print_messages(messages: Sequence[Listed], directory: Path) -> None:
+    """Prints a queue that is not empty (`listing_text`). directory: of its spool."""
+    from mailrelay.cli import listing_text
+
+    listing_text.print_messages(messages, directory, print_table)
+
+
+def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Prints rows on a terminal (`listing_table`): rich takes longer to load than the listing takes."""
+    from mailrelay.cli import listing_table
+
+    listing_table.print_table(rows)
+
+
+def record_lines(messages: Iterable[Listed]) -> list[bytes]:
+    """A line of JSON for each message (`control.records.line`)."""
+    from mailrelay.control.records import line
+
+    return list(map(line, messages))
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """Prints one JSON object on one line."""
+    import json
+
+    print(json.dumps(record))

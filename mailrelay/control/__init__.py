@@ -1,0 +1,13 @@
+"""What the person can do to the queue and see of it, without a terminal. `cli` prints what these functions return.
+
+    listing.py       the messages of the queue               acts.py         retry, hold, release, cancel, drop
+    records.py       messages as JSON records                enqueue.py      puts a message in the spool
+    details.py       one message: timeline, content          replacement.py  another message in the place of one
+    following.py     one message, until it is settled        status.py       fine, late or failed, and why
+    daemon.py        whether the daemon runs; wakes it       errors.py       what these functions raise
+
+All functions work while the daemon does not run. Each change is one commit, and wakes the daemon afterwards. Settings, ids
+and messages are arguments; nothing here prints, asks, or ends the process. SQL stays in `spool`.
+
+Never: asyncio, SSH, or anything else that is slow to import.
+"""

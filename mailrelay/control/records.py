@@ -1,0 +1,109 @@
+"""Messages as programs read them: the JSON records of `mailrelay queue --json` and `queue show --json`.
+
+A record has the keys of `postqueue -j`: queue_name (active, incoming, deferred, hold, failed, sent, cancelled), queue_id,
+arrival_time (epoch seconds), message_size (octets), forced_expire (always false), sender ("" for the null reverse path) and
+recipients; and ours: relayhost, subject, attempts, next_attempt (epoch seconds, or null).
+
+Pure. Promises: text from outside is escaped (`mail.printable`).
+"""
+
+from typing import NotRequired, TypedDict
+
+import msgspec
+
+from mailrelay.mail.printable import printable
+from mailrelay.mail.states import PENDING
+from mailrelay.spool.listing import Event, Listed, ListedRecipient
+
+WAITING = frozenset({"active", *PENDING})
+"""Words of the state table for a recipient whom the daemon tries by itself."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RecipientRecord(TypedDict):
+    """delay_reason: why it waits, the last reply or the fault of its relayhost; "" if it does not wait. state: a word of the
+    state table. status: enhanced status code. reply: the last reply. uncertain: whether an attempt may have delivered the
+    message although no reply says so. did_you_mean: only in `queue show`; an address that was reached before and that this
+    one is similar to, or ""."""
+
+    address: str
+    delay_reason: str
+    state: str
+    status: str
+    reply: str
+    uncertain: bool
+    did_you_mean: NotRequired[str]
+
+
+class MessageRecord(TypedDict):
+    queue_name: str
+    queue_id: str
+    arrival_time: int
+    message_size: int
+    forced_expire: bool
+    sender: str
+    recipients: list[RecipientRecord]
+    relayhost: str
+    subject: str
+    attempts: int
+    next_attempt: int | None
+
+
+class EventRecord(TypedDict):
+    """One event of a message's timeline. at: epoch seconds. stage: where in the transaction the reply came."""
+
+    at: float
+    what: str
+    address: str
+    status: str
+    stage: str
+    reply: str
+
+
+def message_record(message: Listed) -> MessageRecord:
+    """The record of a message."""
+    return {
+        "queue_name": message.queue_name,
+        "queue_id": message.queue_id,
+        "arrival_time": int(message.arrival),
+        "message_size": message.size,
+        "forced_expire": False,
+        "sender": printable(message.sender),
+        "recipients": [
+            {
+                "address": printable(to.address),
+                "delay_reason": _delay_reason(message, to),
+                "state": to.state,
+                "status": to.status,
+                "reply": printable(to.words),
+                "uncertain": to.uncertain is not None,
+            }
+            for to in message.recipients
+        ],
+        "relayhost": message.relayhost,
+        "subject": printable(message.subject),
+        "attempts": message.attempts,
+        "next_attempt": None if message.next_attempt is None else int(message.next_attempt),
+    }
+
+
+def line(message: Listed) -> bytes:
+    """The record of a message as one line of JSON, UTF-8, with its line end."""
+    return _encode(message_record(message)) + b"\n"
+
+
+def event_record(event: Event) -> EventRecord:
+    """The record of one event."""
+    return {
+        "at": event.at,
+        "what": event.what,
+        "address": printable(event.address),
+        "status": event.status,
+        "stage": event.stage,
+        "reply": printable(event.words),
+    }
+
+
+def _delay_reason(message: Listed, to: ListedRecipient) -> str:
+    return printable(to.words or message.trouble) if to.state in WAITING else ""

@@ -1,0 +1,42 @@
+"""Another message in the place of one that was refused, failed, waits or is held, for `queue resend` and `queue edit`."""
+
+from dataclasses import dataclass
+
+from mailrelay.config import Settings
+from mailrelay.control.daemon import wake
+from mailrelay.control.enqueue import relayhost_for
+from mailrelay.control.errors import no_such_message
+from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.lifecycle import Act
+from mailrelay.spool.desk import Desk
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """queue_id: of the new message. daemon_runs: whether a daemon was woken to send it."""
+
+    queue_id: str
+    daemon_runs: bool
+
+
+def replaceable(settings: Settings, given: str, what: Act) -> tuple[Message, bytes]:
+    """The message whose id begins with `given`, with those of its recipients to whom `what` can be done, and its content.
+
+    Raises NoSuchMessage, NotAllowed, SpoolError.
+    """
+    try:
+        with Desk(settings.queue.directory).changing() as change:
+            return change.replaceable(given, what)
+    except FileNotFoundError:
+        raise no_such_message(given) from None
+
+
+def replace(settings: Settings, old: Message, what: Act, envelope: Envelope, content: bytes) -> Replaced:
+    """Queues `content` as it is, and cancels the recipients of `old`, in one commit.
+
+    old: what `replaceable` returned for the same `what`. Raises NoRelayhost, NotAllowed, SpoolError: nothing has changed.
+    """
+    relayhost = relayhost_for(settings, envelope.sender)
+    with Desk(settings.queue.directory, settings.queue.max_size).changing() as change:
+        queue_id = change.replace(old, what, envelope, content, relayhost)
+    return Replaced(queue_id, wake(settings.queue.directory))

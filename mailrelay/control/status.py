@@ -1,0 +1,175 @@
+"""Whether all is fine: what `mailrelay status` shows, and why.
+
+    late     mail has waited longer than queue.delay_notice_after, or a notice could not be delivered yet
+    failed   no daemon runs, there is no room for more mail, a relayhost waits for the person, or mail has failed or cannot
+             be sent as it is
+
+The JSON record has these keys:
+
+    status      fine, late or failed
+    serving     whether the daemon runs; pid is its process id, null if it is unknown
+    pending     messages that wait; likewise held and failed; stranded: those of the held that cannot be sent as they are
+    full        why there is no room for a message as large as the settings allow; "" if there is
+    oldest      arrival of the oldest pending message (epoch seconds, or null)
+    relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
+                person), text, and fix (the step that repairs it)
+    untold      notices that could not be delivered yet: kind, backend, why
+    directory   of the spool
+
+Promises: text from outside is escaped in reasons and record (`mail.printable`).
+"""
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from mailrelay.config import Settings
+from mailrelay.mail.overview import SpoolStatus
+from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import length
+from mailrelay.spool import listing, lock
+from mailrelay.spool.database import SpoolError as SpoolError
+from mailrelay.spool.database import SpoolFull, connect, reading
+from mailrelay.spool.space import check_space
+
+_NOTHING = SpoolStatus(pending=0, oldest=None, held=0, stranded=0, failed=0, failing_notices=(), faults=())
+
+
+class Level(enum.IntEnum):
+    """How serious it is. The value is the exit status of `mailrelay status`."""
+
+    FINE = 0
+    LATE = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """standing: numbers and faults from the spool. full: why there is no room for more mail, "" if there is. pid: of the
+    daemon, "" if it is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
+
+    directory: Path
+    standing: SpoolStatus
+    full: str
+    pid: str | None
+    reasons: list[tuple[Level, str]]
+
+    @property
+    def level(self) -> Level:
+        """That of the worst reason."""
+        return max((level for level, _ in self.reasons), default=Level.FINE)
+
+
+class RelayhostRecord(TypedDict):
+    name: str
+    since: int
+    next_dial: int
+    setup: bool
+    text: str
+    fix: str
+
+
+class UntoldRecord(TypedDict):
+    kind: str
+    backend: str
+    why: str
+
+
+class StatusRecord(TypedDict):
+    status: str
+    serving: bool
+    pid: int | None
+    pending: int
+    held: int
+    stranded: int
+    failed: int
+    full: str
+    oldest: int | None
+    relayhosts: list[RelayhostRecord]
+    untold: list[UntoldRecord]
+    directory: str
+
+
+def read_status(settings: Settings, now: float) -> Status:
+    """The status at `now` (epoch seconds). Makes no spool where there is none. Raises SpoolError, OSError."""
+    directory = settings.queue.directory
+    pid = lock.holder(directory)
+    stands, full = _standing(settings)
+    late_after = settings.queue.delay_notice_after
+    why = reasons(stands, serving=pid is not None, full=bool(full), late_after=late_after, now=now)
+    return Status(directory, stands, full, pid, why)
+
+
+def reasons(
+    stands: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float
+) -> list[tuple[Level, str]]:
+    """Why all is not fine, worst first, each in a few words. Empty if all is fine.
+
+    full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
+    """
+    found = []
+    if not serving:
+        found.append((Level.FAILED, "nobody serves"))
+    if full:
+        found.append((Level.FAILED, "no room"))
+    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in stands.faults if fault.setup)
+    if stands.failed:
+        found.append((Level.FAILED, f"{stands.failed} failed"))
+    if stands.stranded:
+        found.append((Level.FAILED, f"{stands.stranded} cannot be sent"))
+    if stands.oldest is not None and now - stands.oldest > late_after:
+        found.append((Level.LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
+    if stands.failing_notices:
+        found.append((Level.LATE, "bad news untold"))
+    return found
+
+
+def status_record(status: Status) -> StatusRecord:
+    """The status for programs."""
+    stands, pid = status.standing, status.pid
+    return {
+        "status": status.level.name.lower(),
+        "serving": pid is not None,
+        "pid": int(pid) if pid and pid.isdecimal() else None,
+        "pending": stands.pending,
+        "held": stands.held,
+        "stranded": stands.stranded,
+        "failed": stands.failed,
+        "full": status.full,
+        "oldest": None if stands.oldest is None else int(stands.oldest),
+        "relayhosts": [
+            {
+                "name": fault.relayhost,
+                "since": int(fault.since),
+                "next_dial": int(fault.next_dial),
+                "setup": fault.setup,
+                "text": printable(fault.text),
+                "fix": printable(fault.fix),
+            }
+            for fault in stands.faults
+        ],
+        "untold": [
+            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.failing_notices
+        ],
+        "directory": str(status.directory),
+    }
+
+
+def _standing(settings: Settings) -> tuple[SpoolStatus, str]:
+    """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
+    try:
+        db = connect(settings.queue.directory, create=False)
+    except FileNotFoundError:
+        return _NOTHING, ""
+    full = ""
+    try:
+        with reading(db):
+            found = listing.status(db)
+            try:
+                check_space(db, settings.listen.max_message_size, settings.queue.max_size)
+            except SpoolFull as error:
+                full = str(error)
+    finally:
+        db.close()
+    return found, full
