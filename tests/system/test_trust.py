@@ -47,7 +47,7 @@ def test_mail_waits_until_the_key_is_accepted_and_is_sent_at_once(
 
     before = known.read_text()
     said = relay.run("trust")
-    assert said.returncode == 1 and "say --yes" in said.stderr
+    assert said.returncode == 1 and "use --yes" in said.stderr
     assert verdict in said.stdout and known.read_text() == before
     assert server.logins() == 0
     assert not any("Failed" in line or "Invalid user" in line for line in server.log)
