@@ -1,32 +1,39 @@
-"""A file replaced in one step: whoever reads it meets the old one or the new one, also after a power cut."""
+"""Replaces files in one step: a reader sees the old or the new content, never a part, also after a power failure."""
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Puts `data` in the place of a file, with its permissions, or makes it: 0600, and directories 0700.
+    """Replaces the content of a file with `data` and keeps its permissions. A new file is made with mode 0600, missing
+    directories with mode 0700.
 
-    A link stays a link: what it leads to is replaced. It is on disk when this returns. Raises OSError.
+    Of a symbolic link the target is replaced. The data is on disk when this returns. Raises OSError.
     """
     file = file.resolve()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
-    handle, name = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
+    # Not by `tempfile`: the daemon needs this file to start, and nothing else of that module.
+    fresh_file = file.with_name(f"{file.name}.{os.urandom(8).hex()}")
+    handle = os.open(fresh_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as fresh:
             fresh.write(data)
             fresh.flush()
             os.fchmod(handle, mode)
             os.fsync(handle)
-        Path(name).replace(file)
+        fresh_file.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh_file.unlink(missing_ok=True)
         raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(file.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Puts the entries of a directory on disk: a file that was made, renamed or removed there. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
+        os.close(handle)

@@ -1,11 +1,11 @@
-"""Settings: TOML text in, frozen values out. What single values look like is in `grammar`.
+"""Reads the settings: TOML text to frozen values. The notation of single values is in `grammar`.
 
-    load(path)           the file, once it is known that nobody else could have written it
-    parse(text, where)   the text alone
+    load(path)           reads the file, after a check that no other user can write it
+    parse(text, where)   reads a text
     default_path()       $MAILRELAY_CONFIG, else $XDG_CONFIG_HOME/mailrelay/config.toml
 
 Promises: every error is one line that names the file, the key, what is wrong and what is allowed; unknown keys are errors;
-a settings file that others could write is refused. Never: a default that weakens a promise, a value that is changed later.
+a settings file that other users can write is refused. Never: a default that weakens a promise, a value that changes later.
 """
 
 import codecs
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from mailrelay import grammar
+from mailrelay.endpoint import Endpoint, Tcp
 from mailrelay.grammar import MINUTE, SECOND, WEEK
 from mailrelay.grammar import SettingsError as SettingsError
 
@@ -29,9 +30,9 @@ Readers = Mapping[str, Callable[[Any], object]]
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 EXAMPLE = 'relayhost.default.ssh = "me@mail.example.org"'
-"""The shortest settings file there is."""
+"""The shortest valid settings file."""
 FILE_MAX = 1 << 20
-"""Octets of a settings file."""
+"""The largest settings file, in octets."""
 
 _INVALID = r"Expected `(\w+)`(?: ([<>]=) (-?\d+))?.*? - at `\$\.([^`]*)`"
 _MISSING = r"Object missing required field `(\w+)`"
@@ -39,12 +40,12 @@ _KINDS = {"int": "a whole number", "bool": "true or false"}
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where clients connect and what they may do. Durations are seconds, sizes octets.
+    """The listener: where clients connect and what they may do. Durations are seconds, sizes octets.
 
-    auth: "ignore" offers AUTH and accepts any password.
+    address: a port of 0 means any free port. auth: "ignore" offers AUTH and accepts any password.
     """
 
-    address: str = "localhost:7777"
+    address: Endpoint = Tcp("localhost", 7777)
     answer_within: float = 8.0
     allow_users: tuple[str, ...] = ("self",)
     max_message_size: int = 50_000_000
@@ -53,13 +54,12 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
-    """One way out. `linger` is seconds, `float("inf")` for "always". `smtp_host`, `smtp_port` are as seen from there."""
+    """The person's own server, reached by SSH. linger: seconds, `float("inf")` for "always". smtp: as seen from there."""
 
     name: str
     ssh: str
     ssh_config: Path
-    smtp_host: str = "localhost"
-    smtp_port: int = 25
+    smtp: Tcp = Tcp("localhost", 25)
     command: str = ""
     senders: tuple[str, ...] = ("*",)
     linger: float = 30.0
@@ -68,7 +68,7 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """The spool and the schedule. Durations are seconds, sizes octets."""
+    """The spool and the retry schedule. Durations are seconds, sizes octets."""
 
     directory: Path
     retry: tuple[float, ...] = (60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
@@ -79,7 +79,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends by which the person hears. `mailbox` is None where no Maildir is named."""
+    """The notice backends. mailbox: None if no Maildir is named."""
 
     desktop: bool = True
     dsn: bool = True
@@ -89,19 +89,18 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
-    """Something else that is reached through a relayhost's connection.
+    """A forward: connections to `listen` lead through the SSH connection of a relayhost to `to`.
 
-    listen: where, written as `Listen.address` is. relayhost: the name of one. to: "host:port" or "unix:/path", as seen from
-    there.
+    relayhost: its name. to: as seen from the relayhost.
     """
 
-    listen: str
+    listen: Endpoint
     relayhost: str
-    to: str
+    to: Endpoint
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything. At least one relayhost; their names are unique."""
+    """All settings. There is at least one relayhost; their names are unique."""
 
     listen: Listen
     relayhosts: tuple[Relayhost, ...]
@@ -111,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_path() -> Path:
-    """Where the settings are when nobody says otherwise."""
+    """The path of the settings file if none is given on the command line."""
     if named := os.environ.get("MAILRELAY_CONFIG"):
         return Path(named)
     return grammar.path("$XDG_CONFIG_HOME/mailrelay/config.toml", os.environ)
@@ -120,8 +119,8 @@ def default_path() -> Path:
 def load(path: Path | None) -> Settings:
     """The settings in the file at `path`, or at `default_path()`.
 
-    The file, and the directory it lies in, belong to us or to root and nobody else may write them.
-    Raises SettingsError, and nothing else.
+    The file and its directory must belong to us or to root, and no other user may be able to write them.
+    Raises SettingsError and no other error.
     """
     path = path or default_path()
     try:
@@ -140,7 +139,7 @@ def load(path: Path | None) -> Settings:
 def parse(text: str, where: str, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `text`.
 
-    where: what errors call the text. environ: what `~` and `$NAME` in paths stand for. Raises SettingsError.
+    where: the name of the text in errors. environ: the values of `~` and `$NAME` in paths. Raises SettingsError.
     """
     try:
         return _settings(_toml(text), environ)
@@ -149,7 +148,7 @@ def parse(text: str, where: str, environ: Mapping[str, str] = os.environ) -> Set
 
 
 def _error(line: str) -> SettingsError:
-    """`line` fit for one line of a terminal, whatever the file's name and the file put into it."""
+    """An error whose text is printable and one line, also if the file's name or content is not."""
     return SettingsError("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
 
 
@@ -159,7 +158,7 @@ def _guarded_text(path: Path) -> str:
         if not stat.S_ISREG(found.st_mode):
             raise _error(f"{path} is not a file; name one with --config or MAILRELAY_CONFIG")
         _guard(path, found)
-        # That of the link and that of the file: whoever can write either can put another file there.
+        # The directory of a symbolic link and that of its target: a user who can write either one can replace the file.
         for directory in {path.absolute().parent, path.resolve().parent}:
             _guard(directory, directory.stat())
         octets = file.read(FILE_MAX + 1)
@@ -169,7 +168,7 @@ def _guarded_text(path: Path) -> str:
 
 
 def _opened(path: str, flags: int) -> int:
-    # A FIFO must not make a command wait.
+    # Without O_NONBLOCK, opening a FIFO would block.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -177,9 +176,9 @@ def _guard(path: Path, found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()):
         raise _error(f"{path} belongs to user {found.st_uid}; it must be yours: chown {os.geteuid()} '{path}'")
     others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    # In a sticky directory such as /tmp others can add files, but not touch ours.
+    # In a sticky directory such as /tmp other users can add files, but cannot change ours.
     if others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
-        raise _error(f"{path} can be written by others; only you may: chmod go-w '{path}'")
+        raise _error(f"{path} can be written by other users; make it yours alone: chmod go-w '{path}'")
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -187,7 +186,7 @@ def _toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise SettingsError("nested too deeply; no setting is more than a list in a table") from None
-    # Not only TOMLDecodeError: a number of thousands of digits, a date that does not exist.
+    # Not only TOMLDecodeError: also for a number of thousands of digits, or a date that does not exist.
     except ValueError as error:
         raise SettingsError(f"{error}; settings are TOML, such as: {EXAMPLE}") from None
 
@@ -200,7 +199,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         root.get("listen", {}),
         "listen",
         {
-            "address": partial(grammar.address, environ=environ),
+            "address": partial(grammar.listen_endpoint, environ=environ),
             "answer_within": grammar.duration(0, 5 * MINUTE, 'from "0s" to "5m"'),
             "allow_users": grammar.some(grammar.account),
             "max_message_size": grammar.size(1, 500_000_000, 'from "1B" to "500MB"'),
@@ -234,7 +233,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     )
     relayhosts = _table(root.get("relayhost", {}), "relayhost")
     if not relayhosts:
-        raise SettingsError(f"relayhost: there is none, and so no way out; write: {EXAMPLE}")
+        raise SettingsError(f"relayhost: at least one is needed; write: {EXAMPLE}")
     forwards = root.get("forward", [])
     if not isinstance(forwards, list):
         raise SettingsError("forward: there may be several; write [[forward]] in two brackets, its settings below")
@@ -251,45 +250,44 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
 
 def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhost:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise SettingsError(f"relayhost: {grammar.shown(name)} is no name; up to 64 of A-Z a-z 0-9 _ -")
+        raise SettingsError(f"relayhost: {grammar.shown(name)} is not a name; write up to 64 of A-Z a-z 0-9 _ -")
     key = f"relayhost.{name}"
     if not isinstance(table, dict):
         raise SettingsError(f"{key}: a relayhost has a name; write [relayhost.default] and {name} below it")
     readers: Readers = {
         "ssh": grammar.destination,
         "ssh_config": partial(grammar.path, environ=environ),
-        "smtp": grammar.host_port,
+        "smtp": grammar.tcp_endpoint,
         "command": grammar.text,
         "senders": grammar.some(grammar.sender),
         "linger": grammar.linger,
     }
     _known(table, (*readers, "channels", "backlog_channels"), key)
-    values = _read({"ssh_config": "~/.ssh/config", "smtp": "localhost:25"} | table, key, readers)
-    host, port = values.pop("smtp")
-    found = _converted(Relayhost, values | {"name": name, "smtp_host": host, "smtp_port": port}, key)
+    values = _read({"ssh_config": "~/.ssh/config"} | table, key, readers)
+    found = _converted(Relayhost, values | {"name": name}, key)
     if "channels" in table and "backlog_channels" not in table:
-        # Who names a number means it.
+        # A number of channels that the person wrote holds for a backlog too.
         return msgspec.structs.replace(found, backlog_channels=found.channels)
     return found
 
 
 def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[str, str]) -> Forward:
-    """relayhosts: the names of those that there are."""
+    """relayhosts: the names of all relayhosts."""
     if not isinstance(table, dict):
         raise SettingsError(
-            f"{key}: {grammar.shown(table)} where a table belongs; write [[forward]], its settings below"
+            f"{key}: expected a table, found {grammar.shown(table)}; write [[forward]], its settings below"
         )
     readers: Readers = {
-        "listen": partial(grammar.address, environ=environ),
+        "listen": partial(grammar.listen_endpoint, environ=environ),
         "relayhost": grammar.text,
-        "to": grammar.target,
+        "to": grammar.remote_endpoint,
     }
     _known(table, readers, key)
     values = _read(table, key, readers)
     for name, example in (("listen", "localhost:8888"), ("to", "localhost:80")):
         if name not in values:
             raise SettingsError(f'{key}.{name}: missing; for example: {name} = "{example}"')
-    # What need not be said: there is one, or one that is called so.
+    # The default: the only relayhost, or the one with the name "default".
     relayhost = values.setdefault("relayhost", relayhosts[0] if len(relayhosts) == 1 else "default")
     if relayhost not in relayhosts:
         raise SettingsError(
@@ -307,7 +305,7 @@ def _struct(struct: type[StructType], table: object, key: str, readers: Readers)
 
 def _table(value: object, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"{key}: {grammar.shown(value)} where a table belongs; write [{key}], its settings below")
+        raise SettingsError(f"{key}: expected a table, found {grammar.shown(value)}; write [{key}], its settings below")
     return value
 
 
@@ -315,7 +313,7 @@ def _known(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
     names = list(allowed)
     for name in table:
         if name not in names:
-            # Late: every command loads this file, and hardly one meets a mistake.
+            # Imported here, because every command loads this file and hardly any needs difflib.
             import difflib  # noqa: PLC0415
 
             near = difflib.get_close_matches(name, names, 1)
@@ -324,7 +322,7 @@ def _known(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
 
 
 def _read(table: Mapping[str, object], key: str, readers: Readers) -> dict[str, Any]:
-    """`table` with every value that has a reader read by it."""
+    """The values of `table`, each read by its reader, or unchanged if it has none."""
     values: dict[str, Any] = {}
     for name, value in table.items():
         try:
@@ -336,14 +334,14 @@ def _read(table: Mapping[str, object], key: str, readers: Readers) -> dict[str, 
 
 def _converted(struct: type[StructType], values: dict[str, Any], key: str) -> StructType:
     try:
-        # Paths are paths by now; msgspec knows no such type and asks this hook.
+        # The readers have made Paths; msgspec does not know that type and calls this hook.
         return msgspec.convert(values, struct, dec_hook=lambda _type, value: value)
     except msgspec.ValidationError as error:
         raise SettingsError(_reworded(str(error), values, key)) from None
 
 
 def _reworded(message: str, values: dict[str, Any], key: str) -> str:
-    """msgspec's message in the words of this file."""
+    """An error message of msgspec, reworded as the other messages of this file."""
     if missing := re.match(_MISSING, message):
         return f"{key}.{missing[1]}: missing; for example: {EXAMPLE}"
     invalid = re.fullmatch(_INVALID, message)
@@ -353,4 +351,4 @@ def _reworded(message: str, values: dict[str, Any], key: str) -> str:
     value = grammar.shown(values.get(name))
     if bound:
         return f"{key}.{name}: {value} is out of range; {'at least' if bound == '>=' else 'at most'} {limit}"
-    return f"{key}.{name}: {value} where {_KINDS[kind]} belongs"
+    return f"{key}.{name}: expected {_KINDS[kind]}, found {value}"

@@ -1,9 +1,9 @@
-"""Builds the daemon out of its rooms, starts and stops them in order, and waits for signals.
+"""Builds the daemon from its packages, starts and stops them in order, and waits for signals.
 
-Order: lock, spool, recovery, listener, schedulers, notifier; then it says that it is ready. The other way round at
-the end: first no new mail, then what is under way is finished and recorded.
-Promises: a second daemon on the same spool fails within a second; a disk that fails under the spool ends the process, for
-only a fresh one may trust the file again.
+Start: lock, spool, recovery, schedulers, listener, notifier, then readiness. Stop, in reverse: the listener closes first,
+then messages in progress end and are recorded.
+Promises: a second daemon on the same spool fails within a second. A disk that fails ends the process, because only a new
+process may trust the file again.
 """
 
 import asyncio
@@ -14,102 +14,146 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mailrelay import lazy
-from mailrelay.config import Queue, Relayhost, Settings, SettingsError
+from mailrelay.config import Relayhost, Settings, SettingsError
+from mailrelay.endpoint import Endpoint
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.notifier import Notifier, backends
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import lock, trigger
-from mailrelay.spool.database import SpoolBroken, SpoolError, prepare_directory
+from mailrelay.spool.database import prepare_directory
 from mailrelay.spool.spool import Spool
 from mailrelay.ssh.interface import Connection
 
-log = logging.getLogger("mailrelay.service")
+log = logging.getLogger("mailrelay.daemon")
 
 GRACE = 10.0
-"""Seconds for the messages that are being sent when we are stopped, so that they need not be sent twice."""
+"""Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
 HOUSEKEEPING = 3600.0
-"""Seconds between two rounds of taking old history away."""
+"""Seconds between two rounds of housekeeping."""
 
 
 class CannotStart(Exception):
-    """What is outside the spool and the settings keeps the daemon from starting. The text is one sentence for the person."""
+    """Something other than the spool and the settings keeps the daemon from starting. The text is one sentence."""
 
 
-async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    """What runs. schedulers: by the relayhost's name."""
+
+    settings: Settings
+    spool: Spool
+    schedulers: Mapping[str, Scheduler]
+    notifier: Notifier
+    intake: Intake
+
+
+async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
     """Runs the daemon until SIGTERM, SIGINT or SIGHUP. `ready` is called with the addresses once it listens.
 
     Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
-    under it.
+    while it runs.
     """
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
     with lock.lock(settings.queue.directory):
         schedulers: dict[str, Scheduler] = {}
-        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: _ring(schedulers, name))
+        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: _report_queued(schedulers, name))
         try:
-            await _run(settings, spool, schedulers, ready or _say_ready)
+            await _recover(settings, spool)
+            daemon = _build(settings, spool, schedulers)
+            addresses, listeners = await _listen(daemon)
+            await _run(daemon, listeners, lambda: (ready or _say_ready)(addresses))
         finally:
             spool.close()
 
 
-async def _run(
-    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], ready: Callable[[list[str]], None]
-) -> None:
-    interrupted = await spool.recover(time.time())
+async def _recover(settings: Settings, spool: Spool) -> None:
+    """Puts the spool in order after a crash, and after a change of the settings."""
+    interrupted = await spool.recover()
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
     removed = await spool.unstage_all()
     if removed:
         log.info("%d messages whose content was not completed were removed; their clients have no 250", removed)
     names = {relayhost.name for relayhost in settings.relayhosts}
-    moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts), time.time())
+    moved, left = await spool.reroute(names, lambda sender: choose(sender, settings.relayhosts))
     if moved:
-        log.warning("%d messages were for relayhosts that the settings no longer name; they go another way now", moved)
+        log.warning("%d messages of relayhosts that are no longer in the settings go by another relayhost now", moved)
     if left:
-        log.error("%d messages wait for relayhosts that the settings do not name: see `mailrelay queue`", left)
+        log.error("%d messages wait for relayhosts that are not in the settings: see `mailrelay queue`", left)
+
+
+def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -> _Daemon:
+    """Builds all parts; puts the schedulers into `schedulers`. Raises SettingsError."""
     try:
         notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
-    in_force = backends(settings.notify)
-    terms = Terms(
+    enabled = backends(settings.notify)
+    policy = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
-        lambda kind, sender, notify: backends_for(kind, sender, (notify,), in_force),
+        lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
     )
     for relayhost in settings.relayhosts:
-        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, terms, notifier.ring)
+        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, policy, notifier.wake)
     intake = Intake(settings.relayhosts, schedulers, spool, notifier.mail_waits, settings.listen.answer_within)
-    addresses, doors = await _open_doors(settings, intake, schedulers)
+    return _Daemon(settings, spool, schedulers, notifier, intake)
+
+
+async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
+    """Opens the listener for mail and all forwards, or none of them.
+
+    Returns the addresses, those for mail first, and the stack that closes them. Raises SettingsError, CannotStart.
+    """
+    settings = daemon.settings
+    async with contextlib.AsyncExitStack() as opened:
+        try:
+            listening = await listen(settings.listen, daemon.intake)
+            opened.push_async_callback(listening.close)
+            addresses = [*listening.addresses]
+            for each in settings.forwards:
+                forwarding = await forward(each, settings.listen, daemon.schedulers[each.relayhost].stream)
+                opened.push_async_callback(forwarding.close)
+                addresses += forwarding.addresses
+        except NoSuchAccount as error:
+            raise SettingsError(str(error)) from None
+        except CannotListen as error:
+            raise CannotStart(str(error)) from None
+        return addresses, opened.pop_all()
+
+
+async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Callable[[], None]) -> None:
     async with asyncio.TaskGroup() as group:
-        relaying = [group.create_task(scheduler.run()) for scheduler in schedulers.values()]
+        relaying = [group.create_task(scheduler.run()) for scheduler in daemon.schedulers.values()]
         helping = [
-            group.create_task(notifier.run()),
-            group.create_task(_hear_trigger(settings.queue.directory, schedulers, notifier)),
-            group.create_task(_hear_changes(settings.queue, spool, schedulers, notifier)),
-            group.create_task(_keep_house(spool, settings.queue)),
+            group.create_task(daemon.notifier.run()),
+            group.create_task(_hear_trigger(daemon)),
+            group.create_task(_hear_changes(daemon)),
+            group.create_task(_keep_house(daemon)),
         ]
         try:
-            ready(addresses)
-            broken = await _until_stopped(spool)
+            ready()
+            broken = await _until_stopped(daemon.spool)
         finally:
             log.info("stopping")
-            await doors.aclose()
-            finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in schedulers.values()]
+            await listeners.aclose()
+            finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in daemon.schedulers.values()]
             _, unfinished = await asyncio.wait(finishing, timeout=GRACE)
             for task in (*unfinished, *relaying):
                 task.cancel()
@@ -126,34 +170,14 @@ async def _dial(relayhost: Relayhost) -> Connection:
     return await dial(relayhost)
 
 
-async def _open_doors(
-    settings: Settings, intake: Intake, schedulers: dict[str, Scheduler]
-) -> tuple[list[str], contextlib.AsyncExitStack]:
-    """Listens for mail and for what is forwarded, or for nothing. Returns where, mail's first, and what closes it again."""
-    async with contextlib.AsyncExitStack() as opened:
-        try:
-            listening = await listen(settings.listen, intake)
-            opened.push_async_callback(listening.close)
-            addresses = [*listening.addresses]
-            for each in settings.forwards:
-                forwarding = await forward(each, settings.listen, schedulers[each.relayhost].stream)
-                opened.push_async_callback(forwarding.close)
-                addresses += forwarding.addresses
-        except NoSuchAccount as error:
-            raise SettingsError(str(error)) from None
-        except CannotListen as error:
-            raise CannotStart(str(error)) from None
-        return addresses, opened.pop_all()
-
-
-def _ring(schedulers: dict[str, Scheduler], name: str) -> None:
-    # A notice may speak of mail whose relayhost has left the settings.
+def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
+    # A notice may be about mail of a relayhost that is no longer in the settings.
     if name in schedulers:
-        schedulers[name].ring()
+        schedulers[name].look_again()
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Until a signal asks for the end (a closed terminal sends one too), or the disk fails: returns how, then."""
+    """Waits for a signal that asks for the end (a closed terminal sends one too) or a failing disk, which it returns."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -167,68 +191,68 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
     return spool.broken.result() if spool.broken.done() else None
 
 
-async def _hear_trigger(directory: Path, schedulers: dict[str, Scheduler], notifier: Notifier) -> None:
-    """Passes on the bell that commands ring beside the spool."""
-    handle = trigger.listen(directory)
-    rung = asyncio.Event()
+async def _hear_trigger(daemon: _Daemon) -> None:
+    """Passes on the trigger, which commands use after a change of the spool."""
+    handle = trigger.listen(daemon.settings.queue.directory)
+    triggered = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(handle, rung.set)
+    loop.add_reader(handle, triggered.set)
     try:
         while True:
-            await rung.wait()
-            rung.clear()
+            await triggered.wait()
+            triggered.clear()
             network_changed = trigger.NETWORK in trigger.drain(handle)
-            for scheduler in schedulers.values():
-                scheduler.ring()
+            for scheduler in daemon.schedulers.values():
+                scheduler.look_again()
                 if network_changed:
-                    scheduler.network_changed(Change(opens=True))
-            notifier.ring()
+                    scheduler.network_changed(Change(may_connect=True))
+            daemon.notifier.wake()
     finally:
         loop.remove_reader(handle)
         os.close(handle)
 
 
-async def _hear_changes(settings: Queue, spool: Spool, schedulers: dict[str, Scheduler], notifier: Notifier) -> None:
-    """Passes on what happens to the network and the clock of this computer."""
+async def _hear_changes(daemon: _Daemon) -> None:
+    """Passes on changes of this computer's network and clock."""
     since = time.time()
     async for change in changes():
-        if change.slept:
-            log.info("awake again, after %.0f s", change.slept)
-        if change.leapt:
-            log.warning("the clock was set by %+.0f s; what waits keeps its age", change.leapt)
+        if change.suspended:
+            log.info("awake again, after %.0f s", change.suspended)
+        if change.clock_step:
+            log.warning("the clock was set by %+.0f s; waiting mail keeps its age", change.clock_step)
             try:
-                await spool.leapt(change.leapt, since, time.time())
-                await _set_right(spool, settings)
+                await daemon.spool.clock_jumped(change.clock_step, since)
+                await _cap_waits(daemon)
             except SpoolError as error:
-                log.error("what the clock of before has written stays for now: %s", error)
+                log.error("times that the old clock has written are not corrected: %s", error)
             since = time.time()
-            notifier.ring()
-        for scheduler in schedulers.values():
+            daemon.notifier.wake()
+        for scheduler in daemon.schedulers.values():
             scheduler.network_changed(change)
 
 
-async def _set_right(spool: Spool, settings: Queue) -> None:
-    # No step of a schedule is longer: what lies further off was put there by a clock that was wrong.
-    moved = await spool.set_right(time.time(), 2 * max(*settings.retry, HOUSEKEEPING))
+async def _cap_waits(daemon: _Daemon) -> None:
+    # No step of a schedule is longer: only a wrong clock can have put a time further off.
+    moved = await daemon.spool.cap_waits(2 * max(*daemon.settings.queue.retry, HOUSEKEEPING))
     if moved:
-        log.warning("the clock was ahead: %d messages that it had put off are due now", moved)
+        log.warning("the clock was ahead: %d messages that waited for too late a time are due now", moved)
 
 
-async def _keep_house(spool: Spool, settings: Queue) -> None:
+async def _keep_house(daemon: _Daemon) -> None:
     while True:
         try:
-            await _set_right(spool, settings)
-            while await spool.purge(time.time(), settings.keep_sent):
+            await _cap_waits(daemon)
+            while await daemon.spool.purge(daemon.settings.queue.keep_sent):
                 pass
         except SpoolError as error:
-            log.error("old history stays for now: %s", error)
+            log.error("old history is not deleted: %s", error)
         await asyncio.sleep(HOUSEKEEPING)
 
 
-def _say_ready(addresses: list[str]) -> None:
-    """One line on stderr, and READY=1 to a service manager that asked for it (sd_notify(3))."""
-    print(f"mailrelay: ready, listening on {' and '.join(addresses)}", file=sys.stderr, flush=True)  # noqa: T201
-    where = os.environ.get("NOTIFY_SOCKET", "")
-    if where:
+def _say_ready(addresses: list[Endpoint]) -> None:
+    """Prints one line on stderr, and sends READY=1 to a service manager that asked for it (sd_notify(3))."""
+    print(f"mailrelay: ready, listening on {' and '.join(map(str, addresses))}", file=sys.stderr, flush=True)  # noqa: T201
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.sendto(b"READY=1", "\0" + where[1:] if where.startswith("@") else where)
+            manager.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)

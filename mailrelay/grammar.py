@@ -1,14 +1,16 @@
-"""The grammar of single settings: what a duration, a size, a path or an address may look like, and what it comes to.
+"""Reads single values of the settings file: durations, sizes, paths, endpoints and the like.
 
-Readers take a value as TOML gives it and return it as the settings have it. A reader raises SettingsError with what is
-wrong and what is allowed; `config` puts the file and the key before it.
+A reader takes a value as TOML returns it and returns the value of the setting. A reader raises SettingsError with what is
+wrong and what is allowed; `config` adds the file and the key.
 
-    durations   a number and one of ms s m h d w: "8s", "1.5h"          seconds
-    sizes       a number and one of B kB MB GB TB KiB MiB GiB TiB        octets
-    paths       `~` and `$NAME` are expanded, here and nowhere else; a path is absolute after that
+    durations   a number and one of ms s m h d w: "8s", "1.5h"          -> seconds
+    sizes       a number and one of B kB MB GB TB KiB MiB GiB TiB       -> octets
+    paths       `~` and `$NAME` are expanded, here and nowhere else     -> an absolute path
+    endpoints   "host:port", "[::1]:port", "unix:/path"                 -> Tcp or Unix
 
-Promises: total, every value of any type is read or refused. Never: a guess at what was meant.
-Patterns are compiled when they are first needed: every command pays for importing this file.
+Promises: a reader accepts a value of any type and returns a result or raises SettingsError.
+Never: a guess at the meaning of a wrong value.
+Patterns are compiled at their first use, because every command imports this file.
 """
 
 import os
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.mail import routing
 
 SECOND, MINUTE, WEEK = 1.0, 60.0, 604_800.0
@@ -29,7 +32,7 @@ XDG = {
     "XDG_DATA_HOME": "~/.local/share",
     "XDG_STATE_HOME": "~/.local/state",
 }
-"""What the XDG Base Directory Specification says where a variable is unset or relative."""
+"""Defaults of the XDG Base Directory Specification for variables that are unset or relative."""
 SOCKET_PATH_MAX = 107
 """Octets of sun_path on Linux, without the final NUL."""
 
@@ -41,16 +44,16 @@ _URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
 
 
 class SettingsError(Exception):
-    """What is wrong with the settings, as one line for the person: file, key, what is wrong, what is allowed."""
+    """An error in the settings. The text is one line for the person: file, key, what is wrong, what is allowed."""
 
 
 def shown(value: object) -> str:
-    """A value much as the file has it, bounded, on one line."""
+    """A value in about the notation of the file, bounded in length, on one line."""
     match value:
         case bool():
             return str(value).lower()
         case int() if abs(value) >= 10**20:
-            # Python refuses to write very long ones out.
+            # Python refuses to convert very long integers to text.
             return "a number of many digits"
         case dict():
             return "a table"
@@ -63,20 +66,20 @@ def shown(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """Text that a terminal and a protocol can bear: no control characters, no line ends."""
+    """Text that is safe on a terminal and in a protocol: no control characters, no line ends."""
     if not isinstance(value, str):
-        raise SettingsError(f"{shown(value)} where text in quotes belongs")
+        raise SettingsError(f"expected text in quotes, found {shown(value)}")
     if not value.isprintable():
-        raise SettingsError(f"{shown(value)} has characters that cannot be printed; take them out")
+        raise SettingsError(f"{shown(value)} has characters that cannot be printed; remove them")
     return value
 
 
 def each(reader: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
-    """A list, each entry read by `reader`."""
+    """A list whose entries are read by `reader`."""
 
     def read(value: object) -> list[Any]:
         if not isinstance(value, list):
-            raise SettingsError(f"{shown(value)} where a list in brackets belongs")
+            raise SettingsError(f"expected a list in brackets, found {shown(value)}")
         return [reader(item) for item in value]
 
     return read
@@ -94,12 +97,12 @@ def some(reader: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
 
 
 def duration(least: float, most: float, allowed: str) -> Callable[[object], float]:
-    """Seconds, from `least` to `most`; `allowed` says that range to the person."""
+    """Seconds, from `least` to `most`; `allowed` is the text for that range."""
 
     def read(value: object) -> float:
         seconds = _quantity(value, UNITS)
         if seconds is None:
-            raise SettingsError(f"{shown(value)} is no duration; a number and one of ms s m h d w, {allowed}")
+            raise SettingsError(f"{shown(value)} is not a duration; write a number and one of ms s m h d w, {allowed}")
         if not least <= seconds <= most:
             raise SettingsError(f"{shown(value)} is out of range; {allowed}")
         return seconds
@@ -115,12 +118,14 @@ def linger(value: object) -> float:
 
 
 def size(least: int, most: int, allowed: str) -> Callable[[object], int]:
-    """Octets, from `least` to `most`; `allowed` says that range to the person."""
+    """Octets, from `least` to `most`; `allowed` is the text for that range."""
 
     def read(value: object) -> int:
         octets = _quantity(value, SIZES)
         if octets is None:
-            raise SettingsError(f"{shown(value)} is no size; a number and one of kB MB GB KiB MiB GiB, {allowed}")
+            raise SettingsError(
+                f"{shown(value)} is not a size; write a number and one of kB MB GB KiB MiB GiB, {allowed}"
+            )
         if not least <= octets <= most:
             raise SettingsError(f"{shown(value)} is out of range; {allowed}")
         return round(octets)
@@ -129,12 +134,12 @@ def size(least: int, most: int, allowed: str) -> Callable[[object], int]:
 
 
 def path(value: object, environ: Mapping[str, str]) -> Path:
-    """A whole path, once `~` and `$NAME` or `${NAME}` in it stand for what `environ` says."""
+    """An absolute path. `~`, `$NAME` and `${NAME}` are replaced with the values of `environ`."""
 
     def variable(found: re.Match[str]) -> str:
         name = found[1] or found[2]
         value = environ.get(name, "")
-        # The specification has a relative XDG directory ignored.
+        # The specification says to ignore a relative XDG directory.
         if name in XDG and not value.startswith("/"):
             return XDG[name]
         if not value:
@@ -143,91 +148,99 @@ def path(value: object, environ: Mapping[str, str]) -> Path:
 
     expanded = re.sub(_VARIABLE, variable, text(value))
     if expanded == "~" or expanded.startswith("~/"):
-        home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 (pathlib's raises where there is none)
+        home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 (the one of pathlib raises if there is none)
         expanded = home.rstrip("/") + expanded[1:]
     if not expanded.startswith("/"):
-        raise SettingsError(f"{shown(expanded)} is no whole path; it begins with / or ~/ or a $NAME that does")
+        raise SettingsError(f"{shown(expanded)} is not an absolute path; begin it with / or ~/ or a $NAME that does")
     return Path(text(expanded))
 
 
-def address(value: object, environ: Mapping[str, str]) -> str:
-    """Where to listen: an address that only this machine can reach and a port, 0 for any, or unix: and a path."""
-    found = re.fullmatch(_LOOPBACK, text(value))
-    if found and int(found[2]) <= 65535 and all(int(part) <= 255 for part in re.findall("[0-9]+", found[1])):
-        return text(value)
-    if text(value).startswith("unix:"):
-        socket = path(text(value).removeprefix("unix:"), environ)
+def listen_endpoint(value: object, environ: Mapping[str, str]) -> Endpoint:
+    """An endpoint that only this machine can reach: a loopback address and a port (0: any free port), or a UNIX socket."""
+    written = text(value)
+    if written.startswith("unix:"):
+        socket = path(written.removeprefix("unix:"), environ)
         if len(os.fsencode(socket)) > SOCKET_PATH_MAX:
-            raise SettingsError(f"{shown(value)} is too long for a socket; at most {SOCKET_PATH_MAX} octets of path")
-        return f"unix:{socket}"
-    # Any other address would relay for whoever can reach it.
+            raise SettingsError(
+                f"{shown(value)} is too long for a socket; the path has at most {SOCKET_PATH_MAX} octets"
+            )
+        return Unix(str(socket))
+    found = re.fullmatch(_LOOPBACK, written)
+    if found and int(found[2]) <= 65535 and all(int(part) <= 255 for part in re.findall("[0-9]+", found[1])):
+        return Tcp(found[1].strip("[]"), int(found[2]))
+    # At any other address, hosts of the network could send mail through us.
     raise SettingsError(
-        f'{shown(value)} is no place to listen; "localhost:7777", "127.0.0.1:7777", "[::1]:7777" or "unix:/path"'
+        f"{shown(value)} is not an address to listen on; "
+        'write "localhost:7777", "127.0.0.1:7777", "[::1]:7777" or "unix:/path"'
     )
 
 
-def host_port(value: object) -> tuple[str, int]:
-    """Host, without the brackets of an IPv6 address, and port."""
+def tcp_endpoint(value: object) -> Tcp:
+    """A host and a port from 1 to 65535."""
     found = re.fullmatch(_HOST_PORT, text(value))
     if not found or not 1 <= int(found[3]) <= 65535:
-        raise SettingsError(f'{shown(value)} is no host and port; such as "localhost:25" or "[::1]:25"')
-    return found[1] or found[2], int(found[3])
+        raise SettingsError(f'{shown(value)} is not a host and port; write for example "localhost:25" or "[::1]:25"')
+    return Tcp(found[1] or found[2], int(found[3]))
 
 
-def target(value: object) -> str:
-    """Where a forward leads, as seen from its relayhost: a host and a port, or unix: and a whole path there."""
+def remote_endpoint(value: object) -> Endpoint:
+    """The target of a forward, as seen from its relayhost: a host and port, or the absolute path of a UNIX socket there."""
     written = text(value)
-    if not written.startswith("unix:/"):
-        try:
-            host_port(written)
-        except SettingsError:
-            allowed = 'such as "localhost:80", "[::1]:143" or "unix:/path", as seen from the relayhost'
-            raise SettingsError(f"{shown(value)} leads nowhere; {allowed}") from None
-    return written
+    if written.startswith("unix:/"):
+        return Unix(written.removeprefix("unix:"))
+    try:
+        return tcp_endpoint(written)
+    except SettingsError:
+        allowed = 'write for example "localhost:80", "[::1]:143" or "unix:/path", as seen from the relayhost'
+        raise SettingsError(f"{shown(value)} is not a target; {allowed}") from None
 
 
 def destination(value: object) -> str:
-    """A destination as given to ssh(1). What looks like an option is refused."""
+    """A destination as given to ssh(1). A text that ssh(1) would read as an option is refused."""
     if not re.fullmatch(r"[^\s-]\S*", text(value)):
-        raise SettingsError(f'{shown(value)} is no SSH destination; "[user@]host", and options go into ~/.ssh/config')
+        raise SettingsError(
+            f'{shown(value)} is not an SSH destination; write "[user@]host", and put options into ~/.ssh/config'
+        )
     return text(value)
 
 
 def account(value: object) -> str:
-    """A name or number of a local account, or one of the words for several."""
+    """The name or number of a local account, or "self" or "any"."""
     name = shown(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
     if not re.fullmatch(r"(?!\d{11})[^\s:-][^\s:]*", name):
-        raise SettingsError(f'{shown(value)} is no account; a name, a uid, "self" or "any"')
+        raise SettingsError(f'{shown(value)} is not an account; write a name, a uid, "self" or "any"')
     return name
 
 
 def auth(value: object) -> str:
-    """What becomes of a client's login."""
+    """How a client's AUTH is treated: "refuse" or "ignore"."""
     if value not in ("refuse", "ignore"):
-        raise SettingsError(f'{shown(value)} where "refuse" or "ignore" belongs')
+        raise SettingsError(f'expected "refuse" or "ignore", found {shown(value)}')
     return text(value)
 
 
 def sender(value: object) -> str:
-    """A pattern as `mail.routing` knows them."""
+    """A sender pattern of `mail.routing`."""
     if not routing.is_pattern(text(value)):
-        raise SettingsError(f'{shown(value)} matches no sender; "user@domain", "*@domain", "*@*.domain" or "*"')
+        raise SettingsError(
+            f'{shown(value)} is not a sender pattern; write "user@domain", "*@domain", "*@*.domain" or "*"'
+        )
     return text(value)
 
 
 def argv(value: object, environ: Mapping[str, str]) -> list[str]:
-    """A command's words, [] for none; the first one is a path where it has a slash."""
+    """The words of a command, [] for none. The first word is a path if it contains a slash."""
     words = each(text)(value)
     if words and not words[0]:
-        raise SettingsError("the first word is empty; it names the program")
+        raise SettingsError("the first word is empty; write the name of the program")
     return [str(path(words[0], environ)), *words[1:]] if words and "/" in words[0] else words
 
 
 def url(value: object) -> str:
-    """A notification URL; only its shape is known here."""
+    """A notification URL; only its syntax is checked here."""
     if not re.fullmatch(_URL, text(value)):
-        # Not shown: such URLs carry passwords.
-        raise SettingsError('one entry is no URL; "scheme://…"')
+        # The value is not shown, because such URLs contain passwords.
+        raise SettingsError('one entry is not a URL; write "scheme://…"')
     return text(value)
 
 

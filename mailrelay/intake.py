@@ -1,13 +1,14 @@
-"""Takes mail from clients, and answers with the remote's reply if it comes in time.
+"""Takes over messages from clients. The client gets the mail server's reply if it comes in time.
 
-Promises: a 250 to content follows the commit of the whole message; a fault of ours is a 4xx from a fixed table; a refusal
-that the client did not get becomes a bounce; a 250 names the recipients for whom the message is not sent while it is for
-others, the first NAMED of them. Never waits for a relayhost that is known to be out of reach.
+Promises: a 250 to the content follows the commit of the whole message. A failure of ours is a 4xx from a fixed table. A
+refusal that the client did not get becomes a bounce. If the mail server took the message for some recipients only, the 250
+names the others, the first NAMED of them. The intake never waits for a relayhost that is known to be unreachable.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.mail import logline
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Outcome, Reply
@@ -23,60 +24,51 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
-from mailrelay.mail.trace import HOPS_MAX, hops
-from mailrelay.mail.triage import Verdict, judge
+from mailrelay.mail.spool_errors import SpoolError, SpoolFull
+from mailrelay.mail.trace import RECEIVED_MAX, count_received
+from mailrelay.mail.triage import Disposition, classify
+from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
-from mailrelay.spool.attempts import LARGE
-from mailrelay.spool.database import SpoolError, SpoolFull
-from mailrelay.spool.queue_ids import message_id_token
 
-log = logging.getLogger("mailrelay.service")
+log = logging.getLogger("mailrelay.intake")
 
 FULL = Reply(452, (b"4.3.1 The spool or its disk is full: see `mailrelay status`",))
 BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`",))
-NO_WAY = Reply(451, (b"4.3.5 No relayhost in the settings takes mail from this sender",))
-LOOP = Reply(554, (b"5.4.6 This message goes round in a circle",))
-NO_REPLY_YET = "the server has not answered yet"
+NO_RELAYHOST = Reply(451, (b"4.3.5 No relayhost in the settings takes mail from this sender (relayhost.NAME.senders)",))
+LOOP = Reply(554, (b"5.4.6 Mail loop: the message has too many Received fields",))
+NO_REPLY_YET = "the mail server has not replied yet"
 NAMED = 5
-"""Recipients that an answer names, at most."""
+"""Recipients that a reply names, at most."""
 _STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
-class Scheduler(Protocol):
-    """What is needed of the way to a relayhost."""
+class SchedulerPort(Protocol):
+    """What the intake needs of a relayhost's scheduler (`relay.scheduler`)."""
 
     @property
-    def watches(self) -> Waiters: ...
+    def waiters(self) -> Waiters: ...
     @property
-    def trouble(self) -> str: ...
+    def fault_text(self) -> str: ...
     @property
-    def stuck(self) -> bool: ...
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
-    def progress(self, message: int) -> int: ...
-    async def vet(self, envelope: Envelope) -> Outcome | None: ...
-
-
-class SpoolPort(Protocol):
-    """What is needed of the spool. Raises SpoolError."""
-
-    def new_queue_id(self, now: float) -> str: ...
-    async def accept(self, arrival: Arrival) -> int: ...
-    async def stage(self, staged: Staged | None, octets: bytes) -> Staged: ...
-    async def unstage(self, staged: Staged) -> None: ...
+    def is_stuck(self) -> bool: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
+    def octets_sent(self, message: int) -> int: ...
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None: ...
 
 
 class Intake:
-    """What stands behind the listener.
+    """Takes over messages for the listener (`listener.server_state.IntakePort`).
 
-    accepted: called when a message is on disk. answer_within: seconds. now: the clock, epoch seconds.
+    accepted: called when a message is on disk. answer_within: seconds that a client waits for the mail server's reply. now:
+    the clock, epoch seconds.
     """
 
     def __init__(
         self,
         relayhosts: Sequence[Relayhost],
-        schedulers: Mapping[str, Scheduler],
-        spool: SpoolPort,
+        schedulers: Mapping[str, SchedulerPort],
+        spool: AcceptPort,
         accepted: Callable[[], object],
         answer_within: float,
         now: Callable[[], float] = time.time,
@@ -87,93 +79,92 @@ class Intake:
         self._accepted = accepted
         self._answer_within = answer_within
         self.now = now
-        # One for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
-        self._token = message_id_token()
+        # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
+        self._token = os.urandom(5).hex()
 
-    def begun(self, reverse_path: bytes) -> None:
-        """A client has said MAIL: the way may be opened meanwhile."""
+    def expect_message(self, reverse_path: bytes) -> None:
+        """A client's MAIL was accepted: its relayhost may be dialled now."""
         relayhost = choose(reverse_path, self._relayhosts)
         if relayhost is not None:
-            self._schedulers[relayhost].expect()
+            self._schedulers[relayhost].expect_message()
 
     def refusal(self) -> Reply | None:
-        """Why no mail can be taken over now, None if it can."""
+        """Why no message can be accepted now; None if one can."""
         for scheduler in self._schedulers.values():
-            if scheduler.stuck:
+            if scheduler.is_stuck:
                 return BROKEN
         return None
 
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
-        """The remote's 5xx for an envelope with one recipient. None if it does not refuse, or does not answer within
-        `patience` seconds: then the message itself will show."""
+    async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
+        """The mail server's 5xx for an envelope with one recipient. None if the mail server does not refuse it, or does not
+        reply within `timeout` seconds: then the attempt to deliver the message decides."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None or not self._answer_within:
             return None
         outcome = None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(patience, self._answer_within)):
-                outcome = await self._schedulers[relayhost].vet(envelope)
-        if outcome is None or judge(outcome) is not Verdict.BOUNCED:
+            async with asyncio.timeout(min(timeout, self._answer_within)):
+                outcome = await self._schedulers[relayhost].probe_recipient(envelope)
+        if outcome is None or classify(outcome) is not Disposition.BOUNCED:
             return None
-        log.info("%s", logline.vetted(envelope, relayhost, outcome))
+        log.info("%s", logline.probe_refused(envelope, relayhost, outcome))
         return _refused(outcome)
 
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
-        """Takes a message over. `content` has CRLF line ends and no dot-stuffing."""
+    async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
+        """Takes over a message. `content` has CRLF line ends and no dots of transparency."""
         arrival = self.make_arrival(envelope, content)
-        return arrival if isinstance(arrival, Answer) else await self.take_over(arrival)
+        return arrival if isinstance(arrival, ClientReply) else await self.take_over(arrival)
 
     def new_incoming(self, envelope: Envelope) -> "IncomingMessage":
-        """A message whose content comes in pieces."""
+        """A message whose content is handed over in pieces."""
         return IncomingMessage(self, self._spool, envelope)
 
-    def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | Answer:
-        """The message as the spool keeps it, or the refusal. content: all of it, or its beginning with the whole header."""
+    def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | ClientReply:
+        """The message for the spool, or the refusal. content: all of it, or its beginning with the whole header."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
             log.error(
-                "mail from <%s> refused for now: no relayhost in the settings takes it", printable(envelope.sender)
+                "refused mail from <%s> with 4xx: no relayhost in the settings takes it", printable(envelope.sender)
             )
-            return Answer(NO_WAY)
-        if hops(content) >= HOPS_MAX:
+            return ClientReply(NO_RELAYHOST)
+        if count_received(content) >= RECEIVED_MAX:
             log.error("%s", logline.rejected("content", LOOP, envelope.sender))
-            return Answer(LOOP)
-        now = self.now()
-        queue_id = self._spool.new_queue_id(now)
-        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=now)
+            return ClientReply(LOOP)
+        queue_id = self._spool.new_queue_id()
+        return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=self.now())
 
-    async def take_over(self, arrival: Arrival) -> Answer:
-        """Writes a message to disk and waits for the remote's answer."""
+    async def take_over(self, arrival: Arrival) -> ClientReply:
+        """Writes a message to disk and waits for the mail server's reply."""
         queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
-        trouble = scheduler.trouble
+        fault = scheduler.fault_text
         # Opened before the commit: the result may come at once after it.
-        watch = scheduler.watches.open(queue_id) if self._answer_within > 0 and not trouble else None
+        waiter = scheduler.waiters.open(queue_id) if self._answer_within > 0 and not fault else None
         try:
             key = await self._spool.accept(arrival)
             self._accepted()
             log.info("%s", logline.accepted(arrival))
-            scheduler.hurry(key)
-            if watch is None:
-                return Answer(_queued(queue_id, trouble))
-            await asyncio.wait({watch.word}, timeout=self._answer_within)
+            scheduler.message_arrived(key)
+            if waiter is None:
+                return ClientReply(_queued(queue_id, fault))
+            await asyncio.wait({waiter.result}, timeout=self._answer_within)
         except SpoolError as error:
-            return Answer(reply_to_spool_error(error))
+            return ClientReply(reply_to_spool_error(error))
         finally:
-            scheduler.watches.close(queue_id)
-        if not watch.word.done():
-            return Answer(_queued(queue_id, why_no_reply(arrival.size, scheduler.progress(key))))
-        word = watch.word.result()
-        if isinstance(word, DeliveryResult):
-            return Answer(_delivered(queue_id, word))
-        if isinstance(word, Refused):
-            return Answer(_refused(word.outcome), watch.told.set_result)
-        return Answer(_queued(queue_id, word.why))
+            scheduler.waiters.close(queue_id)
+        if not waiter.result.done():
+            return ClientReply(_queued(queue_id, why_no_reply(arrival.size, scheduler.octets_sent(key))))
+        result = waiter.result.result()
+        if isinstance(result, DeliveryResult):
+            return ClientReply(_delivered(queue_id, result))
+        if isinstance(result, Refused):
+            return ClientReply(_refused(result.outcome), waiter.told.set_result)
+        return ClientReply(_queued(queue_id, result.why))
 
 
 class IncomingMessage:
-    """A message whose content comes in pieces: what has come is staged in the spool (`listener.reception.Incoming`)."""
+    """A message whose content is handed over in pieces, which are staged in the spool (`listener.reception.Incoming`)."""
 
-    def __init__(self, intake: Intake, spool: SpoolPort, envelope: Envelope) -> None:
+    def __init__(self, intake: Intake, spool: AcceptPort, envelope: Envelope) -> None:
         self._intake = intake
         self._spool = spool
         self._envelope = envelope
@@ -181,10 +172,10 @@ class IncomingMessage:
         self._staged: Staged | None = None
 
     async def add(self, octets: bytes) -> Reply | None:
-        """Stages more of the content; the first piece holds the whole header. Returns the refusal; None if it is staged."""
+        """Stages a piece of the content; the first one holds the whole header. Returns the refusal; None if it is staged."""
         if self._arrival is None:
             arrival = self._intake.make_arrival(self._envelope, octets)
-            if isinstance(arrival, Answer):
+            if isinstance(arrival, ClientReply):
                 return arrival.reply
             self._arrival, octets = arrival, arrival.content
         try:
@@ -193,46 +184,46 @@ class IncomingMessage:
             return reply_to_spool_error(error)
         return None
 
-    async def finish(self, octets: bytes) -> Answer:
-        """Takes the message over; `octets` are the rest of its content."""
+    async def finish(self, octets: bytes) -> ClientReply:
+        """Takes over the message; `octets` are the rest of its content."""
         if self._arrival is None or self._staged is None:
             raise ValueError("nothing was staged")
         arrival = replace(self._arrival, content=octets, staged=self._staged, arrival=self._intake.now())
         try:
-            answer = await self._intake.take_over(arrival)
+            client_reply = await self._intake.take_over(arrival)
         except Exception:
             await self.abandon()
             raise
         # A 4xx: no message was written.
-        if answer.reply.code // 100 == 4:
+        if client_reply.reply.code // 100 == 4:
             await self.abandon()
-        return answer
+        return client_reply
 
     async def abandon(self) -> None:
-        """Removes what was staged."""
+        """Removes the staged pieces. Raises nothing."""
         if self._staged is not None:
             try:
                 await self._spool.unstage(self._staged)
             except SpoolError as error:
-                log.error("a content that was not completed stays in the spool until the next start: %s", error)
+                log.error("an incomplete content stays in the spool until the next start: %s", error)
 
 
 def reply_to_spool_error(error: SpoolError) -> Reply:
-    """Log `error`; the reply for it."""
+    """Logs `error` and returns the reply for it."""
     if isinstance(error, SpoolFull):
-        log.error("mail refused for now: %s", error)
+        log.error("refused mail with 4xx: %s", error)
         return FULL
-    log.critical("mail refused for now: %s", error)
+    log.critical("refused mail with 4xx: %s", error)
     return BROKEN
 
 
 def why_no_reply(octets: int, sent: int) -> str:
-    """Why there is no reply of the remote yet. octets: of the content. sent: how many of them have been sent."""
+    """Why there is no reply of the mail server yet. octets: of the content. sent: how many of them have been sent."""
     if octets <= LARGE or not sent:
         return NO_REPLY_YET
     if sent < octets:
-        return f"{size(sent)} of {size(octets)} have been sent to the server so far; the rest follows"
-    return f"all {size(octets)} have been sent to the server, which has not answered yet"
+        return f"{size(sent)} of {size(octets)} have been sent to the mail server; the rest follows"
+    return f"all {size(octets)} have been sent to the mail server, which has not replied yet"
 
 
 def _queued(queue_id: str, why: str) -> Reply:
@@ -240,7 +231,7 @@ def _queued(queue_id: str, why: str) -> Reply:
 
 
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
-    """The answer after a delivery: the remote's own text if it took the message for all, else who did not get it."""
+    """The reply after an attempt: the mail server's text if it took the message for all recipients, else the other ones."""
     if result.reply is not None and not result.not_taken:
         return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
     total = result.taken + len(result.not_taken)
@@ -255,8 +246,8 @@ def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
 
 
 def _refused(outcome: Outcome) -> Reply:
-    """The remote's own code and text, for the client's own error dialogue."""
+    """The mail server's code and text, which the client shows to the person."""
     reply = outcome.reply
     if reply is None:
-        raise ValueError("only a reply of the remote's refuses for good")
+        raise ValueError("only a reply of the mail server refuses for good")
     return reply

@@ -15,42 +15,43 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from mailrelay.mail.notice import Owed
-from mailrelay.notify.backend import Carry, Reports
+from mailrelay.mail.notice import PendingNotice
+from mailrelay.notify.backend import Deliver
+from mailrelay.ports import NoticePort
 from mailrelay.ssh.interface import Dial
 
 
 def ssh_dial() -> Dial:
-    from mailrelay.ssh.connection import dial
+    from mailrelay.ssh.dial import dial
 
     return dial
 
 
-def desktop() -> Carry:
+def desktop() -> Deliver:
     from mailrelay.notify.desktop import Desktop
 
-    return Desktop().carry
+    return Desktop().deliver
 
 
-def mailbox() -> Callable[[Path, Callable[[], float]], Carry]:
+def mailbox() -> Callable[[Path, Callable[[], float]], Deliver]:
     from mailrelay.notify.mailbox import mailbox as backend
 
     return backend
 
 
-def command() -> Callable[[Sequence[str]], Carry]:
+def command() -> Callable[[Sequence[str]], Deliver]:
     from mailrelay.notify.command import command as backend
 
     return backend
 
 
-def urls() -> Callable[[Sequence[str]], Carry]:
+def urls() -> Callable[[Sequence[str]], Deliver]:
     from mailrelay.notify.urls import urls as backend
 
     return backend
 
 
-def report() -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]:
+def report() -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]:
     from mailrelay.notify.dsn import report as queue_report
 
     return queue_report

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""How fast mail is taken over: messages a second that Postfix and mailrelay each answer with a 250 that is on disk.
+"""How fast mail is accepted: messages per second that Postfix and mailrelay store on disk and answer with a 250.
 
     python3 contrib/bench/accept.py [--rounds 5] [--messages 4000] [--sessions 20] [--size 4096] [--reuse]
         [--directory /var/tmp]
 
-The feeder is Postfix's smtp-source, the same for both; every message is a connection of its own, or, with --reuse, each
-session sends all of its messages over one. Both servers have nowhere to go with the mail: Postfix's transport is
-deferred, mailrelay's relayhost refuses connections. The two take turns, each time with a fresh queue and after some mail
-that is not counted, and both queues lie in the same new directory below --directory, which has to be on a real disk.
+The client is Postfix's smtp-source for both. Each message has a connection of its own; with --reuse, each session sends all
+of its messages over one connection. Neither server delivers the mail: Postfix's transport is deferred, and mailrelay's
+relayhost refuses connections. The two take turns, each time with an empty queue and after some messages that do not count.
+Both queues are in the same new directory below --directory, which must be on a real disk.
 
-Needs root, which Postfix starts with, and Postfix: installed, or unpacked into the folder that MAILRELAY_POSTFIX names.
+Needs root, as Postfix does, and Postfix: installed, or unpacked into the folder that MAILRELAY_POSTFIX names.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests")]
 
-from system.daemon import Relay
-from system.postfix import Package, Postfix, find_package, send_with_source
-from system.processes import free_port
+from harness.daemon_process import Relay
+from harness.postfix import Package, Postfix, find_package, send_with_source
+from harness.processes import free_port
 
 WARM = 1.0
-"""Seconds between some mail that is not counted and the mail that is."""
+"""Seconds between the messages that do not count and those that do."""
 
 
 def rate(package: Package, port: int, options: argparse.Namespace) -> float:
-    """Messages a second, from the first connection to the last answer."""
+    """Messages per second, from the first connection to the last reply."""
     feed(package, port, options, 10 * options.sessions)
-    # Both start or load what they need when it is first needed.
+    # Both servers start processes and load modules with the first messages.
     time.sleep(WARM)
     began = time.perf_counter()
     feed(package, port, options, options.messages)
@@ -72,19 +72,19 @@ def mailrelay(package: Package, directory: Path, options: argparse.Namespace) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Postfix and mailrelay, accepting mail in turns.")
+    parser = argparse.ArgumentParser(description="Postfix and mailrelay accept mail in turns.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=4000)
-    parser.add_argument("--sessions", type=int, default=20, help="at once")
+    parser.add_argument("--sessions", type=int, default=20, help="concurrent sessions")
     parser.add_argument("--size", type=int, default=4096, help="octets of a message")
-    parser.add_argument("--reuse", action="store_true", help="many messages over one connection")
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where both queues lie")
+    parser.add_argument("--reuse", action="store_true", help="send many messages over one connection")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="directory for both queues")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="accept-", dir=options.directory) as name:
-        # Postfix gives up root before it opens its queue.
+        # Postfix drops root before it opens its queue.
         Path(name).chmod(0o755)
-        place = subprocess.run(["df", "--output=source,fstype", name], capture_output=True, text=True, check=True)
-        print("both queues on", " ".join(place.stdout.split()[2:]), flush=True)
+        file_system = subprocess.run(["df", "--output=source,fstype", name], capture_output=True, text=True, check=True)
+        print("both queues on", " ".join(file_system.stdout.split()[2:]), flush=True)
         package = find_package(Path(name) / "package")
         servers = {"postfix": postfix, "mailrelay": mailrelay}
         rates: dict[str, list[float]] = {server: [] for server in servers}

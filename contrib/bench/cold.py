@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""One message with nothing connected yet: mailrelay beside inetd with `ssh remote nc localhost 25`.
+"""One message without an SSH connection yet: mailrelay compared with inetd and `ssh remote nc localhost 25`.
 
     python3 contrib/bench/cold.py [--rounds 5] [--delay 50]
 
-Each round sends one message of 4 KB through each of the two with the same mail client, which speaks SMTP step by step
-and waits for the reply to its content. The peer is a listener that gives each connection to a fresh ssh(1). mailrelay
-runs, holds no connection (`linger = "0s"`), and gives the remote's own word as its answer. Needs nc on the far side.
+Each round sends one message of 4 KB through each of the two with the same mail client, which sends SMTP commands one by
+one and waits for the reply to its content. The peer is a listener that starts a new ssh(1) for each connection. mailrelay
+runs, has no connection open (`linger = "0s"`), and answers with the reply of the remote mail server. Needs nc on the remote.
 """
 
 import statistics
@@ -20,7 +20,7 @@ SIZE = 4096
 
 
 def inetd(at: Scene, far_port: int) -> int:
-    """Gives every connection to its port to a fresh `ssh remote nc`; returns the port."""
+    """Starts a new `ssh remote nc` for each connection to a local port; returns the port."""
     listener = create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -29,8 +29,8 @@ def inetd(at: Scene, far_port: int) -> int:
             with connection:
                 subprocess.Popen(
                     at.ssh("nc", "127.0.0.1", str(far_port)),
-                    stdin=connection,
-                    stdout=connection,
+                    stdin=connection.fileno(),
+                    stdout=connection.fileno(),
                     stderr=subprocess.DEVNULL,
                 )
 
@@ -50,17 +50,17 @@ def main() -> None:
                 began = time.perf_counter()
                 submit(port, f"peer {number}.", SIZE)
                 peer.append(time.perf_counter() - began)
-                at_once, began = time.time(), time.perf_counter()
-                words = submit(relay.port, f"mailrelay {number}.", SIZE)
+                sent_at, began = time.time(), time.perf_counter()
+                reply = submit(relay.port, f"mailrelay {number}.", SIZE)
                 answer.append(time.perf_counter() - began)
-                if " sent: " not in words:
-                    raise SystemExit(f"the client got no word of the remote's: {words}")
-                arrival.append(arrived(sink, f"mailrelay {number}.") - at_once)
+                if " sent: " not in reply:
+                    raise SystemExit(f"the reply to the client is not the remote mail server's: {reply}")
+                arrival.append(arrived(sink, f"mailrelay {number}.") - sent_at)
                 logged(log, " closed", number + 1)
     ratios = [mine / theirs for mine, theirs in zip(answer, peer, strict=True)]
-    print(f"ssh remote nc   the client has its 250      {spread(peer)}")
-    print(f"mailrelay       the client has its 250      {spread(answer)}; the first {answer[0]:.2f} s")
-    print(f"                the message is at the sink  {spread(arrival)}; the first {arrival[0]:.2f} s")
+    print(f"ssh remote nc   the client has its 250        {spread(peer)}")
+    print(f"mailrelay       the client has its 250        {spread(answer)}; the first {answer[0]:.2f} s")
+    print(f"                the message is at smtp-sink   {spread(arrival)}; the first {arrival[0]:.2f} s")
     print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

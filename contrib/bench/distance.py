@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A long line in front of a TCP server: delay and rate, without root.
+"""Simulates a slow network link in front of a TCP server: delay and rate, without root.
 
     python3 contrib/bench/distance.py LISTEN_PORT TARGET_PORT --delay MS [--rate KBIT]
 
-Listens on 127.0.0.1 and passes every connection on to the target port there. Whatever goes through comes out `--delay`
-milliseconds later, in order; all connections share `--rate` kbit/s each way (0: no limit), as those of one household do.
-A connection takes its round trip to be made before anything is said on it.
-Not shown by it: what TCP itself does on a long line (slow start, loss, a queue in a router), since each end speaks TCP
-with this program next door. Where that matters, measure between network namespaces instead (`--ssh-config`, `--there`).
+Listens on 127.0.0.1 and forwards every connection to the target port there. Data comes out `--delay` milliseconds later, in
+order. All connections share `--rate` kbit/s in each direction (0: no limit), like those of one household. Establishing a
+connection takes one round trip, before any data.
+Not simulated: the behaviour of TCP on a slow link (slow start, loss, a queue in a router), because both ends have a local
+TCP connection to this program. Where that matters, measure between network namespaces (`--ssh-config`, `--there`).
 """
 
 import argparse
@@ -17,15 +17,15 @@ import socket
 
 CHUNK = 256 * 1024
 PACKET = 1448
-"""Octets taken at once on a line with a rate, so that connections take turns on it."""
+"""Octets read at once from a link with a rate, so that connections take turns."""
 BACKLOG = 0.1
-"""Seconds of traffic that the line queues before it takes no more from who sends."""
+"""Seconds of traffic that the link queues before it stops reading from the sender."""
 SHALLOW = 16 * 1024
-"""Octets that wait in the sockets of this program at a line with a rate; more would be a queue that no line has."""
+"""Receive buffer of this program's sockets for a link with a rate, in octets. A larger one would be a queue of its own."""
 
 
 class Direction:
-    """One way of the line, shared by all connections. delay: seconds; rate: octets a second, 0 for no limit."""
+    """One direction of the link, shared by all connections. delay: seconds. rate: octets per second, 0 for no limit."""
 
     def __init__(self, delay: float, rate: float) -> None:
         self.chunk = PACKET if rate else CHUNK
@@ -33,23 +33,23 @@ class Direction:
         self._rate = rate
         self._busy = 0.0
 
-    def carry(self, octets: int, now: float) -> tuple[float, float]:
-        """When what is sent now has come out at the other end, and when the line takes more from who sent it."""
+    def send(self, octets: int, now: float) -> tuple[float, float]:
+        """Two times on the clock of `now`: when data sent now arrives, and when the sender may send more."""
         if not self._rate:
             return now + self._delay, now
         self._busy = max(self._busy, now) + octets / self._rate
         return self._busy + self._delay, self._busy - BACKLOG
 
 
-async def pump(source: socket.socket, target: socket.socket, line: Direction, begin: float) -> None:
-    """Carries one direction of a connection to its end. begin: the loop's time before which nothing can be said."""
+async def pump(source: socket.socket, target: socket.socket, link: Direction, begin: float) -> None:
+    """Forwards one direction of a connection until its end. begin: the loop time before which no data flows."""
     loop = asyncio.get_running_loop()
-    on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+    in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
     async def deliver() -> None:
         data = b"?"
         while data:
-            due, data = await on_the_way.get()
+            due, data = await in_flight.get()
             await asyncio.sleep(due - loop.time())
             if data:
                 await loop.sock_sendall(target, data)
@@ -60,9 +60,9 @@ async def pump(source: socket.socket, target: socket.socket, line: Direction, be
         await asyncio.sleep(begin - loop.time())
         data = b"?"
         while data:
-            data = await loop.sock_recv(source, line.chunk)
-            due, more = line.carry(len(data), loop.time())
-            on_the_way.put_nowait((due, data))
+            data = await loop.sock_recv(source, link.chunk)
+            due, more = link.send(len(data), loop.time())
+            in_flight.put_nowait((due, data))
             await asyncio.sleep(more - loop.time())
         await delivering
     finally:
@@ -84,7 +84,7 @@ async def serve(port: int, target: int, delay: float, rate: float) -> None:
             if rate:
                 far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SHALLOW)
             with contextlib.suppress(OSError):
-                # The client's end is made after one round trip, the server's with the packet that follows.
+                # The client can send after one round trip. The server's first data follows half a round trip later.
                 await asyncio.sleep(2 * delay)
                 await loop.sock_connect(far, ("127.0.0.1", target))
                 await asyncio.gather(

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How long a queue takes to empty: mailrelay beside Postfix with its relayhost behind `ssh -L`.
+"""How long a queue takes to empty: mailrelay compared with Postfix whose relayhost is behind `ssh -L`.
 
     python3 contrib/bench/drain.py [--rounds 3] [--messages 500] [--size 4096] [--remote sink|postfix]
 
-Both have the messages on disk before the clock starts. It starts when they are let go (by `postqueue -f`; by what
-`mailrelay queue retry --all` does, without the start of its Python) and stops with the last line in the log that says
-`status=sent`. Postfix's tunnel is up by then; mailrelay has no connection, and its login is in the figure. The remotes:
-smtp-sink, which has no CHUNKING, and a Postfix that drops its mail, which has. Each remote is a table of its own.
-Needs root, which Postfix starts with; without it only mailrelay is measured, and only to smtp-sink.
+Both have the messages on disk before the time starts. It starts when delivery is requested (with `postqueue -f`, or with
+the change that `mailrelay queue retry --all` makes, without the start of its Python) and stops with the last `status=sent`
+in the log. Postfix's tunnel is up at the start. mailrelay has no connection, so its time includes the login. The remotes
+are smtp-sink, which has no CHUNKING, and a Postfix that discards its mail, which has. Each remote has a table of its own.
+Needs root, as Postfix does; without root only mailrelay is measured, and only with smtp-sink.
 """
 
 import argparse
@@ -15,13 +15,17 @@ import os
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
-from parts import PATIENCE, Postfix, Scene, arguments, logged, scene, spread
-from system.postfix import send_with_source
+from parts import PATIENCE, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
+from harness.postfix import Postfix, send_with_source
 
 from mailrelay.spool.actions import retry_all
 from mailrelay.spool.database import connect, transaction
-from mailrelay.spool.trigger import ring
+from mailrelay.spool.trigger import fire
 
 
 def feed(at: Scene, port: int, options: argparse.Namespace) -> None:
@@ -38,21 +42,21 @@ def postfix(at: Scene, far_port: int, options: argparse.Namespace) -> float:
 
 
 def command(at: Scene, peer: Postfix, *words: str) -> None:
-    argv = [at.package.program(words[0]), "-c", peer.directory / "etc", *words[1:]]
+    argv: list[str | Path] = [at.package.program(words[0]), "-c", peer.directory / "etc", *words[1:]]
     subprocess.run(argv, env=at.package.environment, check=True, capture_output=True, timeout=PATIENCE)
 
 
 def mailrelay(at: Scene, far_port: int, options: argparse.Namespace) -> float:
-    at.shut_way()
+    at.refuse_connections()
     with at.relay(far_port, answer_within="0s") as relay:
         feed(at, relay.port, options)
-        at.open_way()
+        at.allow_connections()
         spool = relay.directory / "spool"
         db = connect(spool)
         began = time.perf_counter()
         with transaction(db):
             retry_all(db, time.time())
-        ring(spool)
+        fire(spool)
         db.close()
         return logged(relay.directory / "spool/mailrelay.log", "status=sent", options.messages) - began
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A web page of fifty requests with nothing connected yet: a forward of mailrelay beside one `ssh -W` for each connection.
+"""A web page of fifty requests without an SSH connection yet: a [[forward]] compared with one `ssh -W` per connection.
 
     python3 contrib/bench/forward.py [--rounds 3] [--delay 50] [--at-once 6]
 
-Each request is a connection of its own, and `--at-once` of them are open at a time (browsers open six). The peer is a
-listener that gives each connection to a fresh `ssh -W`. mailrelay runs and holds no connection when a round begins.
+Each request has a connection of its own, and `--at-once` of them are open at a time (browsers open six). The peer is a
+listener that starts a new `ssh -W` for each connection. mailrelay runs and has no SSH connection when a round begins.
 """
 
 import statistics
@@ -16,15 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from socket import create_server
 
 from parts import HERE, Scene, arguments, logged, scene, spread
-from system.daemon import Relay
-from system.processes import Child, free_port
-from webserver import PAGE, get
+
+# isort: split
+# parts puts what follows on the path.
+from harness.daemon_process import Relay
+from harness.processes import Child, free_port
+from harness.webserver import PAGE, get
 
 REQUESTS = 50
 
 
 def ssh_for_each(at: Scene, target: str) -> int:
-    """Gives every connection to its port to a fresh `ssh -W target`; returns the port."""
+    """Starts a new `ssh -W target` for each connection to a local port; returns the port."""
     listener = create_server(("127.0.0.1", 0), backlog=128)
     argv = at.ssh()
     argv[1:1] = ["-W", target]
@@ -33,7 +36,7 @@ def ssh_for_each(at: Scene, target: str) -> int:
         while True:
             connection, _ = listener.accept()
             with connection:
-                subprocess.Popen(argv, stdin=connection, stdout=connection, stderr=subprocess.DEVNULL)
+                subprocess.Popen(argv, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL)
 
     threading.Thread(target=serve, daemon=True).start()
     return int(listener.getsockname()[1])
@@ -44,7 +47,7 @@ def page(port: int, at_once: int) -> float:
     began = time.perf_counter()
     with ThreadPoolExecutor(at_once) as browser:
         if set(browser.map(get, [f"127.0.0.1:{port}"] * REQUESTS)) != {PAGE}:
-            raise SystemExit("a request was answered with something else")
+            raise SystemExit("a request got the wrong page")
     return time.perf_counter() - began
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     theirs, ours = [], []
     with scene(options) as at:
         far, near = free_port(), free_port()
-        server = Child([*at.there, sys.executable, HERE.parents[1] / "tests/webserver.py", str(far)])
+        server = Child([*at.there, sys.executable, HERE.parents[1] / "tests/harness/webserver.py", str(far)])
         relay = Relay(at.directory / "relay", at.ssh_config, 25, linger="1s", dsn=False)
         with relay.config.open("a") as settings:
             settings.write(f'[[forward]]\nlisten = "127.0.0.1:{near}"\nto = "localhost:{far}"\n')

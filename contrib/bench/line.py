@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A large message on a slow line, and a small one sent meanwhile: mailrelay beside plain ssh(1).
+"""A large message on a slow link, and a small one sent meanwhile: mailrelay compared with plain ssh(1).
 
     python3 contrib/bench/line.py [--rounds 1] [--rate 8000] [--size 25000000]
 
-The peer pours as many octets into `ssh remote 'cat >/dev/null'`, and `--later` seconds after that sends 4 KB through a
-second ssh with nc, as inetd would. mailrelay gets a message of that size, and `--later` seconds after that one of 4 KB;
-each is timed from its 250 to the remote's. The use of the line is octets of content a second, from the login to the
-remote's 250, as a part of the rate: what TCP/IP and SSH put around them (about 4 %) counts as unused. With `--interface`
-a second figure has that too, from what the kernel counts on the interface towards the remote.
+The peer writes `--size` octets into `ssh remote 'cat >/dev/null'` and, `--later` seconds after its start, sends 4 KB through
+a second ssh with nc, as inetd would. mailrelay gets a message of `--size` octets and, `--later` seconds after that, one of
+4 KB; each time is from mailrelay's 250 to the remote's. The use of the link is the octets of content per second from the
+login to the remote's 250, divided by the rate. The overhead of TCP/IP and SSH (about 4 %) counts as unused. With
+`--interface` a second figure includes the overhead: the octets that the kernel counts on the interface to the remote.
 """
 
 import argparse
@@ -23,12 +23,12 @@ SMALL = 4096
 
 
 def sent(interface: str | None) -> int:
-    """Octets that have left through the interface."""
+    """Octets sent through the interface so far; 0 without an interface."""
     return int(Path(f"/sys/class/net/{interface}/statistics/tx_bytes").read_text()) if interface else 0
 
 
 def peer(at: Scene, port: int, number: int, options: argparse.Namespace) -> tuple[float, float]:
-    """Seconds for the large one, and for the small one."""
+    """Seconds for the large transfer, and for the small message."""
     small: list[float] = []
 
     def later() -> None:
@@ -49,8 +49,8 @@ def peer(at: Scene, port: int, number: int, options: argparse.Namespace) -> tupl
 def main() -> None:
     parser = arguments(__doc__, rounds=1, rate=8000)
     parser.add_argument("--size", type=int, default=25_000_000)
-    parser.add_argument("--later", type=float, default=2.0, help="seconds after which the small one follows")
-    parser.add_argument("--interface", help="the interface here whose octets are counted")
+    parser.add_argument("--later", type=float, default=2.0, help="seconds until the small message is sent")
+    parser.add_argument("--interface", help="the local interface whose octets are counted")
     parser.add_argument("--no-peer", action="store_true")
     options = parser.parse_args()
     theirs, ours, wire, content = [], [], [], []
@@ -78,11 +78,13 @@ def main() -> None:
                 ours.append((for_large, for_small))
     for name, runs in (("ssh", theirs), ("mailrelay", ours)):
         if runs:
-            print(f"{name:10} {options.size / 1e6:.0f} MB in {spread([large for large, _ in runs])}, dial and all")
-            print(f"           the small one in {spread([small for _, small in runs])}")
-    print(f"from the login on, {100 * min(content):.1f} % of the line or more was content")
+            print(
+                f"{name:10} {options.size / 1e6:.0f} MB in {spread([large for large, _ in runs])}, including the dial"
+            )
+            print(f"           the small message in {spread([small for _, small in runs])}")
+    print(f"use of the link after the login: at least {100 * min(content):.1f} % content")
     if options.interface:
-        print(f"with what the kernel and SSH put around it, {100 * min(wire):.1f} %")
+        print(f"with the overhead of TCP/IP and SSH: {100 * min(wire):.1f} %")
     if theirs:
         print(f"ratio {min(mine / peer for (mine, _), (peer, _) in zip(ours, theirs, strict=True)):.2f}")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long it takes to see the queue: `mailrelay queue --json` beside `postqueue -j`, and both commands on an empty one.
+"""How long it takes to list the queue: `mailrelay queue --json` compared with `postqueue -j`, and mailrelay on an empty one.
 
     python3 contrib/bench/listing.py [--rounds 5] [--messages 20000]
 
-Postfix holds the messages, and postqueue reads them from its disk by itself; mailrelay has them waiting. Needs root,
-which Postfix starts with; without it only mailrelay is measured.
+The messages are on hold in Postfix, and postqueue reads them from disk itself. In mailrelay they are queued. Needs root, as
+Postfix does; without root only mailrelay is measured.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from pathlib import Path
 
 from parts import PATIENCE, Scene, arguments, scene, spread
 from scale import feed, fill, seconds
@@ -21,7 +22,7 @@ def postqueue(at: Scene, messages: int, rounds: int) -> list[float]:
     """Seconds for each of the rounds."""
     with at.postfix_here(1) as peer:
         feed(at, peer.port, messages)
-        argv = [at.package.program("postqueue"), "-c", peer.directory / "etc", "-j"]
+        argv: list[str | Path] = [at.package.program("postqueue"), "-c", peer.directory / "etc", "-j"]
         taken = []
         for _ in range(rounds + 1):
             began = time.perf_counter()
@@ -37,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     commands = (("queue",), ("status",), ("queue", "--json"))
     with scene(options) as at:
-        at.shut_way()
+        at.refuse_connections()
         with at.relay(1) as relay:
             empty = [[seconds(relay, *words) for _ in range(options.rounds + 1)][1:] for words in commands]
             relay.stop()
@@ -47,7 +48,7 @@ def main() -> None:
             ours = [seconds(relay, "queue", "--json") for _ in range(options.rounds + 1)][1:]
         theirs = postqueue(at, options.messages, options.rounds) if os.getuid() == 0 else []
     for words, taken in zip(commands, empty, strict=True):
-        print(f"mailrelay {' '.join(words):13} of nothing   {spread(taken)}")
+        print(f"mailrelay {' '.join(words):13} empty queue  {spread(taken)}")
     print(f"mailrelay queue --json  of {options.messages}  {spread(ours)}")
     if theirs:
         ratios = [mine / peer for mine, peer in zip(ours, theirs, strict=True)]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How much memory the daemon holds: waiting for its first mail, and while it drains large messages.
+"""How much memory the daemon uses: before its first message, and while it delivers a queue of large messages.
 
     python3 contrib/bench/memory.py [--rounds 3] [--messages 100] [--size 10000000] [--delay 0]
 
-PSS, from smaps_rollup: what is shared with other processes counts in part, so the figure is lower where another Python
-runs; RSS counts it whole. The queue waits on disk when a fresh daemon starts on it; the remote is smtp-sink behind an
-sshd, and the highest of what is read every 20 ms until the last message is sent is the figure. There is no peer.
+PSS is from smaps_rollup. It counts memory that is shared with other processes in part, so it is lower if another Python
+runs; RSS counts such memory in full. The queue is on disk when a new daemon starts. The remote is smtp-sink behind an sshd.
+The memory is read every 20 ms until the last message is sent, and the highest value is reported. There is no peer.
 """
 
 import statistics
@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parts import PATIENCE, Scene, arguments, scene
-from system.postfix import send_with_source
+
+# isort: split
+# parts puts what follows on the path.
+from harness.postfix import send_with_source
 
 MEGA = 1024 * 1024
 
@@ -33,12 +36,12 @@ def idle(at: Scene, far_port: int) -> tuple[float, float]:
 
 
 def draining(at: Scene, far_port: int, messages: int, size: int) -> tuple[float, float, float]:
-    """The highest PSS and RSS, and the seconds that it took."""
-    at.shut_way()
+    """The highest PSS and RSS, and the duration in seconds."""
+    at.refuse_connections()
     with at.relay(far_port, answer_within="0s") as relay:
         send_with_source(at.package, relay.port, messages=messages, sessions=2, size=size, patience=PATIENCE)
         relay.stop()
-        at.open_way()
+        at.allow_connections()
         relay.do("queue", "retry", "--all")
         began = time.perf_counter()
         child = relay.start()
@@ -56,7 +59,7 @@ def watched(process: int, log: Path, messages: int) -> Iterator[tuple[float, flo
     yield held(process)
 
 
-def told(name: str, figures: list[tuple[float, float]]) -> None:
+def report(name: str, figures: list[tuple[float, float]]) -> None:
     pss, rss = zip(*figures, strict=True)
     print(f"{name:10} PSS {statistics.median(pss):.1f} MB ({min(pss):.1f} to {max(pss):.1f}), RSS {max(rss):.1f} MB")
 
@@ -69,9 +72,9 @@ def main() -> None:
     options = parser.parse_args()
     with scene(options) as at:
         far_port = at.sink().port
-        told("idle", [idle(at, far_port) for _ in range(options.rounds)])
+        report("idle", [idle(at, far_port) for _ in range(options.rounds)])
         runs = [draining(at, far_port, options.messages, options.size) for _ in range(options.rounds)]
-        told("draining", [(pss, rss) for pss, rss, _ in runs])
+        report("draining", [(pss, rss) for pss, rss, _ in runs])
         took = statistics.median(took for *_, took in runs)
         print(f"           {options.messages} messages of {options.size / 1_000_000:g} MB in {took:.1f} s")
 

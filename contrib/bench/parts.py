@@ -1,11 +1,11 @@
-"""The parts of a measurement: the near side, the line, the far side. Whatever is started here ends with `Scene`.
+"""The parts of a measurement: the local servers, the network link, the remote servers. `scene` stops all that it started.
 
-The far side is an sshd of our own on loopback behind `distance.py`; or, with `--ssh-config`, the Host `remote` of that
-file, where `--there` is the command that runs a program on its side (`ip netns exec srv`).
-The two share a disk and its waiting for each other, unless `--disk-there` says otherwise (/dev/shm, where there is no
-second one).
-Needs Postfix (installed, or unpacked into the folder that MAILRELAY_POSTFIX names) and OpenSSH. What stands for the
-peer in a row may need root; a row says so.
+The remote is an sshd on loopback behind `distance.py`; or, with `--ssh-config`, the Host `remote` of that file, where
+`--there` is the prefix of a command that runs on the remote (`ip netns exec srv`).
+Local and remote queue share one disk and slow each other down, unless `--disk-there` names a folder on another (/dev/shm,
+if there is no second disk).
+Needs Postfix (installed, or unpacked into the folder that MAILRELAY_POSTFIX names) and OpenSSH. The peer of some benches
+needs root; their docstrings say so.
 """
 
 import argparse
@@ -24,31 +24,31 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests")]
 
-from system.boxes import DOMAIN
-from system.daemon import Relay
-from system.postfix import Package, Postfix, Sink, find_package
-from system.processes import Child, free_port, program, until
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Postfix, Sink, find_package
+from harness.processes import Child, free_port, program, until
+from harness.sshd import Sshd
 
 PATIENCE = 300.0
-"""Seconds after which a measurement that has not come to its end is given up."""
+"""Seconds after which an unfinished measurement is given up."""
 SETTLE = 0.3
 
 
 def arguments(description: str | None, *, rounds: int, rate: int = 0) -> argparse.ArgumentParser:
-    """The options that every row has."""
+    """The options of every bench."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--delay", type=float, default=50.0, help="milliseconds one way (default: 50)")
+    parser.add_argument("--delay", type=float, default=50.0, help="milliseconds in each direction (default: 50)")
     parser.add_argument("--rate", type=int, default=rate, help="kbit/s, 0 for no limit")
-    parser.add_argument("--ssh-config", type=Path, help="measure over the way of this file's Host `remote` instead")
-    parser.add_argument("--there", type=shlex.split, default=[], help="the command that runs a program there")
-    parser.add_argument("--disk-there", type=Path, help="a folder of another disk, for the far side's queue")
+    parser.add_argument("--ssh-config", type=Path, help="measure with the Host `remote` of this file instead")
+    parser.add_argument("--there", type=shlex.split, default=[], help="the prefix of a command that runs on the remote")
+    parser.add_argument("--disk-there", type=Path, help="a folder on another disk, for the queue of the remote")
     return parser
 
 
 class Scene:
-    """Everything that one run has started."""
+    """The processes and files of one run."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path, ends: ExitStack) -> None:
         self.directory = scratch
@@ -57,17 +57,19 @@ class Scene:
         self._ends = ends
         self._count = 0
         self.package: Package = find_package(scratch / "package")
-        self.way = self._loopback(options) if options.ssh_config is None else options.ssh_config.read_text()
+        self._ssh_config_text = (
+            self._loopback(options) if options.ssh_config is None else options.ssh_config.read_text()
+        )
         self.ssh_config = self._fresh("ssh_config")
-        self.open_way()
+        self.allow_connections()
 
     def _loopback(self, options: argparse.Namespace) -> str:
         sshd = Sshd(self._fresh("sshd"))
         sshd.start()
         self._ends.callback(sshd.stop)
         port = free_port()
-        line = ["--delay", str(options.delay), "--rate", str(options.rate)]
-        self._child([sys.executable, HERE / "distance.py", str(port), str(sshd.port), *line]).wait_port(port)
+        link = ["--delay", str(options.delay), "--rate", str(options.rate)]
+        self._child([sys.executable, HERE / "distance.py", str(port), str(sshd.port), *link]).wait_port(port)
         known = self._fresh("known_hosts")
         known.write_text(f"[127.0.0.1]:{port} {sshd.host_key}\n")
         text = re.sub(r"(?m)^( +Port) .*", rf"\1 {port}", sshd.ssh_config.read_text())
@@ -82,25 +84,25 @@ class Scene:
         self._ends.callback(child.stop)
         return child
 
-    def shut_way(self) -> None:
-        """From now on nothing listens where ssh_config points to: connections are refused."""
-        self.ssh_config.write_text(f"Host remote\n  Port 1\n\n{self.way}")
+    def refuse_connections(self) -> None:
+        """Points ssh_config to a port without a listener, so that connections to the remote are refused."""
+        self.ssh_config.write_text(f"Host remote\n  Port 1\n\n{self._ssh_config_text}")
 
-    def open_way(self) -> None:
-        self.ssh_config.write_text(self.way)
+    def allow_connections(self) -> None:
+        self.ssh_config.write_text(self._ssh_config_text)
 
     def ssh(self, *words: str) -> list[str]:
         """The command line of ssh(1) to the remote."""
         return [program("ssh", "openssh-client"), "-F", str(self.ssh_config), "remote", *words]
 
     def sink(self, *options: str) -> Sink:
-        """smtp-sink there."""
+        """smtp-sink on the remote."""
         sink = Sink(self.package, self._fresh("sink"), *options, before=self.there)
         self._ends.callback(sink.stop)
         return sink
 
     def postfix_there(self) -> Postfix:
-        """A Postfix there that takes all mail and drops it; it offers CHUNKING. Needs root."""
+        """A Postfix on the remote that accepts all mail and discards it; it offers CHUNKING. Needs root."""
         directory = self._fresh("postfix")
         if self._disk_there is not None:
             disk = self._ends.enter_context(
@@ -108,13 +110,13 @@ class Scene:
             )
             Path(disk).chmod(0o755)
             directory = Path(disk) / "postfix"
-        # Else it lets mail that comes faster than it goes wait for a second.
+        # Without in_flow_delay = 0, Postfix delays mail by a second when it arrives faster than it is delivered.
         settings = "virtual_transport = discard:\nin_flow_delay = 0\n"
         return self._postfix(directory, settings, self.there)
 
     @contextmanager
     def postfix_here(self, port: int) -> Iterator[Postfix]:
-        """A Postfix whose mail goes to 127.0.0.1:`port` here, and is on hold first. Needs root."""
+        """A local Postfix with the relayhost 127.0.0.1:`port`; new mail is on hold. Needs root."""
         settings = (
             f"virtual_mailbox_domains =\nrelayhost = [127.0.0.1]:{port}\n"
             "smtpd_recipient_restrictions = check_recipient_access static:HOLD, permit_mynetworks, reject\n"
@@ -131,7 +133,7 @@ class Scene:
         return postfix
 
     def tunnel(self, far_port: int) -> int:
-        """`ssh -L`, up; the port here."""
+        """Starts `ssh -L`; returns the local port once it is open."""
         port = free_port()
         tunnel = self.ssh()
         tunnel[1:1] = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{port}:127.0.0.1:{far_port}"]
@@ -140,7 +142,7 @@ class Scene:
 
     @contextmanager
     def relay(self, smtp_port: int, *, answer_within: str = "8s", linger: str = "30s") -> Iterator[Relay]:
-        """A mailrelay, running; its spool is new."""
+        """A running mailrelay with a new spool."""
         relay = Relay(
             self._fresh("relay"), self.ssh_config, smtp_port, answer_within=answer_within, linger=linger, dsn=False
         )
@@ -153,9 +155,9 @@ class Scene:
 
 @contextmanager
 def scene(options: argparse.Namespace) -> Iterator[Scene]:
-    # Whoever ends us with it (timeout(1), a service manager) wants no servers left behind either.
+    # timeout(1) and service managers send SIGTERM: the servers are stopped then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    # Not below a directory of the person's: Postfix gives up root, and must get through.
+    # Not below a private directory: Postfix drops root and must still reach it.
     with (
         tempfile.TemporaryDirectory(prefix="mailrelay-bench-", ignore_cleanup_errors=True) as scratch,
         ExitStack() as ends,
@@ -165,21 +167,21 @@ def scene(options: argparse.Namespace) -> Iterator[Scene]:
 
 
 def submit(port: int, subject: str, size: int) -> str:
-    """Sends a message of about `size` octets as a mail client does, and returns the reply to its content."""
+    """Sends a message of about `size` octets, as a mail client does, and returns the text of the reply to its content."""
     line = "x" * 74 + "\r\n"
     text = f"From: <me@{DOMAIN}>\r\nTo: <alice@{DOMAIN}>\r\nSubject: {subject}\r\n\r\n" + line * (size // len(line))
     with smtplib.SMTP("127.0.0.1", port, local_hostname="localhost", timeout=PATIENCE) as client:
         client.ehlo()
         client.mail(f"me@{DOMAIN}")
         client.rcpt(f"alice@{DOMAIN}")
-        code, words = client.data(text)
+        code, reply = client.data(text)
     if code != 250:
-        raise SystemExit(f"{subject} was not taken: {code} {words!r}")
-    return words.decode()
+        raise SystemExit(f"{subject} was not accepted: {code} {reply!r}")
+    return reply.decode()
 
 
 def arrived(sink: Sink, subject: str) -> float:
-    """When the message with this subject was at the sink, in epoch seconds; waits for it."""
+    """Waits for the message with this subject at the sink; returns its arrival in epoch seconds."""
 
     def found() -> float:
         for path in sink.directory.iterdir():
@@ -192,7 +194,7 @@ def arrived(sink: Sink, subject: str) -> float:
 
 
 def logged(log: Path, word: str, count: int) -> float:
-    """When the log had so many lines with `word`, in the time of time.perf_counter; looked at every 5 ms."""
+    """Waits until the log has `count` lines with `word`; returns the time of time.perf_counter. Reads every 5 ms."""
     end = time.perf_counter() + PATIENCE
     seen, partial, position = 0, b"", 0
     while seen < count:
@@ -211,5 +213,5 @@ def logged(log: Path, word: str, count: int) -> float:
 
 
 def spread(values: Sequence[float], unit: str = "s") -> str:
-    """The median, and from where to where they went."""
+    """The median, and the lowest and highest value."""
     return f"{statistics.median(values):.2f} {unit} ({min(values):.2f} to {max(values):.2f})"

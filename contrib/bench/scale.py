@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What a long queue costs: mailrelay with 100,000 messages waiting beside mailrelay with 1,000.
+"""The cost of a long queue: mailrelay with 100,000 queued messages compared with mailrelay with 1,000.
 
     python3 contrib/bench/scale.py [--rounds 3] [--waiting 1000 100000] [--messages 1000] [--delay 0]
 
-For each length of the queue: how soon `serve` is ready, how many messages a second it takes over (smtp-source, 20
-sessions) and how many it sends through sshd to smtp-sink, and how long `queue --json` and `status` take. The queue is
-written into the spool directly. The peer is mailrelay itself with the shorter queue.
+For each length of the queue: the seconds until `serve` is ready, the messages per second that it accepts (smtp-source, 20
+sessions) and that it sends through sshd to smtp-sink, and the seconds for `queue --json` and `status`. The queue is written
+into the spool directly. The peer is mailrelay itself with the shorter queue.
 """
 
 import os
@@ -16,9 +16,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from parts import DOMAIN, PATIENCE, Scene, arguments, logged, scene, spread
-from system.daemon import Relay
-from system.postfix import send_with_source
+from parts import PATIENCE, Scene, arguments, logged, scene, spread
+
+# isort: split
+# parts puts what follows on the path.
+from harness.daemon_process import Relay
+from harness.mailboxes import DOMAIN
+from harness.postfix import send_with_source
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import arrive
@@ -35,12 +39,12 @@ def fill(directory: Path, waiting: int) -> None:
     directory.mkdir(0o700)
     db = connect(directory)
     envelope = Envelope(f"me@{DOMAIN}".encode(), (Recipient(f"alice@{DOMAIN}".encode()),))
-    came = time.time() - 60
+    then = time.time() - 60
     ids = QueueIds("")
     for first in range(0, waiting, BATCH):
         with transaction(db):
             for _ in range(first, min(waiting, first + BATCH)):
-                arrival = arrive(envelope, CONTENT, queue_id=ids.new(came), token="", relayhost="default", now=came)
+                arrival = arrive(envelope, CONTENT, queue_id=ids.new(then), token="", relayhost="default", now=then)
                 accept(db, arrival, 10**12)
     db.pragma("wal_checkpoint", "TRUNCATE")
     db.close()
@@ -48,20 +52,20 @@ def fill(directory: Path, waiting: int) -> None:
 
 def seconds(relay: Relay, *words: str) -> float:
     began = time.perf_counter()
-    # Without a time-out: waiting for one, Python looks every 50 ms whether the command has ended.
+    # Without a timeout: with one, Python checks only every 50 ms whether the command has ended.
     subprocess.run(relay.command(*words), env=relay.environment, stdout=subprocess.DEVNULL, check=False)
     return time.perf_counter() - began
 
 
 def feed(at: Scene, port: int, messages: int) -> float:
-    """Messages a second."""
+    """Messages per second."""
     began = time.perf_counter()
     send_with_source(at.package, port, messages=messages, sessions=20, size=4096, patience=PATIENCE)
     return float(messages / (time.perf_counter() - began))
 
 
 def drained(relay: Relay, messages: int) -> float:
-    """Messages a second, from the first that is sent."""
+    """Messages per second, counted from the first that is sent."""
     log = relay.directory / "spool/mailrelay.log"
     log.unlink()
     relay.do("queue", "retry", "--all")
@@ -71,13 +75,13 @@ def drained(relay: Relay, messages: int) -> float:
 
 
 def measure(at: Scene, far_port: int, filled: Path, messages: int) -> dict[str, float]:
-    at.shut_way()
+    at.refuse_connections()
     with at.relay(far_port, answer_within="0s") as relay:
         relay.stop()
         spool = relay.directory / "spool"
         shutil.rmtree(spool)
         shutil.copytree(filled, spool)
-        # Else the first fsync of the daemon's waits for the whole copy.
+        # Otherwise the daemon's first fsync would wait for the whole copy.
         os.sync()
         found = {"queue --json, s": seconds(relay, "queue", "--json"), "status, s": seconds(relay, "status")}
         began = time.perf_counter()
@@ -85,7 +89,7 @@ def measure(at: Scene, far_port: int, filled: Path, messages: int) -> dict[str, 
         found["ready after, s"] = time.perf_counter() - began
         found["accepts, 1/s"] = feed(at, relay.port, messages)
         relay.stop()
-        at.open_way()
+        at.allow_connections()
         found["sends, 1/s"] = drained(relay, messages)
         return found
 

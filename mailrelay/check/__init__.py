@@ -1,10 +1,13 @@
-"""The doctor: everything that mail needs on its way, looked at once, with the step that fixes what is wrong.
+"""`mailrelay check`: examines once everything that the delivery of mail needs, and names the fix for each failure.
 
-    finding.py       what a check found, as a value       machine.py   spool and addresses: needs no network
-    environment.py   looks with the service's own eyes    backends.py     how bad news would reach the person
-    examination.py   all of it, in order, as it comes     way.py       the way to a relayhost, step by step
-                                                          world.py     the senders' domains, as others see them
+    examination.py      runs all checks and yields their findings in order
+    finding.py          the result of one check
+    environment.py      adopts the environment of the daemon, so that the checks see what the daemon sees
+    machine.py          spool, daemon and listening addresses; needs no network
+    backends.py         notice backends
+    connection_path.py  the path to a relayhost: ssh_config, keys, each hop, the mail server
+    dns_reputation.py   DNS records of the senders' domains and of the server's address
 
-Promises: changes nothing and sends no mail. Every step that needs the network has a bound, and what could not be asked is
-said to be unknown, not wrong.
+Promises: changes nothing and sends no mail. Every step that needs the network has a time limit. A check that could not be
+made is reported as unknown, not as failed.
 """

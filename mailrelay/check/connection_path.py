@@ -1,6 +1,6 @@
-"""The way to a relayhost, step by step, as a dial goes it: ssh_config, keys, each host, the mail server behind the last one.
+"""Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, and the mail server.
 
-Where a step does not hold, what lies behind it is not asked. Nothing is said to the mail server but EHLO and QUIT.
+After a step that fails, the steps behind it are not checked. The mail server gets no command other than EHLO and QUIT.
 """
 
 import asyncio
@@ -10,16 +10,20 @@ from mailrelay.check.finding import Finding
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.ssh import errors, ignored_directives, keys, known_hosts, mail_path
-from mailrelay.ssh.connection import AsyncsshConnection, Client, SSHConnection, close, connect, read_way
+from mailrelay.ssh import errors, ignored_directives, known_hosts, mail_path
+from mailrelay.ssh.authentication import HopClient
+from mailrelay.ssh.authorized_keys import offered_keys
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import read_hops
+from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 PATIENCE = 20.0
-"""Seconds for each step that asks somebody."""
-REFUSED = "so says the mail server there: see its log; it must take mail from its own host"
-HEALS = "nothing, if the network is away: mail waits, and goes by itself; otherwise look whether the server is up"
+"""Seconds for each step that waits for another process or host."""
+REFUSED = "see the log of the mail server there; it must accept mail from its own host"
+HEALS = "none, if the network is down: mail waits and goes by itself; otherwise check whether the server is up"
 
 _KEYWORDS = {field.name.upper().replace("EIGHT", "8"): field.name for field in dataclasses.fields(Extensions)}
 _STEPS = {
@@ -33,95 +37,95 @@ _STEPS = {
 
 
 async def read(relayhost: Relayhost) -> list[Hop] | Finding:
-    """The hosts of the way, or what is wrong with ssh_config."""
+    """The hops, or the fault of ssh_config."""
     try:
-        way = await read_way(relayhost, PATIENCE)
+        hops = await read_hops(relayhost, PATIENCE)
     except Fault as fault:
-        return _broken(fault.outcome, relayhost.name)
-    return [dataclasses.replace(hop, connect=min(hop.connect, PATIENCE)) for hop in way]
+        return _failed(fault.outcome, relayhost.name)
+    return [dataclasses.replace(hop, connect=min(hop.connect, PATIENCE)) for hop in hops]
 
 
-async def examine(relayhost: Relayhost, way: list[Hop], max_message_size: int, *, online: bool) -> list[Finding]:
-    """The checks, in order. max_message_size: octets that clients may send. online: whether hosts are connected to."""
+async def examine(relayhost: Relayhost, hops: list[Hop], max_message_size: int, *, online: bool) -> list[Finding]:
+    """The checks, in order. max_message_size: octets that clients may send. online: whether to connect to the hops."""
     name = relayhost.name
-    names = ", through ".join(f"{hop.place} ({hop.user}@{hop.host}:{hop.port})" for hop in reversed(way))
+    names = ", through ".join(f"{hop.place} ({hop.user}@{hop.host}:{hop.port})" for hop in reversed(hops))
     found = [Finding("ssh_config", True, names, about=name)]
     found += [
         Finding("ssh_config", None, f"not followed: {sentence}", about=name)
-        for sentence in ignored_directives.ignored(way)
+        for sentence in ignored_directives.ignored(hops)
     ]
-    found += [await _keys(hop, name) for hop in way]
+    found += [await _keys(hop, name) for hop in hops]
     if online:
-        return found + await _go(relayhost, way, max_message_size)
-    found += [_known(hop, name) for hop in way]
-    return [*found, Finding(_STEPS[Stage.DIAL], None, "not asked", about=name)]
+        return found + await _connect(relayhost, hops, max_message_size)
+    found += [_known(hop, name) for hop in hops]
+    return [*found, Finding(_STEPS[Stage.DIAL], None, "not checked", about=name)]
 
 
 async def _keys(hop: Hop, name: str) -> Finding:
     try:
         async with asyncio.timeout(PATIENCE):
-            usable, tried = await keys.usable(hop)
+            keys = await offered_keys(hop)
     except TimeoutError:
         return Finding("key", False, f"the agent at {hop.agent} does not answer", "start it again", name)
-    if usable:
-        return Finding("key", True, f"for {hop.place}: {', '.join(tried)}", about=name)
-    what = "; ".join((f"there is no key for {hop.place} that can be used here", *tried))
-    return Finding("key", False, what, keys.fix(hop), name)
+    if keys.lines:
+        return Finding("key", True, f"for {hop.place}: {', '.join(keys.tried)}", about=name)
+    what = "; ".join((f"there is no key for {hop.place} that can be used here", *keys.tried))
+    return Finding("key", False, what, keys.fix, name)
 
 
 def _known(hop: Hop, name: str) -> Finding:
-    """What can be said of a host key without seeing it."""
+    """Whether known_hosts has a key of the hop, without a connection to it."""
     lines = [entry for entry in (*hop.known.entries, *hop.known.portless) if entry.marker != "revoked"]
     if lines:
         return Finding("host key", True, f"{hop.place} is known: {lines[0].file}:{lines[0].line}", about=name)
-    return Finding("host key", False, f"nothing is known of {hop.place}", "mailrelay trust", name)
+    return Finding("host key", False, f"known_hosts has no key of {hop.place}", "mailrelay trust", name)
 
 
-async def _go(relayhost: Relayhost, way: list[Hop], max_message_size: int) -> list[Finding]:
+async def _connect(relayhost: Relayhost, hops: list[Hop], max_message_size: int) -> list[Finding]:
     name = relayhost.name
     found: list[Finding] = []
-    connections: list[AsyncsshConnection] = []
+    logged_in: list[Hop] = []
+
+    async def check_and_connect(hop: Hop, through: HopConnection | None) -> HopConnection:
+        client = HopClient(hop)
+        progress = client.progress
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                connection = await connect(hop, through, client)
+        except TimeoutError as error:
+            raise Fault(errors.login_failed(error, hop, progress)) from error
+        finally:
+            if progress.host_key_status is HostKeyStatus.TRUSTED:
+                key = known_hosts.describe(progress.host_key)
+                found.append(Finding("host key", True, f"{hop.place} offers the known one: {key}", about=name))
+        found.append(Finding("login", True, f"{hop.place} accepts the login of {hop.user}", about=name))
+        logged_in.append(hop)
+        return connection
+
     try:
-        for hop in way:
-            client = Client(hop)
-            try:
-                connections.append(await _log_in(hop, connections[-1] if connections else None, client))
-            finally:
-                if client.seen.verdict is Verdict.TRUSTED:
-                    key = known_hosts.describe(client.seen.offered)
-                    found.append(Finding("host key", True, f"{hop.place} shows the known one: {key}", about=name))
-            found.append(Finding("login", True, f"{hop.place} lets {hop.user} in", about=name))
-        found += await _mail_server(SSHConnection(relayhost, way[-1], connections), relayhost, max_message_size)
+        async with connected(hops, check_and_connect) as connections:
+            connection = RelayhostConnection(relayhost, hops[-1], connections)
+            found += await _mail_server(connection, relayhost, max_message_size)
     except Fault as fault:
-        found.append(_broken(fault.outcome, name))
+        found.append(_failed(fault.outcome, name))
         if fault.outcome.stage is Stage.DIAL:
-            found += [_known(hop, name) for hop in way[len(connections) :]]
+            found += [_known(hop, name) for hop in hops[len(logged_in) :]]
         if fault.outcome.stage in (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH):
-            found.append(Finding("mail server", None, "not asked", about=name))
-    finally:
-        await close(connections)
+            found.append(Finding("mail server", None, "not checked", about=name))
     return found
 
 
-async def _log_in(hop: Hop, through: AsyncsshConnection | None, client: Client) -> AsyncsshConnection:
-    try:
-        async with asyncio.timeout(2 * PATIENCE):
-            return await connect(hop, through, client)
-    except TimeoutError as error:
-        raise Fault(errors.dialling(error, hop, client.seen)) from error
-
-
-async def _mail_server(connection: SSHConnection, relayhost: Relayhost, max_message_size: int) -> list[Finding]:
-    """What stands behind the last host. Raises Fault."""
+async def _mail_server(connection: RelayhostConnection, relayhost: Relayhost, max_message_size: int) -> list[Finding]:
+    """The mail server behind the last hop. Raises Fault."""
     name = relayhost.name
-    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
-    way = await mail_path.greet(connection, relayhost.command)
-    offered = [keyword for keyword, name in _KEYWORDS.items() if getattr(way.extensions, name)]
+    server = relayhost.command or str(relayhost.smtp)
+    path = await mail_path.greet(connection, relayhost.command)
+    offered = [keyword for keyword, name in _KEYWORDS.items() if getattr(path.extensions, name)]
     return [
-        Finding("channel", True, f"to {server}, as {relayhost.ssh} sees it", about=name),
-        Finding("greeting", True, way.greeting, about=name),
+        Finding("channel", True, f"to {server}, as seen from {relayhost.ssh}", about=name),
+        Finding("greeting", True, path.greeting, about=name),
         Finding("EHLO", True, f"offers {', '.join(offered) or 'no extension'}", about=name),
-        _size(way.extensions.size, max_message_size, name),
+        _size(path.extensions.size, max_message_size, name),
     ]
 
 
@@ -129,12 +133,12 @@ def _size(limit: int | None, ours: int, name: str) -> Finding:
     if not limit:
         return Finding("size", True, "the mail server names no limit", about=name)
     if limit >= ours:
-        return Finding("size", True, f"the mail server takes {limit} octets, clients may send {ours}", about=name)
-    what = f"the mail server takes {limit} octets, and clients may send {ours}: what is larger comes back"
+        return Finding("size", True, f"the mail server accepts {limit} octets, clients may send {ours}", about=name)
+    what = f"the mail server accepts {limit} octets, but clients may send {ours}: it refuses larger messages"
     return Finding("size", False, what, f'listen.max_message_size = "{limit}B" in the settings', name)
 
 
-def _broken(outcome: Outcome, name: str) -> Finding:
-    words = outcome.words.decode("utf-8", "backslashreplace")
+def _failed(outcome: Outcome, name: str) -> Finding:
+    words = outcome.description.decode("utf-8", "backslashreplace")
     step = "ssh_config" if outcome.cause is Cause.SSH_CONFIG else _STEPS[outcome.stage]
     return Finding(step, False, words, outcome.fix or (REFUSED if outcome.reply else HEALS), name)

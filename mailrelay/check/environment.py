@@ -1,7 +1,8 @@
-"""The environment in which the service runs: what a check sees in a person's own shell, the service may not have.
+"""Adopts the environment of the daemon, so that the checks see what the daemon sees.
 
-An agent that was started in one terminal is unknown to a unit of the service manager. So this process takes the environment
-of the daemon that serves, or, where nobody serves but a unit is installed, that of the systemd user manager.
+The person's shell may have what the daemon lacks: an agent that was started in one terminal is unknown to a service unit.
+So this process takes over the environment of the running daemon or, if none runs but a unit is installed, that of the
+systemd user manager.
 """
 
 import os
@@ -12,32 +13,33 @@ from pathlib import Path
 from mailrelay.check.finding import Finding
 
 UNIT = "mailrelay.service"
-PATIENCE = 5.0
-_OURS = ("TERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "MAILRELAY_CONFIG")
-"""What concerns how we show things, and what we were asked to look at."""
+SYSTEMCTL_TIMEOUT = 5.0
+"""Seconds."""
+_KEPT = ("TERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "MAILRELAY_CONFIG")
+"""Variables that keep this process's value: how output is shown, and which settings are checked."""
 
 
 def adopt(pid: str | None) -> Finding:
-    """Makes the service's environment this process's own. pid: of the daemon, "" if it is unknown, None if nobody serves."""
+    """Replaces this process's environment by the daemon's. pid: of the daemon, "" if it is unknown, None if none runs."""
     found = _of_process(pid) if pid else None
     if found is not None:
-        return _take(found, f"that of process {pid}, which serves")
+        return _replace(found, f"taken from the daemon, process {pid}")
     found = _of_user_manager()
     if found is not None:
-        return _take(found, f"that of the systemd user manager, in which {UNIT} starts")
+        return _replace(found, f"taken from the systemd user manager, which starts {UNIT}")
     if pid is not None:
-        return Finding("environment", None, "your own, for that of the process which serves cannot be read")
-    return Finding("environment", True, "your own: no process serves, and no unit of yours is installed here")
+        return Finding("environment", None, "your own: the daemon's environment cannot be read")
+    return Finding("environment", True, "your own: no daemon runs, and no service unit is installed")
 
 
-def _take(found: dict[str, str], whose: str) -> Finding:
+def _replace(found: dict[str, str], source: str) -> Finding:
     ours, theirs = os.environ.get("SSH_AUTH_SOCK", ""), found.get("SSH_AUTH_SOCK", "")
-    kept = {name: value for name in _OURS if (value := os.environ.get(name)) is not None}
+    kept = {name: value for name in _KEPT if (value := os.environ.get(name)) is not None}
     os.environ.clear()
     os.environ.update(found | kept)
     if ours in ("", theirs):
-        return Finding("environment", True, whose)
-    return Finding("environment", True, f"{whose}; its SSH_AUTH_SOCK is {theirs or 'not set'}, yours {ours}")
+        return Finding("environment", True, source)
+    return Finding("environment", True, f"{source}; its SSH_AUTH_SOCK is {theirs or 'not set'}, yours is {ours}")
 
 
 def _of_process(pid: str) -> dict[str, str] | None:
@@ -49,11 +51,11 @@ def _of_process(pid: str) -> dict[str, str] | None:
 
 
 def _of_user_manager() -> dict[str, str] | None:
-    """None where there is no unit of ours, or nobody to ask."""
+    """None if mailrelay's unit is not installed, or there is no systemd user manager."""
     if _systemctl("cat", UNIT) is None:
         return None
     found: dict[str, str] = {}
-    # The manager's, and what the unit adds.
+    # The manager's own variables, then those that the unit adds.
     for line in (_systemctl("show-environment") or "").splitlines():
         name, _, value = line.partition("=")
         found[name] = unquoted(value)
@@ -63,14 +65,14 @@ def _of_user_manager() -> dict[str, str] | None:
     return found or None
 
 
-def _systemctl(*words: str) -> str | None:
-    """What it prints, None if it fails."""
+def _systemctl(*arguments: str) -> str | None:
+    """Its stdout, None if it fails."""
     try:
         done = subprocess.run(
-            ["systemctl", "--user", *words],
+            ["systemctl", "--user", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=SYSTEMCTL_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -79,7 +81,7 @@ def _systemctl(*words: str) -> str | None:
 
 
 def unquoted(value: str) -> str:
-    """Values are shown as a shell takes them; $'…' is one more way of it."""
+    """A value as `systemctl show-environment` prints it, without the shell's quoting, which may be the $'…' of bash."""
     if value.startswith("$'") and value.endswith("'"):
         return value[2:-1].encode("latin-1", "backslashreplace").decode("unicode_escape")
     try:

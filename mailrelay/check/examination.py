@@ -1,6 +1,6 @@
-"""All checks, in the order in which a message meets them, as the findings come in.
+"""Runs all checks, and yields the findings in the order in which a message depends on what they check.
 
-What concerns a relayhost and its senders is asked at once, for all relayhosts, and told in the order of the settings.
+All relayhosts and their senders are checked at the same time; their findings come in the order of the settings.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from mailrelay.check.dns_reputation import Sender
 from mailrelay.check.finding import Finding
 from mailrelay.config import Relayhost, Settings
 from mailrelay.dns import reverse
-from mailrelay.dns.answer import LookUp
+from mailrelay.dns.lookup import LookUp
 from mailrelay.mail.routing import choose
 from mailrelay.spool import listing
 from mailrelay.spool.database import SpoolError, connect, reading
@@ -24,15 +24,15 @@ from mailrelay.ssh.hops import Hop
 
 HEADER = 65536
 """Octets of a message that are searched for its From field."""
-PATIENCE = 10.0
-"""Seconds for the address of a host."""
+LOOKUP_TIMEOUT = 10.0
+"""Seconds to look up the address of a host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Who is asked beside this machine. online: whether anybody is. blacklists: whether they are.
+    """The options of a check. look_up: asks the DNS. online: False to use no network. blacklists: whether to query them.
 
-    public: the server's public addresses where they are named; otherwise those that its SSH host has are taken.
+    public: the public addresses of the server; if empty, the public ones among those of its SSH host are used.
     """
 
     look_up: LookUp
@@ -42,12 +42,12 @@ class Questions:
 
 
 async def examine(settings: Settings, pid: str | None, questions: Questions) -> AsyncGenerator[Finding, None]:
-    """The findings. pid: of the daemon that serves, None if there is none."""
-    here = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
+    """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
+    local = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
     senders = await asyncio.to_thread(_senders, settings)
     size = settings.listen.max_message_size
     tasks = [
-        here,
+        local,
         asyncio.create_task(backends.examine(settings.notify)),
         *(
             asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), questions))
@@ -83,7 +83,7 @@ async def _seen_from_outside(
     public = questions.public or await _public(hosts[-1].host)
     found = []
     if not public:
-        what = f"{hosts[-1].host} has no public address that is known here"
+        what = f"{hosts[-1].host} has no public address known here"
         found.append(Finding("public address", None, f"{what}; name it: mailrelay check --address ADDRESS", about=name))
     checks = [
         dns_reputation.addresses(questions.look_up, public, reverse.BLACKLISTS if questions.blacklists else ()),
@@ -95,9 +95,9 @@ async def _seen_from_outside(
 
 
 async def _public(host: str) -> tuple[str, ...]:
-    """The addresses of a host that the whole world can reach."""
+    """The addresses of a host that are globally routable; none if it has none or the look-up fails."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(LOOKUP_TIMEOUT):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return ()
@@ -106,9 +106,9 @@ async def _public(host: str) -> tuple[str, ...]:
 
 
 def _senders(settings: Settings) -> dict[str, list[Sender]]:
-    """The senders' domains in use, by relayhost: of mail that has come in lately, and those that the settings name."""
+    """The senders' domains, by relayhost: those of recent messages in the spool, and those that the settings name."""
     found: dict[tuple[str, str, str], Sender] = {}
-    for sender, head in (*_lately(settings), *((address, b"") for address in _named(settings.relayhosts))):
+    for sender, head in (*_recent(settings), *((address, b"") for address in _configured(settings.relayhosts))):
         domain = _domain(sender)
         relayhost = choose(sender.encode("utf-8", "surrogateescape"), settings.relayhosts)
         if domain and relayhost is not None:
@@ -120,11 +120,12 @@ def _senders(settings: Settings) -> dict[str, list[Sender]]:
     return by_relayhost
 
 
-def _lately(settings: Settings) -> list[tuple[str, bytes]]:
+def _recent(settings: Settings) -> list[tuple[str, bytes]]:
+    """The reverse path and the beginning of the content of recent messages."""
     try:
         db = connect(settings.queue.directory, create=False)
     except (SpoolError, FileNotFoundError):
-        # Which has been said already.
+        # The check of the spool reports it.
         return []
     try:
         with reading(db):
@@ -133,8 +134,8 @@ def _lately(settings: Settings) -> list[tuple[str, bytes]]:
         db.close()
 
 
-def _named(relayhosts: Iterable[Relayhost]) -> list[str]:
-    """Addresses for the patterns of the settings that name a domain."""
+def _configured(relayhosts: Iterable[Relayhost]) -> list[str]:
+    """One address for each pattern in `senders` that names a domain."""
     patterns = [pattern for relayhost in relayhosts for pattern in relayhost.senders]
     exact = [pattern for pattern in patterns if "@" in pattern and "*." not in pattern]
     return [f"postmaster{pattern[1:]}" if pattern.startswith("*@") else pattern for pattern in exact]
@@ -142,10 +143,11 @@ def _named(relayhosts: Iterable[Relayhost]) -> list[str]:
 
 def _domain(address: str) -> str:
     domain = address.rpartition("@")[2].lower()
-    # An address literal, or a name that only this machine knows, says nothing to the DNS.
+    # The DNS has no records for an address literal or a local host name.
     return domain if "." in domain and "[" not in domain and domain.isprintable() else ""
 
 
 def _author(head: bytes) -> str:
+    """The domain of the From field, "" if there is none."""
     fields = BytesHeaderParser().parsebytes(head[:HEADER]).get_all("From", [])
     return next((_domain(address) for _, address in getaddresses(map(str, fields)) if "@" in address), "")

@@ -1,12 +1,13 @@
-"""What a check found."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. about: the relayhost, domain or address that it concerns, "" for this machine. ok: None where it was not
-    asked, or cannot be known here. fix: the step, where it is not ok. Texts may be others' words: not escaped."""
+    """One line of output. check: the name of the check. about: the relayhost, domain or address that was checked, "" for
+    this machine. ok: None if the check was not made or its result cannot be known here. fix: what the person can do, where
+    ok is False. Texts may quote other hosts and are not escaped."""
 
     check: str
     ok: bool | None

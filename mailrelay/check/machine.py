@@ -1,6 +1,6 @@
-"""What this machine has to have: a spool, the addresses that clients connect to, somebody who serves.
+"""Checks on this machine: the spool, the daemon, and the addresses that clients connect to.
 
-Asks nobody but this machine. Never: a spool that is made, a socket file that is left.
+Uses no network. Never: create a spool, or leave a socket file behind.
 """
 
 import os
@@ -10,32 +10,33 @@ from pathlib import Path
 
 from mailrelay.check.finding import Finding
 from mailrelay.config import Listen, Queue, Settings
-from mailrelay.listener.peer_account import Unowned, uid_of_connection
-from mailrelay.listener.sockets import CannotListen, open_sockets, printable_address
+from mailrelay.endpoint import Endpoint, Tcp, Unix
+from mailrelay.listener.peer_account import NoOwner, uid_of_connection
+from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
 from mailrelay.spool.database import SpoolError, connect, prepare_directory, reading
 from mailrelay.spool.space import check_space
 
-GREETING = 5.0
-"""Seconds for our own listener to greet."""
+GREETING_TIMEOUT = 5.0
+"""Seconds until the daemon's listener must have sent its greeting."""
 
 
 def examine(settings: Settings, pid: str | None) -> Iterator[Finding]:
-    """The checks, in order. pid: of the daemon that serves, None if there is none."""
+    """The findings, in order. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
     yield _spool(settings.queue, settings.listen.max_message_size)
     if pid is None:
-        yield Finding("service", False, "nobody serves", "start it: mailrelay serve, or its unit")
+        yield Finding("service", False, "no daemon runs", "start `mailrelay serve`, or its service unit")
     else:
-        yield Finding("service", True, f"process {pid or 'unknown'} serves")
+        yield Finding("service", True, f"the daemon runs as process {pid}" if pid else "the daemon runs")
     yield from _addresses(settings.listen, serving=pid is not None)
 
 
 def _spool(queue: Queue, size: int) -> Finding:
-    """size: octets of the largest message."""
+    """size: octets of the largest message that clients may send."""
     directory = queue.directory
     try:
         db = connect(directory, create=False)
     except FileNotFoundError:
-        return _still_to_be_made(directory)
+        return _not_created(directory)
     except SpoolError as error:
         return _unusable(error)
     try:
@@ -45,76 +46,80 @@ def _spool(queue: Queue, size: int) -> Finding:
         return _unusable(error)
     finally:
         db.close()
-    return Finding("spool", True, f"{directory} is yours alone, and has room")
+    return Finding("spool", True, f"{directory} is private and has space for the largest message")
 
 
-def _still_to_be_made(directory: Path) -> Finding:
+def _not_created(directory: Path) -> Finding:
     if directory.exists():
         try:
-            # Of one that is there, it only looks.
+            # Changes nothing in a directory that exists.
             prepare_directory(directory)
         except SpoolError as error:
             return _unusable(error)
-    above = nearest(directory)
-    if os.access(above, os.W_OK | os.X_OK):
-        return Finding("spool", True, f"{directory} is made when the first message comes")
-    what = f"{directory} cannot be made: {above} is not yours to write"
-    return Finding("spool", False, what, "make it yours, or name another queue.directory in the settings")
+    parent = nearest_existing(directory)
+    if os.access(parent, os.W_OK | os.X_OK):
+        return Finding("spool", True, f"the first message creates {directory}")
+    what = f"{directory} cannot be created: you cannot write to {parent}"
+    return Finding("spool", False, what, f"make {parent} writable, or set another queue.directory")
 
 
 def _unusable(error: SpoolError) -> Finding:
     what, _, fix = str(error).partition("; ")
-    return Finding("spool", False, what, fix or "fix that, or name another queue.directory in the settings")
+    return Finding("spool", False, what, fix or "repair that, or set another queue.directory")
 
 
 def _addresses(listen: Listen, *, serving: bool) -> Iterator[Finding]:
     address = listen.address
     if not serving:
-        if not address.startswith("unix:"):
-            yield _is_free(address)
+        if isinstance(address, Tcp):
+            yield _free_address(address)
         return
-    if address.startswith("unix:"):
-        yield _greets(socket.AF_UNIX, address.removeprefix("unix:"), address)
+    if isinstance(address, Unix):
+        yield _greeting(socket.AF_UNIX, address.path, str(address))
         return
-    host, _, port = address.rpartition(":")
-    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host.strip("[]"),)
-    for each in hosts:
-        family = socket.AF_INET6 if ":" in each else socket.AF_INET
-        if each != "::1" or host != "localhost" or _has_v6():
-            yield _greets(family, (each, int(port)), printable_address(each, int(port)))
+    hosts = ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,)
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if host != "::1" or address.host != "localhost" or _has_v6():
+            yield _greeting(family, (host, address.port), str(Tcp(host, address.port)))
 
 
-def _is_free(address: str) -> Finding:
+def _free_address(address: Endpoint) -> Finding:
     try:
         opened = open_sockets(address)
     except CannotListen as error:
-        return Finding("address", False, str(error), "stop it, or choose another listen.address in the settings")
-    shown = " and ".join(printable_address(*each.getsockname()[:2]) for each in opened)
+        return Finding("address", False, str(error), "stop what uses it, or set another listen.address")
+    shown = " and ".join(str(bound_endpoint(each)) for each in opened)
     for each in opened:
         each.close()
-    return Finding("address", True, f"{shown} can be had")
+    return Finding("address", True, f"{shown} {'is' if len(opened) == 1 else 'are'} free")
 
 
-def _greets(family: socket.AddressFamily, place: str | tuple[str, int], shown: str) -> Finding:
-    """Whether one of the service's addresses is held by us, and speaks SMTP."""
-    stop = "stop whatever holds it, and start mailrelay again"
+def _greeting(family: socket.AddressFamily, address: str | tuple[str, int], shown: str) -> Finding:
+    """Whether a process of this account listens at the address and greets as an SMTP server."""
+    stop = "stop that program, then restart mailrelay"
     with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(GREETING)
+        client.settimeout(GREETING_TIMEOUT)
         try:
-            client.connect(place)
+            client.connect(address)
             greeting = client.recv(512)
         except OSError as error:
-            why = f"{shown} does not answer ({error.strerror or error}), though mailrelay serves"
-            return Finding("address", False, why, "start it again; listen.address may have changed since")
+            why = f"{shown} does not respond ({error.strerror or error}), but the daemon runs"
+            return Finding("address", False, why, "restart mailrelay: listen.address may have changed since its start")
         if family != socket.AF_UNIX and greeting:
             uid = uid_of_connection(client.getpeername()[:2], client.getsockname()[:2])
-            if not isinstance(uid, Unowned) and uid != os.getuid():
-                return Finding("address", False, f"{shown} is held by another account (uid {uid})", stop)
+            if not isinstance(uid, NoOwner) and uid != os.getuid():
+                return Finding("address", False, f"another account (uid {uid}) listens on {shown}", stop)
     if not greeting:
-        return Finding("address", False, f"{shown} does not let you in", "add your account to listen.allow_users")
+        return Finding(
+            "address",
+            False,
+            f"{shown} closes your connection without a greeting",
+            "add your account to listen.allow_users",
+        )
     if not greeting.startswith(b"220"):
-        return Finding("address", False, f"what answers on {shown} is no mail server", stop)
-    return Finding("address", True, f"{shown} is ours, and answers")
+        return Finding("address", False, f"the program that listens on {shown} is not a mail server", stop)
+    return Finding("address", True, f"mailrelay listens on {shown}")
 
 
 def _has_v6() -> bool:
@@ -126,6 +131,6 @@ def _has_v6() -> bool:
     return True
 
 
-def nearest(path: Path) -> Path:
-    """Of a path and the directories above it, the first that is there."""
+def nearest_existing(path: Path) -> Path:
+    """The path if it exists, or else its nearest parent directory that does."""
     return next(each for each in (path, *path.parents) if each.exists())

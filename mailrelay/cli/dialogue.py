@@ -10,18 +10,19 @@ import selectors
 import socket
 import sys
 
+from mailrelay.endpoint import Endpoint, Unix
+
 PIECE = 1 << 16
 """Octets in one read, at most."""
 
 
-def open_dialogue(address: str) -> socket.socket:
+def open_dialogue(address: Endpoint) -> socket.socket:
     """A connection to the daemon. address: `listen.address` of the settings. Raises OSError."""
-    if address.startswith("unix:"):
+    if isinstance(address, Unix):
         opened = socket.socket(socket.AF_UNIX)
-        opened.connect(address.removeprefix("unix:"))
+        opened.connect(address.path)
         return opened
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)))
+    return socket.create_connection((address.host, address.port))
 
 
 def relay_dialogue(daemon: socket.socket) -> None:

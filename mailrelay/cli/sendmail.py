@@ -42,7 +42,7 @@ from mailrelay.control.records import WAITING
 from mailrelay.control.status import SpoolError
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.printable import printable
-from mailrelay.mail.trace import HOPS_MAX, hops
+from mailrelay.mail.trace import RECEIVED_MAX, count_received
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
 _WILL_NOT = frozenset({"bounced", "refused", "expired", "cancelled"})
@@ -137,7 +137,7 @@ def _message(
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
-    if hops(content) >= HOPS_MAX:
+    if count_received(content) >= RECEIVED_MAX:
         raise Failed("the message is in a mail loop; look at its Received fields", EX_DATAERR)
     envelope = Envelope(
         reverse_path,

@@ -31,11 +31,12 @@ from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.test import mailbox, send_and_follow
 from mailrelay.config import Relayhost, Settings
+from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.setup import restriction
 from mailrelay.setup.addresses import own_address, sender_for
-from mailrelay.setup.settings import Plan, Wish, of_host, plan
+from mailrelay.setup.settings import Desired, Plan, of_host, plan
 
 
 @click.command("setup")
@@ -70,7 +71,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     heading("5. A restricted key")
     if restricted:
         relayhost = restrict(relayhost, file, yes=yes)
-    elif relayhost.ssh_config == restriction.file(relayhost, file):
+    elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
         fine("mail uses one already; --restricted tests it again")
     else:
         note("Not asked for: with --restricted mail uses a key of its own, which can do nothing else there.")
@@ -111,14 +112,14 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
     domain = printable(to).rpartition("@")[2] if b"@" in to else restriction.host(relayhost)
     question = "There are other relayhosts. Mail from which senders uses this one?"
-    wish = Wish(
+    desired = Desired(
         relayhost.ssh,
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
         grammar.sender(_answer(question, f"*@{domain}", yes=yes)) if others else "*",
         max_size,
     )
-    planned = plan(text, wish, str(file), os.environ)
+    planned = plan(text, desired, str(file), os.environ)
     if not planned.changes:
         fine(f"{file} has {relayhost.ssh} already")
         return config.load(file), False
@@ -147,8 +148,7 @@ def _send_test(settings: Settings, file: Path, to: bytes, sender: bytes, *, serv
         send_and_follow(settings, to, sender)
 
 
-def _server(address: str) -> str:
-    if address.startswith("unix:"):
+def _server(address: Endpoint) -> str:
+    if isinstance(address, Unix):
         return f"server {address}"
-    host, _, port = address.rpartition(":")
-    return f"server {host}, port {port}"
+    return f"server {address.host}, port {address.port}"

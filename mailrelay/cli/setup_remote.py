@@ -24,10 +24,11 @@ from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import authorized_keys
-from mailrelay.ssh.authorized_keys import Keys, NotDone, Shut
-from mailrelay.ssh.host_key_scan import offers
+from mailrelay.ssh.authorized_keys import ChangeFailed, LoginRefused, OfferedKeys
+from mailrelay.ssh.dial import read_hops
+from mailrelay.ssh.host_key_scan import scan
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.mail_path import MailPath
 from mailrelay.ssh.restriction_probe import trials
 
@@ -37,53 +38,55 @@ OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
-def find_key(relayhost: Relayhost, *, yes: bool) -> Keys:
+def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
     """The keys that ssh would offer. A key is made if there is none."""
     found = _keys(relayhost)
     if found.lines:
         fine(f"ssh offers {', '.join(found.tried)}")
         return found
-    for file, why, fix in found.locked:
+    for file, why, fix in found.unusable:
         raise stop(f"{file} {why}", fix)
-    if not ask(f"There is no key. Make {found.place}, without a passphrase (a service cannot ask for it)?", yes=yes):
+    if not ask(
+        f"There is no key. Make {found.new_key_file}, without a passphrase (a service cannot ask for it)?", yes=yes
+    ):
         raise stop("without a key a login needs a password", "Make one (ssh-keygen)")
     try:
-        authorized_keys.make_key(found.place, f"{getpass.getuser()}@{socket.gethostname()}")
+        authorized_keys.make_key(found.new_key_file, f"{getpass.getuser()}@{socket.gethostname()}")
     except OSError as error:
-        raise stop(f"{found.place} cannot be made: {error.strerror or error}") from None
-    fine(f"made {found.place}")
-    undo(f"rm {found.place} {found.place}.pub")
+        raise stop(f"{found.new_key_file} cannot be made: {error.strerror or error}") from None
+    fine(f"made {found.new_key_file}")
+    undo(f"rm {found.new_key_file} {found.new_key_file}.pub")
     return _keys(relayhost)
 
 
 def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
     """Sees that the host keys of all hops are trusted."""
-    found, fault = asyncio.run(offers(relayhost))
+    found, fault = asyncio.run(scan(relayhost))
     if fault is not None:
         raise _stop(fault)
-    if all(offer.verdict is Verdict.TRUSTED for offer in found):
+    if all(offer.status is HostKeyStatus.TRUSTED for offer in found):
         for offer in found:
             fine(f"{offer.place} offers the known key: {offer.fingerprint}")
         return
-    if yes and found[-1].verdict is Verdict.CHANGED:
+    if yes and found[-1].status is HostKeyStatus.CHANGED:
         # The person gave --yes before it was known that the key has changed.
         raise stop(f"the host key of {found[-1].place} has changed", f"See `mailrelay trust {relayhost.ssh}`")
     if not trust.trust_hops(relayhost, Resolver(""), yes=yes):
         raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again when it is")
 
 
-def let_in(relayhost: Relayhost, keys: Keys, settings_file: Path, *, yes: bool) -> None:
+def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
     """Sees that the account on the relayhost accepts the key."""
     host = relayhost.ssh
-    shut = asyncio.run(authorized_keys.knock(relayhost))
+    shut = asyncio.run(authorized_keys.try_login(relayhost))
     if shut is None:
         fine(f"{host} lets {keys.user} in without a password")
         return
     if not shut.at_relayhost or shut.outcome.cause is not Cause.AUTH_REFUSED:
         raise _stop(shut.outcome)
-    if relayhost.ssh_config == restriction.file(relayhost, settings_file):
+    if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
         # The restricted key, with its restriction.
-        line = restriction.authorized(_mail_key(), relayhost)
+        line = restriction.authorized_keys_line(_mail_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
         line, by_hand = keys.lines[0], f"ssh-copy-id{keys.by_hand.removeprefix('ssh')}"
@@ -93,7 +96,7 @@ def let_in(relayhost: Relayhost, keys: Keys, settings_file: Path, *, yes: bool) 
     if not ask(f"Put it there? This needs the password of {keys.user} once; it is not kept.", yes=yes):
         raise stop(f"{host} does not let {keys.user} in", f"By hand: {by_hand}")
     _put_key(relayhost, keys.user, line, by_hand)
-    shut = asyncio.run(authorized_keys.knock(relayhost))
+    shut = asyncio.run(authorized_keys.try_login(relayhost))
     if shut is not None:
         raise _stop(shut.outcome)
     fine(f"the key is in authorized_keys there: {host} lets {keys.user} in without a password")
@@ -107,13 +110,13 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
         password = click.prompt(f"  Password of {user} on {host}", hide_input=True, default="", show_default=False)
         try:
             refused = asyncio.run(authorized_keys.authorize(relayhost, line, password=password))
-        except NotDone as error:
+        except ChangeFailed as error:
             raise stop(f"{host} did not take the key: {error}", f"By hand: {by_hand}") from None
         if refused is None:
             return
         if refused.outcome.cause is not Cause.AUTH_REFUSED:
             raise _stop(refused.outcome)
-        if not refused.asked:
+        if not refused.password_was_sent:
             raise stop(f"{host} takes no password", f"Have this line put into ~/.ssh/authorized_keys there: {line}")
         note("Wrong password.")
     raise stop(f"{host} did not take the password", f"By hand: {by_hand}")
@@ -126,8 +129,7 @@ def find_mail_path(relayhost: Relayhost) -> MailPath:
         for tried, outcome in failures:
             note(f"{tried or 'forwarding'}: {outcome.text}")
         raise _stop(failures[0][1])
-    target = f"{relayhost.smtp_host}:{relayhost.smtp_port}"
-    fine(f"the command {found.command!r} there" if found.command else f"forwarding to {target} there")
+    fine(f"the command {found.command!r} there" if found.command else f"forwarding to {relayhost.smtp} there")
     note(found.greeting, f"EHLO: {', '.join(_offers(found.extensions)) or 'no extensions'}")
     return found
 
@@ -135,7 +137,7 @@ def find_mail_path(relayhost: Relayhost) -> MailPath:
 def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayhost:
     """The relayhost with a restricted key: made and put into authorized_keys there if needed, and tested in any case."""
     key = MAIL_KEY.expanduser()
-    file = restriction.file(relayhost, settings_file)
+    file = restriction.ssh_config_file(relayhost, settings_file)
     if relayhost.ssh_config == file:
         if not _prove(relayhost, key):
             raise stop(f"{key} is not restricted to mail there", f"Remove it from authorized_keys of {relayhost.ssh}")
@@ -145,7 +147,7 @@ def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayho
     public = _mail_key()
     replace_file(file, restriction.ssh_config(relayhost, key).encode())
     for candidate in _restrictable(relayhost):
-        line = restriction.authorized(public, candidate)
+        line = restriction.authorized_keys_line(public, candidate)
         _change(
             authorized_keys.authorize(relayhost, line), relayhost, f"Put this line into authorized_keys there: {line}"
         )
@@ -182,11 +184,11 @@ def _mail_key() -> str:
         raise stop(f"{key} cannot be read or made: {error}", "Move it away") from None
 
 
-def _change(change: Coroutine[None, None, Shut | None], relayhost: Relayhost, by_hand: str) -> None:
+def _change(change: Coroutine[None, None, LoginRefused | None], relayhost: Relayhost, by_hand: str) -> None:
     """Runs `change`, which changes authorized_keys on the relayhost. by_hand: how the person can do it."""
     try:
         shut = asyncio.run(change)
-    except NotDone as error:
+    except ChangeFailed as error:
         raise stop(f"{relayhost.ssh} did not change its authorized_keys: {error}", by_hand) from None
     if shut is not None:
         raise _stop(shut.outcome)
@@ -200,7 +202,7 @@ def _prove(relayhost: Relayhost, key: Path) -> bool:
         note(fault.outcome.text)
         return False
     for trial in tried:
-        said = f": {trial.said}" if trial.said else ""
+        said = f": {trial.detail}" if trial.detail else ""
         if trial.is_refused:
             fine(f"refused: {trial.what}{said}")
         else:
@@ -221,9 +223,12 @@ def _offers(found: Extensions) -> Iterator[str]:
         yield f"SIZE {size(found.size)}"
 
 
-def _keys(relayhost: Relayhost) -> Keys:
+def _keys(relayhost: Relayhost) -> OfferedKeys:
+    async def offered() -> OfferedKeys:
+        return await authorized_keys.offered_keys((await read_hops(relayhost))[-1])
+
     try:
-        return asyncio.run(authorized_keys.keys(relayhost))
+        return asyncio.run(offered())
     except Fault as fault:
         raise _stop(fault.outcome) from None
 

@@ -37,7 +37,7 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
         )
         note(shlex.join(words))
         return False
-    runs_it = found.is_there and holder is not None
+    runs_it = found.is_installed and holder is not None
     if runs_it and not changed:
         fine(f"{found.manager} runs the daemon: {found.file}")
         return True
@@ -45,7 +45,7 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
         note("Start the daemon yourself:", shlex.join(words))
         return False
     try:
-        unit.install(found, again=changed)
+        unit.install(found, restart=changed)
     except (NotInstalled, OSError) as error:
         raise stop(f"the service does not run: {error}", f"See its output: {shlex.join(words)}") from None
     if not _starts(directory):

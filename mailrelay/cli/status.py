@@ -82,14 +82,14 @@ def _screen(status: Status, now: float) -> Iterator[str]:
     if status.full:
         yield f"room     {status.full}"
     yield from _faults(status, now)
-    if stands.untold:
+    if stands.failing_notices:
         yield ""
-    for (backend, why), kinds in _by_backend(stands.untold).items():
+    for (backend, why), kinds in _by_backend(stands.failing_notices).items():
         yield f"not told yet by {backend} ({', '.join(kinds)}): {printable(why)}"
 
 
 def _faults(status: Status, now: float) -> Iterator[str]:
-    for fault in status.standing.troubles:
+    for fault in status.standing.faults:
         yield ""
         yield f"relayhost {fault.relayhost} cannot be reached, since {length(now - fault.since)}"
         yield from (f"  {printable(line)}" for line in fault.text.splitlines())

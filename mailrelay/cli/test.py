@@ -69,9 +69,10 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     if daemon_pid(directory) is None:
         raise Failed(f"{NO_DAEMON}; no message was sent")
     stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
-    begun = time.time()
     # Ends a back-off: its cause may have been repaired, and this message is to find out.
     retry(directory, [stored.queue_id])
+    # After it, so that a fault whose next dial is later is one that this message has met.
+    begun = time.time()
     print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
     follow(settings, stored.key, begun, begun + wait)
 

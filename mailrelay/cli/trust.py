@@ -22,24 +22,24 @@ from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.config import Relayhost, Settings
 from mailrelay.control.acts import dial_now
 from mailrelay.dns import sshfp
-from mailrelay.dns.answer import Unanswered, is_address
+from mailrelay.dns.lookup import LookUpFailed, is_address
 from mailrelay.dns.resolver import Resolver
 from mailrelay.grammar import SettingsError, destination
 from mailrelay.mail.printable import printable
-from mailrelay.ssh.host_key_scan import Offer, Unpinnable, art, fingerprint_of, offers, pin
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.host_key_scan import Offer, Unpinnable, art, fingerprint_of, pin, scan
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 _MEANING = {
-    Verdict.UNKNOWN: "No key of this host is known yet. Ask its administrator for the fingerprint, and compare.",
-    Verdict.CHANGED: "THE KEY HAS CHANGED. The server was installed again, or another machine answers in its place, as in"
-    " networks of hotels and hotspots. Ask the server's administrator before you accept it.",
-    Verdict.REVOKED: "THIS KEY IS REVOKED: a server that has it must not be trusted. It is not accepted.",
+    HostKeyStatus.UNKNOWN: "No key of this host is known yet. Ask its administrator for the fingerprint, and compare.",
+    HostKeyStatus.CHANGED: "THE KEY HAS CHANGED. The server was installed again, or another machine answers in its place,"
+    " as in networks of hotels and hotspots. Ask the server's administrator before you accept it.",
+    HostKeyStatus.REVOKED: "THIS KEY IS REVOKED: a server that has it must not be trusted. It is not accepted.",
 }
 _PUBLISHED = {
-    sshfp.Word.NONE: "publishes no key of this kind",
-    sshfp.Word.SAME: "publishes this key, validated by DNSSEC",
-    sshfp.Word.OTHER: "publishes ANOTHER key, validated by DNSSEC: this one is not the server's",
-    sshfp.Word.UNSECURED: "publishes keys, but without validation by DNSSEC: they prove nothing",
+    sshfp.Match.NONE: "publishes no key of this kind",
+    sshfp.Match.SAME: "publishes this key, validated by DNSSEC",
+    sshfp.Match.OTHER: "publishes ANOTHER key, validated by DNSSEC: this one is not the server's",
+    sshfp.Match.UNSECURED: "publishes keys, but without validation by DNSSEC: they prove nothing",
 }
 
 
@@ -80,14 +80,14 @@ def trust_hops(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
     accepted: list[str] = []
     shown = 0
     while True:
-        found, fault = asyncio.run(offers(relayhost))
+        found, fault = asyncio.run(scan(relayhost))
         for offer in found[shown:]:
             print("\n".join(_described(offer)))
         if fault is not None:
             say(f"{fault.text} {fault.fix}".rstrip())
             return False
         shown, offer = len(found), found[-1]
-        if offer.verdict is Verdict.TRUSTED:
+        if offer.status is HostKeyStatus.TRUSTED:
             return True
         if offer.name in accepted:
             say(f"{offer.place} now offers yet another key than the accepted one; ask its administrator")
@@ -98,42 +98,42 @@ def trust_hops(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
 
 
 def _described(offer: Offer) -> Iterator[str]:
-    whose = "authority" if offer.authority else "offered"
+    whose = "is_authority" if offer.is_authority else "offered"
     name = "" if offer.name == offer.place else f" ({printable(offer.name)})"
-    verdict = colour(offer.verdict, "green" if offer.verdict is Verdict.TRUSTED else "red", sys.stdout)
-    yield f"{printable(offer.place)}{name}: {verdict}"
+    status = colour(offer.status, "green" if offer.status is HostKeyStatus.TRUSTED else "red", sys.stdout)
+    yield f"{printable(offer.place)}{name}: {status}"
     for entry in offer.known:
         yield f"  {entry.marker or 'known':10}{fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
     yield f"  {whose:10}{offer.fingerprint}"
-    if offer.verdict is Verdict.TRUSTED:
+    if offer.status is HostKeyStatus.TRUSTED:
         return
     old = next((art(entry.key) for entry in offer.known if not entry.marker), "")
     if old:
         yield f"  {'known':22}offered"
     for before, now in zip_longest(old.splitlines(), offer.art.splitlines()):
         yield f"  {f'{before}   ' if before else ''}{now}"
-    yield _MEANING[offer.verdict]
+    yield _MEANING[offer.status]
 
 
-async def _published(offer: Offer, resolver: Resolver) -> sshfp.Word | None:
+async def _published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
     """Whether the domain publishes the key; prints it too. None where the DNS has no answer."""
     if is_address(offer.host):
         return None
     algorithm, digests = offer.sshfp
     try:
         word = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
-    except Unanswered as error:
+    except LookUpFailed as error:
         print(f"DNS: {printable(str(error))}")
         return None
     print(f"DNS: {printable(offer.host)} {_PUBLISHED[word]}.")
     return word
 
 
-def _accept(offer: Offer, published: sshfp.Word | None, *, yes: bool) -> bool:
+def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
     """Asks, unless `yes` is enough, and writes the key into known_hosts. Whether the key is trusted now."""
     place = printable(offer.place)
-    can_be_pinned = offer.verdict is not Verdict.REVOKED and not offer.authority
-    if can_be_pinned and not (yes and published is not sshfp.Word.OTHER):
+    can_be_pinned = offer.status is not HostKeyStatus.REVOKED and not offer.is_authority
+    if can_be_pinned and not (yes and published is not sshfp.Match.OTHER):
         if not is_terminal(sys.stdin):
             why = "its domain publishes another one" if yes else "compare the fingerprint, then use --yes"
             say(f"the host key of {place} is not accepted; {why}")

@@ -4,8 +4,7 @@
     records.py       messages as JSON records                enqueue.py      puts a message in the spool
     details.py       one message: timeline, content          replacement.py  another message in the place of one
     following.py     one message, until it is settled        status.py       fine, late or failed, and why
-    daemon.py        whether the daemon runs; wakes it       changing.py     opens the spool for a change
-    errors.py        what these functions raise
+    daemon.py        whether the daemon runs; wakes it       errors.py       what these functions raise
 
 All functions work while the daemon does not run. Each change is one commit, and wakes the daemon afterwards. Settings, ids
 and messages are arguments; nothing here prints, asks, or ends the process. SQL stays in `spool`.

@@ -3,17 +3,16 @@
 Several ids are one commit. An id that fails does not keep the others from being done.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailrelay.control.changing import changing, no_such_message
 from mailrelay.control.daemon import wake
+from mailrelay.control.errors import NoSuchMessage, NotAllowed, no_such_message
 from mailrelay.mail.lifecycle import Act
-from mailrelay.spool import actions
-from mailrelay.spool.database import Connection
+from mailrelay.ports import SpoolChange
+from mailrelay.spool.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +32,19 @@ def act(directory: Path, ids: Sequence[str], what: Act) -> Done:
 
     Raises SpoolError; then nothing has changed.
     """
-    return _change(directory, ids, lambda db, key, queue_id, now: actions.act(db, key, queue_id, what, now))
+    return _change(directory, ids, lambda change, key, queue_id: change.act(key, queue_id, what))
 
 
 def retry(directory: Path, ids: Sequence[str]) -> Done:
     """Makes each message due now, and ends the back-off of its relayhost. ids: as for `act`. Raises SpoolError."""
-    return _change(directory, ids, actions.retry)
+    return _change(directory, ids, lambda change, key, queue_id: change.retry(key, queue_id))
 
 
 def retry_all(directory: Path) -> tuple[int, bool]:
     """Makes all messages that wait due now. Returns how many, and `Done.lacks_daemon`. Raises SpoolError."""
     try:
-        with changing(directory) as db:
-            due = actions.retry_all(db, time.time())
+        with Desk(directory).changing() as change:
+            due = change.retry_all()
     except FileNotFoundError:
         due = 0
     return due, due > 0 and not wake(directory)
@@ -53,21 +52,21 @@ def retry_all(directory: Path) -> tuple[int, bool]:
 
 def dial_now(directory: Path, relayhosts: Iterable[str]) -> None:
     """Ends the back-off of these relayhosts, by name: their mail is tried now. Raises SpoolError."""
-    with suppress(FileNotFoundError), changing(directory) as db:
+    with suppress(FileNotFoundError), Desk(directory).changing() as change:
         for relayhost in relayhosts:
-            actions.dial_now(db, relayhost, time.time())
+            change.dial_now(relayhost)
     wake(directory)
 
 
-def _change(directory: Path, ids: Sequence[str], do: Callable[[Connection, int, str, float], object]) -> Done:
+def _change(directory: Path, ids: Sequence[str], do: Callable[[SpoolChange, int, str], object]) -> Done:
     changed, failures = [], []
     try:
-        with changing(directory) as db:
+        with Desk(directory).changing() as change:
             for given in ids:
                 try:
-                    key, queue_id = actions.find(db, given)
-                    do(db, key, queue_id, time.time())
-                except (actions.NoSuchMessage, actions.NotAllowed) as error:
+                    key, queue_id = change.find(given)
+                    do(change, key, queue_id)
+                except (NoSuchMessage, NotAllowed) as error:
                     failures.append(str(error))
                 else:
                     changed.append(queue_id)

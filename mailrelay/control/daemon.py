@@ -13,9 +13,9 @@ def daemon_pid(directory: Path) -> str | None:
 
 def wake(directory: Path) -> bool:
     """Wakes the daemon, so that it reads the spool again. Returns whether one runs."""
-    return trigger.ring(directory)
+    return trigger.fire(directory)
 
 
 def network_changed(directory: Path) -> bool:
     """Tells the daemon that the network has changed: relayhosts that could not be reached are tried. Whether one runs."""
-    return trigger.ring(directory, trigger.NETWORK)
+    return trigger.fire(directory, trigger.NETWORK)

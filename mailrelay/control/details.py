@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailrelay.control.changing import no_such_message
+from mailrelay.control.errors import no_such_message
 from mailrelay.control.records import EventRecord, MessageRecord, event_record, message_record
+from mailrelay.mail.overview import Event as Event
+from mailrelay.mail.overview import Listed as Listed
 from mailrelay.mail.printable import printable
-from mailrelay.spool import actions, correspondents, listing
-from mailrelay.spool.database import Connection, connect, reading
-from mailrelay.spool.listing import Event as Event
-from mailrelay.spool.listing import Listed as Listed
+from mailrelay.ports import SpoolView
+from mailrelay.spool.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ def whole_id(directory: Path, given: str) -> str:
 
 def details(directory: Path, given: str) -> Details:
     """All that is known of the message whose id begins with `given`. Raises NoSuchMessage, SpoolError."""
-    with _found(directory, given) as (db, key, _):
-        message = listing.one(db, key)
-        likely = [correspondents.likely(db, to.address, to.stage) for to in message.recipients]
-        return Details(message, listing.story(db, key), likely)
+    with _found(directory, given) as (view, key, _):
+        message = view.one(key)
+        likely = [view.suggestion(to.address, to.stage) for to in message.recipients]
+        return Details(message, view.story(key), likely)
 
 
 def content(directory: Path, given: str) -> tuple[str, bytes]:
@@ -46,8 +46,8 @@ def content(directory: Path, given: str) -> tuple[str, bytes]:
 
     Raises NoSuchMessage, SpoolError.
     """
-    with _found(directory, given) as (db, key, queue_id):
-        return queue_id, b"".join(listing.content(db, key))
+    with _found(directory, given) as (view, key, queue_id):
+        return queue_id, b"".join(view.content(key))
 
 
 def details_record(found: Details) -> DetailsRecord:
@@ -59,14 +59,10 @@ def details_record(found: Details) -> DetailsRecord:
 
 
 @contextmanager
-def _found(directory: Path, given: str) -> Iterator[tuple[Connection, int, str]]:
+def _found(directory: Path, given: str) -> Iterator[tuple[SpoolView, int, str]]:
     """The spool inside one view, and key and queue id of the message whose id begins with `given`."""
     try:
-        db = connect(directory, create=False)
+        with Desk(directory).reading() as view:
+            yield view, *view.find(given)
     except FileNotFoundError:
         raise no_such_message(given) from None
-    try:
-        with reading(db):
-            yield db, *actions.find(db, given)
-    finally:
-        db.close()

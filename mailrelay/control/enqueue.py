@@ -4,17 +4,14 @@ Promises: when `enqueue` returns, the message is on disk, for all of its recipie
 """
 
 import os
-import time
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.printable import printable
-from mailrelay.mail.record import arrive
 from mailrelay.mail.routing import choose
-from mailrelay.spool import queue_ids, trigger
-from mailrelay.spool.accepting import accept
-from mailrelay.spool.database import connect, transaction
+from mailrelay.spool import trigger
+from mailrelay.spool.desk import Desk
 
 
 class NoRelayhost(Exception):
@@ -44,14 +41,6 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
     Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
     """
     relayhost = relayhost_for(settings, envelope.sender)
-    now = time.time()
     os.umask(0o077)
-    db = connect(settings.queue.directory)
-    try:
-        with transaction(db):
-            queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
-            arrival = arrive(envelope, content, queue_id=queue_id, token=token, relayhost=relayhost, now=now)
-            key = accept(db, arrival, settings.queue.max_size)
-    finally:
-        db.close()
-    return Enqueued(key, queue_id, trigger.ring(settings.queue.directory))
+    key, queue_id = Desk(settings.queue.directory, settings.queue.max_size).enqueue(envelope, content, relayhost)
+    return Enqueued(key, queue_id, trigger.fire(settings.queue.directory))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.spool import listing
-from mailrelay.spool.database import Connection, connect, reading
-from mailrelay.spool.listing import Event as Event
-from mailrelay.spool.listing import Listed as Listed
-from mailrelay.spool.listing import Trouble as Trouble
+from mailrelay.mail.overview import Event as Event
+from mailrelay.mail.overview import Listed as Listed
+from mailrelay.mail.overview import RelayhostFault as RelayhostFault
+from mailrelay.ports import SpoolView
+from mailrelay.spool.desk import Desk
 
 INTERVAL = 0.1
 """Seconds between two reads."""
@@ -28,40 +28,37 @@ class Progress:
 
     message: Listed
     timeline: list[Event]
-    fault: Trouble | None
+    fault: RelayhostFault | None
     daemon_runs: bool
 
 
 def follow(directory: Path, key: int, seconds: float) -> Iterator[Listed]:
     """The message with this key, now and every INTERVAL; for the last time after `seconds`. Raises SpoolError."""
-    return _reads(directory, lambda db: listing.one(db, key), seconds)
+    return _reads(directory, lambda view: view.one(key), seconds)
 
 
 def follow_closely(directory: Path, key: int, seconds: float) -> Iterator[Progress]:
     """As `follow`, with the timeline, the fault of the relayhost, and whether the daemon runs."""
 
-    def read(db: Connection) -> Progress:
+    def read(view: SpoolView) -> Progress:
         # Before the first query, so that the last commit of a daemon that ends is seen.
         daemon_runs = daemon_pid(directory) is not None
-        message = listing.one(db, key)
-        faults = listing.standing(db).troubles
+        message = view.one(key)
+        faults = view.status().faults
         fault = next((one for one in faults if one.relayhost == message.relayhost), None)
-        return Progress(message, listing.story(db, key), fault, daemon_runs)
+        return Progress(message, view.story(key), fault, daemon_runs)
 
     return _reads(directory, read, seconds)
 
 
-def _reads(directory: Path, read: Callable[[Connection], Read], seconds: float) -> Iterator[Read]:
+def _reads(directory: Path, read: Callable[[SpoolView], Read], seconds: float) -> Iterator[Read]:
     deadline = time.monotonic() + seconds
-    db = connect(directory, create=False)
-    try:
-        while True:
-            with reading(db):
-                found = read(db)
-            left = deadline - time.monotonic()
-            yield found
-            if left <= 0:
-                return
-            time.sleep(min(INTERVAL, left))
-    finally:
-        db.close()
+    desk = Desk(directory)
+    while True:
+        with desk.reading() as view:
+            found = read(view)
+        left = deadline - time.monotonic()
+        yield found
+        if left <= 0:
+            return
+        time.sleep(min(INTERVAL, left))

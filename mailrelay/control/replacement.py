@@ -1,17 +1,14 @@
 """Another message in the place of one that was refused, failed, waits or is held, for `queue resend` and `queue edit`."""
 
-import time
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
-from mailrelay.control.changing import changing, no_such_message
 from mailrelay.control.daemon import wake
 from mailrelay.control.enqueue import relayhost_for
+from mailrelay.control.errors import no_such_message
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.lifecycle import Act
-from mailrelay.mail.record import Arrival
-from mailrelay.mail.trace import subject
-from mailrelay.spool import queue_ids, replacement
+from mailrelay.spool.desk import Desk
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +25,8 @@ def replaceable(settings: Settings, given: str, what: Act) -> tuple[Message, byt
     Raises NoSuchMessage, NotAllowed, SpoolError.
     """
     try:
-        with changing(settings.queue.directory) as db:
-            return replacement.fixable(db, given, what)
+        with Desk(settings.queue.directory).changing() as change:
+            return change.replaceable(given, what)
     except FileNotFoundError:
         raise no_such_message(given) from None
 
@@ -40,8 +37,6 @@ def replace(settings: Settings, old: Message, what: Act, envelope: Envelope, con
     old: what `replaceable` returned for the same `what`. Raises NoRelayhost, NotAllowed, SpoolError: nothing has changed.
     """
     relayhost = relayhost_for(settings, envelope.sender)
-    now = time.time()
-    with changing(settings.queue.directory) as db:
-        new = Arrival(queue_ids.new_for_command(db, now), envelope, content, relayhost, now, subject(content))
-        replacement.replace(db, old, what, new, settings.queue.max_size)
-    return Replaced(new.queue_id, wake(settings.queue.directory))
+    with Desk(settings.queue.directory, settings.queue.max_size).changing() as change:
+        queue_id = change.replace(old, what, envelope, content, relayhost)
+    return Replaced(queue_id, wake(settings.queue.directory))

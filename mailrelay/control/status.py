@@ -25,16 +25,15 @@ from pathlib import Path
 from typing import TypedDict
 
 from mailrelay.config import Settings
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
-from mailrelay.spool import lock
+from mailrelay.spool import listing, lock
 from mailrelay.spool.database import SpoolError as SpoolError
 from mailrelay.spool.database import SpoolFull, connect, reading
-from mailrelay.spool.listing import Standing as Standing
-from mailrelay.spool.listing import standing
 from mailrelay.spool.space import check_space
 
-_NOTHING = Standing(pending=0, oldest=None, held=0, stranded=0, failed=0, untold=(), troubles=())
+_NOTHING = SpoolStatus(pending=0, oldest=None, held=0, stranded=0, failed=0, failing_notices=(), faults=())
 
 
 class Level(enum.IntEnum):
@@ -51,7 +50,7 @@ class Status:
     daemon, "" if it is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
 
     directory: Path
-    standing: Standing
+    standing: SpoolStatus
     full: str
     pid: str | None
     reasons: list[tuple[Level, str]]
@@ -102,7 +101,9 @@ def read_status(settings: Settings, now: float) -> Status:
     return Status(directory, stands, full, pid, why)
 
 
-def reasons(stands: Standing, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[Level, str]]:
+def reasons(
+    stands: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float
+) -> list[tuple[Level, str]]:
     """Why all is not fine, worst first, each in a few words. Empty if all is fine.
 
     full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
@@ -112,14 +113,14 @@ def reasons(stands: Standing, *, serving: bool, full: bool, late_after: float, n
         found.append((Level.FAILED, "nobody serves"))
     if full:
         found.append((Level.FAILED, "no room"))
-    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in stands.troubles if fault.setup)
+    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in stands.faults if fault.setup)
     if stands.failed:
         found.append((Level.FAILED, f"{stands.failed} failed"))
     if stands.stranded:
         found.append((Level.FAILED, f"{stands.stranded} cannot be sent"))
     if stands.oldest is not None and now - stands.oldest > late_after:
         found.append((Level.LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
-    if stands.untold:
+    if stands.failing_notices:
         found.append((Level.LATE, "bad news untold"))
     return found
 
@@ -146,14 +147,16 @@ def status_record(status: Status) -> StatusRecord:
                 "text": printable(fault.text),
                 "fix": printable(fault.fix),
             }
-            for fault in stands.troubles
+            for fault in stands.faults
         ],
-        "untold": [{"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.untold],
+        "untold": [
+            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.failing_notices
+        ],
         "directory": str(status.directory),
     }
 
 
-def _standing(settings: Settings) -> tuple[Standing, str]:
+def _standing(settings: Settings) -> tuple[SpoolStatus, str]:
     """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
     try:
         db = connect(settings.queue.directory, create=False)
@@ -162,7 +165,7 @@ def _standing(settings: Settings) -> tuple[Standing, str]:
     full = ""
     try:
         with reading(db):
-            found = standing(db)
+            found = listing.status(db)
             try:
                 check_space(db, settings.listen.max_message_size, settings.queue.max_size)
             except SpoolFull as error:

@@ -1,5 +1,7 @@
-"""An embedded remote on loopback, and the demonstration that runs the real relay against it.
+"""An embedded remote (SSH server and mail server) on loopback, and a demonstration of mailrelay against it.
 
-Product code: `mailrelay demo` runs on it, and it is the tests' peer. It never touches anything of the user's: keys, known
-hosts and ssh_config lie in a directory that the caller gives.
+    mailserver.py   SMTP dialogue    remote.py   SSH server and life cycle    story.py   `mailrelay demo`
+
+`mailrelay demo` runs on it, and the tests use it as their peer. It never touches the user's files: keys, known_hosts and
+ssh_config are in a directory that the caller provides.
 """

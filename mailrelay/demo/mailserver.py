@@ -1,7 +1,8 @@
-"""One dialogue of the embedded remote's mail server: RFC 5321, with RFC 1870, 2920, 3030, 3461, 6152 and 6531 as offered.
+"""One dialogue of the embedded mail server: RFC 5321, with RFC 1870, 2920, 3030, 3461, 6152 and 6531 as offered.
 
-It is stricter than most: it takes no parameter that it did not offer, no bare CR or LF, no address beyond ASCII without
-SMTPUTF8; so whoever gets along with it keeps to the RFCs. Never: a message taken over that the policy refused.
+It is stricter than most servers: it refuses parameters of extensions that it did not offer, bare CR or LF, and addresses
+beyond ASCII without SMTPUTF8. So a client that it accepts keeps to the RFCs.
+Never: accept a message that the policy refused.
 """
 
 import re
@@ -12,8 +13,9 @@ from typing import Protocol
 import asyncssh
 
 Policy = Callable[[str, bytes], Awaitable[bytes | None]]
-"""Asked before every reply of the mail server: with the verb in capitals, or GREETING or CONTENT, and with its argument, or
-the content (dots unstuffed). Gives the reply without its last CRLF, None for the ordinary one, b"" to cut the connection."""
+"""Called before every reply of the mail server. First argument: the verb in capitals, or GREETING or CONTENT. Second: the
+argument of the command, or the content without dot-stuffing. Returns the reply without its last CRLF, None for the ordinary
+reply, or b"" to close the connection without a reply."""
 
 EXTENSIONS = (b"PIPELINING", b"8BITMIME", b"SMTPUTF8", b"SIZE 50000000", b"DSN", b"ENHANCEDSTATUSCODES")
 _OFFERED_BY = {
@@ -31,9 +33,9 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message taken over. Addresses without angle brackets; content with CRLF line ends, dots unstuffed.
+    """An accepted message. Addresses without angle brackets; content with CRLF line ends, without dot-stuffing.
 
-    arguments: those of MAIL and of each RCPT that was accepted, as sent.
+    arguments: those of MAIL and of each accepted RCPT, as sent.
     """
 
     sender: bytes
@@ -43,7 +45,7 @@ class Received:
 
 
 async def refuse_by_name(verb: str, argument: bytes) -> bytes | None:
-    """The policy of a new remote: recipients named `refused…` do not exist, those named `later…` are asked to wait."""
+    """The policy of a new remote: recipients named `refused…` get a 550, those named `later…` a 451."""
     if verb == "RCPT":
         address = _path(argument)
         if address.startswith(b"refused"):
@@ -53,19 +55,25 @@ async def refuse_by_name(verb: str, argument: bytes) -> bytes | None:
     return None
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
+    """The methods that asyncio.StreamReader and asyncssh.SSHReader[bytes] share, as far as the demo uses them."""
+
+    async def read(self, n: int, /) -> bytes: ...
     async def readline(self) -> bytes: ...
     async def readexactly(self, n: int, /) -> bytes: ...
 
 
-class _Writer(Protocol):
+class Writer(Protocol):
+    """The methods that asyncio.StreamWriter and asyncssh.SSHWriter[bytes] share, as far as the demo uses them."""
+
     def write(self, data: bytes, /) -> None: ...
+    def write_eof(self) -> None: ...
     async def drain(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Mailbox(Protocol):
-    """Whose mail server it is: what it replies and offers, and where its mail goes."""
+    """What the mail server replies and offers, and where it keeps its messages."""
 
     policy: Policy
     extensions: tuple[bytes, ...]
@@ -75,7 +83,7 @@ class Mailbox(Protocol):
 
 
 class _Cut(Exception):
-    """The client went, or the policy cuts the connection."""
+    """The client has disconnected, or the policy closes the connection."""
 
 
 def _path(argument: bytes) -> bytes:
@@ -84,85 +92,112 @@ def _path(argument: bytes) -> bytes:
     return found[1] if found else b""
 
 
-async def converse(mailbox: Mailbox, reader: _Reader, writer: _Writer) -> None:
-    """One SMTP dialogue (RFC 5321; RFC 3030 for BDAT), until QUIT or until either side goes."""
-
-    async def reply(verb: str, argument: bytes, ordinary: bytes) -> bool:
-        answer = await mailbox.policy(verb, argument)
-        if answer == b"":
-            raise _Cut
-        answer = answer or ordinary
-        writer.write(answer + b"\r\n")
-        await writer.drain()
-        return answer.startswith((b"2", b"3"))
-
+async def converse(mailbox: Mailbox, reader: Reader, writer: Writer) -> None:
+    """One SMTP dialogue (RFC 5321; RFC 3030 for BDAT), until QUIT or until either side disconnects."""
     try:
-        await reply("GREETING", b"", b"220 demo-remote ESMTP")
-        await _commands(mailbox, reader, reply)
+        await _Dialogue(mailbox, reader, writer).run()
     except (_Cut, OSError, EOFError, ValueError, asyncssh.Error):
-        # EOFError and ValueError: the stream's own words for a wire that ended within a chunk, and for an endless line.
+        # The stream raises EOFError if the connection ends within a chunk, and ValueError for a line that is too long.
         pass
     finally:
         writer.close()
 
 
-async def _commands(mailbox: Mailbox, reader: _Reader, reply: Callable[[str, bytes, bytes], Awaitable[bool]]) -> None:
-    arguments: list[bytes] = []
-    chunks = b""
-    while True:
-        line = await reader.readline()
-        if not line:
-            raise _Cut
-        word, _, argument = line.removesuffix(b"\r\n").partition(b" ")
-        verb = word.upper().decode("ascii", "replace")
-        offered = {extension.split()[0] for extension in mailbox.extensions}
-        objection = b"500 5.5.2 a line ends with CR LF" if not line.endswith(b"\r\n") else b""
-        match verb:
-            case _ if objection:
-                await reply(verb, argument, objection)
-            case "EHLO":
-                lines = [b"demo-remote", *mailbox.extensions]
-                await reply(
-                    verb, argument, b"\r\n".join([*(b"250-" + each for each in lines[:-1]), b"250 " + lines[-1]])
-                )
-                arguments, chunks = [], b""
-            case "HELO":
-                await reply(verb, argument, b"250 demo-remote")
-                arguments, chunks = [], b""
-            case "MAIL" | "RCPT":
-                if objection := _objection(verb, argument, arguments, offered):
-                    await reply(verb, argument, objection)
-                elif await reply(verb, argument, b"250 2.1.0 ok" if verb == "MAIL" else b"250 2.1.5 ok"):
-                    arguments.append(argument)
-            case "DATA" | "BDAT" if len(arguments) < 2:
-                if verb == "BDAT":
-                    await reader.readexactly(int(argument.split()[0]))
-                await reply(verb, argument, b"554 5.5.1 no valid recipients")
-            case "DATA":
-                if await reply(verb, argument, b"354 go ahead"):
-                    await _take(mailbox, arguments, await _content(reader), reply)
-                arguments = []
-            case "BDAT" if b"CHUNKING" in offered:
-                chunks += await reader.readexactly(int(argument.split()[0]))
-                if argument.upper().endswith(b" LAST"):
-                    await _take(mailbox, arguments, chunks, reply)
-                    arguments, chunks = [], b""
-                else:
-                    await reply(verb, argument, b"250 2.0.0 chunk taken")
-            case "RSET":
-                await reply(verb, argument, b"250 2.0.0 ok")
-                arguments, chunks = [], b""
-            case "NOOP":
-                await reply(verb, argument, b"250 2.0.0 ok")
-            case "QUIT":
-                await reply(verb, argument, b"221 2.0.0 bye")
+class _Dialogue:
+    """arguments: those of MAIL and of each accepted RCPT of the transaction. chunks: the content so far, by BDAT."""
+
+    def __init__(self, mailbox: Mailbox, reader: Reader, writer: Writer) -> None:
+        self._mailbox = mailbox
+        self._reader = reader
+        self._writer = writer
+        self._arguments: list[bytes] = []
+        self._chunks = b""
+
+    async def run(self) -> None:
+        """Until QUIT. Raises _Cut, and what the streams raise."""
+        await self._reply("GREETING", b"", b"220 demo-remote ESMTP")
+        while True:
+            line = await self._reader.readline()
+            if not line:
+                raise _Cut
+            word, _, argument = line.removesuffix(b"\r\n").partition(b" ")
+            verb = word.upper().decode("ascii", "replace")
+            if not line.endswith(b"\r\n"):
+                await self._reply(verb, argument, b"500 5.5.2 a line ends with CR LF")
+            elif verb == "QUIT":
+                await self._reply(verb, argument, b"221 2.0.0 bye")
                 return
+            else:
+                await self._command(verb, argument)
+
+    async def _reply(self, verb: str, argument: bytes, ordinary: bytes) -> bool:
+        """Sends the reply of the policy, or else the ordinary one. Returns whether the reply is positive."""
+        reply = await self._mailbox.policy(verb, argument)
+        if reply == b"":
+            raise _Cut
+        reply = reply or ordinary
+        self._writer.write(reply + b"\r\n")
+        await self._writer.drain()
+        return reply.startswith((b"2", b"3"))
+
+    async def _command(self, verb: str, argument: bytes) -> None:
+        match verb:
+            case "EHLO" | "HELO" | "RSET":
+                ordinary = {"EHLO": self._ehlo(), "HELO": b"250 demo-remote", "RSET": b"250 2.0.0 ok"}[verb]
+                await self._reply(verb, argument, ordinary)
+                self._arguments, self._chunks = [], b""
+            case "MAIL" | "RCPT":
+                await self._mail_or_rcpt(verb, argument)
+            case "DATA" | "BDAT" if len(self._arguments) < 2:
+                if verb == "BDAT":
+                    await self._chunk(argument)
+                await self._reply(verb, argument, b"554 5.5.1 no valid recipients")
+            case "DATA":
+                if await self._reply(verb, argument, b"354 go ahead"):
+                    await self._take(await read_content(self._reader))
+                self._arguments = []
+            case "BDAT" if b"CHUNKING" in self._offered():
+                await self._bdat(argument)
+            case "NOOP":
+                await self._reply(verb, argument, b"250 2.0.0 ok")
             case _:
-                await reply(verb, argument, b"500 5.5.1 unknown command")
+                await self._reply(verb, argument, b"500 5.5.1 unknown command")
+
+    def _ehlo(self) -> bytes:
+        *lines, last = [b"demo-remote", *self._mailbox.extensions]
+        return b"\r\n".join([*(b"250-" + line for line in lines), b"250 " + last])
+
+    def _offered(self) -> set[bytes]:
+        return {extension.split()[0] for extension in self._mailbox.extensions}
+
+    async def _mail_or_rcpt(self, verb: str, argument: bytes) -> None:
+        if objection := _objection(verb, argument, self._arguments, self._offered()):
+            await self._reply(verb, argument, objection)
+        elif await self._reply(verb, argument, b"250 2.1.0 ok" if verb == "MAIL" else b"250 2.1.5 ok"):
+            self._arguments.append(argument)
+
+    async def _bdat(self, argument: bytes) -> None:
+        self._chunks += await self._chunk(argument)
+        if argument.upper().endswith(b" LAST"):
+            await self._take(self._chunks)
+            self._arguments, self._chunks = [], b""
+        else:
+            await self._reply("BDAT", argument, b"250 2.0.0 chunk taken")
+
+    async def _chunk(self, argument: bytes) -> bytes:
+        return await self._reader.readexactly(int(argument.split()[0]))
+
+    async def _take(self, content: bytes) -> None:
+        if _BARE.search(content):
+            await self._reply("CONTENT", content, b"550 5.6.11 bare CR or LF")
+            return
+        if await self._reply("CONTENT", content, b"250 2.0.0 taken as %d" % (len(self._mailbox.received) + 1)):
+            sender, *recipients = (_path(argument) for argument in self._arguments)
+            await self._mailbox.keep(Received(sender, tuple(recipients), content, tuple(self._arguments)))
 
 
 def _objection(verb: str, argument: bytes, arguments: list[bytes], offered: set[bytes]) -> bytes:
-    """What is wrong with a MAIL or RCPT, as a reply; b"" where nothing is."""
+    """The reply that refuses an invalid MAIL or RCPT; b"" for a valid one."""
     if (verb == "MAIL") != (not arguments):
         return b"503 5.5.1 out of order"
     path = _PATH.match(argument)
@@ -176,21 +211,11 @@ def _objection(verb: str, argument: bytes, arguments: list[bytes], offered: set[
     return b""
 
 
-async def _content(reader: _Reader) -> bytes:
+async def read_content(reader: Reader) -> bytes:
+    """The content after DATA, without dot-stuffing and the final dot (RFC 5321 section 4.5.2)."""
     lines = []
     while (line := await reader.readline()) != b".\r\n":
         if not line:
             raise _Cut
         lines.append(line[1:] if line.startswith(b".") else line)
     return b"".join(lines)
-
-
-async def _take(
-    mailbox: Mailbox, arguments: list[bytes], content: bytes, reply: Callable[[str, bytes, bytes], Awaitable[bool]]
-) -> None:
-    if _BARE.search(content):
-        await reply("CONTENT", content, b"550 5.6.11 bare CR or LF")
-        return
-    if await reply("CONTENT", content, b"250 2.0.0 taken as %d" % (len(mailbox.received) + 1)):
-        sender, *recipients = (_path(argument) for argument in arguments)
-        await mailbox.keep(Received(sender, tuple(recipients), content, tuple(arguments)))

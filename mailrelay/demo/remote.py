@@ -1,13 +1,13 @@
 """An embedded remote: an SSH server, and behind it a mail server, both on ephemeral ports of 127.0.0.1.
 
     async with Remote(directory) as remote:
-        link = await dial(remote.relayhost())
+        connection = await dial(remote.relayhost())
         ...
         await remote.arrived(1)
 
-Promises: it keeps what it took over (`received`), refuses by `policy`, goes down and comes back on the same ports, and
-leaves nothing open at its end.
-Never: a port that is not on loopback, a file outside its directory.
+Promises: it keeps the messages that it accepts (`received`), refuses by `policy`, can go down and come back on the same
+ports, and leaves nothing open at its end.
+Never: listen on an address other than loopback, or write a file outside its directory.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ import contextlib
 import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import asyncssh
 from asyncssh.stream import SSHTCPStreamSession
 
 from mailrelay.config import Relayhost
-from mailrelay.demo.mailserver import EXTENSIONS, Policy, converse, refuse_by_name
+from mailrelay.demo.mailserver import EXTENSIONS, Policy, Reader, Writer, converse, refuse_by_name
 from mailrelay.demo.mailserver import Received as Received
 
 HOST = "demo-remote"
-"""What ssh_config calls the remote."""
+"""The name of the remote in ssh_config."""
 
-PORT_PATIENCE = 20.0
-"""Seconds for a port of the first time to be free again."""
+REBIND_TIMEOUT = 20.0
+"""Seconds for an earlier port to become free again."""
 
 _Acceptor = TypeVar("_Acceptor")
 _MAIL_COMMANDS = ("sendmail -bs", "nc localhost 25")
@@ -37,9 +37,11 @@ _MAIL_COMMANDS = ("sendmail -bs", "nc localhost 25")
 class Remote:
     """The remote, up from `__aenter__` to `__aexit__`. Its attributes may be changed while it runs.
 
-    policy, extensions: what the mail server replies, and what it offers after EHLO.
-    refuse_key, forbid_forwarding: what the SSH server refuses. noise: what a command's shell prints before the greeting.
-    received, logins, channels: what happened so far.
+    policy, extensions: the replies of the mail server, and what it offers after EHLO.
+    refuse_key, forbid_forwarding: what the SSH server refuses. noise: the shell's output before that of a command.
+    received, logins, channels: the messages accepted so far, and the number of logins and of channels requested.
+    connections, dialogues: the SSH connections and the tasks of SMTP dialogues that are open. A dialogue through SSH has two
+    tasks, one for each side of its channel.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,9 +62,9 @@ class Remote:
         self.client_key = asyncssh.generate_private_key("ssh-ed25519")
         self._ssh: asyncssh.SSHAcceptor | asyncio.Server | None = None
         self._smtp: asyncio.Server | None = None
-        self._connections: set[asyncssh.SSHServerConnection] = set()
-        self._dialogues: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Condition()
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.dialogues: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
         await self.up()
@@ -77,19 +79,19 @@ class Remote:
         return Relayhost(name=name, ssh=HOST, ssh_config=self.ssh_config, **changes)  # type: ignore[arg-type]
 
     async def up(self) -> None:
-        """Listen, on the ports of the first time. Opens only what is not open."""
+        """Listen; after `down`, on the same ports as before. Opens only what is not open."""
         if self._smtp is None:
-            self._smtp = await _again(
-                lambda: asyncio.start_server(self._take_call, "127.0.0.1", self.smtp_port, limit=1 << 20)
+            self._smtp = await _listen_again(
+                lambda: asyncio.start_server(self._serve_mail, "127.0.0.1", self.smtp_port, limit=1 << 20)
             )
             self.smtp_port = self._smtp.sockets[0].getsockname()[1]
         if self._ssh is None:
-            self._ssh = await _again(
+            self._ssh = await _listen_again(
                 lambda: asyncssh.listen(
                     "127.0.0.1",
                     self.ssh_port,
                     config=None,
-                    server_factory=self.door,
+                    server_factory=self.ssh_server,
                     server_host_keys=[self.host_key],
                     encoding=None,
                     agent_forwarding=False,
@@ -99,30 +101,30 @@ class Remote:
             )
             self.ssh_port = self._ssh.get_port()
 
-    def door(self) -> asyncssh.SSHServer:
-        """What stands at the SSH port, anew for each connection."""
-        return Door(self)
+    def ssh_server(self) -> asyncssh.SSHServer:
+        """The handler of one new SSH connection; subclasses return their own."""
+        return RemoteSSHServer(self)
 
     async def down(self) -> None:
-        """Close both ports and cut every connection."""
+        """Close both ports and abort every connection."""
         ssh, self._ssh = self._ssh, None
         if ssh is not None:
             ssh.close()
-        cut = list(self._connections)
-        for connection in cut:
+        aborted = list(self.connections)
+        for connection in aborted:
             connection.abort()
         await self.mail_down()
-        for connection in cut:
+        for connection in aborted:
             await connection.wait_closed()
         if ssh is not None:
             await ssh.wait_closed()
 
     async def mail_down(self) -> None:
-        """Close the mail server's port and cut its dialogues; the SSH server stays. `up` brings it back."""
+        """Close the mail server's port and cancel its dialogues; the SSH server stays up. `up` reopens the port."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
-        dialogues = list(self._dialogues)
+        dialogues = list(self.dialogues)
         for dialogue in dialogues:
             dialogue.cancel()
         await asyncio.gather(*dialogues, return_exceptions=True)
@@ -130,34 +132,34 @@ class Remote:
             await smtp.wait_closed()
 
     async def mute(self) -> None:
-        """Go down, then accept connections to the SSH port and never say a word. `down` ends it."""
+        """Go down, then accept connections to the SSH port and never send anything. `down` ends it."""
         await self.down()
 
         async def never_answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._own_this_task()
+            self._register_this_task()
             try:
                 await asyncio.Event().wait()
             finally:
-                await _end(writer)
+                await _close(writer)
 
         self._ssh = await asyncio.start_server(never_answer, "127.0.0.1", self.ssh_port)
 
     async def change_host_key(self) -> None:
-        """Come back with another host key, which known_hosts does not know."""
+        """Come back with another host key, which is not in known_hosts."""
         await self.down()
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         await self.up()
 
     async def arrived(self, count: int) -> None:
-        """Wait until `count` messages have been received, since the beginning."""
-        async with self._news:
-            await self._news.wait_for(lambda: len(self.received) >= count)
+        """Wait until `count` messages in all have been received."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.received) >= count)
 
     async def keep(self, message: Received) -> None:
-        """Add to `received`, and wake whoever waits for it."""
-        async with self._news:
+        """Add to `received`, and wake all calls of `arrived`."""
+        async with self._changed:
             self.received.append(message)
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _write_files(self) -> None:
         identity = self.directory / "id_ed25519"
@@ -181,26 +183,26 @@ class Remote:
             encoding="utf-8",
         )
 
-    async def _take_call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._own_this_task()
+    async def _serve_mail(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._register_this_task()
         try:
             try:
                 await converse(self, reader, writer)
             finally:
-                await _end(writer)
+                await _close(writer)
         except asyncio.CancelledError:
-            # By `mail_down`, for good: the streams of Python before 3.12 report a cancelled callback as an error.
+            # Only `mail_down` cancels it. Before Python 3.12, asyncio's streams log a cancelled callback as an error.
             pass
 
-    def _own_this_task(self) -> None:
+    def _register_this_task(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - the streams run their callbacks as tasks
-        self._dialogues.add(task)
-        task.add_done_callback(self._dialogues.discard)
+        self.dialogues.add(task)
+        task.add_done_callback(self.dialogues.discard)
 
 
-class Door(asyncssh.SSHServer):
-    """One SSH connection, from the remote's side."""
+class RemoteSSHServer(asyncssh.SSHServer):
+    """The server's half of one SSH connection."""
 
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
@@ -208,10 +210,10 @@ class Door(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.connection = conn
-        self.remote._connections.add(conn)
+        self.remote.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.remote._connections.discard(self.connection)
+        self.remote.connections.discard(self.connection)
 
     def public_key_auth_supported(self) -> bool:
         return True
@@ -228,22 +230,22 @@ class Door(asyncssh.SSHServer):
         self.remote.channels += 1
         if self.remote.forbid_forwarding or dest_host not in ("localhost", "127.0.0.1"):
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
-        # Other ports of loopback stay what they are, so that one remote can be the way to another (ProxyJump).
+        # Other ports of loopback are not replaced, so that one remote can be a jump host to another (ProxyJump).
         port = self.remote.smtp_port if (dest_host, dest_port) == ("localhost", 25) else dest_port
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "Connection refused") from error
 
-        # Not the library's forwarder: it drops what the port says before the channel is up, and a mail server speaks first.
+        # asyncssh's own forwarder drops what the port sends before the channel is open, and a mail server sends first.
         async def forward(from_client: asyncssh.SSHReader[bytes], to_client: asyncssh.SSHWriter[bytes]) -> None:
             if port == self.remote.smtp_port:
-                self.remote._own_this_task()
+                self.remote._register_this_task()
             try:
-                await asyncio.gather(_pump(from_client, writer), _pump(reader, to_client))
+                await asyncio.gather(_copy(from_client, writer), _copy(reader, to_client))
             finally:
                 to_client.close()
-                await _end(writer)
+                await _close(writer)
 
         return SSHTCPStreamSession[bytes](forward)
 
@@ -263,18 +265,8 @@ class Door(asyncssh.SSHServer):
         stdout.channel.exit(127)  # type: ignore[attr-defined]
 
 
-class _Reader(Protocol):
-    async def read(self, n: int, /) -> bytes: ...
-
-
-class _Writer(Protocol):
-    def write(self, data: bytes, /) -> None: ...
-    def write_eof(self) -> None: ...
-    async def drain(self) -> None: ...
-
-
-async def _pump(reader: _Reader, writer: _Writer) -> None:
-    """Carry bytes until either side ends; an end is passed on as one."""
+async def _copy(reader: Reader, writer: Writer) -> None:
+    """Copy bytes until either side ends, then send EOF."""
     with contextlib.suppress(OSError, asyncssh.Error):
         while data := await reader.read(65536):
             writer.write(data)
@@ -283,15 +275,15 @@ async def _pump(reader: _Reader, writer: _Writer) -> None:
         writer.write_eof()
 
 
-async def _end(writer: asyncio.StreamWriter) -> None:
+async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
 
 
-async def _again(listen: Callable[[], Awaitable[_Acceptor]]) -> _Acceptor:
-    """Listens; where its port of the first time has been given to some connection meanwhile, once that has gone."""
-    async with asyncio.timeout(PORT_PATIENCE):
+async def _listen_again(listen: Callable[[], Awaitable[_Acceptor]]) -> _Acceptor:
+    """Calls `listen`. If some connection uses the earlier port meanwhile, tries until the port is free."""
+    async with asyncio.timeout(REBIND_TIMEOUT):
         while True:
             try:
                 return await listen()

@@ -1,8 +1,9 @@
-"""`mailrelay demo`: the real relay against the embedded remote, in a temporary directory, told as it happens.
+"""`mailrelay demo`: a real daemon against the embedded remote, in a temporary directory, with a commentary on stdout.
 
-Three letters: one is delivered, one is refused while its client waits, one is written while the remote is down, and once it
-is back arrives for one of two recipients and is refused for the other. Promises: touches nothing of the person's (no ~/.ssh,
-no settings, no spool), opens nothing but ports of loopback, and ends by itself; status 0 only if all came out as told.
+It sends three messages. One is delivered. One is refused while its client waits. One is sent while the remote is down; when
+the remote is back, it is delivered to one of its two recipients and refused for the other.
+Promises: uses none of the person's files (~/.ssh, settings, spool), listens only on loopback, and ends by itself, with
+status 0 only if everything happened as described.
 """
 
 import asyncio
@@ -21,70 +22,69 @@ from typing import Any
 from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Endpoint, Tcp
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
-from mailrelay.spool.notices import next_owed
+from mailrelay.spool.notices import next_notice_due
 
-PATIENCE = 20.0
-"""Seconds in which each part of the story must have come to its end."""
+STEP_TIMEOUT = 20.0
+"""Seconds within which each step of the demo must be complete."""
 
 SENDER = "you@example.org"
 
 
 def run() -> int:
-    """Tells the story on stdout. Returns 0 if it came out as it should, 1 otherwise."""
+    """Runs the demo, with its commentary on stdout. Returns 0 if everything happened as it should, 1 otherwise."""
     with tempfile.TemporaryDirectory(prefix="mailrelay-demo-") as directory:
         try:
-            return asyncio.run(_tell(Path(directory)))
+            return asyncio.run(_run(Path(directory)))
         except TimeoutError:
-            print(
-                f"\nThe demo did not come to its end within {PATIENCE:.0f} s; see the lines above for where it stopped."
-            )
+            print(f"\nThe demo stopped: its last step took more than {STEP_TIMEOUT:.0f} s. The lines above show where.")
             return 1
 
 
-async def _tell(directory: Path) -> int:
+async def _run(directory: Path) -> int:
     print(
         "A mail client, mailrelay, an SSH server and a mail server, all on loopback and in a temporary directory.\n"
         "  mail client --SMTP--> mailrelay --SSH--> server --localhost:25--> mail server"
     )
     (directory / "remote").mkdir()
-    async with Remote(directory / "remote") as remote, _relay(directory, remote) as port:
-        _chapter("1", "A letter to bob@example.net")
-        await _write(port, ["bob@example.net"], "Hello Bob")
-        async with asyncio.timeout(PATIENCE):
+    async with Remote(directory / "remote") as remote, _daemon(directory, remote) as port:
+        _heading("1", "A message to bob@example.net")
+        await _send(port, ["bob@example.net"], "Hello Bob")
+        async with asyncio.timeout(STEP_TIMEOUT):
             await remote.arrived(1)
 
-        _chapter("2", "A letter to refused@example.net, who does not exist there")
-        await _write(port, ["refused@example.net"], "Hello nobody")
+        _heading("2", "A message to refused@example.net, an address that does not exist")
+        await _send(port, ["refused@example.net"], "Hello nobody")
 
-        _chapter("3", "The server goes down, and a letter to carol@example.net and refused@example.net is written")
+        _heading("3", "A message to carol@example.net and refused@example.net while the server is down")
         await remote.down()
-        await _write(port, ["carol@example.net", "refused@example.net"], "Hello both")
+        await _send(port, ["carol@example.net", "refused@example.net"], "Hello both")
         _show_queue(directory / "spool")
-        print("         the server comes back")
+        print("         the server is up again")
         await remote.up()
-        async with asyncio.timeout(PATIENCE):
-            # The letters to bob and carol, and the report that goes to their sender through the same relay.
+        async with asyncio.timeout(STEP_TIMEOUT):
+            # The messages to bob and carol, and the report to their sender, which the same daemon delivers.
             await remote.arrived(3)
         await _settled(directory / "spool")
         for report in _reports(directory / "Maildir"):
-            print(f"         a Maildir that needs no network has: {report!r}")
+            print(f"         the report Maildir, which needs no network, contains: {report!r}")
 
-        _chapter("End", "What is left in the queue: the refused letter, kept whole until you have dealt with it")
+        _heading("End", "The queue keeps the refused messages until you have dealt with them")
         _show_queue(directory / "spool")
-        got = sorted(address.decode() for letter in remote.received for address in letter.recipients)
+        got = sorted(address.decode() for message in remote.received for address in message.recipients)
     expected = ["bob@example.net", "carol@example.net", SENDER]
-    fine = got == expected
-    print("\nEverything came out as it should." if fine else f"\nSomething went wrong: delivered to {got}.")
-    return 0 if fine else 1
+    succeeded = got == expected
+    print("\nEverything happened as it should." if succeeded else f"\nSomething went wrong: delivered to {got}.")
+    return 0 if succeeded else 1
 
 
 @contextlib.asynccontextmanager
-async def _relay(directory: Path, remote: Remote) -> AsyncIterator[int]:
-    """A daemon for as long as the context lasts; gives the port on which it listens."""
+async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
+    """A daemon that runs for the time of the context; yields the port on which it listens."""
     settings = Settings(
-        listen=Listen(address="127.0.0.1:0"),
+        listen=Listen(address=Tcp("127.0.0.1", 0)),
         relayhosts=(remote.relayhost(linger=1.0),),
         queue=Queue(directory=directory / "spool", retry=(1.0,)),
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
@@ -96,35 +96,37 @@ async def _relay(directory: Path, remote: Remote) -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
-    """A daemon that is ready, for as long as the context lasts: the port on which it listens, and its task."""
-    listening: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    """A daemon that is ready and runs for the time of the context; yields the port on which it listens, and its task."""
+    listening: asyncio.Future[list[Endpoint]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(daemon.serve(settings, listening.set_result))
     try:
         either: list[asyncio.Future[Any]] = [running, listening]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        yield int(listening.result()[0].rpartition(":")[2]), running
+        address = listening.result()[0]
+        assert isinstance(address, Tcp)  # noqa: S101 - the demo and its tests listen on TCP
+        yield address.port, running
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _write(port: int, recipients: list[str], subject: str) -> None:
-    letter = EmailMessage()
-    letter["From"], letter["To"], letter["Subject"] = SENDER, ", ".join(recipients), subject
-    letter.set_content("This is a letter of the demo.\n")
-    _line("client", "writes a letter")
-    _line("client", "hears: " + await asyncio.to_thread(_submit, port, recipients, letter.as_bytes(policy=SMTP)))
+async def _send(port: int, recipients: list[str], subject: str) -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = SENDER, ", ".join(recipients), subject
+    message.set_content("This is a message of the demo.\n")
+    _line("client", "sends a message")
+    _line("client", "gets: " + await asyncio.to_thread(_submit, port, recipients, message.as_bytes(policy=SMTP)))
 
 
-def _submit(port: int, recipients: list[str], letter: bytes) -> str:
-    with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE) as client:
+def _submit(port: int, recipients: list[str], message: bytes) -> str:
+    with smtplib.SMTP("127.0.0.1", port, timeout=STEP_TIMEOUT) as client:
         client.ehlo()
         client.mail(SENDER)
-        answers = [client.rcpt(recipient) for recipient in recipients]
-        taken = any(code == 250 for code, _ in answers)
-        code, text = client.data(letter) if taken else answers[-1]
+        replies = [client.rcpt(recipient) for recipient in recipients]
+        is_accepted = any(code == 250 for code, _ in replies)
+        code, text = client.data(message) if is_accepted else replies[-1]
     return f"{code} {text.decode('ascii', 'replace')}"
 
 
@@ -138,36 +140,36 @@ def _show_queue(directory: Path) -> None:
 
 
 async def _settled(directory: Path) -> None:
-    """Waits until nothing is pending, and all notices have been told."""
+    """Waits until no message is pending, and all notices have been delivered."""
     db = connect(directory)
     try:
-        async with asyncio.timeout(PATIENCE):
-            # Another process could do no better: the spool rings for its daemon alone.
-            while any(message.queue_name != "failed" for message in live(db)) or next_owed(db) is not None:  # noqa: ASYNC110
+        async with asyncio.timeout(STEP_TIMEOUT):
+            # Polls, because the trigger wakes only the daemon.
+            while any(message.queue_name != "failed" for message in live(db)) or next_notice_due(db) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     finally:
         db.close()
 
 
 def _reports(maildir: Path) -> list[str]:
-    """The subjects of what was told, oldest first."""
+    """The subjects of the delivered reports, oldest first."""
     files = sorted((maildir / "new").iterdir(), key=lambda file: file.stat().st_mtime_ns)
     return [str(message_from_bytes(file.read_bytes(), policy=SMTP)["Subject"]) for file in files]
 
 
-def _chapter(number: str, title: str) -> None:
+def _heading(number: str, title: str) -> None:
     print(f"\n{number}. {title}" if number != "End" else f"\n{title}")
 
 
 _START = time.monotonic()
 
 
-def _line(who: str, text: str) -> None:
-    print(f"{time.monotonic() - _START:6.2f} s  {who:<10} {text}", flush=True)
+def _line(source: str, text: str) -> None:
+    print(f"{time.monotonic() - _START:6.2f} s  {source:<10} {text}", flush=True)
 
 
 class _Timeline(logging.Handler):
-    """The relay's own log, as it is written."""
+    """Prints the daemon's log as it is written."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _line("mailrelay", record.getMessage())

@@ -1,8 +1,8 @@
-"""What the DNS says of mail and of hosts. The only room that imports dnspython, in one file.
+"""DNS records that concern mail and SSH hosts. The only package that imports dnspython, in `resolver`.
 
-    answer.py     what a question is, and an answer        resolver.py   asks, through dnspython
-    spf.py        may this address send for that domain    dmarc.py      what a domain asks to be done with mail that fails
-    sshfp.py      host keys that a domain publishes        reverse.py    the name of an address, and blacklists
+    lookup.py     the interface of a DNS query, and its result   resolver.py   the implementation, with dnspython
+    spf.py        whether an address may send for a domain       dmarc.py      the policy for mail that fails authentication
+    sshfp.py      host keys that a domain publishes              reverse.py    the names of an address, and blacklists
 
-All but `resolver` is pure: it asks through a `LookUp`, a function that each test can write.
+All modules but `resolver` are pure: they query the DNS through a `LookUp`, a function that a test can replace.
 """

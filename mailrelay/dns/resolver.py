@@ -1,13 +1,13 @@
-"""Questions to the DNS, with a bound on the time of each.
+"""DNS queries through dnspython, with a limit on the time of each.
 
     resolver = Resolver()                             # as /etc/resolv.conf says; or Resolver("192.0.2.53:53")
-    answer = await resolver.look_up("example.org", "MX")
+    records = await resolver.look_up("example.org", "MX")
 
-Promises: an answer within `PATIENCE` seconds, or `Unanswered`. That there is no such name or record is an answer, an empty
-one. What comes from the DNS is text from outside: it is not escaped here.
-Secure is an answer only where the resolver says that it was validated (the AD bit, RFC 4035 section 3.2.3) and that word
-cannot have been put in on the way: the resolver is on this machine, or resolv.conf(5) has `trust-ad`, by which whoever
-administers the machine vouches for the way to it. We validate nothing ourselves.
+Promises: a result within `TIMEOUT` seconds, or `LookUpFailed`. A name or record that does not exist gives an empty result.
+Results are text from outside and are not escaped.
+A result is secure only if the resolver reports it as validated by DNSSEC (the AD bit, RFC 4035 section 3.2.3) and nobody
+between the resolver and this program can have set that bit: the resolver is on this machine, or resolv.conf(5) has
+`trust-ad`, with which the administrator declares the network path to it trustworthy. This module validates no signatures.
 """
 
 import ipaddress
@@ -23,19 +23,19 @@ import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.TXT
 import dns.resolver
 
-from mailrelay.dns.answer import Answer, Unanswered
+from mailrelay.dns.lookup import LookUpFailed, Records
 
-PATIENCE = 6.0
-"""Seconds for an answer, with all retries."""
+TIMEOUT = 6.0
+"""Seconds for one query, with all retries."""
 PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
 _NAMESERVER = re.compile(r"(?P<v4>[^:]+)(?::(?P<port>\d+))?|\[(?P<v6>[^]]+)\](?::(?P<port6>\d+))?|(?P<bare>[^]\[]+)")
 
 
 class Resolver:
-    """Asks the machine's own resolvers. nameserver: `ADDRESS` or `ADDRESS:PORT` of another one, IPv6 in brackets.
+    """Queries this machine's resolvers. nameserver: `ADDRESS` or `ADDRESS:PORT` of another one, IPv6 in brackets.
 
-    is_trusted: whether its word that an answer was validated counts. Raises ValueError for a nameserver that is none.
+    is_trusted: whether its AD bit counts. Raises ValueError for an invalid `nameserver`.
     """
 
     def __init__(self, nameserver: str = "") -> None:
@@ -50,31 +50,31 @@ class Resolver:
             address, self._resolver.port = _address_and_port(nameserver)
             self._resolver.nameservers = [address]
         self._resolver.cache = dns.resolver.LRUCache()
-        self._resolver.lifetime = PATIENCE
-        # Without asking for signatures: only whether somebody has looked at them (RFC 6840 section 5.7).
+        self._resolver.lifetime = TIMEOUT
+        # AD in a query requests the AD bit in the reply, without the signatures (RFC 6840 section 5.7).
         self._resolver.flags = dns.flags.RD | dns.flags.AD
         self._resolver.use_edns(0, 0, 1232)
         here = all(_is_loopback(str(server)) for server in self._resolver.nameservers)
         self.is_trusted = here or (not nameserver and _trusts_ad(RESOLV_CONF))
 
-    async def look_up(self, name: str, kind: str) -> Answer:
-        """The records of a kind, "TXT" or "MX", that `name` has. A name that cannot exist has none. Raises Unanswered."""
+    async def look_up(self, name: str, kind: str) -> Records:
+        """The records of a type, such as "TXT", at `name`; none for an invalid name. Raises LookUpFailed."""
         if self._broken:
-            raise Unanswered(self._broken)
+            raise LookUpFailed(self._broken)
         try:
-            asked = dns.name.from_text(name)
+            parsed = dns.name.from_text(name)
         except (dns.exception.DNSException, UnicodeError):
-            return Answer()
+            return Records()
         try:
-            found = await self._resolver.resolve(asked, kind, raise_on_no_answer=False)
+            found = await self._resolver.resolve(parsed, kind, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
-            return Answer()
+            return Records()
         except dns.exception.Timeout:
-            raise Unanswered(f"the DNS did not answer in {PATIENCE:.0f} s when asked for {kind} of {name}") from None
+            raise LookUpFailed(f"the DNS did not answer within {TIMEOUT:.0f} s: {kind} of {name}") from None
         except (dns.exception.DNSException, OSError):
-            raise Unanswered(f"the DNS has no answer for {kind} of {name}") from None
+            raise LookUpFailed(f"the DNS has no answer for {kind} of {name}") from None
         secure = self.is_trusted and bool(found.response.flags & dns.flags.AD)
-        return Answer(tuple(_text(record) for record in found.rrset or ()), secure)
+        return Records(tuple(_text(record) for record in found.rrset or ()), secure)
 
 
 def _text(record: dns.rdata.Rdata) -> str:

@@ -1,8 +1,8 @@
-"""May this address send mail for that domain: check_host of SPF (RFC 7208 section 4), as a receiver does it.
+"""SPF: whether an address may send mail for a domain. check_host (RFC 7208 section 4), as a receiver evaluates it.
 
-Promises: any record, any answers and any names come to a result; at most `LOOKUPS` terms that ask the DNS, `VOIDS` answers
-without a record, and `NAMES` names of an MX or PTR each. Pure but for the `LookUp` that it asks through.
-Never: the `exp` explanation, which only speaks to people who are refused.
+Promises: every record, DNS result and name leads to a `Result`. The evaluation makes at most `LOOKUPS` terms with a DNS
+query, `VOIDS` queries without a record, and `NAMES` names for each MX or PTR. Pure except for the `LookUp`.
+Never: evaluate the `exp` explanation, which is text for people whose mail is refused.
 """
 
 import enum
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mailrelay.dns.answer import Answer, LookUp, Unanswered, reverse_name
+from mailrelay.dns.lookup import LookUp, LookUpFailed, Records, reverse_name
 
 LOOKUPS = 10
-"""Terms that ask the DNS; one more is a permerror (section 4.6.4)."""
+"""Terms with a DNS query; one more is a permerror (section 4.6.4)."""
 VOIDS = 2
+"""Queries without a record (section 4.6.4)."""
 NAMES = 10
+"""Names of an MX or PTR that are looked up (section 4.6.4)."""
 DOMAIN = 253
 """Characters of a domain name."""
 
@@ -37,9 +39,9 @@ class Result(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What came of it. why: the term that decided, or what is wrong. lookups: how many terms asked the DNS until then.
-    record: the domain's own, "" if it has none."""
+class Evaluation:
+    """The result of check_host. why: the term that decided, or what is wrong. lookups: terms with a DNS query until then.
+    record: the SPF record of the domain itself, "" if it has none."""
 
     result: Result
     why: str
@@ -47,32 +49,32 @@ class Found:
     record: str = ""
 
 
-async def check_host(look_up: LookUp, address: str, domain: str, sender: str, helo: str = "") -> Found:
-    """What `domain` says of mail with the reverse path `sender` that comes from `address`. Raises ValueError for an address
-    that is none."""
-    asked = _Asked(look_up, ipaddress.ip_address(address), sender, helo)
+async def check_host(look_up: LookUp, address: str, domain: str, sender: str, helo: str = "") -> Evaluation:
+    """Evaluates the SPF record of `domain` for mail with the reverse path `sender` from the IP address `address`. Raises
+    ValueError for an invalid address."""
+    evaluator = _Evaluator(look_up, ipaddress.ip_address(address), sender, helo)
     try:
-        result, why = await asked.check(domain)
-    except _Over as over:
-        result, why = over.result, str(over)
-    return Found(result, why, asked.lookups, asked.record)
+        result, why = await evaluator.check(domain)
+    except _Ended as ended:
+        result, why = ended.result, str(ended)
+    return Evaluation(result, why, evaluator.lookups, evaluator.record)
 
 
-class _Over(Exception):
-    """The whole evaluation ends here."""
+class _Ended(Exception):
+    """Ends the whole evaluation, also from within an include, with this result."""
 
     def __init__(self, result: Result, why: str) -> None:
         super().__init__(why)
         self.result = result
 
 
-def _wrong(why: str) -> _Over:
-    return _Over(Result.PERMERROR, why)
+def _permerror(why: str) -> _Ended:
+    return _Ended(Result.PERMERROR, why)
 
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """A mechanism. domain: its domain-spec, not expanded; prefixes: of IPv4 and IPv6; network: of ip4 and ip6."""
+    """A mechanism. domain: its domain-spec, not expanded. prefixes: for IPv4 and for IPv6. network: of ip4 and ip6."""
 
     text: str
     result: Result
@@ -96,7 +98,7 @@ _PARTS = re.compile(r"%\{([A-Za-z])(\d*)([rR]?)([.+,/_=-]*)\}")
 
 
 def _parse(record: str) -> tuple[list[_Term], str]:
-    """The mechanisms of a record, and the domain-spec of its redirect. All of it must be right (section 4.6)."""
+    """The mechanisms of a record, and the domain-spec of its redirect. One syntax error makes it invalid (section 4.6)."""
     terms: list[_Term] = []
     modifiers: dict[str, str] = {}
     for text in record.split(" ")[1:]:
@@ -106,10 +108,10 @@ def _parse(record: str) -> tuple[list[_Term], str]:
             name = modifier[1].lower()
             if name in ("redirect", "exp"):
                 if name in modifiers:
-                    raise _wrong(f"{name} stands there twice")
+                    raise _permerror(f"{name} occurs twice")
                 modifiers[name] = _domain_spec(modifier[2], text)
             elif not _MACRO_STRING.fullmatch(modifier[2]):
-                raise _wrong(f"{text} is not a modifier")
+                raise _permerror(f"{text} is not a modifier")
         else:
             terms.append(_mechanism(text))
     return terms, modifiers.get("redirect", "")
@@ -118,7 +120,7 @@ def _parse(record: str) -> tuple[list[_Term], str]:
 def _mechanism(text: str) -> _Term:
     found = _MECHANISM.fullmatch(text)
     if not found:
-        raise _wrong(f"{text} is not a mechanism")
+        raise _permerror(f"{text} is not a mechanism")
     result, name, rest = _QUALIFIERS[found[1]], found[2].lower(), found[3]
     match name:
         case "all" if not rest:
@@ -139,7 +141,7 @@ def _mechanism(text: str) -> _Term:
                 return _Term(text, result, name, network=kind((given[1], prefix)))
             except ValueError:
                 pass
-    raise _wrong(f"{text} is not a mechanism")
+    raise _permerror(f"{text} is not a mechanism")
 
 
 def _ip4(given: tuple[str, int]) -> ipaddress.IPv4Network:
@@ -152,12 +154,12 @@ def _ip6(given: tuple[str, int]) -> ipaddress.IPv6Network:
 
 def _domain_spec(spec: str, text: str) -> str:
     if not _MACRO_STRING.fullmatch(spec) or not _DOMAIN_END.fullmatch(spec):
-        raise _wrong(f"{text} names no domain")
+        raise _permerror(f"{text} names no domain")
     return spec
 
 
-class _Asked:
-    """One evaluation: who is asked about, and how often the DNS was."""
+class _Evaluator:
+    """One evaluation: its parameters, and how many DNS queries it has made."""
 
     def __init__(self, look_up: LookUp, address: Address, sender: str, helo: str) -> None:
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -172,7 +174,7 @@ class _Asked:
         self.record = ""
 
     async def check(self, domain: str) -> tuple[Result, str]:
-        """check_host (section 4). Raises _Over."""
+        """check_host (section 4). Raises _Ended."""
         domain = domain.removesuffix(".")
         labels = domain.split(".")
         if len(labels) < 2 or len(domain) > DOMAIN or not all(0 < len(label) < 64 for label in labels):
@@ -182,10 +184,10 @@ class _Asked:
         if not records:
             return Result.NONE, f"{domain} has no SPF record"
         if len(records) > 1:
-            raise _wrong(f"{domain} has {len(records)} SPF records")
+            raise _permerror(f"{domain} has {len(records)} SPF records")
         self.record = self.record or records[0]
         if not records[0].isascii():
-            raise _wrong(f"the record of {domain} is not ASCII")
+            raise _permerror(f"the record of {domain} is not ASCII")
         terms, redirect = _parse(records[0])
         for term in terms:
             if await self._matches(term, domain):
@@ -195,7 +197,7 @@ class _Asked:
             target = await self._expand(redirect, domain)
             result, why = await self.check(target)
             if result is Result.NONE:
-                raise _wrong(f"redirect={redirect}: {why}")
+                raise _permerror(f"redirect={redirect}: {why}")
             return result, why
         return Result.NEUTRAL, f"no term of {domain} matches"
 
@@ -210,19 +212,28 @@ class _Asked:
             case "include":
                 result, why = await self.check(target)
                 if result is Result.NONE:
-                    raise _wrong(f"{term.text}: {why}")
+                    raise _permerror(f"{term.text}: {why}")
                 return result is Result.PASS
             case "exists":
                 return bool((await self._ask(target, "A")).values)
             case "ptr":
-                return any(_is_below(name, target) for name in await self._validated())
+                return any(_is_below(name, target) for name in await self._validated_names())
             case "a":
-                return self._is_among((await self._ask(target, self._kind)).values, term.prefixes)
-        exchangers = [value.partition(" ")[2] for value in (await self._ask(target, "MX")).values]
+                hosts = [target]
+            case _:
+                hosts = await self._exchangers(target)
+        return await self._is_of_one(hosts, term.prefixes)
+
+    async def _exchangers(self, domain: str) -> list[str]:
+        exchangers = [value.partition(" ")[2] for value in (await self._ask(domain, "MX")).values]
         if len(exchangers) > NAMES:
-            raise _wrong(f"{target} has more than {NAMES} MX")
-        for exchanger in exchangers:
-            if self._is_among((await self._ask(exchanger, self._kind)).values, term.prefixes):
+            raise _permerror(f"{domain} has more than {NAMES} MX")
+        return exchangers
+
+    async def _is_of_one(self, hosts: list[str], prefixes: tuple[int, int]) -> bool:
+        """Whether one of the hosts has the address. Later hosts are not looked up: queries without a record are counted."""
+        for host in hosts:
+            if self._is_among((await self._ask(host, self._kind)).values, prefixes):
                 return True
         return False
 
@@ -237,39 +248,39 @@ class _Asked:
     def _count(self, text: str) -> None:
         self.lookups += 1
         if self.lookups > LOOKUPS:
-            raise _wrong(f"more than {LOOKUPS} terms ask the DNS; {text} is one too many")
+            raise _permerror(f"more than {LOOKUPS} terms need a DNS query; {text} is one too many")
 
-    async def _ask(self, name: str, kind: str, *, counts: bool = True) -> Answer:
+    async def _ask(self, name: str, kind: str, *, counts: bool = True) -> Records:
         try:
-            answer = await self._look_up(name, kind)
-        except Unanswered as error:
-            raise _Over(Result.TEMPERROR, str(error)) from None
-        if counts and not answer.values:
+            records = await self._look_up(name, kind)
+        except LookUpFailed as error:
+            raise _Ended(Result.TEMPERROR, str(error)) from None
+        if counts and not records.values:
             self._voids += 1
             if self._voids > VOIDS:
-                raise _wrong(f"more than {VOIDS} questions have no answer; {kind} of {name} is one too many")
-        return answer
+                raise _permerror(f"more than {VOIDS} DNS queries give no record; {kind} of {name} is one too many")
+        return records
 
-    async def _validated(self) -> list[str]:
-        """The names of the address that have it themselves (section 5.5)."""
+    async def _validated_names(self) -> list[str]:
+        """The names of the address that resolve to it (section 5.5)."""
         if self._names is None:
             self._names = []
             try:
                 names = (await self._look_up(reverse_name(str(self._address)), "PTR")).values
-            except Unanswered:
+            except LookUpFailed:
                 names = ()
             for name in names[:NAMES]:
                 try:
                     addresses = (await self._look_up(name, self._kind)).values
-                except Unanswered:
+                except LookUpFailed:
                     continue
                 if self._is_among(addresses, (32, 128)):
                     self._names.append(name)
         return self._names
 
     async def _expand(self, spec: str, domain: str) -> str:
-        """A domain-spec with its macros replaced (section 7), at most 253 characters of it, the last ones."""
-        names = await self._validated() if re.search(r"%\{[pP]", spec) else []
+        """A domain-spec with its macros expanded (section 7). If the result is too long, labels on the left are removed."""
+        names = await self._validated_names() if re.search(r"%\{[pP]", spec) else []
         best = sorted(names, key=lambda name: (not _is_same(name, domain), not _is_below(name, domain)))
         values = {
             "s": f"{self._local}@{self._domain}",
@@ -287,7 +298,7 @@ class _Asked:
             parts = re.split(f"[{re.escape(delimiters or '.')}]", values[letter.lower()])
             if reverse:
                 parts.reverse()
-            # Zeros in front are allowed, however many; Python reads no number of more than 4300 digits.
+            # Any number of leading zeros is valid, but int() refuses more than 4300 digits.
             wanted = digits.lstrip("0")
             shown = ".".join(parts[-int(wanted) :] if wanted else parts)
             return quote(shown, safe="-._~", errors="surrogateescape") if letter.isupper() else shown
@@ -297,7 +308,7 @@ class _Asked:
         expanded = expanded.removesuffix(".")
         if len(expanded) <= DOMAIN:
             return expanded
-        # From the first label on that leaves no more than that.
+        # Cuts at the first label boundary that leaves at most DOMAIN characters.
         before = expanded.find(".", len(expanded) - DOMAIN - 1)
         return expanded[before + 1 :] if before >= 0 else ""
 

@@ -1,44 +1,44 @@
-"""Host keys that a domain publishes in the DNS (SSHFP, RFC 4255), held against the one on offer. Pure.
+"""Compares an offered host key with the keys that a domain publishes in the DNS (SSHFP, RFC 4255). Pure.
 
-Only records that were validated by DNSSEC say anything: others can be put there by whoever puts a false host there.
+Only records that were validated by DNSSEC count: an attacker who impersonates a host can forge the others.
 """
 
 import enum
 import re
 from collections.abc import Mapping
 
-from mailrelay.dns.answer import LookUp
+from mailrelay.dns.lookup import LookUp
 
 _RECORD = re.compile(r"(\d{1,3}) (\d{1,3}) ([0-9a-fA-F ]+)")
 
 
-class Word(enum.StrEnum):
-    """What a domain's records say of a key."""
+class Match(enum.StrEnum):
+    """The result of comparing a key with a domain's records."""
 
     NONE = "none"
-    """None is published, or none for this kind of key."""
+    """No key is published, or none of this type."""
     SAME = "same"
     OTHER = "other"
-    """A key of this kind is published, and it is another one."""
+    """Another key of this type is published."""
     UNSECURED = "unsecured"
-    """Records are there, but nobody has validated them: they count for nothing."""
+    """Records exist, but they were not validated by DNSSEC: they do not count."""
 
 
-async def compare(look_up: LookUp, host: str, algorithm: int, digests: Mapping[int, bytes]) -> Word:
-    """What the DNS says of a key of `host`. algorithm: its number in SSHFP, 0 for none. digests: of the key, by their type
-    (1 is SHA-1, 2 SHA-256). Where there is a SHA-256 the others are not looked at. Raises Unanswered."""
-    answer = await look_up(host, "SSHFP")
+async def compare(look_up: LookUp, host: str, algorithm: int, digests: Mapping[int, bytes]) -> Match:
+    """Compares a key of `host` with the records of the domain. algorithm: its number in SSHFP, 0 for none. digests: of the
+    key, by their type (1 is SHA-1, 2 SHA-256). If a SHA-256 is published, the SHA-1 is ignored. Raises LookUpFailed."""
+    records = await look_up(host, "SSHFP")
     published: dict[int, set[bytes]] = {}
-    for value in answer.values:
+    for value in records.values:
         found = _RECORD.fullmatch(value)
         if found and int(found[1]) == algorithm and int(found[2]) in digests:
             published.setdefault(int(found[2]), set()).add(_octets(found[3]))
     if not published:
-        return Word.NONE
-    if not answer.secure:
-        return Word.UNSECURED
+        return Match.NONE
+    if not records.secure:
+        return Match.UNSECURED
     best = max(published)
-    return Word.SAME if digests[best] in published[best] else Word.OTHER
+    return Match.SAME if digests[best] in published[best] else Match.OTHER
 
 
 def _octets(text: str) -> bytes:

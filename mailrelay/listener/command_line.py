@@ -1,7 +1,7 @@
-"""Judges a line that a client sent where a command belongs: a command, a mistake, or no mail client at all.
+"""Checks a line that a client sent in place of a command: a command, an error, or another protocol than SMTP.
 
-A web page can make a browser connect to a local port, and send its request as lines: such a connection is dropped at its
-first line. Pure: no I/O.
+A web page can make a browser connect to a local port and send an HTTP request as lines. Such a connection is dropped at
+its first line. Pure: no I/O.
 """
 
 import enum
@@ -16,38 +16,40 @@ _HTTP = frozenset({b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH",
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-class Mistake(enum.Enum):
-    """Why a line is no command that may be run."""
+class LineError(enum.Enum):
+    """Why a line is not run as a command."""
 
     BAD = enum.auto()
     """A command with control characters in its line."""
     UNKNOWN = enum.auto()
     EARLY = enum.auto()
-    """A command behind which the client did not wait for the reply, where it must."""
+    """The client sent more before the reply to a command after which it must wait."""
     CONTENT = enum.auto()
-    """The content of a message whose DATA was refused: some clients send it all the same."""
+    """The content of a message whose DATA was refused: some clients send it nevertheless."""
     NOT_SMTP = enum.auto()
 
 
-def judge(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> Mistake | None:
-    """What is wrong with a line by itself; None if it is a command.
+def check_line(line: bytes, verb: bytes, is_known: bool, is_followed: bool) -> LineError | None:
+    """The error of a line by itself; None if it is a command.
 
-    line: without its line end. verb: its first word, in capitals. is_known: `verb` is a command of ours. is_followed: octets
-    came behind the line.
+    line: without its line end. verb: its first word, in capitals. is_known: the listener has a command `verb`. is_followed:
+    octets were received behind the line.
     """
     if is_followed and verb in LAST_IN_GROUP:
-        return Mistake.EARLY
+        return LineError.EARLY
     if not is_known:
-        return Mistake.UNKNOWN
-    return Mistake.BAD if _CONTROL.search(line) else None
+        return LineError.UNKNOWN
+    return LineError.BAD if _CONTROL.search(line) else None
 
 
-def reconsider(verb: bytes, mistake: Mistake, is_first: bool, is_data_refused: bool) -> Mistake:
-    """What a mistake is in its dialogue. is_first: there was no command before. is_data_refused: the last DATA was
-    refused."""
-    if mistake is not Mistake.EARLY:
+def check_in_session(verb: bytes, error: LineError, is_first: bool, is_data_refused: bool) -> LineError:
+    """What an error of a line means in its session.
+
+    is_first: there was no command before. is_data_refused: the last DATA was refused.
+    """
+    if error is not LineError.EARLY:
         if is_data_refused:
-            return Mistake.CONTENT
+            return LineError.CONTENT
         if is_first or verb in _HTTP or verb.endswith(b":"):
-            return Mistake.NOT_SMTP
-    return mistake
+            return LineError.NOT_SMTP
+    return error

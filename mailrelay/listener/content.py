@@ -1,19 +1,19 @@
 """Receives the content of a message, as the octets come in after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2).
 
-Promises: the end of the content is CRLF.CRLF and nothing else; what is accepted holds no CR without LF, no LF without CR
-and no NUL, and is otherwise the client's, octet for octet, with the dots of transparency removed. A refused content is
-read to its end and dropped, so that the client can read the reply. `take` returns what has come so far, so that a large
-content is never whole in memory.
+Promises: the end of the content is CRLF.CRLF and nothing else. An accepted content holds no CR without LF, no LF without
+CR and no NUL; otherwise it is what the client sent, octet for octet, with the dots of transparency removed. A refused
+content is read to its end and dropped, so that the client can read the reply. `take` returns the octets received so far, so
+that a large content is never whole in memory.
 
 Decisions:
 - A bare CR or LF is refused (550 5.6.11) and not corrected: two servers that disagree about where a line ends disagree
-  about where a message ends. Behind one of them, the first lone dot between any two line ends ends the content: there the
-  reply is given, and `ambiguous` says that the connection cannot go on.
-- Lines may be of any length that the message may have. RFC 5321 section 4.5.3.1.6 guarantees 998 octets; whether a longer
-  one is right is for the remote to say, and the person hears it.
+  about where a message ends. After a bare CR or LF, the first lone dot between any two line ends is taken as the end: the
+  reply is sent there, and `ambiguous` means that the connection must be closed.
+- Lines may be as long as the message. RFC 5321 section 4.5.3.1.6 guarantees 998 octets; the mail server decides about
+  longer ones, and the person gets its refusal.
 - The size is counted without the dots of transparency.
 
-Pure: no I/O. Every pass over the octets is a search or a count of the interpreter's own.
+Pure: no I/O. Every pass over the octets is a built-in search or count of the interpreter.
 """
 
 import re
@@ -24,22 +24,22 @@ from mailrelay.mail.trace import HEADER_MAX
 
 _CRLF = b"\r\n"
 _DOT = b"\r\n."
-"""A line that begins with a dot: of transparency, or the end's."""
+"""A line that begins with a dot: a dot of transparency, or that of the end."""
 _END = b"\r\n.\r\n"
 _ANY_END = re.compile(rb"[\r\n]\.[\r\n]")
 BLOCK = 16 * 1024
-"""Octets that are checked at once: each check copies them."""
+"""Octets of one check: each check copies them."""
 _TAIL = len(_END) - 1
-"""Octets that are always kept, to find an end that comes in two parts."""
+"""Octets that are always kept, to find an end that is received in two parts."""
 LEFT_BEHIND = _TAIL + len(_CRLF) + len(_CRLF)
 """Upper bound of the octets that `take` keeps back: the tail, a line end before it, and the line end of the DATA command."""
 
 
 class ContentReceiver:
-    """One content on its way in.
+    """Receives one content.
 
-    refusal: the reply if it is refused, else None.
-    ambiguous: the end that was seen may not be the one that the client means.
+    refusal: the reply if the content is refused, else None.
+    ambiguous: the end that was found may not be the client's end.
     received: octets so far, kept or not.
     """
 
@@ -53,7 +53,7 @@ class ContentReceiver:
         self._buffer = bytearray(_CRLF)
         self._has_pending_cr = False
         self._size = self._stuffed = 0
-        # Octets of the buffer that are not content: that line end, until something is taken.
+        # Octets of the buffer that are not content: that line end, until the first `take`.
         self._prefix_size = len(_CRLF)
 
     @property
@@ -76,7 +76,7 @@ class ContentReceiver:
         self._forget()
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take more octets. None: the end has not been seen. Otherwise: what came behind the end."""
+        """Receive more octets. Returns None before the end is found, then the octets behind the end."""
         self.received += len(data)
         known = len(self._buffer)
         self._buffer += data
@@ -106,9 +106,9 @@ class ContentReceiver:
         return None
 
     def take(self, limit: int) -> bytes:
-        """The octets that were not taken yet, but for the last few (LEFT_BEHIND). Only without a `refusal`.
+        """The octets that were not taken yet, except for the last few (LEFT_BEHIND). Only without a `refusal`.
 
-        limit: octets at most, dots of transparency among them.
+        limit: octets at most, with the dots of transparency.
         """
         cut = min(len(self._buffer) - _TAIL, limit)
         # A line end stays with what follows: the next octet may be a dot of transparency.
@@ -124,8 +124,8 @@ class ContentReceiver:
         return taken
 
     def content(self) -> bytes:
-        """The content, or what was not taken of it, once `feed` has seen its end and if there is no `refusal`. To be asked
-        for once."""
+        """The content, or the part that was not taken. To be called once, after `feed` has found the end, without a
+        `refusal`."""
         content = self._clean(len(self._buffer))
         self._buffer = bytearray()
         return content
@@ -137,11 +137,11 @@ class ContentReceiver:
         return bytes(memoryview(self._buffer)[self._prefix_size : stop])
 
     def _find_end(self, known: int, dots: int) -> int:
-        """Where the end begins, -1 if it has not come. dots: how many lines that begin with a dot have come behind
+        """The index of the end, -1 if it has not been received. dots: lines beginning with a dot that were received behind
         `known`."""
         buffer = self._buffer
         if not buffer.endswith((_DOT, _DOT + b"\r"), 0, known):
-            # Mostly there is no such line, or only the last one: a search for it costs as much as the count did.
+            # Usually there is no such line, or only the last one. A search costs as much as the count did.
             if dots == 0:
                 return -1
             if dots == 1 and buffer.endswith(_END):
@@ -149,12 +149,12 @@ class ContentReceiver:
         return buffer.find(_END, max(0, known - _TAIL))
 
     def _check(self, known: int, stop: int) -> None:
-        """Look at the octets from `known` to `stop`, which are new."""
+        """Check the octets from `known` to `stop`, which are new."""
         new = self._buffer
         # A CR at the end is checked with the next octets: it may become a CRLF.
         start = known - self._has_pending_cr
         self._has_pending_cr = new.endswith(b"\r", start, stop)
-        # With the CRLFs removed, any CR or LF that is left is a bare one.
+        # With the CRLFs removed, any remaining CR or LF is a bare one.
         lines = b"".join(new[start : stop - self._has_pending_cr].split(_CRLF))
         if b"\r" in lines or b"\n" in lines:
             self.ambiguous = True
@@ -166,5 +166,5 @@ class ContentReceiver:
             self.refusal = self.refusal or replies.NUL_IN_CONTENT
 
     def _forget(self) -> None:
-        """Keep only what finds an end that is cut in two."""
+        """Keep only the octets needed to find an end that is received in two parts."""
         del self._buffer[:-_TAIL]

@@ -1,8 +1,8 @@
-"""Forwards: what else clients of this machine reach through a relayhost's connection (`[[forward]]` of the settings).
+"""Forwards: TCP connections of local programs through a relayhost's SSH connection (`[[forward]]` of the settings).
 
-Promises: bytes arrive as they were sent, in both directions, none lost; an end of one direction is passed on as one, and
-what broke is reset, so that nobody takes a part for the whole; who does not read holds back who writes. Who may come in is
-who may submit mail. What goes wrong ends the client's connection that it happened to, with one line in the log.
+Promises: bytes arrive as they were sent, in both directions, none lost. The end of one direction is passed on as an end. A
+broken connection is reset, so that a part is not taken for the whole. A side that does not read stops the side that writes.
+The accounts that may submit mail may connect. A failure ends only the client's connection, with one line in the log.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from functools import partial
 from typing import Protocol
 
 from mailrelay.config import Forward, Listen
-from mailrelay.listener.access import Admission, admit
+from mailrelay.endpoint import Endpoint
+from mailrelay.listener.access import Access, check_access
 from mailrelay.listener.listening import accept, accounts
 from mailrelay.listener.sockets import remove_socket_file
 from mailrelay.mail.outcome import Outcome
@@ -26,50 +27,57 @@ log = logging.getLogger("mailrelay.listener")
 
 READ_SIZE = 65536
 SAME_AGAIN = 60.0
-"""Seconds until the same is said again of a forward: programs that are turned away come back at once."""
+"""Seconds until the same line is logged again for a forward: refused programs often reconnect at once."""
 
 _RESET = struct.pack("ii", 1, 0)
-"""struct linger of socket(7): on, for no time. What is closed so ends in a reset."""
+"""struct linger of socket(7): on, for 0 seconds. Closing then sends a reset."""
 
 
 class _Sink(Protocol):
-    """Where bytes go. What is written is on its way, or most of it, once drained. Raises OSError."""
+    """The writing end of a byte stream. After `drain`, most of the written bytes have been sent. Raises OSError."""
 
     def write(self, data: bytes) -> None: ...
     async def drain(self) -> None: ...
     def write_eof(self) -> None: ...
 
 
-class Stream(_Sink, Protocol):
-    """A byte stream to what the forward leads to. Raises ConnectionError where it has broken."""
+class ForwardStream(_Sink, Protocol):
+    """A byte stream to the target of the forward. Raises ConnectionError if it has broken."""
 
     async def read(self) -> bytes:
         """b"" at the end."""
 
     def abort(self) -> None:
-        """Closes at once, whatever is under way; nothing where it is closed already."""
+        """Closes at once, without sending what was written; does nothing if it is closed."""
 
     async def wait_closed(self) -> None:
-        """Until the other side has closed it, too, or the connection has ended."""
+        """Waits until the other side has closed it too, or the connection has ended."""
 
 
-Way = Callable[[str], AbstractAsyncContextManager[Stream | Outcome]]
-"""Opens a stream to "host:port" or "unix:/path" of the relayhost, or says why there is none."""
+OpenStream = Callable[[Endpoint], AbstractAsyncContextManager[ForwardStream | Outcome]]
+"""Opens a stream to an endpoint, as seen from the relayhost, or returns why there is none."""
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
+    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
-    def __init__(self, settings: Forward, door: Listen, allowed: frozenset[int] | None, way: Way) -> None:
-        self.addresses: list[str] = []
+    def __init__(
+        self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
+    ) -> None:
+        self.addresses: list[Endpoint] = []
         self._settings = settings
         self._name = f"forward={settings.listen} to={settings.to}"
         self._limit = door.max_connections
         self._allowed = allowed
-        self._way = way
+        self._open_stream = open_stream
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._said = ("", 0.0)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._connections)
 
     async def open(self) -> None:
         """Accept connections. Raises CannotListen."""
@@ -80,7 +88,7 @@ class Forwarding:
         self.addresses, self._servers = await accept(self._settings.listen, protocol)
 
     async def close(self) -> None:
-        """Accept no more, and end what is open."""
+        """Stop accepting, and end all connections."""
         for server in self._servers:
             server.close()
         for address in self.addresses:
@@ -99,10 +107,10 @@ class Forwarding:
             if len(self._connections) > self._limit:
                 self._say(f"more than {self._limit} connections at once; listen.max_connections allows no more")
                 return
-            admission, account = admit(writer, self._allowed)
-            if admission is Admission.REFUSED:
+            access, account = check_access(writer, self._allowed)
+            if access is Access.REFUSED:
                 self._say(f"the client belongs to {account}, which allow_users does not name", "security: ")
-            elif admission is Admission.ALLOWED:
+            elif access is Access.ALLOWED:
                 await self._join(reader, writer)
         except Exception:
             log.exception("%s: a connection failed", self._name)
@@ -110,7 +118,7 @@ class Forwarding:
             _reset(writer)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with self._way(self._settings.to) as stream:
+        async with self._open_stream(self._settings.to) as stream:
             if isinstance(stream, Outcome):
                 self._say(printable(f"{stream.text}{f' {stream.fix}' if stream.fix else ''}"))
                 return
@@ -118,19 +126,19 @@ class Forwarding:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_carry(partial(reader.read, READ_SIZE), stream))
                     group.create_task(_carry(stream.read, writer))
-                # Both have said all that they had to say. It has arrived there once the other side closes the channel: at
-                # our own close, some would drop what they still hold.
+                # Both directions have ended. All bytes have arrived once the other side closes the channel. Some servers
+                # drop unread bytes if we close it first.
                 writer.close()
                 await stream.wait_closed()
                 await writer.wait_closed()
             except* OSError:
-                # One of the two has gone. That the connection to the relayhost has is for its scheduler to say.
+                # One of the two is gone. The scheduler logs it if the connection to the relayhost is.
                 pass
             finally:
                 stream.abort()
 
     def _say(self, why: str, kind: str = "") -> None:
-        """Log why a client is turned away."""
+        """Log why a client's connection is dropped."""
         last, at = self._said
         now = asyncio.get_running_loop().time()
         if why != last or now >= at + SAME_AGAIN:
@@ -138,12 +146,12 @@ class Forwarding:
             log.warning("%s%s: connection dropped: %s", kind, self._name, why)
 
 
-async def forward(settings: Forward, door: Listen, way: Way) -> Forwarding:
-    """Accept connections for `way` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
+async def forward(settings: Forward, door: Listen, open_stream: OpenStream) -> Forwarding:
+    """Accept connections on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
 
-    door: who may come in, and how many at once.
+    door: the settings that name the accounts that may connect, and how many connections at once.
     """
-    forwarding = Forwarding(settings, door, accounts(door), way)
+    forwarding = Forwarding(settings, door, accounts(door), open_stream)
     await forwarding.open()
     return forwarding
 
@@ -159,7 +167,7 @@ async def _carry(read: Callable[[], Awaitable[bytes]], to: _Sink) -> None:
 
 @contextlib.contextmanager
 def _closed_is_reset() -> Iterator[None]:
-    """uvloop raises RuntimeError where a transport has been closed meanwhile."""
+    """Turns uvloop's RuntimeError about a closed transport into ConnectionResetError."""
     try:
         yield
     except RuntimeError as error:
@@ -167,7 +175,7 @@ def _closed_is_reset() -> Iterator[None]:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the client's connection at once; nothing where it has ended already."""
+    """End the client's connection with a reset; if it is closing already, without."""
     if not writer.transport.is_closing():
         with contextlib.suppress(OSError):
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,7 +1,7 @@
-"""Begins and ends the listener.
+"""Starts and stops the listener.
 
-Promises: `listen` returns once every address accepts connections, or raises and holds none. `close` accepts no new mail,
-gives contents in progress a bounded time to be answered, and leaves no task and no connection behind.
+Promises: `listen` returns once every address accepts connections, or raises and leaves no socket open. `close` accepts no
+new mail, gives contents in progress a bounded time to get their reply, and leaves no task and no connection.
 """
 
 import asyncio
@@ -9,30 +9,36 @@ import socket
 from collections.abc import Callable
 
 from mailrelay.config import Listen
+from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
-from mailrelay.listener.server_state import Intake, ServerState
-from mailrelay.listener.sockets import BACKLOG, open_sockets, printable_address, remove_socket_file
+from mailrelay.listener.server_state import Connection, IntakePort, ServerState
+from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
 RECEIVE_BUFFER = 32 * 1024
-"""SO_RCVBUF of a connection, in octets (Linux doubles it). One read may return all of it."""
+"""SO_RCVBUF of a connection, in octets (Linux doubles it). One read may return as many."""
 GRACE = 10.0
-"""Seconds that contents in progress have to be answered when the listener stops."""
+"""Seconds for contents in progress to get their reply when the listener stops."""
 LAST_WAIT = 1.0
-"""Seconds after that for tasks that still write to the disk."""
+"""Seconds after `GRACE` for tasks that still write to the disk."""
 
 
 class Listening:
-    """A listener that accepts connections. addresses: where, as `host:port` or `unix:/path`."""
+    """A listener that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
 
-    def __init__(self, addresses: list[str], servers: list[asyncio.Server], state: ServerState) -> None:
+    def __init__(self, addresses: list[Endpoint], servers: list[asyncio.Server], state: ServerState) -> None:
         self.addresses = addresses
         self._servers = servers
         self._state = state
 
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The clients' connections that are open."""
+        return frozenset(self._state.connections)
+
     async def close(self, grace: float = GRACE) -> None:
-        """Stop. grace: seconds for contents in progress and pending answers."""
+        """Stop. grace: seconds for contents in progress and pending replies."""
         state = self._state
         for server in self._servers:
             server.close()
@@ -48,7 +54,7 @@ class Listening:
         for connection in list(state.connections):
             connection.abort()
         await asyncio.gather(*closed, return_exceptions=True)
-        # Among these tasks are those that remove contents which were not completed.
+        # Some of these tasks remove contents that were not completed.
         if state.tasks:
             await asyncio.wait(set(state.tasks), timeout=LAST_WAIT)
         late = list(state.tasks)
@@ -65,7 +71,7 @@ class NoSuchAccount(Exception):
     """The settings name an account that this machine does not have. The text is one line."""
 
 
-async def listen(settings: Listen, intake: Intake) -> Listening:
+async def listen(settings: Listen, intake: IntakePort) -> Listening:
     """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
     state = ServerState(settings, intake, accounts(settings))
     addresses, servers = await accept(settings.address, protocol_factory(state), RECEIVE_BUFFER)
@@ -73,7 +79,7 @@ async def listen(settings: Listen, intake: Intake) -> Listening:
 
 
 def accounts(settings: Listen) -> frozenset[int] | None:
-    """Whom to let in, None for any. Raises NoSuchAccount."""
+    """The user ids of the accounts that may connect, None for any. Raises NoSuchAccount."""
     try:
         return allowed_uids(settings.allow_users)
     except KeyError as unknown:
@@ -81,23 +87,22 @@ def accounts(settings: Listen) -> frozenset[int] | None:
 
 
 async def accept(
-    address: str, protocol: Callable[[], asyncio.Protocol], receive_buffer: int | None = None
-) -> tuple[list[str], list[asyncio.Server]]:
-    """Accept connections on all of `address`. Returns where, and the servers. Raises AddressTaken, CannotListen.
+    endpoint: Endpoint, protocol: Callable[[], asyncio.Protocol], receive_buffer: int | None = None
+) -> tuple[list[Endpoint], list[asyncio.Server]]:
+    """Accept connections on `endpoint`. Returns the addresses and the servers. Raises AddressTaken, CannotListen.
 
     receive_buffer: SO_RCVBUF in octets; None leaves the kernel's default.
     """
     loop = asyncio.get_running_loop()
-    addresses: list[str] = []
+    addresses: list[Endpoint] = []
     servers: list[asyncio.Server] = []
-    for opened in open_sockets(address):
+    for opened in open_sockets(endpoint):
         if receive_buffer is not None:
             # Accepted connections inherit it from the listening socket.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        addresses.append(bound_endpoint(opened))
         if opened.family == socket.AF_UNIX:
-            addresses.append(address)
             servers.append(await loop.create_unix_server(protocol, sock=opened, backlog=BACKLOG))
         else:
-            addresses.append(printable_address(*opened.getsockname()[:2]))
             servers.append(await loop.create_server(protocol, sock=opened, backlog=BACKLOG))
     return addresses, servers

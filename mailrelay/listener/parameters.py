@@ -22,11 +22,12 @@ _EMBEDDED = re.compile(rb"\\x\{([0-9A-F]{2,6})\}")
 
 
 class BadParameter(ValueError):
-    """A parameter that does not follow its RFC; the text says in a few ASCII words which and why."""
+    """A parameter that does not follow its RFC. The text names it and the reason, in ASCII."""
 
 
 def parse_parameters(rest: bytes) -> dict[str, bytes]:
-    """Keyword, in capitals, to value, b"" where there is none. rest: what follows the path. Raises BadParameter."""
+    """Maps keywords, in capitals, to values, b"" where there is none. rest: the octets behind the path. Raises
+    BadParameter."""
     parameters: dict[str, bytes] = {}
     for parameter in filter(None, rest.split(b" ")):
         keyword, equals, value = parameter.partition(b"=")
@@ -40,9 +41,9 @@ def parse_parameters(rest: bytes) -> dict[str, bytes]:
 
 
 def check_size(value: bytes) -> int:
-    """Octets that the client is going to send (RFC 1870: up to 20 digits)."""
+    """The octets of content that the client announces (RFC 1870: up to 20 digits)."""
     if re.fullmatch(rb"[0-9]{1,20}", value) is None:
-        raise BadParameter("SIZE is a number of octets")
+        raise BadParameter("SIZE must be a number of octets")
     return int(value)
 
 
@@ -50,7 +51,7 @@ def check_body(value: bytes) -> bytes:
     """b"7BIT" or b"8BITMIME" (RFC 6152)."""
     body = value.upper()
     if body not in (b"7BIT", b"8BITMIME"):
-        raise BadParameter("BODY is 7BIT or 8BITMIME")
+        raise BadParameter("BODY must be 7BIT or 8BITMIME")
     return body
 
 
@@ -58,34 +59,34 @@ def check_ret(value: bytes) -> bytes:
     """b"FULL" or b"HDRS" (RFC 3461 section 4.3)."""
     ret = value.upper()
     if ret not in (b"FULL", b"HDRS"):
-        raise BadParameter("RET is FULL or HDRS")
+        raise BadParameter("RET must be FULL or HDRS")
     return ret
 
 
 def check_envid(value: bytes) -> bytes:
     """`value` itself: xtext (RFC 3461 section 4.4)."""
     if len(value) > ENVID_LIMIT or _XTEXT.fullmatch(value) is None:
-        raise BadParameter(f"ENVID is up to {ENVID_LIMIT} octets of xtext")
+        raise BadParameter(f"ENVID must be xtext of up to {ENVID_LIMIT} octets")
     return value
 
 
 def check_notify(value: bytes) -> bytes:
     """`value` itself: NEVER, or a list of SUCCESS, FAILURE and DELAY (RFC 3461 section 4.1)."""
     if value.upper() != b"NEVER" and not NOTIFY_WORDS.issuperset(value.upper().split(b",")):
-        raise BadParameter("NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY")
+        raise BadParameter("NOTIFY must be NEVER, or some of SUCCESS,FAILURE,DELAY")
     return value
 
 
 def check_orcpt(value: bytes, *, smtputf8: bool) -> bytes:
-    """`value` itself: an address type and xtext (RFC 3461 section 4.2), or `utf-8` and the forms of RFC 6533 section 3,
-    of which the one with UTF-8 in it only where the transaction has SMTPUTF8."""
+    """`value` itself: an address type and xtext (RFC 3461 section 4.2), or `utf-8` and the forms of RFC 6533 section 3.
+    The form that contains UTF-8 is accepted only where the transaction has SMTPUTF8."""
     kind, semicolon, address = value.partition(b";")
     if kind.lower() == b"utf-8":
         fits = _is_utf8_address(address, smtputf8=smtputf8)
     else:
         fits = _ATOM.fullmatch(kind) is not None and _XTEXT.fullmatch(address) is not None
     if not semicolon or not fits or len(value) > ORCPT_LIMIT:
-        raise BadParameter(f"ORCPT is an address type, a semicolon and xtext, up to {ORCPT_LIMIT} octets")
+        raise BadParameter(f"ORCPT must be an address type, a semicolon and xtext, up to {ORCPT_LIMIT} octets")
     return value
 
 
@@ -93,7 +94,7 @@ def _is_utf8_address(address: bytes, *, smtputf8: bool) -> bool:
     if _UTF8_ADDRESS.fullmatch(address) is None or not (smtputf8 or address.isascii()):
         return False
     try:
-        # Space and the signs that xtext escapes are printable; whatever else is not, nobody's address has.
+        # Space and the characters that xtext escapes are printable. No real address holds an unprintable one.
         return _EMBEDDED.sub(_embedded, address).decode("utf-8").isprintable()
     except (UnicodeError, ValueError):
         return False

@@ -1,10 +1,10 @@
 """Asks the kernel for the owner of a socket: the account at the client's end of a connection, the process that holds a port.
 
-Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where that is not to be had. Everything else gets
-the answer "not known" (`Unowned.UNKNOWN` or ""), and never a guess.
+Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where netlink is not available. Elsewhere the result
+is "not known" (`NoOwner.UNKNOWN` or ""). The result is never a guess.
 
-A client may reach an IPv4 address through an IPv6 socket, as Java does (RFC 4291 section 2.5.5.2): for the listener such
-a connection is IPv4, in the kernel's tables the client's end is IPv6.
+A client may connect to an IPv4 address through an IPv6 socket, as Java does (RFC 4291 section 2.5.5.2): for the listener
+such a connection is IPv4, in the kernel's tables the client's end is IPv6.
 """
 
 import enum
@@ -35,46 +35,46 @@ _LISTENING = "0A"
 _ACCEPTING = "00010000"
 
 
-class Unowned(enum.Enum):
+class NoOwner(enum.Enum):
     """Why no account owns a socket."""
 
     CLOSED = enum.auto()
-    """No process has it any more. The kernel would call it root's."""
+    """No process has it open any more. The kernel would report root as its owner."""
     UNKNOWN = enum.auto()
     """There is no such socket on this machine, or this is not Linux."""
 
 
-def uid_of_connection(near: Address, far: Address) -> int | Unowned:
+def uid_of_connection(near: Address, far: Address) -> int | NoOwner:
     """The account that owns the socket of this machine with the local end `near` and the remote end `far`."""
     try:
         return _uid_by_netlink(near, far)
     except (OSError, struct.error, LookupError):
-        # No netlink for TCP here. A socket that does not exist ends here too, and is searched twice.
+        # Netlink for TCP is not available. A socket that does not exist leads here too, and is searched twice.
         return _uid_by_proc(near, far)
 
 
-def _uid_by_netlink(near: Address, far: Address) -> int | Unowned:
+def _uid_by_netlink(near: Address, far: Address) -> int | NoOwner:
     family = _family(near)
     ends = _IDENTITY.pack(near[1], far[1], _octets(near[0]), _octets(far[0]))
-    question = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
+    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
     number = next(_numbers) & _ALL
-    header = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
+    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
     kernel = _kernel()
-    # The kernel answers before the call returns.
-    kernel.send(header + question)
-    answer = kernel.recv(4096)
-    while _HEADER.unpack_from(answer)[3] != number:
-        # The answer to an earlier question.
-        answer = kernel.recv(4096)
-    if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+    # The kernel replies before `send` returns.
+    kernel.send(header + request)
+    reply = kernel.recv(4096)
+    while _HEADER.unpack_from(reply)[3] != number:
+        # The reply to an earlier request.
+        reply = kernel.recv(4096)
+    if _HEADER.unpack_from(reply)[1] != _SOCK_DIAG_BY_FAMILY:
         raise LookupError
-    answered, answered_ends, *_, uid, inode = _REPLY.unpack_from(answer, _HEADER.size)
-    if (answered, answered_ends) != (family, ends):
+    found_family, found_ends, *_, uid, inode = _REPLY.unpack_from(reply, _HEADER.size)
+    if (found_family, found_ends) != (family, ends):
         mapped = _IDENTITY.pack(near[1], far[1], _octets(_mapped(near[0])), _octets(_mapped(far[0])))
-        if (answered, answered_ends) != (socket.AF_INET6, mapped):
-            # The kernel falls back to a listening socket on that port when the connection has gone.
-            return Unowned.UNKNOWN
-    return int(uid) if inode else Unowned.CLOSED
+        if (found_family, found_ends) != (socket.AF_INET6, mapped):
+            # Where the connection is gone, the kernel returns a listening socket on that port.
+            return NoOwner.UNKNOWN
+    return int(uid) if inode else NoOwner.CLOSED
 
 
 @cache
@@ -91,7 +91,7 @@ def _family(address: Address) -> socket.AddressFamily:
 
 
 def _mapped(host: str) -> str:
-    """An IPv4 address as IPv6 sockets have it."""
+    """An IPv4 address in the form that IPv6 sockets use."""
     return host if ":" in host else f"::ffff:{host}"
 
 
@@ -101,26 +101,26 @@ def _octets(host: str) -> bytes:
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
-def _uid_by_proc(near: Address, far: Address) -> int | Unowned:
+def _uid_by_proc(near: Address, far: Address) -> int | NoOwner:
     tables = {"/proc/net/tcp6": (_as_in_proc(_mapped(near[0]), near[1]), _as_in_proc(_mapped(far[0]), far[1]))}
     if _family(near) == socket.AF_INET:
         tables["/proc/net/tcp"] = (_as_in_proc(*near), _as_in_proc(*far))
     for table, ends in tables.items():
         for fields in _lines(Path(table)):
             if (fields[1], fields[2]) == ends:
-                return int(fields[7]) if fields[9] != "0" else Unowned.CLOSED
-    return Unowned.UNKNOWN
+                return int(fields[7]) if fields[9] != "0" else NoOwner.CLOSED
+    return NoOwner.UNKNOWN
 
 
 def _as_in_proc(host: str, port: int) -> str:
-    """/proc prints an address as 32-bit words in the byte order of this machine."""
+    """An address as /proc prints it: 32-bit words in the byte order of this machine."""
     octets = _octets(host) if ":" in host else _octets(host)[:4]
     words = struct.unpack(f"={len(octets) // 4}I", octets)
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 def holder_of_port(port: int) -> str:
-    """Who listens on TCP `port`, on any address: `process 4711 (name)`, or `a process of account name`; "" if not known."""
+    """The listener on TCP `port`, on any address: `process 4711 (name)`, or `a process of account name`; "" if not known."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for fields in _lines(Path(table)):
             if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
@@ -129,16 +129,16 @@ def holder_of_port(port: int) -> str:
 
 
 def holder_of_path(path: Path) -> str:
-    """Who listens on the UNIX socket at `path`, as above; "" if not known."""
+    """The listener on the UNIX socket at `path`, named like that of a port; "" if not known."""
     for fields in _lines(Path("/proc/net/unix")):
-        # Connections to it bear the path as well.
+        # Connections to it have the path, too.
         if fields[3] == _ACCEPTING and " ".join(fields[7:]) == str(path):
             return _process_with(fields[6])
     return ""
 
 
 def _process_with(inode: str) -> str:
-    """The process that has socket `inode` open, of those that this account may look into."""
+    """The process that has socket `inode` open, if this account may inspect it; else ""."""
     wanted = f"socket:[{inode}]"
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:

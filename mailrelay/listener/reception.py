@@ -1,12 +1,12 @@
-"""Receives one content and stages it: a large one goes to the spool piece by piece while it comes in.
+"""Receives one content and stages it: a large content is written to the spool piece by piece while it is received.
 
-A content of about `PIECE` or less is handed over whole. Of a larger one, each piece is staged (`Incoming.add`) once it is
-complete; while one piece is being written and the next is complete, the client is not read. So a content costs the memory
-of a few pieces, however large it is and however slow the disk.
+A content of about `PIECE` octets or less is handed over whole. Each piece of a larger one is staged (`Incoming.add`) once it
+is complete. While one piece is being written and the next is complete, nothing is read from the client. So a content needs
+the memory of a few pieces, however large it is and however slow the disk.
 
-Promises: what was staged becomes a message (`Incoming.finish`, by the caller) or is removed (`Incoming.abandon`), whatever
-the client does.
-Never: two pieces of one content being written at once; their order is the content's.
+Promises: staged pieces become a message (`Incoming.finish`, called by the caller) or are removed (`Incoming.abandon`),
+whatever the client does.
+Never: two pieces of one content written at the same time; they are written in the order of the content.
 """
 
 import asyncio
@@ -16,35 +16,37 @@ from typing import Any, Protocol
 
 from mailrelay.listener import replies
 from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
 log = logging.getLogger("mailrelay.listener")
 
 PIECE = 64 * 1024
-"""Octets of a content in memory above which it is staged; as many as fill a row of the spool."""
+"""Octets of a content in memory above which it is staged: the octets of a row in the spool."""
+MIN_CONTENT_RATE = 100.0
+"""Octets a second below which a content is refused: less than on a person's slowest network."""
 
 
 class Incoming(Protocol):
-    """A message whose content comes in pieces. One call after the other."""
+    """A message whose content is handed over in pieces. No two calls at the same time."""
 
     async def add(self, octets: bytes) -> Reply | None:
-        """Stages more of the content; the first piece holds the whole header. Returns the refusal, a 4xx or 5xx, after which
-        nothing may be added; None if it is staged."""
+        """Stages a piece of the content; the first piece holds the whole header. Returns None if it is staged. Otherwise
+        returns the refusal, a 4xx or 5xx; then no more pieces may be added."""
 
-    async def finish(self, octets: bytes) -> Answer:
-        """Takes the message over; `octets` are the rest of its content. Answers as `Intake.submit` does."""
+    async def finish(self, octets: bytes) -> ClientReply:
+        """Takes over the message; `octets` are the rest of its content. Returns as `IntakePort.submit` does."""
 
     async def abandon(self) -> None:
-        """Removes what was staged. Raises nothing."""
+        """Removes the staged pieces. Raises nothing."""
 
 
 class Reception:
-    """One content on its way in.
+    """Receives one content.
 
     start: runs a coroutine as a task that outlives the connection. on_progress: called when `is_full` may have changed.
-    incoming: what has been staged, None if nothing has.
+    now: loop time. incoming: the message with the staged pieces, None if nothing is staged.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Reception:
         make_incoming: Callable[[], Incoming],
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_progress: Callable[[], None],
+        now: float,
     ) -> None:
         self._receiver = ContentReceiver(size_limit)
         self._make_incoming = make_incoming
@@ -62,6 +65,8 @@ class Reception:
         self._staging: asyncio.Task[None] | None = None
         self._is_refusal_logged = False
         self._is_given_up = False
+        # When the rate was checked last (loop time), and the octets received until then.
+        self._rate_checkpoint = (now, 0)
 
     @property
     def is_full(self) -> bool:
@@ -75,16 +80,16 @@ class Reception:
 
     @property
     def own_refusal(self) -> Reply | None:
-        """The refusal, if it is ours; one by `Incoming` is logged there."""
+        """The refusal, if it comes from the listener; a refusal by `Incoming` is logged there."""
         return None if self._is_refusal_logged else self._receiver.refusal
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether the end that was seen may not be the one that the client means."""
+        """Whether the end that was found may not be the client's end."""
         return self._receiver.ambiguous
 
     def feed(self, data: bytes) -> bytes | None:
-        """Takes octets. None: the end has not been seen. Otherwise: what came behind the end."""
+        """Receives octets. Returns None before the end is found, then the octets behind the end."""
         leftover = self._receiver.feed(data)
         if self._staging is None:
             if piece := self._take_piece():
@@ -94,14 +99,27 @@ class Reception:
                 self._abandon()
         return leftover
 
+    def until_rate_check(self, now: float, period: float) -> float:
+        """Seconds until the rate is to be checked again; 0 if the content came too slowly. now: loop time. period: seconds
+        over which the rate is measured."""
+        since, received = self._rate_checkpoint
+        if now < since + period:
+            return since + period - now
+        self._rate_checkpoint = (now, self.received)
+        return period if self.received - received >= MIN_CONTENT_RATE * (now - since) else 0.0
+
+    def restart_rate_check(self, now: float) -> None:
+        """Begin a new period: in the time before, the client had to wait for us. now: loop time."""
+        self._rate_checkpoint = (now, self.received)
+
     def give_up(self) -> None:
-        """The content will not be completed."""
+        """Stop: the content will not be completed."""
         self._is_given_up = True
         if self._staging is None:
             self._abandon()
 
     async def conclude(self) -> Reply | None:
-        """After the end: waits until all pieces are staged. Returns the refusal; None if the content is taken."""
+        """After the end: waits until all pieces are staged. Returns the refusal; None if the content is accepted."""
         if self._staging is not None:
             await asyncio.wait({self._staging})
         return self._receiver.refusal
@@ -111,7 +129,7 @@ class Reception:
         return self._receiver.content()
 
     def _take_piece(self) -> bytes:
-        """What to stage next; b"" as long as there is too little."""
+        """The next piece to stage; b"" as long as it is not complete."""
         receiver, size = self._receiver, PIECE
         if receiver.refusal is not None or receiver.held < size:
             return b""
@@ -135,7 +153,7 @@ class Reception:
         except Exception as error:
             log.error("a message could not be staged: %s", printable(repr(error), 300))
             self._is_refusal_logged = True
-            self._receiver.refuse(replies.OUR_TROUBLE)
+            self._receiver.refuse(replies.INTERNAL_ERROR)
         finally:
             self._staging = None
             self._on_progress()
@@ -143,7 +161,7 @@ class Reception:
             self._abandon()
 
     def _abandon(self) -> None:
-        """Removes what was staged at once: others may need the space."""
+        """Removes the staged pieces at once: other messages may need the space."""
         if self.incoming is not None:
             self._start(self.incoming.abandon())
             self.incoming = None

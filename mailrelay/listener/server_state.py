@@ -1,5 +1,5 @@
-"""What the connections of one listener share: the intake, the allowed accounts, and the log lines about dropped connections
-and refusals.
+"""The state that all connections of one listener share: the intake, the allowed accounts, the limit of connections, and the
+log lines about dropped connections and refusals.
 
 Never: an unlimited number of these lines.
 """
@@ -14,7 +14,7 @@ from mailrelay.config import Listen
 from mailrelay.listener.reception import Incoming
 from mailrelay.listener.replies import IDLE_CLOSED
 from mailrelay.mail import logline
-from mailrelay.mail.answer import Answer
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
@@ -29,44 +29,47 @@ BETWEEN_COMMANDS = 1.0
 """Seconds without a command that do not count as idle."""
 
 
-class Intake(Protocol):
-    """Takes mail over."""
+class IntakePort(Protocol):
+    """Takes over messages. Exceptions are logged, and the reply to the client is 451."""
 
-    def begun(self, reverse_path: bytes) -> None:
-        """A client's MAIL was accepted: there will be mail in a moment."""
+    def expect_message(self, reverse_path: bytes) -> None:
+        """A client's MAIL was accepted: its message will follow."""
 
     def refusal(self) -> Reply | None:
-        """Why nothing can be taken now, a 4xx; None if mail can be taken. Asked at every MAIL."""
+        """Why no message can be accepted now, a 4xx; None if one can. Called at every MAIL."""
 
-    async def vet(self, envelope: Envelope, patience: float) -> Reply | None:
-        """The refusal of an envelope with one recipient, the latest of RCPT; None if there is none within `patience`
-        seconds."""
+    async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
+        """The mail server's refusal of an envelope with one recipient, that of the last RCPT. None if there is none within
+        `timeout` seconds."""
 
-    async def submit(self, envelope: Envelope, content: bytes) -> Answer:
-        """Take a message over; returns once it is safe and the client is to be answered. content: lines end with CRLF,
-        no dots of transparency. Any exception is answered with 451."""
+    async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
+        """Take over a message. Returns the reply once the message is on disk. content: lines end with CRLF, no dots of
+        transparency."""
 
     def new_incoming(self, envelope: Envelope) -> Incoming:
-        """A message whose content comes in pieces."""
+        """A message whose content is handed over in pieces."""
 
 
 class Connection(Protocol):
-    """What the listener needs of a connection. closed: done once it is gone. is_over: nothing more is read from it."""
+    """A connection of a client. closed: done once it is gone."""
 
     closed: asyncio.Future[None]
-    is_over: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read from the client."""
 
     @property
     def idle_since(self) -> float | None:
         """Loop time of the last command; None within a transaction, and before the greeting."""
 
     def check_timeouts(self, now: float) -> float:
-        """Ends a connection whose client has been silent or slow for too long. now: loop time. Returns the seconds until it
-        is to be checked again."""
+        """Close the connection if its client has been idle or slow for too long. now: loop time. Returns the seconds until
+        the next check."""
 
     def retire(self, reply: Reply) -> None:
-        """Close with `reply`, unless a command or a content is in progress. Closes at once where only the client is waited
-        for."""
+        """Close with `reply`, unless a command or a content is in progress. Closes at once if the last reply was sent
+        already."""
 
     def abort(self) -> None:
         """End the connection now."""
@@ -76,14 +79,15 @@ class LineLimit:
     """Allows at most `limit` log lines of one kind a minute."""
 
     def __init__(self, limit: int, more: str) -> None:
-        """more: logged for the suppressed lines, their number as %d, with the first line of a later minute."""
+        """more: the line about suppressed lines, with their number as %d. It is logged with the first line of a later
+        minute."""
         self._limit = limit
         self._more = more
         self._minute = 0
         self._lines = 0
 
     def count_one(self) -> bool:
-        """Count a line; whether it may be logged."""
+        """Count a line. Returns whether it may be logged."""
         minute = int(asyncio.get_running_loop().time() // 60)
         if minute != self._minute:
             if self._lines > self._limit:
@@ -95,11 +99,11 @@ class LineLimit:
 
 @dataclass(slots=True)
 class ServerState:
-    """What the connections of one listener share. allowed: user ids, None for any. tasks: those that may outlive their
-    connection. stopping: set once no new mail is taken."""
+    """The state that all connections of one listener share. allowed: user ids, None for any. tasks: those that may outlive
+    their connection. stopping: whether the listener accepts no more mail."""
 
     settings: Listen
-    intake: Intake
+    intake: IntakePort
     allowed: frozenset[int] | None
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -111,10 +115,10 @@ class ServerState:
     _refusals: LineLimit = field(default_factory=lambda: LineLimit(REFUSAL_LINES, "%d more refusals were not logged"))
 
     def add(self, connection: Connection, wait: float) -> None:
-        """A new connection, to be checked for time-outs in `wait` seconds: no sooner than those that there are."""
+        """Add a new connection. Its time-outs are first checked in `wait` seconds: not before those of the other ones."""
         self.connections.add(connection)
         if self._timer is None:
-            # One timer for all: making and cancelling one for each message costs more than its other bookkeeping.
+            # One timer for all: a timer for each connection costs more than all other bookkeeping.
             self._timer = asyncio.get_running_loop().call_later(wait, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
@@ -123,13 +127,12 @@ class ServerState:
         self._timer = None if wait is None else loop.call_later(wait, self._check_timeouts)
 
     def make_room(self) -> bool:
-        """Whether the latest connection may stay. Above `max_connections` the one that has been idle longest is closed;
-        while all are busy, a tenth more is accepted, so that a crowd of large messages does not keep the next client
-        out."""
+        """Whether the latest connection may stay. Above `max_connections`, the connection that has been idle longest is
+        closed. While all are busy, a tenth more is accepted, so that many large messages do not block the next client."""
         limit = self.settings.max_connections
         if len(self.connections) <= limit:
             return True
-        # Those that are over close in a moment.
+        # Connections that are over close soon.
         remaining = [one for one in self.connections if not one.is_over]
         if len(remaining) <= limit:
             return len(self.connections) <= 2 * limit
@@ -141,19 +144,22 @@ class ServerState:
         longest.retire(IDLE_CLOSED)
         return True
 
-    def security(self, why: str, said: bytes = b"") -> None:
-        """Log one dropped connection, within the limit."""
+    def security(self, why: str, received: bytes = b"") -> None:
+        """Log a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
+        80 at most are logged."""
         if self._security.count_one():
             log.warning(
-                "security: connection dropped, the client %s%s", why, f": {printable(said[:80])}" if said else ""
+                "security: connection dropped, the client %s%s",
+                why,
+                f": {printable(received[:80])}" if received else "",
             )
 
     def broken_off(self, received: int, why: str, sender: bytes) -> None:
-        """Log, within the limit, a content that was not completed. received: octets of it."""
+        """Log a content that was not completed, within the limit. received: octets of it."""
         if self._refusals.count_one():
             log.warning("%s", logline.broken_off(sender, received, why))
 
     def refused(self, command: str, reply: Reply, sender: bytes | None = None) -> None:
-        """Log a refusal of ours, within the limit. sender: of the transaction, None before MAIL has been accepted."""
+        """Log a refusal by the listener, within the limit. sender: of the transaction, None before MAIL is accepted."""
         if self._refusals.count_one():
             log.warning("%s", logline.rejected(command, reply, sender))

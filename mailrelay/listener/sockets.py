@@ -1,8 +1,8 @@
-"""The sockets that the listener accepts on, from the address in the settings.
+"""Opens the listening sockets for an endpoint of the settings.
 
-Promises: all of an address is held, or nothing is. "localhost" is 127.0.0.1 and ::1: whoever held the other one would
-collect the mail of clients that try it first. A socket file is 0600 from its first moment; that of a server that died is
-replaced, that of one that lives is not. A port is never shared (no SO_REUSEPORT).
+Promises: all sockets of an endpoint are open, or none is. "localhost" is 127.0.0.1 and ::1: a program that listened on the
+other one would receive the mail of clients that try it first. A socket file has mode 0600 from the start. The socket file of
+a server that died is replaced; that of a running server is not. A port is never shared (no SO_REUSEPORT).
 """
 
 import errno
@@ -12,37 +12,36 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.peer_account import holder_of_path, holder_of_port
 
 BACKLOG = 128
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; the text is one line that says why."""
+    """Listening on the endpoint is not possible; the text is one line with the reason."""
 
 
 class AddressTaken(CannotListen):
-    """Somebody else listens there; the text names the process, if it can be known."""
+    """Another process listens there; the text names it, if it can be determined."""
 
 
-def open_sockets(address: str) -> list[socket.socket]:
-    """Sockets that listen on `address`: "localhost:PORT", "127.0.0.1:PORT", "[::1]:PORT" or "unix:/path". Port 0 is any
-    that is free. Raises CannotListen."""
-    if address.startswith("unix:"):
-        return [_open_unix(Path(address.removeprefix("unix:")))]
-    host, _, port_text = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    port = int(port_text)
-    hosts = ["127.0.0.1", "::1"] if host == "localhost" else [host]
+def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
+    """Sockets that listen on a loopback address or a UNIX socket; for "localhost" one for each address family that this
+    machine has. Port 0 is any free port. Raises CannotListen."""
+    if isinstance(endpoint, Unix):
+        return [_open_unix(endpoint)]
+    hosts = ("127.0.0.1", "::1") if endpoint.host == "localhost" else (endpoint.host,)
+    port = endpoint.port
     sockets: list[socket.socket] = []
     try:
-        for name in hosts:
-            opened = _open_tcp(name, port)
+        for host in hosts:
+            opened = _open_tcp(Tcp(host, port))
             if opened is not None:
                 sockets.append(opened)
                 port = opened.getsockname()[1]
         if not sockets:
-            raise CannotListen(f"{address}: this machine has no such address")
+            raise CannotListen(f"{endpoint}: this machine has no such address")
     except BaseException:
         for opened in sockets:
             opened.close()
@@ -50,31 +49,32 @@ def open_sockets(address: str) -> list[socket.socket]:
     return sockets
 
 
-def _open_tcp(host: str, port: int) -> socket.socket | None:
+def _open_tcp(endpoint: Tcp) -> socket.socket | None:
     """A listening socket; None if this machine does not have the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         opened = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return None
     try:
-        # For the connections of the last run that have not timed out. It shares nothing with a socket that listens.
+        # Allows binding while connections of the last run time out. It does not share the port with a listening socket.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((host, port))
+        opened.bind((endpoint.host, endpoint.port))
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
         if error.errno == errno.EADDRNOTAVAIL:
             return None
         if error.errno == errno.EADDRINUSE:
-            raise AddressTaken(f"{printable_address(host, port)} is taken{_by(holder_of_port(port))}") from None
-        raise CannotListen(f"{printable_address(host, port)}: {os.strerror(error.errno or 0)}") from None
+            raise AddressTaken(f"{endpoint} is taken{_by(holder_of_port(endpoint.port))}") from None
+        raise CannotListen(f"{endpoint}: {os.strerror(error.errno or 0)}") from None
     return opened
 
 
-def _open_unix(path: Path) -> socket.socket:
+def _open_unix(endpoint: Unix) -> socket.socket:
+    path = Path(endpoint.path)
     _remove_stale(path)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)
@@ -92,14 +92,14 @@ def _open_unix(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket file of a server that died."""
+    """Remove the socket file of a server that died. Raises CannotListen for any other file."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise CannotListen(
                 f"unix:{path}: there is something that is not a socket; remove it or choose another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # One that lives but does not get round to us would let us wait.
+            # A running server with a full backlog would block us.
             probe.setblocking(False)
             with suppress(BlockingIOError):
                 probe.connect(str(path))
@@ -113,15 +113,18 @@ def _remove_stale(path: Path) -> None:
         raise AddressTaken(f"unix:{path} is taken{_by(holder_of_path(path))}")
 
 
-def remove_socket_file(address: str) -> None:
-    """Remove the file of a UNIX socket that we held; nothing for other addresses."""
-    if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+def remove_socket_file(endpoint: Endpoint) -> None:
+    """Removes the file of a UNIX socket that we opened; does nothing for TCP."""
+    if isinstance(endpoint, Unix):
+        Path(endpoint.path).unlink(missing_ok=True)
 
 
-def printable_address(host: str, port: int) -> str:
-    """`127.0.0.1:7777` or `[::1]:7777`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def bound_endpoint(opened: socket.socket) -> Endpoint:
+    """Where a socket listens, with the port that the kernel chose for port 0."""
+    if opened.family == socket.AF_UNIX:
+        return Unix(opened.getsockname())
+    host, port = opened.getsockname()[:2]
+    return Tcp(host, port)
 
 
 def _by(holder: str) -> str:

@@ -1,49 +1,45 @@
-"""One client's connection: lines in, commands run, replies out.
+"""One client's connection: octets in, commands run, contents received.
 
 A command runs in the call that received its line. The replies to all lines received together are written together, so a
-pipelining client gets one answer for its group. A command becomes a task only when it has to wait; no other command of that
+pipelining client gets one write for its group. A command becomes a task only when it has to wait; no other command of that
 client runs until it has ended. A client with many commands takes turns with the others.
 
 Promises: every content that was received whole and not refused is handed over once (`handle_DATA`), whether or not the
-client stays; its answer's `told` is called once: True only if the whole reply was written to a client that had not closed
-its side. Every fault of ours is a 451 with a fixed text. What is no mail client is dropped at its first line, with one
-`security:` line in the log. No command is read from a client that does not read its replies.
+client stays. `told` of its reply is called once: with True only if the whole reply was written to a client that had not
+closed its side. Every internal error is a 451 with a fixed text. A connection whose first line is not SMTP is dropped, with
+one `security:` line in the log. No command is read from a client that does not read its replies.
 
 Never: content in a log line; an await between the check that nothing follows DATA and the start of the content.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
-from types import coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from mailrelay.listener import replies
-from mailrelay.listener.access import Admission, admit
-from mailrelay.listener.command_line import Mistake, judge, reconsider
-from mailrelay.listener.commands import COMMANDS, Command, Commands, smtp_attributes
+from mailrelay.listener.access import Access, check_access
+from mailrelay.listener.command_line import LineError, check_in_session, check_line
+from mailrelay.listener.commands import BY_VERB, Command, Commands, smtp_attributes
+from mailrelay.listener.connection import BUSY, COMMANDS, CONNECTED, CONTENT, GREETED, OVER
+from mailrelay.listener.first_step import run_first_step
 from mailrelay.listener.reception import Reception
 from mailrelay.listener.server_state import ServerState
-from mailrelay.listener.transaction import Transaction
-from mailrelay.mail.answer import Answer
+from mailrelay.listener.transaction import IncomingTransaction
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
 log = logging.getLogger("mailrelay.listener")
 
 COMMAND_LIMIT = 4096
-"""Octets of a command line. RFC 5321 section 4.5.3.1.4 asks for 512 and room for the parameters of each extension."""
+"""Octets of a command line. RFC 5321 section 4.5.3.1.4 asks for 512, and more for the parameters of each extension."""
 COMMANDS_AT_ONCE = 50
-"""Commands of one client that run before the others have their turn."""
+"""Commands of one client that run before the other clients have their turn."""
 UNKNOWN_LIMIT = 20
 """Unknown commands in one connection."""
 IDLE_LIMIT = 300.0
-"""Seconds in which a client must say something (RFC 5321 section 4.5.3.2.7)."""
-MIN_CONTENT_RATE = 100.0
-"""Octets a second, over IDLE_LIMIT, below which a content is refused: less than on a person's worst line."""
-LINGER = 5.0
-"""Seconds for a client that still sends to read the last reply."""
+"""Seconds in which a client must send something (RFC 5321 section 4.5.3.2.7). The rate of a content is measured over the
+same time."""
 
 
 def protocol_factory(state: ServerState) -> Callable[[], "Submission"]:
@@ -53,63 +49,48 @@ def protocol_factory(state: ServerState) -> Callable[[], "Submission"]:
 
 
 class Submission(Commands):
-    """The protocol of one connection. closed: done once the connection is gone. is_over: nothing more is read from it."""
-
-    transport: asyncio.Transport
+    """The protocol of one connection: what is done with the octets that come in."""
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
         super().__init__(state, attributes)
-        self.closed: asyncio.Future[None] = self.loop.create_future()
-        self.is_over = False
-        self._greeted = self._spoke = self._said_command = False
+        # Whether one line was a command: until then a bad line is taken as a sign of another protocol.
+        self._has_sent_command = False
         self._unknown_commands = 0
+        # Loop time at which the client sent something, or had not to wait for us any more.
         self._last_heard = self.loop.time()
-        # Octets received that no command has taken yet.
-        self._unread = bytearray()
-        # The content that is being received; and when its rate was checked last (loop time), with its octets then.
+        # The content that is being received, in the phase CONTENT.
         self._reception: Reception | None = None
-        self._rate_checkpoint = (0.0, 0)
-        # While a command, or the end of a content, waits for its answer from others.
-        self._is_answering = False
         # Set while a command waits for the client's next line.
         self._line_waiter: asyncio.Future[bytes] | None = None
-        # Set while the kernel does not take what we have written.
-        self._drained: asyncio.Future[None] | None = None
         self._is_reading_paused = False
         self._is_turn_scheduled = False
-        # The client sends nothing more.
-        self._client_closed = False
 
-    # What the listener asks of a connection.
+    # What `ServerState` and `Listening` call.
 
     @property
     def idle_since(self) -> float | None:
-        is_busy = self._is_answering or self._reception is not None or self.envelope.sender is not None
-        return None if is_busy or not self._greeted else self._last_heard
+        is_idle = self._phase in (GREETED, COMMANDS) and self.envelope.sender is None
+        return self._last_heard if is_idle else None
 
     def retire(self, reply: Reply) -> None:
-        if self.is_over:
+        if self._phase is OVER:
             self.transport.close()
-        elif self._reception is None and not self._is_answering:
-            self.say_last(reply)
-
-    def abort(self) -> None:
-        self._client_closed = self.is_over = True
-        self.transport.abort()
+        elif self._phase not in (BUSY, CONTENT):
+            self.reply_and_close(reply)
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._state.add(self, IDLE_LIMIT)
-        # With a limit of 0, `pause_writing` tells of every octet that the kernel has not taken.
+        # With a limit of 0, `pause_writing` is called for every octet that the kernel has not accepted.
         self.transport.set_write_buffer_limits(0)
-        if self._may_enter():
-            # The first turn of the event loop begins to read, the second has read what came before the greeting.
+        if self._is_accepted():
+            # In the first turn of the event loop reading starts; in the second, what came before the greeting is read.
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._client_closed = self.is_over = True
+        self._client_closed, self._phase = True, OVER
         self._state.connections.discard(self)
         self._give_up_content("mailrelay is stopping" if self._state.stopping else "the client has gone")
         if self._line_waiter is not None:
@@ -120,26 +101,24 @@ class Submission(Commands):
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._reception is not None:
+        if self._phase is CONTENT and self._reception is not None:
             self._receive(self._reception, data)
-        elif self.is_over:
-            pass
-        elif not self._greeted:
-            self._drop("spoke before the greeting", data)
-        elif not self._spoke and not data[:1].isalpha():
-            # TLS and its like have no lines to wait for.
-            self._drop("does not speak SMTP", data)
-        else:
-            self._spoke = True
+        elif self._phase is COMMANDS or self._phase is BUSY:
             self._unread += data
             self._converse()
+        elif self._phase is GREETED:
+            self._receive_first(data)
+        elif self._phase is CONNECTED:
+            self._drop("spoke before the greeting", data)
 
     def eof_received(self) -> bool:
-        """The client sends nothing more. Complete commands still run; half a message is dropped."""
+        """The client sends nothing more. Complete commands still run; an incomplete content is dropped."""
         self._client_closed = True
-        if self._reception is not None or self.is_over:
+        if self._phase in (CONTENT, OVER):
             return False
-        if self._greeted:
+        if self._phase is GREETED:
+            self._phase = COMMANDS
+        if self._phase is not CONNECTED:
             self._converse()
         return True
 
@@ -161,64 +140,65 @@ class Submission(Commands):
             return IDLE_LIMIT
         reply = replies.IDLE_TOO_LONG
         if self._reception is not None and wait > 0:
-            wait, reply = min(wait, self._check_rate(self._reception, now)), replies.TOO_SLOW
+            wait, reply = min(wait, self._reception.until_rate_check(now, IDLE_LIMIT)), replies.TOO_SLOW
         # Time in which the client waits for us does not count.
-        waits_for_us = self._is_answering or self._is_reading_paused
+        waits_for_us = self._phase is BUSY or self._is_reading_paused
         if wait <= 0 and not waits_for_us:
             self._give_up_content(reply.text.decode())
-            self.say_last(reply)
+            self.reply_and_close(reply)
             self._last_heard = now
         return wait if wait > 0 else IDLE_LIMIT
 
-    def _check_rate(self, reception: Reception, now: float) -> float:
-        """Seconds until the rate of the content is to be checked again; 0 if it came too slowly."""
-        since, received = self._rate_checkpoint
-        if now < since + IDLE_LIMIT:
-            return since + IDLE_LIMIT - now
-        self._rate_checkpoint = (now, reception.received)
-        return IDLE_LIMIT if reception.received - received >= MIN_CONTENT_RATE * (now - since) else 0.0
-
     # The dialogue.
 
-    def _may_enter(self) -> bool:
-        """Whether the client may use the listener; if not, it has its reply."""
+    def _is_accepted(self) -> bool:
+        """Whether the client may use the listener. If not, this replies and closes the connection."""
         state = self._state
         if state.stopping:
-            self.say_last(replies.STOPPING)
+            self.reply_and_close(replies.STOPPING)
             return False
-        admission, account = admit(self.transport, state.allowed)
-        if admission is Admission.GONE:
+        access, account = check_access(self.transport, state.allowed)
+        if access is Access.CLIENT_CLOSED:
             self.abort()
-        elif admission is Admission.REFUSED:
+        elif access is Access.REFUSED:
             state.security(f"belongs to {account}, which allow_users does not name")
-            self.say_last(replies.NOT_ALLOWED)
+            self.reply_and_close(replies.NOT_ALLOWED)
         elif not state.make_room():
             state.refused("connect", replies.TOO_MANY_CONNECTIONS)
-            self.say_last(replies.TOO_MANY_CONNECTIONS)
+            self.reply_and_close(replies.TOO_MANY_CONNECTIONS)
         else:
             return True
         return False
 
     def _greet(self) -> None:
-        if not self.is_over:
-            self._greeted = True
+        if self._phase is CONNECTED:
+            self._phase = COMMANDS if self._client_closed else GREETED
             self.unsent += b"220 %s %s\r\n" % (self.hostname.encode(), self.__ident__.encode())
             self._converse()
 
+    def _receive_first(self, data: bytes) -> None:
+        if data[:1].isalpha():
+            self._phase = COMMANDS
+            self._unread += data
+            self._converse()
+        else:
+            # TLS and similar protocols have no lines to wait for.
+            self._drop("does not speak SMTP", data)
+
     def _converse(self) -> None:
-        """Run the commands received, until one waits or others have their turn, then write the replies."""
+        """Run the commands received until one waits or it is the turn of other clients, then write the replies."""
         remaining = COMMANDS_AT_ONCE
-        while not (self.is_over or self._is_answering or self._reception is not None or self._drained is not None):
+        while self._phase is COMMANDS and self._drained is None:
             if self._state.stopping:
-                self.say_last(replies.STOPPING)
+                self.reply_and_close(replies.STOPPING)
                 return
             end = self._unread.find(b"\n", 0, COMMAND_LIMIT)
             if end < 0:
                 if len(self._unread) >= COMMAND_LIMIT:
-                    self.say(replies.LINE_TOO_LONG)
+                    self.reply(replies.LINE_TOO_LONG)
                     self._close_after_client()
                 elif self._client_closed:
-                    self._hang_up()
+                    self._write_and_close()
                 break
             if remaining == 0:
                 self._schedule_turn()
@@ -229,7 +209,7 @@ class Submission(Commands):
             self._last_heard = self.loop.time()
             if self._line_waiter is not None:
                 self._line_waiter.set_result(line)
-                self._line_waiter, self._is_answering = None, True
+                self._line_waiter, self._phase = None, BUSY
             elif (command := self._command(line)) is not None:
                 self._run(command)
         self._write()
@@ -237,7 +217,7 @@ class Submission(Commands):
             self._pause_or_resume_reading()
 
     def _schedule_turn(self) -> None:
-        """Go on with the dialogue once others have had their turn."""
+        """Run more commands once the other clients have had their turn."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
             self.loop.call_soon(self._turn)
@@ -247,7 +227,7 @@ class Submission(Commands):
         self._converse()
 
     def _pause_or_resume_reading(self) -> None:
-        # More than one line is left only while a command waits, or while others have their turn.
+        # More than one line is left only while a command waits, or while other clients have their turn.
         pause = len(self._unread) >= COMMAND_LIMIT or (self._reception is not None and self._reception.is_full)
         if pause == self._is_reading_paused or self.transport.is_closing():
             return
@@ -259,57 +239,59 @@ class Submission(Commands):
         # Until now the client had to wait for us.
         self._last_heard = self.loop.time()
         if self._reception is not None:
-            self._rate_checkpoint = (self._last_heard, self._reception.received)
+            self._reception.restart_rate_check(self._last_heard)
 
     def _command(self, line: bytes) -> Command | None:
-        """The coroutine of the command in a line; None if the line has been answered already."""
+        """The coroutine of the command in a line; None if the line is no command: then this has replied."""
         verb, _, arg = line.partition(b" ")
         verb = verb.upper()
-        command = COMMANDS.get(verb)
-        mistake = judge(line, verb, command is not None, bool(self._unread))
-        if command is not None and mistake is None:
-            self._said_command = True
+        command = BY_VERB.get(verb)
+        error = check_line(line, verb, command is not None, bool(self._unread))
+        if command is not None and error is None:
+            self._has_sent_command = True
             # As aiosmtpd does it: None for no argument, octets that are not UTF-8 as surrogates.
             return command(self, arg.strip(b" ").decode("utf-8", "surrogateescape") or None)
-        kind = reconsider(verb, mistake or Mistake.UNKNOWN, not self._said_command, self.envelope.is_data_refused)
-        self._answer_mistake(kind, verb, line)
+        error = check_in_session(
+            verb, error or LineError.UNKNOWN, not self._has_sent_command, self.envelope.is_data_refused
+        )
+        self._reply_to_error(error, verb, line)
         return None
 
-    def _answer_mistake(self, kind: Mistake, verb: bytes, line: bytes) -> None:
-        if kind is Mistake.CONTENT:
-            # None of it is a command.
-            self.say(replies.CONTENT_AFTER_REFUSAL)
+    def _reply_to_error(self, error: LineError, verb: bytes, line: bytes) -> None:
+        if error is LineError.CONTENT:
+            # None of the following lines is a command.
+            self.reply(replies.CONTENT_AFTER_REFUSAL)
             self._close_after_client()
-        elif kind is Mistake.NOT_SMTP:
+        elif error is LineError.NOT_SMTP:
             # Where a login is offered, a later line may be a password that is not encoded.
-            may_be_secret = self._said_command and self._state.settings.auth == "ignore"
+            may_be_secret = self._has_sent_command and self._state.settings.auth == "ignore"
             self._drop("does not speak SMTP", b"" if may_be_secret else line)
-        elif kind is Mistake.EARLY:
+        elif error is LineError.EARLY:
             self._drop(f"did not wait for the reply to {verb.decode()}", reply=replies.DID_NOT_WAIT)
         else:
             self._unknown_commands += 1
             if self._unknown_commands >= UNKNOWN_LIMIT:
-                self.say_last(replies.TOO_MANY_UNKNOWN)
+                self.reply_and_close(replies.TOO_MANY_UNKNOWN)
             else:
-                self.say(replies.UNKNOWN_COMMAND if kind is Mistake.UNKNOWN else replies.BAD_COMMAND)
+                self.reply(replies.UNKNOWN_COMMAND if error is LineError.UNKNOWN else replies.BAD_COMMAND)
 
     def _run(self, command: Command) -> None:
         """Run a command now; if it has to wait, the rest of it runs as a task."""
         try:
-            waits_for = command.send(None)
-        except StopIteration:
-            return
+            rest = run_first_step(command)
         except Exception as error:
-            self.say(self._recover_from(error))
-        else:
-            self._is_answering = self._line_waiter is None
-            self._start(self._answer(_rest(command, waits_for)))
+            self.reply(self._recover_from(error))
+            return
+        if rest is not None:
+            if self._line_waiter is None:
+                self._phase = BUSY
+            self._start(self._run_alone(rest))
 
     def _recover_from(self, error: Exception) -> Reply:
-        """Log the failure of a command and reset the transaction; the reply."""
+        """Log the failure of a command and reset the transaction. Returns the reply."""
         log.error("a command failed: %s", printable(repr(error), 300))
         self.envelope = self._create_envelope()
-        return replies.OUR_TROUBLE
+        return replies.INTERNAL_ERROR
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` to its end, whether or not the client stays."""
@@ -318,26 +300,27 @@ class Submission(Commands):
         task.add_done_callback(self._state.tasks.discard)
         return task
 
-    async def _answer(self, answering: Coroutine[Any, Any, None]) -> None:
-        """Run nothing else of the client's until `answering` has ended."""
+    async def _run_alone(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end, then the commands received meanwhile."""
         try:
-            await answering
+            await work
         except Exception as error:
-            self.say(self._recover_from(error))
+            self.reply(self._recover_from(error))
         finally:
-            self._is_answering = False
+            if self._phase is BUSY:
+                self._phase = COMMANDS
             self._last_heard = self.loop.time()
             self._converse()
 
     async def next_line(self) -> bytes:
-        if self._client_closed and b"\n" not in self._unread:
+        if self._phase is OVER or (self._client_closed and b"\n" not in self._unread):
             return b"*"
         waiter: asyncio.Future[bytes] = self.loop.create_future()
         self._line_waiter = waiter
-        self._is_answering = False
+        self._phase = COMMANDS
         self._write()
         if self._unread:
-            # It may have come with the line before.
+            # The line may have come together with the last one.
             self._schedule_turn()
         return await waiter
 
@@ -345,116 +328,48 @@ class Submission(Commands):
 
     def begin_content(self) -> None:
         if self._client_closed:
-            self.say_last(replies.CLOSED_BEFORE_CONTENT)
+            self.reply_and_close(replies.CLOSED_BEFORE_CONTENT)
             return
         self._reception = Reception(
             self._state.settings.max_message_size,
             lambda: self._state.intake.new_incoming(self.envelope.complete()),
             self._start,
             self._pause_or_resume_reading,
+            self.loop.time(),
         )
-        self._rate_checkpoint = (self.loop.time(), 0)
-        self.say(replies.START_CONTENT)
+        self._phase = CONTENT
+        self.reply(replies.START_CONTENT)
 
     def _receive(self, reception: Reception, data: bytes) -> None:
-        """Take octets of a content; octets behind its end go back to the dialogue."""
+        """Receive octets of a content; octets behind its end are command lines."""
         self._last_heard = self.loop.time()
         leftover = reception.feed(data)
         if leftover is not None:
-            transaction, self.envelope, self._reception = self.envelope, self._create_envelope(), None
-            self._is_answering = True
-            self._start(self._answer(self._conclude(transaction, reception)))
+            transaction, self.envelope = self.envelope, self._create_envelope()
+            self._reception, self._phase = None, BUSY
+            self._start(self._run_alone(self._conclude(transaction, reception)))
             self._unread += leftover
         if self._is_reading_paused or reception.is_full or len(self._unread) >= COMMAND_LIMIT:
             self._pause_or_resume_reading()
 
     def _give_up_content(self, why: str) -> None:
-        """Drop the content that is being received, if there is one, and log it."""
+        """Drop the content that is being received, if there is one, and log it. The connection is to be closed then."""
         if self._reception is not None:
             self._state.broken_off(self._reception.received, why, cast(bytes, self.envelope.sender))
             self._reception.give_up()
             self._reception = None
 
-    async def _conclude(self, transaction: Transaction, reception: Reception) -> None:
+    async def _conclude(self, transaction: IncomingTransaction, reception: Reception) -> None:
         """Hand a message over, reply, and call `told`."""
         try:
-            answer = await self._answer_to(transaction, reception)
-            told = False
+            client_reply = await self.take_over(transaction, reception)
+            is_written = False
             try:
-                told = await self._say_whole(answer.reply)
+                is_written = await self._write_whole(client_reply.reply)
             finally:
-                answer.told(told)
+                client_reply.told(is_written)
         except Exception as error:
-            log.error("an answer could not be told: %s", printable(repr(error), 300))
+            log.error("the reply to a message could not be written: %s", printable(repr(error), 300))
         finally:
             if reception.is_ambiguous:
                 self._close_after_client()
-
-    async def _answer_to(self, transaction: Transaction, reception: Reception) -> Answer:
-        try:
-            if reception.own_refusal is not None:
-                self._state.refused("content", reception.own_refusal, transaction.sender)
-            refusal = await reception.conclude()
-            if refusal is not None:
-                return Answer(refusal)
-            transaction.incoming, transaction.content = reception.incoming, reception.rest()
-            return cast(Answer, await self.event_handler.handle_DATA(self, self.session, transaction))
-        except Exception as error:
-            log.error("a message could not be taken over: %s", printable(repr(error), 300))
-            return Answer(replies.OUR_TROUBLE)
-
-    # Writing.
-
-    async def _say_whole(self, reply: Reply) -> bool:
-        """Write `reply` and wait until the kernel has it whole; whether a client was there to read it."""
-        self.say(reply)
-        self._write()
-        if self._drained is not None:
-            await self._drained
-        return not (self._client_closed or self.transport.is_closing())
-
-    def say_last(self, reply: Reply) -> None:
-        self.say(reply)
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        """Write the pending replies, then close."""
-        self.is_over = True
-        self._write()
-        self.transport.close()
-
-    def _close_after_client(self) -> None:
-        """Close once the client has stopped sending: closing earlier would reset the connection and lose the reply."""
-        if self._client_closed or self._state.stopping or self.transport.is_closing():
-            self._hang_up()
-            return
-        self.is_over = True
-        self._unread.clear()
-        self._write()
-        self.transport.write_eof()
-        self.loop.call_later(LINGER, self.abort)
-
-    def _write(self) -> None:
-        unsent, self.unsent = self.unsent, bytearray()
-        if unsent and not self.transport.is_closing():
-            self.transport.write(unsent)
-
-    def _drop(self, why: str, said: bytes = b"", reply: Reply = replies.GO_AWAY) -> None:
-        """Close with `reply`, and one `security:` line in the log."""
-        if not self.is_over:
-            # The first word tells what it is. What follows may be a line of somebody's letter.
-            self._state.security(why, b"".join(said.split(maxsplit=1)[:1]))
-            self.say_last(reply)
-
-
-@coroutine
-def _resumed(command: Command, waits_for: Any) -> Generator[Any, Any, None]:
-    # The command finds out for itself how that has ended.
-    with suppress(Exception, asyncio.CancelledError):
-        yield waits_for
-    yield from command
-
-
-async def _rest(command: Command, waits_for: Any) -> None:
-    """The rest of a command that was begun outside of a task, for a task."""
-    await _resumed(command, waits_for)

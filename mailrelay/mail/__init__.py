@@ -1,5 +1,5 @@
-"""What a message is and what becomes of it.
+"""What a message is, and what becomes of it.
 
-Pure: no I/O, no clock, no randomness, no logging. Everything here is a value or a function from values to a value,
-so that every rule about a person's mail can be read, and tested over its whole table, in one place.
+Pure: no I/O, no clock, no randomness, no logging. Everything in this package is a value or a function of values. So each
+rule about a person's mail is written in one place, and is tested for all of its cases.
 """

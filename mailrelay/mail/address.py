@@ -1,16 +1,16 @@
 """Addresses as SMTP commands carry them: the Path of RFC 5321 section 4.1.2, on raw bytes, with RFC 6531's UTF-8.
 
-Promises: a mailbox that comes out is one that went in, octet for octet; it holds no control character (C0, C1, DEL, and
-so no CR, LF, NUL or ESC), no line separator and no invalid UTF-8, and outside a quoted local part no space and no angle
-bracket, so that it can be written into another command as it is.
+Promises: the mailbox returned is the mailbox in the argument, octet for octet. It holds no control character (C0, C1, DEL,
+and so no CR, LF, NUL or ESC), no line separator and no invalid UTF-8, and outside a quoted local part no space and no angle
+bracket. So it can be written into another command as it is.
 
-Taken besides the grammar: spaces between the colon and the path, which some clients send, and a local part without a
-domain (`root`, `postmaster`), which cron and callers of sendmail(1) use and the remote's sendmail completes. A source
-route is checked and dropped (section 4.1.1.3, appendix C).
+Accepted besides the grammar: spaces between the colon and the path, which some clients send, and a local part without a
+domain (`root`, `postmaster`), which cron and callers of sendmail(1) use and the mail server completes. A source route is
+checked and dropped (section 4.1.1.3, appendix C).
 
-Lengths: section 4.5.3.1 gives 64 octets to a local part, but asks for no limit where none is needed, and VERP and SRS
-exceed it, so it has none of its own; a domain has 255 octets, a label 63, and a mailbox what fits into a command line of
-512 octets, which is all that a remote must take.
+Lengths: section 4.5.3.1 limits a local part to 64 octets, but recommends to avoid limits, and VERP and SRS exceed this one;
+so a local part has no limit of its own. A domain has at most 255 octets, a label 63. A mailbox has at most the octets that
+fit into a command line of 512 octets, the longest that every mail server must accept.
 """
 
 import ipaddress
@@ -33,27 +33,26 @@ _PATH = re.compile(
 )
 _LDH_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?")
 _CONTEXTUAL = frozenset("\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb")
-"""What RFC 5892 lets into a U-label beside letters, marks and numbers."""
+"""Characters that RFC 5892 allows in a U-label besides letters, marks and numbers."""
 
 
 class BadPath(ValueError):
-    """Not a path of RFC 5321; the text says in a few ASCII words why, and repeats nothing of what was sent."""
+    """Not a path of RFC 5321. The text gives the reason, in ASCII, and repeats nothing of the argument."""
 
 
 def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]:
-    """The mailbox in `arg`, as sent but without angle brackets and source route, and what follows after it.
+    """The mailbox in `arg`, as sent but without angle brackets and source route, and the ESMTP parameters behind it.
 
-    arg: what stands behind `FROM:` or `TO:`, without the line end. smtputf8: whether UTF-8 may occur (RFC 6531).
-    null: whether `<>`, the null reverse path, is a path here; it comes out as b"".
-    The second value is the ESMTP parameters, without the space in front (see `listener.parameters`).
-    Raises BadPath.
+    arg: the octets behind `FROM:` or `TO:`, without the line end. smtputf8: whether UTF-8 may occur (RFC 6531). null:
+    whether `<>`, the null reverse path, is accepted; it is returned as b"". The parameters are returned without the space
+    before them (see `listener.parameters`). Raises BadPath.
     """
     try:
         text = arg.decode("utf-8" if smtputf8 else "ascii").lstrip(" ")
     except UnicodeDecodeError:
         raise BadPath("the path is not valid UTF-8" if smtputf8 else "the path is not ASCII") from None
     if not text.startswith("<"):
-        raise BadPath("the path must stand in angle brackets")
+        raise BadPath("the path must be in angle brackets")
     if text.startswith("<>"):
         if not null:
             raise BadPath("the path is empty")
@@ -75,14 +74,14 @@ def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]
 
 def _rest(text: str) -> bytes:
     if text and not text.startswith(" "):
-        raise BadPath("there is something right behind the path")
+        raise BadPath("a space is missing behind the path")
     return text.lstrip(" ").encode()
 
 
 def _check_characters(text: str) -> None:
-    """Refuses what no address needs and what acts on a terminal, a log or a parser of lines."""
+    """Refuses characters that no address needs and that affect a terminal, a log or a parser of lines."""
     if not text.isascii() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text):
-        raise BadPath("the path holds a control character")
+        raise BadPath("the path contains a control character")
 
 
 def _check_domain(domain: str) -> None:
@@ -110,7 +109,7 @@ def _ldh_outside(label: str) -> bool:
 
 
 def _check_literal(literal: str) -> None:
-    """RFC 5321 section 4.1.3. No tag but IPv6 has been registered, so none is taken."""
+    """RFC 5321 section 4.1.3. IPv6 is the only registered tag; no other one is accepted."""
     try:
         if literal[:5].upper() == "IPV6:":
             ipaddress.IPv6Address(literal[5:])

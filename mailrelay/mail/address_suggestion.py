@@ -1,10 +1,10 @@
-"""Which known address a mistyped one may have been meant to be, and the question to the person.
+"""Suggests a known address in place of a mistyped one ("Did you mean ...?").
 
-An address is a local part and a domain, as `mail.address` lets them through; one without a domain has an empty one. Domains
-are compared in lower case, local parts too (RFC 5321 section 2.4 lets servers tell cases apart; people do not).
+An address is a local part and a domain, as `mail.address` returns them; an address without a domain has an empty one.
+Domains and local parts are compared in lower case (RFC 5321 section 2.4 allows servers to distinguish case; people do not).
 
-Promises: pure, in time linear in the number of the known addresses and bounded for each; never the address itself, nor
-anything at all for one that is known: that one has worked.
+Promises: pure; the time is linear in the number of known addresses and bounded for each. An address is never suggested for
+itself. Nothing is suggested for a known address: mail to it was delivered before.
 """
 
 import shlex
@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from mailrelay.mail.printable import printable
 
 SHORTEST = 3
-"""Characters below which nothing is like anything else: one letter of two is not a slip."""
+"""Characters of the shorter text below which no two texts are similar: one of two letters is not a typing error."""
 LONG = 6
-"""Characters from which on two slips are forgiven, and not one alone."""
+"""Characters of the shorter text from which two typing errors are allowed; below it is one."""
 SUGGESTED_LIMIT = 100
-"""Characters of an address beyond which it is not suggested: what was cut off would be another address."""
+"""Characters of a suggested address at most: a truncated one would be another address."""
 UNLIKE = 3
-"""More slips than are ever forgiven."""
+"""A number of typing errors that is never allowed."""
 
 
 def parts(address: bytes) -> tuple[bytes, bytes]:
@@ -29,15 +29,16 @@ def parts(address: bytes) -> tuple[bytes, bytes]:
 
 
 def normal(address: bytes) -> bytes:
-    """The form in which an address is remembered: its domain in lower case."""
+    """The form in which an address is stored: its domain in lower case."""
     local, domain = parts(address)
     return b"%s@%s" % (local, domain) if domain else local
 
 
 def nearest(address: bytes, known: Iterable[bytes]) -> bytes | None:
-    """The address in `known` that comes nearest to `address`, the first of equals; None where none is near or it is known.
+    """The address in `known` that is most similar to `address`, the first of equals; None if none is similar or `address`
+    is known.
 
-    First the same local part at a similar domain, then a similar local part at the same domain.
+    The same local part at a similar domain goes before a similar local part at the same domain.
     """
     local, domain = _folded(address)
     best: tuple[int, int] | None = None
@@ -58,12 +59,13 @@ def nearest(address: bytes, known: Iterable[bytes]) -> bytes | None:
 
 
 def suggestion(queue_id: str, likely: bytes, *, alone: bool) -> tuple[str, ...]:
-    """The question whether `likely` was meant, and the command that fixes the message; () where nobody is likely.
+    """The question whether `likely` was meant, and the command that fixes the message; () if `likely` is b"" or cannot be
+    shown as it is.
 
-    alone: whether nobody else of the message waits to be fixed. The command is fit to be pasted into a shell.
+    alone: whether no other recipient of the message needs a fix. The command can be pasted into a shell.
     """
     address = printable(likely)
-    # What had to be escaped is not the address any more.
+    # An escaped or truncated text is another address.
     if not likely or address.encode() != likely or len(address) > SUGGESTED_LIMIT:
         return ()
     command = f"resend {queue_id} --to {shlex.quote(address)}" if alone else f"edit {queue_id}"
@@ -71,8 +73,8 @@ def suggestion(queue_id: str, likely: bytes, *, alone: bool) -> tuple[str, ...]:
 
 
 def distance(one: str, other: str, most: int) -> int:
-    """How many letters must be put in, taken out, changed, or swapped with their neighbour, to make one of the other;
-    `most` + 1 if it is more than `most`. No letter is touched twice (optimal string alignment)."""
+    """The number of letters to insert, delete, change or swap with their neighbour to turn `one` into `other`; `most` + 1 if
+    it is more than `most`. No letter is edited twice (optimal string alignment)."""
     if abs(len(one) - len(other)) > most:
         return most + 1
     before: list[int] = []
@@ -84,7 +86,7 @@ def distance(one: str, other: str, most: int) -> int:
             if row > 1 and column > 1 and left == other[column - 2] and right == one[row - 2]:
                 cost = min(cost, before[column - 2] + 1)
             here.append(cost)
-        # A swap reaches back over one row, so two must be beyond the bound.
+        # A swap uses the row before the last one, so both rows must be beyond the bound.
         if min(here) > most and min(above) > most:
             return most + 1
         before, above = above, here
@@ -97,14 +99,14 @@ def _folded(address: bytes) -> tuple[str, str]:
 
 
 def _between_domains(one: str, other: str) -> int:
-    """As `_between`; another top-level domain alone counts as two slips, however it is spelt."""
-    slips = _between(one, other)
+    """As `_between`, but a different top-level domain alone counts as at most two errors, however different it is."""
+    errors = _between(one, other)
     name, _, _ = one.rpartition(".")
-    return min(2, slips) if name and name == other.rpartition(".")[0] else slips
+    return min(2, errors) if name and name == other.rpartition(".")[0] else errors
 
 
 def _between(one: str, other: str) -> int:
-    """How many slips two words are apart, `UNLIKE` if they are too many for words of this length."""
+    """The number of typing errors between two texts, `UNLIKE` if it is too large for texts of this length."""
     shorter = min(len(one), len(other))
     if shorter < SHORTEST:
         return UNLIKE

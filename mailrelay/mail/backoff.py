@@ -1,12 +1,12 @@
-"""When to try again: the person's schedule, spread a little so that mail does not come in herds.
+"""Computes the next attempt: the retry schedule, with a random extension so that messages do not retry all at once.
 
-Pure: randomness comes in as a number.
+Pure: the random number is an argument.
 """
 
 from collections.abc import Sequence
 
 SPREAD = 0.1
-"""A wait is stretched by at most this part of itself; never shortened, so that a schedule is a promise to the remote."""
+"""The largest extension of a wait, as a fraction of it. A wait is never shortened: the schedule is a lower bound."""
 
 
 def wait(schedule: Sequence[float], failures: int, chance: float) -> float:

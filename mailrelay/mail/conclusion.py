@@ -1,6 +1,6 @@
-"""From the outcomes of an attempt to its record: judged, moved along the state table, the next attempt and notices set.
+"""Turns the outcomes of an attempt into its record: the recipients' new states, the next attempt, and the notices.
 
-Pure and total: every list of outcomes has a conclusion.
+Pure and total: every list of outcomes has a record.
 """
 
 import math
@@ -12,36 +12,36 @@ from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome
-from mailrelay.mail.record import Owing, Record, Settled
-from mailrelay.mail.triage import Verdict, judge
+from mailrelay.mail.record import NewNotice, Record, Settled
+from mailrelay.mail.triage import Disposition, classify
 
 BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
-"""(kind, reverse path, NOTIFY of the recipient) -> the backends by which such a notice is owed."""
+"""(kind, reverse path, NOTIFY of the recipient) -> the backends that must deliver such a notice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What the settings say about trying again. Seconds throughout; `schedule` as in `mail.backoff`."""
+class RetryPolicy:
+    """The settings for attempts and their notices. Times are seconds; `schedule` as in `mail.backoff`."""
 
     schedule: tuple[float, ...]
     expire_after: float
     backends_for: BackendsFor
 
 
-def refused_by_all(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the remote refused every recipient for good: then the client can be told so in place of a 250."""
-    return all(judge(outcome) is Verdict.BOUNCED for outcome in outcomes)
+def all_refused(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the mail server refused every recipient for good: then the client can get this refusal in place of a 250."""
+    return all(classify(outcome) is Disposition.BOUNCED for outcome in outcomes)
 
 
-def never_begun(outcomes: Sequence[Outcome]) -> bool:
-    """Whether nothing was tried at all: no attempt is counted and nothing is recorded."""
-    return all(judge(outcome) is Verdict.WAITS for outcome in outcomes)
+def nothing_tried(outcomes: Sequence[Outcome]) -> bool:
+    """Whether no recipient was tried: then no attempt is counted and nothing is recorded."""
+    return all(classify(outcome) is Disposition.NOT_TRIED for outcome in outcomes)
 
 
 def conclude(
     message: Message,
     outcomes: Sequence[Outcome],
-    terms: Terms,
+    policy: RetryPolicy,
     *,
     client_told: bool,
     relays_dsn: bool,
@@ -52,45 +52,46 @@ def conclude(
 ) -> Record:
     """The record of an attempt at `message`, with one outcome for each of its recipients, in their order.
 
-    client_told: the client got the refusal as its answer. relays_dsn: the remote took over the DSN parameters (RFC 3461),
-    so that a success is its to report. now: epoch seconds. chance: a random number in [0, 1). dialled, transaction: seconds.
+    client_told: whether the client got the refusal as the reply to the message. relays_dsn: whether the mail server accepted
+    the DSN parameters (RFC 3461); then it reports a success itself. now: epoch seconds. chance: a random number in [0, 1).
+    dialled, transaction: seconds.
     """
     settled = []
-    # A clock that was wrong when the message came in must not make it old before the schedule was gone through.
-    was_tried_long = message.attempts + 1 >= len(terms.schedule)
+    # If the clock was wrong when the message arrived, the message must not expire before the whole schedule was used.
+    was_tried_long = message.attempts + 1 >= len(policy.schedule)
     concerned: list[tuple[Kind, Recipient, int]] = []
     for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
-        move = after_attempt(
+        change = after_attempt(
             State.DEFERRED,
-            judge(outcome),
+            classify(outcome),
             client_told=client_told,
             age=now - message.arrival,
-            expire_after=terms.expire_after if was_tried_long else math.inf,
+            expire_after=policy.expire_after if was_tried_long else math.inf,
         )
-        settled.append(Settled(key, move.state, outcome, move.uncertain))
-        if move.notice_owed:
-            concerned.append((Kind.HELD if move.state is State.HELD else Kind.FAILED, recipient, key))
-        elif move.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
+        settled.append(Settled(key, change.state, outcome, change.uncertain))
+        if change.needs_notice:
+            concerned.append((Kind.HELD if change.state is State.HELD else Kind.FAILED, recipient, key))
+        elif change.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
             concerned.append((Kind.RELAYED, recipient, key))
     waits = any(one.state in PENDING for one in settled)
     return Record(
         message.id,
         now,
         tuple(settled),
-        now + wait(terms.schedule, message.attempts + 1, chance) if waits else None,
-        _owings(message.envelope.sender, concerned, terms.backends_for),
+        now + wait(policy.schedule, message.attempts + 1, chance) if waits else None,
+        _new_notices(message.envelope.sender, concerned, policy.backends_for),
         dialled,
         transaction,
     )
 
 
-def _owings(
+def _new_notices(
     sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], backends_for: BackendsFor
-) -> tuple[Owing, ...]:
-    """One notice for all recipients of a kind that are told by the same backends."""
+) -> tuple[NewNotice, ...]:
+    """One notice for all recipients with the same kind and the same backends."""
     groups: dict[tuple[Kind, tuple[Backend, ...]], list[int]] = {}
     for kind, recipient, key in concerned:
         backends = backends_for(kind, sender, recipient.notify)
         if backends:
             groups.setdefault((kind, backends), []).append(key)
-    return tuple(Owing(kind, tuple(keys), backends) for (kind, backends), keys in groups.items())
+    return tuple(NewNotice(kind, tuple(keys), backends) for (kind, backends), keys in groups.items())

@@ -1,16 +1,16 @@
-"""A message fixed by its sender: another envelope, and envelope and content as a text that can be changed in an editor.
+"""A draft: a message as a text that the person changes in an editor, and the envelope with other addresses.
 
-    # Where it goes …
+    # The envelope. …
     Envelope-From: <me@example.org>
     Envelope-To: <bob@example.net>
     ---- The message begins below this line ----
     Subject: …
 
-Above the line, empty lines and those that begin with # mean nothing. The addresses there are those of the envelope; the
-fields of the message below it are only what its readers see.
+Above the line of dashes, empty lines and lines that begin with # are ignored. The addresses above it are those of the
+envelope: they decide where the message goes. The header fields below it do not.
 
-Promises: `read_draft` gives back what `draft` was given, octet for octet, whatever the content is as long as it is not
-blank; every address it gives is one of `mail.address`. All of it is bytes: a message has no charset of its own.
+Promises: `read_draft` returns the values that `draft` was given, octet for octet, for every content that is not blank. Every
+address that it returns is one of `mail.address`. Drafts are bytes: a message has no single charset.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from mailrelay.mail.envelope import Envelope, Recipient
 _LINE = b"---- The message begins below this line ----"
 _FROM, _TO = b"envelope-from", b"envelope-to"
 _HINT = b"""\
-# Where it goes: change these lines, add some or take some out. The message itself stands below the line of dashes.
-# Saved and changed, it is sent in the place of the old one; unchanged or empty, nothing happens.
+# The envelope: it decides where the message goes. Change, add or remove lines. The message is below the line of dashes.
+# If you save a change, the new message is sent and replaces the old one. Unchanged or empty, nothing happens.
 """
 
 
 class BadDraft(ValueError):
-    """A draft that cannot be sent as it is. The text says what is wrong with it."""
+    """A draft that cannot be sent. The text says what is wrong with it."""
 
 
 def readdressed(envelope: Envelope, sender: bytes, to: Sequence[bytes]) -> Envelope:
     """The envelope with another reverse path and other recipients, each once.
 
-    DSN parameters (RFC 3461) go with the recipient they were given for; new ones have none.
+    Recipients of the old envelope keep their DSN parameters (RFC 3461); new ones have none.
     """
     old = {recipient.address: recipient for recipient in envelope.recipients}
     return Envelope(
@@ -47,7 +47,7 @@ def readdressed(envelope: Envelope, sender: bytes, to: Sequence[bytes]) -> Envel
 
 
 def draft(envelope: Envelope, content: bytes) -> bytes:
-    """The text for the editor. content: with the line ends that the editor is to see."""
+    """The text for the editor. content: with the line ends for the editor."""
     to = b"".join(b"Envelope-To: <%s>\n" % recipient.address for recipient in envelope.recipients)
     return b"%sEnvelope-From: <%s>\n%s%s\n%s" % (_HINT, envelope.sender, to, _LINE, content)
 

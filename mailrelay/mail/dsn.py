@@ -1,15 +1,15 @@
-"""Writes the report that tells a sender by mail what became of a message: the delivery status notification.
+"""Composes the report that a sender gets by mail: the delivery status notification.
 
-A multipart/report (RFC 6522): words for the person, fields for programs (RFC 3464), and, unless the message is gone, its
-headers, or all of it where RET=FULL asked for that and it is small and 7-bit. Where an address is not ASCII, the parts
-are message/global-* and the report needs SMTPUTF8 (RFC 6533); every other report is 7-bit. A setup fault concerns no
-message: its report is the words alone.
+A report is a multipart/report (RFC 6522): a text for the person, fields for programs (RFC 3464), and, unless the content is
+no longer kept, the header of the message. The whole message is returned where RET=FULL requests it and the message is small
+and 7-bit. If an address is not ASCII, the parts are message/global-* and the report needs SMTPUTF8 (RFC 6533); every other
+report is 7-bit. A setup fault concerns no message: its report is the text alone.
 
-Promises: CRLF line ends, no line over 998 octets, no octet of an address, a subject, a reply or the original that could
-start a header line, a field or a part. Says neither this machine's name nor an address of the client's (RFC 3464
-section 2.2.2 lets the reporting MTA be any name).
+Promises: CRLF line ends; no line over 998 octets. No octet of an address, a subject, a reply or the original can start a
+header line, a field or a part. A report names neither this machine nor an address of the client (RFC 3464 section 2.2.2
+allows any name for the reporting MTA).
 
-Never: to report on a report. The caller asks `mail.backends` first.
+Never: a report about a report. The caller asks `mail.backends` first.
 """
 
 import re
@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
 
-from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
-from mailrelay.mail.wording import ADDRESS_LIMIT, SUBJECT_LIMIT, WORDS_LIMIT, letter, title
+from mailrelay.mail.wording import ADDRESS_LIMIT, REASON_LIMIT, SUBJECT_LIMIT, report_text, title
 
 RETURN_LIMIT = 100 * 1024
-"""Octets of an original that are returned whole where RET=FULL asks for it; of a larger one the headers are."""
+"""Octets of the largest original that is returned whole for RET=FULL. Of a larger one, only the header is returned."""
 
 _ACTION = {Kind.FAILED: b"failed", Kind.HELD: b"delayed", Kind.RELAYED: b"relayed"}
 _STATUS = {Kind.FAILED: b"5.0.0", Kind.HELD: b"4.0.0", Kind.RELAYED: b"2.0.0"}
@@ -36,7 +36,7 @@ _LINE_LIMIT = 998
 
 
 def needs_smtputf8(notice: Notice) -> bool:
-    """Whether the report on `notice` holds an address that is not ASCII, and so travels with SMTPUTF8 and 8BITMIME."""
+    """Whether the report on `notice` holds an address that is not ASCII, and so must be sent with SMTPUTF8 and 8BITMIME."""
     return not all(address.isascii() for address in (notice.sender, *(one.address for one in notice.concerned)))
 
 
@@ -51,10 +51,10 @@ def compose(
 ) -> bytes:
     """The report on `notice`, as content to send.
 
-    original: the first octets of the message, CRLF line ends, b"" where it is gone. Taken for all of it where they are
-    as many as `notice.size`. now: epoch seconds. message_id: with its angle brackets. boundary: 1 to 70 letters and
-    digits, random, so that nothing from outside can hold it; ValueError if the report's own text does.
-    reporting_mta: the name in Reporting-MTA and behind the @ of the author.
+    original: the first octets of the message, CRLF line ends, b"" if it is no longer kept. They are the whole message if
+    they are as many as `notice.size`. now: epoch seconds. message_id: with its angle brackets. boundary: 1 to 70 letters and
+    digits, random, so that no text from outside can contain it. Raises ValueError if a part contains it. reporting_mta: the
+    name in Reporting-MTA and in the address of the author.
     """
     utf8 = needs_smtputf8(notice)
     headers = [
@@ -67,10 +67,10 @@ def compose(
         b"Auto-Submitted: auto-replied",
         b"MIME-Version: 1.0",
     ]
-    words = _part(b"text/plain; charset=utf-8", letter(notice).encode().replace(b"\n", b"\r\n"))
-    if notice.kind in OF_A_WAY:
-        return b"\r\n".join(headers) + b"\r\n" + words + b"\r\n"
-    parts = [words, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
+    text = _part(b"text/plain; charset=utf-8", report_text(notice).encode().replace(b"\n", b"\r\n"))
+    if notice.kind in ABOUT_RELAYHOST:
+        return b"\r\n".join(headers) + b"\r\n" + text + b"\r\n"
+    parts = [text, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
     if any(boundary in part for part in parts):
         raise ValueError("the boundary occurs in the report")
     kind = b"global-delivery-status" if utf8 else b"delivery-status"
@@ -105,10 +105,10 @@ def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
         b"Final-Recipient: %s; %s" % (b"rfc822" if one.address.isascii() else b"utf-8", _address(one.address, utf8)),
         b"Action: %s" % _ACTION[notice.kind],
         b"Status: %s" % status,
-        # What is known of the remote is the person's own name for the way to it.
+        # Of the mail server, only the name of its relayhost is known.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
         _folded(
-            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, WORDS_LIMIT))
+            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, REASON_LIMIT))
         ),
         b"Last-Attempt-Date: %s" % _date(notice.created),
     ]
@@ -120,7 +120,7 @@ def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
         return b"Content-Type: message/rfc822\r\n\r\n" + original
     head, end, _ = original.partition(b"\r\n\r\n")
     if not end and not whole:
-        # Cut off inside the headers: the last line may be half a one.
+        # The original was cut off inside the header: the last line may be incomplete.
         head = head.rpartition(b"\r\n")[0]
     if utf8:
         lines = (printable(line.replace(b"\t", b" ")).encode()[:_LINE_LIMIT] for line in head.split(b"\r\n"))
@@ -130,7 +130,7 @@ def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
 
 
 def _part(content_type: bytes, text: bytes) -> bytes:
-    """A text part: as it is where it is 7-bit and its lines are short, quoted-printable elsewhere (RFC 2045)."""
+    """A text part: as it is if it is 7-bit and its lines are short, otherwise quoted-printable (RFC 2045)."""
     if _is_plain(text):
         return b"Content-Type: %s\r\n\r\n%s\r\n" % (content_type, text)
     # Line by line and as binary, so that a lone CR or LF is encoded too.
@@ -147,7 +147,7 @@ def _is_plain(text: bytes) -> bool:
 
 def _subject(notice: Notice) -> bytes:
     text = title(notice) + (f": {printable(notice.subject, SUBJECT_LIMIT)}" if notice.subject else "")
-    # "=?" in plain sight would be decoded by whoever shows it, into what was escaped here (RFC 2047 section 7).
+    # Mail clients decode "=?" (RFC 2047 section 7): an unencoded one could restore characters that were escaped here.
     charset = "us-ascii" if text.isascii() and "=?" not in text else "utf-8"
     return Header(text, charset, maxlinelen=76, header_name="Subject").encode(linesep="\r\n").encode("ascii")
 
@@ -171,7 +171,7 @@ def _unxtext(xtext: bytes) -> bytes:
 
 
 def _folded(field: bytes) -> bytes:
-    """Folded at spaces into lines of about 76 octets; a longer word stays whole."""
+    """`field` folded at spaces into lines of about 76 octets; longer words stay whole."""
     lines = [b""]
     for word in field.split(b" "):
         if lines[-1] and len(lines[-1]) + len(word) >= 76 and word:

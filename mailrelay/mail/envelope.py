@@ -1,14 +1,14 @@
-"""A message as it travels between the rooms: its envelope, and the few facts about it that are not content.
+"""A message as the packages pass it on: its envelope, and a few facts about it, without its content.
 
-Addresses are bytes, as the client sent them, without the angle brackets; they were checked at the door (`mail.address`)
-and are checked again by the writer of commands (`smtp.session`). The null reverse path is b"".
+Addresses are bytes, as the client sent them, without the angle brackets. They are checked when they are received
+(`mail.address`) and again before they are written into commands (`smtp.command`). The null reverse path is b"".
 """
 
 from dataclasses import dataclass
 
 
 class Unreadable(Exception):
-    """The content of a message cannot be had from the spool, or cannot be sent as it is. The text says why."""
+    """The content of a message cannot be read from the spool, or cannot be sent as it is. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that is due: what the relay needs to try it.
+    """A message that is due, as the relay needs it for an attempt.
 
-    id: the spool's own key. queue_id: what the person and the log call it. size: octets of content, before dot-stuffing.
-    arrival: epoch seconds. attempts: how many were made and counted. recipient_ids: the spool's keys, one for each
-    recipient of `envelope`, which holds the pending ones only.
+    id: the key in the spool. queue_id: the name of the message for the person and in the log. size: octets of content,
+    before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
+    spool, one for each recipient of `envelope`, which holds only the pending ones.
     """
 
     id: int

@@ -1,7 +1,7 @@
-"""What becomes of a recipient: the state table, and the only function that moves along it.
+"""The state table of recipients, and the only function that changes a state after an attempt.
 
-The state belongs to the recipient; a message's state is derived. `active` is derived too: an attempt row is open.
-The spool repeats the words as CHECK constraints. A table here, not code elsewhere, says which moves are legal.
+The state belongs to the recipient; the state of a message is derived. `active` is derived too: an attempt row is open.
+The spool repeats the states as CHECK constraints. The tables here decide which changes are legal.
 """
 
 import enum
@@ -11,31 +11,31 @@ from mailrelay.mail.states import FAILED as FAILED
 from mailrelay.mail.states import OPEN as OPEN
 from mailrelay.mail.states import PENDING as PENDING
 from mailrelay.mail.states import State as State
-from mailrelay.mail.triage import Verdict
+from mailrelay.mail.triage import Disposition
 
 
 class Act(enum.StrEnum):
-    """What the person may do to a recipient."""
+    """What the person may do with a recipient."""
 
     HOLD = "hold"
     RELEASE = "release"
     CANCEL = "cancel"
     DROP = "drop"
     RESEND = "resend"
-    """Another message takes the place of this one, for whom it has failed."""
+    """Another message replaces this one, for recipients for which it has failed."""
     EDIT = "edit"
-    """Another message takes the place of this one, for whom it has not been sent."""
+    """Another message replaces this one, for recipients to which it has not been sent."""
 
 
-ATTEMPT_TABLE: dict[Verdict, State | None] = {
-    Verdict.SENT: State.SENT,
-    Verdict.DEFERRED: State.DEFERRED,
-    Verdict.UNCERTAIN: State.DEFERRED,
-    Verdict.BOUNCED: State.BOUNCED,
-    Verdict.HELD: State.HELD,
-    Verdict.WAITS: None,
+ATTEMPT_TABLE: dict[Disposition, State | None] = {
+    Disposition.SENT: State.SENT,
+    Disposition.DEFERRED: State.DEFERRED,
+    Disposition.UNCERTAIN: State.DEFERRED,
+    Disposition.BOUNCED: State.BOUNCED,
+    Disposition.HELD: State.HELD,
+    Disposition.NOT_TRIED: None,
 }
-"""Where a verdict takes a pending recipient; None leaves it where it is."""
+"""The new state of a pending recipient; None if it does not change."""
 
 ACT_TABLE: dict[tuple[State, Act], State] = {
     (State.QUEUED, Act.HOLD): State.HELD,
@@ -49,34 +49,36 @@ ACT_TABLE: dict[tuple[State, Act], State] = {
     **{(state, Act.RESEND): State.CANCELLED for state in (State.HELD, State.REFUSED, *FAILED)},
     **{(state, Act.EDIT): State.CANCELLED for state in (State.REFUSED, *OPEN, *FAILED)},
 }
-"""Where an act of the person's takes a recipient; what is not listed is not allowed."""
+"""The new state of a recipient after an act of the person. Acts that are not listed are not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a recipient goes after an attempt."""
+    """The new state of a recipient after an attempt."""
 
     state: State
-    notice_owed: bool
+    needs_notice: bool
     uncertain: bool
 
 
-def after_attempt(state: State, verdict: Verdict, *, client_told: bool, age: float, expire_after: float) -> Move:
-    """Where a pending recipient goes.
+def after_attempt(
+    state: State, disposition: Disposition, *, client_told: bool, age: float, expire_after: float
+) -> Move:
+    """The new state of a pending recipient.
 
-    client_told: the mail client got this very refusal as its answer, and so the person heard it.
-    age, expire_after: seconds since the message was accepted, and how many of them are enough.
-    Raises ValueError for a recipient that was not pending: it cannot have been tried.
+    client_told: whether the mail client got this refusal as the reply to its message, and so informed the person. age:
+    seconds since the message was accepted. expire_after: the age in seconds after which it expires. Raises ValueError for a
+    recipient that was not pending: it cannot have been tried.
     """
     if state not in PENDING:
-        raise ValueError(f"a recipient that is {state} is not tried")
-    to = ATTEMPT_TABLE[verdict]
-    uncertain = verdict is Verdict.UNCERTAIN
+        raise ValueError(f"a recipient in state {state} is not tried")
+    to = ATTEMPT_TABLE[disposition]
+    uncertain = disposition is Disposition.UNCERTAIN
     if to is None:
-        return Move(state, notice_owed=False, uncertain=False)
+        return Move(state, needs_notice=False, uncertain=False)
     if to is State.BOUNCED and client_told:
-        return Move(State.REFUSED, notice_owed=False, uncertain=False)
-    # Only here, after an attempt of its own: mail that nobody could try for a week has not expired.
+        return Move(State.REFUSED, needs_notice=False, uncertain=False)
+    # A message expires only after an attempt: one that could not be tried for a week has not expired.
     if to is State.DEFERRED and age > expire_after:
-        return Move(State.EXPIRED, notice_owed=True, uncertain=uncertain)
-    return Move(to, notice_owed=to in FAILED or to is State.HELD, uncertain=uncertain)
+        return Move(State.EXPIRED, needs_notice=True, uncertain=uncertain)
+    return Move(to, needs_notice=to in FAILED or to is State.HELD, uncertain=uncertain)

@@ -1,6 +1,6 @@
-"""The log lines about a message, in the form that Postfix's readers and tools know.
+"""The log lines about a message, in the format of Postfix, which people and tools know.
 
-What came from outside is escaped (`mail.printable`); nothing of the content is ever logged.
+Text from outside is escaped (`mail.printable`). Content is never logged.
 """
 
 from mailrelay.mail.envelope import Envelope, Message
@@ -10,7 +10,7 @@ from mailrelay.mail.record import Arrival, Record, Settled
 
 
 def accepted(arrival: Arrival) -> str:
-    """A message has been put on disk."""
+    """The line about a message that was put on disk."""
     envelope = arrival.envelope
     return (
         f"{arrival.queue_id} from=<{printable(envelope.sender)}> size={arrival.size} nrcpt={len(envelope.recipients)}"
@@ -18,40 +18,42 @@ def accepted(arrival: Arrival) -> str:
     )
 
 
-def vetted(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
-    """The remote's refusal of the recipient of `envelope`, before there was a message."""
+def probe_refused(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
+    """The line about a refusal of the recipient of `envelope` by the mail server (recipient probe)."""
     status = outcome.reply.status if outcome.reply is not None else ""
     return (
         f"NOQUEUE from=<{printable(envelope.sender)}> to=<{printable(envelope.recipients[0].address)}> relay={relayhost}"
-        f" dsn={status} status=refused ({printable(outcome.words)})"
+        f" dsn={status} status=refused ({printable(outcome.description)})"
     )
 
 
 def rejected(command: str, reply: Reply, sender: bytes | None) -> str:
-    """A refusal of our own, before there was a message. command: at which one, or "content". sender: None before MAIL."""
+    """The line about a refusal by the listener or the intake. command: the refused one, or "content". sender: None before
+    MAIL."""
     address = "" if sender is None else f" from=<{printable(sender)}>"
-    words = printable(b"%d %s" % (reply.code, reply.text))
-    return f"NOQUEUE{address} command={command} dsn={reply.status} status=refused ({words})"
+    reason = printable(b"%d %s" % (reply.code, reply.text))
+    return f"NOQUEUE{address} command={command} dsn={reply.status} status=refused ({reason})"
 
 
 def broken_off(sender: bytes, received: int, why: str) -> str:
-    """A content that was not completed. received: octets of it."""
+    """The line about a content that was not completed. received: octets of it."""
     return f"NOQUEUE from=<{printable(sender)}> command=content status=broken-off ({why}; {received} octets had come)"
 
 
-def settled(message: Message, record: Record, one: Settled) -> str:
-    """What an attempt made of one recipient.
+def recipient_status(message: Message, record: Record, one: Settled) -> str:
+    """The line about the result of an attempt for one recipient.
 
-    delay: seconds since arrival. delays: seconds queued before the attempt / opening the way / in the transaction.
+    In it, delay is seconds since arrival; delays are seconds in the queue before the attempt, for dialling, and for the
+    transaction.
     """
     address = message.envelope.recipients[message.recipient_ids.index(one.recipient)].address
     delay = max(0.0, record.now - message.arrival)
     queued = max(0.0, delay - record.dialled - record.transaction)
-    words = printable(one.outcome.words)
+    reason = printable(one.outcome.description)
     if one.uncertain:
-        words += "; it may arrive twice"
+        reason += "; it may arrive twice"
     return (
         f"{message.queue_id} to=<{printable(address)}> relay={message.relayhost} delay={delay:.2g}"
         f" delays={queued:.2g}/{record.dialled:.2g}/{record.transaction:.2g}"
-        f" dsn={one.status} status={one.state} ({words})"
+        f" dsn={one.status} status={one.state} ({reason})"
     )

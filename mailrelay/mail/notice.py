@@ -1,7 +1,7 @@
-"""A notice: what the person is to hear, before it is worded for one backend or another.
+"""A notice: information for the person about a failure or delay, before it is worded for a backend.
 
-Notices are owed from the commit that records their reason until a backend has carried them; they carry all that a backend
-needs, so that no backend has to ask anybody.
+A notice is pending for a backend from the commit that records its reason until the backend has delivered it. It contains
+everything that a backend needs.
 """
 
 import enum
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 class Kind(enum.StrEnum):
     FAILED = "failed"
-    """Recipients bounced or expired: their mail will not be tried again by itself."""
+    """Recipients bounced or expired: the message is not tried again by itself."""
     HELD = "held"
     """The message waits for the person."""
     SETUP = "setup"
@@ -18,17 +18,17 @@ class Kind(enum.StrEnum):
     DELAYED = "delayed"
     """Mail has waited for too long; it will be tried again by itself."""
     RESUMED = "resumed"
-    """What a setup fault or a delay stopped moves again."""
+    """Mail that a setup fault or a delay stopped moves again."""
     RELAYED = "relayed"
-    """A sender who asked for NOTIFY=SUCCESS: the remote took the mail but reports no deliveries (RFC 3461 5.2.2)."""
+    """Asked for with NOTIFY=SUCCESS: the mail server accepted the message but reports no deliveries (RFC 3461 5.2.2)."""
 
 
-OF_A_WAY = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED})
-"""Kinds that concern a relayhost and the mail that waits for it, not one message."""
+ABOUT_RELAYHOST = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED})
+"""Kinds that concern a relayhost and all mail that waits for it, not one message."""
 
 
 class Backend(enum.StrEnum):
-    """The ways by which a notice reaches the person."""
+    """The means by which a notice reaches the person."""
 
     DESKTOP = "desktop"
     DSN = "dsn"
@@ -39,7 +39,7 @@ class Backend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """A recipient that a notice is about, and how it ended. `words` are the remote's or ours, not escaped."""
+    """A recipient that a notice is about, and its outcome. `words` is the reply or our own text, not escaped."""
 
     address: bytes
     state: str
@@ -47,21 +47,22 @@ class Concerned:
     words: bytes
     stage: str
     remote: bool
-    """Whether `words` are the remote mail server's own."""
+    """Whether `words` is a reply of the mail server."""
     uncertain: bool = False
     notify: bytes = b""
     orcpt: bytes = b""
     likely: bytes = b""
-    """The address that may have been meant (`mail.likeness`); b"" where none comes near."""
+    """The address that was probably meant (`mail.address_suggestion`); b"" if none is similar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is to be told.
+    """One notice.
 
     created: epoch seconds. text and fix: for a setup fault, what happened and the step that fixes it; for a delay, why.
-    since: epoch seconds, the arrival of what waits longest; waiting: messages; repeats: how often it was told before.
-    The message's own fields are None or empty for what concerns a relayhost. sender is b"" for the null reverse path.
+    since: epoch seconds, the earliest arrival of the messages that wait; waiting: their number; repeats: how often the
+    notice was repeated. The fields from `message` on are None or empty for a notice about a relayhost. sender is b"" for the
+    null reverse path.
     """
 
     id: int
@@ -86,8 +87,8 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
-    """One backend of one notice that has not carried it yet. `tries` counts the failures so far."""
+class PendingNotice:
+    """A notice that one backend has not delivered yet. `tries` counts its failures so far."""
 
     notice: Notice
     backend: Backend

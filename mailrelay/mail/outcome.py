@@ -1,7 +1,8 @@
-"""How an attempt ended, as a value: at which stage, in whose words, and whom it concerns.
+"""The outcome of an attempt for a recipient, a message or a relayhost, as a value.
 
-An `Outcome` carries either the remote's own words (`reply`) or ours (`cause`, `text`, `fix`); it judges nothing.
-`mail.triage` judges it. Reply text is bytes from outside: bounded by `smtp.reply`, and escaped by whoever shows it.
+An `Outcome` holds either the mail server's reply (`reply`) or our description of the failure (`cause`, `text`, `fix`).
+`mail.triage` decides what it means. Reply text is bytes from outside: `smtp.reply` bounds it, and the code that shows it
+must escape it.
 """
 
 import enum
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 
 class Stage(enum.StrEnum):
-    """Where on the way out an attempt stood when its outcome was decided, in the order in which they are passed."""
+    """The stage of an attempt at which its outcome was decided, in the order in which an attempt passes them."""
 
     DIAL = "dial"
     HOST_KEY = "host key"
@@ -26,7 +27,7 @@ class Stage(enum.StrEnum):
 
 
 class Scope(enum.StrEnum):
-    """Whom an outcome concerns: all mail of a relayhost, one message, or one recipient."""
+    """What an outcome concerns: all mail of a relayhost, one message, or one recipient."""
 
     RELAYHOST = "relayhost"
     MESSAGE = "message"
@@ -34,13 +35,13 @@ class Scope(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Why there is no reply of the remote's to judge. `REPLY` means that there is one."""
+    """Why there is no reply of the mail server. `REPLY` means that there is one."""
 
     REPLY = "reply"
-    # The line: heals itself, told once it has lasted.
+    # The network: such a fault ends by itself. A notice is sent only if it lasts.
     UNREACHABLE = "unreachable"
     LOST = "connection-lost"
-    # The setup: waits for the person, told at once.
+    # The setup: the person must fix it. A notice is sent at once.
     SSH_REFUSED = "ssh-refused"
     SSH_CONFIG = "ssh-config"
     HOST_KEY_UNKNOWN = "host-key-unknown"
@@ -50,7 +51,7 @@ class Cause(enum.StrEnum):
     FORWARDING_PROHIBITED = "forwarding-prohibited"
     SMTP_CLOSED = "smtp-closed"
     NOT_SMTP = "not-smtp"
-    # The message: cannot be sent as it is.
+    # The message: it cannot be sent as it is.
     NO_SMTPUTF8 = "no-smtputf8"
     UNREADABLE = "unreadable"
 
@@ -67,12 +68,12 @@ class Reply:
 
     @property
     def text(self) -> bytes:
-        """The lines as one, joined by a space, with the enhanced code left in front."""
+        """The lines joined by spaces, with the enhanced code."""
         return b" ".join(self.lines)
 
     @property
     def status(self) -> str:
-        """The enhanced status code (RFC 3463), or one made from the first digit where the remote sent none."""
+        """The enhanced status code (RFC 3463); without one, the first digit and ".0.0"."""
         found = _ENHANCED.match(self.lines[0]) if self.lines else None
         if found and found[1] == b"%d" % (self.code // 100):
             return found[0].decode("ascii")
@@ -83,8 +84,8 @@ class Reply:
 class Outcome:
     """What happened to a recipient, a message or a relayhost at `stage`.
 
-    With `cause` REPLY, `reply` is the remote's; otherwise `text` is one sentence of ours that says what happened, and
-    `fix`, where the person must act, the exact step that fixes it.
+    With `cause` REPLY, `reply` is the mail server's. Otherwise `text` is one sentence that says what happened, and `fix` is
+    the step with which the person repairs it, "" where there is none.
     """
 
     stage: Stage
@@ -94,8 +95,8 @@ class Outcome:
     fix: str = ""
 
     @property
-    def words(self) -> bytes:
-        """What to show: the remote's code and words where there are any, otherwise ours. Not escaped."""
+    def description(self) -> bytes:
+        """The mail server's code and text; without a reply, our sentence. Not escaped."""
         if self.reply is not None:
             return b"%d %s" % (self.reply.code, self.reply.text)
         return self.text.encode()

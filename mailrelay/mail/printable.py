@@ -1,20 +1,23 @@
-"""Makes text from outside fit to be shown: in a terminal, a log line, JSON, a notification.
+"""Escapes text from outside, so that it can be shown in a terminal, a log line, JSON or a notification.
 
 Promises: the result holds no control character (C0, C1, DEL, and so no ESC and no line end), no format control (bidi
-overrides, zero-width spaces, tags), no line or paragraph separator, no lone surrogate; it encodes as UTF-8. What was
-there is seen as an escape, `\\x1b` or `\\u202e`. Text that is fit to be shown comes back as it was, so that a second
-pass changes nothing: the result is to be read by people, not to be decoded.
+overrides, zero-width spaces, tags), no line or paragraph separator, no lone surrogate. It can be encoded as UTF-8. Escapes
+look like `\\x1b` or `\\u202e`. Printable text is returned unchanged, so a second call changes nothing. The result is for
+people; it cannot be decoded.
 
-Never: to say anything of markup. A backend that has one (`<`, `>`, `&`) escapes that by itself.
+Never: to escape markup. A backend with markup (`<`, `>`, `&`) escapes it itself.
 """
 
 _JOINERS = "\u200c\u200d"
-"""Format controls without which Persian, Hindi and many emoji fall apart; they move nothing on a screen."""
+"""Format controls that Persian, Hindi and many emoji need. They do not move other text on a screen."""
 
 
 def printable(text: bytes | str, limit: int | None = None) -> str:
-    """`text` with everything escaped that could act on whatever shows it; bytes are read as UTF-8, other octets are
-    escaped. limit: characters of the result at most, at least 1; what is cut off leaves an ellipsis."""
+    """`text` with all characters escaped that could affect its display.
+
+    Bytes are decoded as UTF-8; octets that are not are escaped. limit: characters of the result at most, at least 1. A
+    truncated result ends with an ellipsis.
+    """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
     shown = text if text.isprintable() else _escaped(text)
@@ -22,7 +25,7 @@ def printable(text: bytes | str, limit: int | None = None) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Late: every command loads this file, and hardly one meets a text that needs the tables of Unicode.
+    # Imported here: every command loads this file, and few need the tables of Unicode.
     import unicodedata  # noqa: PLC0415
 
     return "".join(_visible(char, unicodedata.category(char)) for char in text)

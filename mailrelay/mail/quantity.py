@@ -1,11 +1,11 @@
-"""Quantities as people read them. Numbers are rounded down: nothing seems larger than it is."""
+"""Sizes as text for people. Numbers are rounded down."""
 
 _SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _LENGTHS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def size(octets: int) -> str:
-    """Octets in their largest unit: "1.2 MB"."""
+    """`octets` in the largest unit that fits: "1.2 MB"."""
     for unit, name in _SIZES:
         if octets >= unit:
             return f"{octets // (unit // 10) / 10:g} {name}"

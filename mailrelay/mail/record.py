@@ -1,4 +1,4 @@
-"""What is written down when a message comes in and when an attempt ends: values on their way to the spool."""
+"""The values that are written into the spool when a message comes in and when an attempt ends."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from mailrelay.mail.trace import stamp, subject
 class Staged:
     """The part of a content that is in the spool while the rest still comes in.
 
-    key: the spool's key that is reserved for the message. pieces: its rows. size: its octets.
+    key: reserved for the message. pieces: its number of pieces. size: its octets.
     """
 
     key: int
@@ -23,9 +23,9 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message to be put on disk. `content` is what will be sent, octet for octet; `arrival` is epoch seconds.
+    """A message to be put on disk. `content` is sent as it is, octet for octet; `arrival` is epoch seconds.
 
-    staged: what is in the spool already, of which `content` is the rest; None where `content` is all of it.
+    staged: the part of the content that is in the spool already; `content` is the rest. None where `content` is all of it.
     """
 
     queue_id: str
@@ -63,7 +63,7 @@ _STATUS = {Cause.NO_SMTPUTF8: "5.6.7", Cause.UNREADABLE: "4.3.0"}
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What an attempt made of one recipient. `recipient` is the spool's key."""
+    """The outcome of an attempt for one recipient. `recipient` is its key."""
 
     recipient: int
     state: State
@@ -79,8 +79,8 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Owing:
-    """A notice that becomes owed with a record: about which recipients, by which backends (at least one)."""
+class NewNotice:
+    """A notice that becomes pending with a record: about these recipients (keys), for these backends (at least one)."""
 
     kind: Kind
     recipients: tuple[int, ...]
@@ -91,14 +91,14 @@ class Owing:
 class Record:
     """The end of one attempt at one message: everything that its commit writes.
 
-    now: epoch seconds. next_attempt: epoch seconds, None where nothing is left to try. dialled, transaction: seconds that
-    opening the way and the transaction took.
+    now: the end of the attempt, epoch seconds. next_attempt: epoch seconds, None where nothing is left to try. dialled,
+    transaction: seconds that opening the connection and the transaction took.
     """
 
     message: int
     now: float
     settled: tuple[Settled, ...]
     next_attempt: float | None
-    notices: tuple[Owing, ...]
+    notices: tuple[NewNotice, ...]
     dialled: float = 0.0
     transaction: float = 0.0

@@ -1,15 +1,15 @@
-"""Which relayhost takes a message: its reverse path against the `senders` patterns of the settings.
+"""Chooses the relayhost of a message: matches its reverse path with the `senders` patterns of the settings.
 
     user@domain      this address                  most specific
     *@domain         every address at this domain
     *@*.domain       every address below this domain, not at it; the longest such domain wins
     *                every address and the null reverse path     least specific
 
-Letters match in either case (ASCII), in the local part too: this chooses a way out, it changes no address. Domains are
-compared as written: no pattern is looked up, and U-labels and A-labels are not turned into each other.
+The case of letters is ignored (ASCII), in the local part too: the match chooses a relayhost, and changes no address. Domains
+are compared as written: without DNS, and without conversion between U-labels and A-labels.
 
-Promises: the most specific pattern wins wherever it stands; between equals, the relayhost that comes first in the file.
-Never: a way out that no pattern names. A sender that matches nothing gets None, and the caller refuses it at MAIL.
+Promises: the most specific pattern wins, wherever it is in the file; between equal ones, the first relayhost in the file.
+Never: a relayhost that no pattern matches. For a sender without a match the result is None, and the caller refuses the mail.
 """
 
 import re
@@ -21,8 +21,8 @@ _PATTERN = rf'\*|\*@(?:\*\.)?{_DOMAIN_NAME}|(?:[^\s*@"]+|"[^\x00-\x1f\x7f]*")@{_
 _ANY, _BELOW, _DOMAIN, _ADDRESS = range(4)
 
 
-class Way(Protocol):
-    """What is needed of a relayhost: its name, and the patterns of the senders that go this way."""
+class Route(Protocol):
+    """A relayhost: its name, and the patterns of the senders whose mail it takes."""
 
     @property
     def name(self) -> str: ...
@@ -31,28 +31,28 @@ class Way(Protocol):
 
 
 def is_pattern(text: str) -> bool:
-    """Whether `text` is one of the four forms above. `user@*.domain` is none of them."""
+    """Whether `text` has one of the four forms above. `user@*.domain` has none of them."""
     return re.fullmatch(_PATTERN, text) is not None
 
 
-def choose(sender: bytes, ways: Iterable[Way]) -> str | None:
+def choose(sender: bytes, routes: Iterable[Route]) -> str | None:
     """The name of the relayhost for this reverse path, or None where no pattern matches.
 
     sender: as in the envelope, without angle brackets; b"" is the null reverse path, which only `*` matches.
-    ways: the relayhosts in the order of the file.
+    routes: the relayhosts, in the order of the file.
     """
     best: tuple[int, int] | None = None
     name = None
-    for way in ways:
-        for pattern in way.senders:
+    for route in routes:
+        for pattern in route.senders:
             rank = _rank(pattern.encode().lower(), sender.lower())
             if rank is not None and (best is None or rank > best):
-                best, name = rank, way.name
+                best, name = rank, route.name
     return name
 
 
 def _rank(pattern: bytes, sender: bytes) -> tuple[int, int] | None:
-    """How specific a match is, greater for more; None where there is no match. Both are in lower case."""
+    """How specific a match is: greater is more specific; None if there is no match. Both arguments are in lower case."""
     if pattern == b"*":
         return _ANY, 0
     if pattern == sender:

@@ -1,4 +1,4 @@
-"""The states of a recipient: the words of the state table, without the moves (`mail.lifecycle`)."""
+"""The states of a recipient. `mail.lifecycle` holds the changes between them."""
 
 import enum
 
@@ -15,8 +15,8 @@ class State(enum.StrEnum):
 
 
 PENDING = frozenset({State.QUEUED, State.DEFERRED})
-"""States in which the daemon will try again by itself."""
+"""States in which the daemon will try to deliver."""
 OPEN = frozenset({State.QUEUED, State.DEFERRED, State.HELD})
-"""States in which the recipient may still get the mail."""
+"""States in which the message may still be sent to the recipient."""
 FAILED = frozenset({State.BOUNCED, State.EXPIRED})
-"""States in which the mail is kept whole until the person has dealt with it."""
+"""States in which the content is kept until the person resends or drops the message."""

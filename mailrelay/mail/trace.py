@@ -1,14 +1,13 @@
-"""What is written on a message as it passes, and the few things that are read off it.
+"""Adds header fields to a message, and reads a few of its fields.
 
-Our one Received field says neither the client's address nor this machine's name: a laptop's whereabouts are nobody's
-business. It therefore has no FROM clause, like the fields that other servers write for mail from their own machine.
-Times are in UTC for the same reason.
+The Received field names neither the client's address nor this machine, because these reveal where a laptop is. So it has no
+FROM clause, like the fields that other servers write for mail from their own machine. Times are in UTC for the same reason.
 
-Promises: content is only ever added to, at its top; a field that a signature covers as absent is not added, so signed
-mail stays valid; every function takes any bytes and answers, in time bounded by HEADER_MAX and one copy.
-Never: repair a header, or write anything but Received above one that is malformed.
+Promises: content is changed only by additions at its top. A field that a signature covers as absent is not added, so signed
+mail stays valid. Every function accepts any bytes; its time is bounded by HEADER_MAX and one copy.
+Never: to repair a header, or to add anything but Received to a malformed one.
 
-Content is a message as RFC 5322 has it, lines ended by CRLF. A bare CR or LF makes a header malformed.
+Content is a message of RFC 5322 with CRLF line ends. A bare CR or LF makes a header malformed.
 """
 
 import re
@@ -19,9 +18,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 HEADER_MAX = 1 << 18
-"""Octets of content that are searched for header fields; a header that is longer counts as malformed."""
-HOPS_MAX = 50
-"""A message with this many Received fields goes round in a circle (RFC 5321 section 6.3)."""
+"""Octets of content that are searched for header fields; a longer header counts as malformed."""
+RECEIVED_MAX = 50
+"""A message with this many Received fields is in a mail loop (RFC 5321 section 6.3)."""
 SUBJECT_MAX = 200
 """Characters of a subject that are kept."""
 
@@ -40,32 +39,32 @@ def stamp(content: bytes, *, queue_id: str, now: float, message_id: bytes) -> by
     """`content` below a Received field (RFC 5321 section 4.4), and below Date and Message-ID where it lacks them
     (RFC 6409 section 8).
 
-    queue_id: an atom, as the log has it. now: epoch seconds, before the year 10000.
-    message_id: what to use where there is none, angle brackets included.
+    queue_id: an atom, as in the log. now: epoch seconds, before the year 10000. message_id: the one to add, with its angle
+    brackets.
     """
     date = _date(int(now))
     head = b"Received: by localhost (mailrelay) with ESMTP id %s;\r\n\t%s\r\n" % (queue_id.encode("ascii"), date)
     fields, well_formed = _fields(content)
     if well_formed:
         # RFC 6376 section 5.4: a name in h= without a field signs the absence of that field.
-        spoken_for = {name for name, _ in fields} | {signed for field in fields for signed in _signed(*field)}
-        if b"date" not in spoken_for:
+        present_or_signed = {name for name, _ in fields} | {signed for field in fields for signed in _signed(*field)}
+        if b"date" not in present_or_signed:
             head += b"Date: %s\r\n" % date
-        if b"message-id" not in spoken_for:
+        if b"message-id" not in present_or_signed:
             head += b"Message-ID: %s\r\n" % message_id
-    # Servers take a first line that is no field for the body; below our field it would be a part of that instead.
+    # Mail servers take such a first line as the body. Without an empty line it would continue our field.
     if content.startswith((b" ", b"\t")):
         head += b"\r\n"
     return head + content
 
 
-def hops(content: bytes) -> int:
-    """How many Received fields the message bears: the servers it has passed."""
+def count_received(content: bytes) -> int:
+    """The number of Received fields: the servers that the message has passed."""
     return sum(name == b"received" for name, _ in _fields(content)[0])
 
 
 def message_id(content: bytes) -> bytes:
-    """The message's own id with its angle brackets, free of spaces and control characters; b"" where it has none."""
+    """The Message-ID with its angle brackets, without spaces and control characters; b"" if there is none."""
     for name, value in _fields(content)[0]:
         if name == b"message-id":
             found = _MESSAGE_ID.search(value)
@@ -74,11 +73,11 @@ def message_id(content: bytes) -> bytes:
 
 
 def subject(content: bytes) -> str:
-    """The subject for people to read: encoded words decoded (RFC 2047), on one line, without control characters and
-    bidirectional overrides, at most SUBJECT_MAX characters; "" where there is none. Not escaped for any display."""
+    """The subject for people: encoded words decoded (RFC 2047), on one line, without control characters and bidirectional
+    overrides, at most SUBJECT_MAX characters; "" if there is none. Not escaped for any display."""
     for name, value in _fields(content)[0]:
         if name == b"subject":
-            # Twenty octets a character is more than any encoding needs; the rest would be cut anyway.
+            # No encoding needs more than 20 octets for a character; the rest would be cut off anyway.
             text = _decoded(value[: 20 * SUBJECT_MAX].decode("utf-8", "replace"))
             shown = (" " if char == "\t" else char for char in text if char == "\t" or _is_shown(char))
             return "".join(shown).strip()[:SUBJECT_MAX].rstrip()
@@ -86,7 +85,7 @@ def subject(content: bytes) -> str:
 
 
 def is_signed(content: bytes) -> bool:
-    """Whether the message bears a signature that does not survive a change: DKIM (RFC 6376), or multipart/signed."""
+    """Whether the message has a signature that a change invalidates: DKIM (RFC 6376), or multipart/signed."""
     return any(
         name == b"dkim-signature" or (name == b"content-type" and value.lower().startswith(b"multipart/signed"))
         for name, value in _fields(content)[0]
@@ -94,7 +93,7 @@ def is_signed(content: bytes) -> bool:
 
 
 def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """The header's fields, names in lower case and values unfolded, and whether nothing else stood in the header."""
+    """The header's fields, names in lower case and values unfolded, and whether the header is well-formed."""
     if content.startswith(b"\r\n"):
         return [], True
     end = content.find(b"\r\n\r\n", 0, HEADER_MAX)
@@ -104,7 +103,7 @@ def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
 
 @lru_cache(maxsize=1)
 def _parsed(header: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], bool]:
-    # One message is asked about several times in a row.
+    # Several functions parse the same header in a row.
     well_formed = True
     found: list[tuple[bytes, list[bytes]]] = []
     for line in header.removesuffix(b"\r\n").split(b"\r\n") if header else []:
@@ -126,14 +125,14 @@ def _signed(name: bytes, value: bytes) -> list[bytes]:
 
 @lru_cache(maxsize=1)
 def _date(now: int) -> bytes:
-    """RFC 5322 section 3.3 date-time. Not strftime, which speaks the language of the machine."""
+    """RFC 5322 section 3.3 date-time. Not by strftime, whose names depend on the locale."""
     at = datetime.fromtimestamp(now, UTC)
     day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
     return f"{day}, {at.day} {month} {at.year:04} {at:%H:%M:%S} +0000".encode("ascii")
 
 
 def _decoded(text: str) -> str:
-    """`text` with its encoded words decoded. What is no base64 stays; a charset nobody knows is read as UTF-8."""
+    """`text` with its encoded words decoded. Invalid base64 is left as it is; an unknown charset is read as UTF-8."""
     text = _BETWEEN_WORDS.sub("", text)
     out: list[str] = []
     octets, charset, at = b"", "", 0
@@ -141,7 +140,7 @@ def _decoded(text: str) -> str:
         decoded = _octets(word)
         if decoded is None:
             continue
-        # Words that touch may share a character between them, which RFC 2047 forbids and clients do.
+        # Adjacent encoded words may split a character between them: RFC 2047 forbids it, but clients do it.
         if word.start() != at or word[1].lower() != charset:
             out += _in_charset(octets, charset), text[at : word.start()]
             octets, charset = b"", word[1].lower()

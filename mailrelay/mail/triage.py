@@ -1,7 +1,7 @@
-"""Judges outcomes: the one place that says what a failure means.
+"""Decides what an outcome means for its recipients. No other module decides this.
 
-Promises: total (every outcome gets a verdict), and no local fault ever bounces: only the remote mail server's own 5xx
-to MAIL, RCPT, DATA or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
+Promises: every outcome has a disposition. No local fault bounces a message: only the mail server's 5xx to MAIL, RCPT, DATA
+or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
 """
 
 import enum
@@ -9,52 +9,51 @@ import enum
 from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
 
 
-class Verdict(enum.StrEnum):
+class Disposition(enum.StrEnum):
     """What an outcome means for the recipients it concerns."""
 
     SENT = "sent"
     DEFERRED = "deferred"
     UNCERTAIN = "uncertain"
-    """Deferred, but the remote may have it already: the connection was lost between the final dot and its reply."""
+    """Deferred, but the mail server may have the message: the connection was lost between the final dot and its reply."""
     BOUNCED = "bounced"
     HELD = "held"
-    """It cannot be sent as it is, or not to this remote; the person must decide."""
-    WAITS = "waits"
-    """Nothing was tried: the fault is the relayhost's. No attempt is counted."""
+    """The message cannot be sent as it is, or not to this mail server; the person must decide."""
+    NOT_TRIED = "waits"
+    """The relayhost had a fault, so the message was not tried. No attempt is counted."""
 
 
 QUIET = frozenset({Cause.UNREACHABLE, Cause.LOST})
-"""Causes of a network that is away, which heal by themselves."""
+"""Causes that are due to the network and end by themselves."""
 
 PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KEY_CHANGED, Cause.HOST_KEY_REVOKED})
-"""Causes for which an SSH server may lock the whole address out if one comes back too soon (sshd's PerSourcePenalties)."""
+"""Causes after which an SSH server may block the client's address if it returns too soon (PerSourcePenalties of sshd)."""
 
 
-def judge(outcome: Outcome) -> Verdict:
+def classify(outcome: Outcome) -> Disposition:
     """What `outcome` means for the recipients concerned."""
     if outcome.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
-        return Verdict.HELD
+        return Disposition.HELD
     if outcome.scope is Scope.RELAYHOST:
-        return Verdict.WAITS
+        return Disposition.NOT_TRIED
     if outcome.reply is None:
-        return Verdict.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Verdict.DEFERRED
+        return Disposition.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Disposition.DEFERRED
+    # RFC 5321 section 4.5.3.1.10: some servers still mean "too many recipients" by 552.
+    means_too_many = outcome.stage is Stage.RCPT and outcome.reply.code == 552
     match outcome.reply.code // 100:
         case 2 if outcome.stage is Stage.CONTENT:
-            return Verdict.SENT
-        # RFC 5321 section 4.5.3.1.10: servers that mean "too many recipients" by 552 still exist.
-        case 5 if outcome.stage is Stage.RCPT and outcome.reply.code == 552:
-            return Verdict.DEFERRED
-        case 5:
-            return Verdict.BOUNCED
+            return Disposition.SENT
+        case 5 if not means_too_many:
+            return Disposition.BOUNCED
         case _:
-            # 4xx, and replies that mean nothing where they stand: the remote took no responsibility.
-            return Verdict.DEFERRED
+            # 4xx, and replies that have no meaning at their stage: the mail server has not taken responsibility.
+            return Disposition.DEFERRED
 
 
 def is_setup_fault(outcome: Outcome) -> bool:
-    """Whether an outcome of scope relayhost is one that only a person can fix, and is told at once.
+    """Whether an outcome of scope relayhost is a fault that only the person can fix: then a notice is sent at once.
 
-    A network that is away, a connection that broke and a remote that asks to come back later (4xx) heal by themselves.
+    A missing network, a broken connection and a mail server that asks to try later (4xx) are not: they end by themselves.
     """
     if outcome.scope is not Scope.RELAYHOST or outcome.cause in QUIET:
         return False

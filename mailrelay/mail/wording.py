@@ -1,9 +1,9 @@
-"""Puts a notice into words, once, for every backend that carries it.
+"""The texts of notices, for all backends.
 
-Promises: nothing from outside (addresses, subjects, the remote's words) comes through unescaped, see `mail.printable`;
-every text is bounded; every text says what happened, to whom, why, and the step that comes next. Line ends are LF.
+Promises: all text from outside (addresses, subjects, replies) is escaped (`mail.printable`). Every text is bounded. It says
+what happened, to which message, why, and what to do next. Line ends are LF.
 
-Never: to add markup. A backend that has one escapes it.
+Never: markup. A backend with markup escapes the text itself.
 """
 
 import textwrap
@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.notice import OF_A_WAY, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
 ADDRESS_LIMIT = 320
-"""Characters of an address: a path has 256 octets at most (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
-WORDS_LIMIT = 900
+"""Characters of an address: a path has at most 256 octets (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
+REASON_LIMIT = 900
 SUBJECT_LIMIT = 200
 
 _LISTED_SHORT = 3
@@ -25,41 +25,41 @@ _LISTED = 50
 _WIDTH = 72
 
 _MEANING = {
-    "1.1": "There is no such mailbox there. Look for a spelling mistake in the address.",
-    "1.2": "There is no such mail domain. Look for a spelling mistake after the @.",
-    "1.3": "This cannot be a mail address. Look for a spelling mistake.",
-    "1.10": "This domain takes no mail at all.",
+    "1.1": "The mailbox does not exist. Check the spelling of the address.",
+    "1.2": "The domain does not exist. Check the spelling after the @.",
+    "1.3": "This is not a valid mail address. Check its spelling.",
+    "1.10": "This domain accepts no mail.",
     "2.1": "The mailbox is closed.",
-    "2.2": "The mailbox is full. Ask the recipient by another way, and send it again later.",
-    "2.3": "The message is too large for it. Send it smaller, or in parts.",
-    "3.4": "The message is too large for it. Send it smaller, or in parts.",
-    "4.4": "No mail server was found for this domain. Look for a spelling mistake after the @.",
-    "7.1": "The server does not allow it. Its words may say why.",
+    "2.2": "The mailbox is full. Tell the recipient in another way, and send the message again later.",
+    "2.3": "The message is too large for this mailbox. Make it smaller, or send it in parts.",
+    "3.4": "The message is too large for the mail server. Make it smaller, or send it in parts.",
+    "4.4": "No mail server was found for this domain. Check the spelling after the @.",
+    "7.1": "The mail server does not allow this message. Its reply may give the reason.",
 }
-"""What the detail of an enhanced status code (RFC 3463) means to somebody who has never seen one."""
+"""The meaning of the detail of an enhanced status code (RFC 3463), for a person who does not know these codes."""
 
 
 def title(notice: Notice) -> str:
-    """One line that says what happened and to whom."""
+    """One line: what happened, and to which message."""
     match notice.kind:
         case Kind.SETUP:
-            return f"Mail {'still ' if notice.repeats else ''}cannot leave through {printable(notice.relayhost, 80)}"
+            return f"Mail {'still ' if notice.repeats else ''}cannot be sent through {printable(notice.relayhost, 80)}"
         case Kind.DELAYED:
             return _waiting(notice)
         case Kind.RESUMED:
-            return f"Mail leaves again through {printable(notice.relayhost, 80)}"
+            return f"Mail is sent again through {printable(notice.relayhost, 80)}"
         case Kind.HELD:
-            return f"Mail to {_whom(notice.concerned)} waits for you"
+            return f"Mail to {_recipients(notice.concerned)} needs your decision"
         case Kind.RELAYED:
-            return f"Mail to {_whom(notice.concerned)} was handed on"
+            return f"Mail to {_recipients(notice.concerned)} was accepted by the mail server"
         case Kind.FAILED:
-            return f"Mail to {_whom(notice.concerned)} {_fate(notice.concerned)}"
+            return f"Mail to {_recipients(notice.concerned)} {_failure(notice.concerned)}"
 
 
 def body(notice: Notice) -> str:
-    """A few lines for a small space: the remote's words, the subject, what to do next. About 1,500 characters at most."""
-    if notice.kind in OF_A_WAY:
-        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_of_a_way(notice))))
+    """A few lines for a small space: the reason, the subject, what to do next. About 1,500 characters at most."""
+    if notice.kind in ABOUT_RELAYHOST:
+        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_about_relayhost(notice))))
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
@@ -70,30 +70,30 @@ def body(notice: Notice) -> str:
 
 
 def summary(notices: Sequence[Notice]) -> tuple[str, str]:
-    """Title and body of one notice that stands for several: for backends on which a flood would be clicked away unread."""
+    """Title and body of one notice in place of several: for backends where many notices would be dismissed unread."""
     titles = [title(notice) for notice in notices[:_LISTED_SHORT]]
     more = len(notices) - len(titles)
     lines = [*titles, *([f"and {more} more"] if more else []), "See: mailrelay queue"]
-    return f"{len(notices)} troubles with your mail", "\n".join(lines)
+    return f"{len(notices)} notices about your mail", "\n".join(lines)
 
 
-def letter(notice: Notice) -> str:
-    """The whole account, for a report that is read as mail. Lines of 72 characters, longer only where a word is."""
-    if notice.kind in OF_A_WAY:
+def report_text(notice: Notice) -> str:
+    """The complete text, for a report by mail. Lines of 72 characters; only longer words make longer lines."""
+    if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
             f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),
             "What to do:" if notice.fix else "",
             _indented(notice.fix, "  "),
-            *_of_a_way(notice),
+            *_about_relayhost(notice),
         )
     queue_id = printable(notice.queue_id, 40)
-    listed = [_account(one) for one in notice.concerned[:_LISTED]]
+    listed = [_entry(one) for one in notice.concerned[:_LISTED]]
     more = len(notice.concerned) - len(listed)
     return _paragraphs(
         _OPENING[notice.kind],
         *listed,
-        f"  and {more} more, which the next part of this report names." if more > 0 else "",
+        f"  and {more} more, which the next part of this report lists." if more > 0 else "",
         *(f"{question}\n\n  {command}" for question, command in _suggestions(notice)),
         "\n".join(
             (
@@ -107,10 +107,10 @@ def letter(notice: Notice) -> str:
 
 
 def record(notice: Notice) -> dict[str, object]:
-    """The notice for programs: what JSON can hold, every text escaped, with the names of `mailrelay queue --json`.
+    """The notice for programs: values for JSON, every text escaped, with the names of `mailrelay queue --json`.
 
-    Times are epoch seconds. `queue_id` is empty and `recipients` too for what concerns a relayhost; `since` and
-    `waiting` are 0 for what concerns a message.
+    Times are epoch seconds. For a notice about a relayhost, `queue_id` and `recipients` are empty; for a notice about a
+    message, `since` and `waiting` are 0.
     """
     return {
         "notice": notice.id,
@@ -121,8 +121,8 @@ def record(notice: Notice) -> dict[str, object]:
         "relayhost": printable(notice.relayhost, 80),
         "since": notice.since,
         "waiting": notice.waiting,
-        "text": printable(notice.text, WORDS_LIMIT),
-        "fix": printable(notice.fix, WORDS_LIMIT),
+        "text": printable(notice.text, REASON_LIMIT),
+        "fix": printable(notice.fix, REASON_LIMIT),
         "queue_id": printable(notice.queue_id, 40),
         "sender": printable(notice.sender, ADDRESS_LIMIT),
         "subject": printable(notice.subject, SUBJECT_LIMIT),
@@ -133,7 +133,7 @@ def record(notice: Notice) -> dict[str, object]:
                 "address": printable(one.address, ADDRESS_LIMIT),
                 "state": one.state,
                 "status": one.status,
-                "reply": printable(one.words, WORDS_LIMIT),
+                "reply": printable(one.words, REASON_LIMIT),
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
@@ -145,48 +145,50 @@ def record(notice: Notice) -> dict[str, object]:
 
 
 _SAFE = {
-    Kind.SETUP: " It waits, safely stored, and leaves by itself once this is fixed.",
-    Kind.DELAYED: " Safely stored; it is tried again and again by itself, and you will hear when it moves.",
+    Kind.SETUP: " Your mail is stored safely. It is sent automatically once this is fixed.",
+    Kind.DELAYED: " Your mail is stored safely and is tried again automatically. You get a notice when mail is sent again.",
 }
 _OPENING = {
-    Kind.FAILED: "Your message did not reach everybody it was meant for, and is not tried again by itself:",
-    Kind.HELD: "Your message cannot be sent as it is. It waits, safely stored, until you decide:",
-    Kind.RELAYED: "Your message was handed on. The mail server took it, but sends no word of its arrival:",
+    Kind.FAILED: "Your message could not be delivered to these recipients. It is not tried again automatically:",
+    Kind.HELD: "Your message cannot be sent as it is. It is stored safely until you decide what to do:",
+    Kind.RELAYED: "The mail server accepted your message. It does not report whether the message arrives:",
 }
 _NEXT = {
     Kind.FAILED: """\
-What to do: fix what the words above complain of, and send it again. There is
-no need to write it anew; it is kept whole until you let it go:
+What to do: correct the cause above and send the message again. You need not
+write it again: it is kept until you drop it.
 
-  mailrelay queue resend {id} --to ADDRESS    to another address
-  mailrelay queue edit {id}                   in your editor
-  mailrelay queue show {id}                   what happened to it
-  mailrelay queue drop {id}                   let it go""",
+  mailrelay queue resend {id} --to ADDRESS    send to another address
+  mailrelay queue edit {id}                   change it, then send it
+  mailrelay queue show {id}                   show what happened
+  mailrelay queue drop {id}                   delete it""",
     Kind.HELD: """\
 What to do:
 
-  mailrelay queue show {id}       what happened to it
+  mailrelay queue show {id}       show what happened
   mailrelay queue release {id}    try it again
-  mailrelay queue edit {id}       change it in your editor, and send it
-  mailrelay queue cancel {id}     take it out""",
-    Kind.RELAYED: "There is nothing to do. You asked for this word when you sent the message.",
+  mailrelay queue edit {id}       change it, then send it
+  mailrelay queue cancel {id}     do not send it""",
+    Kind.RELAYED: "There is nothing to do. You requested this notice when you sent the message.",
 }
 
 
 def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
-    """Question and command for each recipient of whom another is likely."""
+    """Question and command for each recipient with a similar known address."""
     alone = len(notice.concerned) == 1
     found = (suggestion(printable(notice.queue_id, 40), one.likely, alone=alone) for one in notice.concerned)
     return [one for one in found if one]
 
 
-def _of_a_way(notice: Notice) -> list[str]:
-    """What waits for a relayhost, or does so no longer."""
+def _about_relayhost(notice: Notice) -> list[str]:
+    """The state of the mail for a relayhost, and what to do next."""
     match notice.kind:
         case Kind.RESUMED if notice.waiting:
-            return [f"{_mails(notice.waiting)} on the way now. There is nothing to do."]
+            return [
+                f"{_messages(notice.waiting)} {'is' if notice.waiting == 1 else 'are'} being sent. There is nothing to do."
+            ]
         case Kind.RESUMED:
-            return ["Nothing waits any longer. There is nothing to do."]
+            return ["No message is waiting. There is nothing to do."]
         case Kind.DELAYED:
             return ["See: mailrelay queue"]
         case _:
@@ -195,55 +197,55 @@ def _of_a_way(notice: Notice) -> list[str]:
 
 
 def _waiting(notice: Notice) -> str:
-    verb = "waits" if notice.waiting == 1 else "wait"
-    return f"{_mails(notice.waiting)} {verb} since {_clock(notice.since, notice.created)}"
+    verb = "has" if notice.waiting == 1 else "have"
+    return f"{_messages(notice.waiting)} {verb} been waiting since {_clock(notice.since, notice.created)}"
 
 
-def _mails(count: int) -> str:
-    return "1 mail" if count == 1 else f"{count} mails"
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _clock(at: float, now: float) -> str:
-    """The person's own time of day, with the day where that is another."""
+    """The local time of day, with the date if it is half a day ago or more."""
     then = datetime.fromtimestamp(at).astimezone()
     return then.strftime("%H:%M" if now - at < 43_200 else "%Y-%m-%d %H:%M")
 
 
-def _whom(concerned: Sequence[Concerned]) -> str:
+def _recipients(concerned: Sequence[Concerned]) -> str:
     if not concerned:
-        return "nobody"
+        return "no recipient"
     first = printable(concerned[0].address, 80)
     return first if len(concerned) == 1 else f"{first} and {len(concerned) - 1} more"
 
 
-def _fate(concerned: Sequence[Concerned]) -> str:
+def _failure(concerned: Sequence[Concerned]) -> str:
     match {one.state for one in concerned}:
         case states if states == {"bounced"}:
             return "was refused"
         case states if states == {"expired"}:
             return "could not be delivered in time"
         case _:
-            return "has failed"
+            return "could not be delivered"
 
 
 def _short(one: Concerned, *, named: bool) -> str:
-    said = printable(one.words, 250) or "no reason is known"
+    reason = printable(one.words, 250) or "the reason is not known"
     if one.remote:
-        said = f"The mail server said: {said}"
+        reason = f"The mail server said: {reason}"
     if one.uncertain:
-        said = f"{said} (it may have arrived all the same)"
-    return f"{printable(one.address, 80)}: {said}" if named else said
+        reason = f"{reason} (it may have arrived nevertheless)"
+    return f"{printable(one.address, 80)}: {reason}" if named else reason
 
 
-def _account(one: Concerned) -> str:
-    whose = "The mail server said" if one.remote else "Reason"
-    said = f"{whose}: {printable(one.words, WORDS_LIMIT) or 'no reason is known'}"
+def _entry(one: Concerned) -> str:
+    source = "The mail server said" if one.remote else "Reason"
+    reason = f"{source}: {printable(one.words, REASON_LIMIT) or 'the reason is not known'}"
     meaning = _MEANING.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
-    uncertain = "It may have arrived all the same: the connection broke at the last moment." if one.uncertain else ""
+    uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(
         (
             f"  {printable(one.address, ADDRESS_LIMIT)}",
-            *(_indented(line, "    ") for line in (said, meaning, uncertain) if line),
+            *(_indented(line, "    ") for line in (reason, meaning, uncertain) if line),
         )
     )
 
@@ -255,7 +257,7 @@ def _lines(text: str) -> str:
 def _indented(text: str, indent: str) -> str:
     return "\n".join(
         textwrap.fill(
-            printable(line, WORDS_LIMIT),
+            printable(line, REASON_LIMIT),
             _WIDTH,
             initial_indent=indent,
             subsequent_indent=indent,

@@ -1,4 +1,4 @@
-"""What the kernel tells of network and clock: addresses and routes that come and go, sleep, a clock that was set.
+"""News of the kernel about the network and the clock: addresses and routes, suspend, changes of the time of day.
 
-`monitor` listens, `rtnetlink` reads the kernel's messages (pure), `events` are the values that others get.
+`monitor` listens, `rtnetlink` reads the kernel's messages (pure), `events` has the values that other packages get.
 """

@@ -1,46 +1,54 @@
-"""What has happened to the network and the clock of this computer, as values; and what its clocks say of it."""
+"""Changes of this computer's network and clock, as values; and how clock readings become such a change. Pure."""
 
 from dataclasses import dataclass
 
-LEAST_SLEEP = 1.0
-"""Seconds of sleep that are worth a word."""
-LEAP = 60.0
-"""Seconds by which the clock must have been set to have leapt: a time server fixes less than that now and then."""
+MIN_SUSPEND = 1.0
+"""The shortest suspend that counts, in seconds."""
+MIN_CLOCK_STEP = 60.0
+"""The smallest step of the clock that counts, in seconds: time servers make small corrections now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What has happened. opens: there may be a way now where there was none. gone: addresses that are no longer ours, as
-    inet_ntop(3) writes them.
+    """may_connect: a connection that was not possible before may be possible now. removed_addresses: addresses that this
+    computer has no longer, as inet_ntop(3) writes them.
 
-    slept: seconds for which the computer was suspended. leapt: seconds by which its clock was set ahead, negative for back.
+    suspended: seconds for which the computer was suspended. clock_step: seconds by which the clock was set forward, negative
+    for back.
     """
 
-    opens: bool = False
-    gone: frozenset[str] = frozenset()
-    slept: float = 0.0
-    leapt: float = 0.0
+    may_connect: bool = False
+    removed_addresses: frozenset[str] = frozenset()
+    suspended: float = 0.0
+    clock_step: float = 0.0
 
     def __bool__(self) -> bool:
         return self != Change()
 
     def __or__(self, later: "Change") -> "Change":
         return Change(
-            self.opens or later.opens, self.gone | later.gone, self.slept + later.slept, self.leapt + later.leapt
+            self.may_connect or later.may_connect,
+            self.removed_addresses | later.removed_addresses,
+            self.suspended + later.suspended,
+            self.clock_step + later.clock_step,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Three clocks at one moment, seconds: the time of day, the time since boot, and that without sleep."""
+    """Readings of three clocks at one moment, in seconds: CLOCK_REALTIME, CLOCK_BOOTTIME, and CLOCK_MONOTONIC, which stops
+    while the computer is suspended."""
 
-    day: float
-    boot: float
-    awake: float
+    realtime: float
+    boottime: float
+    monotonic: float
 
 
-def between(before: Clocks, after: Clocks) -> Change:
-    """What two readings of the clocks say has happened between them."""
-    slept = (after.boot - after.awake) - (before.boot - before.awake)
-    leapt = (after.day - after.boot) - (before.day - before.boot)
-    return Change(slept=slept if slept >= LEAST_SLEEP else 0.0, leapt=leapt if abs(leapt) >= LEAP else 0.0)
+def change_between(before: Clocks, after: Clocks) -> Change:
+    """The suspend and the clock step between two readings."""
+    suspended = (after.boottime - after.monotonic) - (before.boottime - before.monotonic)
+    clock_step = (after.realtime - after.boottime) - (before.realtime - before.boottime)
+    return Change(
+        suspended=suspended if suspended >= MIN_SUSPEND else 0.0,
+        clock_step=clock_step if abs(clock_step) >= MIN_CLOCK_STEP else 0.0,
+    )

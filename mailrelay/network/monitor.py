@@ -1,14 +1,15 @@
-"""The network and the clock of this computer, as they change: addresses and routes come and go, it slept, its clock was set.
+"""Reports changes of this computer's network and clock.
 
     async for change in changes(): ...
 
-On Linux, without polling and without a privilege: rtnetlink(7) tells of the network, and a timer that is never due, but is
-cancelled when the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)), wakes us when the clock leaps. It leaps when
-the computer wakes up, too: which of both it was, the other clocks tell. Elsewhere nothing is told here, and the person's
-hooks ring in place of it (`contrib/network`).
+On Linux it needs no polling and no privilege. rtnetlink(7) reports changes of the network. A timer that never expires, but
+is cancelled when the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)), wakes us when the clock jumps. The clock
+also jumps when the computer resumes; the other clocks tell the two apart. On other systems nothing is reported, and hooks
+trigger the daemon instead (`contrib/networkmanager`, `contrib/launchd`).
 
-Promises: what comes in one burst is told as one change, a moment after it began; a storm is told every two seconds at most.
-Never: an exception of the operating system's; where it does not let us listen, one line in the log says so.
+Promises: the changes of a burst are reported as one, SETTLE seconds after the first; there is at most one report in two
+seconds.
+Never: an exception of the operating system. If it does not allow us to listen, one line in the log says so.
 """
 
 import asyncio
@@ -24,16 +25,16 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 
 from mailrelay.network import rtnetlink
-from mailrelay.network.events import Change, Clocks, between
+from mailrelay.network.events import Change, Clocks, change_between
 
-log = logging.getLogger("mailrelay.relay")
+log = logging.getLogger("mailrelay.network")
 
 SETTLE = 0.5
-"""Seconds from the first sign of a change until it is told: addresses and routes come together."""
-REST = 1.5
-"""Seconds after that in which nothing is told."""
-_FAR = 2**31 - 1
-"""The last time of day that every system can write down, epoch seconds; should it come, nothing happens then."""
+"""Seconds from the first news until a report, because addresses and routes come in steps."""
+PAUSE = 1.5
+"""Seconds after a report without another one."""
+_FAR_FUTURE = 2**31 - 1
+"""The last time of day that all systems can represent, in epoch seconds. The timer has no effect when it expires."""
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
@@ -41,73 +42,73 @@ _ITIMERSPEC = struct.Struct("@llll")
 
 
 def read_clocks() -> Clocks:
-    """What the clocks show now."""
+    """The clocks now."""
     return Clocks(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic())
 
 
 async def changes() -> AsyncGenerator[Change, None]:
-    """What changes, for as long as it is asked for. Ends at once on systems that have no rtnetlink."""
+    """The changes from now on. Ends at once on systems without rtnetlink."""
     if sys.platform != "linux":
         return
-    begun = asyncio.Event()
+    has_news = asyncio.Event()
     pending = Change()
 
     def note(change: Change) -> None:
         nonlocal pending
         if change:
             pending |= change
-            begun.set()
+            has_news.set()
 
     with contextlib.ExitStack() as open_here:
         for what, listen in (("network", _network), ("clock", _clock)):
             try:
                 open_here.enter_context(listen(note))
             except OSError as error:
-                log.warning("it will not be noticed when the %s changes: %s", what, error)
+                log.warning("changes of the %s will not be noticed: %s", what, error)
         while True:
-            await begun.wait()
+            await has_news.wait()
             await asyncio.sleep(SETTLE)
-            begun.clear()
-            told, pending = pending, Change()
-            yield told
-            await asyncio.sleep(REST)
+            has_news.clear()
+            reported, pending = pending, Change()
+            yield reported
+            await asyncio.sleep(PAUSE)
 
 
 @contextlib.contextmanager
 def _network(note: Callable[[Change], None]) -> Iterator[None]:
-    """Notes what rtnetlink tells. Raises OSError where it cannot be listened to."""
+    """Passes changes of the network to `note`. Raises OSError if rtnetlink is not available."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
         sock.setblocking(False)
         sock.bind((0, _GROUPS))
-        picture = rtnetlink.Picture()
-        # What there is already is no news, but what comes later is held against it. One at a time: so the kernel wants it.
-        wanted = [rtnetlink.RTM_GETADDR]
+        state = rtnetlink.NetworkState()
+        # First read the present state, which is no change. The kernel accepts one dump request at a time.
+        next_dumps = [rtnetlink.RTM_GETADDR]
         sock.send(rtnetlink.dump(rtnetlink.RTM_GETLINK))
-        is_drawn = False
+        is_complete = False
 
-        def hear() -> None:
-            nonlocal is_drawn
+        def receive() -> None:
+            nonlocal is_complete
             while True:
                 try:
                     data, (sender, _) = sock.recvfrom(65536)
                 except BlockingIOError:
                     return
                 except OSError:
-                    # More has happened than was kept for us (ENOBUFS); nobody knows what.
-                    note(Change(opens=True))
+                    # The kernel had more news than its buffer holds and dropped some (ENOBUFS).
+                    note(Change(may_connect=True))
                     return
                 if sender != 0:
                     continue
-                change = picture.hear(data)
-                if is_drawn:
+                change = state.update(data)
+                if is_complete:
                     note(change)
                 elif rtnetlink.ends_dump(data):
-                    is_drawn = not wanted
-                    if wanted:
-                        sock.send(rtnetlink.dump(wanted.pop()))
+                    is_complete = not next_dumps
+                    if next_dumps:
+                        sock.send(rtnetlink.dump(next_dumps.pop()))
 
-        loop.add_reader(sock, hear)
+        loop.add_reader(sock, receive)
         try:
             yield
         finally:
@@ -116,9 +117,9 @@ def _network(note: Callable[[Change], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clock(note: Callable[[Change], None]) -> Iterator[None]:
-    """Notes when the clock is set and when the computer wakes up. Raises OSError where that cannot be waited for."""
+    """Passes suspends and steps of the clock to `note`. Raises OSError if there is no such timer."""
     loop = asyncio.get_running_loop()
-    # os.timerfd_create came with Python 3.13.
+    # os.timerfd_create exists since Python 3.13.
     libc = ctypes.CDLL(None, use_errno=True)
 
     def checked(result: int) -> int:
@@ -133,18 +134,18 @@ def _clock(note: Callable[[Change], None]) -> Iterator[None]:
 
     clocks = read_clocks()
 
-    def hear() -> None:
+    def compare() -> None:
         nonlocal clocks
-        # Fails with ECANCELED, after which it waits for the next time.
+        # The read fails with ECANCELED and makes the timer wait for the next step.
         with contextlib.suppress(OSError):
             os.read(timer, 8)
         before, clocks = clocks, read_clocks()
-        note(between(before, clocks))
+        note(change_between(before, clocks))
 
     try:
         flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
-        checked(libc.timerfd_settime(timer, flags, _ITIMERSPEC.pack(0, 0, _FAR, 0), None))
-        loop.add_reader(timer, hear)
+        checked(libc.timerfd_settime(timer, flags, _ITIMERSPEC.pack(0, 0, _FAR_FUTURE, 0), None))
+        loop.add_reader(timer, compare)
         try:
             yield
         finally:

@@ -1,12 +1,13 @@
-"""What Linux says of the network, as bytes of rtnetlink(7), and what it means for mail: something may open a way, or an
-address has gone.
+"""Reads the kernel's messages about the network, rtnetlink(7): whether a connection may be possible now, and which addresses
+were removed.
 
-    picture = Picture()
-    change = picture.hear(data)      # data: one datagram of the socket
+    state = NetworkState()
+    change = state.update(data)      # data: one datagram of the socket
 
-Promises: total (bytes of any kind never raise), and quiet: what only repeats what is known (a lease renewed, an IPv6 router
-heard again), and what leads nowhere (loopback, link-local addresses, the interfaces of containers) is no change.
-Pure: nothing is asked of the system, no clock.
+Promises: no bytes raise an exception. A message that only repeats what is known (a renewed lease, another IPv6 router
+advertisement) is no change. A message about an interface that leads nowhere (loopback, link-local addresses, interfaces of
+containers) is no change.
+Pure: no system call, no clock.
 """
 
 import socket
@@ -31,7 +32,7 @@ _NUMBER = struct.Struct("=I")
 
 _IFF_UP_AND_RUNNING = 0x1 | 0x40
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_NOT_USABLE = 0x40 | 0x08  # tentative; a duplicate of somebody else's
+_IFA_F_NOT_USABLE = 0x40 | 0x08  # tentative; a duplicate of another host's address
 _RT_SCOPE_LINK = 253
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 4, 5, 6
 _RTN_UNICAST = 1
@@ -39,21 +40,21 @@ _RTM_F_CLONED = 0x200
 
 
 def dump(kind: int) -> bytes:
-    """The request for all that there is of one kind: RTM_GETLINK or RTM_GETADDR."""
-    body = b"\0"  # of any family
+    """The request for the present state: of the interfaces (RTM_GETLINK) or of the addresses (RTM_GETADDR)."""
+    body = b"\0"  # any address family
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + body
 
 
-class Picture:
-    """The network as far as it has been told."""
+class NetworkState:
+    """The running interfaces, the addresses and the default routes, as far as the messages have reported them."""
 
     def __init__(self) -> None:
         self._running: set[int] = set()
         self._addresses: set[tuple[int, str]] = set()
         self._defaults: set[tuple[int, int, int, int, bytes]] = set()
 
-    def hear(self, data: bytes) -> Change:
-        """Takes note of what one datagram says. Returns what is new in it."""
+    def update(self, data: bytes) -> Change:
+        """Adds the content of one datagram. Returns what it changed."""
         change = Change()
         for kind, body in _messages(data):
             if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= _INTERFACE.size:
@@ -69,17 +70,17 @@ class Picture:
         if is_there and flags & _IFF_UP_AND_RUNNING == _IFF_UP_AND_RUNNING:
             is_new = index not in self._running
             self._running.add(index)
-            # Without an address nothing can be said through it; the address will be news of its own.
-            return Change(opens=is_new and any(at == index for at, _ in self._addresses))
+            # Without an address it cannot be used; its address comes as another message.
+            return Change(may_connect=is_new and any(at == index for at, _ in self._addresses))
         self._running.discard(index)
-        # The kernel drops them without a word.
+        # The kernel removes the routes of an interface without a message.
         self._defaults = {route for route in self._defaults if route[1] != index}
         return Change()
 
     def _address(self, body: bytes, *, is_there: bool) -> Change:
         _, _, flags, scope, index = _ADDRESS.unpack_from(body)
         attributes = dict(_attributes(body[_ADDRESS.size :]))
-        # For IPv4 and a line with two ends, ADDRESS is the other end.
+        # For IPv4 on a point-to-point interface, IFA_ADDRESS is the address of the other end.
         address = _text(attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS, b"")))
         flags |= _number(attributes.get(_IFA_FLAGS, b""))
         if not address or scope >= _RT_SCOPE_LINK or (is_there and flags & _IFA_F_NOT_USABLE):
@@ -87,10 +88,10 @@ class Picture:
         if is_there:
             is_new = (index, address) not in self._addresses
             self._addresses.add((index, address))
-            return Change(opens=is_new and index in self._running)
+            return Change(may_connect=is_new and index in self._running)
         self._addresses.discard((index, address))
-        stays = any(other == address for _, other in self._addresses)
-        return Change() if stays else Change(gone=frozenset({address}))
+        is_elsewhere = any(other == address for _, other in self._addresses)
+        return Change() if is_elsewhere else Change(removed_addresses=frozenset({address}))
 
     def _route(self, body: bytes, *, is_there: bool) -> Change:
         family, length, _, _, table, _, _, kind, flags = _ROUTE.unpack_from(body)
@@ -101,11 +102,11 @@ class Picture:
         route = (family, out, table, priority, attributes.get(_RTA_GATEWAY, b""))
         is_new = is_there and route not in self._defaults
         (self._defaults.add if is_there else self._defaults.discard)(route)
-        return Change(opens=is_new)
+        return Change(may_connect=is_new)
 
 
 def ends_dump(data: bytes) -> bool:
-    """Whether this datagram ends the answer to a `dump`."""
+    """Whether this datagram ends the reply to a `dump`."""
     return any(kind == NLMSG_DONE for kind, _ in _messages(data))
 
 

@@ -1,5 +1,6 @@
-"""The person hears: what is owed to them is carried by every backend that they set up, until each has carried it.
+"""Notices to the person: each notice backend in the settings delivers every notice, and is tried again until it has.
 
-`notifier` knows what is owed and when to try again; each other module is one backend. Nothing here needs the relay: bad
-news does not travel the backend that failed (a report by mail is queued as mail, and other backends stand beside it).
+`notifier` takes pending notices from the spool and decides when to try again; each other module is one backend. Nothing
+here needs the relay, so a notice of a delivery failure does not depend on the delivery of mail. The exception is the `dsn`
+backend: it queues its report as mail. The other backends work without it.
 """

@@ -1,29 +1,16 @@
-"""What a backend is: an async function that carries notices to the person, or says in one sentence why it could not.
+"""The interface of a notice backend: an async function that delivers notices to the person.
 
-A backend is called with one notice, or with several where one message to the person is to stand for them all. It returns
-once they have left our hands for good, raises `BackendFailed` otherwise, and may be cancelled at any time.
+A backend is called with one notice, or with several that it sums up as one where it can. It returns once the notices are
+delivered and cannot be lost any more, and raises `BackendFailed` otherwise. It may be cancelled at any time.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.notice import Notice, Owed
+from mailrelay.mail.notice import Notice
 
-Carry = Callable[[Sequence[Notice]], Coroutine[Any, Any, None]]
+Deliver = Callable[[Sequence[Notice]], Coroutine[Any, Any, None]]
 
 
 class BackendFailed(Exception):
-    """The backend carried nothing; the notice stays owed. The text is one sentence that a person can act on, escaped."""
-
-
-class Reports(Protocol):
-    """What reports by mail need of the spool: that backend ends in it."""
-
-    async def original(self, message: int, limit: int) -> bytes:
-        """The first `limit` octets of the message's content, b"" if it is gone."""
-        ...
-
-    async def report(self, owed: Owed, envelope: Envelope, content: bytes, now: float) -> None:
-        """Queues the report and marks `owed` as told, in one commit."""
-        ...
+    """The backend delivered nothing; the notice stays pending. The text is one sentence with a fix, escaped."""

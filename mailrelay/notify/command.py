@@ -1,7 +1,7 @@
-"""The backend through a command of the person's: the notice as one JSON object on its stdin, UTF-8.
+"""The `command` backend: runs the person's command with the notice as one JSON object on its stdin, UTF-8.
 
-Promises: the command counts as having carried the notice when it ends with status 0, whatever it read or wrote. When
-it is cut off (cancellation, the notifier's time-out), it is ended with all that it started in its own session.
+Promises: a notice is delivered if the command exits with status 0, whatever it read or wrote. On cancellation (by the
+notifier's time-out, for instance) the command is killed with all processes of its process group.
 """
 
 import asyncio
@@ -16,25 +16,26 @@ from typing import IO
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import record
-from mailrelay.notify.backend import BackendFailed, Carry
+from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.process_group import signal_group
 
 _TAIL = 300
-"""Octets from the end of stderr that are kept as the reason of a failure."""
+"""Octets from the end of stderr that become the reason of a failure."""
 
 
-def command(argv: Sequence[str]) -> Carry:
+def command(argv: Sequence[str]) -> Deliver:
     """A backend through `argv`, run once for each notice, without a shell."""
 
-    async def carry(notices: Sequence[Notice]) -> None:
+    async def deliver(notices: Sequence[Notice]) -> None:
         for notice in notices:
             await _run(argv, json.dumps(record(notice)).encode() + b"\n")
 
-    return carry
+    return deliver
 
 
 async def _run(argv: Sequence[str], stdin: bytes) -> None:
     name = printable(argv[0])
-    # A file and not a pipe: something left running in the background would keep a pipe open, and us waiting.
+    # A file instead of a pipe: a background process of the command would keep a pipe open, and reading would never end.
     with tempfile.TemporaryFile() as stderr:
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
@@ -46,31 +47,31 @@ async def _run(argv: Sequence[str], stdin: bytes) -> None:
             )
         )
         try:
-            # Cut off while it starts, asyncio would end the command and forget what that has started.
+            # If the start itself is cancelled, asyncio kills the command alone, not the processes that it has started.
             process = await asyncio.shield(starting)
             await _feed(process, stdin)
             status = await process.wait()
         except OSError as error:
             raise BackendFailed(f"the command {name} cannot be started: {error.strerror or error}") from error
         finally:
-            await _end(starting)
+            await _kill(starting)
         if status != 0:
             ended = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
             raise BackendFailed(": ".join(filter(None, (f"the command {name} {ended}", _tail(stderr)))))
 
 
-async def _end(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
-    # It may never have started, or have ended by itself in this moment.
+async def _kill(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    # OSError: the command could not be started, or it exits at this moment.
     with contextlib.suppress(OSError):
         process = await starting
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            signal_group(process, signal.SIGKILL)
             await process.wait()
 
 
 async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101 - asked for above
-    # A command need not read what it is given.
+    assert process.stdin is not None  # noqa: S101 - requested above
+    # A command need not read its stdin.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(stdin)
         await process.stdin.drain()

@@ -1,12 +1,12 @@
-"""The backend to the screen: a desktop notification that stays until it is dismissed.
+"""The `desktop` backend: a desktop notification that stays until the person dismisses it.
 
-Promises: `show` returns only once the desktop's notification service has taken the text. The library underneath hides
-every failure, so the service is asked for its capabilities first, which does raise, and the notification must be
-confirmed as dispatched. Markup characters are escaped: notification bodies are read as markup on free desktops.
+Promises: `show` returns only after the desktop's notification service has accepted the text. The library hides every
+failure, so `show` first requests the service's capabilities, which does raise, and then requires that the library reports
+the notification as dispatched. Markup characters are escaped, because free desktops read notification bodies as markup.
 
-Everything that failed is let go of, with its connection, so that an hour-long absence of a desktop costs nothing.
+After a failure the connection to the desktop is closed, so retries for hours without a desktop leak nothing.
 
-Never: to start a session bus or to wait for one; where there is no desktop, the backend fails and says so.
+Never: start a session bus or wait for one. Where there is no desktop, the backend fails and says so.
 """
 
 import html
@@ -24,10 +24,10 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import body, summary, title
 from mailrelay.notify.backend import BackendFailed
 
-# Its tracebacks would say a second time, and at length, what BackendFailed says in a sentence.
+# The library logs a traceback for what BackendFailed says in one sentence.
 logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
 
-_TOOK_NOTHING = "no desktop session takes notices: its notification service took nothing"
+_NOT_ACCEPTED = "no desktop session accepts notifications: its notification service did not accept one"
 
 
 class Desktop:
@@ -36,49 +36,50 @@ class Desktop:
     def __init__(self) -> None:
         self._notifier: DesktopNotifier | None = None
 
-    async def carry(self, notices: Sequence[Notice]) -> None:
+    async def deliver(self, notices: Sequence[Notice]) -> None:
         """Shows a notice, or one summary of several. Raises BackendFailed."""
         await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
 
     async def show(self, headline: str, text: str) -> None:
-        """Shows printable text as critical. Raises BackendFailed."""
+        """Shows printable text with the urgency "critical". Raises BackendFailed."""
         dispatched: list[bool] = []
-        async with self._answering() as notifier:
+        async with self._connected() as notifier:
             await notifier.send(
-                _marked_up(headline),
-                _marked_up(text),
+                _escaped(headline),
+                _escaped(text),
                 urgency=Urgency.Critical,
                 on_dispatched=lambda: dispatched.append(True),
             )
             if not dispatched:
-                raise BackendFailed(_TOOK_NOTHING)
+                raise BackendFailed(_NOT_ACCEPTED)
 
-    async def ask(self) -> None:
-        """Shows nothing. Raises BackendFailed where no desktop would take a notice now."""
-        async with self._answering() as notifier:
+    async def probe(self) -> None:
+        """Shows nothing. Raises BackendFailed if no desktop would accept a notification now."""
+        async with self._connected() as notifier:
             pass
         self._notifier = None
         _disconnect(notifier)
 
     @asynccontextmanager
-    async def _answering(self) -> AsyncIterator[DesktopNotifier]:
-        """What reaches a desktop that has answered; kept for the next notice if nothing fails. Raises BackendFailed."""
+    async def _connected(self) -> AsyncIterator[DesktopNotifier]:
+        """A connection to a desktop that has replied. It is kept for the next notice unless the body fails. Raises
+        BackendFailed."""
         notifier, self._notifier = self._notifier or _new(), None
         try:
             if Capability.TITLE not in await notifier.get_capabilities():
-                raise BackendFailed(_TOOK_NOTHING)
+                raise BackendFailed(_NOT_ACCEPTED)
             yield notifier
             self._notifier = notifier
         except BackendFailed:
             raise
         except Exception as error:
-            # Without a session the library speaks of the variables in which it has looked for one.
-            there = sys.platform == "darwin" or not os.environ.keys().isdisjoint(
+            # Without a session, the library's error names only the environment variables that it has read.
+            has_session = sys.platform == "darwin" or not os.environ.keys().isdisjoint(
                 ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY")
             )
-            said = printable(str(error), 200) if there else "there is none here"
+            reason = printable(str(error), 200) if has_session else "no session is running"
             raise BackendFailed(
-                f"no desktop session takes notices (for good? notify.desktop = false): {said}"
+                f"no desktop session accepts notifications: {reason}; if there is never one, set notify.desktop = false"
             ) from error
         finally:
             if self._notifier is None:
@@ -86,7 +87,7 @@ class Desktop:
 
 
 def _new() -> DesktopNotifier:
-    # The library looks for the session bus in the environment only, and a service may have been started without one.
+    # The library finds the session bus through the environment only, and a service may run without that variable.
     bus = Path(f"/run/user/{os.getuid()}/bus")
     if "DBUS_SESSION_BUS_ADDRESS" not in os.environ and bus.is_socket():
         os.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={bus}"
@@ -94,11 +95,11 @@ def _new() -> DesktopNotifier:
 
 
 def _disconnect(notifier: DesktopNotifier) -> None:
-    # The library has no way to close what it opened, and the event loop keeps the connection alive for ever.
+    # The library cannot close its connection, and the event loop keeps it open for ever.
     bus = getattr(getattr(notifier, "_backend", None), "bus", None)
     if bus is not None:
         bus.disconnect()
 
 
-def _marked_up(text: str) -> str:
+def _escaped(text: str) -> str:
     return text if sys.platform == "darwin" else html.escape(text, quote=False)

@@ -1,7 +1,7 @@
-"""The backend back by mail: the report is queued as a message to the reverse path and leaves by the ordinary way.
+"""The `dsn` backend: the report is queued as a message to the reverse path and delivered like other mail.
 
-Promises: the report and the word that this backend has carried the notice are one commit of the ledger's, so there is
-never neither and never two. Only recipients whose sender wanted a report are in it (RFC 3461 section 4.1).
+Promises: the spool queues the report and marks the notice as delivered in one commit, so exactly one report is queued.
+The report names only recipients for which the sender wanted one (RFC 3461 section 4.1).
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ import secrets
 from mailrelay.mail.backends import report_wanted
 from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.notice import Notice, Owed
-from mailrelay.notify.backend import Reports
+from mailrelay.mail.notice import Notice, PendingNotice
+from mailrelay.ports import NoticePort
 
 
-async def report(owed: Owed, ledger: Reports, now: float) -> None:
-    """Queues the report that is owed. now: epoch seconds. Raises what the ledger raises."""
-    wanted = tuple(one for one in owed.notice.concerned if report_wanted(owed.notice.kind, one.notify))
-    notice = dataclasses.replace(owed.notice, concerned=wanted)
-    original = b"" if notice.message is None else await ledger.original(notice.message, RETURN_LIMIT)
+async def report(pending: PendingNotice, spool: NoticePort, now: float) -> None:
+    """Queues the report for a pending notice. now: epoch seconds. Raises what the spool raises."""
+    wanted = tuple(one for one in pending.notice.concerned if report_wanted(pending.notice.kind, one.notify))
+    notice = dataclasses.replace(pending.notice, concerned=wanted)
+    original = b"" if notice.message is None else await spool.content_start(notice.message, RETURN_LIMIT)
     utf8 = needs_smtputf8(notice)
     envelope = Envelope(
         sender=b"",
@@ -26,11 +26,11 @@ async def report(owed: Owed, ledger: Reports, now: float) -> None:
         body=b"8BITMIME" if utf8 else b"7BIT",
         smtputf8=utf8,
     )
-    await ledger.report(owed, envelope, written(notice, original, now), now)
+    await spool.accept_report(pending, envelope, render(notice, original, now))
 
 
-def written(notice: Notice, original: bytes, now: float) -> bytes:
-    """The report on `notice` with a Message-ID and a boundary of its own; CRLF line ends. See `mail.dsn.compose`."""
+def render(notice: Notice, original: bytes, now: float) -> bytes:
+    """The report on `notice` with a random Message-ID and boundary; CRLF line ends. See `mail.dsn.compose`."""
     return compose(
         notice,
         original=original,

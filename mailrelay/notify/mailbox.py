@@ -1,10 +1,10 @@
-"""The backend to a Maildir: the report of `mail.dsn` as a file that a mail program finds, with no network in between.
+"""The `mailbox` backend: the report of `mail.dsn` as a file in a Maildir, which a mail program reads without any network.
 
-It carries every kind of notice, mail from the null reverse path too, and asks nobody for the message itself: that may
-be the very thing that cannot be read.
+It delivers every kind of notice, also for mail from the null reverse path. The report does not quote the message: its
+content may be what cannot be read.
 
-Promises: `carry` returns once the report and its name are on disk. A Maildir that is missing is made, for its owner
-only. What is half written lies in tmp/, where no mail program looks. Line ends are LF, as Maildirs have them.
+Promises: `deliver` returns after the fsync of the report and of its directory entry. A missing Maildir is created with mode
+0700. An incomplete report is only ever in tmp/, which mail programs do not read. Line ends are LF, as is usual in Maildirs.
 """
 
 import asyncio
@@ -14,35 +14,36 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mailrelay.atomic_file import sync_directory
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, Carry
-from mailrelay.notify.dsn import written
+from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.notify.dsn import render
 
 
-def mailbox(maildir: Path, now: Callable[[], float] = time.time) -> Carry:
+def mailbox(maildir: Path, now: Callable[[], float] = time.time) -> Deliver:
     """A backend into the Maildir at `maildir`."""
 
-    async def carry(notices: Sequence[Notice]) -> None:
+    async def deliver(notices: Sequence[Notice]) -> None:
         for notice in notices:
-            content = written(notice, b"", now())
+            content = render(notice, b"", now())
             try:
-                await asyncio.to_thread(_deliver, maildir, content.replace(b"\r\n", b"\n"), now())
+                await asyncio.to_thread(_write, maildir, content.replace(b"\r\n", b"\n"), now())
             except OSError as error:
                 raise BackendFailed(
-                    f"no report fits into {printable(str(maildir))}: {error.strerror or error}"
+                    f"no report can be written to {printable(str(maildir))}: {error.strerror or error}"
                 ) from error
 
-    return carry
+    return deliver
 
 
-def _deliver(maildir: Path, content: bytes, now: float) -> None:
+def _write(maildir: Path, content: bytes, now: float) -> None:
     for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{int(now)}.{secrets.token_hex(12)}.mailrelay"
     part, whole = maildir / "tmp" / name, maildir / "new" / name
     try:
-        with open(part, "xb", opener=_private) as file:
+        with open(part, "xb", opener=_open_private) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -51,16 +52,8 @@ def _deliver(maildir: Path, content: bytes, now: float) -> None:
         part.unlink(missing_ok=True)
         raise
     for folder in (whole.parent, maildir, maildir.parent):
-        _sync(folder)
+        sync_directory(folder)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

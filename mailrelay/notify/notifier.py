@@ -1,13 +1,16 @@
-"""Carries what is owed: every notice by every backend it is owed by, again and again until the backend has taken it.
+"""Delivers pending notices: each notice by each of its backends, with retries until the backend has delivered it.
 
-Promises: a notice is marked as told only after its backend has carried it, so it may come twice after a crash and is never
-lost. Backends do not wait for one another: one that fails waits 60 s, doubling to an hour; one that hangs is cut off. The
-screen is not flooded: what comes while the last notices are still fresh is shown together, as one summary from the
-fourth on. A ledger that fails is tried again after a minute; a notice carried meanwhile is remembered and not repeated.
+Promises:
+- A notice is marked as delivered only after its backend has delivered it. After a crash it may be delivered twice; it is
+  never lost.
+- Backends do not wait for one another. A backend that fails is retried after 60 s, doubling to an hour. One that hangs is
+  cancelled after `BACKEND_TIMEOUT`.
+- The desktop is not flooded: after a notification it rests for `DESKTOP_REST`. The notices of that time are shown together,
+  more than `MAX_SINGLE` of them as one summary.
+- If the spool fails, it is tried again after a minute. A notice that was delivered meanwhile is remembered and not repeated.
+- The notices for a backend that is no longer in the settings are delivered by the first backend that is.
 
-What is owed by a backend that the settings no longer name goes by the first one that they do.
-
-Never: to open a backend that the settings do not name, or to end for any other reason than its own cancellation.
+Never: use a backend that is not in the settings, or end for another reason than its own cancellation.
 """
 
 import asyncio
@@ -19,51 +22,27 @@ from typing import Any, Protocol
 
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, Carry, Reports
+from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
 
 BACKEND_TIMEOUT = 30.0
 """Seconds that a backend may take for one notice."""
-FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
+FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0
 """Seconds until a backend that failed is tried again, doubling from the first to the longest."""
-LOOK_WAIT = 60.0
-"""Seconds between two looks at mail that waits, at most: timers stand still while a laptop sleeps, and mail waits on."""
-LOOK_REST = 5.0
-"""Seconds between two looks while mail is late, at least: each counts all that is late."""
-LEDGER_WAIT = 60.0
-"""Seconds for which what needs the ledger rests after the ledger has failed."""
-SINGLY = 3
-"""So many notices are shown on the screen one by one; more at once become one summary."""
-FRESH = 10.0
-"""Seconds for which the screen is left alone after a notice, for each notice shown."""
-
-
-class Ledger(Reports, Protocol):
-    """What the notifier needs of the spool. Times are epoch seconds."""
-
-    async def look(self, now: float, after: float, backends: Sequence[Backend]) -> float | None:
-        """Lets what has waited for `after` seconds become owed, ends delays, reminds of what stands. When to look again;
-        None if nothing waits and nothing stands."""
-        ...
-
-    async def owed(self, now: float) -> list[Owed]:
-        """Backends due for a try now; bounded, oldest first."""
-        ...
-
-    async def next_owed(self) -> float | None:
-        """When the next backend is due, past or future; None if none is owed."""
-        ...
-
-    async def told(self, owed: Owed, now: float) -> None:
-        """This backend has carried this notice."""
-        ...
-
-    async def not_told(self, owed: Owed, now: float, next_try: float, why: str) -> None:
-        """It has not, and is due again at `next_try`."""
-        ...
+MAX_DELAY_CHECK_INTERVAL = 60.0
+"""Seconds between two checks for delayed mail, at most: timers do not run while a laptop sleeps, but mail grows older."""
+MIN_DELAY_CHECK_INTERVAL = 5.0
+"""Seconds between two checks while mail is delayed, at least: each check counts all delayed mail."""
+SPOOL_RETRY = 60.0
+"""Seconds until the spool is used again after it has failed."""
+MAX_SINGLE = 3
+"""Notices that the desktop shows one by one; more at once become one summary."""
+DESKTOP_REST = 10.0
+"""Seconds without a new notification on the desktop, for each notification shown."""
 
 
 class Loaders(Protocol):
@@ -72,213 +51,215 @@ class Loaders(Protocol):
     An import takes up to half a second, so the running notifier calls them on a thread. Raise what the import raises.
     """
 
-    def desktop(self) -> Carry: ...
-    def mailbox(self) -> Callable[[Path, Callable[[], float]], Carry]: ...
-    def command(self) -> Callable[[Sequence[str]], Carry]: ...
-    def urls(self) -> Callable[[Sequence[str]], Carry]: ...
-    def report(self) -> Callable[[Owed, Reports, float], Coroutine[Any, Any, None]]: ...
+    def desktop(self) -> Deliver: ...
+    def mailbox(self) -> Callable[[Path, Callable[[], float]], Deliver]: ...
+    def command(self) -> Callable[[Sequence[str]], Deliver]: ...
+    def urls(self) -> Callable[[Sequence[str]], Deliver]: ...
+    def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
 
 
 def backends(settings: Notify) -> tuple[Backend, ...]:
-    """The backends in force. What they may carry is for `mail.backends` to say."""
-    in_force = {
+    """The backends that the settings enable. `mail.backends` decides which kinds of notice each one delivers."""
+    enabled = {
         Backend.DESKTOP: settings.desktop,
         Backend.DSN: settings.dsn,
         Backend.MAILBOX: settings.mailbox is not None,
         Backend.COMMAND: bool(settings.command),
         Backend.URLS: bool(settings.urls),
     }
-    return tuple(backend for backend, wanted in in_force.items() if wanted)
+    return tuple(backend for backend, is_enabled in enabled.items() if is_enabled)
 
 
 class Notifier:
-    """Tells the person what the ledger says is owed. `now` gives epoch seconds. delay_after: seconds of waiting that are a
-    delay.
+    """Delivers the notices that are pending in the spool. delay_after: seconds after which undelivered mail counts as
+    delayed. now: returns epoch seconds.
 
-    Raises BackendFailed, at once, where the settings name a backend that can never be gone on this computer.
+    Raises BackendFailed at once if the settings enable a backend that can never work on this computer.
     """
 
     def __init__(
         self,
         settings: Notify,
-        ledger: Ledger,
+        spool: NoticePort,
         delay_after: float,
         loaders: Loaders,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
+        self._spool = spool
         self._delay_after = delay_after
         self._now = now
-        self._in_force = backends(settings)
+        self._enabled = backends(settings)
         self._loaders = loaders
-        self._carriers = _carriers(settings, loaders, now)
-        self._bell = asyncio.Event()
+        self._deliver_by = _functions(settings, loaders, now)
+        self._wake = asyncio.Event()
         self._is_watching = False
-        self._rests_until = 0.0
+        self._no_check_before = 0.0
         self._busy: set[Backend] = set()
         self._resting: dict[Backend, float] = {}
         self._unrecorded: set[tuple[int, Backend]] = set()
 
-    def ring(self) -> None:
-        """Something has become owed: look now. To be called on the notifier's own loop."""
-        self._bell.set()
+    def wake(self) -> None:
+        """A notice may have become pending: `run` checks now. Call it on the event loop of `run`."""
+        self._wake.set()
 
     def mail_waits(self) -> None:
-        """There is mail: from now on it is watched whether it waits for too long."""
+        """The spool has undelivered mail: `run` checks it for delays from now on."""
         if not self._is_watching:
-            self._bell.set()
+            self._wake.set()
 
     async def run(self) -> None:
-        """Tells what is owed and sleeps until more is. Ends by cancellation only."""
-        async with asyncio.TaskGroup() as carrying:
+        """Delivers pending notices and sleeps until the next is due. Ends by cancellation only."""
+        async with asyncio.TaskGroup() as deliveries:
             while True:
-                self._bell.clear()
+                self._wake.clear()
                 try:
-                    pause = await self._round(carrying)
+                    pause = await self._start_due(deliveries)
                 except Exception as error:
-                    _log_ledger(error)
-                    pause = LEDGER_WAIT
+                    _log_spool_error(error)
+                    pause = SPOOL_RETRY
                 try:
                     async with asyncio.timeout(pause):
-                        await self._bell.wait()
+                        await self._wake.wait()
                 except TimeoutError:
                     pass
 
-    async def _round(self, carrying: asyncio.TaskGroup) -> float | None:
-        """Starts every backend that something is due on. The seconds until the next look, None for "when it rings"."""
+    async def _start_due(self, deliveries: asyncio.TaskGroup) -> float | None:
+        """Starts a delivery by every backend that has notices due. Returns the seconds until the next call, None to wait
+        for `wake`."""
         now = self._now()
         self._is_watching = True
-        look = await self._look(now)
-        # Before the ledger is asked: a backend that comes to its end meanwhile has told what the answer still names.
+        next_check = await self._check_delays(now)
+        # Copied before the spool is read: a backend that ends during the read has delivered notices that the read still
+        # returns as pending.
         busy = frozenset(self._busy)
-        due: dict[Backend, list[Owed]] = {}
-        for owed in await self._ledger.owed(now):
-            backend = owed.backend if owed.backend in self._in_force else self._stand_in()
+        due: dict[Backend, list[PendingNotice]] = {}
+        for pending in await self._spool.pending_notices():
+            backend = pending.backend if pending.backend in self._enabled else self._replacement()
             if backend is not None:
-                due.setdefault(backend, []).append(owed)
-        # What seems to rest for longer was sent to rest by a clock that has been set back.
-        resting = {backend: at for backend, at in self._resting.items() if now < at <= now + LONGEST_WAIT}
+                due.setdefault(backend, []).append(pending)
+        # A time further away than the longest rest dates from before the clock was set back.
+        resting = {backend: at for backend, at in self._resting.items() if now < at <= now + LONGEST_RETRY}
         for backend, batch in due.items():
             if backend not in busy and backend not in resting:
                 self._busy.add(backend)
-                carrying.create_task(self._go(backend, batch))
-        next_owed = await self._ledger.next_owed()
-        # What is due already is under way, and rings when it is done, or rests.
-        wakes = [at - now for at in (next_owed, *resting.values()) if at is not None and at > now]
-        if look is not None:
-            wakes.append(look)
-        return min(wakes, default=None)
+                deliveries.create_task(self._deliver_batch(backend, batch))
+        next_due = await self._spool.next_notice_due()
+        # A notice that is due already is being delivered, which ends with a wake-up, or its backend rests.
+        pauses = [at - now for at in (next_due, *resting.values()) if at is not None and at > now]
+        if next_check is not None:
+            pauses.append(next_check)
+        return min(pauses, default=None)
 
-    async def _look(self, now: float) -> float | None:
-        """Lets what waits for too long become owed. The seconds until it is worth another look, None if nothing waits."""
-        rest = self._rests_until - time.monotonic()
-        if rest > 0:
-            return rest
-        at = await self._ledger.look(now, self._delay_after, backends_for(Kind.DELAYED, b"", (), self._in_force))
+    async def _check_delays(self, now: float) -> float | None:
+        """Makes the notices of delayed mail pending. Returns the seconds until the next check, None if no mail waits."""
+        pause = self._no_check_before - time.monotonic()
+        if pause > 0:
+            return pause
+        at = await self._spool.update_delays(self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled))
         self._is_watching = at is not None
         if at is None:
             return None
         if at > now:
-            return min(at - now, LOOK_WAIT)
-        self._rests_until = time.monotonic() + LOOK_REST
-        return LOOK_WAIT
+            return min(at - now, MAX_DELAY_CHECK_INTERVAL)
+        self._no_check_before = time.monotonic() + MIN_DELAY_CHECK_INTERVAL
+        return MAX_DELAY_CHECK_INTERVAL
 
-    def _stand_in(self) -> Backend | None:
-        # A report by mail follows rules of its own, so it stands in for nothing.
-        return next((backend for backend in self._in_force if backend is not Backend.DSN), None)
+    def _replacement(self) -> Backend | None:
+        """The backend for notices whose own backend is no longer enabled, None if there is none."""
+        # Not DSN: RFC 3461 limits what a report may be sent for.
+        return next((backend for backend in self._enabled if backend is not Backend.DSN), None)
 
-    async def _go(self, backend: Backend, batch: Sequence[Owed]) -> None:
-        """Carries a batch by one backend. The loop goes on whatever happens here."""
-        together = backend is Backend.DESKTOP and len(batch) > SINGLY
-        groups = [batch] if together else [[owed] for owed in batch]
+    async def _deliver_batch(self, backend: Backend, batch: Sequence[PendingNotice]) -> None:
+        """Delivers a batch by one backend. Raises nothing but CancelledError: `run` must go on."""
+        together = backend is Backend.DESKTOP and len(batch) > MAX_SINGLE
+        groups = [batch] if together else [[pending] for pending in batch]
         try:
             for group in groups:
-                await self._tell(backend, group)
+                await self._deliver_group(backend, group)
             if backend is Backend.DESKTOP:
-                self._resting[backend] = self._now() + FRESH * len(groups)
+                self._resting[backend] = self._now() + DESKTOP_REST * len(groups)
         except Exception as error:
-            _log_ledger(error)
-            self._resting[backend] = self._now() + LEDGER_WAIT
+            _log_spool_error(error)
+            self._resting[backend] = self._now() + SPOOL_RETRY
         finally:
             self._busy.discard(backend)
-            self.ring()
+            self.wake()
 
-    async def _tell(self, backend: Backend, group: Sequence[Owed]) -> None:
-        """Carries a group as one, and records how that went. Raises only what the ledger raises."""
+    async def _deliver_group(self, backend: Backend, group: Sequence[PendingNotice]) -> None:
+        """Delivers a group with one call, and records the result. Raises only what the spool raises."""
         if backend is Backend.DSN:
             report = await asyncio.to_thread(self._loaders.report)
-            for owed in group:
-                await report(owed, self._ledger, self._now())
-                _log_told(owed)
+            for pending in group:
+                await report(pending, self._spool, self._now())
+                _log_delivered(pending)
             return
-        fresh = [owed for owed in group if (owed.notice.id, owed.backend) not in self._unrecorded]
-        why = await self._carry(backend, fresh) if fresh else ""
+        undelivered = [pending for pending in group if (pending.notice.id, pending.backend) not in self._unrecorded]
+        why = await self._deliver(backend, undelivered) if undelivered else ""
         if not why:
-            self._unrecorded.update((owed.notice.id, owed.backend) for owed in fresh)
-        for owed in group:
-            now = self._now()
-            if why and owed in fresh:
-                wait = min(FIRST_WAIT * 2.0 ** min(owed.tries, 10), LONGEST_WAIT)
+            self._unrecorded.update((pending.notice.id, pending.backend) for pending in undelivered)
+        for pending in group:
+            if why and pending in undelivered:
+                wait = min(FIRST_RETRY * 2.0 ** min(pending.tries, 10), LONGEST_RETRY)
                 log.warning(
                     "notice %d %s not told by %s: %s; next try in %.0f s",
-                    owed.notice.id,
-                    owed.notice.kind,
+                    pending.notice.id,
+                    pending.notice.kind,
                     backend,
                     why,
                     wait,
                 )
-                await self._ledger.not_told(owed, now, now + wait, why)
+                await self._spool.notice_failed(pending, self._now() + wait, why)
             else:
-                await self._ledger.told(owed, now)
-                self._unrecorded.discard((owed.notice.id, owed.backend))
-                _log_told(owed)
+                await self._spool.notice_delivered(pending)
+                self._unrecorded.discard((pending.notice.id, pending.backend))
+                _log_delivered(pending)
 
-    async def _carry(self, backend: Backend, group: Sequence[Owed]) -> str:
-        """Why the backend could not carry the group, "" if it did."""
+    async def _deliver(self, backend: Backend, group: Sequence[PendingNotice]) -> str:
+        """Why the backend could not deliver the group, "" if it did."""
         try:
             async with asyncio.timeout(BACKEND_TIMEOUT):
-                await self._carriers[backend]([owed.notice for owed in group])
+                await self._deliver_by[backend]([pending.notice for pending in group])
         except BackendFailed as error:
             return str(error)
         except TimeoutError:
             return f"no answer within {BACKEND_TIMEOUT:.0f} s"
         except Exception as error:
-            # Whatever a library of somebody else's raises, this notice stays owed and the other backends go on.
+            # A backend's library may raise anything. The notice stays pending, and the other backends go on.
             return f"{type(error).__name__}: {printable(str(error), 200)}"
         return ""
 
 
-def _carriers(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Carry]:
-    """The backends that are gone by here: all but reports by mail, which are the ledger's. Raises BackendFailed."""
-    carriers: dict[Backend, Carry] = {}
+def _functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Deliver]:
+    """The function of each enabled backend except DSN, which needs the spool. Raises BackendFailed."""
+    functions: dict[Backend, Deliver] = {}
     maildir = settings.mailbox
     if settings.desktop:
-        carriers[Backend.DESKTOP] = _opened_late(loaders.desktop)
+        functions[Backend.DESKTOP] = _loaded_on_use(loaders.desktop)
     if maildir is not None:
-        carriers[Backend.MAILBOX] = _opened_late(lambda: loaders.mailbox()(maildir, now))
+        functions[Backend.MAILBOX] = _loaded_on_use(lambda: loaders.mailbox()(maildir, now))
     if settings.command:
-        carriers[Backend.COMMAND] = _opened_late(lambda: loaders.command()(settings.command))
+        functions[Backend.COMMAND] = _loaded_on_use(lambda: loaders.command()(settings.command))
     if settings.urls:
-        carriers[Backend.URLS] = loaders.urls()(settings.urls)
-    return carriers
+        functions[Backend.URLS] = loaders.urls()(settings.urls)
+    return functions
 
 
-def _opened_late(open_backend: Callable[[], Carry]) -> Carry:
-    """A backend that is opened for its first notice, on a thread, as that imports its module."""
-    backend: Carry | None = None
+def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
+    """A backend that is loaded with its first notice, on a thread, because that imports its module."""
+    backend: Deliver | None = None
 
-    async def carry(notices: Sequence[Notice]) -> None:
+    async def deliver(notices: Sequence[Notice]) -> None:
         nonlocal backend
         if backend is None:
-            backend = await asyncio.to_thread(open_backend)
+            backend = await asyncio.to_thread(load_backend)
         await backend(notices)
 
-    return carry
+    return deliver
 
 
-def _log_told(owed: Owed) -> None:
-    log.info("notice %d %s told by %s", owed.notice.id, owed.notice.kind, owed.backend)
+def _log_delivered(pending: PendingNotice) -> None:
+    log.info("notice %d %s told by %s", pending.notice.id, pending.notice.kind, pending.backend)
 
 
-def _log_ledger(error: Exception) -> None:
+def _log_spool_error(error: Exception) -> None:
     log.error("notices wait, the spool fails: %s: %s", type(error).__name__, printable(str(error), 200))

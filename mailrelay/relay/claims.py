@@ -1,7 +1,8 @@
-"""Takes mail out of the spool for conversations; one commit opens the attempts of all that ask meanwhile.
+"""Claims mail for conversations: opens attempts in the spool, one commit for all conversations that ask meanwhile.
 
-Promises: a message that was taken reaches one who asked, or is put back; what has just come in goes first. Nothing is taken
-that nobody asked for: what is open when we die counts as begun, and may arrive twice.
+Promises: a claimed message reaches the conversation that asked, or is put back; a message that has just arrived goes first.
+Nothing is claimed that no conversation asked for: an attempt that is open when the process dies counts as begun, and its
+message may arrive twice.
 """
 
 import asyncio
@@ -9,109 +10,103 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from mailrelay.mail.envelope import Message
+from mailrelay.ports import RelayPort
 from mailrelay.relay.results import Results
 
 PORTION = 8
-"""Messages that one who asks gets at most: for each portion the disk is waited for, and what one has no other sends."""
-
-
-class Spool(Protocol):
-    """What taking needs of the spool. It is on disk when awaited."""
-
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, now: float, more: int) -> list[Message]: ...
+"""Messages that one conversation gets at most: each portion costs a commit, and a message that one conversation holds is
+sent by no other."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asker:
+class _Request:
     portion: asyncio.Future[Sequence[Message]]
     limit: int
 
 
 class Claims:
-    """Takes the mail of one relayhost.
+    """Claims the mail of one relayhost.
 
-    may_take: whether anything may be begun. failed: called where the spool fails. now: the clock, epoch seconds.
-    new: keys of messages that have just come in, in their order. asking: how many wait for mail. taken: how many messages
-    were, so far.
+    may_begin: whether anything may be begun. failed: called when the spool fails.
+    new: keys of messages that have just arrived, in their order. asking: how many conversations wait for messages. claimed:
+    how many messages were claimed so far.
     """
 
     def __init__(
         self,
         relayhost: str,
-        spool: Spool,
-        settlement: Results,
-        may_take: Callable[[], bool],
+        spool: RelayPort,
+        results: Results,
+        may_begin: Callable[[], bool],
         failed: Callable[[Exception], object],
-        now: Callable[[], float],
     ) -> None:
         self.new: dict[int, None] = {}
         self.asking = 0
-        self.taken = 0
+        self.claimed = 0
         self._relayhost = relayhost
         self._spool = spool
-        self._settlement = settlement
-        self._may_take = may_take
+        self._results = results
+        self._may_begin = may_begin
         self._failed = failed
-        self._now = now
-        self._askers: list[_Asker] = []
-        self._is_at_it = False
+        self._requests: list[_Request] = []
+        self._is_running = False
 
     async def ask(self, limit: int) -> Sequence[Message]:
-        """A message to send, or up to `limit` small ones, with their attempts opened; none if none is due. Cancelling loses
+        """A message to send, or up to `limit` small ones, with open attempts; none if none is due. Cancelling loses
         nothing."""
-        asker = _Asker(asyncio.get_running_loop().create_future(), min(limit, PORTION))
-        self._askers.append(asker)
-        if not self._is_at_it:
-            self._is_at_it = True
-            self._settlement.see_through(self._take())
+        request = _Request(asyncio.get_running_loop().create_future(), min(limit, PORTION))
+        self._requests.append(request)
+        if not self._is_running:
+            self._is_running = True
+            self._results.run_to_end(self._claim())
         self.asking += 1
         try:
-            return await asker.portion
+            return await request.portion
         except asyncio.CancelledError:
-            if not asker.portion.cancelled() and (messages := asker.portion.result()):
-                self._settlement.put_back(messages)
+            if not request.portion.cancelled() and (messages := request.portion.result()):
+                self._results.put_back(messages)
             raise
         finally:
             self.asking -= 1
 
-    async def _take(self) -> None:
-        while self._askers:
-            askers, self._askers = self._askers, []
-            await self._take_for([asker for asker in askers if not asker.portion.done()])
-        self._is_at_it = False
+    async def _claim(self) -> None:
+        while self._requests:
+            requests, self._requests = self._requests, []
+            await self._claim_for([request for request in requests if not request.portion.done()])
+        self._is_running = False
 
-    async def _take_for(self, askers: Sequence[_Asker]) -> None:
-        limits = [asker.limit for asker in askers]
+    async def _claim_for(self, requests: Sequence[_Request]) -> None:
+        limits = [request.limit for request in requests]
         found: list[Message] = []
-        if askers and self._may_take():
-            first = list(islice(self.new, len(askers)))
+        if requests and self._may_begin():
+            first = list(islice(self.new, len(requests)))
             more = sum(limits) - len(limits)
             try:
-                found = await self._spool.take(self._relayhost, first, len(askers), self._now(), more)
+                found = await self._spool.take(self._relayhost, first, len(requests), more)
             except Exception as error:
                 self._failed(error)
-            # Beside those that go first, others that are new may have been found.
+            # The spool may have given other new messages, too.
             for key in (*first, *(message.id for message in found)):
                 self.new.pop(key, None)
-        self.taken += len(found)
-        for asker, portion in zip(askers, dealt(found, limits), strict=True):
-            if not asker.portion.done():
-                asker.portion.set_result(portion)
+        self.claimed += len(found)
+        for request, portion in zip(requests, dealt(found, limits), strict=True):
+            if not request.portion.done():
+                request.portion.set_result(portion)
             elif portion:
-                # Who asked for it has gone.
-                self._settlement.put_back(portion)
+                # The conversation has ended meanwhile.
+                self._results.put_back(portion)
 
 
 def dealt(messages: Sequence[Message], limits: Sequence[int]) -> list[list[Message]]:
-    """A portion for each limit, dealt round and round: no more messages than the limits allow together."""
+    """A portion for each limit, dealt like cards, one message at a time. There are no more messages than the limits allow
+    together."""
     portions: list[list[Message]] = [[] for _ in limits]
-    hungry = deque(zip(portions, limits, strict=True))
+    unfilled = deque(zip(portions, limits, strict=True))
     for message in messages:
-        portion, limit = hungry.popleft()
+        portion, limit = unfilled.popleft()
         portion.append(message)
         if len(portion) < limit:
-            hungry.append((portion, limit))
+            unfilled.append((portion, limit))
     return portions

@@ -1,11 +1,11 @@
-"""The line to one relayhost: the SSH connection while there is one, what is wrong with the way, and when to try it again.
+"""The connection to one relayhost: the SSH connection while there is one, the known fault, and when to dial again.
 
-Promises: at most one dial at a time; a fault of the way is one fault, told once, however much mail waits for it; servers
-that lock out who knocks again are left alone for longer; no attempt of any message is counted for it.
-When the network has changed, it is tried anew, whatever the back-off said, and a connection that may have died with the
-network of before begins nothing more.
-Lends the connection for streams to anything else there (`stream`). What becomes of them is no fault of the way.
-Decides nothing about mail: its scheduler says when there is a reason to dial, and when there is none to stay.
+Promises: at most one dial at a time; a fault of the relayhost is recorded once, however much mail waits for it, and no
+attempt of a message is counted for it. After a change of the network, a connection that may have died with the network of
+before is retired: nothing new begins on it.
+It lends the connection for streams to anything else on the relayhost (`stream`). A stream's failure is no fault of the
+relayhost.
+It decides nothing about mail: its scheduler knows when there is a reason to dial, and when there is none to stay.
 """
 
 import asyncio
@@ -16,180 +16,196 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.backoff import wait
-from mailrelay.mail.conclusion import Terms
-from mailrelay.mail.notice import Backend, Kind
+from mailrelay.endpoint import Endpoint
+from mailrelay.mail.conclusion import RetryPolicy
+from mailrelay.mail.notice import Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
-from mailrelay.mail.triage import PENALISED, QUIET, is_setup_fault
+from mailrelay.mail.triage import is_setup_fault
+from mailrelay.ports import RelayhostFailure, RelayhostPort
+from mailrelay.relay import dial_policy
+from mailrelay.relay.dial_policy import DialFacts, NetworkChange
+from mailrelay.relay.plan import ConnectionState
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
 log = logging.getLogger("mailrelay.relay")
 
-PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
-"""Seconds between dials after causes for which servers lock out who knocks again (`mail.triage.PENALISED`)."""
-IMPATIENCE = 5.0
-"""Seconds after a dial that failed before new mail may cause another one ahead of its time."""
-SETTLING_SCHEDULE = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 10.0)
-"""Seconds between the first dials after the network has changed: addresses, routes and names come in steps."""
-YOUNG = 10.0
-"""Seconds for which a connection counts as made in the midst of such steps: it stands on what has come by then."""
 REDIAL_INTERVAL = 60.0
-"""Seconds between two dials for a connection that is only to be kept up."""
+"""Seconds between two dials for a connection that is only to be kept up (`linger = "always"`)."""
 DIAL_GRACE = 2.0
-"""Seconds that a dial has left when the network changes under it."""
+"""Seconds that a dial may still take when the network changes meanwhile."""
 EXPECTATION = 10.0
-"""Seconds for which a client's MAIL makes it worth dialling ahead."""
-
-
-class NetworkChange(Protocol):
-    """What has happened to the network (`network.events.Change`)."""
-
-    @property
-    def opens(self) -> bool: ...
-    @property
-    def gone(self) -> frozenset[str]: ...
-    @property
-    def slept(self) -> float: ...
-
-
-class Failure(Protocol):
-    """What is known to be wrong with the way: after how many dials, and until when (epoch seconds) not to dial again."""
-
-    @property
-    def failures(self) -> int: ...
-    @property
-    def next_dial(self) -> float: ...
-    @property
-    def cause(self) -> Cause: ...
-    @property
-    def text(self) -> str: ...
-
-
-class Spool(Protocol):
-    """Where it stands written what is wrong with the way. Writes are on disk when awaited."""
-
-    async def relayhost_failed(
-        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend], now: float
-    ) -> None: ...
-    async def relayhost_up(self, name: str, backends: Sequence[Backend], now: float) -> bool: ...
-    async def relayhost_failure(self, name: str) -> Failure | None: ...
+"""Seconds for which a client's MAIL is a reason to dial."""
 
 
 class Connector:
     """One relayhost's SSH connection, on demand.
 
-    see_through: runs what must not be cancelled. notices_owed: called when a commit made notices owed. changed: called when
-    the scheduler should look again. now: the clock, epoch seconds.
+    run_to_end: runs what must not be cancelled. notices_pending: called when a commit has left notices for the person.
+    changed: called when the scheduler should look again. now: the clock, epoch seconds.
+
+    connection: the connection for mail, which may have ended already (`Connection.is_up`); None if there is none. retired:
+    the connection from before a change of the network. recall_pending: the network has changed, and the scheduler has not
+    yet made due the mail that waits for it.
     """
 
     def __init__(
         self,
         relayhost: Relayhost,
-        spool: Spool,
+        spool: RelayhostPort,
         dial: Dial,
-        terms: Terms,
-        see_through: Callable[[Coroutine[Any, Any, None]], None],
-        notices_owed: Callable[[], None],
+        terms: RetryPolicy,
+        run_to_end: Callable[[Coroutine[Any, Any, None]], None],
+        notices_pending: Callable[[], None],
         changed: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
+        self.connection: Connection | None = None
+        self.retired: Connection | None = None
+        self.recall_pending = False
         self._relayhost = relayhost
         self._name = relayhost.name
         self._spool = spool
         self._dial = dial
         self._terms = terms
-        self._see_through = see_through
-        self._notices_owed = notices_owed
+        self._run_to_end = run_to_end
+        self._notices_pending = notices_pending
         self._changed = changed
         self._now = now
-        self.connection: Connection | None = None
-        """The connection, which may have ended already (`Connection.is_up`)."""
-        self.retired: Connection | None = None
-        """The connection of before the network changed: what is under way on it may end, nothing more is begun."""
-        self.has_network_news = False
-        """Whether the network has changed, and the scheduler has not yet done its part."""
-        self._failure: Failure | None = None
-        self._failures_before: int | None = None
-        self._is_to_be_tried = False
+        self._fault: RelayhostFailure | None = None
+        # The spool need not be asked for a fault: a mail server was ready since the last one.
+        self._is_known_usable = False
+        self._failures_before_change: int | None = None
+        # The network has changed, and no dial was made since.
+        self._retry_pending = False
         self._dialling: asyncio.Timeout | None = None
-        self._is_open = False
         self._dialled_at = self._tried_at = -math.inf
-        self._dialled = 0.0
+        self._dial_seconds = 0.0
         self._expected_until = 0.0
-        self._wishes: set[asyncio.Future[Connection | Outcome]] = set()
+        self._requests: set[asyncio.Future[Connection | Outcome]] = set()
         self._streams: Counter[Connection] = Counter()
         self._lent_until = 0.0
 
     @property
-    def trouble(self) -> str:
-        """Why the way is known to be shut, not escaped; "" if it is not known to be."""
-        return self._failure.text if self._failure is not None else ""
+    def state(self) -> ConnectionState:
+        if self.retired is not None:
+            return ConnectionState.RETIRED
+        if self.connection is None:
+            return ConnectionState.NONE
+        return ConnectionState.UP if self.connection.is_up else ConnectionState.DOWN
 
-    def expect(self) -> None:
-        """There is a reason to dial ahead of mail."""
-        is_news = not self.is_expected
+    # Reasons to dial.
+
+    def expect_message(self) -> None:
+        """A client has begun a message."""
+        is_news = not self.is_message_expected
         self._expected_until = time.monotonic() + EXPECTATION
         if is_news:
             self._changed()
 
     @property
-    def is_expected(self) -> bool:
+    def is_message_expected(self) -> bool:
         return time.monotonic() < self._expected_until
 
+    def conversation_begun(self) -> None:
+        """The reasons of clients and of the network are satisfied."""
+        self._expected_until = 0.0
+        self._retry_pending = False
+
     def network_changed(self, change: NetworkChange) -> None:
-        """The network is another one, or the computer has slept."""
+        """Retires the connection if it may have died, and lets the next dial come at once."""
         connection = self.connection
-        if (
-            connection is not None
-            and connection.is_up
-            and (
-                change.slept
-                or connection.address in change.gone
-                or (change.opens and time.monotonic() - self._dialled_at > YOUNG)
-            )
-        ):
-            connection.doubt()
+        age = time.monotonic() - self._dialled_at
+        if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
+            connection.check_alive()
             self.retired, self.connection = connection, None
-        if change.opens or change.slept:
-            self.has_network_news = self._is_to_be_tried = True
-            self._failures_before = self._failure.failures if self._failure is not None else 0
+        if change.may_connect or change.suspended:
+            self.recall_pending = self._retry_pending = True
+            self._failures_before_change = self._failures
             if self._dialling is not None and self._dialling.when() is None:
-                # It may be on its way through a network that is gone.
+                # Its packets may go to the network of before.
                 self._dialling.reschedule(asyncio.get_running_loop().time() + DIAL_GRACE)
         self._changed()
 
-    def lost(self) -> None:
-        """The connection is of no use any more."""
-        self.connection = None
-        if time.monotonic() - self._dialled_at > YOUNG:
-            # It stood: perhaps the network has changed, and nothing else says so.
-            self._failures_before = self._failure.failures if self._failure is not None else 0
+    @property
+    def _failures(self) -> int:
+        return self._fault.failures if self._fault is not None else 0
 
-    async def bury(self) -> None:
-        """Nothing is under way any more on the connection of before."""
+    # The connection.
+
+    async def open(self) -> Connection | None:
+        """Dials. Returns None if the network changed meanwhile: dial again, now. Raises Fault, for `record_fault`."""
+        began = time.monotonic()
+        self._retry_pending = False
+        try:
+            async with asyncio.timeout(None) as self._dialling:
+                self.connection = await self._dial(self._relayhost)
+        except TimeoutError:
+            self._retry_pending = True
+            return None
+        except Fault as fault:
+            self._answer_requests(fault.outcome)
+            raise
+        finally:
+            self._dialling = None
+            self._tried_at = self._dialled_at = time.monotonic()
+            self._dial_seconds = self._dialled_at - began
+            self._expected_until = 0.0
+        log.info("relay=%s connected in %.2f s", self._name, self._dial_seconds)
+        self._answer_requests(self.connection)
+        return self.connection
+
+    def claim_dial_seconds(self) -> float:
+        """Seconds that the last dial took, once: for the message that had to wait for it."""
+        seconds, self._dial_seconds = self._dial_seconds, 0.0
+        return seconds
+
+    def forget(self) -> None:
+        """The connection is lost, or of no use any more."""
+        self.connection = None
+        if time.monotonic() - self._dialled_at > dial_policy.YOUNG:
+            # It was stable: perhaps the network has changed, and nothing else tells so.
+            self._failures_before_change = self._failures
+
+    async def hang_up(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await connection.close()
+            log.info("relay=%s closed", self._name)
+
+    async def close_retired(self) -> None:
+        """Closes the connection from before a change of the network, once its messages have ended."""
         connection, self.retired = self.retired, None
-        # It may be alive after all, and then what others run on it goes on.
+        # It may work after all, and then its streams go on.
         if connection is not None and not self._streams[connection]:
             await connection.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
-    def met(self) -> None:
-        """What was expected, or to be tried, is here."""
-        self._expected_until = 0.0
-        self._is_to_be_tried = False
+    @property
+    def redial_pause(self) -> float:
+        """Seconds until a dial only to keep a connection up: a connection that ended soon may do so again."""
+        return 0.0 if self._retry_pending else max(0.0, self._dialled_at + REDIAL_INTERVAL - time.monotonic())
+
+    @property
+    def stays(self) -> float:
+        """Seconds for which the connection stays without mail; inf while a stream is open."""
+        if self.is_lent or self._relayhost.linger == math.inf:
+            return math.inf
+        return max(0.0, self._lent_until - time.monotonic())
+
+    # Streams.
 
     @contextlib.asynccontextmanager
-    async def stream(self, to: str) -> AsyncIterator[Stream | Outcome]:
-        """A byte stream to `to` ("host:port" or "unix:/path", as seen from there), or why there is none.
+    async def stream(self, to: Endpoint) -> AsyncIterator[Stream | Outcome]:
+        """A byte stream to `to`, as seen from the relayhost, or why there is none.
 
-        The connection is dialled if there is none, and nobody hangs up before the context has ended and `linger` is over.
+        The connection is dialled if there is none. It stays until the context has ended and `linger` is over.
         """
-        connection = await self._borrow()
+        connection = await self._request()
         if isinstance(connection, Outcome):
             yield connection
             return
@@ -206,160 +222,105 @@ class Connector:
             if not self._streams[connection]:
                 del self._streams[connection]
                 if connection not in (self.connection, self.retired):
-                    # It has outlived its network, and nobody else needs it.
-                    self._see_through(connection.close())
+                    # It was kept only for its streams.
+                    self._run_to_end(connection.close())
             self._lent_until = time.monotonic() + self._relayhost.linger
             self._changed()
 
-    async def _borrow(self) -> Connection | Outcome:
-        """The connection; or why there is none, once that is known."""
+    async def _request(self) -> Connection | Outcome:
+        """The connection, or why there is none, once that is known."""
         if self.connection is not None and self.connection.is_up:
             return self.connection
-        wish: asyncio.Future[Connection | Outcome] = asyncio.get_running_loop().create_future()
-        self._wishes.add(wish)
+        request: asyncio.Future[Connection | Outcome] = asyncio.get_running_loop().create_future()
+        self._requests.add(request)
         self._changed()
         try:
-            return await wish
+            return await request
         finally:
-            self._wishes.discard(wish)
+            self._requests.discard(request)
 
-    def _grant(self, connection: Connection | Outcome) -> None:
-        for wish in self._wishes:
-            if not wish.done():
-                wish.set_result(connection)
+    def _answer_requests(self, connection: Connection | Outcome) -> None:
+        for request in self._requests:
+            if not request.done():
+                request.set_result(connection)
 
     def decline(self, why: str) -> None:
-        """Whoever wishes for the connection is not to wait for it."""
-        self._grant(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text=why))
+        """Streams that wait for the connection get none."""
+        self._answer_requests(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text=why))
 
     @property
-    def is_wished_for(self) -> bool:
-        return any(not wish.done() for wish in self._wishes)
+    def is_stream_wanted(self) -> bool:
+        return any(not request.done() for request in self._requests)
 
     @property
     def is_lent(self) -> bool:
-        """Whether others than mail have the connection, or have just been granted it."""
-        return bool(self._wishes) or (self.connection is not None and self._streams[self.connection] > 0)
+        """Whether streams have the connection, or are about to get it."""
+        return bool(self._requests) or (self.connection is not None and self._streams[self.connection] > 0)
+
+    # The fault.
 
     @property
-    def stays(self) -> float:
-        """Seconds for which the connection stays though no mail needs it; infinity while nobody can say."""
-        if self.is_lent or self._relayhost.linger == math.inf:
-            return math.inf
-        return max(0.0, self._lent_until - time.monotonic())
+    def fault_text(self) -> str:
+        """Why the relayhost cannot be used, not escaped; "" if no fault is known."""
+        return self._fault.text if self._fault is not None else ""
 
-    def claim_dialled(self) -> float:
-        """Seconds that the last dial took, once: for the message that had to wait for it."""
-        dialled, self._dialled = self._dialled, 0.0
-        return dialled
-
-    @property
-    def unrest(self) -> float:
-        """Seconds for which nobody dials only to have a connection: one that ended soon may do so again."""
-        return 0.0 if self._is_to_be_tried else max(0.0, self._dialled_at + REDIAL_INTERVAL - time.monotonic())
-
-    async def look(self) -> None:
-        """Read anew what is wrong with the way: a command of the person's may have cut the wait short."""
-        if not self._is_open:
-            self._failure = await self._spool.relayhost_failure(self._name)
+    async def read_fault(self) -> None:
+        """Reads the recorded fault anew: a command of the person's may have shortened the wait."""
+        if not self._is_known_usable:
+            self._fault = await self._spool.relayhost_failure(self._name)
 
     def pause(self, *, has_new_mail: bool) -> float:
-        """Seconds until the next dial; 0 or less: now."""
-        failure = self._failure
-        if failure is None:
+        """Seconds until a dial is allowed; 0 or less: now."""
+        if self._fault is None:
             return 0.0
-        rest = failure.next_dial - self._now()
-        ahead = self._ahead_of_time(failure, has_new_mail=has_new_mail)
-        return rest if ahead is None else min(rest, self._tried_at + ahead - time.monotonic())
+        is_asked_for = has_new_mail or self.is_message_expected or self.is_stream_wanted
+        since_last_try = time.monotonic() - self._tried_at
+        return dial_policy.pause(self._fault, DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for))
 
-    def _ahead_of_time(self, failure: Failure, *, has_new_mail: bool) -> float | None:
-        """Seconds after the last try from which one is worth while whatever the back-off says; None if none is."""
-        if failure.cause in PENALISED:
-            return PENALTY_SCHEDULE[0] if self._is_to_be_tried else None
-        if self._is_to_be_tried and failure.cause in QUIET:
-            return 0.0
-        # The person is sending something: perhaps the way is open again.
-        is_asked_for = has_new_mail or self.is_expected or self.is_wished_for
-        return IMPATIENCE if self._is_to_be_tried or is_asked_for else None
-
-    async def open(self) -> Connection | None:
-        """Dials. None if the network changed meanwhile: then it is to be tried again, now. Raises Fault, which is for the
-        scheduler to bring to `shut`."""
-        began = time.monotonic()
-        self._is_to_be_tried = False
-        try:
-            async with asyncio.timeout(None) as self._dialling:
-                self.connection = await self._dial(self._relayhost)
-        except TimeoutError:
-            self._is_to_be_tried = True
-            return None
-        except Fault as fault:
-            self._grant(fault.outcome)
-            raise
-        finally:
-            self._dialling = None
-            self._tried_at = self._dialled_at = time.monotonic()
-            self._dialled = self._dialled_at - began
-            self._expected_until = 0.0
-        log.info("relay=%s connected in %.2f s", self._name, self._dialled)
-        self._grant(self.connection)
-        return self.connection
-
-    async def hang_up(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            await connection.close()
-            log.info("relay=%s closed", self._name)
-
-    def usable(self) -> None:
-        """The remote's mail server is ready for mail: whatever was wrong with the way is over."""
-        self._failures_before = None
-        if self._is_open:
+    def mail_server_ready(self) -> None:
+        """The mail server has replied to EHLO: the fault, if there was one, is over."""
+        self._failures_before_change = None
+        if self._is_known_usable:
             return
-        self._is_open = True
-        if self._failure is not None:
-            self._failure = None
-            self._see_through(self._up())
+        self._is_known_usable = True
+        if self._fault is not None:
+            self._fault = None
+            self._run_to_end(self._record_up())
             log.info("relay=%s usable again", self._name)
 
-    async def _up(self) -> None:
+    async def _record_up(self) -> None:
         backends = self._terms.backends_for(Kind.RESUMED, b"", b"")
-        if await self._spool.relayhost_up(self._name, backends, self._now()):
-            self._notices_owed()
+        if await self._spool.relayhost_up(self._name, backends):
+            self._notices_pending()
 
-    async def shut(self, outcome: Outcome) -> str:
-        """The way is shut: all mail of this relayhost waits, and no attempt is counted for any of it. Returns why."""
-        self._is_open = False
+    async def record_fault(self, outcome: Outcome) -> str:
+        """Records that the relayhost cannot be used. Its mail waits; no attempt is counted. Returns why, not escaped."""
+        self._is_known_usable = False
         self._tried_at = time.monotonic()
         setup = is_setup_fault(outcome)
         if setup and outcome.reply is not None:
-            outcome = _refused(outcome, self._relayhost)
-        failures = self._failure.failures + 1 if self._failure is not None else 1
-        now = self._now()
-        next_dial = now + self._wait(outcome.cause, failures)
-        words = outcome.words.decode("utf-8", "backslashreplace")
+            outcome = _with_fix(outcome, self._relayhost)
+        wait = dial_policy.wait_after_fault(
+            outcome.cause,
+            self._failures + 1,
+            self._failures_before_change,
+            self._terms.schedule,
+            random.random(),  # noqa: S311
+        )
+        text = outcome.description.decode("utf-8", "backslashreplace")
         level = logging.ERROR if setup else logging.WARNING
         fix = f"; {outcome.fix}" if outcome.fix else ""
-        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(words), fix)
+        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text), fix)
         backends = self._terms.backends_for(Kind.SETUP, b"", b"")
-        await self._spool.relayhost_failed(self._name, outcome, next_dial, setup, backends, now)
-        # Owed now, or once the mail that waits has waited for too long.
-        self._notices_owed()
-        self._failure = await self._spool.relayhost_failure(self._name)
-        return words
-
-    def _wait(self, cause: Cause, failures: int) -> float:
-        """Seconds until the next dial, after so many that failed."""
-        chance = random.random()  # noqa: S311
-        if cause in PENALISED:
-            return wait(PENALTY_SCHEDULE, failures, chance)
-        if cause in QUIET and self._failures_before is not None:
-            return wait((*SETTLING_SCHEDULE, *self._terms.schedule), max(1, failures - self._failures_before), chance)
-        return wait(self._terms.schedule, failures, chance)
+        await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, setup, backends)
+        # Pending now, or when the mail has waited long enough.
+        self._notices_pending()
+        self._fault = await self._spool.relayhost_failure(self._name)
+        return text
 
 
-def _refused(outcome: Outcome, relayhost: Relayhost) -> Outcome:
-    """The mail server there wants to hear nothing of us: its words say why, or its log."""
-    server = relayhost.command or f"{relayhost.smtp_host}:{relayhost.smtp_port}"
-    fix = f"So says the mail server there ({server}). See its log; it must take mail from its own host."
+def _with_fix(outcome: Outcome, relayhost: Relayhost) -> Outcome:
+    """A mail server that refuses every mail: its reply says why, or its log."""
+    server = relayhost.command or str(relayhost.smtp)
+    fix = f"The mail server there ({server}) says so. See its log; it must take mail from its own host."
     return dataclasses.replace(outcome, fix=printable(fix))

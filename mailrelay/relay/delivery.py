@@ -1,130 +1,134 @@
-"""One conversation with the remote's mail server: pumps bytes between a channel and a session, messages in, outcomes out.
+"""Runs one conversation with the mail server: octets between a channel and an SMTP session, jobs in, outcomes out.
 
-Promises: every message that `Mail.next` gave is given back exactly once, to `finished` or to `untried`, and every vetting
-is answered, whatever happens: a lost line, a time-out, a remote that talks nonsense, a cancellation. Never decides what an
-outcome means.
+Promises: every job that `JobSource.next` gave ends exactly once, in `finish` or in `give_back`, whatever happens: a lost
+connection, a time-out, replies that are no SMTP, a cancellation. It does not judge outcomes.
 """
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from mailrelay.mail.envelope import Message, Unreadable
+from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.relay.rcpt_probe import RcptProbe
-from mailrelay.smtp.session import (
-    REPLY_TIMEOUTS,
-    ContentWanted,
-    Ended,
-    Event,
-    Finished,
-    Ready,
-    Session,
-    Untried,
-)
+from mailrelay.relay.jobs import Job
+from mailrelay.relay.plan import Progress
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
 
 BLOCK = 32 * 1024
-"""Octets of content that are written at once, and that who has something small to say may have to let go first."""
+"""Octets of content in one write. It bounds how long a small message on another channel waits for this one."""
 
 
-class Mail(Protocol):
-    """Where messages come from and outcomes go. `finished` and `untried` only take note: they never wait."""
+class JobSource(Protocol):
+    """Where jobs come from."""
 
     def ready(self, in_flight: int) -> None:
-        """The remote is ready for mail, of which this conversation carries `in_flight` at once."""
+        """The mail server has replied to EHLO; this conversation carries `in_flight` jobs at once. Never waits."""
 
-    async def next(self, limit: int) -> Sequence[Message | RcptProbe]:
-        """The next messages or vettings, `limit` at most and more than one only if they are small, waited for while the
-        conversation is worth keeping; none ends it. Cancelling loses nothing. Raises nothing: where no message can be had,
-        there is none."""
-
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
-    def finished(
-        self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float
-    ) -> None: ...
-    def untried(self, message: Message) -> None: ...
+    async def next(self, limit: int) -> Sequence[Job]:
+        """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation is worth
+        keeping; an empty result ends it. Cancelling loses nothing. Raises nothing: no message can be had means no jobs."""
 
 
-async def converse(channel: Channel, name: bytes, mail: Mail) -> Outcome | None:
-    """Talks to the mail server on `channel` until there is no more mail, or it ends.
+@dataclass(frozen=True, slots=True)
+class ConversationEnd:
+    """outcome: how the conversation broke off, None if we ended it."""
 
-    name: the EHLO argument. Returns how it broke off, None if it was ended by us.
+    outcome: Outcome | None
+    progress: Progress
+
+
+async def converse(channel: Channel, name: bytes, source: JobSource) -> ConversationEnd:
+    """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off.
+
+    name: the argument of EHLO.
     """
-    return await _Conversation(channel, Session(name), mail).run()
+    return await _Pump(channel, Session(name), source).run()
 
 
-class _Conversation:
-    def __init__(self, channel: Channel, session: Session, mail: Mail) -> None:
+class _Pump:
+    def __init__(self, channel: Channel, session: Session, source: JobSource) -> None:
         self._channel = channel
         self._session = session
-        self._mail = mail
-        # What `Mail.next` gave: what has not been started, and what has.
-        self._given: deque[Message | RcptProbe] = deque()
-        self._started: dict[int, tuple[Message | RcptProbe, float]] = {}
-        self._wanted: list[int] = []
+        self._source = source
+        self._keys = itertools.count()
+        # What `JobSource.next` gave: jobs that were not begun, and those that were, with their begin.
+        self._given: deque[Job] = deque()
+        self._begun: dict[int, tuple[Job, float]] = {}
+        self._wanted: deque[int] = deque()
         self._ended: Outcome | None = None
+        self._progress = Progress.NOTHING
         self._reading: asyncio.Future[bytes] = asyncio.ensure_future(channel.read())
-        # The channel takes nothing any more. What the remote said before is still to be read; its end comes behind that.
+        self._asking: asyncio.Future[Sequence[Job]] | None = None
+        # The channel takes no more octets. What the mail server sent before is still to be read, and then the end.
         self._is_cut = False
 
-    async def run(self) -> Outcome | None:
-        fetching: asyncio.Future[Sequence[Message | RcptProbe]] | None = None
-        leaving = False
+    async def run(self) -> ConversationEnd:
+        is_leaving = False
         try:
             while self._ended is None:
-                if leaving and not (self._given or self._started):
+                if is_leaving and not (self._given or self._begun):
                     self._session.quit()
                     self._flush()
-                    return None
+                    return ConversationEnd(None, self._progress)
                 self._flush()
-                if not (leaving or self._is_cut or self._given) and fetching is None and self._session.room:
-                    fetching = asyncio.ensure_future(self._next())
-                waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Message | RcptProbe]]] = {self._reading}
-                if fetching is not None:
-                    waited.add(fetching)
-                stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
-                limit = REPLY_TIMEOUTS[stage] if stage is not None else None
-                done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
+                if not (is_leaving or self._is_cut or self._given) and self._asking is None and self._session.capacity:
+                    self._asking = asyncio.ensure_future(self._next())
+                await self._wait()
                 self._hear()
-                if self._ended is None and fetching is not None and fetching in done:
-                    given = fetching.result()
-                    fetching = None
-                    leaving = not given
-                    self._given += given
+                if self._ended is None and self._asking is not None and self._asking.done():
+                    jobs, self._asking = self._asking.result(), None
+                    is_leaving = not jobs
+                    self._given += jobs
                 await self._send_content()
-                while self._given and self._ended is None and self._session.room:
+                while self._given and self._ended is None and self._session.capacity:
                     self._begin(self._given.popleft())
                     await self._send_content()
-            return self._ended
+            return ConversationEnd(self._ended, self._progress)
         except BaseException as error:
             self._hear()
             stopped = isinstance(error, asyncio.CancelledError)
             self._note(self._session.lost("mailrelay was stopped" if stopped else "mailrelay failed; see its log"))
             raise
         finally:
-            self._reading.cancel()
-            for message in (*self._given, *(message for message, _ in self._started.values())):
-                self._give_back(message)
-            self._channel.close()
-            # Not to be cancelled any more: it may have messages already, which nobody else will give back.
-            if fetching is not None and not fetching.cancel():
-                for late in _brought(fetching):
-                    self._give_back(late)
+            self._close()
 
-    async def _next(self) -> Sequence[Message | RcptProbe]:
-        # What is handed over but not sent yet is as uncertain as what is on its way: on a slow line it must not pile up.
+    async def _wait(self) -> None:
+        """Waits for octets of the mail server, for jobs, or for the end of the mail server's time to reply."""
+        waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Job]]] = {self._reading}
+        if self._asking is not None:
+            waited.add(self._asking)
+        stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
+        limit = REPLY_TIMEOUTS[stage] if stage is not None else None
+        done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
+
+    async def _next(self) -> Sequence[Job]:
+        # What is handed over but not sent yet is as uncertain as what is on the network: on a slow line it must not pile up.
         with contextlib.suppress(ConnectionError):
             await self._channel.drain()
-        return await self._mail.next(self._session.room)
+        return await self._source.next(self._session.capacity)
+
+    def _close(self) -> None:
+        self._reading.cancel()
+        for job in (*self._given, *(job for job, _ in self._begun.values())):
+            job.give_back()
+        self._channel.close()
+        # A question for jobs that cannot be cancelled any more has an answer already: its jobs are nobody else's.
+        asking = self._asking
+        if asking is not None and not asking.cancel() and not asking.cancelled() and asking.exception() is None:
+            for job in asking.result():
+                job.give_back()
 
     def _hear(self) -> None:
-        """What the remote has said by now, if anything."""
+        """Takes in what the mail server has sent by now, if anything."""
         if self._ended is None and self._reading.done():
             self._note(self._received(self._reading))
             self._reading = asyncio.ensure_future(self._channel.read())
@@ -138,40 +142,33 @@ class _Conversation:
             return self._session.lost("the remote closed the connection")
         return self._session.receive(data)
 
-    def _give_back(self, message: Message | RcptProbe) -> None:
-        if isinstance(message, RcptProbe):
-            message.answer(())
-        else:
-            self._mail.untried(message)
-
-    def _begin(self, message: Message | RcptProbe) -> None:
-        self._started[message.id] = (message, time.monotonic())
-        self._note(self._session.start(message.id, message.envelope, message.size))
+    def _begin(self, job: Job) -> None:
+        key = next(self._keys)
+        self._begun[key] = (job, time.monotonic())
+        self._note(self._session.start(key, job.envelope, job.size))
 
     def _note(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Ready():
-                    self._mail.ready(self._session.in_flight)
+                    self._source.ready(self._session.in_flight)
                 case ContentWanted(key):
                     self._wanted.append(key)
                 case Finished(key, outcomes):
-                    message, since = self._started.pop(key)
-                    if isinstance(message, RcptProbe):
-                        message.answer(outcomes)
-                        continue
-                    extensions = self._session.extensions
-                    self._mail.finished(
-                        message,
-                        outcomes,
-                        relays_dsn=extensions is not None and extensions.dsn,
-                        transaction=time.monotonic() - since,
-                    )
+                    self._finish(key, outcomes)
                 case Untried(key):
-                    message, _ = self._started.pop(key)
-                    self._give_back(message)
+                    job, _ = self._begun.pop(key)
+                    job.give_back()
                 case Ended(outcome):
                     self._ended = outcome
+
+    def _finish(self, key: int, outcomes: Sequence[Outcome]) -> None:
+        job, since = self._begun.pop(key)
+        is_reply = any(outcome.reply is not None for outcome in outcomes)
+        self._progress = max(self._progress, Progress.REPLIED if is_reply else Progress.FINISHED)
+        extensions = self._session.extensions
+        relays_dsn = extensions is not None and extensions.dsn
+        job.finish(outcomes, relays_dsn=relays_dsn, seconds=time.monotonic() - since)
 
     def _flush(self) -> None:
         output = self._session.take_output()
@@ -183,18 +180,16 @@ class _Conversation:
 
     async def _send_content(self) -> None:
         while self._wanted and self._ended is None and not self._is_cut:
-            message, _ = self._started[self._wanted.pop(0)]
-            if isinstance(message, RcptProbe):
-                raise RuntimeError("content was asked for where there is no message")
+            job, _ = self._begun[self._wanted.popleft()]
             fault = None
             try:
-                await self._stream(message)
+                await self._stream(job)
             except Unreadable as error:
                 fault = Outcome(
                     Stage.CONTENT,
                     cause=Cause.UNREADABLE,
                     text=f"the message cannot be read from the spool: {error}",
-                    fix=f"see `mailrelay queue show {message.queue_id} --content`, then cancel it and send it again",
+                    fix=f"see `mailrelay queue show {job.queue_id} --content`, then cancel it and send it again",
                 )
             except TimeoutError:
                 self._hear()
@@ -202,29 +197,28 @@ class _Conversation:
             if not self._is_cut:
                 self._note(self._session.end_content(fault))
 
-    async def _stream(self, message: Message) -> None:
-        """As much of the content as the remote will have: it may refuse in the middle, or go."""
-        async with contextlib.aclosing(self._mail.pieces(message.id)) as pieces:
+    async def _stream(self, job: Job) -> None:
+        """Sends as much of the content as the mail server takes: it may refuse in the middle, or close the connection."""
+        async with contextlib.aclosing(job.pieces()) as pieces:
             unsent = 0
             async for piece in pieces:
                 for start in range(0, len(piece), BLOCK):
                     block = piece[start : start + BLOCK]
                     self._session.send_content(block)
                     unsent += len(block)
-                    # What is small goes out with its end, and with what follows.
+                    # A small content goes out with its end, and with what follows it.
                     if unsent >= BLOCK:
                         unsent = 0
                         self._flush()
-                        try:
-                            async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
-                                await self._channel.drain()
-                        except ConnectionError:
-                            self._is_cut = True
+                        await self._drain()
                     self._hear()
                     if self._is_cut or self._ended is not None:
                         return
 
-
-def _brought(fetching: asyncio.Future[Sequence[Message | RcptProbe]]) -> Sequence[Message | RcptProbe]:
-    """What a `Mail.next` which has ended gave, if it gave anything."""
-    return () if fetching.cancelled() or fetching.exception() is not None else fetching.result()
+    async def _drain(self) -> None:
+        """Raises TimeoutError."""
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
+                await self._channel.drain()
+        except ConnectionError:
+            self._is_cut = True

@@ -1,56 +1,59 @@
-"""One relayhost's mail on its way out: when its line is needed, how many conversations to hold, when to leave.
+"""One relayhost's mail on its way out: observes its state, lets `plan` decide, and carries the plan out.
 
-Promises: nothing is tried without an open attempt; mail that has just come in goes ahead of mail that waits.
-Sleeps until mail is due, the back-off is over, or the bell rings. Never polls.
+Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
+It sleeps until mail is due, the back-off is over, or an event comes. It never polls.
 """
 
 import asyncio
-import contextlib
-import itertools
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
-from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.endpoint import Endpoint
+from mailrelay.mail.conclusion import RetryPolicy
+from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
-from mailrelay.relay.conversation import Conversation
+from mailrelay.relay.conversation import Conversation, Phase
 from mailrelay.relay.delivery import converse
-from mailrelay.relay.rcpt_probe import RcptProbe
+from mailrelay.relay.dial_policy import IMPATIENCE, NetworkChange
+from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
+from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, Consequence, Facts, Plan, Progress, consequence, decide
 from mailrelay.relay.waiters import Queued, Waiters
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
 log = logging.getLogger("mailrelay.relay")
 
 SPOOL_RETRY = 10.0
-"""Seconds to wait after the spool has failed us."""
+"""Seconds to wait after the spool has failed."""
 MAX_SLEEP = 60.0
-"""Seconds to sleep at most while mail waits: timers stand still while a laptop sleeps, and mail becomes due."""
-MESSAGES_PER_CHANNEL = 4
-"""Messages that make another conversation worth opening, beside those that there are: it costs about three round trips."""
+"""Seconds of sleep at most: timers stand still while a laptop is suspended, and mail becomes due."""
 EHLO_NAME = b"localhost"
-"""To the remote's mail server we come from its own localhost, and this machine's name is nobody's business."""
+"""The mail server sees a client on its own localhost; this machine's name is private."""
 
 
-class Spool(results.Spool, connector.Spool, claims.Spool, Protocol):
-    """What the relay needs of the spool. Writes are on disk when awaited."""
+class Spool(RelayPort, RelayhostPort, Protocol):
+    """The ports that a scheduler needs."""
 
-    async def next_due(self, relayhost: str) -> float | None: ...
-    async def recall(self, relayhost: str, now: float) -> None: ...
-    async def count_due(self, relayhost: str, limit: int, now: float) -> int: ...
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]: ...
+
+@dataclass(slots=True)
+class _SpoolView:
+    """What the spool has said since the last action. next_due: epoch seconds, inf if nothing is pending."""
+
+    next_due: float | None = None
+    due_count: int | None = None
 
 
 class Scheduler:
-    """One relayhost's mail on its way out.
+    """Sends one relayhost's mail.
 
-    notices_owed: called when a commit made notices owed. now: the clock, epoch seconds.
+    notices_pending: called when a commit has left notices for the person. now: the clock, epoch seconds.
     """
 
     def __init__(
@@ -58,293 +61,283 @@ class Scheduler:
         relayhost: Relayhost,
         spool: Spool,
         dial: Dial,
-        terms: Terms,
-        notices_owed: Callable[[], None],
+        terms: RetryPolicy,
+        notices_pending: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._relayhost = relayhost
         self._name = relayhost.name
         self._spool = spool
         self._now = now
-        self._bell = asyncio.Event()
-        self._results = results.Results(spool, terms, notices_owed, self._bell.set, now)
+        self._event = asyncio.Event()
+        self._results = results.Results(spool, terms, notices_pending, self._event.set, now)
         self._connector = connector.Connector(
-            relayhost, spool, dial, terms, self._results.see_through, notices_owed, self._bell.set, now
+            relayhost, spool, dial, terms, self._results.run_to_end, notices_pending, self._event.set, now
         )
-        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._stumble, now)
-        self._probes: deque[RcptProbe] = deque()
-        self._probe_ids = itertools.count(-1, -1)
-        self._is_rung = False
+        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed)
+        self._probes = ProbeQueue()
+        self._jobs: dict[int, MessageJob] = {}
+        self._must_ask = False
         self._channels = relayhost.channels
         self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
         self._allowed = self._backlog_channels
         self._conversations: set[Conversation] = set()
-        self._talks: set[asyncio.Task[None]] = set()
-        self._is_leaving = False
+        self._conversation_tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._is_untested = False
         self._faults: list[Outcome] = []
-        self._progress: dict[int, int] = {}
-        self._rests_until = 0.0
+        self._spool_pause_end = 0.0
 
     # What others tell the scheduler, and ask it.
 
-    def ring(self) -> None:
-        """Look again: something is due, or the person did something."""
-        self._is_rung = True
-        self._bell.set()
+    def look_again(self) -> None:
+        """The spool has changed: mail is due, or the person did something."""
+        self._must_ask = True
+        self._event.set()
 
-    def hurry(self, message: int) -> None:
-        """A message has just come in: it goes ahead of what waits."""
+    def message_arrived(self, message: int) -> None:
+        """A message was accepted: it goes before mail that waits. message: the spool's key."""
         self._claims.new[message] = None
         if len(self._claims.new) == 1 or self._connector.connection is not None:
-            # Before there is a connection, the first one has said all that there is to say.
-            self._bell.set()
+            # While disconnected, only the first new message wakes the loop.
+            self._event.set()
 
-    def expect(self) -> None:
-        """A client has said MAIL: dial ahead, so that the way is open when its message has come."""
-        self._connector.expect()
+    def expect_message(self) -> None:
+        """A client has begun a message: dial now, so that the connection is up when the message is complete."""
+        self._connector.expect_message()
 
-    def network_changed(self, change: connector.NetworkChange) -> None:
-        """There may be a way where there was none; what waits for one leaves, whatever the schedule says."""
-        self._is_rung = True
+    def network_changed(self, change: NetworkChange) -> None:
+        """A dial may succeed now; mail that waits for the network leaves ahead of the schedule."""
+        self._must_ask = True
         self._connector.network_changed(change)
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
-        """What the remote says to an envelope with one recipient, without a message; None if that cannot be had.
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
+        """What the mail server replies to the envelope of one recipient, without a message; None if it cannot be asked.
 
-        Asks only where a conversation is ready, and waits until it is free and answered: who cannot wait cancels it.
+        Asks only where a conversation is ready, and waits for it. May be cancelled.
         """
         if self._connector.retired is not None or not any(
-            one.is_ready and not one.is_leaving for one in self._conversations
+            one.phase in (Phase.WORKING, Phase.IDLE) for one in self._conversations
         ):
             return None
-        vetting = RcptProbe(next(self._probe_ids), envelope)
-        self._probes.append(vetting)
+        probe = self._probes.add(envelope)
         self._wake_one()
         try:
-            return await vetting.word
+            return await probe.reply
         finally:
-            vetting.word.cancel()
+            probe.reply.cancel()
 
-    def progress(self, message: int) -> int:
-        """Octets of a message's content that have been handed to the connection by now."""
-        return self._progress.get(message, 0)
+    def octets_sent(self, message: int) -> int:
+        """Octets of a message's content that were handed to the connection by now. message: the spool's key."""
+        job = self._jobs.get(message)
+        return job.octets_sent if job is not None else 0
 
     @property
-    def watches(self) -> Waiters:
-        """Where a client waits for the remote's word."""
-        return self._results.watches
+    def waiters(self) -> Waiters:
+        """Clients that wait for the result of their message."""
+        return self._results.waiters
 
-    def stream(self, to: str) -> AbstractAsyncContextManager[Stream | Outcome]:
-        """The connection for something else than mail: see `Line.stream`."""
+    def stream(self, to: Endpoint) -> AbstractAsyncContextManager[Stream | Outcome]:
+        """The connection for something else than mail: see `Connector.stream`."""
         return self._connector.stream(to)
 
     @property
-    def trouble(self) -> str:
-        """Why the way is known to be shut, not escaped; "" if it is not known to be."""
-        return self._connector.trouble
+    def fault_text(self) -> str:
+        """Why the relayhost cannot be used, not escaped; "" if no fault is known."""
+        return self._connector.fault_text
 
     @property
-    def stuck(self) -> bool:
-        """Whether there are outcomes that the disk refuses to take: no new mail should be taken over."""
-        return self._results.stuck
+    def is_connected(self) -> bool:
+        """Whether there is a connection for mail."""
+        return self._connector.connection is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the spool refuses to record outcomes: no new mail should be accepted."""
+        return self._results.is_stuck
 
     async def finish(self) -> None:
-        """Begins nothing more, and returns once what is under way has come to its end. Then `run` is to be cancelled."""
-        self._is_leaving = True
+        """Begins no new message, and returns when those in progress have ended. After that, cancel `run`."""
+        self._is_stopping = True
         for conversation in self._conversations:
             conversation.wake()
-        if self._talks:
-            await asyncio.wait(set(self._talks))
+        if self._conversation_tasks:
+            await asyncio.wait(set(self._conversation_tasks))
 
     # The loop.
 
     async def run(self) -> None:
-        """Runs until cancelled. What is under way then is judged and recorded; what was not begun is put back."""
+        """Runs until cancelled. Messages in progress are then judged and recorded; those not begun are put back."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    self._bell.clear()
+                    self._event.clear()
                     try:
-                        timeout = await self._step(group)
+                        sleep = await self._step(group)
                     except Exception as error:
-                        timeout = self._stumble(error)
+                        sleep = self._spool_failed(error)
                     try:
-                        async with asyncio.timeout(None if timeout is None else min(timeout, MAX_SLEEP)):
-                            await self._bell.wait()
+                        async with asyncio.timeout(min(sleep, MAX_SLEEP) if sleep < math.inf else None):
+                            await self._event.wait()
                     except TimeoutError:
-                        self._is_rung = True
+                        self._must_ask = True
         finally:
             self._connector.decline("mailrelay was stopped")
             # What the disk does not take in time, the next start finds as open attempts.
             await self._results.close()
             await self._connector.hang_up()
 
-    async def _step(self, group: asyncio.TaskGroup) -> float | None:
-        """Does what is to be done now. Returns the seconds until there may be more to do, None: when the bell rings."""
-        if self._is_leaving:
-            return None
-        rest = self._rests_until - time.monotonic()
-        if rest > 0:
-            return rest
-        if self._faults:
-            await self._shut(self._faults.pop())
-        is_rung, self._is_rung = self._is_rung, False
-        connection = self._connector.connection
-        if connection is None and self._connector.retired is None and not is_rung and (pause := self._pause()) > 0:
-            # Nobody but the person or the clock opens a way that is shut: the spool need not be asked for each new mail.
-            return pause
-        if connection is not None and connection.is_up and not self._may_talk():
-            return None
-        await self._connector.look()
-        if self._connector.retired is not None:
-            if any(one.under_way for one in self._conversations):
-                # It ends one way or the other, and that rings the bell.
-                return None
-            for talk in self._talks:
-                # It may linger on a connection that lives, and nobody would dial another one meanwhile.
-                talk.cancel()
-            await self._connector.bury()
-        now = self._now()
-        if self._connector.has_network_news:
-            self._connector.has_network_news = False
-            await self._spool.recall(self._name, now)
-        due = await self._spool.next_due(self._name)
-        if self._faults:
-            # Met while the spool was asked: it comes before another dial.
-            return 0.0
-        has_mail = due is not None and due <= now
-        until_due = None if due is None or due <= now else due - now
-        connection = self._connector.connection
-        if self._conversations and (connection is None or not connection.is_up):
-            # What they have to say about it comes before another dial; they ring the bell.
-            return None
-        if connection is not None and not connection.is_up:
-            log.info("relay=%s lost the connection", self._name)
-            self._connector.lost()
-            connection = None
-        is_missed = connection is None and self._relayhost.linger == math.inf
-        if is_missed and (unrest := self._connector.unrest) > 0:
-            is_missed = False
-            until_due = unrest if until_due is None else min(until_due, unrest)
-        for_mail = not self._results.stuck and (has_mail or self._connector.is_expected or is_missed)
-        wanted = for_mail or self._connector.is_wished_for
-        # The way may be shut for mail alone, and the connection stay for others.
-        if wanted and (connection is None or not self._conversations):
-            pause = self._pause()
-            if pause > 0:
-                wanted, until_due = False, pause
-        if not wanted:
-            return until_due if connection is None or self._conversations else await self._rest(until_due)
+    async def _step(self, group: asyncio.TaskGroup) -> float:
+        """Acts until there is a reason to sleep. Returns for how many seconds at most; inf: until an event."""
+        view = _SpoolView()
+        while True:
+            plan = decide(self._observe(view))
+            if plan.blocked > 0:
+                self.waiters.tell_all(Queued(self.fault_text))
+            if plan.blocked > IMPATIENCE:
+                self._connector.decline(self.fault_text)
+            match plan.action:
+                case Action.ASK_NEXT_DUE:
+                    self._must_ask = False
+                    await self._connector.read_fault()
+                    due = await self._spool.next_due(self._name)
+                    view.next_due = math.inf if due is None else due
+                case Action.COUNT_DUE:
+                    view.due_count = await self._count_due()
+                case _:
+                    await self._apply(plan, group)
+                    if plan.sleep > 0:
+                        return plan.sleep
+                    view = _SpoolView()
+
+    def _observe(self, view: _SpoolView) -> Facts:
+        conversations = self._conversations
+        idle = sum(one.phase is Phase.IDLE for one in conversations)
+        return Facts(
+            is_stopping=self._is_stopping,
+            spool_pause=self._spool_pause_end - time.monotonic(),
+            has_fault=bool(self._faults),
+            must_ask=self._must_ask,
+            is_stuck=self.is_stuck,
+            connection=self._connector.state,
+            conversations=len(conversations),
+            idle=idle,
+            all_ready=all(one.phase is not Phase.OPENING for one in conversations),
+            room=min(self._channels, self._allowed) - len(conversations),
+            asking=self._claims.asking,
+            messages_in_progress=len(self._jobs),
+            is_untested=self._is_untested,
+            pause=self._connector.pause(has_new_mail=bool(self._claims.new)),
+            is_expected=self._connector.is_message_expected,
+            is_stream_wanted=self._connector.is_stream_wanted,
+            keeps_up=self._relayhost.linger == math.inf,
+            redial_pause=self._connector.redial_pause,
+            stays=self._connector.stays,
+            network_changed=self._connector.recall_pending,
+            due_in=None if view.next_due is None else view.next_due - self._now(),
+            due_count=view.due_count,
+        )
+
+    async def _apply(self, plan: Plan, group: asyncio.TaskGroup) -> None:
+        match plan.action:
+            case Action.RECORD_FAULT:
+                await self._record_fault(self._faults.pop())
+            case Action.CLOSE_RETIRED:
+                await self._close_retired()
+            case Action.FORGET_LOST:
+                log.info("relay=%s lost the connection", self._name)
+                self._connector.forget()
+            case Action.RECALL:
+                self._connector.recall_pending = False
+                await self._spool.retry_lost(self._name)
+            case Action.HANG_UP:
+                await self._connector.hang_up()
+            case Action.DIAL | Action.DIAL_FOR_STREAM:
+                await self._dial(group, for_mail=plan.action is Action.DIAL)
+            case Action.WAKE_CONVERSATION:
+                self._wake_one()
+            case Action.OPEN_CONVERSATIONS:
+                for _ in range(plan.conversations):
+                    self._open_conversation(group)
+
+    async def _count_due(self) -> int:
+        """How many messages are due, at most as many as would fill all channels."""
+        claimed = self._claims.claimed
+        count = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels)
+        # Messages that were claimed during the count are no reason for another conversation.
+        return count - (self._claims.claimed - claimed)
+
+    async def _dial(self, group: asyncio.TaskGroup, *, for_mail: bool) -> None:
+        try:
+            connection = await self._connector.open()
+        except Fault as fault:
+            await self._record_fault(fault.outcome)
+            return
         if connection is None:
-            try:
-                connection = await self._connector.open()
-            except Fault as fault:
-                await self._shut(fault.outcome)
-                return 0.0
-            if connection is None:
-                return 0.0
-            self._channels = self._relayhost.channels
-            self._allowed = self._backlog_channels
-            group.create_task(self._watch(connection))
-            # Where something was wrong with the way, only a conversation tells whether it still is.
-            if not for_mail and not self.trouble:
-                self._connector.claim_dialled()
-                return until_due
-        elif not for_mail:
-            return until_due
-        count = await self._conversations_wanted(has_mail)
-        if self._faults or self._connector.connection is not connection:
-            # Met, or given up, while the spool was asked.
-            return 0.0
-        for _ in range(count):
-            self._talk(group, connection)
-        return until_due
-
-    def _pause(self) -> float:
-        """Seconds for which the way stays shut, which is said to those who wait; 0 or less: it may be tried."""
-        pause = self._connector.pause(has_new_mail=bool(self._claims.new))
-        if pause > 0:
-            self.watches.tell_all(Queued(self.trouble))
-        if pause > connector.IMPATIENCE:
-            self._connector.decline(self.trouble)
-        return pause
-
-    async def _rest(self, until_due: float | None) -> float | None:
-        """Without mail for the connection: hangs up once it need not stay for others. Returns as `_step` does."""
-        stays = self._connector.stays
-        if stays <= 0:
-            await self._connector.hang_up()
-            return until_due
-        return min((wait for wait in (until_due, stays) if wait is not None and wait != math.inf), default=None)
+            return
+        self._channels = self._relayhost.channels
+        self._allowed = self._backlog_channels
+        # After a fault, only a conversation shows whether it is over.
+        self._is_untested = for_mail or bool(self.fault_text)
+        if not for_mail:
+            # No message has waited for this dial.
+            self._connector.claim_dial_seconds()
+        group.create_task(self._watch(connection))
 
     async def _watch(self, connection: Connection) -> None:
         try:
             await connection.wait_closed()
         finally:
-            self._bell.set()
-            # Those to its jump hosts do not end with it; nor does it, when we are stopped, for whoever has it still.
+            self._event.set()
+            # The connections to jump hosts do not end with it. When we are stopped, it has not ended either.
             await connection.close()
 
-    async def _shut(self, outcome: Outcome) -> None:
-        words = await self._connector.shut(outcome)
+    async def _record_fault(self, outcome: Outcome) -> None:
+        text = await self._connector.record_fault(outcome)
         self._claims.new.clear()
-        self.watches.tell_all(Queued(words))
+        self.waiters.tell_all(Queued(text))
 
-    def _may_talk(self) -> bool:
-        """Whether anything could be made of mail that waits: somebody to wake, or one more conversation."""
-        return self._room > 0 or any(one.is_idle for one in self._conversations)
+    async def _close_retired(self) -> None:
+        for task in self._conversation_tasks:
+            # Idle conversations on it may last, and would keep the scheduler from dialling anew.
+            task.cancel()
+        await self._connector.close_retired()
 
-    @property
-    def _room(self) -> int:
-        """How many conversations may be opened beside those that there are."""
-        return min(self._channels, self._allowed) - len(self._conversations)
+    def _spool_failed(self, error: Exception) -> float:
+        """Begins nothing for a while after an error of the spool, or of our own. Returns the seconds."""
+        log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
+        self._spool_pause_end = time.monotonic() + SPOOL_RETRY
+        self._connector.decline("mailrelay cannot go on for now; see the log")
+        return SPOOL_RETRY
 
-    async def _conversations_wanted(self, has_mail: bool) -> int:
-        """How many to open now: one where there is none, one for mail that nobody is about to take, more for more mail."""
-        if any(one.is_idle for one in self._conversations):
-            if has_mail:
-                self._wake_one()
-            return 0
-        taken = self._claims.taken
-        waiting = (
-            await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels, self._now())
-            if has_mail
-            else 0
-        )
-        # What was taken while it counted waits no more.
-        waiting -= self._claims.taken - taken
-        wanted = -(-waiting // MESSAGES_PER_CHANNEL) - len(self._conversations)
-        if not self._conversations:
-            wanted = max(1, wanted)
-        elif waiting > self._claims.asking and all(one.is_ready for one in self._conversations):
-            # Those who ask are about to take what there is for them; the bell rings when they have.
-            wanted = max(1, wanted)
-        return max(0, min(wanted, self._room))
-
-    def _answer_probes(self) -> None:
-        """Nobody is there to ask."""
-        while self._probes:
-            self._probes.popleft().answer(())
+    # Conversations.
 
     def _wake_one(self) -> None:
-        idle = next((one for one in self._conversations if one.is_idle), None)
+        idle = next((one for one in self._conversations if one.phase is Phase.IDLE), None)
         if idle is not None:
             idle.wake()
 
-    def _talk(self, group: asyncio.TaskGroup, connection: Connection) -> None:
+    def _open_conversation(self, group: asyncio.TaskGroup) -> None:
+        connection = self._connector.connection
+        if connection is None:
+            # A change of the network has retired it since the plan was made.
+            return
         conversation = Conversation(self)
         self._conversations.add(conversation)
-        self._connector.met()
-        talk = group.create_task(self._converse(conversation, connection))
-        self._talks.add(talk)
-        talk.add_done_callback(self._talks.discard)
-        # What is cancelled before its first step comes to no `finally`.
-        talk.add_done_callback(lambda _talk: self._left(conversation))
+        self._is_untested = False
+        self._connector.conversation_begun()
+        task = group.create_task(self._converse(conversation, connection))
+        self._conversation_tasks.add(task)
+        task.add_done_callback(self._conversation_tasks.discard)
+        # A task that is cancelled before it starts never runs its `finally`.
+        task.add_done_callback(lambda _task: self._left(conversation))
 
     async def _converse(self, conversation: Conversation, connection: Connection) -> None:
+        progress = Progress.NOTHING
         ended: Outcome | None
         try:
-            ended = await converse(await connection.open_channel(), EHLO_NAME, conversation)
+            end = await converse(await connection.open_channel(), EHLO_NAME, conversation)
+            ended, progress = end.outcome, end.progress
         except Fault as fault:
             ended = fault.outcome
         except Exception:
@@ -354,86 +347,61 @@ class Scheduler:
             )
         finally:
             self._left(conversation)
-        if ended is None or conversation.is_idle or conversation.was_answered:
-            return
-        if conversation.has_finished and connection.is_up:
-            # That message's own trouble; where the whole connection went, the next message would fare no better.
-            return
-        if self._conversations:
-            # The remote allows no more of them: the others go on, and the last one will say whether it allows any.
+        what = consequence(
+            progress,
+            broke_off=ended is not None,
+            was_idle=conversation.phase is Phase.IDLE,
+            is_connected=connection.is_up,
+            others=len(self._conversations),
+        )
+        if what is Consequence.FEWER_CONVERSATIONS:
             self._allowed = len(self._conversations)
-        elif self._connector.connection is connection:
-            self._faults.append(ended)
-            if connection.is_up and self._connector.is_lent:
-                # What runs on it is not to suffer for the mail server.
-                return
-            # Given up at once: nothing more is begun on it, and what its end does to others is not news.
-            self._connector.lost()
-            await connection.close()
+        elif what is Consequence.FAULT and ended is not None and self._connector.connection is connection:
+            await self._give_up(connection, ended)
+
+    async def _give_up(self, connection: Connection, fault: Outcome) -> None:
+        self._faults.append(fault)
+        if connection.is_up and self._connector.is_lent:
+            # Streams on it go on: the fault is the mail server's.
+            return
+        # At once, so that nothing new begins on it, and its end is not taken for another fault.
+        self._connector.forget()
+        await connection.close()
 
     def _left(self, conversation: Conversation) -> None:
         self._conversations.discard(conversation)
         if not self._conversations:
-            self._answer_probes()
-        self._bell.set()
+            self._probes.give_back()
+        self._event.set()
 
-    def opened(self, in_flight: int) -> None:
-        """The remote's mail server is ready for mail, of which a conversation carries `in_flight` at once."""
-        self._connector.usable()
+    # What a conversation needs (`conversation.SchedulerPort`).
+
+    def conversation_ready(self, in_flight: int) -> None:
+        self._connector.mail_server_ready()
         if in_flight == 1:
-            # What it does not take at once in one conversation, it may in several.
+            # Several conversations make up for one message at a time in each.
             self._channels = self._backlog_channels
-        self._bell.set()
+        self._event.set()
 
-    def _may_begin(self) -> bool:
-        return not (self._is_leaving or self._results.stuck or time.monotonic() < self._rests_until)
-
-    def _stumble(self, error: Exception) -> float:
-        """The spool has failed us, or we ourselves: nothing is begun for a while. Returns the seconds."""
-        log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
-        self._rests_until = time.monotonic() + SPOOL_RETRY
-        self._connector.decline("mailrelay cannot go on for now; see the log")
-        return SPOOL_RETRY
-
-    # What conversations ask for and bring back.
-
-    async def next(self, limit: int) -> Sequence[Message | RcptProbe]:
-        """What to do next: a recipient to vet, for which a client waits, or messages to send, with their attempts opened, up
-        to `limit` if they are small; nothing if nothing is due. Cancelling loses nothing."""
+    async def next_jobs(self, limit: int) -> Sequence[Job]:
+        """A probe for which a client waits, or messages with open attempts: up to `limit` if they are small."""
         if self._connector.retired is not None:
             return ()
-        # Asked again behind the wait for the spool: who waits for mail from here on is there to be woken.
-        return self._vetting() or await self._claims.ask(limit) or self._vetting()
+        # Probes are looked for again after the wait for the spool: a conversation that asks is not woken for them.
+        return self._probes.next() or await self._next_messages(limit) or self._probes.next()
 
-    def _vetting(self) -> Sequence[RcptProbe]:
-        while self._probes:
-            vetting = self._probes.popleft()
-            if not vetting.word.done():
-                return (vetting,)
-        return ()
-
-    async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        """A message's content, piece by piece. Asked for the next one, it takes the one before for sent."""
-        async with contextlib.aclosing(self._spool.pieces(message)) as pieces:
-            async for piece in pieces:
-                yield piece
-                self._progress[message] = self._progress.get(message, 0) + len(piece)
-
-    def finished(self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, transaction: float) -> None:
-        self._progress.pop(message.id, None)
-        self._results.finished(
-            message, outcomes, relays_dsn=relays_dsn, dialled=self._connector.claim_dialled(), transaction=transaction
-        )
-
-    def untried(self, message: Message) -> None:
-        self._progress.pop(message.id, None)
-        self._results.untried(message)
+    async def _next_messages(self, limit: int) -> Sequence[Job]:
+        return [
+            MessageJob(message, self._spool.pieces, self._results, self._connector.claim_dial_seconds, self._jobs)
+            for message in await self._claims.ask(limit)
+        ]
 
     def is_last(self, conversation: Conversation) -> bool:
-        """Whether no other conversation goes on: the last one stays for a while."""
-        return all(one.is_leaving for one in self._conversations if one is not conversation)
+        return all(one.phase is Phase.LEAVING for one in self._conversations if one is not conversation)
 
     @property
     def linger(self) -> float:
-        """Seconds for which the last conversation stays without mail."""
-        return 0.0 if self._is_leaving or self._connector.retired is not None else self._relayhost.linger
+        return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
+
+    def _may_begin(self) -> bool:
+        return not (self._is_stopping or self.is_stuck or time.monotonic() < self._spool_pause_end)

@@ -1,7 +1,7 @@
-"""Lets a mail client wait for the result of its message.
+"""Clients that wait for the result of their message.
 
-A watch is opened before the message is on disk, so that no result comes too early. Once it is closed, nobody waits, and a
-refusal becomes a bounce.
+A waiter is opened before the message is on disk, so that no result comes too early. After it is closed, a refusal becomes a
+bounce.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ TOLD_WITHIN = 30.0
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """A recipient for whom the remote did not take the message. words: why, not escaped."""
+    """A recipient for whom the mail server did not take the message. words: why, not escaped."""
 
     address: bytes
     state: State
@@ -25,10 +25,10 @@ class NotTaken:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """How an attempt ended for each recipient, where the remote did not refuse all.
+    """How an attempt ended for each recipient, unless the mail server refused all.
 
-    taken: for how many the remote took the message. reply: its reply to the content, None if it took it for none. Notices
-    tell of those that failed or are held.
+    taken: for how many recipients the mail server took the message. reply: its reply to the content, None if it took it for
+    none. Recipients that failed or are held have notices, too.
     """
 
     taken: int
@@ -38,61 +38,66 @@ class DeliveryResult:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The remote refused every recipient for good."""
+    """The mail server refused every recipient for good."""
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """It waits in the spool; `why` is not escaped."""
+    """The message waits in the spool; `why` is not escaped."""
 
     why: str
 
 
-Word = DeliveryResult | Refused | Queued
+Result = DeliveryResult | Refused | Queued
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """The relay sets `word`; the receiver of a `Refused` sets `told`: whether the client got it."""
+    """The relay sets `result`. A client's side that gets `Refused` sets `told`: whether the client has received it."""
 
-    word: asyncio.Future[Word] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Waiters:
-    """The open watches of a relayhost, by queue id."""
+    """The waiters of a relayhost, by queue id."""
 
     def __init__(self) -> None:
         self._open: dict[str, Waiter] = {}
 
+    @property
+    def queue_ids(self) -> frozenset[str]:
+        """The messages whose result is waited for."""
+        return frozenset(self._open)
+
     def open(self, queue_id: str) -> Waiter:
-        """From now on the word on this message will be heard."""
-        watch = self._open[queue_id] = Waiter()
-        return watch
+        """From now on, the result of this message is kept for the client."""
+        waiter = self._open[queue_id] = Waiter()
+        return waiter
 
     def close(self, queue_id: str) -> None:
-        """Nobody waits any more."""
+        """The client waits no more."""
         self._open.pop(queue_id, None)
 
-    def tell(self, queue_id: str, word: DeliveryResult | Queued) -> None:
-        """Gives the word to who waits for it, if anybody does."""
-        watch = self._open.pop(queue_id, None)
-        if watch is not None and not watch.word.done():
-            watch.word.set_result(word)
+    def tell(self, queue_id: str, result: DeliveryResult | Queued) -> None:
+        """Gives the result to the client, if it waits."""
+        waiter = self._open.pop(queue_id, None)
+        if waiter is not None and not waiter.result.done():
+            waiter.result.set_result(result)
 
-    def tell_all(self, word: Queued) -> None:
-        """Gives one word to all who wait."""
+    def tell_all(self, result: Queued) -> None:
+        """Gives one result to all clients that wait."""
         for queue_id in list(self._open):
-            self.tell(queue_id, word)
+            self.tell(queue_id, result)
 
     async def tell_refusal(self, queue_id: str, refused: Refused) -> bool:
-        """Gives a refusal to who waits for it; returns whether the client has been told so."""
-        watch = self._open.pop(queue_id, None)
-        if watch is None or watch.word.done():
+        """Gives a refusal to the client, if it waits. Returns whether the client has received it."""
+        waiter = self._open.pop(queue_id, None)
+        if waiter is None or waiter.result.done():
             return False
-        watch.word.set_result(refused)
-        # Not `asyncio.wait_for`, which would cancel `told`: setting it late must not fail.
-        await asyncio.wait({watch.told}, timeout=TOLD_WITHIN)
-        return watch.told.done() and watch.told.result()
+        waiter.result.set_result(refused)
+        # `wait_for` would cancel `told` at the time-out, and the listener may set it later.
+        await asyncio.wait({waiter.told}, timeout=TOLD_WITHIN)
+        return waiter.told.done() and waiter.told.result()

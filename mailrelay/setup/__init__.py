@@ -1,5 +1,5 @@
-"""What `mailrelay setup` leaves on this computer: settings, a service unit, and what confines a key that is for mail alone.
+"""The files that `mailrelay setup` writes on this computer: settings, a service unit, and ssh_config for a restricted key.
 
-`settings` and `restriction` decide, from text to text; `unit` installs. `cli.setup` asks the person, and `relay.admission`,
-`relay.confinement` and `relay.offer` do what is to be done with the remote.
+`settings` and `restriction` are pure, from text to text; `unit` installs. `cli.setup` asks the person. The work on the
+remote is in `ssh.authorized_keys`, `ssh.restriction_probe` and `ssh.host_key_scan`.
 """

@@ -5,7 +5,7 @@ from contextlib import suppress
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
 from mailrelay.ssh import mail_path
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import MailPath
 

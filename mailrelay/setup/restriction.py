@@ -1,8 +1,8 @@
-"""A key that is for mail alone: what authorized_keys says of it on the remote, and ssh_config here.
+"""A key that only delivers mail: its line in authorized_keys on the remote, and its ssh_config here. Pure.
 
-Over there the key may be used for one thing: forwarding to the mail server's port, or running the one command. `restrict`
-takes everything away that sshd knows of, also what later versions will; but it leaves commands, so one is forced that does
-nothing, and forwarding brings listening with it, which is limited to a port that this account cannot have. Pure.
+On the remote the key is allowed one use: forwarding to the mail server's port, or running the one command. The option
+`restrict` disables everything that sshd can disable, in later versions too, except commands. So a command that does nothing
+is forced. `port-forwarding` also permits remote forwarding, which is limited to a port that the account cannot bind.
 """
 
 from pathlib import Path
@@ -11,45 +11,43 @@ from mailrelay.config import Relayhost
 from mailrelay.ssh.hops import destination
 
 
-def authorized(public: str, relayhost: Relayhost) -> str:
-    """The line of authorized_keys that lets the key do what the relayhost needs, and nothing else (sshd(8)).
+def authorized_keys_line(public: str, relayhost: Relayhost) -> str:
+    """The line of authorized_keys that allows the key what the relayhost needs, and nothing else (sshd(8)).
 
     public: the key's public line.
     """
     if relayhost.command:
         return f"restrict,command={_quoted(relayhost.command)} {public}"
-    at = f"[{relayhost.smtp_host}]" if ":" in relayhost.smtp_host else relayhost.smtp_host
-    port = f'"{at}:{relayhost.smtp_port}"'
-    return f'restrict,port-forwarding,permitopen={port},permitlisten="localhost:1",command="false" {public}'
+    return f'restrict,port-forwarding,permitopen="{relayhost.smtp}",permitlisten="localhost:1",command="false" {public}'
 
 
-def file(relayhost: Relayhost, settings: Path) -> Path:
-    """Where that ssh_config is: beside the settings."""
+def ssh_config_file(relayhost: Relayhost, settings: Path) -> Path:
+    """The path of that ssh_config: in the directory of the settings."""
     return settings.absolute().with_name(f"ssh_config.{host(relayhost)}")
 
 
 def ssh_config(relayhost: Relayhost, key: Path) -> str:
-    """An ssh_config with which the relayhost is reached with this key, and everything else stays as it was."""
+    """An ssh_config that uses this key for the relayhost, and includes the person's own for everything else."""
     name = host(relayhost)
     return (
-        f"# By `mailrelay setup --restricted`: mail to {name} goes with a key of its own, everything else as before.\n"
+        f"# Written by `mailrelay setup --restricted`: mail to {name} uses a key of its own, all else is as before.\n"
         f"Host {name}\n"
         f'  IdentityFile "{key}"\n'
         "  IdentitiesOnly yes\n"
         "  IdentityAgent none\n"
         "Match all\n"
         f'  Include "{relayhost.ssh_config}"\n'
-        # Which ssh(1) reads by itself only where no file is named.
+        # ssh(1) does not read it by itself if a file is named with -F.
         '  Include "/etc/ssh/ssh_config"\n'
     )
 
 
 def host(relayhost: Relayhost) -> str:
-    """The host alone of what is given to ssh(1)."""
+    """The host in the destination for ssh(1), without user and port."""
     return destination(relayhost.ssh)[1]
 
 
 def _quoted(value: str) -> str:
-    """As sshd(8) has it: in double quotes, those within escaped."""
+    """In double quotes, with the inner ones escaped, as sshd(8) requires."""
     escaped = value.replace('"', '\\"')
     return f'"{escaped}"'

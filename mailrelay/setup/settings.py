@@ -1,9 +1,9 @@
-"""The settings file as setup wants it: what would change in the one that is there, and what it would be then.
+"""Plans the change of the settings file that makes a relayhost as setup needs it. Pure.
 
-    plan(text, wish, where) -> Plan     what is to be written, and what is different in it, for the person to read
+    plan(text, desired, where, environ) -> Plan     the new text, and the changed lines for the person to read
 
-Promises: a relayhost that is as wished is left alone, octet for octet; what has to change changes where it stands, and
-comments, order and everything else stay; the result has been read as the settings that it is meant to be. Pure.
+Promises: if the relayhost is as desired already, the text stays the same, octet for octet. Otherwise values change in place,
+and comments, order and all other settings stay. The new text has been parsed and checked against the intended settings.
 """
 
 import re
@@ -21,11 +21,11 @@ from mailrelay.grammar import SettingsError, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A relayhost as setup has found it to work. ssh_config: as it is to be written, "" for the person's own.
+class Desired:
+    """A relayhost as setup has found it to work. ssh_config: as it is written in the file, "" for the person's own.
 
-    senders: which reverse paths go this way, where there are other relayhosts already. size: octets of a message that the
-    mail server there takes, 0 if it does not say; a new file lets clients send no more.
+    senders: the pattern of the reverse paths for this relayhost, used if there are other relayhosts. size: octets of the
+    largest message that the mail server accepts, 0 if unknown; a new settings file allows clients no more.
     """
 
     ssh: str
@@ -37,38 +37,38 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """name: of the relayhost. text: the whole file, as it is to be. changes: what is different, line by line."""
+    """name: of the relayhost. text: the new text of the whole file. changes: one line of text for each change."""
 
     name: str
     text: str
     changes: tuple[str, ...]
 
 
-def plan(text: str | None, wish: Wish, where: str, environ: Mapping[str, str]) -> Plan:
-    """What to write. text: the file as it is, None if there is none. where, environ: as in `config.parse`.
+def plan(text: str | None, desired: Desired, where: str, environ: Mapping[str, str]) -> Plan:
+    """The plan. text: the present text of the file, None if there is none. where, environ: as in `config.parse`.
 
-    Raises SettingsError for a file that is wrong already, or that cannot be changed without changing something else.
+    Raises SettingsError for an invalid file, or if other settings would change too.
     """
     if text is None:
-        new = _table("default", wish, _wanted(wish))
-        if 0 < wish.size < Listen().max_message_size:
-            new += f'\n[listen]\nmax_message_size = "{wish.size}B"   # what the mail server there takes\n'
+        new = _table("default", desired, _non_defaults(desired))
+        if 0 < desired.size < Listen().max_message_size:
+            new += f'\n[listen]\nmax_message_size = "{desired.size}B"   # the limit of the mail server\n'
         return Plan("default", new, tuple(new.splitlines()))
     settings = config.parse(text, where, environ)
-    there = of_host(settings, wish.ssh)
-    found = _changed(text, there, wish, environ) if there else _added(text, settings, wish)
+    existing = of_host(settings, desired.ssh)
+    found = _changed(text, existing, desired, environ) if existing else _added(text, settings, desired)
     if not _is_safe(found, settings, environ):
-        raise SettingsError(f"{where}: cannot be changed without harm; write this yourself: {'; '.join(found.changes)}")
+        raise SettingsError(f"{where}: cannot be changed safely; write this yourself: {'; '.join(found.changes)}")
     return found
 
 
 def of_host(settings: Settings, ssh: str) -> Relayhost | None:
-    """The relayhost that goes to this host, if there is one."""
+    """The relayhost with this `ssh`, None if there is none."""
     return next((relayhost for relayhost in settings.relayhosts if relayhost.ssh == ssh), None)
 
 
 def _is_safe(found: Plan, before: Settings, environ: Mapping[str, str]) -> bool:
-    """Whether the text can be read, and says of everything else what was said before."""
+    """Whether the planned text is valid, and all settings but those of the relayhost are as before."""
     try:
         after = config.parse(found.text, "", environ)
     except SettingsError:
@@ -76,48 +76,48 @@ def _is_safe(found: Plan, before: Settings, environ: Mapping[str, str]) -> bool:
     return _others(after, found.name) == _others(before, found.name)
 
 
-def _changed(text: str, there: Relayhost, wish: Wish, environ: Mapping[str, str]) -> Plan:
-    """The file with its relayhost made as wished. A setting that is not wished for goes back to its default."""
+def _changed(text: str, existing: Relayhost, desired: Desired, environ: Mapping[str, str]) -> Plan:
+    """The file with its relayhost as desired. A setting without a desired value goes back to its default."""
     document: Any = tomlkit.parse(text)
-    table = document["relayhost"][there.name]
+    table = document["relayhost"][existing.name]
     changes = []
-    for key, value in (("command", wish.command), ("ssh_config", wish.ssh_config)):
+    for key, value in (("command", desired.command), ("ssh_config", desired.ssh_config)):
         before = table.get(key, "")
-        if before == value or _same_file(there, key, value, environ):
+        if before == value or _same_file(existing, key, value, environ):
             continue
         if value:
             table[key] = value
-            changes.append(f"relayhost.{there.name}.{key}: {shown(str(before))} becomes {shown(value)}")
+            changes.append(f"relayhost.{existing.name}.{key}: {shown(str(before))} becomes {shown(value)}")
         else:
             del table[key]
-            changes.append(f"relayhost.{there.name}.{key}: {shown(str(before))} goes")
-    return Plan(there.name, tomlkit.dumps(document) if changes else text, tuple(changes))
+            changes.append(f"relayhost.{existing.name}.{key}: {shown(str(before))} is removed")
+    return Plan(existing.name, tomlkit.dumps(document) if changes else text, tuple(changes))
 
 
-def _same_file(there: Relayhost, key: str, value: str, environ: Mapping[str, str]) -> bool:
+def _same_file(existing: Relayhost, key: str, value: str, environ: Mapping[str, str]) -> bool:
     home = environ.get("HOME", "~")
-    return key == "ssh_config" and there.ssh_config == Path((value or "~/.ssh/config").replace("~", home, 1))
+    return key == "ssh_config" and existing.ssh_config == Path((value or "~/.ssh/config").replace("~", home, 1))
 
 
-def _added(text: str, settings: Settings, wish: Wish) -> Plan:
-    name = _name(wish.ssh, {relayhost.name for relayhost in settings.relayhosts})
-    table = _table(name, wish, (*_wanted(wish), ("senders", [wish.senders])))
+def _added(text: str, settings: Settings, desired: Desired) -> Plan:
+    name = _name(desired.ssh, {relayhost.name for relayhost in settings.relayhosts})
+    table = _table(name, desired, (*_non_defaults(desired), ("senders", [desired.senders])))
     return Plan(name, f"{text.rstrip()}\n\n{table}", tuple(table.splitlines()))
 
 
-def _wanted(wish: Wish) -> tuple[tuple[str, object], ...]:
-    """The settings of a new relayhost, but for those that are at their defaults."""
-    given = (("ssh", wish.ssh), ("ssh_config", wish.ssh_config), ("command", wish.command))
+def _non_defaults(desired: Desired) -> tuple[tuple[str, object], ...]:
+    """The settings of a new relayhost that differ from their defaults."""
+    given = (("ssh", desired.ssh), ("ssh_config", desired.ssh_config), ("command", desired.command))
     return tuple((key, value) for key, value in given if value)
 
 
-def _table(name: str, wish: Wish, values: tuple[tuple[str, object], ...]) -> str:
+def _table(name: str, desired: Desired, values: tuple[tuple[str, object], ...]) -> str:
     lines = (f"{key} = {tomlkit.item(value).as_string()}" for key, value in values)
-    return "\n".join((f"# By `mailrelay setup {wish.ssh}`.", f"[relayhost.{name}]", *lines, ""))
+    return "\n".join((f"# Written by `mailrelay setup {desired.ssh}`.", f"[relayhost.{name}]", *lines, ""))
 
 
 def _name(ssh: str, taken: set[str]) -> str:
-    """A name that no other relayhost has, from the host's own."""
+    """A name for the relayhost that is not in `taken`, made from its host."""
     host = re.sub(r"[^A-Za-z0-9_-]+", "-", ssh.rpartition("@")[2]).strip("-")[:50] or "host"
     return next(name for name in _names(host) if name not in taken)
 
@@ -131,6 +131,6 @@ def _names(host: str) -> Iterator[str]:
 
 
 def _others(settings: Settings, name: str) -> object:
-    """Everything but one relayhost."""
+    """The settings without one relayhost."""
     kept = tuple(relayhost for relayhost in settings.relayhosts if relayhost.name != name)
     return msgspec.structs.replace(settings, relayhosts=kept)

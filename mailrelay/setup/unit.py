@@ -1,10 +1,10 @@
-"""The service unit: `mailrelay serve` started with the person's session, by systemd or launchd, where there is one of them.
+"""The service unit, with which systemd or launchd starts `mailrelay serve` in the person's session.
 
-    unit = find(command_line(settings_file, environ), environ)     # None: nobody starts services here
-    install(unit, again=False)                                    # written, enabled, started
+    unit = find(command_line(settings_file, environ), environ)     # None: no service manager in this session
+    install(unit, restart=False)                                   # written, enabled, started
 
-The units are the files `mailrelay.service` and `mailrelay.plist` beside this one; only the words of the command line are
-put into them. Promises: a unit that is as it should be is left alone. Raises NotInstalled with the manager's own words.
+The templates are the files `mailrelay.service` and `mailrelay.plist` in this directory; only the command line is filled in.
+Promises: a unit that is up to date is not touched. Raises NotInstalled with the error text of the service manager.
 """
 
 import plistlib
@@ -21,109 +21,110 @@ from mailrelay.atomic_file import replace_file
 from mailrelay.mail.printable import printable
 
 NAME = "mailrelay"
-ANSWER = 60.0
-"""Seconds for a service manager to do what it was told; starting waits until the daemon is ready."""
+MANAGER_TIMEOUT = 60.0
+"""Seconds for one command of a service manager; a start waits until the daemon is ready."""
 
 _EXEC_START = "ExecStart=%h/.local/bin/mailrelay serve"
 
 
 class NotInstalled(Exception):
-    """The service manager did not do what it was told. The text is one sentence: what, and its words."""
+    """A command of the service manager failed. The text is one sentence: the command and its error text, escaped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A service unit. `text` is what `file` is to be. asks: succeeds where the manager can be used. state: succeeds where
-    the service runs. before: what to do once the file is there. start, restart: as they say. undo: for a shell."""
+    """A service unit, and the commands of its manager. file, text: path and content of the unit. check_manager: succeeds if
+    the manager can be used. check_running: succeeds if the service runs. reload: after `file` was written. start: enables
+    and starts. restart: the same for a running service. undo: the shell command that removes the unit."""
 
     manager: str
     file: Path
     text: bytes
-    asks: tuple[str, ...]
-    state: tuple[str, ...]
-    before: tuple[tuple[str, ...], ...]
+    check_manager: tuple[str, ...]
+    check_running: tuple[str, ...]
+    reload: tuple[tuple[str, ...], ...]
     start: tuple[str, ...]
     restart: tuple[tuple[str, ...], ...]
     undo: str
 
     @property
-    def is_there(self) -> bool:
-        """Whether the file is as it should be."""
+    def is_installed(self) -> bool:
+        """Whether the file exists with this content."""
         return self.file.is_file() and self.file.read_bytes() == self.text
 
 
 def command_line(settings: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The words that serve with these settings, as whoever calls us now has it: the script, or the interpreter."""
+    """The command line of `mailrelay serve` with these settings, by the script that runs now, or else the interpreter."""
     script = shutil.which(sys.argv[0])
     program = (str(Path(script).absolute()),) if script and Path(script).name == NAME else (sys.executable, "-m", NAME)
     usual = Path(environ.get("HOME", "~")) / ".config" / NAME / "config.toml"
-    # A service manager does not know what the person's shell has set.
+    # A service manager does not see MAILRELAY_CONFIG of the person's shell.
     return (*program, "serve") if settings == usual else (*program, "--config", str(settings.absolute()), "serve")
 
 
-def find(words: Sequence[str], environ: Mapping[str, str]) -> Unit | None:
-    """The unit for the service manager of this session; None where there is none that answers."""
-    unit = launchd(words, environ) if sys.platform == "darwin" else systemd(words, environ)
-    if shutil.which(unit.asks[0]) is None:
+def find(argv: Sequence[str], environ: Mapping[str, str]) -> Unit | None:
+    """The unit for the service manager of this session; None if there is none, or it does not work."""
+    unit = launchd(argv, environ) if sys.platform == "darwin" else systemd(argv, environ)
+    if shutil.which(unit.check_manager[0]) is None:
         return None
-    return unit if _run(unit.asks).returncode == 0 else None
+    return unit if _run(unit.check_manager).returncode == 0 else None
 
 
 def is_running(unit: Unit) -> bool:
-    """Whether the service runs, as far as its manager knows."""
-    return _run(unit.state).returncode == 0
+    """Whether the service runs, according to its manager."""
+    return _run(unit.check_running).returncode == 0
 
 
-def install(unit: Unit, *, again: bool) -> bool:
-    """Writes the unit if it is another one, has it started now and with each session; returns whether anything was done.
+def install(unit: Unit, *, restart: bool) -> bool:
+    """Writes the unit if it differs, starts it now and with each session. Returns whether anything was done.
 
-    again: a service that runs already is started afresh in any case. Raises NotInstalled, OSError.
+    restart: whether to restart a running service whose unit is up to date. Raises NotInstalled, OSError.
     """
-    was_there, was_running = unit.is_there, is_running(unit)
-    if was_there and was_running and not again:
+    was_installed, was_running = unit.is_installed, is_running(unit)
+    if was_installed and was_running and not restart:
         return False
-    if not was_there:
+    if not was_installed:
         replace_file(unit.file, unit.text)
-    for words in unit.before:
-        _must(words)
+    for argv in unit.reload:
+        _run_checked(argv)
     if was_running:
-        for words in unit.restart:
-            _must(words)
+        for argv in unit.restart:
+            _run_checked(argv)
     else:
-        _must(unit.start)
+        _run_checked(unit.start)
     return True
 
 
-def systemd(words: Sequence[str], environ: Mapping[str, str]) -> Unit:
-    """A systemd user unit that runs these words."""
+def systemd(argv: Sequence[str], environ: Mapping[str, str]) -> Unit:
+    """A systemd user unit that runs this command line."""
     text = resources.files(__package__).joinpath("mailrelay.service").read_text("utf-8")
     file = grammar.path("$XDG_CONFIG_HOME/systemd/user/mailrelay.service", environ)
     control = ("systemctl", "--user")
     return Unit(
         manager="systemd",
         file=file,
-        text=text.replace(_EXEC_START, f"ExecStart={_exec_start(words)}").encode(),
-        asks=(*control, "show-environment"),
-        state=(*control, "is-active", "--quiet", NAME),
-        before=((*control, "daemon-reload"),),
+        text=text.replace(_EXEC_START, f"ExecStart={_exec_start(argv)}").encode(),
+        check_manager=(*control, "show-environment"),
+        check_running=(*control, "is-active", "--quiet", NAME),
+        reload=((*control, "daemon-reload"),),
         start=(*control, "enable", "--now", NAME),
         restart=((*control, "enable", NAME), (*control, "restart", NAME)),
         undo=f"systemctl --user disable --now {NAME}; rm {file}",
     )
 
 
-def launchd(words: Sequence[str], environ: Mapping[str, str]) -> Unit:
-    """A launchd agent that runs these words."""
+def launchd(argv: Sequence[str], environ: Mapping[str, str]) -> Unit:
+    """A launchd agent that runs this command line."""
     agent = plistlib.loads(resources.files(__package__).joinpath("mailrelay.plist").read_bytes())
     file = grammar.path("~/Library/LaunchAgents/mailrelay.plist", environ)
     load = ("launchctl", "load", "-w", str(file))
     return Unit(
         manager="launchd",
         file=file,
-        text=plistlib.dumps(agent | {"ProgramArguments": list(words)}),
-        asks=("launchctl", "list"),
-        state=("launchctl", "list", NAME),
-        before=(),
+        text=plistlib.dumps(agent | {"ProgramArguments": list(argv)}),
+        check_manager=("launchctl", "list"),
+        check_running=("launchctl", "list", NAME),
+        reload=(),
         start=load,
         restart=(("launchctl", "unload", str(file)), load),
         undo=f"launchctl unload -w {file}; rm {file}",
@@ -131,16 +132,16 @@ def launchd(words: Sequence[str], environ: Mapping[str, str]) -> Unit:
 
 
 def lingers(environ: Mapping[str, str]) -> bool:
-    """Whether the person's services run without a session too, or it cannot be told."""
+    """Whether the person's services run without a session too; also True if that cannot be found out."""
     if shutil.which("loginctl") is None:
         return True
     done = _run(("loginctl", "show-user", environ.get("USER", ""), "--property=Linger", "--value"))
     return done.stdout.strip() != b"no"
 
 
-def _exec_start(words: Sequence[str]) -> str:
-    """Words as systemd.service(5) and systemd.syntax(7) have them. Variables are looked for behind the first one only."""
-    program, *rest = words
+def _exec_start(argv: Sequence[str]) -> str:
+    """A command line in the syntax of systemd.service(5) and systemd.syntax(7). Its first word has no variables."""
+    program, *rest = argv
     return " ".join((_systemd_word(program), *(_systemd_word(word).replace("$", "$$") for word in rest)))
 
 
@@ -152,15 +153,16 @@ def _systemd_word(word: str) -> str:
     return doubled
 
 
-def _run(words: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
+def _run(argv: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
     try:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER, check=False)
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=MANAGER_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(words, 124, b"", str(error).encode())
+        return subprocess.CompletedProcess(argv, 124, b"", str(error).encode())
 
 
-def _must(words: Sequence[str]) -> None:
-    done = _run(words)
+def _run_checked(argv: Sequence[str]) -> None:
+    """Raises NotInstalled if the command fails."""
+    done = _run(argv)
     if done.returncode != 0:
-        said = printable((done.stderr or done.stdout).strip()[-300:]) or f"status {done.returncode}"
-        raise NotInstalled(f"`{' '.join(words)}` failed: {said}")
+        reason = printable((done.stderr or done.stdout).strip()[-300:]) or f"status {done.returncode}"
+        raise NotInstalled(f"`{' '.join(argv)}` failed: {reason}")

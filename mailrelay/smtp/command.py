@@ -1,9 +1,9 @@
-"""MAIL and RCPT as octets, for one remote (RFC 5321 section 4.1.1).
+"""MAIL and RCPT as octets, for one mail server (RFC 5321 section 4.1.1).
 
-Promises: a parameter is sent only where the remote offers its extension; an envelope that cannot be said to this remote,
-or could be read as something else than was meant, comes back from `unsendable` as an outcome before anything is sent.
-Addresses were checked at the door already. Here they are checked for what makes a command dangerous: control
-characters, spaces and angle brackets outside a quoted local part.
+Promises: a parameter is sent only if the mail server offers its extension. For an envelope that this mail server does not
+accept, or that it could misread, `unsendable` returns an outcome before anything is sent. Addresses were checked when they
+were received (`mail.address`). Here they are checked again for characters that make a command dangerous: control
+characters, and spaces and angle brackets outside a quoted local part.
 """
 
 import re
@@ -18,8 +18,8 @@ _VALUE = re.compile(rb"[!-<>-~\x80-\xff]*")
 
 
 def mail(envelope: Envelope, size: int | None, offered: Extensions) -> bytes:
-    """The MAIL command with its CR LF. `size` is octets of content, None where it is not known. The envelope is
-    one that `unsendable` let pass."""
+    """The MAIL command with its CR LF, for an envelope without an outcome from `unsendable`. size: octets of content, None
+    if it is not known."""
     line = b"MAIL FROM:<%b>" % envelope.sender
     if offered.size is not None and size is not None:
         line += b" SIZE=%d" % size
@@ -35,33 +35,33 @@ def mail(envelope: Envelope, size: int | None, offered: Extensions) -> bytes:
 
 
 def rcpt(recipient: Recipient, offered: Extensions) -> bytes:
-    """The RCPT command with its CR LF, for a recipient of an envelope that `unsendable` let pass."""
+    """The RCPT command with its CR LF, for a recipient of an envelope without an outcome from `unsendable`."""
     line = b"RCPT TO:<%b>" % recipient.address
     if offered.dsn and recipient.notify:
         line += b" NOTIFY=%b" % recipient.notify
-    # RFC 6533 section 3: an original recipient in UTF-8 may only go where SMTPUTF8 does.
+    # RFC 6533 section 3: an original recipient in UTF-8 may be sent only to a server that offers SMTPUTF8.
     if offered.dsn and recipient.orcpt and (offered.smtputf8 or recipient.orcpt.isascii()):
         line += b" ORCPT=%b" % recipient.orcpt
     return line + b"\r\n"
 
 
 def unsendable(envelope: Envelope, offered: Extensions) -> Outcome | None:
-    """Why no recipient of `envelope` can be named to this remote, or None."""
+    """Why `envelope` cannot be sent to this mail server; None if it can."""
     addresses = (envelope.sender, *(recipient.address for recipient in envelope.recipients))
     values = (envelope.ret, envelope.envid, *(v for r in envelope.recipients for v in (r.notify, r.orcpt)))
     if not all(map(_ADDRESS.fullmatch, addresses)) or not all(map(_VALUE.fullmatch, values)):
         return Outcome(
             Stage.MAIL,
             cause=Cause.UNREADABLE,
-            text="the envelope has an address or a parameter that no SMTP command can carry",
-            fix="look at it with `mailrelay queue show ID`, then cancel it and send the mail again",
+            text="the envelope has an address or a parameter that cannot be written into an SMTP command",
+            fix="show the message with `mailrelay queue show ID`, then cancel it and send it again",
         )
     if not offered.smtputf8 and not _is_ascii(envelope):
         return Outcome(
             Stage.EHLO,
             cause=Cause.NO_SMTPUTF8,
-            text="an address is not plain ASCII, and the remote mail server takes no such address (it lacks SMTPUTF8)",
-            fix="send the mail to an ASCII address, or switch on SMTPUTF8 at the remote mail server",
+            text="an address is not ASCII, and the mail server does not accept such addresses (it lacks SMTPUTF8)",
+            fix="send the message to an ASCII address, or enable SMTPUTF8 on the mail server",
         )
     return None
 

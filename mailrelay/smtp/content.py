@@ -1,9 +1,9 @@
-"""Content as it goes over the wire: dots doubled for DATA, untouched for BDAT, and line ends checked for both.
+"""Encodes content for sending: dots doubled for DATA, unchanged for BDAT, line ends checked for both.
 
-Promises: whatever the split into chunks, the octets that come out hold no CR without LF and no LF without CR, and with
-DATA no line that is a dot alone but the last. A remote may trust mail from its own localhost enough to take a bare LF
-for a line end, and then content could end early and go on as commands.
-Never: a repair. What is not expressible is refused with `BareNewline`, before a wrong octet is out.
+Promises: however the content is split into chunks, the output holds no CR without LF and no LF without CR, and with DATA no
+line with a dot alone except the last. A mail server may take a bare LF as a line end; then a content could end early, and
+its rest would be read as commands.
+Never: a repair. `BareNewline` is raised before a wrong octet is in the output.
 """
 
 
@@ -15,10 +15,10 @@ class BareNewline(ValueError):
 
 
 class LineEnds:
-    """Passes content on unchanged, once its line ends are known to be whole: what BDAT needs (RFC 3030).
+    """Returns content unchanged after checking its line ends: the encoding for BDAT (RFC 3030).
 
-    The last octet, or the last CR LF, is held back until the end: a remote has a message with the last octet of its BDAT,
-    and must not have one that may yet turn out to be no whole message here.
+    The last octet, or the last CR LF, is held back until the end. With the last octet of a BDAT the mail server has the
+    message, and it must not have one that is found incomplete here.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class LineEnds:
 
 
 class Stuffer:
-    """Doubles the dots that begin a line, and ends with a dot alone: what DATA needs (RFC 5321 section 4.5.2)."""
+    """Doubles the dots that begin a line, and ends with a dot alone: the encoding for DATA (RFC 5321 section 4.5.2)."""
 
     def __init__(self) -> None:
         self._line_ends = LineEnds()
@@ -52,7 +52,7 @@ class Stuffer:
         return self._stuffed(self._line_ends.feed(chunk))
 
     def end(self) -> bytes:
-        """The last octets and the final dot, with the CR LF that a last line without one needs. Raises BareNewline."""
+        """The last octets and the final dot, with a CR LF before it if the last line has none. Raises BareNewline."""
         last = self._stuffed(self._line_ends.end())
         return last + (b".\r\n" if self._at_line_start else b"\r\n.\r\n")
 

@@ -1,4 +1,4 @@
-"""What a remote offers in its reply to EHLO (RFC 5321 section 4.1.1.1), as far as we have a use for it."""
+"""The extensions that a mail server offers in its reply to EHLO (RFC 5321 section 4.1.1.1), as far as they are used here."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mailrelay.mail.outcome import Reply
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """The offers. `size` is the limit in octets (RFC 1870): 0 where SIZE names none, None where it is not offered."""
+    """The extensions offered. size: the limit in octets (RFC 1870): 0 if SIZE names none, None if it is not offered."""
 
     pipelining: bool = False
     chunking: bool = False
@@ -19,7 +19,7 @@ class Extensions:
 
 
 def extensions(reply: Reply) -> Extensions:
-    """Reads them from a 2xx reply to EHLO. Its first line is a greeting; what is unknown or ill-formed is no offer."""
+    """The extensions in a 2xx reply to EHLO. Its first line is a greeting; unknown and malformed lines are ignored."""
     offers: dict[bytes, bytes] = {}
     for line in reply.lines[1:]:
         keyword, _, parameters = line.strip().partition(b" ")

@@ -1,8 +1,8 @@
-"""Reads replies off the wire (RFC 5321 section 4.2), however the octets arrive.
+"""Parses replies of the mail server (RFC 5321 section 4.2), however the octets arrive.
 
-Promises: lenient in what harms nobody (a bare LF ends a line, a code may stand without text), strict in the rest, and
-bounded: a remote that sends endless lines or garbage costs a few kilobytes and gets `MalformedReply`.
-Never: a reply made up from half a line, or a code guessed from text.
+Promises: the parser is lenient where this is harmless (a bare LF ends a line, a code may have no text) and strict elsewhere.
+It is bounded: for endless lines or garbage it needs a few kilobytes and raises `MalformedReply`.
+Never: a reply from an incomplete line, or a code guessed from text.
 """
 
 import re
@@ -12,7 +12,7 @@ from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
 LINE_LIMIT = 2048
-"""Octets in a line, without its end. RFC 5321 section 4.5.3.1.5 says 512; servers with much to say exceed it."""
+"""Octets in a line, without its end. RFC 5321 section 4.5.3.1.5 allows 512; some servers send more."""
 LINES_LIMIT = 128
 REPLY_LIMIT = 64 * 1024
 """Octets in all lines of a reply, without their ends."""
@@ -21,11 +21,11 @@ _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 
 
 class MalformedReply(ValueError):
-    """What came is not an SMTP reply; the message is one sentence with a short, escaped excerpt."""
+    """The octets are not an SMTP reply. The text is one sentence, with a short, escaped excerpt."""
 
 
 class ReplyParser:
-    """Octets in, replies out. Once it has raised, it is of no further use: nothing after garbage can be trusted."""
+    """Octets in, replies out. Not to be used after it has raised: octets behind garbage cannot be trusted."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
@@ -34,7 +34,7 @@ class ReplyParser:
         self._octets = 0
 
     def feed(self, data: bytes) -> Iterator[Reply]:
-        """The replies that are complete with `data`, in order. Raises MalformedReply after those that came before it."""
+        """The replies that `data` completes, in order. Raises MalformedReply after the replies before the malformed one."""
         self._partial += data
         start = 0
         while (end := self._partial.find(b"\n", start)) >= 0:
@@ -44,24 +44,28 @@ class ReplyParser:
             if reply is not None:
                 yield reply
         del self._partial[:start]
-        # One more octet may be the CR of an end that has not come yet.
+        # One more octet may be the CR of an incomplete line end.
         if len(self._partial) > LINE_LIMIT + 1:
-            raise MalformedReply(f"a line of the remote's has more than {LINE_LIMIT} octets")
+            raise MalformedReply(f"the mail server sent a line of more than {LINE_LIMIT} octets")
 
     def _add(self, line: bytes) -> Reply | None:
         if len(line) > LINE_LIMIT:
-            raise MalformedReply(f"a line of the remote's has more than {LINE_LIMIT} octets")
+            raise MalformedReply(f"the mail server sent a line of more than {LINE_LIMIT} octets")
         found = _LINE.fullmatch(line)
         if found is None:
-            raise MalformedReply(f'the remote said "{printable(line, 60)}", which is not an SMTP reply')
+            raise MalformedReply(f'the mail server said "{printable(line, 60)}", which is not an SMTP reply')
         code, separator, text = found[1], found[2], found[3] or b""
         if self._lines and code != self._code:
-            raise MalformedReply(f"one reply of the remote's has two codes, {self._code.decode()} and {code.decode()}")
+            raise MalformedReply(
+                f"the mail server sent a reply with two codes, {self._code.decode()} and {code.decode()}"
+            )
         self._code = code
         self._lines.append(text)
         self._octets += len(line)
         if len(self._lines) > LINES_LIMIT or self._octets > REPLY_LIMIT:
-            raise MalformedReply(f"a reply of the remote's has more than {LINES_LIMIT} lines or {REPLY_LIMIT} octets")
+            raise MalformedReply(
+                f"the mail server sent a reply of more than {LINES_LIMIT} lines or {REPLY_LIMIT} octets"
+            )
         if separator == b"-":
             return None
         lines = tuple(self._lines) if any(self._lines) else ()

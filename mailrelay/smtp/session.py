@@ -1,41 +1,41 @@
-"""A conversation with one remote mail server: what to say next, and what its answers mean for whom.
+"""A conversation with one mail server: which command is sent next, and what the replies mean for which recipient.
 
-Whoever owns the wire calls `receive` with what has come, sends what `take_output` gives, and acts on the events. While
-there is `room`, it may `start` the next message; upon `ContentWanted` it feeds the content and ends it. It watches
-the clock too: `awaiting` and `REPLY_TIMEOUTS` say for how long. When the wire ends or time is up, it calls `lost`.
+The caller passes received octets to `receive`, sends the octets from `take_output`, and acts on the events. While there is
+`capacity`, it may `start` the next message. Upon `ContentWanted` it sends the content and ends it. It also watches the time:
+`awaiting` and `REPLY_TIMEOUTS` say how long a reply may take. When the channel ends or the time is up, it calls `lost`.
 
-What costs time is round trips, so none is made that can be avoided:
+Round trips cost most of the time of a delivery, so the session avoids them:
 
     no PIPELINING    one command at a time
     PIPELINING       MAIL, RCPT…, DATA in one flight; content and the next message's MAIL, RCPT…, DATA in one flight
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `IN_FLIGHT` messages; content larger than
-                     `SMALL` waits for the replies to RCPT, since it might be sent for nothing
+                     `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
-An envelope can be vetted without a message: MAIL and RCPT…, and what they leave open, the RSET before the next one clears.
+A recipient probe sends an envelope without a message: MAIL and RCPT…. The next transaction begins with RSET.
 
-Promises: every transaction that was started ends in exactly one `Finished` or `Untried`, a conversation in exactly one
-`Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if that reply came after the whole content had been taken
-for sending. What the remote may have got without our knowing is lost at `Stage.AFTER_DOT`.
-Never: a byte before the greeting; a QUIT behind content that is not answered (its 2xx could be taken for the content's);
-a MAIL where the remote may still hold a transaction open (its 503 would bounce a mail that nobody looked at).
+Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
+`Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
+content for sending. If the mail server may have a message without our knowing, its outcome is lost at `Stage.AFTER_DOT`.
+Never: a byte before the greeting; a QUIT behind content whose reply is not read (its 2xx could be taken for that of the
+content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
 """
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.smtp import command
 from mailrelay.smtp.content import LineEnds, Stuffer
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extensions, extensions
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
-from mailrelay.smtp.transaction import STAGES, Command, Flow, Transaction, Verb
+from mailrelay.smtp.transaction import STAGES, Command, Flow, OutgoingTransaction, Verb
 
 SMALL = 64 * 1024
-"""Octets of content that go out with BDAT before it is known who is accepted."""
+"""Octets of the largest content that is sent with BDAT before the replies to RCPT."""
 IN_FLIGHT = 32
-"""Messages with BDAT that may be on their way at once."""
+"""Messages with BDAT whose replies may be outstanding at once."""
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.GREETING: 300.0,
@@ -47,51 +47,11 @@ REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.AFTER_DOT: 600.0,
 }
 """Seconds to wait for the reply that `Session.awaiting` names (RFC 5321 section 4.5.3.2, which has none for EHLO).
-CONTENT is never awaited: it is the limit for the wire to take one block of content."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """EHLO is done; transactions may start."""
-
-    extensions: Extensions
-
-
-@dataclass(frozen=True, slots=True)
-class ContentWanted:
-    """Call `send_content` with the content of `key`, then `end_content`."""
-
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What became of the recipients of `key`'s envelope, in its order."""
-
-    key: int
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Untried:
-    """The conversation ended before the remote had begun with `key`: there is nothing to record."""
-
-    key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The conversation is over, and nothing more will be said. `outcome` is of scope relayhost only if the conversation
-    never began: one that ends later says nothing about the next one."""
-
-    outcome: Outcome
-
-
-Event = Ready | ContentWanted | Finished | Untried | Ended
+`awaiting` is never CONTENT: its value is the limit for the channel to accept one block of content."""
 
 
 class Session:
-    """One conversation. `name` is the argument of EHLO, as b"[127.0.0.1]" or b"localhost"."""
+    """One conversation. name: the argument of EHLO, as b"[127.0.0.1]" or b"localhost"."""
 
     def __init__(self, name: bytes) -> None:
         self.extensions: Extensions | None = None
@@ -100,50 +60,50 @@ class Session:
         self._parser = ReplyParser()
         self._output = bytearray()
         self._planned: deque[Command] = deque()
-        self._awaited = deque([Command(Verb.GREETING, b"", taken=True)])
-        self._open: deque[Transaction] = deque()
-        self._latest: Transaction | None = None
+        self._awaited = deque([Command(Verb.GREETING, b"", is_sent=True)])
+        self._open: deque[OutgoingTransaction] = deque()
+        self._latest: OutgoingTransaction | None = None
         self._flow: Flow | None = None
-        self._quitting = False
-        self._over = False
+        self._is_quitting = False
+        self._is_over = False
 
     @property
-    def room(self) -> int:
-        """How many transactions may be started now, each when the content of the one before has been given; 0: `start` may
-        not be called. A content larger than `SMALL`, or an outcome, may leave less of it than there was."""
-        if self.extensions is None or self._quitting or self._over:
+    def capacity(self) -> int:
+        """How many transactions may be started now, each after the content of the one before; with 0, `start` must not be
+        called. A content larger than `SMALL`, or an outcome, may reduce it by more than one."""
+        if self.extensions is None or self._is_quitting or self._is_over:
             return 0
         if self._open and not self._open[-1].handed_over:
             return 0
         if _chunks(self.extensions):
             return IN_FLIGHT - len(self._open)
-        # The next one's commands travel with the content of the last one.
+        # The commands of the next transaction are sent together with the content of the last one.
         return 1 if len(self._open) < (2 if self.extensions.pipelining else 1) else 0
 
     @property
     def in_flight(self) -> int:
-        """How many messages can be on their way to this remote at once; 0 before `Ready`."""
+        """How many messages can be sent to this mail server before a reply is read; 0 before `Ready`."""
         return 0 if self.extensions is None else IN_FLIGHT if _chunks(self.extensions) else 1
 
     @property
     def awaiting(self) -> Stage | None:
-        """The stage whose reply is awaited, None where none is: between transactions, and while content is flowing."""
+        """The stage whose reply is awaited. None if none is: between transactions, and while content is being sent."""
         if not self._awaited:
             return None
         stage = STAGES[self._awaited[0].verb]
         return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
 
     def start(self, key: int, envelope: Envelope, size: int | None) -> list[Event]:
-        """Begins a transaction. `envelope` names a recipient, `size` is the exact number of octets of content. With None
-        there will be no content: it is finished with the replies to MAIL and RCPT.
+        """Begins a transaction. envelope: has at least one recipient. size: the exact number of octets of content. None is
+        for a recipient probe: it has no content, and is finished with the replies to MAIL and RCPT.
 
-        An envelope that cannot be said to this remote is finished at once, and nothing of it is sent.
-        Raises RuntimeError where there is no `room`.
+        An envelope that cannot be sent to this mail server is finished at once, and nothing of it is sent. Raises
+        RuntimeError without `capacity`.
         """
         offered = self.extensions
-        if offered is None or not self.room:
-            raise RuntimeError("a transaction was started where there is no room for one")
-        transaction = Transaction(key, envelope, size)
+        if offered is None or not self.capacity:
+            raise RuntimeError("a transaction was started without capacity for it")
+        transaction = OutgoingTransaction(key, envelope, size)
         fault = command.unsendable(envelope, offered)
         if fault is not None:
             transaction.decide(fault)
@@ -157,29 +117,27 @@ class Session:
         elif size > SMALL:
             self._plan(transaction, offered, Command(Verb.BDAT, _bdat(size), transaction))
         else:
-            # Nothing is said before the content is known to be whole: a bad message costs those beside it nothing.
+            # No command is sent before the content is known to be complete: a bad message does not affect the others.
             return [self._want_content(Flow(transaction, LineEnds(), bytearray()))]
         return self._proceed()
 
     def send_content(self, chunk: bytes) -> None:
-        """The next octets of the content that is wanted. After `Ended` they are dropped.
-
-        Raises RuntimeError where no content is wanted.
-        """
-        if self._over:
+        """Adds octets of the content that is wanted. After `Ended` they are dropped. Raises RuntimeError if no content is
+        wanted."""
+        if self._is_over:
             return
-        self._wanted().feed(chunk)
+        self._current_flow().feed(chunk)
 
     def end_content(self, fault: Outcome | None = None) -> list[Event]:
-        """That was the content, or as much of it as could be read: then `fault` is what becomes of its recipients.
+        """Ends the content. fault: the outcome of its recipients, if the content could not be read to its end.
 
-        Content that is not as long as announced, or has a bare CR or LF, has the outcome UNREADABLE. Where the remote has
-        heard a part of such content, the conversation ends: its other end must not be taken for a whole message.
-        After `Ended` nothing happens. Raises RuntimeError where no content is wanted.
+        Content of another length than announced, or with a bare CR or LF, has the outcome UNREADABLE. If a part of such
+        content may have been sent, the conversation ends: the mail server must not take the part for a whole message. After
+        `Ended` nothing happens. Raises RuntimeError if no content is wanted.
         """
-        if self._over:
+        if self._is_over:
             return []
-        flow = self._wanted()
+        flow = self._current_flow()
         self._flow = None
         transaction = flow.transaction
         streamed = flow.sink is self._output
@@ -191,23 +149,23 @@ class Session:
             self._open.pop()
             return [Finished(transaction.key, transaction.in_order()), *self._proceed()]
         transaction.handed_over = True
-        # The end of DATA clears the remote's buffers, whatever it replies (RFC 5321 section 4.1.1.4). A BDAT may not.
+        # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). BDAT may not.
         transaction.closed = isinstance(flow.encoder, Stuffer)
         if streamed:
-            self._say(Command(Verb.CONTENT, b"", transaction))
+            self._write(Command(Verb.CONTENT, b"", transaction))
         elif self.extensions is not None:
             content = Command(Verb.CONTENT, _bdat(flow.announced) + flow.sink, transaction)
             self._plan(transaction, self.extensions, content)
         return self._proceed()
 
     def receive(self, data: bytes) -> list[Event]:
-        """What the remote said, in pieces of any size."""
+        """Octets from the mail server, in pieces of any size."""
         events: list[Event] = []
         try:
             for reply in self._parser.feed(data):
-                if self._over:
+                if self._is_over:
                     break
-                events += self._answered(reply)
+                events += self._handle_reply(reply)
         except MalformedReply as error:
             if self._awaits(Verb.GREETING):
                 events += self._end(_not_smtp(str(error)), "")
@@ -216,72 +174,74 @@ class Session:
         return events
 
     def lost(self, text: str) -> list[Event]:
-        """The wire ended, or a time-out passed. `text` is our sentence about it."""
-        if self._over:
+        """The channel has ended, or a time-out has passed. text: one sentence about it."""
+        if self._is_over:
             return []
-        if self._awaited and self._awaited[0].taken and self._awaited[0].transaction is not None:
+        if self._awaited and self._awaited[0].is_sent and self._awaited[0].transaction is not None:
             self._awaited[0].transaction.begun = True
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text)
 
     def quit(self) -> None:
-        """No more transactions. QUIT goes out once nothing is unfinished; its reply brings `Ended`."""
-        self._quitting = True
+        """No more transactions. QUIT is sent once all are finished; its reply brings `Ended`."""
+        self._is_quitting = True
         self._proceed()
 
     def take_output(self) -> bytes:
-        """The octets to send now, b"" where there are none. From here on they count as sent."""
+        """The octets to send now, b"" if there are none. From now on they count as sent."""
         octets = bytes(self._output)
         self._output.clear()
         for awaited in self._awaited:
-            awaited.taken = True
+            awaited.is_sent = True
         return octets
 
-    # What the remote says.
+    # Replies.
 
-    def _answered(self, reply: Reply) -> list[Event]:
-        if not self._awaited or not self._awaited[0].taken:
-            return self._untimely(reply)
-        answered = self._awaited.popleft()
-        match answered.verb:
+    def _handle_reply(self, reply: Reply) -> list[Event]:
+        if not self._awaited or not self._awaited[0].is_sent:
+            return self._handle_unexpected(reply)
+        replied = self._awaited.popleft()
+        match replied.verb:
             case Verb.GREETING:
-                return self._greeted(reply)
+                return self._handle_greeting(reply)
             case Verb.EHLO | Verb.HELO:
-                return self._introduced(answered.verb, reply)
+                return self._handle_ehlo(replied.verb, reply)
             case Verb.QUIT:
                 return self._end(Outcome(Stage.MAIL, reply), "")
             case _:
-                return self._judged(answered, reply)
+                return self._handle_transaction_reply(replied, reply)
 
-    def _greeted(self, reply: Reply) -> list[Event]:
+    def _handle_greeting(self, reply: Reply) -> list[Event]:
         if reply.code == 220:
-            self._say(Command(Verb.EHLO, b"EHLO %b\r\n" % self._name))
+            self._write(Command(Verb.EHLO, b"EHLO %b\r\n" % self._name))
             return []
         if reply.code < 400:
-            return self._end(_not_smtp(f"the remote greeted with {reply.code}, as no mail server does"), "")
+            return self._end(_not_smtp(f"the greeting has the code {reply.code}, which mail servers do not send"), "")
         return self._end(Outcome(Stage.GREETING, reply), "")
 
-    def _introduced(self, verb: Verb, reply: Reply) -> list[Event]:
+    def _handle_ehlo(self, verb: Verb, reply: Reply) -> list[Event]:
         if reply.code // 100 == 2:
             self.extensions = extensions(reply) if verb is Verb.EHLO else Extensions()
             return [Ready(self.extensions), *self._proceed()]
         if reply.code >= 500 and verb is Verb.EHLO:
-            self._say(Command(Verb.HELO, b"HELO %b\r\n" % self._name))
+            self._write(Command(Verb.HELO, b"HELO %b\r\n" % self._name))
             return []
         return self._end(Outcome(Stage.EHLO, reply), "")
 
-    def _judged(self, answered: Command, reply: Reply) -> list[Event]:
-        verb, transaction = answered.verb, answered.transaction
+    def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
+        verb, transaction = replied.verb, replied.transaction
         outcome = Outcome(STAGES[verb], reply)
         good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
         refused = reply.code >= 400
         if transaction is not None:
             transaction.begun = True
             if not good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
-                transaction.decide(outcome, answered.recipient)
+                transaction.decide(outcome, replied.recipient)
         if reply.code == 421:
-            return self._end(outcome, f"the remote ended the conversation with 421 to {verb.name}")
+            return self._end(outcome, f"the mail server ended the conversation with 421 to {verb.name}")
         if not (good or refused) or (refused and verb is Verb.RSET):
-            return self._end(outcome, f"the remote said {reply.code} to {verb.name}, and was left")
+            return self._end(
+                outcome, f"the mail server sent an unexpected {reply.code} to {verb.name}; the conversation was closed"
+            )
         if transaction is None:
             return self._proceed()
         if (verb is Verb.MAIL and refused) or (verb is Verb.CONTENT and good):
@@ -290,13 +250,13 @@ class Session:
         if verb is Verb.DATA and good and not transaction.decided:
             events.append(self._want_content(Flow(transaction, Stuffer(), self._output)))
         elif verb is Verb.DATA and good:
-            # RFC 2920 section 3.1: it asks for content although nobody is left to get it; the reply means nothing.
-            self._say(Command(Verb.LONE_DOT, b".\r\n"))
+            # RFC 2920 section 3.1: the server asks for content although no recipient is left. The reply has no meaning.
+            self._write(Command(Verb.LONE_DOT, b".\r\n"))
             transaction.closed = True
-        return [*events, *self._settled(transaction), *self._proceed()]
+        return [*events, *self._finish_if_decided(transaction), *self._proceed()]
 
-    def _settled(self, transaction: Transaction) -> list[Event]:
-        """Finishes the transaction that is being answered, if all is decided and no more replies to it will come."""
+    def _finish_if_decided(self, transaction: OutgoingTransaction) -> list[Event]:
+        """Finishes `transaction` if all is decided and no more replies to it will come."""
         if not transaction.decided or (self._awaited and self._awaited[0].transaction is transaction):
             return []
         if self._planned and self._planned[0].transaction is transaction:
@@ -304,20 +264,20 @@ class Session:
         self._open.popleft()
         return [Finished(transaction.key, transaction.in_order())]
 
-    def _untimely(self, reply: Reply) -> list[Event]:
-        """A reply to nothing, or to what has not left yet."""
+    def _handle_unexpected(self, reply: Reply) -> list[Event]:
+        """A reply to no command, or to one that has not been sent."""
         if reply.code >= 400 and (sending := self._sending()) is not None:
-            # A refusal in the middle of content is the remote's own word; what it makes of the rest, nobody knows.
+            # A refusal before the end of the content decides. How the server reads the rest is not known.
             outcome = Outcome(Stage.CONTENT, reply)
             sending.decide(outcome)
             return self._end(outcome, "")
         if reply.code == 421:
-            return self._end(Outcome(self._stage(), reply), "the remote ended the conversation with 421")
-        return self.lost(f"the remote said {reply.code} when nothing had been asked")
+            return self._end(Outcome(self._stage(), reply), "the mail server ended the conversation with 421")
+        return self.lost(f"the mail server sent {reply.code} without a command before it")
 
-    # What is to be said, and what follows.
+    # Commands.
 
-    def _plan(self, transaction: Transaction, offered: Extensions, *last: Command) -> None:
+    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *last: Command) -> None:
         if self._latest is not None and not self._latest.closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
@@ -328,33 +288,33 @@ class Session:
         self._planned.extend(last)
 
     def _proceed(self) -> list[Event]:
-        """Says what may be said by now."""
+        """Writes the commands that may be sent now."""
         offered = self.extensions
-        if offered is None or self._over:
+        if offered is None or self._is_over:
             return []
         while self._planned and (not self._awaited or (offered.pipelining and self._planned[0].verb is not Verb.BDAT)):
             planned = self._planned.popleft()
             if planned.verb is Verb.BDAT and planned.transaction is not None:
                 self._output += planned.line
                 return [self._want_content(Flow(planned.transaction, LineEnds(), self._output))]
-            self._say(planned)
-        if self._quitting and not self._open and not self._awaited:
-            self._say(Command(Verb.QUIT, b"QUIT\r\n"))
+            self._write(planned)
+        if self._is_quitting and not self._open and not self._awaited:
+            self._write(Command(Verb.QUIT, b"QUIT\r\n"))
         return []
 
-    def _say(self, said: Command) -> None:
-        self._output += said.line
-        self._awaited.append(said)
+    def _write(self, written: Command) -> None:
+        self._output += written.line
+        self._awaited.append(written)
 
     def _want_content(self, flow: Flow) -> ContentWanted:
         self._flow = flow
         return ContentWanted(flow.transaction.key)
 
     def _end(self, outcome: Outcome, text: str) -> list[Event]:
-        """`text` says what became of the transactions that `outcome` does not decide."""
+        """Ends the conversation. text: one sentence for the transactions that `outcome` does not decide."""
         events: list[Event] = []
         unsent = [
-            awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.taken
+            awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for transaction in self._open:
             if transaction.handed_over and transaction not in unsent:
@@ -365,36 +325,36 @@ class Session:
                 events.append(Finished(transaction.key, transaction.in_order()))
             else:
                 events.append(Untried(transaction.key))
-        self._over = True
+        self._is_over = True
         self._flow = None
         self._output.clear()
         for queue in (self._planned, self._awaited, self._open):
             queue.clear()
         return [*events, Ended(outcome)]
 
-    # Where the conversation stands.
+    # The state of the conversation.
 
     def _awaits(self, verb: Verb) -> bool:
         return bool(self._awaited) and self._awaited[0].verb is verb
 
-    def _sending(self) -> Transaction | None:
-        """The transaction whose content is on its way out, if the remote has heard of it."""
+    def _sending(self) -> OutgoingTransaction | None:
+        """The transaction whose content is being sent, if the mail server has got commands of it."""
         if self._flow is not None and self._flow.sink is self._output:
             return self._flow.transaction
         return self._awaited[0].transaction if self._awaits(Verb.CONTENT) else None
 
     def _stage(self) -> Stage:
-        """Where the conversation breaks if it breaks now. Between transactions that is the MAIL which would come next."""
+        """The stage of a conversation that breaks now. Between transactions it is MAIL, the next command."""
         return self.awaiting or (Stage.CONTENT if self._sending() is not None else Stage.MAIL)
 
-    def _wanted(self) -> Flow:
+    def _current_flow(self) -> Flow:
         if self._flow is None:
-            raise RuntimeError("content was given where none was wanted")
+            raise RuntimeError("content was sent, but none was wanted")
         return self._flow
 
 
 def _chunks(offered: Extensions) -> bool:
-    # Without PIPELINING, what BDAT saves is nothing that a message needs.
+    # Without PIPELINING, BDAT saves no round trip.
     return offered.chunking and offered.pipelining
 
 
@@ -407,5 +367,5 @@ def _not_smtp(text: str) -> Outcome:
         Stage.GREETING,
         cause=Cause.NOT_SMTP,
         text=text,
-        fix="see that `smtp` in this relayhost's settings names the port of the mail server there",
+        fix="set `smtp` in this relayhost's settings to the port of the mail server there",
     )

@@ -1,4 +1,4 @@
-"""The values that a session keeps: what was asked of the remote, and what is known of each message on its way."""
+"""The values that a session keeps: the commands whose replies are expected, and the state of each transaction."""
 
 import enum
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from mailrelay.smtp.content import BareNewline, LineEnds, Stuffer
 
 
 class Verb(enum.Enum):
-    """What a reply is awaited for."""
+    """The command, or the part of a transaction, that a reply belongs to."""
 
     GREETING = enum.auto()
     EHLO = enum.auto()
@@ -19,11 +19,11 @@ class Verb(enum.Enum):
     RCPT = enum.auto()
     DATA = enum.auto()
     BDAT = enum.auto()
-    """The header alone, which waits for the replies to RCPT; its reply comes as that of CONTENT."""
+    """The BDAT line without its content, which waits for the replies to RCPT; its reply is that of CONTENT."""
     CONTENT = enum.auto()
-    """The content up to its end."""
+    """The content with its end."""
     LONE_DOT = enum.auto()
-    """The content of a transaction that has no recipient left."""
+    """The empty content of a transaction that has no recipient left."""
     QUIT = enum.auto()
 
 
@@ -31,7 +31,7 @@ STAGES = {
     Verb.GREETING: Stage.GREETING,
     Verb.EHLO: Stage.EHLO,
     Verb.HELO: Stage.EHLO,
-    # What stands between two messages belongs to neither; the next thing would be a MAIL.
+    # Commands between two messages belong to neither; the next command would be MAIL.
     Verb.RSET: Stage.MAIL,
     Verb.QUIT: Stage.MAIL,
     Verb.MAIL: Stage.MAIL,
@@ -40,24 +40,24 @@ STAGES = {
     Verb.CONTENT: Stage.CONTENT,
     Verb.LONE_DOT: Stage.CONTENT,
 }
-"""At which stage a reply decides."""
+"""The stage of the outcome that a reply brings."""
 
 
 @dataclass(slots=True, eq=False)
-class Transaction:
-    """One message on its way. `size` is octets of content, None where only its envelope is vetted and none will follow;
-    `outcomes` holds what is decided, by index of recipient."""
+class OutgoingTransaction:
+    """The transaction of one message, or of a recipient probe. size: octets of content, None for a probe, which has none.
+    outcomes: those that are decided, by index of the recipient."""
 
     key: int
     envelope: Envelope
     size: int | None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     begun: bool = False
-    """The remote has begun with it."""
+    """The mail server has replied to a command of it, or may have received one."""
     handed_over: bool = False
-    """All of its content was given out, with the end: the remote may have taken it."""
+    """All of its content was written, with the end: the mail server may have the message."""
     closed: bool = False
-    """The remote holds nothing of it open any more."""
+    """The mail server has no transaction open any more."""
 
     @property
     def decided(self) -> bool:
@@ -65,32 +65,32 @@ class Transaction:
         return len(self.outcomes) == len(self.envelope.recipients)
 
     def decide(self, outcome: Outcome, recipient: int | None = None) -> None:
-        """For one recipient, or for all; who has an outcome keeps it."""
+        """Sets the outcome of one recipient, or of all. An outcome that is set stays."""
         for index in range(len(self.envelope.recipients)) if recipient is None else (recipient,):
             self.outcomes.setdefault(index, outcome)
 
     def in_order(self) -> tuple[Outcome, ...]:
-        """The outcomes of all recipients, once all are decided."""
+        """The outcomes in the order of the recipients, once all are decided."""
         return tuple(self.outcomes[index] for index in range(len(self.envelope.recipients)))
 
 
 @dataclass(slots=True, eq=False)
 class Command:
-    """Something to say that has a reply. `recipient` is the index of the only one whom that concerns, if it is one."""
+    """A command, or content, that has a reply. recipient: the index of the recipient of RCPT, otherwise None."""
 
     verb: Verb
     line: bytes
-    transaction: Transaction | None = None
+    transaction: OutgoingTransaction | None = None
     recipient: int | None = None
-    taken: bool = False
-    """By whoever sends it. Before that, no honest reply to it can come."""
+    is_sent: bool = False
+    """Whether the caller has taken it for sending. A reply before that is no reply to it."""
 
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """Content that is being fed: through the encoder into the sink, as long as it is what was announced."""
+    """The content that is being sent: it goes through the encoder into the sink, as long as it is as announced."""
 
-    transaction: Transaction
+    transaction: OutgoingTransaction
     encoder: LineEnds | Stuffer
     sink: bytearray
     _octets: int = 0
@@ -98,11 +98,11 @@ class Flow:
 
     @property
     def announced(self) -> int:
-        """Octets of content that are to come."""
+        """Octets of the whole content."""
         return self.transaction.size or 0
 
     def feed(self, chunk: bytes) -> None:
-        """The next octets. Once something is wrong, the rest is dropped."""
+        """Adds the next octets. After a fault, the rest is dropped."""
         self._octets += len(chunk)
         if self._octets > self.announced:
             self._fault = self._fault or "the content has more octets than were announced"
@@ -114,7 +114,7 @@ class Flow:
             self._fault = str(error)
 
     def end(self) -> Outcome | None:
-        """Completes the content in the sink, or says why it cannot be sent."""
+        """Completes the content in the sink. Returns an outcome if it cannot be sent."""
         if not self._fault and self._octets < self.announced:
             self._fault = "the content has fewer octets than were announced"
         try:
@@ -128,5 +128,5 @@ class Flow:
             Stage.CONTENT,
             cause=Cause.UNREADABLE,
             text=self._fault,
-            fix="look at it with `mailrelay queue show ID --content`, then cancel it and send the mail again",
+            fix="show the message with `mailrelay queue show ID --content`, then cancel it and send it again",
         )

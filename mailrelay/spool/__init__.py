@@ -1,14 +1,18 @@
-"""Mail rests here: the only durable place, one SQLite file, and the only room that knows it is SQLite.
+"""Keeps the mail: one SQLite file, the only durable place. The only package that knows it is SQLite.
 
-    schema.sql     the tables, which defend themselves         accepting.py       a message comes in
-    database.py    opening, checking, migrating                attempts.py        what is due, attempts, what came of them
-    writer.py      group commit: one fsync for all who wait    notices.py         what the person is owed
-    spool.py       the daemon's view of all of it (async)      verbs.py           what the person may do, and housekeeping
-    lock.py        one daemon at a time                        fixing.py         a message in the place of another
-    trigger.py     the bell that wakes the daemon              listing.py         what the person sees
-    clock.py       what a clock that was wrong has left       correspondents.py  who has been reached before
+    schema.sql          the tables, with constraints         spool.py            the engine for the daemon (async)
+    database.py         opening, checking, migrating         desk.py             the engine for commands and the page
+    writer.py           group commit: one fsync for many     queue_ids.py        ids of messages
+    accepting.py        a message comes in                   space.py            whether there is space for another message
+    attempts.py         what is due, attempts, outcomes      correspondents.py   addresses that were reached before
+    relayhosts.py       the state of the relayhosts          clock.py            repairs what a wrong clock has written
+    notices.py          pending notices                      lock.py             one daemon at a time
+    notice_lifecycle.py open notices: until a cause ends     trigger.py          wakes the daemon
+    actions.py          actions of the person, history
+    replacement.py      a message in the place of another
+    listing.py          what the person sees
 
-The functions in these files take an open connection and run inside somebody's transaction: the daemon's writer thread
-puts many into one commit, a command of the person's puts one. Nobody else opens the file: an open() and close() of it
-anywhere in the process would drop SQLite's locks.
+`Spool` and `Desk` implement `mailrelay.ports`. The functions in the other files take an open connection and the time, and
+run inside the caller's transaction: the writer thread of the daemon puts many into one commit, a command puts one. Never
+open or close the database file in any other way: a close() anywhere in the process drops SQLite's locks.
 """

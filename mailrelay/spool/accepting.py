@@ -1,9 +1,7 @@
-"""Writes incoming messages. With the commit of `write_down`, mailrelay is responsible for the message.
+"""Writes incoming messages. With the commit of `write_messages`, mailrelay is responsible for the message.
 
-A large content is written before that: `stage` writes its pieces under a key that is reserved for the message, `write_down`
-makes the message, `unstage` removes pieces of which no message came.
-
-Never called for a message that has been answered already.
+A large content is written before that: `stage` writes its pieces under a key that is reserved for the message,
+`write_messages` makes the message, `unstage` removes the pieces if no message comes of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +13,20 @@ from mailrelay.spool.database import PIECE, SpoolError, row, rows
 from mailrelay.spool.space import check_space
 
 ROWS = 16
-"""Rows in one statement, at most: each number of rows is another statement in SQLite's cache."""
+"""Rows in one INSERT, at most. Each number of rows is another statement in SQLite's cache."""
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
-    """Writes a message down, due at once. Returns the spool's key of it.
+    """Writes a message, due at once. Returns its key.
 
-    Raises SpoolFull if the spool would pass `max_size` octets or the disk be left without a reserve.
+    Raises SpoolFull if the spool would exceed `max_size` octets, or the disk lose its reserve.
     """
     check_space(db, arrival.size, max_size)
-    return write_down(db, (arrival,))[0]
+    return write_messages(db, (arrival,))[0]
 
 
-def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
-    """Writes messages, due at once. Returns their keys. The caller has checked the room, and rolls back after an error."""
+def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+    """Writes messages, due at once. Returns their keys. The caller has checked the space, and rolls back after an error."""
     new = next_key(db)
     keyed: list[tuple[int, Arrival]] = []
     for arrival in arrivals:
@@ -80,7 +78,7 @@ def write_down(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
 
 
 def next_key(db: apsw.Connection) -> int:
-    """One above the highest key of all messages and incoming messages."""
+    """The key of the next message: one above the highest of all messages and incoming messages."""
     highest: int = row(
         db, "SELECT max(ifnull((SELECT max(id) FROM message), 0), ifnull((SELECT max(message) FROM incoming), 0))"
     )[0]
@@ -88,7 +86,7 @@ def next_key(db: apsw.Connection) -> int:
 
 
 def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
-    """Appends octets to `staged`, None for the first piece. The caller has checked the room."""
+    """Appends octets to `staged`, None for the first piece. The caller has checked the space."""
     if staged is None:
         staged = Staged(next_key(db), 0, 0)
         db.execute("INSERT INTO incoming (message) VALUES (?)", (staged.key,))
@@ -98,13 +96,13 @@ def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
 
 
 def unstage(db: apsw.Connection, key: int) -> None:
-    """Removes what was staged under `key`; nothing if it has become a message."""
+    """Removes the content staged under `key`; does nothing if it has become a message."""
     db.execute("DELETE FROM content WHERE message IN (SELECT message FROM incoming WHERE message = ?)", (key,))
     db.execute("DELETE FROM incoming WHERE message = ?", (key,))
 
 
 def unstage_all(db: apsw.Connection) -> int:
-    """Removes what a crash has left of incoming messages; returns how many. Called when no daemon is running."""
+    """Removes all incoming messages, which a crash has left; returns their number. Called while no daemon runs."""
     left = rows(db, "SELECT message FROM incoming")
     for (key,) in left:
         unstage(db, key)
@@ -112,7 +110,7 @@ def unstage_all(db: apsw.Connection) -> int:
 
 
 def _claim(db: apsw.Connection, staged: Staged) -> int:
-    """The key of what was staged, which is a message's from now on. Raises SpoolError if it is gone."""
+    """The key of the staged content, which belongs to a message from now on. Raises SpoolError if it is gone."""
     db.execute("DELETE FROM incoming WHERE message = ?", (staged.key,))
     if not db.changes():
         raise SpoolError("the beginning of a message is no longer in the spool; send it again")
@@ -126,7 +124,7 @@ def _pieces(message: int, first: int, octets: bytes) -> Iterator[tuple[int, int,
 
 
 def _insert(db: apsw.Connection, into: str, values: Sequence[tuple[object, ...]]) -> None:
-    """Many rows in few statements: each statement releases the GIL and has to get it back."""
+    """Inserts many rows in few statements: each statement releases the GIL and has to get it back."""
     for at in range(0, len(values), ROWS):
         some = values[at : at + ROWS]
         marks = ",".join([f"({','.join('?' * len(some[0]))})"] * len(some))

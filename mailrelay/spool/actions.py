@@ -1,32 +1,27 @@
-"""What the person may do to mail in the spool, and the housekeeping of history.
+"""The actions of the person on messages in the spool, and the deletion of old history.
 
-An act on a message that is being sent at this moment is refused: what the remote may have taken cannot be called back.
+An action on a message that is being sent is refused: the mail server may have accepted it already.
 """
 
 import apsw
 
 from mailrelay.mail.lifecycle import ACT_TABLE, FAILED, Act, State
+from mailrelay.mail.spool_errors import NoSuchMessage as NoSuchMessage
+from mailrelay.mail.spool_errors import NotAllowed as NotAllowed
 from mailrelay.spool import correspondents
 from mailrelay.spool.attempts import retire
 from mailrelay.spool.database import IS_PENDING, rows, states
 
 KEEP_REFUSED = 7 * 86_400.0
-"""Seconds for which the content of a refused message is kept, so that it can be fixed and sent again."""
+"""Seconds for which the content of a refused message is kept, so that it can be corrected and sent again."""
 PURGE_BATCH = 500
-
-
-class NoSuchMessage(Exception):
-    """No message, or more than one, has an id that begins so. The text says which."""
-
-
-class NotAllowed(Exception):
-    """The message is not in a state in which this can be done to it. The text says why."""
+"""Messages deleted in one commit, at most."""
 
 
 def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
-    """The key and the whole id of the message whose id is `prefix`, or begins with it. Raises NoSuchMessage."""
+    """The key and the whole id of the message whose id is `prefix` or begins with it. Raises NoSuchMessage."""
     prefix = prefix.lower()
-    # Octets of a command line that are no text come as lone surrogates, which SQLite cannot be asked about.
+    # A command line that is not valid UTF-8 comes with lone surrogates, which SQLite does not accept.
     found = prefix.isascii() and rows(
         db,
         "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' ORDER BY queue_id LIMIT 2",
@@ -34,15 +29,15 @@ def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
     )
     if not found or not prefix:
         raise NoSuchMessage(f"no message has the id {prefix or '(empty)'}; see `mailrelay queue --all`")
-    # An older id may be longer, and begin with a whole one.
+    # An older id is longer, and may begin with a whole new one.
     if len(found) > 1 and found[0][1] != prefix:
-        raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more of it")
+        raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more letters of it")
     key, queue_id = found[0]
     return key, queue_id
 
 
 def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
-    """Makes a message due now, and its relayhost to be dialled now whatever the back-off said. Raises NotAllowed."""
+    """Makes a message due now, and lets its relayhost be dialled now, in spite of the back-off. Raises NotAllowed."""
     check_not_active(db, key, queue_id)
     db.execute("UPDATE message SET next_attempt = ? WHERE id = ? AND next_attempt IS NOT NULL", (now, key))
     if not db.changes():
@@ -54,7 +49,7 @@ def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
 
 
 def retry_all(db: apsw.Connection, now: float) -> int:
-    """Makes all that waits due now. Returns how many messages that are."""
+    """Makes all waiting messages due now, and lets every relayhost be dialled now. Returns the number of messages."""
     db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt IS NOT NULL", (now,))
     due = db.changes()
     db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0", (now,))
@@ -62,12 +57,12 @@ def retry_all(db: apsw.Connection, now: float) -> int:
 
 
 def dial_now(db: apsw.Connection, relayhost: str, now: float) -> None:
-    """Lets a relayhost that could not be reached be dialled now, whatever the back-off said. Its mail waits for no more."""
+    """Lets a relayhost with a fault be dialled now, in spite of the back-off."""
     db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0 AND name = ?", (now, relayhost))
 
 
 def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> int:
-    """Does `what` to every recipient of a message for whom it is allowed; returns how many. Raises NotAllowed if none is."""
+    """Does `what` to every recipient whose state allows it, and returns their number. Raises NotAllowed if there is none."""
     check_not_active(db, key, queue_id)
     moved = 0
     for recipient, state in rows(db, "SELECT id, state FROM recipient WHERE message = ?", (key,)):
@@ -82,9 +77,9 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ?", (key,))
     elif what is Act.RELEASE:
         db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
-    # What the person has dealt with need not be told any more. Others of the message may wait yet.
+    # A notice is needless once the person has dealt with all of its recipients.
     db.execute(
-        "DELETE FROM notice_backend WHERE told IS NULL AND notice IN (SELECT id FROM notice n WHERE message = ?"
+        "DELETE FROM notice_backend WHERE delivered IS NULL AND notice IN (SELECT id FROM notice n WHERE message = ?"
         " AND kind IN ('failed', 'held') AND NOT EXISTS (SELECT 1 FROM notice_recipient JOIN recipient r"
         f" ON r.id = recipient WHERE notice = n.id AND r.state IN {states(FAILED | {State.HELD})}))",
         (key,),
@@ -94,17 +89,17 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
 
 
 def check_not_active(db: apsw.Connection, key: int, queue_id: str) -> None:
-    """Raises NotAllowed if the message is being sent at this moment."""
+    """Raises NotAllowed if the message has an open attempt."""
     if db.execute("SELECT 1 FROM attempt WHERE message = ? AND closed IS NULL", (key,)).get:
         raise NotAllowed(f"{queue_id} is being sent at this moment; look again with `mailrelay queue show {queue_id}`")
 
 
 def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
-    """Takes history older than `keep_sent` seconds away, a bounded number of messages at a time; returns how many."""
+    """Deletes history older than `keep_sent` seconds, at most PURGE_BATCH messages; returns their number."""
     kept = "EXISTS (SELECT 1 FROM content WHERE message = m.id)"
-    untold = (
+    is_pending = (
         "EXISTS (SELECT 1 FROM notice n JOIN notice_backend b ON b.notice = n.id"
-        " WHERE n.message = m.id AND b.told IS NULL)"
+        " WHERE n.message = m.id AND b.delivered IS NULL)"
     )
     db.execute(
         "DELETE FROM content WHERE message IN"
@@ -113,7 +108,7 @@ def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
     )
     db.execute(
         "DELETE FROM message WHERE id IN"
-        f" (SELECT id FROM message m WHERE retired < ? AND NOT {kept} AND NOT {untold} ORDER BY retired LIMIT ?)",
+        f" (SELECT id FROM message m WHERE retired < ? AND NOT {kept} AND NOT {is_pending} ORDER BY retired LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
     gone = db.changes()

@@ -1,32 +1,33 @@
-"""What is due, the attempts at it, and what came of them.
+"""What is due, the attempts at it, and their outcomes.
 
-Promises: no attempt without an open row, so that a crash strands nothing (`recover`); what an attempt made of a message,
-and the notices owed for it, are one commit. Never: a query whose cost grows with the whole queue.
+Promises: an attempt has an open row from before it begins, so that no crash loses a message (`recover`); the outcome of an
+attempt and the notices that it causes are one commit; only the node that opened an attempt can record it or put it back.
+Never: a query whose cost grows with the whole queue.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import apsw
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
-from mailrelay.mail.notice import Backend, Kind
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Record
+from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
-from mailrelay.spool.correspondents import reached
+from mailrelay.spool.correspondents import remember
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows, states
+from mailrelay.spool.relayhosts import relayhost_up
 
 INTERRUPTED = Outcome(
     Stage.AFTER_DOT,
-    text="mailrelay was stopped while this was being sent; the remote may have it already",
+    text="mailrelay was stopped while this was being sent; the server may have it already",
 )
 
-LARGE = 65536
-"""Octets above which a message goes behind the small ones."""
-LIGHT = 32 * 1024
-"""Octets for each message of a limit that those beyond the limit may have: a moment's sending, even on a slow line."""
+EXTRA_SIZE = 32 * 1024
+"""Octets that the messages beyond a limit may have together, for each message within it: sent in a moment, even on a slow
+network."""
 
 _DUE = (
     "SELECT id, size FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
@@ -35,8 +36,13 @@ _DUE = (
 _DUE_RUNS = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
 
 
+def new_node_id() -> str:
+    """A new node id: 16 random hexadecimal digits."""
+    return os.urandom(8).hex()
+
+
 def next_due(db: apsw.Connection, relayhost: str) -> float | None:
-    """When the next message of `relayhost` is due (epoch seconds, maybe past), or None if nothing is pending."""
+    """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
     runs = (
         f"(SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
         f" AND (attempts > 0) = {tried} AND (size > {LARGE}) = {large} ORDER BY next_attempt LIMIT 1)"
@@ -51,7 +57,7 @@ def next_due(db: apsw.Connection, relayhost: str) -> float | None:
 
 
 def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> int:
-    """How many messages of `relayhost` are due, `limit` at most."""
+    """The number of messages of `relayhost` that are due, at most `limit`."""
     count = 0
     for run in _DUE_RUNS:
         if count < limit:
@@ -62,11 +68,10 @@ def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> in
 def take(
     db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, node: str, now: float, more: int = 0
 ) -> list[Message]:
-    """Opens attempts at up to `limit` due messages and returns them, in the order in which to send them.
+    """Opens attempts of `node` at up to `limit` due messages and returns these, in the order in which to send them.
 
-    first: keys of messages that go ahead of the others, if they are due. node: the start of a daemon that makes the
-    attempts. more: how many there may be beyond the limit, if all that is found is small, and what is beyond it no more than
-    LIGHT for each within.
+    first: keys of messages to take before the others, if they are due. more: how many messages to take beyond `limit`, if
+    all are small, and those beyond it have no more than EXTRA_SIZE octets for each one within it.
     """
     is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
     found: dict[int, int] = {}
@@ -78,24 +83,24 @@ def take(
     ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
-    return [message(db, key) for key in ids]
+    return [load_message(db, key) for key in ids]
 
 
 def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int]:
-    """Which of the keys and sizes that were found to take."""
+    """The keys to take, out of the (key, size) that were found."""
     picked = [key for key, _ in found[:limit]]
-    light = limit * LIGHT
+    left = limit * EXTRA_SIZE
     if all(size <= LARGE for _, size in found[:limit]):
         for key, size in found[limit : limit + more]:
-            light -= size
-            if size > LARGE or light < 0:
+            left -= size
+            if size > LARGE or left < 0:
                 break
             picked.append(key)
     return picked
 
 
-def message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:
-    """The message with this key, to those of its recipients who are in one of `of`."""
+def load_message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:
+    """The message with this key, with those of its recipients whose state is among `of`."""
     queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts = row(
         db,
         "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts FROM message"
@@ -119,7 +124,7 @@ def message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Mes
 
 
 def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:
-    """The `seq`th piece of a message's content, and whether another one follows; None past the end."""
+    """Piece number `seq` (from 0) of the content of a message, and whether another one follows; None past the end."""
     found: tuple[bytes, int] | None = db.execute(
         "SELECT data, EXISTS (SELECT 1 FROM content WHERE message = ?1 AND seq = ?2 + 1) FROM content"
         " WHERE message = ?1 AND seq = ?2",
@@ -128,37 +133,45 @@ def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | N
     return None if found is None else (found[0], bool(found[1]))
 
 
-def record(db: apsw.Connection, end: Record) -> None:
-    """Closes the open attempt at a message and writes what came of it, with the notices owed for it."""
-    attempt = db.execute("SELECT id FROM attempt WHERE message = ? AND closed IS NULL", (end.message,)).get
+def record(db: apsw.Connection, end: Record, node: str) -> bool:
+    """Closes the open attempt of `node` at a message and writes its outcome, with the notices that it causes.
+
+    Returns False, and changes nothing, where `node` has no open attempt at this message.
+    """
+    attempt = db.execute(
+        "SELECT id FROM attempt WHERE message = ? AND node = ? AND closed IS NULL", (end.message, node)
+    ).get
+    if attempt is None:
+        return False
     db.execute(
         "UPDATE attempt SET closed = ?, dialled = ?, transacted = ? WHERE id = ?",
         (end.now, end.dialled, end.transaction, attempt),
     )
     for one in end.settled:
         outcome = one.outcome
-        told = (one.state.value, one.status, outcome.stage.value, outcome.words)
+        values = (one.state.value, one.status, outcome.stage.value, outcome.description)
         db.execute(
             "UPDATE recipient SET state = ?, status = ?, stage = ?, words = ?, remote = ?, changed = ?,"
             " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
-            (*told, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
+            (*values, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
         )
-        db.execute("INSERT INTO outcome VALUES (?,?,?,?,?,?)", (attempt, one.recipient, *told))
+        db.execute("INSERT INTO outcome VALUES (?,?,?,?,?,?)", (attempt, one.recipient, *values))
         if one.state is State.SENT:
             address: bytes = db.execute("SELECT address FROM recipient WHERE id = ?", (one.recipient,)).get
-            reached(db, address, end.now)
+            remember(db, address, end.now)
     db.execute(
         "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
     )
     for notice in end.notices:
-        notice_lifecycle.owe(db, end.message, notice, end.now)
+        notice_lifecycle.add_notice(db, end.message, notice, end.now)
     retire(db, end.message, end.now)
+    return True
 
 
 def retire(db: apsw.Connection, message: int, now: float) -> None:
-    """Puts a message with no recipient open or failed into history, without its content.
+    """Makes a message history if none of its recipients is open or failed, and deletes its content.
 
-    A refused message keeps its content for a while: the person may want to fix and resend it (`verbs.purge`).
+    A refused message keeps its content for a while: the person may want to correct and resend it (`actions.purge`).
     """
     live, refused = row(
         db,
@@ -173,16 +186,23 @@ def retire(db: apsw.Connection, message: int, now: float) -> None:
         db.execute("DELETE FROM content WHERE message = ?", (message,))
 
 
-def put_back(db: apsw.Connection, messages: Sequence[int], now: float) -> None:
-    """Takes back attempts that were opened but never began: nothing happened, nothing is counted, due at `now`."""
+def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float) -> list[int]:
+    """Deletes the open attempts of `node` at these messages, which sent nothing: they are not counted, and due at `now`.
+
+    Returns the messages at which `node` has no open attempt; for these nothing is changed.
+    """
+    others = []
     for key in messages:
-        db.execute("DELETE FROM attempt WHERE message = ? AND closed IS NULL", (key,))
-        db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
+        db.execute("DELETE FROM attempt WHERE message = ? AND node = ? AND closed IS NULL", (key, node))
+        if db.changes():
+            db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
+        else:
+            others.append(key)
+    return others
 
 
-def recall(db: apsw.Connection, relayhost: str, now: float) -> None:
-    """Makes due what waits only because a connection was lost. What the remote has asked to come back later with does not
-    come sooner."""
+def retry_lost(db: apsw.Connection, relayhost: str, now: float) -> None:
+    """Makes the messages due that wait only because a connection was lost. What the mail server has deferred waits on."""
     db.execute(
         "UPDATE message SET next_attempt = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
         f" AND (attempts > 0) = 1 AND (size > {LARGE}) IN (0, 1) AND NOT EXISTS"
@@ -191,18 +211,18 @@ def recall(db: apsw.Connection, relayhost: str, now: float) -> None:
     )
 
 
-def recover(db: apsw.Connection, now: float) -> int:
-    """Closes the attempts that a crash left open; returns how many. Called when no daemon is running.
+def recover(db: apsw.Connection, now: float, node: str = "") -> int:
+    """Closes the open attempts of all nodes but `node`, "" for none; returns their number. Called while no daemon runs.
 
-    The final dot of each may have been sent, so their recipients are marked uncertain; they are due at once.
+    The final dot of each may have been sent: the recipients are marked uncertain, and the messages are due at once.
     """
-    found = rows(db, "SELECT id, message FROM attempt WHERE closed IS NULL")
+    found = rows(db, "SELECT id, message FROM attempt WHERE closed IS NULL AND node <> ?", (node,))
     for attempt, message in found:
         db.execute("UPDATE attempt SET closed = ?, interrupted = 1 WHERE id = ?", (now, attempt))
         db.execute(
             "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, words = ?, remote = 0,"
             f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
-            (INTERRUPTED.stage.value, INTERRUPTED.words, now, now, message),
+            (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message),
         )
         db.execute(
             "INSERT INTO outcome SELECT ?, id, state, status, stage, words FROM recipient"
@@ -217,82 +237,24 @@ def recover(db: apsw.Connection, now: float) -> int:
 def reroute(
     db: apsw.Connection, names: Collection[str], choose: Callable[[bytes], str | None], now: float
 ) -> tuple[int, int]:
-    """Lets mail for relayhosts that are not among `names` go the way that `choose` gives for its reverse path.
+    """Moves mail for relayhosts that are not among `names` to the relayhost that `choose` gives for its reverse path.
 
-    The faults of those relayhosts are over. Returns how many messages were moved, and how many stay where nobody looks.
-    Called when no daemon is running.
+    The faults of those relayhosts are over. Returns how many messages were moved, and for how many `choose` gave None: these
+    stay. Called while no daemon runs.
     """
     moved = left = 0
     for (gone,) in rows(db, "SELECT DISTINCT relayhost FROM message WHERE retired IS NULL"):
         if gone in names:
             continue
         for key, sender in rows(db, "SELECT id, sender FROM message WHERE relayhost = ? AND retired IS NULL", (gone,)):
-            way = choose(sender)
-            if way is None:
+            new = choose(sender)
+            if new is None:
                 left += 1
                 continue
-            db.execute("UPDATE message SET relayhost = ? WHERE id = ?", (way, key))
-            db.execute("UPDATE notice SET relayhost = ? WHERE message = ?", (way, key))
+            db.execute("UPDATE message SET relayhost = ? WHERE id = ?", (new, key))
+            db.execute("UPDATE notice SET relayhost = ? WHERE message = ?", (new, key))
             moved += 1
     for (name,) in rows(db, "SELECT name FROM relayhost WHERE failures > 0"):
         if name not in names:
             relayhost_up(db, name, (), now)
     return moved, left
-
-
-def relayhost_failed(
-    db: apsw.Connection,
-    name: str,
-    outcome: Outcome,
-    next_dial: float,
-    setup: bool,
-    backends: Sequence[Backend],
-    now: float,
-) -> bool:
-    """Writes that the way to a relayhost is shut; for a setup fault not told yet, with the notice owed for it.
-
-    Returns whether a notice became owed. No attempt is counted for the mail that waits.
-    """
-    text = outcome.words.decode("utf-8", "replace")
-    db.execute(
-        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
-        " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"
-        " next_dial = excluded.next_dial, setup = excluded.setup, cause = excluded.cause, text = excluded.text,"
-        " fix = excluded.fix",
-        (name, now, next_dial, int(setup), outcome.cause.value, text, outcome.fix),
-    )
-    if not setup:
-        return False
-    cause = outcome.cause.value
-    owed = notice_lifecycle.stand(
-        db, notice_lifecycle.Standing(Kind.SETUP, name, cause, text, outcome.fix), backends, now
-    )
-    others = [other for other in notice_lifecycle.causes(db, name, Kind.SETUP) if other != cause]
-    notice_lifecycle.end(db, name, Kind.SETUP, others, backends, now)
-    return owed
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """How the way to a relayhost is shut: how often in a row, until when (epoch seconds), why, and in whose words."""
-
-    failures: int
-    next_dial: float
-    cause: Cause
-    text: str
-
-
-def relayhost_failure(db: apsw.Connection, name: str) -> Failure | None:
-    """What is known to be wrong with the way to a relayhost; None if nothing is."""
-    found = rows(db, "SELECT failures, next_dial, cause, text FROM relayhost WHERE name = ? AND failures > 0", (name,))
-    return next((Failure(failures, dial, Cause(cause), text) for failures, dial, cause, text in found), None)
-
-
-def relayhost_up(db: apsw.Connection, name: str, backends: Sequence[Backend], now: float) -> bool:
-    """Writes that the way to a relayhost is open again; its setup faults are over. Returns whether word of it is owed."""
-    db.execute(
-        "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
-        " fix = '', fixed = iif(setup, ?, fixed) WHERE name = ?",
-        (now, name),
-    )
-    return notice_lifecycle.end(db, name, Kind.SETUP, notice_lifecycle.causes(db, name, Kind.SETUP), backends, now)

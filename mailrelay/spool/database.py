@@ -1,9 +1,9 @@
-"""Opens the spool's database: checks the library and the directory, makes or migrates the schema.
+"""Opens the database of the spool: checks the library and the directory, makes or migrates the schema.
 
 Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit),
-unless its owner lowers that for a while, as `writer` does;
-the directory is ours alone (0700), the file too (0600), and both are durable before the first message is.
-Never: a SQLite older than 3.51.3, which can lose committed rows in WAL mode; a spool written by a newer version.
+unless its user lowers that for a while, as `writer` does. Only our account can enter the directory (0700) and read the file
+(0600). Both are on disk before the first message is.
+Never: uses a SQLite older than 3.51.3, which can lose committed rows in WAL mode; opens a spool of a newer version.
 """
 
 import os
@@ -15,6 +15,10 @@ from typing import Any
 
 import apsw
 
+from mailrelay.atomic_file import sync_directory
+from mailrelay.mail.spool_errors import SpoolBroken as SpoolBroken
+from mailrelay.mail.spool_errors import SpoolError as SpoolError
+from mailrelay.mail.spool_errors import SpoolFull as SpoolFull
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -33,41 +37,30 @@ PRAGMA writable_schema = RESET;
 CREATE TRIGGER content_of_message AFTER DELETE ON message BEGIN DELETE FROM content WHERE message = old.id; END;
 CREATE TABLE incoming (message INTEGER PRIMARY KEY) STRICT;
 """
-"""Takes a foreign key away without copying the content of a whole spool (SQLite, "ALTER TABLE", section 7)."""
+"""Removes a foreign key without copying all content (SQLite, "ALTER TABLE", section 7)."""
 _FROM_2_TO_3 = """
 ALTER TABLE relayhost RENAME COLUMN mend TO fix;
 ALTER TABLE relayhost RENAME COLUMN mended TO fixed;
 ALTER TABLE notice RENAME COLUMN mend TO fix;
 ALTER TABLE road RENAME TO notice_backend;
 ALTER TABLE notice_backend RENAME COLUMN road TO backend;
+ALTER TABLE notice_backend RENAME COLUMN told TO delivered;
 DROP INDEX road_owed;
-CREATE INDEX notice_backend_owed ON notice_backend (backend, next_try) WHERE told IS NULL;
+CREATE INDEX notice_backend_pending ON notice_backend (backend, next_try) WHERE delivered IS NULL;
+DROP INDEX notice_standing;
+CREATE UNIQUE INDEX notice_open ON notice (kind, relayhost, cause) WHERE reminder IS NOT NULL;
+UPDATE notice SET cause = 'relayhost' WHERE kind = 'delayed' AND cause = 'way';
 ALTER TABLE attempt RENAME COLUMN owner TO node;
 """
-
-
-Connection = apsw.Connection
-"""For annotations outside this package, which alone imports apsw."""
-
-
-class SpoolError(Exception):
-    """The spool cannot do what was asked. The text is one sentence for the person."""
-
-
-class SpoolFull(SpoolError):
-    """No space: the disk's, or the limit in the settings."""
-
-
-class SpoolBroken(SpoolError):
-    """The disk failed under us: nothing that is read from the file in this process proves anything any more."""
+"""Plainer names. `attempt.node` has process ids in old rows, which are the ids of no node."""
 
 
 def translate(error: apsw.Error) -> SpoolError:
-    """Our word for what SQLite said."""
+    """The SpoolError for an error of SQLite."""
     match error:
         case apsw.FullError():
             return SpoolFull("the spool's disk is full; make space")
-        # A full disk is called so only where the database is written; its index of the log has an error of its own.
+        # A disk too full for the index of the log has an error of its own.
         case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
             return SpoolFull("the spool's disk is full; make space")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
@@ -79,19 +72,19 @@ def translate(error: apsw.Error) -> SpoolError:
 
 
 def check_library(version: str) -> None:
-    """Raises SpoolError if this SQLite (as "3.54.1") is one that can lose what it has committed."""
+    """Raises SpoolError if this version of SQLite (as "3.54.1") can lose what it has committed."""
     if tuple(int(part) for part in version.split(".")) < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         raise SpoolError(f"SQLite {version} can lose mail; install an apsw that brings at least {oldest}")
 
 
 def prepare_directory(directory: Path) -> None:
-    """Makes `directory` if it is not there, durably, and refuses one that others can enter. Raises SpoolError."""
+    """Makes `directory`, durably, if needed. Raises SpoolError, also for a directory that other users can enter."""
     try:
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
         found = directory.stat()
     except FileExistsError:
         found = directory.stat()
@@ -106,9 +99,9 @@ def prepare_directory(directory: Path) -> None:
 
 
 def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
-    """A connection to the spool in `directory`, made or migrated as needed.
+    """A connection to the spool in `directory`, which is made or migrated as needed.
 
-    With create=False a directory without a spool raises FileNotFoundError. Raises SpoolError otherwise.
+    Raises SpoolError; FileNotFoundError if there is no spool and create=False.
     """
     check_library(apsw.sqlite_lib_version())
     path = directory / FILE
@@ -116,7 +109,7 @@ def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
         raise FileNotFoundError(path)
     prepare_directory(directory)
     try:
-        # SQLite would make it with the umask's permissions; its -wal and -shm files take over those of this one.
+        # SQLite would make it with permissions of the umask. Its -wal and -shm files get those of this file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
@@ -132,7 +125,7 @@ def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
 
 @contextmanager
 def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
-    """One commit for all that happens inside, on disk when it ends. Raises SpoolError; then nothing has happened."""
+    """One commit for everything inside, on disk at its end. Raises SpoolError; then nothing is changed."""
     try:
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -148,7 +141,7 @@ def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
 
 @contextmanager
 def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
-    """One view for all that is read inside, whatever others write meanwhile. Raises SpoolError."""
+    """One consistent view for everything read inside, whatever is written meanwhile. Raises SpoolError."""
     try:
         db.execute("BEGIN")
         try:
@@ -161,12 +154,12 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
 
 
 def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
-    """All rows of a query. Who wrote the schema knows their types better than the library can."""
+    """All rows of a query. `Any`: their types follow from the schema, which the type checker does not know."""
     return db.execute(sql, bindings).fetchall()
 
 
 def states(some: Iterable[State]) -> str:
-    """States as SQL has them behind IN."""
+    """States as an SQL list, for use after IN."""
     return "(" + ", ".join(f"'{state}'" for state in sorted(some)) + ")"
 
 
@@ -193,7 +186,7 @@ def _configure(db: apsw.Connection) -> None:
 
 
 def _migrate(db: apsw.Connection) -> None:
-    """Brings an older spool to `VERSION`. The check is made again inside the transaction: two may start at once."""
+    """Brings an older spool to `VERSION`. Checks again inside the transaction: two processes may start at once."""
     with transaction(db):
         found = db.pragma("user_version")
         if found > VERSION:
@@ -207,13 +200,5 @@ def _migrate(db: apsw.Connection) -> None:
         if found in (1, 2):
             db.execute(_FROM_2_TO_3)
         db.pragma("user_version", VERSION)
-    # The file's own entry in the directory must survive a power cut too.
-    _sync_directory(Path(db.filename).parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    # The entry of the file in its directory must survive a power cut too.
+    sync_directory(Path(db.filename).parent)

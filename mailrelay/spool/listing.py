@@ -1,95 +1,25 @@
-"""What the person sees of the spool: listings, one message's story, and how things stand.
+"""What the person sees of the spool: listings, the events of one message, and the state of the whole.
 
-Reads only, and no content but where content is asked for. Bytes from outside are given as they came: whoever shows them
-escapes them.
+Only reads. No function but `content` and `senders` reads the content of a message. Bytes from outside are not escaped.
 """
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import apsw
 
+from mailrelay.mail.overview import Event as Event
+from mailrelay.mail.overview import Listed as Listed
+from mailrelay.mail.overview import ListedRecipient as ListedRecipient
+from mailrelay.mail.overview import RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
 
-
-@dataclass(frozen=True, slots=True)
-class ListedRecipient:
-    """A recipient as listed. `state` is a word of the state table, `active` among them; `words` is not escaped."""
-
-    address: bytes
-    state: str
-    status: str
-    stage: str
-    words: bytes
-    uncertain: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A message as listed. Times are epoch seconds; `trouble` says why its relayhost cannot be reached, if it cannot."""
-
-    id: int
-    queue_id: str
-    queue_name: str
-    relayhost: str
-    arrival: float
-    size: int
-    sender: bytes
-    subject: str
-    attempts: int
-    next_attempt: float | None
-    trouble: str
-    recipients: tuple[ListedRecipient, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of a message's story. `words` are from outside, not escaped; `stage` is where they were said."""
-
-    at: float
-    what: str
-    address: bytes = b""
-    status: str = ""
-    words: bytes = b""
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A relayhost that cannot be reached. `setup`: it waits for the person, and `fix` is the step."""
-
-    relayhost: str
-    since: float
-    next_dial: float
-    setup: bool
-    text: str
-    fix: str
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How things stand: messages pending and failed, the oldest pending arrival, notices not told, relayhosts in trouble.
-
-    stranded: those of the held that nobody held: they cannot be sent as they are.
-    """
-
-    pending: int
-    oldest: float | None
-    held: int
-    stranded: int
-    failed: int
-    untold: tuple[tuple[str, str, str], ...]
-    """(kind, backend, why the last try failed) of backends that failed at least once."""
-    troubles: tuple[Trouble, ...]
-
-
-LATELY = 200
-"""How many messages say who sends."""
+LATEST = 200
+"""Messages in which `senders` looks for reverse paths."""
 
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
@@ -101,12 +31,12 @@ _SELECT = (
 
 
 def live(db: apsw.Connection) -> Iterator[Listed]:
-    """What is pending or failed, in order of arrival."""
+    """The messages that are pending, held or failed, in order of arrival."""
     return _listed(db.execute(f"{_SELECT} WHERE m.retired IS NULL ORDER BY m.id, r.id"))
 
 
 def everything(db: apsw.Connection) -> Iterator[Listed]:
-    """History too, in order of arrival."""
+    """All messages, history too, in order of arrival."""
     return _listed(db.execute(f"{_SELECT} ORDER BY m.id, r.id"))
 
 
@@ -125,7 +55,7 @@ def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
     key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = of_message
     states = {row[13] for row in rows}
     if dial is not None and next_attempt is not None and not states.isdisjoint(PENDING):
-        # Nothing of this relayhost's is tried before it is dialled again.
+        # No message is tried before its relayhost is dialled again.
         next_attempt = max(next_attempt, dial)
     recipients = tuple(
         ListedRecipient(address, "active" if active and state in PENDING else state, status, stage, words, uncertain)
@@ -148,7 +78,7 @@ def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
 
 
 def _queue_name(states: AbstractSet[str], *, active: bool, attempts: int) -> str:
-    """Postfix's word for where a message is; `failed`, `sent` and `cancelled` are ours."""
+    """Postfix's name of the queue that a message is in; "failed", "sent" and "cancelled" are ours."""
     if active:
         return "active"
     if states & PENDING:
@@ -161,7 +91,7 @@ def _queue_name(states: AbstractSet[str], *, active: bool, attempts: int) -> str
 
 
 def story(db: apsw.Connection, key: int) -> list[Event]:
-    """All that happened to a message, in order of time."""
+    """All events of a message, in order of time."""
     listed = one(db, key)
     events = [Event(listed.arrival, "accepted")]
     for attempt, opened, closed, interrupted, dialled in rows(
@@ -181,47 +111,47 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
                 (attempt,),
             )
         )
-    for kind, backend, told, next_try, why in rows(
+    for kind, backend, delivered, next_try, why in rows(
         db,
-        "SELECT n.kind, backend, told, next_try, why"
+        "SELECT n.kind, backend, delivered, next_try, why"
         " FROM notice n JOIN notice_backend b ON b.notice = n.id WHERE n.message = ?"
-        " ORDER BY told, backend",
+        " ORDER BY delivered, backend",
         (key,),
     ):
-        if told is not None:
-            events.append(Event(told, f"notice ({kind}) told by {backend}"))
+        if delivered is not None:
+            events.append(Event(delivered, f"notice ({kind}) delivered by {backend}"))
         elif why:
-            events.append(Event(next_try, f"notice ({kind}) owed by {backend}, next try", words=why.encode()))
+            events.append(Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", words=why.encode()))
     events.extend(
-        Event(changed, state, address, words=b"goes again as %s" % successor.encode() if successor else b"")
+        Event(changed, state, address, words=b"replaced by %s" % successor.encode() if successor else b"")
         for state, address, changed, successor in rows(
             db,
             "SELECT state, address, changed, successor FROM recipient WHERE message = ? AND state = 'cancelled'",
             (key,),
         )
     )
-    # Stable: what happened at the same instant stays in the order of its cause.
+    # The sort is stable: events of the same instant stay in the order of cause and effect.
     return sorted(events, key=lambda event: event.at)
 
 
 def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
-    """A message's content, piece by piece; nothing if it is no longer kept."""
+    """The content of a message, piece by piece; nothing if it is no longer kept."""
     for (data,) in db.execute("SELECT data FROM content WHERE message = ? ORDER BY seq", (key,)):
         yield data
 
 
 def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:
-    """Who has sent lately, latest first: the reverse path and, where it is still kept, the beginning of the content."""
+    """The latest senders, the last one first: the reverse path and the beginning of the content, b"" if it is gone."""
     return rows(
         db,
         "SELECT sender, coalesce(data, x'') FROM (SELECT * FROM message ORDER BY arrival DESC LIMIT ?) m"
         " LEFT JOIN content c ON c.message = m.id AND c.seq = 0 WHERE length(sender) > 0 ORDER BY arrival DESC",
-        (LATELY,),
+        (LATEST,),
     )
 
 
-def standing(db: apsw.Connection) -> Standing:
-    """How things stand."""
+def status(db: apsw.Connection) -> SpoolStatus:
+    """The state of the whole spool."""
     counts: dict[str, int] = dict(
         db.execute(f"SELECT state, count(DISTINCT message) FROM recipient WHERE state IN {IS_LIVE} GROUP BY state")
     )
@@ -230,29 +160,29 @@ def standing(db: apsw.Connection) -> Standing:
         "SELECT count(*), min(arrival) FROM message m WHERE retired IS NULL AND EXISTS"
         f" (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {IS_PENDING})",
     )
-    # What an attempt left held. What the person held later, or again, has changed since.
+    # A recipient that an attempt held. One that the person has held later, or again, has changed since.
     (stranded,) = row(
         db,
         "SELECT count(DISTINCT r.message) FROM recipient r JOIN outcome o ON o.recipient = r.id JOIN attempt a"
         " ON a.id = o.attempt WHERE r.state = 'held' AND o.state = 'held' AND a.closed = r.changed",
     )
-    untold = rows(
+    failing_notices = rows(
         db,
-        "SELECT kind, backend, why FROM notice_backend JOIN notice ON notice.id = notice WHERE told IS NULL AND over IS NULL"
-        " AND tries > 0 ORDER BY created LIMIT 20",
+        "SELECT kind, backend, why FROM notice_backend JOIN notice ON notice.id = notice"
+        " WHERE delivered IS NULL AND over IS NULL AND tries > 0 ORDER BY created LIMIT 20",
     )
-    troubles = tuple(
-        Trouble(name, since, next_dial, bool(setup), text, fix)
+    faults = tuple(
+        RelayhostFault(name, since, next_dial, bool(setup), text, fix)
         for name, since, next_dial, setup, text, fix in rows(
             db, "SELECT name, since, next_dial, setup, text, fix FROM relayhost WHERE failures > 0 ORDER BY name"
         )
     )
-    return Standing(
+    return SpoolStatus(
         pending,
         oldest,
         counts.get("held", 0),
         stranded,
         counts.get("bounced", 0) + counts.get("expired", 0),
-        tuple(untold),
-        troubles,
+        tuple(failing_notices),
+        faults,
     )

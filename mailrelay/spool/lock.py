@@ -1,6 +1,6 @@
 """One daemon at a time: a lock on a file of its own, never on the database (closing that would drop SQLite's locks).
 
-The kernel lets go of the lock when the process ends, however it ends. The file says whose it is.
+The kernel releases the lock when the process ends, however it ends. The file contains the id of the process that holds it.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ FILE = "lock"
 
 
 class Held(Exception):
-    """Another process holds the spool. `pid` is its id as text, "" if it is not known."""
+    """Another process holds the lock. `pid` is its id as text, "" if it is not known."""
 
     def __init__(self, pid: str) -> None:
         super().__init__(f"another mailrelay serves this spool (process {pid or 'unknown'}); stop that one first")
@@ -23,12 +23,12 @@ class Held(Exception):
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Holds the spool in `directory`. Raises Held at once if another process does."""
+    """Holds the lock of the spool in `directory`. Raises Held at once if another process holds it."""
     handle = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(handle):
             raise Held(os.pread(handle, 20, 0).decode("ascii", "replace").strip())
-        # On a full disk the lock holds all the same, and it does not say whose it is.
+        # On a full disk the lock holds all the same; only the process id is missing.
         with suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, b"%d\n" % os.getpid(), 0)
@@ -39,7 +39,7 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def _try_lock(handle: int) -> bool:
-    # More than once: somebody who only looks (`holder`) has it for an instant.
+    # Several tries: `holder` has it for an instant.
     for _ in range(5):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def holder(directory: Path) -> str | None:
-    """The process id of the daemon that holds the spool, "" if it does not say, None if nobody holds it."""
+    """The process id of the daemon that holds the lock, "" if it is not known, None if no process holds it."""
     try:
         handle = os.open(directory / FILE, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,27 +1,27 @@
-"""What the person is owed: read by the notifier, struck off backend by backend.
+"""Pending notices: the notifier reads them, and marks them as delivered for one backend after another.
 
-Never forgets a backend that has not carried its notice, unless the person has dealt with what it tells of
-(`actions.act`), or the setup fault is over.
+A notice stays pending for a backend until this one has delivered it, unless the person has dealt with its recipients
+(`actions.act`), or its setup fault or delay is over.
 """
 
 import apsw
 
-from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, Owed
+from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.mail.record import Arrival
 from mailrelay.spool.accepting import accept
-from mailrelay.spool.correspondents import likely
+from mailrelay.spool.correspondents import suggestion
 from mailrelay.spool.database import row, rows
 
 BATCH = 50
-QUESTIONED = 5
-"""Of how many recipients of a notice it is asked whether somebody else was meant: a slip of the pen concerns few."""
-_STANDS = "b.told IS NULL AND notice.over IS NULL"
+SUGGESTIONS = 5
+"""Recipients of a notice for which a similar address is looked up, at most: a typing error concerns few of them."""
+_IS_PENDING = "b.delivered IS NULL AND notice.over IS NULL"
 
 
-def owed(db: apsw.Connection, now: float) -> list[Owed]:
-    """The backends that are due for a try at `now`, longest due first.
+def pending_notices(db: apsw.Connection, now: float) -> list[PendingNotice]:
+    """The notices whose backend is due for a try at `now`, the longest due first.
 
-    At most `BATCH` of each backend, so that one that is blocked hides none of the others.
+    At most `BATCH` for each backend, so that a backend that fails does not keep the others from being found.
     """
     due = sorted(
         found
@@ -30,7 +30,7 @@ def owed(db: apsw.Connection, now: float) -> list[Owed]:
             db,
             "SELECT b.next_try, notice.id, b.backend, b.tries"
             " FROM notice_backend b JOIN notice ON notice.id = b.notice"
-            f" WHERE {_STANDS} AND b.backend = ? AND b.next_try <= ? ORDER BY b.next_try, notice.id LIMIT ?",
+            f" WHERE {_IS_PENDING} AND b.backend = ? AND b.next_try <= ? ORDER BY b.next_try, notice.id LIMIT ?",
             (backend.value, now, BATCH),
         )
     )
@@ -38,18 +38,18 @@ def owed(db: apsw.Connection, now: float) -> list[Owed]:
     for _, key, _, _ in due:
         if key not in notices:
             notices[key] = _notice(db, key)
-    return [Owed(notices[key], Backend(backend), tries) for _, key, backend, tries in due]
+    return [PendingNotice(notices[key], Backend(backend), tries) for _, key, backend, tries in due]
 
 
-def next_owed(db: apsw.Connection) -> float | None:
-    """When the next backend is due for a try (epoch seconds), or None if nothing is owed."""
+def next_notice_due(db: apsw.Connection) -> float | None:
+    """When the next backend is due for a try (epoch seconds); None if no notice is pending."""
     return min(
         (
             at
             for backend in Backend
             for (at,) in rows(
                 db,
-                f"SELECT b.next_try FROM notice_backend b JOIN notice ON notice.id = b.notice WHERE {_STANDS}"
+                f"SELECT b.next_try FROM notice_backend b JOIN notice ON notice.id = b.notice WHERE {_IS_PENDING}"
                 " AND b.backend = ? ORDER BY b.next_try LIMIT 1",
                 (backend.value,),
             )
@@ -82,7 +82,7 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
             uncertain is not None,
             notify,
             orcpt,
-            likely(db, address, stage) if kind == Kind.FAILED and place < QUESTIONED else b"",
+            suggestion(db, address, stage) if kind == Kind.FAILED and place < SUGGESTIONS else b"",
         )
         for place, (address, state, status, words, stage, remote, uncertain, notify, orcpt) in enumerate(
             rows(
@@ -116,24 +116,24 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
     )
 
 
-def told(db: apsw.Connection, owed_one: Owed, now: float) -> None:
-    """A backend has carried its notice."""
+def notice_delivered(db: apsw.Connection, pending: PendingNotice, now: float) -> None:
+    """A backend has delivered its notice."""
     db.execute(
-        "UPDATE notice_backend SET told = ?, why = '' WHERE notice = ? AND backend = ?",
-        (now, owed_one.notice.id, owed_one.backend.value),
+        "UPDATE notice_backend SET delivered = ?, why = '' WHERE notice = ? AND backend = ?",
+        (now, pending.notice.id, pending.backend.value),
     )
 
 
-def not_told(db: apsw.Connection, owed_one: Owed, next_try: float, why: str) -> None:
-    """A backend failed: the notice stays owed by it."""
+def notice_failed(db: apsw.Connection, pending: PendingNotice, next_try: float, why: str) -> None:
+    """A backend failed: the notice stays pending, and is due again at `next_try`."""
     db.execute(
         "UPDATE notice_backend SET tries = tries + 1, next_try = ?, why = ? WHERE notice = ? AND backend = ?",
-        (next_try, why, owed_one.notice.id, owed_one.backend.value),
+        (next_try, why, pending.notice.id, pending.backend.value),
     )
 
 
-def original(db: apsw.Connection, message: int, limit: int) -> bytes:
-    """The first `limit` octets of a message's content, fewer if it is shorter or gone."""
+def content_start(db: apsw.Connection, message: int, limit: int) -> bytes:
+    """The first `limit` octets of the content of a message, fewer if it is shorter or gone."""
     found = bytearray()
     for (data,) in rows(db, "SELECT data FROM content WHERE message = ? ORDER BY seq", (message,)):
         found += data[: limit - len(found)]
@@ -142,7 +142,7 @@ def original(db: apsw.Connection, message: int, limit: int) -> bytes:
     return bytes(found)
 
 
-def report(db: apsw.Connection, owed_one: Owed, arrival: Arrival, max_size: int, now: float) -> None:
-    """Queues a DSN and strikes its backend off, in one commit: it is neither lost nor sent twice."""
+def accept_report(db: apsw.Connection, pending: PendingNotice, arrival: Arrival, max_size: int, now: float) -> None:
+    """Accepts a DSN and marks its notice as delivered, in one commit: it is neither lost nor sent twice."""
     accept(db, arrival, max_size)
-    told(db, owed_one, now)
+    notice_delivered(db, pending, now)

@@ -1,11 +1,11 @@
-"""Queue ids: short, and beginning with the time, so that new messages are neighbours in the index.
+"""Queue ids: short, and in the order of time, so that new messages are neighbours in the index.
 
-An id is `LENGTH` letters and digits: a number of ticks since 2024. The daemon takes even ticks and commands take odd ones,
-so they never choose the same id. The daemon goes on above the highest id in the spool (`QueueIds`); a command chooses one
+An id is `LENGTH` letters and digits: a number of ticks since 2024. The daemon uses even ticks and commands use odd ones,
+so they never choose the same id. The daemon continues above the highest id in the spool (`QueueIds`); a command chooses one
 that is free within its own transaction (`new_for_command`).
 
-Promises: no two messages of a spool have the same id, whatever the clock does. Older spools hold random ids of ten letters;
-these stay valid.
+Promises: no two messages of a spool have the same id, whatever the clock does. Older spools contain random ids of ten
+letters; these stay valid.
 """
 
 import os
@@ -26,13 +26,13 @@ _BASE = len(_ALPHABET)
 
 
 class QueueIds:
-    """The daemon's ids. highest: that of the spool, "" where there is none."""
+    """The ids of the daemon. highest: the highest id in the spool, "" where there is none."""
 
     def __init__(self, highest: str) -> None:
         self._last = _number(highest) if highest else 0
 
     def new(self, now: float) -> str:
-        """An id higher than all before. now: epoch seconds."""
+        """An id higher than all before it. now: epoch seconds."""
         last = self._last - self._last % 2
         self._last = max(_tick(now), last + 2)
         return _text(self._last)

@@ -1,7 +1,7 @@
-"""Another message in the place of one that failed, waits or is held: what `queue resend` and `queue edit` do to the spool.
+"""A new message in the place of one that failed, waits or is held: what `queue resend` and `queue edit` do to the spool.
 
-Promises: the new message is there if and only if the old recipients are cancelled (one commit), and it is made of what the
-person saw: if anything has become of the old one meanwhile, nothing happens.
+Promises: the new message is accepted and the old recipients are cancelled in one commit. If the state of the old message has
+changed since the person saw it, nothing happens.
 """
 
 import apsw
@@ -11,34 +11,34 @@ from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.record import Arrival
 from mailrelay.spool import actions
 from mailrelay.spool.accepting import accept
-from mailrelay.spool.attempts import message
+from mailrelay.spool.attempts import load_message
 from mailrelay.spool.listing import content
 
 
-def fixable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
-    """The message whose id begins with `prefix`, to those of its recipients to whom `what` can be done, and its content.
+def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
+    """The message whose id begins with `prefix`, with those recipients whose state allows `what`, and its whole content.
 
-    Raises NoSuchMessage, and NotAllowed where there are none of these or the content is no longer kept.
+    Raises NoSuchMessage; NotAllowed where there are no such recipients or no content.
     """
     key, queue_id = actions.find(db, prefix)
     actions.check_not_active(db, key, queue_id)
-    found = message(db, key, [state for state in State if (state, what) in ACT_TABLE])
+    found = load_message(db, key, [state for state in State if (state, what) in ACT_TABLE])
     if not found.recipient_ids:
         raise actions.NotAllowed(f"{queue_id} is in no state to {what}; see `mailrelay queue show {queue_id}`")
     octets = b"".join(content(db, key))
     if not octets:
-        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write it again")
+        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")
     return found, octets
 
 
 def replace(db: apsw.Connection, old: Message, what: Act, new: Arrival, max_size: int) -> None:
-    """Accepts `new` in the place of `old`, which came from `fixable` for the same act, and cancels its recipients.
+    """Accepts `new` in the place of `old`, which came from `replaceable` for the same act, and cancels its recipients.
 
-    max_size: octets, as for `accepting.accept`. Raises NotAllowed if something has become of them since, and SpoolFull.
+    max_size: octets, as for `accepting.accept`. Raises NotAllowed if their states have changed since; SpoolFull.
     """
-    if fixable(db, old.queue_id, what)[0].recipient_ids != old.recipient_ids:
+    if replaceable(db, old.queue_id, what)[0].recipient_ids != old.recipient_ids:
         raise actions.NotAllowed(
-            f"something has become of {old.queue_id} meanwhile; see `mailrelay queue show {old.queue_id}`"
+            f"the state of {old.queue_id} has changed meanwhile; see `mailrelay queue show {old.queue_id}`"
         )
     accept(db, new, max_size)
     actions.act(db, old.id, old.queue_id, what, new.arrival)

@@ -1,7 +1,7 @@
-"""The bell beside the spool: a FIFO that the daemon reads and any command writes to, as in Postfix and nullmailer.
+"""The trigger: a FIFO in the spool directory that wakes the daemon, as in Postfix and nullmailer. Any command may use it.
 
-It means "look again": what is to be done stands in the spool. One word there is that no spool can hold: that the network
-has changed, from where the system itself tells nobody (`NETWORK`).
+An octet in it means "look into the spool again" (`LOOK`), or "the network has changed" (`NETWORK`), for systems that do not
+report that themselves.
 """
 
 import os
@@ -12,32 +12,32 @@ LOOK, NETWORK = b"\n", b"n"
 
 
 def listen(directory: Path) -> int:
-    """Opens the daemon's end, made if it is not there; returns a non-blocking descriptor to wait on and to `drain`."""
+    """Opens the daemon's end of the FIFO, and makes it if needed; returns a non-blocking descriptor for `drain`."""
     path = directory / FILE
-    # Copies and backups make a plain file of it, which hears nothing.
+    # A copy or a restored backup has a plain file instead, which wakes nothing.
     if path.is_symlink() or (path.exists() and not path.is_fifo()):
         path.unlink()
     try:
         os.mkfifo(path, 0o600)
     except FileExistsError:
         pass
-    # Read and write: so that the last writer's close is not an end of file that never ends.
+    # Read and write: otherwise the descriptor reports end of file for ever once the last writer has closed its end.
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def drain(handle: int) -> bytes:
-    """Reads what has been rung, so that the descriptor can be waited on again."""
-    rung = b""
+    """Reads all octets that have been written, so that the descriptor can be waited on again."""
+    read = b""
     try:
-        while read := os.read(handle, 4096):
-            rung += read
+        while more := os.read(handle, 4096):
+            read += more
     except BlockingIOError:
         pass
-    return rung
+    return read
 
 
-def ring(directory: Path, word: bytes = LOOK) -> bool:
-    """Rings the bell. Returns whether a daemon is there to hear it."""
+def fire(directory: Path, what: bytes = LOOK) -> bool:
+    """Wakes the daemon. Returns whether one runs."""
     path = directory / FILE
     try:
         if not path.is_fifo():
@@ -46,11 +46,11 @@ def ring(directory: Path, word: bytes = LOOK) -> bool:
     except OSError:
         return False
     try:
-        os.write(handle, word)
+        os.write(handle, what)
     except BlockingIOError:
         pass
     except BrokenPipeError:
-        # It ended between the two calls.
+        # The daemon ended between the two calls.
         return False
     finally:
         os.close(handle)

@@ -1,12 +1,11 @@
-"""Group commit: one thread owns the writing connection and writes all work that waits in one transaction.
+"""Group commit: one thread owns the writing connection and does all waiting work in one transaction.
 
-Promises: durable work is on disk when its future is done; work that fails by itself affects no other; a commit that fails
-fails all of its work, and nothing of it is on disk. Work may be done twice, where other work in its commit failed: it reads
-and writes the database and nothing else.
-Work that is not durable (a part of an incoming content): a commit of nothing else does not wait for the disk. The next
-durable commit syncs the same log, and with it all that was written before.
-Never: retries a commit after the disk failed under it. From then on every piece of work is refused; only a fresh process
-may look at the file again.
+Promises: durable work is on disk when its future is done; work that fails by itself does not affect other work; if a commit
+fails, all of its work fails, and nothing of it is on disk. Work may be done twice, where other work in its commit failed: it
+may only read and write the database.
+A commit that contains only work that is not durable (a part of an incoming content) does not wait for the disk. The next
+durable commit syncs the same log, with everything that was written before.
+Never: retries a commit after the disk failed. From then on all work is refused; only a new process may open the file again.
 """
 
 import asyncio
@@ -24,10 +23,9 @@ import apsw
 from mailrelay.spool.database import SpoolBroken, transaction, translate
 
 GROUP = 500
-"""At most so many pieces of work in one commit, so that nobody waits for a backlog of others."""
+"""Pieces of work in one commit, at most: bounds how long one waits for the others."""
 GATHER = 0.002
-"""Seconds that a commit waits for more work if the last one was shared: each commit takes the GIL from the loop several
-times. A single piece of work does not wait."""
+"""Seconds to wait for more work, only if the last commit had several pieces: each commit costs switches of the GIL."""
 
 
 Run = Callable[[apsw.Connection, Sequence[Any]], Sequence[Any]]
@@ -60,17 +58,17 @@ class Writer:
         self._thread.start()
 
     def submit(self, run: Run, item: Any, *, is_durable: bool = True) -> asyncio.Future[Any]:
-        """Does `run` for `item` in the next commit, in one call for neighbouring work with the same `run`.
+        """Does `run` for `item` in the next commit, in one call for consecutive work with the same `run`.
 
-        is_durable: on disk when the future is done; otherwise with the next work that is durable.
-        Raises through the future; cancelling the future does not undo the work.
+        is_durable: on disk when the future is done; otherwise with the next durable work.
+        Errors come through the future. Cancelling the future does not undo the work.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._works.put(_Work(run, item, future, is_durable))
         return future
 
     def close(self) -> None:
-        """Waits until all that was submitted is on disk."""
+        """Waits until all submitted work is on disk, and ends the thread."""
         self._works.put(None)
         self._thread.join()
 
@@ -112,7 +110,7 @@ class Writer:
                             self._each(work)
                 return
             except Exception as error:
-                # Of whatever kind: this thread must not end while anybody waits for it.
+                # Any error: this thread must not end while callers wait for it.
                 failure = error
                 if isinstance(error, SpoolBroken):
                     self._failed = error
@@ -123,9 +121,9 @@ class Writer:
             work.error = work.error or failure
 
     def _all(self, group: list[_Work]) -> bool:
-        """Does them all or none; none if one of them fails alone, and then that is for `_each` to find.
+        """Does all of the work without savepoints, which cost as much as the work itself.
 
-        What hardly ever fails needs no savepoints, whose statements cost as much as the work itself.
+        Returns False, with nothing done, if one piece of it fails by itself: `_each` finds out which.
         """
         try:
             with transaction(self._db):
@@ -156,12 +154,12 @@ class Writer:
         db.execute("RELEASE work")
 
     def _concerns_all(self, error: Exception) -> bool:
-        # SQLite may have rolled the whole transaction back by itself: then it failed for all.
+        # SQLite may have rolled back the whole transaction by itself.
         return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
 
 
 class _FailedAlone(Exception):
-    """A piece of work failed, and the others have nothing to do with it."""
+    """A piece of work failed by itself, without effect on the others."""
 
 
 def _answer(group: list[_Work]) -> None:

@@ -1,5 +1,10 @@
-"""The SSH connection to a relayhost: dialling, jump hosts, ssh_config, host keys, channels, and authorized_keys over there.
+"""The SSH connection to a relayhost, and changes to authorized_keys there. Only this package and the `demo` import asyncssh.
 
-`interface` is what other packages see of a connection; it imports no SSH library. Only this package imports asyncssh, the
-embedded remote in `demo` apart.
+interface           the connection as the relay sees it; imports no SSH library
+dial                connects: reads ssh_config, logs in to each hop
+connection, channel, flow_control       an open connection and its byte streams
+hop_connection, authentication, tcp, proxy_command      the login to one hop
+ssh_config, hops, known_hosts, ignored_directives       the person's own files
+host_key_scan, mail_path, restriction_probe, authorized_keys        for the commands `trust`, `setup` and `check`
+errors, randomart, asyncssh_patches
 """

@@ -1,44 +1,81 @@
-"""Saves two round trips of a login that the library has no option for; over a satellite they take longer than the mail.
+"""The only module that uses names of asyncssh which are not its public interface: for faster logins, flow control, quick TCP
+acknowledgements, and one request that the library does not offer.
 
-The library first asks the server for its methods, though keys are all that we have to offer. Then it asks for each key
-whether the server would take a signature with it, which RFC 4252 section 7 leaves to the client: a signature that costs
-nobody anything may as well come at once.
+A login: asyncssh has no option that saves these two round trips, which over a satellite take longer than the mail. It first
+asks the server for its authentication methods, although we have only keys. Then it asks for each key whether the server
+would accept a signature. RFC 4252 section 7 makes that question optional, and a signature by a local key costs nothing.
 
-Promises: a library in which these things have other names logs in as it likes.
-Never: a person who has to confirm or touch something for a key that the server may not want, while there is another key.
+Promises: with a version of asyncssh that lacks one of these names, logins and channels still work, only slower; the one
+exception is `request_agent_forwarding`. A test notices names that are gone.
+Never: a signature for which the person must confirm or touch something, with a key that the server may not accept, while
+another key is left to try.
 """
 
+import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
-from asyncssh import SSHClientConnection, SSHKeyPair, auth
+from asyncssh import SSHClientChannel, SSHClientConnection, SSHKeyPair, auth
 
 
-def offer_keys_alone(connection: SSHClientConnection) -> None:
-    """When authentication begins: do not ask for the methods ("none", RFC 4252 section 5.2)."""
+def skip_methods_query(connection: SSHClientConnection) -> None:
+    """For `begin_auth`: starts with a key, without a request for the methods ("none", RFC 4252 section 5.2)."""
     connection._auth_methods = [b"publickey"]
 
 
 with contextlib.suppress(AttributeError):
-    _AskedFirst = auth._ClientPublicKeyAuth
+    _QueryFirst = auth._ClientPublicKeyAuth
 
-    class _SignedAtOnce(_AskedFirst):
-        _sign = _AskedFirst._send_signed_request
+    class _SignAtOnce(_QueryFirst):
+        _sign = _QueryFirst._send_signed_request
 
         async def send_request(self, *args: bytes, key: Any = None, trivial: bool = True) -> None:
             pair = getattr(self, "_keypair", None)
-            # Those that have not been tried yet, and a certificate that is tried by a second name.
+            # The keys that have not been tried yet, and a certificate that is tried under a second algorithm name.
             is_last = not (getattr(self._conn, "_client_keys", True) or getattr(self._conn, "_saved_rsa_key", None))
-            if key is None and pair is not None and (is_last or _is_free(pair)):
-                # Where it cannot sign, the server may not even want it.
+            if key is None and pair is not None and (is_last or _signs_at_no_cost(pair)):
+                # If signing fails, ask first as usual: the server may not accept the key anyway.
                 with contextlib.suppress(Exception):
                     await self._sign()
                     return
             await super().send_request(*args, key=key, trivial=trivial)
 
-    auth._client_auth_handlers[b"publickey"] = _SignedAtOnce
+    auth._client_auth_handlers[b"publickey"] = _SignAtOnce
 
 
-def _is_free(pair: SSHKeyPair) -> bool:
-    """Whether a signature takes nothing but a moment: an agent's key and one of a token may need the person."""
+def _signs_at_no_cost(pair: SSHKeyPair) -> bool:
+    """Whether a signature needs no person: a key of an agent or of a token may."""
     return pair.get_key_type() == "local" and not pair.use_executor
+
+
+def watch_transport(connection: SSHClientConnection, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:
+    """Calls back when the transport's write buffer is full, and when it has room again. The library ignores both events."""
+    for name, call in (("pause_writing", on_full), ("resume_writing", on_room)):
+        setattr(connection, name, call)
+
+
+def call_after_receive(connection: SSHClientConnection, callback: Callable[[], None]) -> None:
+    """Calls `callback` after the library has processed received data. Does nothing if the library has no such method."""
+    process: Callable[[], None] | None = getattr(connection, "_recv_data", None)
+    if process is None:
+        return
+
+    def process_and_call() -> None:
+        process()
+        callback()
+
+    connection._recv_data = process_and_call  # type: ignore[method-assign]
+
+
+async def request_agent_forwarding(connection: SSHClientConnection) -> bool:
+    """Asks for agent forwarding, on a session that runs nothing; whether the server granted it. The library's own request
+    does not wait for the reply. Raises asyncssh.ChannelOpenError."""
+    channel = SSHClientChannel[bytes](
+        connection, asyncio.get_running_loop(), "strict", None, "strict", 1 << 16, 1 << 15
+    )
+    await channel._open(b"session")
+    try:
+        return bool(await channel._make_request(b"auth-agent-req@openssh.com"))
+    finally:
+        channel.abort()

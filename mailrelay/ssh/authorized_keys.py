@@ -1,13 +1,13 @@
-"""Who is let in at a relayhost: the keys that we can offer there, and the account's authorized_keys, changed when told to.
+"""The keys that we can offer to a hop, the login with them, and changes to the account's authorized_keys on the relayhost.
 
-    found = await keys(relayhost)                      # what a dial would offer
-    shut = await knock(relayhost)                      # None: we are let in
-    await authorize(relayhost, line, password=…)       # ssh-copy-id's job; without a password, over a login by key
+    found = await offered_keys(hop)                    # what a login would offer
+    refused = await try_login(relayhost)               # None: the login works
+    await authorize(relayhost, line, password=…)       # as ssh-copy-id; without a password, the login is by key
     await withdraw(relayhost, line)
 
-Promises: the host key is verified before a password is sent, as it is for every dial, and nobody but the relayhost itself
-ever gets it: jump hosts are passed by key. authorized_keys changes in one step, only in lines that hold the very same key,
-and is never left without a line that was there.
+Promises: the host key is verified before a password is sent, as for every dial. Only the relayhost itself gets the password;
+logins to jump hosts are by key. authorized_keys changes in one step, only in lines with the very same key, and no other line
+is lost.
 Never: a password that is kept, logged or put into a command line; a prompt.
 """
 
@@ -27,14 +27,16 @@ from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.printable import printable
 from mailrelay.ssh import errors
-from mailrelay.ssh.connection import LOGIN, Client, close, connect, read_way
+from mailrelay.ssh.authentication import HopClient
+from mailrelay.ssh.dial import read_hops
+from mailrelay.ssh.hop_connection import LOGIN_TIMEOUT, HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 
-SCRIPT = 30.0
-"""Seconds for the remote to change its file."""
+SCRIPT_TIMEOUT = 30.0
+"""Seconds for the server to change its file."""
 
-_USUAL = "~/.ssh/id_ed25519"
+_DEFAULT_KEY = "~/.ssh/id_ed25519"
 
 _SCRIPT = """\
 cd || exit 1
@@ -49,61 +51,77 @@ mv -f "$new" "$file" || exit 1
 if command -v restorecon >/dev/null 2>&1; then restorecon -F .ssh "$file"; fi
 exit 0
 """
-"""For sh on the far side, whatever the account's own shell is: takes the lines with the key out, and puts one in instead."""
+"""For sh on the server, whatever the shell of the account is: removes the lines with the key and adds `line`, if any."""
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """What a dial would offer to the relayhost. user: the account there. by_hand: the ssh(1) command that goes there.
+class OfferedKeys:
+    """What a login offers to a hop. user: the account there. by_hand: the ssh(1) command to log in to it.
 
-    tried: keys and agents, for people to read. lines: the public halves of those that can be used, best first, as
-    authorized_keys has them. locked: key files that cannot be used, each with why and with the step that fixes it.
-    place: the file in which ssh(1) would look for a key that is not there yet.
+    lines: the public halves of the usable keys in the format of authorized_keys, best first. tried: keys and agents, as text
+    for people. unusable: key files that cannot be used, each with the reason and the fix. fix: how to get a usable key.
+    new_key_file: the file in which ssh(1) would look for a key that does not exist yet.
     """
 
     user: str
     by_hand: str
-    tried: tuple[str, ...]
     lines: tuple[str, ...]
-    locked: tuple[tuple[Path, str, str], ...]
-    place: Path
+    tried: tuple[str, ...]
+    unusable: tuple[tuple[Path, str, str], ...]
+    fix: str
+    new_key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Shut:
-    """Why we are not let in. at_relayhost: it was the relayhost itself that said so, no jump host. asked: it asked for the
-    password that we had for it."""
+class LoginRefused:
+    """Why a login failed. at_relayhost: the relayhost itself refused it, not a jump host.
+
+    password_was_sent: the server asked for the password and got it.
+    """
 
     outcome: Outcome
     at_relayhost: bool
-    asked: bool = False
+    password_was_sent: bool = False
 
 
-class NotDone(Exception):
-    """The remote did not change its authorized_keys. The text is its own words, escaped."""
+class ChangeFailed(Exception):
+    """The server did not change its authorized_keys. The text is its message, escaped."""
 
 
-async def keys(relayhost: Relayhost) -> Keys:
-    """The keys of ssh_config, ~/.ssh and the agent. Raises Fault."""
-    hop = (await read_way(relayhost))[-1]
-    client = Client(hop)
+async def offered_keys(hop: Hop) -> OfferedKeys:
+    """The keys of ssh_config, ~/.ssh and the agent. Nothing is sent to the hop.
+
+    An agent that does not answer within LOGIN_TIMEOUT seconds counts as one without keys.
+    """
+    client = HopClient(hop)
     try:
-        async with asyncio.timeout(LOGIN):
+        async with asyncio.timeout(LOGIN_TIMEOUT):
             chosen = await client.public_key_auth_requested() or []
     except TimeoutError:
         chosen = []
     finally:
-        client.auth_completed()
-    usable = {pair.key_public_data: _line(pair) for pair in chosen}
-    locked = tuple(
+        client.close_agent()
+    usable = {pair.key_public_data: _public_line(pair) for pair in chosen}
+    unusable = tuple(
         (one.file, one.note, one.fix) for one in hop.identities if one.note and not one.public & usable.keys()
     )
-    return Keys(hop.user, hop.by_hand, tuple(client.seen.tried), tuple(usable.values()), locked, _place(hop))
+    make = (
+        f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {hop.place}"
+    )
+    return OfferedKeys(
+        user=hop.user,
+        by_hand=hop.by_hand,
+        lines=tuple(usable.values()),
+        tried=tuple(client.progress.tried),
+        unusable=unusable,
+        fix=next((one.fix for one in hop.identities if one.fix), make),
+        new_key_file=_new_key_file(hop),
+    )
 
 
-def _place(hop: Hop) -> Path:
+def _new_key_file(hop: Hop) -> Path:
     named = [name for name in hop.configuration.get("identityfile", ()) if "%" not in name and name != "none"]
-    return Path(_USUAL if _USUAL in named or not named else named[0]).expanduser()
+    return Path(_DEFAULT_KEY if _DEFAULT_KEY in named or not named else named[0]).expanduser()
 
 
 def make_key(file: Path, comment: str) -> str:
@@ -118,71 +136,71 @@ def make_key(file: Path, comment: str) -> str:
 
 
 def read_key(file: Path) -> str:
-    """The public line of a key file, from the file itself or its .pub. Raises OSError, and ValueError."""
+    """The public line of a key file, from its .pub or from the file itself. Raises OSError and ValueError."""
     try:
         return asyncssh.read_public_key(f"{file}.pub").export_public_key().decode("utf-8").strip()
     except (OSError, ValueError):
         return asyncssh.read_private_key(file).export_public_key().decode("utf-8").strip()
 
 
-async def knock(relayhost: Relayhost) -> Shut | None:
-    """Why a dial would not be let in, None if it is."""
+async def try_login(relayhost: Relayhost) -> LoginRefused | None:
+    """Logs in as a dial does; why that fails, None if it works."""
     try:
-        async with _entered(relayhost, None):
+        async with _logged_in(relayhost, None):
             return None
     except _Refused as refused:
-        return refused.shut
+        return refused.reason
 
 
-async def authorize(relayhost: Relayhost, line: str, *, password: str | None = None) -> Shut | None:
-    """Puts `line` into the account's authorized_keys, in the place of every line with the same key.
+async def authorize(relayhost: Relayhost, line: str, *, password: str | None = None) -> LoginRefused | None:
+    """Puts `line` into the account's authorized_keys, in place of all lines with the same key.
 
-    Logs in with the password if there is one, by key if not. Returns why we were not let in. Raises NotDone.
+    Logs in with the password if there is one, otherwise by key. Returns why the login failed. Raises ChangeFailed.
     """
     return await _change(relayhost, line, line, password)
 
 
-async def withdraw(relayhost: Relayhost, line: str) -> Shut | None:
-    """Takes every line with the key of `line` out of the account's authorized_keys. As `authorize`."""
+async def withdraw(relayhost: Relayhost, line: str) -> LoginRefused | None:
+    """Removes all lines with the key of `line` from the account's authorized_keys. Result and errors as in `authorize`."""
     return await _change(relayhost, line, "", None)
 
 
-def blob(line: str) -> str:
-    """The key itself, in base64, of a public or an authorized_keys line."""
+def key_in_base64(line: str) -> str:
+    """The key in base64 of a public line or a line of authorized_keys."""
     return next(word for word in line.split() if word.startswith("AAAA"))
 
 
-async def _change(relayhost: Relayhost, key: str, line: str, password: str | None) -> Shut | None:
-    script = _SCRIPT.format(key=shlex.quote(blob(key)), line=shlex.quote(line))
+async def _change(relayhost: Relayhost, key: str, line: str, password: str | None) -> LoginRefused | None:
+    script = _SCRIPT.format(key=shlex.quote(key_in_base64(key)), line=shlex.quote(line))
     try:
-        async with _entered(relayhost, password) as connection, asyncio.timeout(SCRIPT):
+        async with _logged_in(relayhost, password) as connection, asyncio.timeout(SCRIPT_TIMEOUT):
             done = await connection.run("sh", input=script.encode(), encoding=None, env=None, send_env=None)
     except _Refused as refused:
-        return refused.shut
+        return refused.reason
     except (asyncssh.Error, OSError) as error:
-        raise NotDone(errors.words(error)) from error
+        raise ChangeFailed(errors.message(error)) from error
     if done.exit_status != 0:
-        said = done.stderr or done.stdout or b""
-        raise NotDone(printable(said[-300:].strip()) or f"its shell ended with status {done.exit_status}")
+        output = done.stderr or done.stdout or b""
+        raise ChangeFailed(printable(output[-300:].strip()) or f"its shell ended with status {done.exit_status}")
     return None
 
 
 class _Refused(Exception):
-    def __init__(self, shut: Shut) -> None:
-        super().__init__(shut.outcome.text)
-        self.shut = shut
+    def __init__(self, reason: LoginRefused) -> None:
+        super().__init__(reason.outcome.text)
+        self.reason = reason
 
 
-class _Guest(Client):
+class _PasswordClient(HopClient):
     """Offers a password, once, and no key."""
 
     def __init__(self, hop: Hop, password: str) -> None:
         super().__init__(hop)
         self._password = password
-        self.asked = False
+        self.was_sent = False
 
     def begin_auth(self, username: str) -> None:
-        # The server is asked by what it lets anybody in.
+        # The server is asked for its methods first: here it matters which ones it has.
         pass
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
@@ -192,49 +210,48 @@ class _Guest(Client):
         return self._once()
 
     def kbdint_auth_requested(self) -> str | None:
-        return None if self.asked else ""
+        return None if self.was_sent else ""
 
     def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
     ) -> list[str] | None:
         if not prompts:
             return []
-        # One question that is not echoed is the password's; of anything else we know no answer.
+        # A single prompt without echo asks for the password. Other prompts cannot be answered.
         password = self._once() if len(prompts) == 1 and not prompts[0][1] else None
         return None if password is None else [password]
 
     def _once(self) -> str | None:
-        if self.asked:
+        if self.was_sent:
             return None
-        self.asked = True
+        self.was_sent = True
         return self._password
 
 
 @contextlib.asynccontextmanager
-async def _entered(relayhost: Relayhost, password: str | None) -> AsyncIterator[asyncssh.SSHClientConnection]:
-    """A connection to the relayhost, logged in. Raises _Refused."""
-    connections: list[asyncssh.SSHClientConnection] = []
-    guest: _Guest | None = None
+async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterator[HopConnection]:
+    """A connection to the relayhost, logged in. password: for the relayhost, None to log in by key. Raises _Refused."""
+    client: _PasswordClient | None = None
     at_relayhost = False
+
+    async def log_in(hop: Hop, through: HopConnection | None) -> HopConnection:
+        nonlocal client, at_relayhost
+        at_relayhost = hop is hops[-1]
+        if password is None or not at_relayhost:
+            return await connect(hop, through)
+        client = _PasswordClient(_for_password(hop), password)
+        return await connect(client.hop, through, client)
+
     try:
-        way = await read_way(relayhost)
-        for hop in way:
-            at_relayhost = hop is way[-1]
-            through = connections[-1] if connections else None
-            if password is not None and at_relayhost:
-                guest = _Guest(_for_a_password(hop), password)
-                connections.append(await connect(guest.hop, through, guest))
-            else:
-                connections.append(await connect(hop, through))
-        yield connections[-1]
+        hops = await read_hops(relayhost)
+        async with connected(hops, log_in) as connections:
+            yield connections[-1]
     except Fault as fault:
-        asked = guest is not None and guest.asked
-        raise _Refused(Shut(fault.outcome, at_relayhost, asked)) from fault
-    finally:
-        await close(connections)
+        was_sent = client is not None and client.was_sent
+        raise _Refused(LoginRefused(fault.outcome, at_relayhost, was_sent)) from fault
 
 
-def _for_a_password(hop: Hop) -> Hop:
+def _for_password(hop: Hop) -> Hop:
     options = asyncssh.SSHClientConnectionOptions(
         options=hop.options,
         config=None,
@@ -246,7 +263,7 @@ def _for_a_password(hop: Hop) -> Hop:
     return dataclasses.replace(hop, options=options, identities=(), agent="")
 
 
-def _line(pair: asyncssh.SSHKeyPair) -> str:
+def _public_line(pair: asyncssh.SSHKeyPair) -> str:
     data = pair.key_public_data
     kind = data[4 : 4 + int.from_bytes(data[:4], "big")].decode("ascii", "replace")
     comment = printable(pair.get_comment_bytes() or b"", 100)

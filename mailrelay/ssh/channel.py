@@ -1,150 +1,113 @@
-"""A byte stream to something on the far side: one channel of an SSH connection, and the one pipe below all of its channels.
+"""A byte stream to a server on the other side: one channel of an SSH connection.
 
-Promises: what was written is on its way in its order, and who writes much waits for the network, not only for the channel's
-window: what is small and comes later does not stand behind it in a queue of ours.
+Promises: written data is sent in order. A writer waits for the network below, not only for the channel's window, so that
+small data of other channels does not queue up behind it.
 """
 
 import asyncio
 import contextlib
 import re
-import socket
-from collections.abc import Callable
 
 import asyncssh
 
 from mailrelay.ssh import errors
+from mailrelay.ssh.flow_control import FlowControl
 
 READ_SIZE = 65536
 MAX_NOISE = 8192
+"""Octets that a command may send before its greeting."""
 MAX_STDERR = 1024
 
-# A greeting, good or bad; a line before it that is neither is the shell's.
 _GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
+"""A greeting, positive or negative. Other lines before it come from the command's shell."""
 
 
-class Channel:
-    """A byte stream to the remote's mail server."""
+class RelayhostChannel:
+    """A byte stream to the mail server or another endpoint. Implements `interface.Channel` and `interface.Stream`."""
 
     def __init__(
         self,
         reader: asyncssh.SSHReader[bytes],
         writer: asyncssh.SSHWriter[bytes],
         stderr: asyncssh.SSHReader[bytes] | None,
-        pipe: "Pipe",
+        flow_control: FlowControl,
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._pipe = pipe
-        self._ahead = b""
-        self._lost = ""
-        self._tail = asyncio.create_task(_tail(stderr)) if stderr is not None else None
+        self._flow_control = flow_control
+        self._read_ahead = b""
+        self._error = ""
+        self._stderr_tail = asyncio.create_task(_read_tail(stderr)) if stderr is not None else None
 
     async def read(self) -> bytes:
         """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the connection has broken."""
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
-            return ahead
-        if self._lost:
-            raise ConnectionResetError(self._lost)
+        if self._read_ahead:
+            data, self._read_ahead = self._read_ahead, b""
+            return data
+        if self._error:
+            raise ConnectionResetError(self._error)
         try:
             return await self._reader.read(READ_SIZE)
         except (asyncssh.Error, OSError) as error:
-            # The stream says so only once, and calls it the end after that.
-            self._lost = errors.words(error)
-            raise ConnectionResetError(self._lost) from error
+            # The reader raises the error only once and then reports the end of the stream.
+            self._error = errors.message(error)
+            raise ConnectionResetError(self._error) from error
 
     def write(self, data: bytes) -> None:
-        """Queue `data`. Raises ConnectionError where the channel has ended."""
+        """Queues `data`. Raises ConnectionError if the channel has ended."""
         try:
             self._writer.write(data)
         except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(errors.words(error)) from error
+            raise ConnectionResetError(errors.message(error)) from error
 
     async def drain(self) -> None:
-        """Wait until most of what was written is on its way. Raises ConnectionError."""
+        """Waits until most of the written data has been sent. Raises ConnectionError."""
         try:
             await self._writer.drain()
-            await self._pipe.drain()
+            await self._flow_control.drain()
         except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(errors.words(error)) from error
+            raise ConnectionResetError(errors.message(error)) from error
 
     def write_eof(self) -> None:
-        """Say, behind what was written, that there is no more. Raises ConnectionError where the channel has ended."""
+        """Sends the end of the stream, after the written data. Raises ConnectionError if the channel has ended."""
         try:
             self._writer.write_eof()
         except (asyncssh.Error, OSError) as error:
-            raise ConnectionResetError(errors.words(error)) from error
+            raise ConnectionResetError(errors.message(error)) from error
 
     def abort(self) -> None:
-        """Close the channel at once, whatever is under way in it; nothing if it is closed already."""
+        """Closes the channel at once and drops unsent data. Does nothing if it is closed."""
         self._writer.channel.abort()
 
     async def wait_closed(self) -> None:
-        """Wait until the channel has ended on both sides, or the connection has."""
+        """Waits until both sides have closed the channel, or the connection has ended."""
         await self._writer.wait_closed()
 
     def close(self) -> None:
-        """Close the channel once what was written is gone."""
-        if self._tail is not None:
-            self._tail.cancel()
+        """Closes the channel after the written data has been sent."""
+        if self._stderr_tail is not None:
+            self._stderr_tail.cancel()
         self._writer.close()
 
     async def skip_noise(self) -> bytes | None:
-        """Read up to the greeting of a command, past what its shell says first. Returns None once the greeting is next to be
-        read, or the last words of a command that ended or went on about something else. Raises ConnectionError."""
-        seen = b""
+        """Reads up to the greeting of a command and drops the output of its shell before it.
+
+        Returns None if the greeting is next to be read; otherwise the last output of a command that ended, or that sent more
+        than MAX_NOISE octets without a greeting. Raises ConnectionError.
+        """
+        output = b""
         while data := await self.read():
-            seen += data
-            if found := _GREETING.search(seen):
-                self._ahead = seen[found.start() :]
+            output += data
+            if found := _GREETING.search(output):
+                self._read_ahead = output[found.start() :]
                 return None
-            if len(seen) > MAX_NOISE:
-                return seen[-MAX_STDERR:]
-        return (await self._tail if self._tail is not None else b"") or seen[-MAX_STDERR:]
+            if len(output) > MAX_NOISE:
+                return output[-MAX_STDERR:]
+        return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_STDERR:]
 
 
-class Pipe:
-    """The TCP connection below the channels, in what the library leaves alone.
-
-    Who writes does not know when it is full, and so all that a channel's window allows would stand in line before what
-    another channel has to say. And the kernel takes its time to acknowledge what comes; sshd holds back what it has to say
-    next until it does, for on a forwarded connection it leaves Nagle's algorithm on.
-    """
-
-    def __init__(self, connections: list[asyncssh.SSHClientConnection]) -> None:
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        # The library's protocol has the transport's two calls, and does nothing in them.
-        for name, call in (("pause_writing", self._has_room.clear), ("resume_writing", self._has_room.set)):
-            setattr(connections[0], name, call)
-        self._socket = connections[0].get_extra_info("socket")
-        # Called for all that comes. In a library that calls it otherwise, acknowledging is left to the kernel.
-        receive: Callable[[], None] | None = getattr(connections[0], "_recv_data", None)
-        if receive is not None and self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
-
-            def received() -> None:
-                receive()
-                self.acknowledge()
-
-            connections[0]._recv_data = received  # type: ignore[method-assign]
-
-    async def drain(self) -> None:
-        """Wait until the transport takes more."""
-        await self._has_room.wait()
-
-    def let_go(self) -> None:
-        """The connection has ended: nobody is to wait for it."""
-        self._has_room.set()
-
-    def acknowledge(self) -> None:
-        """Acknowledge at once what has come. The kernel does not remember it for what comes next."""
-        # No TCP: a ProxyCommand's socket.
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-async def _tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
-    """The last words on `stderr`, read to its end."""
+async def _read_tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
+    """Reads `stderr` to its end and returns the last MAX_STDERR octets."""
     tail = b""
     with contextlib.suppress(asyncssh.Error, OSError):
         while data := await stderr.read(READ_SIZE):

@@ -1,8 +1,8 @@
-"""What went wrong on the way to a relayhost: an exception of the resolver, the network, the SSH library or a jump host,
-as one outcome with a sentence that says what happened and, where a person must act, the step that fixes it.
+"""Turns an exception of the resolver, the network, asyncssh or a jump host into an outcome: one sentence that says what
+happened, and the fix if the person must act.
 
-Promises: total (every exception gets an outcome), and what the remote said is shown escaped and bounded. What heals by
-itself (a network that is away) has the quiet causes; everything else is a setup fault, told at once.
+Promises: every exception gets an outcome. Text from the server is shown escaped and bounded. A failure that ends by itself
+(the network is down) gets a cause that is reported after a delay; every other failure is a setup fault, reported at once.
 """
 
 import os
@@ -13,228 +13,266 @@ from dataclasses import dataclass, field
 import asyncssh
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.ssh import known_hosts
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 _NOT_RUN = (126, 127)
-"""Exit status of a shell that could not run a command."""
+"""Exit statuses of a shell that could not run a command."""
 _TURNED_AWAY = (b"Exceeded MaxStartups", b"Not allowed at this time")
-"""What OpenSSH's sshd says in place of its version to one connection too many, and to who failed too often."""
+"""OpenSSH's sshd sends these in place of its version: to a connection too many, and to a client that failed too often."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """How far a connection came. reached: a byte stream to the server was there. greeted: it said that it speaks SSH.
+class HopProgress:
+    """How far the login to one hop came. is_connected: a byte stream to the server existed. has_greeted: the server sent its
+    SSH version.
 
-    first_words: of a server that does not. offered: the host key, or the authority's, that was brought to us to judge.
-    tried: keys and agents, for people to read.
-    proxy_status, proxy_said: how a ProxyCommand ended, None if it did not, and the end of what it said on stderr.
+    first_data: the first octets from a server that does not speak SSH. host_key: the key of the host, or of the authority
+    that signed its certificate, as we were asked to check it; host_key_status: the result. tried: the keys and agents that
+    were tried, as text for people.
+    proxy_status, proxy_stderr: exit status of the ProxyCommand, None if it has not ended, and the end of its stderr.
     """
 
-    reached: bool = False
-    greeted: bool = False
-    first_words: bytes = b""
-    verdict: Verdict | None = None
-    offered: asyncssh.SSHKey | None = None
+    is_connected: bool = False
+    has_greeted: bool = False
+    first_data: bytes = b""
+    host_key: asyncssh.SSHKey | None = None
+    host_key_status: HostKeyStatus | None = None
     tried: list[str] = field(default_factory=list)
     proxy_status: int | None = None
-    proxy_said: bytes = b""
+    proxy_stderr: bytes = b""
 
 
-def words(error: BaseException) -> str:
-    """The error's own words, one line, fit to be shown; part of them may be the remote's."""
-    said = ""
+def message(error: BaseException) -> str:
+    """The message of an error on one line, escaped. Part of it may come from the server."""
+    text = ""
     if isinstance(error, asyncssh.Error):
-        said = error.reason
+        text = error.reason
     elif isinstance(error, OSError):
-        # Of failed connections asyncio says which, in place of why; a resolver's errors have negative numbers and words.
-        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or ""
-    return printable(said or str(error) or type(error).__name__, 300).rstrip(".")
+        # In asyncio's connection errors, strerror names the address instead of the reason. The resolver's errors have
+        # negative numbers, and a strerror with the reason.
+        text = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or ""
+    return printable(text or str(error) or type(error).__name__, 300).rstrip(".")
 
 
-def config(error: Exception, relayhost: Relayhost) -> Outcome:
-    """The way there cannot be read from ssh_config and the files that it names."""
+def reading_failed(error: Exception, relayhost: Relayhost) -> Outcome:
+    """ssh_config, or a file that it names, could not be read."""
     file = relayhost.ssh_config
     match error:
         case TimeoutError():
-            text = f"Reading {file} did not end in time; does a Match exec hang in it?"
+            text = f"Reading {file} took too long; perhaps a Match exec in it hangs."
         case OSError():
-            text = f"{error.filename or file} cannot be read: {words(error)}."
+            text = f"{error.filename or file} cannot be read: {message(error)}."
         case _:
-            text = f"The way to {relayhost.ssh} cannot be read from {file}: {words(error)}."
+            text = f"The SSH settings for {relayhost.ssh} cannot be read from {file}: {message(error)}."
     ssh = shlex.join(("ssh", "-F", str(file), "-G", relayhost.ssh))
-    return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Fix what it names; to see what ssh makes of it: {ssh}")
+    return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct it; to see how ssh reads it: {ssh}")
 
 
-def dialling(error: Exception, hop: Hop, seen: Seen) -> Outcome:
-    """A hop could not be reached, verified or logged in to."""
-    place = hop.place
-    by_hand = f"To see more: {hop.by_hand}"
+def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:  # noqa: PLR0911 - one for each error
+    """A hop could not be reached, its host key was not accepted, or it refused the login."""
     match error:
         case asyncssh.HostKeyNotVerifiable():
-            return _host_key(error, hop, seen)
+            return _host_key(error, hop, progress)
         case asyncssh.PermissionDenied():
-            return _auth(hop, seen, "")
-        case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED):
-            text = f"The jump host prohibits the way on to {place}: {words(error)}."
-            fix = (
-                f'In sshd_config of the jump host: "AllowTcpForwarding yes", and a PermitOpen for {hop.host}:{hop.port}'
-            )
-            return _setup(Stage.DIAL, Cause.FORWARDING_PROHIBITED, text, fix)
+            return _login_refused(hop, progress, "")
         case asyncssh.ChannelOpenError():
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"The jump host cannot reach {place}: {words(error)}.")
-        case socket.gaierror(errno=socket.EAI_NONAME):
-            # Told late all the same: in many a hotel nothing has a name before one has logged in.
-            text = (
-                f"No host is called {hop.host} ({words(error)}); if that is misspelt, fix the settings or ssh_config."
-            )
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
+            return _jump_host(error, hop)
         case socket.gaierror():
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"The name {hop.host} cannot be looked up: {words(error)}.")
-        case TimeoutError() if not seen.reached:
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} did not answer within {hop.connect:g} s.")
-        case asyncssh.Error() | ConnectionError() if seen.first_words.startswith(_TURNED_AWAY):
-            text = f"{place} turns connections away for now: {_first_line(seen.first_words)}."
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
-        case TimeoutError() | asyncssh.Error() | ConnectionError() if seen.first_words:
-            said = _first_line(seen.first_words)
-            text = f'What answers on port {hop.port} of {hop.host} does not speak SSH: it says "{said}".'
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, f"Fix the port in ssh_config or the settings. {by_hand}")
-        case TimeoutError() if not seen.greeted:
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} took the connection and said nothing.")
+            return _lookup_failed(error, hop)
+        case TimeoutError() if not progress.is_connected:
+            return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} did not answer within {hop.connect:g} s.")
+        case TimeoutError() | asyncssh.Error() | ConnectionError() if progress.first_data:
+            return _not_ssh(error, hop, progress)
         case TimeoutError():
-            stage = Stage.AUTH if seen.verdict is Verdict.TRUSTED else Stage.DIAL
-            return _quiet(
-                stage, Cause.UNREACHABLE, f"{place} took the connection but did not finish the login in time."
-            )
-        case ConnectionRefusedError():
-            text = f"No SSH server answers on port {hop.port} of {hop.host}: {words(error)}."
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
-        case asyncssh.ConnectionLost() | ConnectionError() if seen.greeted:
-            return _quiet(Stage.DIAL, Cause.LOST, f"The connection to {place} broke before the login was done.")
-        case asyncssh.ConnectionLost() | ConnectionError() if hop.proxy and seen.proxy_status in _NOT_RUN:
-            text = f"The ProxyCommand for {place} cannot be run: {_last_line(seen.proxy_said) or hop.proxy}."
-            return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Fix the ProxyCommand line in ssh_config: {hop.proxy}")
-        case asyncssh.ConnectionLost() | ConnectionError() if hop.proxy:
-            said = _last_line(seen.proxy_said)
-            text = f"The ProxyCommand for {place} ended before SSH answered{f': {said}' if said else ''}."
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, text)
+            return _login_timeout(hop, progress)
         case asyncssh.ConnectionLost() | ConnectionError():
-            text = f"{place} took the connection and closed it without a word of SSH."
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
-        case asyncssh.DisconnectError() if seen.verdict is Verdict.TRUSTED:
-            return _auth(hop, seen, words(error))
-        case asyncssh.Error():
-            text = f"{place} and we find no common way to speak SSH: {words(error)}."
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, by_hand)
-        case OSError():
-            return _quiet(Stage.DIAL, Cause.UNREACHABLE, f"{place} cannot be reached: {words(error)}.")
+            return _connection_lost(error, hop, progress)
+        case asyncssh.DisconnectError() if progress.host_key_status is HostKeyStatus.TRUSTED:
+            return _login_refused(hop, progress, message(error))
         case _:
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, f"Connecting to {place} failed: {words(error)}.", by_hand)
+            return _other(error, hop)
 
 
-def channel(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) -> Outcome:
-    """The connection is there (or was, `is_up`), but no channel to the mail server could be opened in it."""
-    place, command = hop.place, relayhost.command
-    target = f"{relayhost.smtp_host}:{relayhost.smtp_port}"
-    wish = f"to run {command!r}" if command else f"for {target}"
+def channel_failed(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) -> Outcome:
+    """No channel to the mail server could be opened. is_up: whether the connection still exists."""
+    place, command, target = hop.place, relayhost.command, relayhost.smtp
     match error:
         case asyncssh.ChannelOpenError() if is_up and command:
-            text = f"{place} refuses to run {command!r}: {words(error)}."
-            fix = f"It must be a command that this account may run; by hand: {hop.by_hand} {shlex.quote(command)}"
+            text = f"{place} refuses to run {command!r}: {message(error)}."
+            fix = f"The account must be allowed to run it; try by hand: {hop.by_hand} {shlex.quote(command)}"
             return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
         case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) if is_up:
-            text = f"The SSH server of {place} prohibits forwarding to {target}: {words(error)}."
+            text = f"The SSH server of {place} prohibits forwarding to {target}: {message(error)}."
             fix = (
                 f'In sshd_config there: "AllowTcpForwarding yes", and {target} in PermitOpen (or permitopen= of the key); '
                 'or, without forwarding, command = "/usr/sbin/sendmail -bs" in the settings of this relayhost'
             )
             return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
         case asyncssh.ChannelOpenError() if is_up:
-            text = f"No mail server answers on {target} of {place}: {words(error)}."
-            return _setup(Stage.CHANNEL, Cause.SMTP_CLOSED, text, "Start it there, or fix smtp in the settings.")
+            text = f"No mail server answers on {target} of {place}: {message(error)}."
+            return _setup(Stage.CHANNEL, Cause.SMTP_CLOSED, text, "Start it there, or correct smtp in the settings.")
         case _:
-            return _unanswered(error, place, wish)
+            return _unanswered(error, place, f"run {command!r}" if command else f"open a channel to {target}")
 
 
-def stream(error: Exception, to: str, hop: Hop, *, is_up: bool) -> Outcome:
-    """As `channel`, for a channel to anything but the mail server. to: "host:port" or "unix:/path"."""
+def stream_failed(error: Exception, to: Endpoint, hop: Hop, *, is_up: bool) -> Outcome:
+    """As `channel_failed`, for a channel to another endpoint than the mail server."""
     match error:
         case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) if is_up:
-            text = f"The SSH server of {hop.place} prohibits forwarding to {to}: {words(error)}."
+            text = f"The SSH server of {hop.place} prohibits forwarding to {to}: {message(error)}."
             allowed = (
                 '"AllowStreamLocalForwarding yes"'
-                if to.startswith("unix:")
+                if isinstance(to, Unix)
                 else f'"AllowTcpForwarding yes", and {to} in PermitOpen (or permitopen= of the key)'
             )
             return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, f"In sshd_config there: {allowed}")
         case asyncssh.ChannelOpenError() if is_up:
-            return _quiet(Stage.CHANNEL, Cause.UNREACHABLE, f"{hop.place} cannot reach {to}: {words(error)}.")
+            return _passing(Stage.CHANNEL, Cause.UNREACHABLE, f"{hop.place} cannot reach {to}: {message(error)}.")
         case _:
-            return _unanswered(error, hop.place, f"for {to}")
+            return _unanswered(error, hop.place, f"open a channel to {to}")
 
 
-def _unanswered(error: Exception, place: str, wish: str) -> Outcome:
-    if isinstance(error, TimeoutError):
-        return _quiet(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked {wish}.")
-    return _quiet(Stage.CHANNEL, Cause.LOST, f"The connection to {place} broke when it was asked {wish}.")
-
-
-def no_greeting(last_words: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
-    """The relayhost's command ended, or went on about something else, before it greeted. last_words: what it said."""
-    said = printable(last_words.strip(), 300) or "it said nothing"
-    text = f"{relayhost.command!r} on {hop.place} showed no SMTP greeting: {said}."
-    fix = f"It must greet with 220; by hand: {hop.by_hand} {shlex.quote(relayhost.command)}"
+def no_greeting(output: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
+    """The relayhost's command ended, or sent too much other output, before an SMTP greeting. output: its last output."""
+    shown = printable(output.strip(), 300) or "it sent nothing"
+    text = f"{relayhost.command!r} on {hop.place} sent no SMTP greeting: {shown}."
+    fix = f"It must send a greeting with 220; try by hand: {hop.by_hand} {shlex.quote(relayhost.command)}"
     return _setup(Stage.CHANNEL, Cause.NOT_SMTP, text, fix)
 
 
-def _host_key(error: Exception, hop: Hop, seen: Seen) -> Outcome:
-    match seen.verdict:
-        case Verdict.TRUSTED:
-            text = f"The host certificate of {hop.place} does not hold here: {words(error)}; nothing was sent."
-            fix = f"Ask whoever runs the server for a certificate that is valid for {hop.known.name}."
+def _unanswered(error: Exception, place: str, request: str) -> Outcome:
+    if isinstance(error, TimeoutError):
+        return _passing(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked to {request}.")
+    return _passing(Stage.CHANNEL, Cause.LOST, f"The connection to {place} was lost when it was asked to {request}.")
+
+
+def _jump_host(error: asyncssh.ChannelOpenError, hop: Hop) -> Outcome:
+    if error.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+        text = f"The jump host cannot reach {hop.place}: {message(error)}."
+        return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+    text = f"The jump host prohibits forwarding to {hop.place}: {message(error)}."
+    fix = f'In sshd_config of the jump host: "AllowTcpForwarding yes", and a PermitOpen for {hop.host}:{hop.port}'
+    return _setup(Stage.DIAL, Cause.FORWARDING_PROHIBITED, text, fix)
+
+
+def _lookup_failed(error: socket.gaierror, hop: Hop) -> Outcome:
+    if error.errno != socket.EAI_NONAME:
+        text = f"The name {hop.host} cannot be looked up: {message(error)}."
+    else:
+        # No setup fault: the networks of many hotels resolve no name before a login on their web page.
+        text = (
+            f"There is no host with the name {hop.host} ({message(error)}); "
+            "if the name is wrong, correct it in the settings or in ssh_config."
+        )
+    return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+
+
+def _not_ssh(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
+    first_line = _first_line(progress.first_data)
+    if progress.first_data.startswith(_TURNED_AWAY) and not isinstance(error, TimeoutError):
+        text = f"{hop.place} refuses connections for now: {first_line}."
+        return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+    text = f'The server on port {hop.port} of {hop.host} does not speak SSH: it sent "{first_line}".'
+    fix = f"Correct the port in ssh_config or the settings. {_see_more(hop)}"
+    return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, fix)
+
+
+def _login_timeout(hop: Hop, progress: HopProgress) -> Outcome:
+    if not progress.has_greeted:
+        return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} accepted the connection and sent nothing.")
+    stage = Stage.AUTH if progress.host_key_status is HostKeyStatus.TRUSTED else Stage.DIAL
+    text = f"{hop.place} accepted the connection but did not complete the login in time."
+    return _passing(stage, Cause.UNREACHABLE, text)
+
+
+def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
+    if isinstance(error, ConnectionRefusedError):
+        text = f"No SSH server answers on port {hop.port} of {hop.host}: {message(error)}."
+        return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+    if progress.has_greeted:
+        text = f"The connection to {hop.place} was lost before the login was complete."
+        return _passing(Stage.DIAL, Cause.LOST, text)
+    if not hop.proxy:
+        text = f"{hop.place} accepted the connection and closed it before the SSH protocol began."
+        return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+    stderr = _last_line(progress.proxy_stderr)
+    if progress.proxy_status in _NOT_RUN:
+        text = f"The ProxyCommand for {hop.place} cannot be run: {stderr or hop.proxy}."
+        return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct the ProxyCommand line in ssh_config: {hop.proxy}")
+    text = f"The ProxyCommand for {hop.place} ended before the SSH server answered{f': {stderr}' if stderr else ''}."
+    return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+
+
+def _other(error: Exception, hop: Hop) -> Outcome:
+    match error:
+        case asyncssh.Error():
+            text = f"The SSH protocol with {hop.place} failed: {message(error)}."
+            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+        case OSError():
+            return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} cannot be reached: {message(error)}.")
+        case _:
+            text = f"Connecting to {hop.place} failed: {message(error)}."
+            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+
+
+def _host_key(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
+    match progress.host_key_status:
+        case HostKeyStatus.TRUSTED:
+            text = f"The host certificate of {hop.place} is not valid here: {message(error)}; nothing was sent."
+            fix = f"Ask the administrator of the server for a certificate that is valid for {hop.known.name}."
             return _setup(Stage.HOST_KEY, Cause.HOST_KEY_UNKNOWN, text, fix)
         case None:
-            # Not brought to us: the library knows by itself that it is revoked, or could not make out a key.
-            verdict = Verdict.REVOKED if hop.known.keys("revoked") else Verdict.UNKNOWN
-        case verdict:
+            # The library did not ask us: it found by itself that the key is revoked, or it could not read the key.
+            status = HostKeyStatus.REVOKED if hop.known.keys("revoked") else HostKeyStatus.UNKNOWN
+        case status:
             pass
-    found = known_hosts.outcome(verdict, hop.known, hop.place, seen.offered)
+    found = known_hosts.outcome(status, hop.known, hop.place, progress.host_key)
     return _setup(found.stage, found.cause, found.text, found.fix)
 
 
-def _auth(hop: Hop, seen: Seen, said: str) -> Outcome:
+def _login_refused(hop: Hop, progress: HopProgress, reason: str) -> Outcome:
+    """reason: the server's message, "" if there is none."""
     usable = [identity.file for identity in hop.identities if identity.pairs]
     unusable = [identity for identity in hop.identities if identity.fix]
-    none = "nothing, for it asks for no key" if usable or unusable else "nothing, for there is no key"
-    text = (
-        f"{hop.place} does not let {hop.user} in{f' ({said})' if said else ''}; tried: {', '.join(seen.tried) or none}."
-    )
-    if (usable or unusable) and not seen.tried:
+    nothing = "nothing, because it asked for no key" if usable or unusable else "nothing, because there is no key"
+    tried = ", ".join(progress.tried) or nothing
+    text = f"{hop.place} refused the login of {hop.user}{f' ({reason})' if reason else ''}; tried: {tried}."
+    if (usable or unusable) and not progress.tried:
         fix = f'In sshd_config there: "PubkeyAuthentication yes"; then try: {hop.by_hand}'
     elif usable:
         fix = f"Add {usable[0]}.pub to ~/.ssh/authorized_keys of {hop.user} there; then try: {hop.by_hand}"
     elif unusable:
         fix = f"{unusable[0].fix}; then try: {hop.by_hand}"
     else:
-        fix = f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there, try: {hop.by_hand}"
+        fix = (
+            f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there; "
+            f"then try: {hop.by_hand}"
+        )
     return _setup(Stage.AUTH, Cause.AUTH_REFUSED, text, fix)
 
 
-def _first_line(said: bytes) -> str:
-    return printable(said.partition(b"\n")[0].strip(), 60)
+def _see_more(hop: Hop) -> str:
+    return f"To see more: {hop.by_hand}"
 
 
-def _last_line(said: bytes) -> str:
-    return printable(said.strip().rpartition(b"\n")[2], 300).rstrip(".")
+def _first_line(octets: bytes) -> str:
+    return printable(octets.partition(b"\n")[0].strip(), 60)
+
+
+def _last_line(octets: bytes) -> str:
+    return printable(octets.strip().rpartition(b"\n")[2], 300).rstrip(".")
 
 
 def _setup(stage: Stage, cause: Cause, text: str, fix: str) -> Outcome:
+    """A setup fault: only the person can fix it."""
     return Outcome(stage, cause=cause, text=printable(text), fix=printable(fix))
 
 
-def _quiet(stage: Stage, cause: Cause, text: str) -> Outcome:
+def _passing(stage: Stage, cause: Cause, text: str) -> Outcome:
+    """A failure that ends by itself."""
     return Outcome(stage, cause=cause, text=printable(text))

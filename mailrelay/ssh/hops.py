@@ -1,10 +1,10 @@
-"""The way to a relayhost: the person's own ssh_config, keys and known hosts, read anew for every dial, as a list of hops.
+"""The hops to a relayhost: its jump hosts and the relayhost itself, with keys and known hosts, from the person's own files.
 
-Promises: what ssh(1) would do with the same files (`configuration` has it from ssh(1) itself): Host aliases, ProxyJump over
-several hops, ProxyCommand, IdentityFile, CertificateFile, IdentityAgent, IdentitiesOnly, UserKnownHostsFile. Where ssh(1)
-would ask for a passphrase, the key is left to the agent; a key that others can read is left alone.
-Every hop carries its own known hosts, so that none is ever believed on another's word.
-Never: a connection; it reads files and the environment, blocks while it does, and so belongs on a thread.
+Promises: the same result as ssh(1) with the same files, because ssh(1) itself evaluates ssh_config: Host aliases, ProxyJump
+over several hops, ProxyCommand, IdentityFile, CertificateFile, IdentityAgent, IdentitiesOnly, UserKnownHostsFile. A key with
+a passphrase is left to the agent; a key that other users can read is not used.
+Every hop has its own known hosts, so that no hop is trusted because of another one.
+Never: a connection. It reads files and the environment and blocks, so it must run on a thread.
 """
 
 import getpass
@@ -32,30 +32,32 @@ from mailrelay.ssh import known_hosts
 from mailrelay.ssh.ssh_config import Configuration, arguments, read
 
 CONNECT = 30.0
-"""Seconds for a TCP connection, where ssh_config has no ConnectTimeout."""
+"""Seconds for a TCP connection if ssh_config has no ConnectTimeout."""
 KEEPALIVE = 15
-"""Seconds of silence after which the remote is asked whether it is there."""
+"""Seconds without data after which the server is asked for a sign of life."""
 KEEPALIVES = 3
-"""After how many of these silences, one after the other, it is not: 45 seconds."""
+"""Requests without a reply, one after the other, after which the connection ends: 45 seconds."""
 MAX_HOPS = 8
 
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/@\[\]-][^\s:/@\[\]]*)(?::(?P<port>\d{1,5}))?")
 _V6_PORT = re.compile(
     r"\[(?P<host>[^\s\[\]-][^\s\[\]]*)\](?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f]*:[^\s/@\[\]]*)"
 )
-_MEANS_MORE = re.compile(r"""['"`$\\;&<>|(){}*?!,#]""")
-"""What a ProxyCommand's shell acts on, and what stands for other hosts in known_hosts. No host has it in its name."""
+_SPECIAL = re.compile(r"""['"`$\\;&<>|(){}*?!,#]""")
+"""Characters that the shell of a ProxyCommand interprets, or that are patterns in known_hosts. No host name has them."""
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _AGENTS = ("gcr/ssh", "keyring/ssh", "ssh-agent.socket", "openssh_agent")
-"""Where desktops put the agent's socket, below XDG_RUNTIME_DIR."""
+"""The usual sockets of agents, below XDG_RUNTIME_DIR."""
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _YES, _NO = ("yes", "true"), ("no", "false")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A key file: what can be signed with it here, and the public keys by which an agent may know it, with the certificates
-    for them. note: why the file cannot be used here, or ""; fix: the step that makes it usable."""
+    """A key file. pairs: the keys that can sign here. public: the public keys under which an agent may have it.
+
+    certificates: for its public keys. note: why the file cannot be used here, or "". fix: how to make it usable, or "".
+    """
 
     file: Path
     pairs: tuple[asyncssh.SSHKeyPair, ...]
@@ -67,12 +69,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One SSH connection of the way. place: how messages call it. by_hand: the ssh(1) command that goes there.
+    """An SSH host on the path to the relayhost. place: its name in messages. by_hand: the ssh(1) command to log in to it.
 
-    connect: seconds for the TCP connection. agent: path of the agent's socket, "" for none. identities_only: ask the agent
-    only for the keys of `identities`. known_hosts: the first UserKnownHostsFile, to which a key may be added; None where
-    ssh_config names none. proxy: the ProxyCommand, for a shell; "" where there is none. configuration: all that ssh_config
-    says of the host.
+    configuration: all ssh_config directives for the host. proxy: the ProxyCommand, for a shell; "" for none.
+    known: the lines of known_hosts about it. known_hosts_file: the first UserKnownHostsFile, to which a key may be added;
+    None if ssh_config names none. connect: seconds for the TCP connection. agent: path of the agent's socket, "" for none.
+    identities_only: of the agent's keys, use only those of `identities`.
     """
 
     place: str
@@ -83,42 +85,44 @@ class Hop:
     configuration: Configuration
     proxy: str
     options: asyncssh.SSHClientConnectionOptions
-    known: known_hosts.Known
-    known_hosts: Path | None
+    known: known_hosts.KnownHost
+    known_hosts_file: Path | None
     connect: float
     agent: str
     identities: tuple[Identity, ...]
     identities_only: bool
 
 
-def hops(relayhost: Relayhost) -> list[Hop]:
-    """The way there, jump hosts first, the relayhost itself last. Raises OSError for an ssh_config that cannot be read,
-    TimeoutError for one that hangs, and ValueError, with a sentence that names file and line where they are known, for what
-    cannot be understood."""
-    return list(_way(relayhost.ssh, relayhost.ssh_config, ()))
+def hops_of(relayhost: Relayhost) -> list[Hop]:
+    """The jump hosts in order, and the relayhost itself last.
+
+    Raises OSError for an ssh_config that cannot be read, TimeoutError for one that hangs, and ValueError for one that is
+    wrong, with file and line if they are known.
+    """
+    return list(_hops(relayhost.ssh, relayhost.ssh_config, ()))
 
 
 def destination(spec: str) -> tuple[str, str, int | None]:
-    """User ("" where none is named), host and port of `[user@]host[:port]` or `ssh://…`. Raises ValueError."""
+    """User ("" if none is given), host and port of `[user@]host[:port]` or `ssh://…`. Raises ValueError."""
     user, _, place = spec.removeprefix("ssh://").removesuffix("/").rpartition("@")
     found = _HOST_PORT.fullmatch(place) or _V6_PORT.fullmatch(place)
     port = int(found["port"]) if found and found["port"] else None
     host = (found["host"] or found["bare"]) if found else ""
-    # What begins with a dash could become an option, of ssh(1) or of a ProxyCommand.
-    if not host or port == 0 or (port or 0) > 65535 or user.startswith("-") or _MEANS_MORE.search(host):
+    # A text that begins with a dash could become an option, of ssh(1) or of a ProxyCommand.
+    if not host or port == 0 or (port or 0) > 65535 or user.startswith("-") or _SPECIAL.search(host):
         raise ValueError(f"{spec!r} is not [user@]host[:port]")
     return user, host, port
 
 
-def _way(spec: str, file: Path, through: tuple[str, ...]) -> Iterator[Hop]:
-    """The hops to `spec`. through: the hosts on whose behalf we ask, so that a circle is seen."""
+def _hops(spec: str, file: Path, through: tuple[str, ...]) -> Iterator[Hop]:
+    """The hops to `spec`. through: the hosts that have it as a jump host, to detect a circle."""
     if spec in through or len(through) > MAX_HOPS:
         raise ValueError(f"ProxyJump goes in a circle: {' through '.join((*through, spec))}")
     configuration = read(file, *destination(spec))
     jumps = [jump.strip() for jump in _one(configuration, "proxyjump").split(",") if jump.strip()]
     if jumps:
-        # Like ssh(1): only the first jump is reached by its own ProxyJump, the others through the one before them.
-        yield from _way(jumps[0], file, (*through, spec))
+        # As in ssh(1), the ProxyJump of the first jump host counts; the others are reached through the one before them.
+        yield from _hops(jumps[0], file, (*through, spec))
         for jump in jumps[1:]:
             yield _hop(jump, file, read(file, *destination(jump)))
     yield _hop(spec, file, configuration)
@@ -143,11 +147,11 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         "r": login,
         "u": getpass.getuser(),
     }
-    mine = _known_hosts(configuration, "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", tokens)
-    everybody = _known_hosts(
+    own = _known_hosts(configuration, "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", tokens)
+    global_files = _known_hosts(
         configuration, "globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2", tokens
     )
-    known = known_hosts.known(known_hosts.read([*mine, *everybody]), host, number, alias)
+    known = known_hosts.look_up(known_hosts.read([*own, *global_files]), host, number, alias)
     proxy = _one(configuration, "proxycommand")
     return Hop(
         place=spec,
@@ -161,7 +165,7 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         options=_options(configuration, host, number, login, known, alias),
         proxy=_expanded(proxy, tokens) if proxy else "",
         known=known,
-        known_hosts=next(iter(mine), None),
+        known_hosts_file=next(iter(own), None),
         connect=float(_number(configuration, "connecttimeout") or CONNECT),
         agent=_agent(configuration.get("identityagent", ("SSH_AUTH_SOCK",))[0], tokens),
         identities=tuple(_identities(configuration, tokens)),
@@ -170,9 +174,9 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
 
 
 def _options(
-    configuration: Configuration, host: str, port: int, user: str, known: known_hosts.Known, alias: str
+    configuration: Configuration, host: str, port: int, user: str, known: known_hosts.KnownHost, alias: str
 ) -> asyncssh.SSHClientConnectionOptions:
-    """What the library is told; all that could ask, forward or weaken is set here, whatever ssh_config says."""
+    """The options for asyncssh. All options that could prompt, forward or weaken are set here, whatever ssh_config says."""
     wanted = _common(configuration, "hostkeyalgorithms", get_certificate_algs() + get_public_key_algs())
     bind = _one(configuration, "bindaddress")
     return asyncssh.SSHClientConnectionOptions(
@@ -188,12 +192,12 @@ def _options(
         encryption_algs=_common(configuration, "ciphers", get_encryption_algs()) or (),
         mac_algs=_common(configuration, "macs", get_mac_algs()) or (),
         public_key_auth=_one(configuration, "pubkeyauthentication") not in _NO,
-        # No key is trusted by the library: each one on offer comes to us to be judged.
+        # asyncssh trusts no key by itself: it asks us about each offered key.
         known_hosts=([], [], known.keys("revoked"), [], [], [], []),
         server_host_key_algs=known_hosts.algorithms(known, wanted or _host_key_algorithms()),
-        # Shorter than ours is the person's choice; longer, or never, would let a dead connection pass for a slow one.
+        # A shorter interval is the person's choice. With a longer one, a dead connection would look like a slow one.
         keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE, KEEPALIVE),
-        # The library waits once more than ssh(1) does.
+        # asyncssh waits for one more interval than ssh(1).
         keepalive_count_max=max(min(_number(configuration, "serveralivecountmax") or KEEPALIVES, KEEPALIVES) - 1, 1),
         proxy_command=None,
         tunnel=None,
@@ -222,8 +226,8 @@ def _options(
 
 
 def _host_key_algorithms() -> list[str]:
-    """What we ask for where nobody names any: the library's own, in the order of ssh(1), so that an unknown host shows the
-    same fingerprint here and there."""
+    """The algorithms to ask for if ssh_config names none: those of asyncssh in the order of ssh(1), so that an unknown host
+    offers the same key to both."""
     plain = sorted((name.decode("ascii") for name in get_default_public_key_algs()), key=_rank)
     return [*(name.decode("ascii") for name in get_default_certificate_algs()), *plain]
 
@@ -233,18 +237,18 @@ def _rank(algorithm: str) -> int:
 
 
 def _common(configuration: Configuration, keyword: str, ours: list[bytes]) -> list[str]:
-    """The algorithms of ssh_config, in its order, that the library has too; [] where none are named. Raises ValueError."""
+    """The algorithms of ssh_config, in its order, that asyncssh also has; [] if it names none. Raises ValueError."""
     named = _one(configuration, keyword)
     common = [name for name in named.split(",") if name.encode() in ours]
     if named and not common:
         raise ValueError(
-            f"{keyword} names nothing that mailrelay can do: {named}; add one of {b','.join(ours).decode()}"
+            f"{keyword} names no algorithm that mailrelay has: {named}; add one of {b','.join(ours).decode()}"
         )
     return common
 
 
 def _one(configuration: Configuration, keyword: str) -> str:
-    """The value of a keyword that has one, "" where it is not there or `none`."""
+    """The value of a keyword with a single value; "" if it is missing or `none`."""
     value = configuration.get(keyword, ("",))[0]
     return "" if value.lower() == "none" and keyword != "user" else value
 
@@ -265,14 +269,14 @@ def _path(value: str, tokens: Mapping[str, str]) -> Path:
 
 
 def _known_hosts(configuration: Configuration, keyword: str, default: str, tokens: Mapping[str, str]) -> list[Path]:
-    """The files of a list, which is printed without quotes: a name with a blank in it goes on where no path begins. `none`
-    is an empty list: nobody is known then, it does not mean that everybody is."""
+    """The files of a list, which `ssh -G` prints without quotes: a new name begins only where a path begins, so that a name
+    may contain blanks. `none` is an empty list: then no host is known."""
     names = re.split(r" (?=[/~%$])", configuration.get(keyword, (default,))[0])
     return [_path(name, tokens) for name in names if name and name.lower() != "none"]
 
 
 def _agent(named: str, tokens: Mapping[str, str]) -> str:
-    """The agent's socket. named: IdentityAgent, a path or the variable that has it, or `none`."""
+    """The agent's socket. named: the value of IdentityAgent, a path, a variable or `none`."""
     if named == "none":
         return ""
     if named not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
@@ -280,7 +284,7 @@ def _agent(named: str, tokens: Mapping[str, str]) -> str:
     socket_file = os.environ.get("SSH_AUTH_SOCK", "")
     if Path(socket_file).is_socket():
         return socket_file
-    # A service's environment is from when it was started; agents are often started later.
+    # The environment of a service is that of its start; agents are often started later.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))
     return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket_file)
 
@@ -299,13 +303,13 @@ def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> Iter
 
 
 def _signing(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, ...], str, str]:
-    """What can be signed with a key file, or why it cannot be used and the step that fixes it."""
+    """The keys of a file that can sign, or why it cannot be used and how to fix that."""
     if not file.is_file():
         return (), "only its public half is here", ""
     status = file.stat()
     if status.st_uid == os.getuid() and status.st_mode & 0o077:
-        # ssh(1) leaves it alone too.
-        return (), "others can read it", f"Make it yours alone: chmod 600 {shlex.quote(str(file))}"
+        # ssh(1) does not use it either.
+        return (), "other users can read it", f"Make it yours alone: chmod 600 {shlex.quote(str(file))}"
     try:
         there = [path for path in certs if path.is_file()]
         pairs = tuple(asyncssh.load_keypairs([file], None, there, skip_public=True, ignore_encrypted=True))
@@ -313,7 +317,11 @@ def _signing(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, 
         return (), f"cannot be read: {error}", ""
     if pairs:
         return pairs, "", ""
-    return (), "needs a passphrase, and so the agent", f"Bring the key into the agent: ssh-add {shlex.quote(str(file))}"
+    return (
+        (),
+        "needs a passphrase, so only an agent can use it",
+        f"Add the key to the agent: ssh-add {shlex.quote(str(file))}",
+    )
 
 
 def _certificates(files: list[Path], public: frozenset[bytes]) -> Iterator[asyncssh.SSHCertificate]:

@@ -1,13 +1,13 @@
-"""The host keys that the hosts on the way to a relayhost show, asked for before anybody logs in there; and accepting one.
+"""Gets the host keys of the hops to a relayhost without a login, and accepts one of them.
 
-    found, fault = await offers(relayhost)     # jump hosts first, up to the first host that is not trusted
-    offer.verdict, offer.fingerprint, offer.art, offer.known
-    pin(offer)                                 # once the person has said yes; then ask again, for what lies behind it
+    found, fault = await scan(relayhost)       # jump hosts first, up to the first hop that is not trusted
+    offer.status, offer.fingerprint, offer.art, offer.known
+    pin(offer)                                 # when the person has accepted it; then scan again for the hops behind it
 
-Promises: nothing is said to a host but what it takes to see its key: no user name, no authentication. A jump host is logged
-in to only if its own key is trusted and something lies behind it. One connection for each host, for one key, the one that a
-dial would see: servers lock out who knocks too often.
-Never: a key that is written unasked, a revoked key that is written at all, another host's line that is changed.
+Promises: a host gets only the data that is needed to see its key: no user name, no authentication. The only logins are to
+trusted jump hosts with another hop behind them. There is one connection for each host, which gets the key that a dial would
+get: many servers lock out clients that connect too often.
+Never: a key that is written without a request, a revoked key that is written, a changed line of another host.
 """
 
 import dataclasses
@@ -23,36 +23,39 @@ from mailrelay.atomic_file import replace_file
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
 from mailrelay.ssh import known_hosts, randomart
-from mailrelay.ssh.connection import Client, close, connect, read_way
+from mailrelay.ssh.authentication import HopClient
+from mailrelay.ssh.dial import read_hops
+from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.known_hosts import Verdict
+from mailrelay.ssh.known_hosts import HostKeyStatus
 
 SALT = 20
+"""Octets of a salt for a hashed host name."""
 _SSHFP_ALGORITHMS = {"ssh-rsa": 1, "ssh-dss": 2, "ecdsa": 3, "ssh-ed25519": 4, "ssh-ed448": 6}
 
 
 class Unpinnable(Exception):
-    """The key on offer cannot be accepted. The text is one sentence for the person: why; what to do."""
+    """The offered key cannot be accepted. The text is one sentence for the person: the reason; what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a host shows. authority: `key` is that of the authority which signed its certificate."""
+    """The key that a hop offers. is_authority: `key` is the key of the authority that signed its host certificate."""
 
     hop: Hop
     key: asyncssh.SSHKey
-    verdict: Verdict
-    authority: bool = False
+    status: HostKeyStatus
+    is_authority: bool = False
 
     @property
     def place(self) -> str:
-        """How messages call the host: as the settings or ssh_config name it."""
+        """The name of the host in messages: its name in the settings or in ssh_config."""
         return self.hop.place
 
     @property
     def name(self) -> str:
-        """How known_hosts calls it: `mail.example.org`, `[mail.example.org]:2222`, or its HostKeyAlias."""
+        """Its name in known_hosts: `mail.example.org`, `[mail.example.org]:2222`, or its HostKeyAlias."""
         return self.hop.known.name
 
     @property
@@ -72,23 +75,24 @@ class Offer:
 
     @property
     def known(self) -> tuple[known_hosts.Entry, ...]:
-        """The lines of known_hosts that give the host a key, or revoke one; `fingerprint_of(entry)` is for showing them."""
+        """The lines of known_hosts about the host; `fingerprint_of(entry)` shows their keys."""
         return (*self.hop.known.entries, *self.hop.known.portless)
 
     @property
     def sshfp(self) -> tuple[int, dict[int, bytes]]:
-        """The key as SSHFP records name it (RFC 4255): the number of its algorithm, 0 if it has none; digests by type."""
+        """The key as in SSHFP records (RFC 4255): the number of its algorithm, 0 if it has none; digests by type."""
         name = self.key.get_algorithm()
         found = next((number for prefix, number in _SSHFP_ALGORITHMS.items() if name.startswith(prefix)), 0)
         data = self.key.public_data
-        return found, {1: hashlib.sha1(data).digest(), 2: hashlib.sha256(data).digest()}  # noqa: S324 - as the record says
+        return found, {1: hashlib.sha1(data).digest(), 2: hashlib.sha256(data).digest()}  # noqa: S324 - SSHFP type 1
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """What `pin` wrote. old: the file as it was before, None if no line of it was taken out or changed.
+    """The result of `pin`. file: the changed file. old: a copy of it from before, None if no line was changed or removed.
 
-    stale: `file:line` of lines that still give the host another key, and are not ours to change: patterns, other files.
+    stale: `file:line` of lines that still have another key for the host and that `pin` does not change: lines with patterns,
+    lines of other files.
     """
 
     file: Path
@@ -108,53 +112,53 @@ def art(key: asyncssh.SSHKey) -> str:
     return randomart.draw(hashlib.sha256(key.public_data).digest(), f"{kind} {size}", "SHA256")
 
 
-async def offers(relayhost: Relayhost) -> tuple[list[Offer], Outcome | None]:
-    """What the hosts on the way show, jump hosts first, and what kept us from the next one, None if nothing did.
+async def scan(relayhost: Relayhost) -> tuple[list[Offer], Outcome | None]:
+    """The keys that the hops offer, jump hosts first, and the fault that ended the scan, None if there was none.
 
-    Without a fault the last offer is the relayhost's own, or that of the first host that is not trusted: nobody can go
-    beyond that one. A fault is an `Outcome` with a sentence and a fixing step, as for a dial.
+    Without a fault, the last offer is that of the relayhost, or of the first hop that is not trusted: no login is possible
+    beyond that one. The fault has a sentence and a fix, as for a dial.
     """
     found: list[Offer] = []
-    connections: list[asyncssh.SSHClientConnection] = []
+
+    async def scan_and_connect(hop: Hop, through: HopConnection | None) -> HopConnection | None:
+        found.append(await _scan_hop(hop, through))
+        if found[-1].status is not HostKeyStatus.TRUSTED or hop is hops[-1]:
+            return None
+        return await connect(hop, through)
+
     try:
-        way = await read_way(relayhost)
-        for hop in way:
-            through = connections[-1] if connections else None
-            found.append(await _look(hop, through))
-            if found[-1].verdict is not Verdict.TRUSTED:
-                break
-            if hop is not way[-1]:
-                connections.append(await connect(hop, through))
+        hops = await read_hops(relayhost)
+        async with connected(hops, scan_and_connect):
+            return found, None
     except Fault as fault:
         return found, fault.outcome
-    finally:
-        await close(connections)
-    return found, None
 
 
 def pin(offer: Offer) -> Pinned:
-    """Writes the key on offer into the person's known_hosts, the first UserKnownHostsFile of the host, in place of the keys
-    that the file gives to this very name.
+    """Writes the offered key into the person's known_hosts, the first UserKnownHostsFile of the host. It replaces the keys
+    that the file has for the same name.
 
-    The name is hashed where ssh(1) would (HashKnownHosts). The file changes in one step, and is on disk when this returns;
-    what was replaced stays in `FILE.old`. Raises Unpinnable, and OSError for a file that cannot be read or written.
+    The name is hashed if ssh(1) would hash it (HashKnownHosts). The file changes in one step and is on disk when this
+    returns; the old content stays in `FILE.old`. Raises Unpinnable, and OSError for a file that cannot be read or written.
     """
-    place, named = offer.place, offer.hop.known_hosts
-    if offer.verdict is Verdict.REVOKED:
-        raise Unpinnable(f"the key of {place} is marked as revoked, and is not accepted; ask whoever runs {place}")
-    if offer.authority:
+    place, named = offer.place, offer.hop.known_hosts_file
+    if offer.status is HostKeyStatus.REVOKED:
         raise Unpinnable(
-            f"{place} shows a certificate of an authority; if you trust that, add a @cert-authority line yourself"
+            f"the key of {place} is marked as revoked and is not accepted; ask the administrator of {place}"
+        )
+    if offer.is_authority:
+        raise Unpinnable(
+            f"{place} offers a certificate of an authority; if you trust the authority, add a @cert-authority line yourself"
         )
     if named is None or (named.exists() and not named.is_file()):
         raise Unpinnable(
-            f"ssh_config gives {place} no file to remember its key in (UserKnownHostsFile {named or 'none'}); name one there"
+            f"ssh_config names no file for the key of {place} (UserKnownHostsFile {named or 'none'}); name one there"
         )
-    # A connection stays one: people keep these files elsewhere.
+    # A symbolic link stays: people keep these files in other places.
     file = named.resolve()
     text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
     salt = os.urandom(SALT) if offer.hop.configuration.get("hashknownhosts") == ("yes",) else b""
-    new, changed, left = known_hosts.replaced(text, offer.name, offer.key, salt=salt)
+    new, changed, left = known_hosts.with_key(text, offer.name, offer.key, salt=salt)
     old = Path(f"{file}.old") if changed else None
     if old is not None:
         shutil.copy2(file, old)
@@ -167,28 +171,29 @@ def pin(offer: Offer) -> Pinned:
     return Pinned(named, old, stale)
 
 
-class _Onlooker(Client):
-    """Looks at the key and says no: so the library neither goes on nor logs in."""
+class _ScanClient(HopClient):
+    """Notes the host key and rejects it, so that asyncssh ends the connection before the login."""
 
-    authority = False
+    is_authority = False
 
-    def _judge(self, key: asyncssh.SSHKey, *, authority: bool) -> bool:
-        super()._judge(key, authority=authority)
-        self.authority = authority
+    def accepts(self, key: asyncssh.SSHKey, *, is_authority: bool) -> bool:
+        super().accepts(key, is_authority=is_authority)
+        self.is_authority = is_authority
         return False
 
 
-async def _look(hop: Hop, through: asyncssh.SSHClientConnection | None) -> Offer:
-    """The key that a host shows. Raises Fault."""
-    # Without the keys that are revoked, which the library would keep to itself.
+async def _scan_hop(hop: Hop, through: HopConnection | None) -> Offer:
+    """The key that a hop offers. Raises Fault."""
+    # Without the revoked keys: asyncssh would reject them without a call of `accepts`.
     options = asyncssh.SSHClientConnectionOptions(
         options=hop.options, config=None, known_hosts=([], [], [], [], [], [], [])
     )
-    onlooker = _Onlooker(dataclasses.replace(hop, options=options))
+    client = _ScanClient(dataclasses.replace(hop, options=options))
+    progress = client.progress
     try:
-        (await connect(onlooker.hop, through, onlooker)).abort()
+        (await connect(client.hop, through, client)).abort()
     except Fault:
-        if onlooker.seen.offered is None or onlooker.seen.verdict is None:
+        if progress.host_key is None or progress.host_key_status is None:
             raise
-    assert onlooker.seen.offered is not None and onlooker.seen.verdict is not None  # noqa: S101 - it was asked
-    return Offer(hop, onlooker.seen.offered, onlooker.seen.verdict, onlooker.authority)
+    assert progress.host_key is not None and progress.host_key_status is not None  # noqa: S101 - set by `accepts`
+    return Offer(hop, progress.host_key, progress.host_key_status, client.is_authority)

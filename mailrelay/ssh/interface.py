@@ -1,17 +1,18 @@
-"""What the relay knows of an SSH connection, whichever library makes it: how it is asked for and used, and how it fails.
+"""The SSH connection as other packages see it: how to get one, how to use it, and how it fails.
 
-Imports nothing that is slow to load: who waits for mail needs none of SSH.
+Imports no SSH library and nothing else that is slow to load, because the relay imports it at start.
 """
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.outcome import Outcome
 
 
 class Fault(Exception):
-    """What keeps a relayhost from being used, as an outcome of scope relayhost."""
+    """A relayhost cannot be used. outcome: the reason, of scope relayhost."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.text)
@@ -19,7 +20,7 @@ class Fault(Exception):
 
 
 class Channel(Protocol):
-    """A byte stream to the remote's mail server."""
+    """A byte stream to the mail server."""
 
     async def read(self) -> bytes: ...
     def write(self, data: bytes) -> None: ...
@@ -28,7 +29,7 @@ class Channel(Protocol):
 
 
 class Stream(Channel, Protocol):
-    """A byte stream to anything else there."""
+    """A byte stream to another endpoint, for a forward."""
 
     def write_eof(self) -> None: ...
     def abort(self) -> None: ...
@@ -42,16 +43,16 @@ class Connection(Protocol):
     def is_up(self) -> bool: ...
     @property
     def address(self) -> str:
-        """The address from which it goes, as inet_ntop(3) writes it; "" where that is not known (ProxyCommand)."""
+        """Our own address on the connection, as inet_ntop(3) writes it; "" if it is not known (ProxyCommand)."""
 
-    def doubt(self) -> None:
-        """From now on a moment's silence ends it: its network may have gone."""
+    def check_alive(self) -> None:
+        """Asks the server for a sign of life and ends the connection if none comes within two seconds."""
 
     async def open_channel(self) -> Channel:
-        """A new byte stream to the mail server there. Raises Fault."""
+        """A new byte stream to the mail server. Raises Fault."""
 
-    async def open_stream(self, to: str) -> Stream:
-        """A new byte stream to "host:port" or "unix:/path", as seen from there. Raises Fault."""
+    async def open_stream(self, to: Endpoint) -> Stream:
+        """A new byte stream to `to`, as seen from the relayhost. Raises Fault."""
 
     async def wait_closed(self) -> None: ...
     async def close(self) -> None:
@@ -59,4 +60,4 @@ class Connection(Protocol):
 
 
 Dial = Callable[[Relayhost], Coroutine[Any, Any, Connection]]
-"""Connects and logs in. Raises Fault. Cancelling leaves nothing open."""
+"""Connects and logs in. Raises Fault. Leaves nothing open if it is cancelled."""

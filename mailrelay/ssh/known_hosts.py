@@ -1,10 +1,10 @@
-"""Host keys: what known_hosts files say of a host, and what the key that it offers means then.
+"""Reads known_hosts files and checks the host keys that servers offer.
 
-Promises: as strict as ssh(1) with StrictHostKeyChecking: a host is believed only under a name that known_hosts gives it
-(plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never under an address of its own or of a jump host. `@revoked`
-outranks everything. A line that cannot be read is skipped, and the others still count.
-Never: a key that is trusted because nothing is known, a file that is written (`offer.pin` does), a prompt. All but `read`
-is pure.
+Promises: as strict as ssh(1) with StrictHostKeyChecking. A key is trusted only for a name under which known_hosts lists it
+(plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never for the address of the host or of a jump host. `@revoked`
+takes precedence over everything. A line that cannot be read is skipped; the other lines count.
+Never: a key that is trusted because none is known, a file that is written (`host_key_scan.pin` does that), a prompt. All
+functions except `read` are pure.
 """
 
 import base64
@@ -26,19 +26,19 @@ SSH_PORT = 22
 _MARKERS = ("", "cert-authority", "revoked")
 
 
-class Verdict(enum.StrEnum):
-    """What a key on offer means."""
+class HostKeyStatus(enum.StrEnum):
+    """The result of a check of an offered key."""
 
     TRUSTED = "trusted"
     UNKNOWN = "unknown"
     CHANGED = "changed"
-    """Other keys are known under the host's name: the server was set up anew, or somebody else is answering."""
+    """Another key is known for the host: the server was set up anew, or another server answers in its place."""
     REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of known_hosts that concerns a host. marker: `cert-authority`, `revoked`, or "" for a plain key."""
+    """A line of known_hosts about a host. marker: `cert-authority`, `revoked`, or "" for a plain key."""
 
     marker: str
     key: asyncssh.SSHKey
@@ -47,12 +47,12 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """All that is known of a host. name: as known_hosts writes it.
+class KnownHost:
+    """What known_hosts files contain about a host. name: in the notation of known_hosts.
 
-    portless: what is known of the same host at port 22, for a host at another port. Like ssh(1), we take a key from there,
-    but a key that is not there has not changed. unreadable: lines, as `file:line`, that name the host and have no key that
-    can be read.
+    portless: for a host at another port than 22, the lines about the same host at port 22. Like ssh(1), we accept a key from
+    them, but another key there does not mean that the key has changed. unreadable: lines, as `file:line`, that name the host
+    and whose key cannot be read.
     """
 
     name: str
@@ -65,44 +65,45 @@ class Known:
 
 
 def read(files: Iterable[Path]) -> list[tuple[Path, str]]:
-    """The files that exist and can be read, with their text."""
+    """The files that exist and can be read, each with its text."""
     texts = []
     for file in files:
         try:
             texts.append((file, file.read_text(encoding="utf-8", errors="replace")))
         except OSError:
-            # ssh(1) does not mind either: most people have one of the four.
+            # As in ssh(1): most people have only one of the four files.
             continue
     return texts
 
 
-def known(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str | None = None) -> Known:
-    """What known_hosts files (path and text) say of a host. alias: HostKeyAlias, which stands for both host and port."""
+def look_up(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str | None = None) -> KnownHost:
+    """What known_hosts files (path and text) contain about a host. alias: HostKeyAlias, which replaces host and port."""
     texts = list(texts)
     name = alias.lower() if alias else host.lower() if port == SSH_PORT else f"[{host.lower()}]:{port}"
     entries, unreadable = _entries(texts, name)
     portless, _ = ((), ()) if alias or port == SSH_PORT else _entries(texts, host.lower())
-    return Known(name, entries, portless, unreadable)
+    return KnownHost(name, entries, portless, unreadable)
 
 
-def judge(known: Known, key: asyncssh.SSHKey, *, authority: bool = False) -> Verdict:
-    """What the key on offer means; `authority`: it is the key that signed the host certificate on offer."""
+def check(known: KnownHost, key: asyncssh.SSHKey, *, is_authority: bool = False) -> HostKeyStatus:
+    """The status of an offered key. is_authority: it is the key that signed the offered host certificate."""
     offered = key.public_data
     if any(revoked.public_data == offered for revoked in known.keys("revoked")):
-        return Verdict.REVOKED
-    if any(trusted.public_data == offered for trusted in known.keys("cert-authority" if authority else "")):
-        return Verdict.TRUSTED
-    if not authority and any(entry.marker == "" for entry in known.entries):
-        return Verdict.CHANGED
-    return Verdict.UNKNOWN
+        return HostKeyStatus.REVOKED
+    if any(trusted.public_data == offered for trusted in known.keys("cert-authority" if is_authority else "")):
+        return HostKeyStatus.TRUSTED
+    if not is_authority and any(entry.marker == "" for entry in known.entries):
+        return HostKeyStatus.CHANGED
+    return HostKeyStatus.UNKNOWN
 
 
-def replaced(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -> tuple[str, list[int], list[int]]:
-    """The text of a known_hosts file in which `key` is the plain key of a host, and no other.
+def with_key(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -> tuple[str, list[int], list[int]]:
+    """The text of a known_hosts file, changed so that `key` is the only plain key of a host.
 
-    name: as in `Known.name`. salt: 20 octets if the name is to be hashed. Returns also the numbers of the lines that were
-    changed or taken out, and of those that still know another key, by a pattern: it may mean other hosts too. Lines that
-    cannot be read, @revoked and @cert-authority, and the other names of a changed line stay as they are.
+    name: as in `KnownHost.name`. salt: 20 octets to hash the name, b"" for a plain name. Returns also the numbers of the
+    lines that were changed or removed, and of the lines that still have another key for the host, because a pattern in them
+    may match other hosts too. Unreadable lines, @revoked and @cert-authority lines, and the other names of a changed line
+    stay as they are.
     """
     lines = text.split("\n")
     changed, left = [], []
@@ -117,19 +118,19 @@ def replaced(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
             lines[entry.line - 1] = line.replace(names, others, 1) if others else ""
         if others and _matches(others, name) and entry.key.public_data != key.public_data:
             left.append(entry.line)
-    gone = [number for number in changed if not lines[number - 1]]
-    kept = "\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
+    removed = [number for number in changed if not lines[number - 1]]
+    kept = "\n".join(line for number, line in enumerate(lines, start=1) if number not in removed)
     if kept and not kept.endswith("\n"):
         kept += "\n"
     shown = key.export_public_key().decode("ascii").strip()
     return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, left
 
 
-def algorithms(known: Known, wanted: Sequence[str]) -> list[str]:
-    """The host key algorithms to offer, best first; wanted: those that may be used, in the person's order.
+def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
+    """The host key algorithms to ask for, best first. wanted: those that may be used, in the person's order.
 
-    Algorithms of known keys come first, so that the server shows the key by which we know it; the others follow, so that a
-    changed key is seen as such. Certificates are asked for only where an authority is known, and then before all.
+    The algorithms of known keys come first, so that the server offers a key that we know. The others follow, so that a
+    changed key is recognised as changed. Certificates are asked for only if an authority is known, and then before all keys.
     """
     ours = [name.decode("ascii") for key in known.keys("") for name in key.sig_algorithms]
     plain = [name for name in wanted if "-cert-v01@" not in name]
@@ -137,14 +138,14 @@ def algorithms(known: Known, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*certified, *(name for name in ours if name in plain), *plain]))
 
 
-def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | None) -> Outcome:
-    """The outcome of a verdict that is not TRUSTED.
+def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.SSHKey | None) -> Outcome:
+    """The outcome of a status other than TRUSTED.
 
-    place: how the person calls the host. key: the key on offer, None where the library did not show it.
+    place: the person's name for the host. key: the offered key, None if asyncssh did not show it to us.
     """
     unread = f" ({', '.join(known.unreadable)} cannot be read)" if known.unreadable else ""
-    match verdict:
-        case Verdict.REVOKED:
+    match status:
+        case HostKeyStatus.REVOKED:
             offer = f" ({describe(key)})" if key else ""
             revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
             lines = ", ".join(dict.fromkeys(f"{entry.file}:{entry.line}" for entry in revoked))
@@ -152,18 +153,18 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_REVOKED,
                 text=f"{place} offers a host key{offer} that is marked as revoked in {lines}; nothing was sent.",
-                fix=f"Ask whoever runs {place} for its new host key; do not remove the @revoked line before you know.",
+                fix=f"Ask the administrator of {place} for its new host key; keep the @revoked line until you have it.",
             )
-        case Verdict.CHANGED:
+        case HostKeyStatus.CHANGED:
             entry = known.entries[[each.marker for each in known.entries].index("")]
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
                 text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} knows "
-                f"{describe(entry.key)}; nothing was sent, for somebody else may be answering, as networks of hotels and "
-                "hotspots do.",
-                fix="On such a network there is nothing to do: mail goes once the right host answers. Otherwise, once "
-                "whoever runs the server has confirmed the new fingerprint: mailrelay trust",
+                f"{describe(entry.key)}; nothing was sent, because another server may be answering, as in networks of "
+                "hotels and hotspots.",
+                fix="In such a network there is nothing to do: mail goes once the right host answers. Otherwise ask the "
+                "administrator of the server to confirm the new fingerprint; then: mailrelay trust",
             )
         case _:
             return Outcome(
@@ -175,15 +176,15 @@ def outcome(verdict: Verdict, known: Known, place: str, key: asyncssh.SSHKey | N
 
 
 def describe(key: asyncssh.SSHKey | None) -> str:
-    """A key in one line: its algorithm and its SHA256 fingerprint."""
+    """A key on one line: its algorithm and its SHA256 fingerprint."""
     return f"{key.get_algorithm()} {key.get_fingerprint()}" if key else "no key that could be read"
 
 
 def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
-    """The lines about a host, and the places of those that cannot be read."""
+    """The lines about a host, and `file:line` of those that cannot be read."""
     found, unreadable = [], []
     for file, text in texts:
-        # By line feeds alone: what else calls itself a line end may stand in a comment.
+        # Only line feeds end a line: the other characters for which splitlines() splits may be part of a comment.
         for number, line in enumerate(text.split("\n"), start=1):
             fields = line.split(maxsplit=2 if line.lstrip().startswith("@") else 1)
             marker = fields.pop(0)[1:] if line.lstrip().startswith("@") else ""
@@ -205,7 +206,7 @@ _HASHED = re.compile(r"\|1\|([A-Za-z0-9+/=]+)\|([A-Za-z0-9+/=]+)")
 
 
 def _matches(patterns: str, name: str) -> bool:
-    """Whether the first field of a known_hosts line means a host: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT."""
+    """Whether the first field of a known_hosts line matches a host: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT."""
     if patterns.startswith("|"):
         hashed = _HASHED.fullmatch(patterns)
         if hashed is None:
@@ -217,7 +218,7 @@ def _matches(patterns: str, name: str) -> bool:
         return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
     found = False
     for pattern in patterns.lower().split(","):
-        # fnmatch has sets in brackets, known_hosts has ports in them.
+        # Brackets are sets in fnmatch, but enclose the host of `[host]:port` in known_hosts.
         if fnmatchcase(name, pattern.removeprefix("!").replace("[", "[[]")):
             if pattern.startswith("!"):
                 return False

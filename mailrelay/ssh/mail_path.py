@@ -1,35 +1,38 @@
-"""Which way leads from a connection to a mail server: forwarding, or a command that is run over there.
+"""Finds the mail path of a relayhost: port forwarding, or a command that is run there.
 
-    way, failures = await find(connection, relayhost)    # connection: of transport.dial
-    way.command, way.greeting, way.extensions      # command: "" for forwarding, else for the settings
-    for command, outcome in failures: ...          # what was wrong with those tried before it
+    path, failures = await find(connection, relayhost)
+    path.command, path.greeting, path.extensions      # command: for the settings, "" for port forwarding
+    for command, outcome in failures: ...             # why the paths that were tried before do not work
 
-Promises: a way counts once its mail server has greeted and answered EHLO; each is given up after PATIENCE. Nothing but EHLO
-and QUIT is ever said.
+Promises: a mail path works if its mail server sends a greeting and replies to EHLO. Each path has at most PATIENCE seconds.
+Never: an SMTP command other than EHLO and QUIT.
 """
 
 import asyncio
+import contextlib
 import shlex
 from dataclasses import dataclass
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
+from mailrelay.smtp.events import Ended
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.smtp.session import Ended, Session
-from mailrelay.ssh.channel import Channel
-from mailrelay.ssh.connection import SSHConnection
+from mailrelay.smtp.session import Session
+from mailrelay.ssh.channel import RelayhostChannel
+from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.interface import Fault
 
 PATIENCE = 30.0
-"""Seconds for one way to be opened, to greet and to answer EHLO."""
+"""Seconds to open one path and to get its greeting and the reply to EHLO."""
 NAME = b"localhost"
+"""Our name in EHLO."""
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
 
 @dataclass(frozen=True, slots=True)
 class MailPath:
-    """A way that works. command: for the settings of the relayhost, "" for forwarding. greeting: its first line, escaped."""
+    """A mail path that works. command: for the settings, "" for port forwarding. greeting: its first line, escaped."""
 
     command: str
     greeting: str
@@ -37,16 +40,18 @@ class MailPath:
 
 
 def commands(relayhost: Relayhost) -> tuple[str, ...]:
-    """What may lead to the mail server there without forwarding, in the order in which to try."""
-    host, port = shlex.quote(relayhost.smtp_host), relayhost.smtp_port
+    """The commands that may lead to the mail server without port forwarding, in the order in which to try them."""
+    host, port = shlex.quote(relayhost.smtp.host), relayhost.smtp.port
     return (*SENDMAIL, f"nc {host} {port}", f"ncat {host} {port}", f"socat - TCP:{host}:{port}")
 
 
-async def find(connection: SSHConnection, relayhost: Relayhost) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    """The first way that works, None where none does; and each command before it with what was wrong.
+async def find(
+    connection: RelayhostConnection, relayhost: Relayhost
+) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
+    """The first mail path that works, None if none does; and the command and the failure of each path before it.
 
-    Forwarding first, for it needs nothing over there; then sendmail, which works where nothing listens; then the programs
-    that connect to the mail server's port.
+    Port forwarding is tried first, because it needs no program there; then sendmail, which needs no listening mail server;
+    then the programs that connect to the mail server's port.
     """
     failures: list[tuple[str, Outcome]] = []
     for command in ("", *commands(relayhost)):
@@ -59,22 +64,22 @@ async def find(connection: SSHConnection, relayhost: Relayhost) -> tuple[MailPat
     return None, failures
 
 
-async def greet(connection: SSHConnection, command: str) -> MailPath:
-    """Hear what the mail server says at the end of one way. Raises Fault, with the outcome that a delivery would meet."""
+async def greet(connection: RelayhostConnection, command: str) -> MailPath:
+    """Opens one mail path and reads the greeting and the reply to EHLO. Raises Fault, with the outcome of a delivery."""
     try:
         async with asyncio.timeout(PATIENCE):
-            channel = await connection.by(command).open_channel()
+            channel = await connection.with_command(command).open_channel()
             try:
                 return await _greet(channel, command)
             finally:
                 channel.close()
     except TimeoutError:
-        text = f"{command or 'The mail server'} gave no answer within {PATIENCE:.0f} s."
+        text = f"{command or 'The mail server'} did not answer within {PATIENCE:.0f} s."
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _greet(channel: Channel, command: str) -> MailPath:
-    session, heard = Session(NAME), b""
+async def _greet(channel: RelayhostChannel, command: str) -> MailPath:
+    session, received = Session(NAME), b""
     while session.extensions is None:
         try:
             data = await channel.read()
@@ -82,19 +87,17 @@ async def _greet(channel: Channel, command: str) -> MailPath:
             events = session.lost(f"the connection was lost ({error})")
         else:
             events = session.receive(data) if data else session.lost("the remote closed the connection")
-            heard += data
+            received += data
         for event in events:
             if isinstance(event, Ended):
                 raise Fault(event.outcome)
-        _say(channel, session)
+        _send(channel, session)
     session.quit()
-    _say(channel, session)
-    return MailPath(command, printable(heard.partition(b"\n")[0].strip(), 200), session.extensions)
+    _send(channel, session)
+    return MailPath(command, printable(received.partition(b"\n")[0].strip(), 200), session.extensions)
 
 
-def _say(channel: Channel, session: Session) -> None:
-    try:
+def _send(channel: RelayhostChannel, session: Session) -> None:
+    # If the channel has ended, data that the server sent before is still to be read.
+    with contextlib.suppress(ConnectionError):
         channel.write(session.take_output())
-    except ConnectionError:
-        # What it said before is still to be read.
-        pass

@@ -1,12 +1,12 @@
-"""The ProxyCommand of ssh_config: a program that carries the connection to the first host, run as ssh(1) runs it.
+"""The ProxyCommand of ssh_config: a program that carries the connection to the first hop, run as ssh(1) runs it.
 
-    proxy = await run("nc mail.example.org 22")       # by the person's shell; raises OSError
-    connection = await … proxy.sock …                 # its stdin and stdout, for the SSH library
-    connection.set_tunnel(proxy)                      # which closes it, and waits for its end
+    proxy = await start("nc mail.example.org 22")     # by the person's shell; raises OSError
+    connection = await … proxy.sock …                 # its stdin and stdout, for asyncssh
+    connection.set_tunnel(proxy)                      # the connection closes it and waits for its end
 
-Promises: what it says on stderr is kept, and never gets between the octets of SSH. It ends with the connection: it sees the
-end of its stdin, is sent SIGHUP with all that it started in its session, and SIGKILL if that does not do.
-Never: a command of anybody's but the person's own ssh_config.
+Promises: its stderr is kept apart from the octets of SSH. It ends with the connection: its stdin ends, SIGHUP goes to it and
+to all processes of its session, and SIGKILL if it does not end then.
+Never: a command that is not from the person's own ssh_config.
 """
 
 import asyncio
@@ -15,52 +15,49 @@ import os
 import signal
 import socket
 
-PATIENCE = 1.0
-"""Seconds for a command to end once it has nothing left to do."""
+from mailrelay.process_group import signal_group
+
+END_TIMEOUT = 1.0
+"""Seconds for the command to end after its connection has ended."""
 MAX_STDERR = 1024
 
 
-class Proxy:
-    """A ProxyCommand that runs; to the SSH library, the tunnel of a connection. sock: its stdin and stdout."""
+class ProxyCommand:
+    """A running ProxyCommand. To asyncssh it is the tunnel of a connection. sock: its stdin and stdout."""
 
     def __init__(self, sock: socket.socket, process: asyncio.subprocess.Process, stderr: asyncio.StreamReader) -> None:
         self.sock = sock
         self._process = process
-        self._tail = asyncio.create_task(_last(stderr))
+        self._stderr_tail = asyncio.create_task(_read_tail(stderr))
         self._closed = asyncio.Event()
 
-    async def last_words(self) -> tuple[int | None, bytes]:
-        """Its exit status, None while it runs on, and the end of what it said on stderr."""
+    async def result(self) -> tuple[int | None, bytes]:
+        """Its exit status, None if it does not end in time, and the end of its stderr."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                return await self._process.wait(), await asyncio.shield(self._tail)
+            async with asyncio.timeout(END_TIMEOUT):
+                return await self._process.wait(), await asyncio.shield(self._stderr_tail)
         return self._process.returncode, b""
 
     def close(self) -> None:
         """May be called more than once."""
         self._closed.set()
         self.sock.close()
-        self._tail.cancel()
-        self._signal(signal.SIGHUP)
+        self._stderr_tail.cancel()
+        signal_group(self._process, signal.SIGHUP)
 
     async def wait_closed(self) -> None:
-        """Wait for `close`, and then for its end."""
+        """Waits for `close`, and then for the end of the process."""
         await self._closed.wait()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(END_TIMEOUT):
                 await self._process.wait()
         except TimeoutError:
-            self._signal(signal.SIGKILL)
+            signal_group(self._process, signal.SIGKILL)
             await self._process.wait()
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
 
-
-async def run(command: str) -> Proxy:
-    """Runs a command line. Raises OSError where there is no shell to run it."""
+async def start(command: str) -> ProxyCommand:
+    """Starts a command line. Raises OSError if the shell cannot be run."""
     near, far = socket.socketpair()
     try:
         with far:
@@ -77,11 +74,12 @@ async def run(command: str) -> Proxy:
     except BaseException:
         near.close()
         raise
-    assert process.stderr is not None  # noqa: S101 - it was asked for
-    return Proxy(near, process, process.stderr)
+    assert process.stderr is not None  # noqa: S101 - it is a pipe
+    return ProxyCommand(near, process, process.stderr)
 
 
-async def _last(stderr: asyncio.StreamReader) -> bytes:
+async def _read_tail(stderr: asyncio.StreamReader) -> bytes:
+    """Reads `stderr` to its end and returns the last MAX_STDERR octets."""
     tail = b""
     while data := await stderr.read(MAX_STDERR):
         tail = (tail + data)[-MAX_STDERR:]

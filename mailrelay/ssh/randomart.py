@@ -1,7 +1,7 @@
-"""The picture of a key's fingerprint that OpenSSH draws: two of them are told apart at a glance.
+"""OpenSSH's picture of a key's fingerprint ("randomart"): people see at a glance whether two of them differ.
 
-A bishop starts in the middle of the board and goes one square diagonally for every two bits of the fingerprint, lowest bits
-first; a square is drawn by how often it was visited. Pure.
+A bishop starts in the middle of the board and moves one square diagonally for every two bits of the fingerprint, lowest bits
+first. The character of a square shows how often it was visited. Pure.
 """
 
 COLUMNS, ROWS = 17, 9
@@ -10,13 +10,13 @@ _START, _END = "S", "E"
 
 
 def draw(digest: bytes, title: str, footer: str) -> str:
-    """The picture of a digest: eleven lines. title and footer stand in the frame, as `ED25519 256` and `SHA256`."""
+    """The picture of a digest: eleven lines. title, footer: texts in the frame, as `ED25519 256` and `SHA256`."""
     visits = [[0] * COLUMNS for _ in range(ROWS)]
     start = x, y = COLUMNS // 2, ROWS // 2
     for octet in digest:
         for shift in (0, 2, 4, 6):
             step = octet >> shift
-            # Where there is a wall the bishop slides along it.
+            # At a wall the bishop slides along it.
             x = min(max(x + (1 if step & 1 else -1), 0), COLUMNS - 1)
             y = min(max(y + (1 if step & 2 else -1), 0), ROWS - 1)
             visits[y][x] += 1

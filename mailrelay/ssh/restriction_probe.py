@@ -1,10 +1,10 @@
-"""What a key that is for mail alone can do besides, found out by trying it: a shell, a command, files, other ports.
+"""Tries what the key for mail alone can do besides mail: a shell, a command, files, other ports.
 
-    for trial in await trials(relayhost, key): trial.what, trial.is_refused, trial.said
+    for trial in await trials(relayhost, key): trial.what, trial.is_refused, trial.detail
 
-Promises: only the key of the given file is offered, so that nothing else lets us in; each trial is harmless where it is not
-refused, and what it opened is closed. "Refused" is only what the remote was seen to refuse.
-Never: the mail way itself; that it works is found out by using it.
+Promises: only the key of the given file is offered, so no other key allows the login. Each trial is harmless if it is not
+refused, and it closes all that it opened. A trial counts as refused only if the server refused it.
+Never: a test of the mail path itself; `mail_path` does that.
 """
 
 import asyncio
@@ -19,75 +19,72 @@ import asyncssh
 
 from mailrelay.config import Relayhost
 from mailrelay.ssh import errors
-from mailrelay.ssh.connection import close, connect, read_way
+from mailrelay.ssh.asyncssh_patches import request_agent_forwarding
+from mailrelay.ssh.dial import read_hops
+from mailrelay.ssh.hop_connection import HopConnection, connected
 from mailrelay.ssh.hops import Hop
 
-TRIAL = 10.0
-"""Seconds after which a session in which nothing happened counts as refused."""
+TRIAL_TIMEOUT = 10.0
+"""Seconds after which a trial without any reaction counts as refused."""
 SOCKETS = ("/run/dbus/system_bus_socket", "/run/systemd/journal/stdout", "/var/run/docker.sock", "/run/docker.sock")
-"""Where hosts have sockets that a login may open. No option of authorized_keys but no-port-forwarding is against it."""
+"""UNIX sockets that exist on many hosts and that an account may open. Of the options of authorized_keys, only
+no-port-forwarding prohibits forwarding to them."""
 
 _SUM = b"echo $((6*7919))\n"
 _TOTAL = b"47514"
-"""What only a shell makes of that; an echo of it would not do."""
+"""The output of a shell for _SUM; a server that only echoes its input does not send it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Something that was tried: what, whether the remote refused it, and what came of it or was said, if anything."""
+    """One attempt at something that should be refused. detail: the server's message or the achieved result, or ""."""
 
     what: str
     is_refused: bool
-    said: str
+    detail: str
 
 
 async def trials(relayhost: Relayhost, key: Path) -> list[Trial]:
-    """Tries all of it with the key alone. Raises Fault where the key is not let in."""
-    way = await read_way(relayhost)
-    connections: list[asyncssh.SSHClientConnection] = []
-    try:
-        for hop in way:
-            chosen = _with_alone(hop, key) if hop is way[-1] else hop
-            connections.append(await connect(chosen, connections[-1] if connections else None))
+    """Tries everything, with this key alone. Raises Fault if the login fails."""
+    hops = await read_hops(relayhost)
+    async with connected([*hops[:-1], _with_only(hops[-1], key)]) as connections:
         connection = connections[-1]
-        other_port = 22 if relayhost.smtp_port != 22 else 80
+        other_port = 22 if relayhost.smtp.port != 22 else 80
         tried: list[tuple[str, Callable[[], Coroutine[Any, Any, str]]]] = [
-            ("a shell", lambda: _evaluates(connection, None)),
-            ("a command", lambda: _evaluates(connection, _SUM.decode().strip())),
+            ("a shell", lambda: _run(connection, None)),
+            ("a command", lambda: _run(connection, _SUM.decode().strip())),
             ("file transfer (sftp)", lambda: _sftp(connection)),
-            (f"-L to another port (localhost:{other_port})", lambda: _reach(connection, "localhost", other_port)),
-            ("-L to another host (192.0.2.1)", lambda: _reach(connection, "192.0.2.1", relayhost.smtp_port)),
-            ("-L to a UNIX socket", lambda: _reach_socket(connection)),
+            (f"-L to another port (localhost:{other_port})", lambda: _forward(connection, "localhost", other_port)),
+            ("-L to another host (192.0.2.1)", lambda: _forward(connection, "192.0.2.1", relayhost.smtp.port)),
+            ("-L to a UNIX socket", lambda: _forward_to_socket(connection)),
             ("-R, a port opened there", lambda: _listen(connection)),
             ("agent forwarding", lambda: _forward_agent(connection)),
         ]
         return [await _try(what, attempt) for what, attempt in tried]
-    finally:
-        await close(connections)
 
 
-def _with_alone(hop: Hop, key: Path) -> Hop:
+def _with_only(hop: Hop, key: Path) -> Hop:
     return dataclasses.replace(hop, identities=tuple(one for one in hop.identities if one.file == key), agent="")
 
 
 async def _try(what: str, attempt: Callable[[], Awaitable[str]]) -> Trial:
-    """`attempt` returns what it achieved, "" for nothing."""
+    """attempt: returns its result, "" if it achieved nothing."""
     try:
-        async with asyncio.timeout(TRIAL):
+        async with asyncio.timeout(TRIAL_TIMEOUT):
             achieved = await attempt()
     except asyncssh.ChannelOpenError as error:
-        # "Connect failed" is said by a server that would have let us through.
-        said = errors.words(error) if error.reason else ""
-        return Trial(what, error.code != asyncssh.OPEN_CONNECT_FAILED, said)
+        # With "connect failed" the server allowed the forwarding; only its connection to the target failed.
+        detail = errors.message(error) if error.reason else ""
+        return Trial(what, error.code != asyncssh.OPEN_CONNECT_FAILED, detail)
     except TimeoutError:
         return Trial(what, True, "no answer")
     except (asyncssh.Error, asyncssh.ChannelListenError, OSError, ValueError) as error:
-        return Trial(what, True, errors.words(error))
+        return Trial(what, True, errors.message(error))
     return Trial(what, not achieved, achieved)
 
 
-async def _evaluates(connection: asyncssh.SSHClientConnection, command: str | None) -> str:
-    # Not as a context: at its end that waits for the remote, for however long.
+async def _run(connection: HopConnection, command: str | None) -> str:
+    # Not as a context manager: its end waits for the server without a limit.
     process = await connection.create_process(
         command, encoding=None, request_pty=False, env=None, send_env=None, stderr=asyncssh.STDOUT
     )
@@ -95,17 +92,17 @@ async def _evaluates(connection: asyncssh.SSHClientConnection, command: str | No
         if command is None:
             process.stdin.write(_SUM)
         process.stdin.write_eof()
-        said = b""
-        while len(said) < 65536 and (data := await process.stdout.read(4096)):
-            said += data
-            if _TOTAL in said:
+        output = b""
+        while len(output) < 65536 and (data := await process.stdout.read(4096)):
+            output += data
+            if _TOTAL in output:
                 return "it was run"
         return ""
     finally:
         process.close()
 
 
-async def _sftp(connection: asyncssh.SSHClientConnection) -> str:
+async def _sftp(connection: HopConnection) -> str:
     files = await connection.start_sftp_client(env=None, send_env=None)
     try:
         await files.getcwd()
@@ -114,19 +111,19 @@ async def _sftp(connection: asyncssh.SSHClientConnection) -> str:
         files.exit()
 
 
-async def _reach(connection: asyncssh.SSHClientConnection, host: str, port: int) -> str:
+async def _forward(connection: HopConnection, host: str, port: int) -> str:
     try:
-        async with asyncio.timeout(TRIAL / 2):
+        async with asyncio.timeout(TRIAL_TIMEOUT / 2):
             _, writer = await connection.open_connection(host, port)
     except TimeoutError:
-        # Who refuses does so at once. What takes long is a connection that the remote tries to make.
-        return "the remote tries to get there"
+        # A refusal comes at once. A delay means that the server tries to connect.
+        return "the server tries to connect"
     writer.close()
-    return "it was let through"
+    return "it was connected"
 
 
-async def _reach_socket(connection: asyncssh.SSHClientConnection) -> str:
-    """A socket that is not there looks like one that is not allowed, so we try some that may be there."""
+async def _forward_to_socket(connection: HopConnection) -> str:
+    """Tries several sockets, because a socket that does not exist looks like one that is prohibited."""
     for path in SOCKETS:
         with contextlib.suppress(asyncssh.ChannelOpenError):
             _, writer = await connection.open_unix_connection(path)
@@ -135,20 +132,12 @@ async def _reach_socket(connection: asyncssh.SSHClientConnection) -> str:
     return ""
 
 
-async def _listen(connection: asyncssh.SSHClientConnection) -> str:
+async def _listen(connection: HopConnection) -> str:
     listener = await connection.forward_remote_port("localhost", 0, "localhost", 9)
     listener.close()
     await listener.wait_closed()
     return "it was opened"
 
 
-async def _forward_agent(connection: asyncssh.SSHClientConnection) -> str:
-    # The library asks for it without waiting for an answer; so this asks itself, on a session that runs nothing.
-    channel = asyncssh.SSHClientChannel[bytes](
-        connection, asyncio.get_running_loop(), "strict", None, "strict", 1 << 16, 1 << 15
-    )
-    await channel._open(b"session")
-    try:
-        return "it was granted" if await channel._make_request(b"auth-agent-req@openssh.com") else ""
-    finally:
-        channel.abort()
+async def _forward_agent(connection: HopConnection) -> str:
+    return "it was granted" if await request_agent_forwarding(connection) else ""

@@ -1,5 +1,5 @@
-"""The parts are those of the system tests."""
+"""The fixtures of the tests in this directory."""
 
-from system.conftest import postfix_package, relays, sinks, sshd
+from harness.real_servers import postfix_package, relays, sinks, sshd
 
 __all__ = ["postfix_package", "relays", "sinks", "sshd"]

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from crash.feeder import Feeder, marks
-from crash.ledger import Ledger
-from crash.strace import Call, calls, killing, tracing
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.postfix import Package, Sink, send_with_source
-from system.processes import free_port, until
+from harness.daemon_process import Relay
+from harness.feeder import Feeder, marks
+from harness.ledger import Ledger
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Sink, send_with_source
+from harness.processes import free_port, until
+from harness.strace import Call, calls, killing, tracing
 
 from mailrelay.spool.database import connect, row, rows
 

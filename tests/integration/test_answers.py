@@ -1,16 +1,15 @@
-"""What a client hears of the message that it has just sent: of each recipient, and of how far a large message has got."""
+"""The reply to a client after its message: for each recipient, and the progress of a large message."""
 
 import asyncio
 import re
 import smtplib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.test_daemon import served, stopping_at_content
-from integration.test_scheduler import play
-from system.processes import free_port
+from harness.daemon import served, stopping_at_content
+from harness.processes import free_port
 
 from mailrelay import config
 from mailrelay.demo import mailserver
@@ -59,7 +58,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, answer_within: str) -> AsyncIterator[Scene]:
+async def scene(directory: Path, answer_within: str = "20s") -> AsyncIterator[Scene]:
     directory.chmod(0o700)
     (directory / "remote").mkdir()
     port = free_port()
@@ -70,62 +69,50 @@ async def scene(directory: Path, answer_within: str) -> AsyncIterator[Scene]:
         yield Scene(remote, port)
 
 
-def tell(directory: Path, story: Callable[[Scene], Awaitable[None]], answer_within: str = "20s") -> None:
-    async def main() -> None:
-        async with scene(directory, answer_within) as at:
-            await story(at)
-
-    play(main)
-
-
 @pytest.mark.parametrize("is_warm", [False, True])
-def test_who_waits_is_named_whether_or_not_the_connection_was_up(tmp_path: Path, is_warm: bool) -> None:
-    async def story(at: Scene) -> None:
+async def test_the_reply_names_recipients_that_wait_with_and_without_a_connection(
+    tmp_path: Path, is_warm: bool
+) -> None:
+    async with scene(tmp_path) as at:
         if is_warm:
             assert (await at.submit([BOB])).startswith("sent: ")
         assert await at.submit([BOB, LATER]) == (
             f"sent to 1 of 2; <{LATER}> waits: 451 4.2.1 <{LATER}>: mailbox is busy, try again later"
         )
 
-    tell(tmp_path, story)
 
-
-def test_who_was_refused_is_named(tmp_path: Path) -> None:
-    async def story(at: Scene) -> None:
+async def test_the_reply_names_refused_recipients(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
         assert await at.submit([BOB, LATER, REFUSED]) == (
             f"sent to 1 of 3; <{LATER}> waits: 451 4.2.1 <{LATER}>: mailbox is busy, try again later;"
             f" <{REFUSED}> was refused: 550 5.1.1 <{REFUSED}>: no such user"
         )
 
-    tell(tmp_path, story)
 
-
-def test_who_was_refused_is_named_though_nobody_got_it(tmp_path: Path) -> None:
-    async def story(at: Scene) -> None:
+async def test_the_reply_names_refused_recipients_if_no_recipient_got_the_message(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
         assert await at.submit([LATER, REFUSED]) == (
             f"queued; <{LATER}> waits: 451 4.2.1 <{LATER}>: mailbox is busy, try again later;"
             f" <{REFUSED}> was refused: 550 5.1.1 <{REFUSED}>: no such user"
         )
 
-    tell(tmp_path, story)
 
-
-def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
+async def test_the_reply_says_how_much_of_a_large_message_has_been_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
-    read = mailserver._content
+    read = mailserver.read_content
 
-    async def content(reader: mailserver._Reader) -> bytes:
+    async def content(reader: mailserver.Reader) -> bytes:
         await go_on.wait()
         return await read(reader)
 
-    monkeypatch.setattr(mailserver, "_content", content)
+    monkeypatch.setattr(mailserver, "read_content", content)
 
-    async def story(at: Scene) -> None:
+    async with scene(tmp_path, answer_within="5s") as at:
         answer = await at.submit([BOB], LARGER)
         found = re.fullmatch(
-            r"queued: ([\d.]+) MB of 40 MB have been sent to the server so far; the rest follows", answer
+            r"queued: ([\d.]+) MB of 40 MB have been sent to the mail server; the rest follows", answer
         )
         assert found is not None, answer
         assert 0 < float(found[1]) < 40
@@ -133,15 +120,11 @@ def test_a_client_hears_how_much_of_a_large_message_has_been_sent(
         await at.remote.arrived(1)
         assert at.remote.received[0].content.endswith(LARGER)
 
-    tell(tmp_path, story, answer_within="5s")
 
-
-def test_a_client_hears_that_all_of_a_large_message_has_been_sent(tmp_path: Path) -> None:
-    async def story(at: Scene) -> None:
+async def test_the_reply_says_that_all_of_a_large_message_has_been_sent(tmp_path: Path) -> None:
+    async with scene(tmp_path, answer_within="5s") as at:
         _, go_on = stopping_at_content(at.remote)
         answer = await at.submit([BOB], LARGE)
-        assert answer == "queued: all 8 MB have been sent to the server, which has not answered yet"
+        assert answer == "queued: all 8 MB have been sent to the mail server, which has not replied yet"
         go_on.set()
         await at.remote.arrived(1)
-
-    tell(tmp_path, story, answer_within="5s")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from integration.person import Person
+from harness.person import Person
 
 import mailrelay
 from mailrelay.cli.command_line import COMMAND_LINE, COMMANDS, QUEUE_COMMANDS

@@ -1,4 +1,4 @@
-"""`mailrelay check` as a person runs it: every step says whether it holds, and what fixes it where it does not."""
+"""`mailrelay check` as a person runs it: every check has a result, and every failure a fix."""
 
 import asyncio
 import json
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.beside import person_of, run
-from integration.person import Person
-from integration.test_daemon import served, settings
-from integration.test_notify_desktop import a_screen
-from integration.test_notify_desktop import bus as bus
-from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
-from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
-from nameserver import Nameserver
+from harness.command import person_of, run
+from harness.daemon import served, settings
+from harness.desktop import a_screen
+from harness.desktop import bus as bus
+from harness.loops import on_both_loops
+from harness.nameserver import Nameserver
+from harness.person import Person
+from harness.remotes import amend, two_jump_hosts
+from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay import config
 from mailrelay.check.examination import Questions, examine
@@ -42,7 +43,7 @@ SENDERS = 'relayhost.default.senders = ["*@good.example", "*"]'
 
 
 class Checked:
-    """What was found: ok, text and fix by (check, about). status: of the process, if it was one."""
+    """The findings: ok, text and fix by (check, about). status: the exit status, 0 if no process ran."""
 
     def __init__(self, records: Iterable[dict[str, Any]], status: int = 0) -> None:
         self.status = status
@@ -53,7 +54,7 @@ class Checked:
             self.found.setdefault((record["check"], record["about"]), []).append(record)
 
     def ok(self, check: str, about: str = "default") -> bool | None:
-        """Of the last one of them."""
+        """Of the last finding with this check and about."""
         ok = self.found[check, about][-1]["ok"]
         assert ok is None or isinstance(ok, bool)
         return ok
@@ -70,7 +71,7 @@ class Checked:
 
 
 async def checked(person: Person, *words: str, env: dict[str, str] | None = None) -> Checked:
-    """By the real command."""
+    """The findings of the command, run as a process."""
     said = await run(person, "check", "--json", *words, env=env)
     assert said.err == ""
     return Checked(map(json.loads, said.out.splitlines()), said.status)
@@ -79,7 +80,7 @@ async def checked(person: Person, *words: str, env: dict[str, str] | None = None
 async def examined(
     person: Person, server: Nameserver | None = None, *public: str, online: bool = True, blacklists: bool = False
 ) -> Checked:
-    """By the same examination, in this process."""
+    """The findings of `examine`, called in this process."""
     ours = config.load(person.config)
     look_up = Resolver(server.address if server else "127.0.0.1:1").look_up
     questions = Questions(look_up, online=online, public=public, blacklists=blacklists)
@@ -87,8 +88,8 @@ async def examined(
         return Checked([asdict(finding) async for finding in findings])
 
 
-def test_where_everything_is_right_every_line_says_so_and_the_status_is_0(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_without_a_failure_every_line_says_so_and_the_status_is_0(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote, SENDERS, 'listen.address = "127.0.0.1:0"')
         ours = settings(remote.directory, remote.relayhost("default"))
         with Nameserver(GOOD) as server:
@@ -106,15 +107,13 @@ def test_where_everything_is_right_every_line_says_so_and_the_status_is_0(tmp_pa
             assert found.ok(check) is True, check
         assert found.ok("SPF", "good.example") and found.ok("MX", "good.example") and found.ok("DMARC", "good.example")
         assert found.ok("PTR", PUBLIC)
-        assert found.text("address", "") == f"127.0.0.1:{port} is ours, and answers"
+        assert found.text("address", "") == f"mailrelay listens on 127.0.0.1:{port}"
         assert remote.host_key.get_fingerprint() in found.text("host key")
         assert remote.received == []
 
-    with_remote(tmp_path, test)
 
-
-def test_offline_nobody_is_asked_and_what_can_be_known_is_said(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_offline_no_network_is_used_and_local_checks_are_made(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote, SENDERS)
         with Nameserver(GOOD) as server:
             found = await checked(person, "--offline", "--nameserver", server.address)
@@ -127,8 +126,6 @@ def test_offline_nobody_is_asked_and_what_can_be_known_is_said(tmp_path: Path) -
         assert found.failed == {"service", "host key"} and found.fix("host key") == "mailrelay trust"
         assert remote.logins == 0
 
-    with_remote(tmp_path, test)
-
 
 async def go_away(verb: str, _argument: bytes) -> bytes | None:
     return b"554 5.7.1 go away" if verb == "GREETING" else None
@@ -137,19 +134,19 @@ async def go_away(verb: str, _argument: bytes) -> bytes | None:
 @pytest.mark.parametrize(
     "what", ["down", "host key", "login", "forwarding", "no mail server", "greeting", "no key", "config"]
 )
-def test_each_step_that_fails_is_named_with_what_fixes_it_and_those_before_it_hold(what: str, tmp_path: Path) -> None:
+async def test_a_failed_step_is_named_with_its_fix_and_the_steps_before_it_are_ok(what: str, tmp_path: Path) -> None:
     expected = {
         "down": ("connection", (), ""),
         "host key": ("host key", (), "mailrelay trust"),
         "login": ("login", ("host key",), "authorized_keys"),
         "forwarding": ("channel", ("host key", "login"), "AllowTcpForwarding"),
         "no mail server": ("channel", ("host key", "login"), "Start it there"),
-        "greeting": ("greeting", ("host key", "login"), "its log"),
+        "greeting": ("greeting", ("host key", "login"), "see the log"),
         "no key": ("key", ("host key",), "ssh-keygen"),
         "config": ("ssh_config", (), "ssh"),
     }
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         match what:
             case "down":
                 await remote.down()
@@ -173,11 +170,10 @@ def test_each_step_that_fails_is_named_with_what_fixes_it_and_those_before_it_ho
         assert all(found.ok(check) for check in before)
         assert found.failed - {"service", "address"} <= {step, "login"}
 
-    with_remote(tmp_path, test)
 
-
-def test_jump_hosts_are_gone_through_one_by_one(tmp_path: Path) -> None:
-    async def test(target: Remote, one: Remote, two: Remote) -> None:
+@on_both_loops
+async def test_jump_hosts_are_checked_one_by_one(tmp_path: Path) -> None:
+    async with two_jump_hosts(tmp_path) as (target, one, _two):
         amend(target, "ProxyJump hop1")
         person = person_of(target)
         found = await examined(person)
@@ -188,32 +184,26 @@ def test_jump_hosts_are_gone_through_one_by_one(tmp_path: Path) -> None:
         assert found.ok("host key") is False and "hop1" in found.text("host key")
         assert target.logins == 1
 
-    two_remotes_and(tmp_path, test)
 
-
-def test_a_mail_server_that_takes_less_than_clients_may_send_is_found_before_the_mail_is(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_mail_server_with_a_smaller_size_limit_than_the_listener_is_found(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         remote.extensions = (b"SIZE 1000", b"8BITMIME")
         person = person_of(remote)
         found = await examined(person)
         assert found.ok("size") is False
         assert found.text("EHLO") == "offers 8BITMIME, SIZE"
-        # The step that it names does fix it.
+        # The fix that it names works.
         line = found.fix("size").removesuffix(" in the settings")
         person.config.write_text(f"{person.config.read_text()}\n{line}\n")
         assert (await examined(person)).ok("size") is True
 
-    with_remote(tmp_path, test)
-
 
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's ssh")
-def test_what_of_ssh_config_is_not_followed_is_said(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_ignored_directives_of_ssh_config_are_named(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         amend(remote, "KnownHostsCommand /bin/false")
         found = await examined(person_of(remote), online=False)
         assert found.ok("ssh_config") is None and "KnownHostsCommand" in found.text("ssh_config")
-
-    with_remote(tmp_path, test)
 
 
 BAD = {
@@ -231,8 +221,8 @@ BAD = {
 }
 
 
-def test_what_the_world_would_refuse_is_found_and_each_has_its_step(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_bad_dns_records_are_found_and_each_has_a_fix(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         names = ("spf", "null", "many", "broken", "nothing")
         person = person_of(remote, f"relayhost.default.senders = {[f'*@{name}.example' for name in names]}")
         with Nameserver(BAD, broken=["broken.example"]) as server:
@@ -254,11 +244,9 @@ def test_what_the_world_would_refuse_is_found_and_each_has_its_step(tmp_path: Pa
         lists = {record["text"].split()[0]: record["ok"] for record in listed.found["blacklist", PUBLIC]}
         assert lists["bl.spamcop.net"] is False and lists["zen.spamhaus.org"] is None and True in lists.values()
 
-    with_remote(tmp_path, test)
 
-
-def test_the_senders_in_use_are_those_of_the_spool_and_their_from_fields(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_the_senders_of_messages_in_the_spool_and_their_from_fields_are_checked(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote)
         person.put("aaaa000001", sender=b"me@good.example", content=b"From: Me <me@GOOD.example>\r\n\r\nhello\r\n")
         person.put("aaaa000002", sender=b"me@bounces.good.example", content=b"From: me@good.example\r\n\r\nhello\r\n")
@@ -275,35 +263,31 @@ def test_the_senders_in_use_are_those_of_the_spool_and_their_from_fields(tmp_pat
         }
         said = {record["ok"]: record["text"] for record in found.found["DMARC", "good.example"]}
         assert set(said) == {True, False}, "an organisation's own subdomain is aligned, another domain is not"
-        assert "other.example is not of good.example" in said[False]
-
-    with_remote(tmp_path, test)
+        assert "other.example is not part of good.example" in said[False]
 
 
-def test_a_server_without_a_public_address_is_not_judged_by_a_private_one(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_private_address_of_the_server_is_not_checked_in_the_dns(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         with Nameserver(GOOD) as server:
             found = await examined(person_of(remote, SENDERS), server)
         assert found.ok("public address") is None and "--address" in found.text("public address")
         assert found.ok("SPF", "good.example") is None
         assert found.ok("MX", "good.example") is True
 
-    with_remote(tmp_path, test)
-
 
 def hang_up(listener: socket.socket) -> None:
     listener.accept()[0].close()
 
 
-def test_an_address_that_somebody_else_holds_is_found_with_and_without_a_daemon(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_an_address_in_use_by_another_program_is_found_with_and_without_a_daemon(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         with socket.create_server(("127.0.0.1", 0)) as other:
             other.listen()
             port = other.getsockname()[1]
             person = person_of(remote, f'listen.address = "127.0.0.1:{port}"')
             found = await examined(person, online=False)
             assert found.ok("address", "") is False and f"process {os.getpid()}" in found.text("address", "")
-            # A daemon that serves elsewhere: what answers here is not it.
+            # The daemon listens on another address, so the program on this one is not mailrelay.
             ours = settings(remote.directory, remote.relayhost("default"))
             async with served(ours):
                 hanging_up = asyncio.create_task(asyncio.to_thread(hang_up, other))
@@ -311,11 +295,9 @@ def test_an_address_that_somebody_else_holds_is_found_with_and_without_a_daemon(
                 await hanging_up
             assert found.ok("address", "") is False and found.ok("service", "") is True
 
-    with_remote(tmp_path, test)
 
-
-def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_spool_that_is_open_to_others_or_cannot_be_created_is_found(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote)
         person.put("aaaa000001")
         assert (await examined(person, online=False)).ok("spool", "") is True
@@ -327,48 +309,39 @@ def test_a_spool_that_others_can_enter_or_that_cannot_be_made_is_found(tmp_path:
         found = await examined(person, online=False)
         assert found.ok("spool", "") is False and "is not a directory" in found.text("spool", "")
 
-    with_remote(tmp_path, test)
 
-
-def test_backends_that_lead_nowhere_are_found(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_backends_that_cannot_deliver_are_found(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote, "notify.dsn = false")
         assert "[notify]" in (await examined(person, online=False)).fix("notify", "")
         person = person_of(remote, 'notify.command = ["/nonexistent/tell"]')
         found = await examined(person, online=False)
         assert "notify" in found.failed and "/nonexistent/tell" in found.found["notify", ""][0]["text"]
 
-    with_remote(tmp_path, test)
 
-
-def test_a_desktop_that_is_not_there_is_no_backend_and_another_one_is_named(
+async def test_without_a_desktop_session_the_desktop_backend_fails_and_another_backend_is_proposed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         found = await examined(person_of(remote, desktop=True), online=False)
         (shut, left) = found.found["notify", ""]
         assert shut["ok"] is False and "no desktop session" in shut["text"] and "notify.mailbox" in shut["fix"]
-        assert left["ok"] is True and left["text"] == "bad news reaches you by dsn"
+        assert left["ok"] is True and left["text"] == "notices reach you by dsn"
         mailbox = f'notify.mailbox = "{tmp_path}/Maildir"'
         found = await examined(person_of(remote, mailbox, desktop=True), online=False)
-        assert found.found["notify", ""][0]["fix"] == "notify.desktop = false, if it is to stay so"
-        assert found.text("notify", "") == "bad news reaches you by dsn, mailbox"
+        assert found.found["notify", ""][0]["fix"] == "set notify.desktop = false if there is never a desktop"
+        assert found.text("notify", "") == "notices reach you by dsn, mailbox"
         assert not (tmp_path / "Maildir").exists()
-
-    with_remote(tmp_path, test)
 
 
 @pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)")
-def test_a_desktop_that_is_there_is_asked_and_shown_nothing(bus: str, tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with a_screen(bus) as screen:
-            found = await examined(person_of(remote, desktop=True), online=False)
-            assert found.text("notify", "") == "bad news reaches you by desktop, dsn"
-            assert screen.shown == []
-
-    with_remote(tmp_path, test)
+async def test_a_desktop_session_is_probed_without_a_notification(bus: str, tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, a_screen(bus) as screen:
+        found = await examined(person_of(remote, desktop=True), online=False)
+        assert found.text("notify", "") == "notices reach you by desktop, dsn"
+        assert screen.shown == []
 
 
 def test_wrong_settings_are_one_line_and_status_78(tmp_path: Path) -> None:
@@ -379,12 +352,12 @@ def test_wrong_settings_are_one_line_and_status_78(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("--address", "what"), ("--nameserver", "what")])
-def test_what_is_no_address_is_a_usage_error(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_invalid_address_is_a_usage_error(words: tuple[str, ...], tmp_path: Path) -> None:
     assert Person(tmp_path).run("check", *words).returncode == 2
 
 
-def test_control_c_ends_it_at_once_without_a_word(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_control_c_ends_the_command_at_once_without_a_message(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         await remote.mute()
         person = person_of(remote)
         process = await asyncio.create_subprocess_exec(
@@ -400,21 +373,19 @@ def test_control_c_ends_it_at_once_without_a_word(tmp_path: Path) -> None:
         assert await process.wait() == 130
         assert (await process.stderr.read()).strip() == b""
 
-    with_remote(tmp_path, test)
 
-
-# The service's own eyes.
+# The environment of the daemon.
 
 
 @contextmanager
 def agent(remote: Remote) -> Iterator[Path]:
-    """An agent that has the key which the remote lets in; the key's file is gone then."""
+    """An agent with the key that the remote accepts; the key's file is deleted."""
     if shutil.which("ssh-agent") is None:
         pytest.skip("ssh-agent is missing")
     path = remote.directory / "agent"
     running = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.PIPE)
     try:
-        # It says where it listens once it does.
+        # It prints its socket path once it listens.
         assert running.stdout is not None and running.stdout.readline()
         key = remote.directory / "id_ed25519"
         subprocess.run(["ssh-add", key], env=os.environ | {"SSH_AUTH_SOCK": str(path)}, capture_output=True, check=True)
@@ -428,8 +399,8 @@ def agent(remote: Remote) -> Iterator[Path]:
         running.stdout.close()
 
 
-def test_the_agent_that_counts_is_that_of_the_daemon_which_serves(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_the_agent_of_the_running_daemon_is_checked(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote, 'listen.address = "127.0.0.1:0"')
         with agent(remote) as path:
             mine = {"SSH_AUTH_SOCK": str(path)}
@@ -444,24 +415,20 @@ def test_the_agent_that_counts_is_that_of_the_daemon_which_serves(tmp_path: Path
             assert await daemon.wait() == 0
         assert found.ok("key") is False and found.ok("login") is False
         assert f"process {daemon.pid}" in found.text("environment", "")
-        assert f"its SSH_AUTH_SOCK is not set, yours {path}" in found.text("environment", "")
-
-    with_remote(tmp_path, test)
+        assert f"its SSH_AUTH_SOCK is not set, yours is {path}" in found.text("environment", "")
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_where_a_unit_is_installed_the_agent_that_counts_is_that_of_the_user_manager(
+async def test_with_an_installed_unit_the_agent_of_the_systemd_user_manager_is_checked(
     installed: bool, tmp_path: Path
 ) -> None:
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote)
         with agent(remote) as path:
             fake_systemctl(remote.directory, installed=installed, agent=str(path))
             found = await checked(person, env={"PATH": f"{remote.directory}:{os.environ['PATH']}"})
         assert found.ok("login") is installed
         assert ("systemd user manager" in found.text("environment", "")) is installed
-
-    with_remote(tmp_path, test)
 
 
 def fake_systemctl(directory: Path, *, installed: bool, agent: str) -> None:

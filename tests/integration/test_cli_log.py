@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.person import Person
+from harness.person import Person
 
 from mailrelay.cli.log import _whole_lines
 from mailrelay.cli.serve import _LogFile

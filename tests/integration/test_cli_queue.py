@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.person import AWAY, BOUNCED, CONTENT, DEFERRED, LOST, SENT, Person
+from harness.person import AWAY, BOUNCED, CONTENT, DEFERRED, LOST, SENT, Person
 
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.spool import lock, trigger
@@ -42,7 +42,7 @@ NEEDLESS = HEAVY | {
     "tempfile",
     "unicodedata",
     *(f"mailrelay.cli.{name}" for name in ("acts", "listing_table", "listing_text", "rows", "show")),
-    *(f"mailrelay.control.{name}" for name in ("acts", "changing", "daemon", "details", "errors", "records")),
+    *(f"mailrelay.control.{name}" for name in ("acts", "daemon", "details", "errors", "records")),
     *(
         f"mailrelay.mail.{name}"
         for name in ("address_suggestion", "envelope", "lifecycle", "notice", "outcome", "record", "trace")
@@ -428,7 +428,7 @@ def test_a_hook_tells_the_daemon_that_the_network_has_changed_and_changes_nothin
     with lock.lock(person.spool):
         bell = trigger.listen(person.spool)
         try:
-            assert trigger.ring(person.spool)
+            assert trigger.fire(person.spool)
             assert person.run("queue", "retry", "--network").returncode == 0
             assert trigger.drain(bell) == trigger.LOOK + trigger.NETWORK
         finally:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.person import BOUNCED, DEFERRED, SENT, Person
+from harness.person import BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.spool import lock, trigger
 
@@ -69,7 +69,7 @@ def test_a_bounced_message_goes_to_another_address_without_being_written_again(p
     assert envelope(person, new) == (b"me@example.org", [b"bob@example.org"])
     assert content(person, new) == before
     assert person.states() == {OLD: "cancelled,sent", new: "queued"}
-    assert f"cancelled  <bob@exmaple.org>  goes again as {new}" in person.run("queue", "show", OLD).stdout
+    assert f"cancelled  <bob@exmaple.org>  replaced by {new}" in person.run("queue", "show", OLD).stdout
 
 
 def test_it_goes_to_the_same_ones_where_nobody_else_is_named_and_to_all_who_are(person: Person) -> None:
@@ -214,7 +214,7 @@ def test_what_is_sent_while_it_is_edited_is_not_sent_twice(person: Person) -> No
     env = editor(
         person,
         f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from integration.person import SENT, Person\n"
+        "from harness.person import SENT, Person\n"
         f"from mailrelay.spool.database import connect\n"
         f"person = object.__new__(Person); person.spool = Path({str(person.spool)!r}); person.attempt(SENT)\n"
         "text += b'PS\\n'",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from integration.person import AWAY, BOUNCED, DEFERRED, SENT, Person
+from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.cli.sendmail import exit_status
 from mailrelay.mail.outcome import Outcome, Reply, Stage
@@ -242,7 +242,7 @@ def test_bp_is_the_listing(person: Person) -> None:
     person.put("aaaa000001")
     listings = [person.run(*words).stdout for words in (("sendmail", "-bp"), ("queue",))]
     # A second may have passed between the two.
-    first, second = (re.sub(r"\b(now|\d+ s ago)\s", "", listing) for listing in listings)
+    first, second = (re.sub(r"\b(now|\d+ s ago)\s+", "", listing) for listing in listings)
     assert "aaaa000001" in first
     assert first == second
 

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import asyncssh
 import pytest
-from integration.account import HOST, PASSWORD, Account, AccountDoor, Newcomer
-from integration.test_daemon import served
-from terminal import Terminal
+from harness.account import HOST, PASSWORD, Account, AccountSSHServer, Newcomer
+from harness.daemon import served
+from harness.terminal import Terminal
 
 from mailrelay import config
 
@@ -114,7 +114,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("by_question", [False, True])
-def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_arrived(
+async def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_arrived(
     tmp_path: Path, by_question: bool
 ) -> None:
     def first(here: Scene) -> tuple[int, str]:
@@ -129,253 +129,212 @@ def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_arrive
         terminal.answer(r"Have systemd run .*: ", "y")
         return terminal.end(), terminal.text
 
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.account.by_question = by_question
-            here.systemctl()
-            status, said = await aside(lambda: first(here))
-            assert status == 0, said
-            assert "220 demo-remote ESMTP" in said
-            assert "your server took it" in said
-            (letter,) = here.account.received
-            assert letter.recipients == (b"me@example.org",)
-            home = here.newcomer
-            assert (home.ssh / "id_ed25519").stat().st_mode & 0o777 == 0o600
-            assert home.config.stat().st_mode & 0o777 == 0o600
-            public = (home.ssh / "id_ed25519.pub").read_text()
-            assert here.account.authorized_keys.read_text() == public
-            assert here.account.authorized_keys.stat().st_mode & 0o777 == 0o600
-            # Every step that did something says how to undo it.
-            assert said.count("undo: ") == 4
-            assert (
-                said.count(f"Undo: ssh-keygen -R '[127.0.0.1]:{here.account.ssh_port}' -f {home.ssh}/known_hosts") == 1
+    async with scene(tmp_path) as here:
+        here.account.by_question = by_question
+        here.systemctl()
+        status, said = await aside(lambda: first(here))
+        assert status == 0, said
+        assert "220 demo-remote ESMTP" in said
+        assert "your server took it" in said
+        (letter,) = here.account.received
+        assert letter.recipients == (b"me@example.org",)
+        home = here.newcomer
+        assert (home.ssh / "id_ed25519").stat().st_mode & 0o777 == 0o600
+        assert home.config.stat().st_mode & 0o777 == 0o600
+        public = (home.ssh / "id_ed25519.pub").read_text()
+        assert here.account.authorized_keys.read_text() == public
+        assert here.account.authorized_keys.stat().st_mode & 0o777 == 0o600
+        # Every step that did something says how to undo it.
+        assert said.count("undo: ") == 4
+        assert said.count(f"Undo: ssh-keygen -R '[127.0.0.1]:{here.account.ssh_port}' -f {home.ssh}/known_hosts") == 1
+        # The password is nowhere but where it was asked for.
+        assert here.account.passwords[-1] == PASSWORD
+        assert PASSWORD not in said
+        texts = [path.read_bytes() for path in home.home.rglob("*") if path.is_file()]
+        assert not any(PASSWORD.encode() in text for text in texts)
+
+        # Again: everything is done already, and nobody is asked.
+        before = here.files()
+        again = await here.run(ME, "--to", "me@example.org")
+        assert (again.returncode, again.stderr) == (0, "")
+        assert "undo" not in again.stdout
+        assert here.files() == before
+        assert len(here.account.received) == 2
+        calls = (tmp_path / "systemctl.log").read_text().splitlines()
+        assert [call for call in calls if "enable" in call] == ["--user enable --now mailrelay"]
+
+
+async def test_without_a_service_manager_it_serves_for_the_letter_alone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
+        done = await here.run(ME)
+        assert done.returncode == 0, done.stderr
+        assert "Start `mailrelay serve` when you want to send mail." in done.stdout
+        (letter,) = here.account.received
+        # Under the host's own name, where the mail server's greeting has none.
+        assert letter.recipients == (ME.encode(),)
+        status = await aside(
+            lambda: subprocess.run(
+                here.newcomer.argv("status", "--brief"),
+                env=here.newcomer.environment,
+                capture_output=True,
+                check=False,
             )
-            # The password is nowhere but where it was asked for.
-            assert here.account.passwords[-1] == PASSWORD
-            assert PASSWORD not in said
-            texts = [path.read_bytes() for path in home.home.rglob("*") if path.is_file()]
-            assert not any(PASSWORD.encode() in text for text in texts)
-
-            # Again: everything is done already, and nobody is asked.
-            before = here.files()
-            again = await here.run(ME, "--to", "me@example.org")
-            assert (again.returncode, again.stderr) == (0, "")
-            assert "undo" not in again.stdout
-            assert here.files() == before
-            assert len(here.account.received) == 2
-            calls = (tmp_path / "systemctl.log").read_text().splitlines()
-            assert [call for call in calls if "enable" in call] == ["--user enable --now mailrelay"]
-
-    asyncio.run(main())
+        )
+        assert b"nobody serves" in status.stdout
 
 
-def test_without_a_service_manager_it_serves_for_the_letter_alone(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
-            done = await here.run(ME)
-            assert done.returncode == 0, done.stderr
-            assert "Start `mailrelay serve` when you want to send mail." in done.stdout
-            (letter,) = here.account.received
-            # Under the host's own name, where the mail server's greeting has none.
-            assert letter.recipients == (ME.encode(),)
-            status = await aside(
-                lambda: subprocess.run(
-                    here.newcomer.argv("status", "--brief"),
-                    env=here.newcomer.environment,
-                    capture_output=True,
-                    check=False,
-                )
-            )
-            assert b"nobody serves" in status.stdout
-
-    asyncio.run(main())
+async def test_without_a_terminal_a_password_is_not_asked_for_and_the_line_to_run_is_told(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "ssh-copy-id" in line
+        assert line.endswith("; then run `mailrelay setup` again")
+        assert here.account.passwords == []
+        assert not here.newcomer.config.exists()
 
 
-def test_without_a_terminal_a_password_is_not_asked_for_and_the_line_to_run_is_told(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            done = await here.run(ME, "--yes")
-            assert done.returncode == 1
-            (line,) = done.stderr.splitlines()
-            assert "ssh-copy-id" in line
-            assert line.endswith("; then run `mailrelay setup` again")
-            assert here.account.passwords == []
-            assert not here.newcomer.config.exists()
-
-    asyncio.run(main())
+async def test_without_a_terminal_and_without_yes_nothing_is_done(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        before = here.files()
+        done = await here.run(ME)
+        assert done.returncode == 1
+        assert "run it in a terminal, or with --yes" in done.stderr
+        assert here.files() == before
 
 
-def test_without_a_terminal_and_without_yes_nothing_is_done(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            before = here.files()
-            done = await here.run(ME)
-            assert done.returncode == 1
-            assert "run it in a terminal, or with --yes" in done.stderr
-            assert here.files() == before
-
-    asyncio.run(main())
-
-
-def test_a_host_key_that_is_not_accepted_ends_it(tmp_path: Path) -> None:
+async def test_a_host_key_that_is_not_accepted_ends_it(tmp_path: Path) -> None:
     def refuse(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME)
         terminal.answer(r"Trust this key from now on\?.*: ", "n")
         return terminal.end(), terminal.text
 
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            (here.newcomer.ssh / "known_hosts").unlink()
-            status, said = await aside(lambda: refuse(here))
-            assert status == 1
-            assert "is not trusted yet" in said
-            assert here.account.logins == 0
-            assert not (here.newcomer.ssh / "known_hosts").exists()
-
-    asyncio.run(main())
+    async with scene(tmp_path) as here:
+        here.let_in()
+        (here.newcomer.ssh / "known_hosts").unlink()
+        status, said = await aside(lambda: refuse(here))
+        assert status == 1
+        assert "is not trusted yet" in said
+        assert here.account.logins == 0
+        assert not (here.newcomer.ssh / "known_hosts").exists()
 
 
-def test_yes_takes_no_key_in_the_place_of_a_known_one(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            before = here.files()
-            await here.account.change_host_key()
-            done = await here.run(ME, "--yes")
-            assert done.returncode == 1
-            assert "the host key of me@mail.example.org has changed" in done.stderr
-            assert "mailrelay trust" in done.stderr
-            assert here.files() == before
-
-    asyncio.run(main())
+async def test_yes_takes_no_key_in_the_place_of_a_known_one(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        before = here.files()
+        await here.account.change_host_key()
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 1
+        assert "the host key of me@mail.example.org has changed" in done.stderr
+        assert "mailrelay trust" in done.stderr
+        assert here.files() == before
 
 
 @pytest.mark.parametrize(
     ("host", "said"),
     [
         ("me@nowhere.invalid", "nowhere.invalid"),
-        (f"me@{HOST}:{{port}}", "took the connection and closed it without a word of SSH"),
+        (f"me@{HOST}:{{port}}", "accepted the connection and closed it before the SSH protocol began"),
         (f"me@{HOST}:1", "No SSH server answers on port 1 of 127.0.0.1"),
     ],
 )
-def test_a_host_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, host: str, said: str) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            await here.account.down()
+async def test_a_host_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, host: str, said: str) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        await here.account.down()
 
-            async def goes_away(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                writer.close()
+        async def goes_away(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
 
-            async with await asyncio.start_server(goes_away, "127.0.0.1", 0) as no_ssh:
-                done = await here.run(host.format(port=no_ssh.sockets[0].getsockname()[1]), "--yes")
-            assert done.returncode == 1
-            (line,) = done.stderr.splitlines()
-            assert said in line
-            assert line.endswith("hen run `mailrelay setup` again")
-
-    asyncio.run(main())
+        async with await asyncio.start_server(goes_away, "127.0.0.1", 0) as no_ssh:
+            done = await here.run(host.format(port=no_ssh.sockets[0].getsockname()[1]), "--yes")
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert said in line
+        assert line.endswith("hen run `mailrelay setup` again")
 
 
-def test_a_host_that_takes_no_password_gets_the_line_for_whoever_runs_it(tmp_path: Path) -> None:
+async def test_a_host_that_takes_no_password_gets_the_line_for_whoever_runs_it(tmp_path: Path) -> None:
     def first(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")
         terminal.answer(r"Password of me.*: ", PASSWORD)
         return terminal.end(), terminal.text
 
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.account.takes_password = False
-            status, said = await aside(lambda: first(here))
-            assert status == 1
-            assert "takes no password" in said
-            assert (here.newcomer.ssh / "id_ed25519.pub").read_text().strip() in said
-            assert here.account.passwords == []
-
-    asyncio.run(main())
+    async with scene(tmp_path) as here:
+        here.account.takes_password = False
+        status, said = await aside(lambda: first(here))
+        assert status == 1
+        assert "takes no password" in said
+        assert (here.newcomer.ssh / "id_ed25519.pub").read_text().strip() in said
+        assert here.account.passwords == []
 
 
-def test_a_wrong_password_is_asked_for_three_times(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_asked_for_three_times(tmp_path: Path) -> None:
     def first(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")
         for _ in range(3):
             terminal.answer(r"Password of me.*: ", "battery staple")
         return terminal.end(), terminal.text
 
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            status, said = await aside(lambda: first(here))
-            assert status == 1
-            assert "did not take the password" in said
-            assert here.account.passwords == ["battery staple"] * 3
-
-    asyncio.run(main())
+    async with scene(tmp_path) as here:
+        status, said = await aside(lambda: first(here))
+        assert status == 1
+        assert "did not take the password" in said
+        assert here.account.passwords == ["battery staple"] * 3
 
 
-def test_a_key_with_a_passphrase_and_no_agent_is_told_with_what_brings_it_there(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            key = asyncssh.generate_private_key("ssh-ed25519")
-            file = here.newcomer.ssh / "id_ed25519"
-            file.write_bytes(key.export_private_key("pkcs8-pem", passphrase="secret"))
-            key.write_public_key(f"{file}.pub")
-            file.chmod(0o600)
-            done = await here.run(ME, "--yes")
-            assert done.returncode == 1
-            assert "ssh-add" in done.stderr
-            assert here.account.logins == 0
-
-    asyncio.run(main())
+async def test_a_key_with_a_passphrase_and_no_agent_is_told_with_what_brings_it_there(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        file = here.newcomer.ssh / "id_ed25519"
+        file.write_bytes(key.export_private_key("pkcs8-pem", passphrase="secret"))
+        key.write_public_key(f"{file}.pub")
+        file.chmod(0o600)
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 1
+        assert "ssh-add" in done.stderr
+        assert here.account.logins == 0
 
 
-def test_a_host_whose_mail_server_is_down_is_told_with_all_that_was_tried(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            await here.account.mail_down()
-            done = await here.run(ME, "--yes")
-            assert done.returncode == 1
-            assert "No mail server answers on localhost:25" in done.stderr
-            assert "forwarding: " in done.stdout
-            assert not here.newcomer.config.exists()
-
-    asyncio.run(main())
+async def test_a_host_whose_mail_server_is_down_is_told_with_all_that_was_tried(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        await here.account.mail_down()
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 1
+        assert "No mail server answers on localhost:25" in done.stderr
+        assert "forwarding: " in done.stdout
+        assert not here.newcomer.config.exists()
 
 
-def test_a_file_with_other_relayhosts_gets_one_more_and_keeps_all_else(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            here.settings(f'# mine\nrelayhost.default.ssh = "nowhere.example"   # at work\n{QUIET}')
-            before = here.newcomer.config.read_text()
-            done = await here.run(ME, "--yes", "--to", "me@example.org")
-            assert done.returncode == 0, done.stderr
-            after = here.newcomer.config.read_text()
-            assert after.startswith(before.rstrip())
-            assert after.endswith(f'[relayhost.mail-example-org]\nssh = "{ME}"\nsenders = ["*@example.org"]\n')
-            assert (here.newcomer.config.parent / "config.toml.old").read_text() == before
-            (letter,) = here.account.received
-            assert letter.sender == b"me@example.org"
-
-    asyncio.run(main())
+async def test_a_file_with_other_relayhosts_gets_one_more_and_keeps_all_else(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'# mine\nrelayhost.default.ssh = "nowhere.example"   # at work\n{QUIET}')
+        before = here.newcomer.config.read_text()
+        done = await here.run(ME, "--yes", "--to", "me@example.org")
+        assert done.returncode == 0, done.stderr
+        after = here.newcomer.config.read_text()
+        assert after.startswith(before.rstrip())
+        assert after.endswith(f'[relayhost.mail-example-org]\nssh = "{ME}"\nsenders = ["*@example.org"]\n')
+        assert (here.newcomer.config.parent / "config.toml.old").read_text() == before
+        (letter,) = here.account.received
+        assert letter.sender == b"me@example.org"
 
 
-def test_settings_that_are_wrong_already_end_it_before_anything_is_done(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.settings("[relayhost]\n")
-            done = await here.run(ME, "--yes")
-            assert done.returncode == 78
-            assert not (here.newcomer.ssh / "id_ed25519").exists()
-
-    asyncio.run(main())
+async def test_settings_that_are_wrong_already_end_it_before_anything_is_done(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.settings("[relayhost]\n")
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 78
+        assert not (here.newcomer.ssh / "id_ed25519").exists()
 
 
-def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: Path) -> None:
-    class LaxDoor(AccountDoor):
+async def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: Path) -> None:
+    class LaxSSHServer(AccountSSHServer):
         """A server that knows nothing of options: whatever a line says, its key opens everything."""
 
         def begin_auth(self, username: str) -> bool:
@@ -385,78 +344,68 @@ def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: Path) -
             return key.export_public_key().split()[1] in self.remote.authorized_keys.read_bytes()
 
     class Lax(Account):
-        def door(self) -> asyncssh.SSHServer:
-            return LaxDoor(self)
+        def ssh_server(self) -> asyncssh.SSHServer:
+            return LaxSSHServer(self)
 
-    async def main() -> None:
-        (tmp_path / "remote").mkdir()
-        async with Lax(tmp_path / "remote") as account:
-            here = Scene(tmp_path, account, Newcomer(tmp_path, account))
-            here.let_in()
-            here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
-            before = account.authorized_keys.read_bytes()
-            done = await here.run(ME, "--yes", "--restricted")
-            assert done.returncode == 1
-            assert "NOT REFUSED: -L to another port" in done.stdout
-            assert "so it was removed again" in done.stderr
-            assert account.authorized_keys.read_bytes() == before
-            assert here.newcomer.config.read_text().startswith(f'relayhost.default.ssh = "{ME}"\n[listen]')
-
-    asyncio.run(main())
+    (tmp_path / "remote").mkdir()
+    async with Lax(tmp_path / "remote") as account:
+        here = Scene(tmp_path, account, Newcomer(tmp_path, account))
+        here.let_in()
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
+        before = account.authorized_keys.read_bytes()
+        done = await here.run(ME, "--yes", "--restricted")
+        assert done.returncode == 1
+        assert "NOT REFUSED: -L to another port" in done.stdout
+        assert "so it was removed again" in done.stderr
+        assert account.authorized_keys.read_bytes() == before
+        assert here.newcomer.config.read_text().startswith(f'relayhost.default.ssh = "{ME}"\n[listen]')
 
 
-def test_a_key_for_mail_alone_that_was_taken_out_comes_back_with_its_restriction(tmp_path: Path) -> None:
+async def test_a_key_for_mail_alone_that_was_taken_out_comes_back_with_its_restriction(tmp_path: Path) -> None:
     def again(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")
         terminal.answer(r"Password of me.*: ", PASSWORD)
         return terminal.end(), terminal.text
 
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
-            first = await here.run(ME, "--yes", "--restricted")
-            assert first.returncode == 0, first.stdout + first.stderr
-            _, line = here.account.authorized_keys.read_text().splitlines()
-            assert line.startswith('restrict,port-forwarding,permitopen="localhost:25",')
-            other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
-            here.account.authorized_keys.write_text(other)
-            status, said = await aside(lambda: again(here))
-            assert status == 0, said
-            assert here.account.authorized_keys.read_text().splitlines() == [other.strip(), line]
-
-    asyncio.run(main())
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
+        first = await here.run(ME, "--yes", "--restricted")
+        assert first.returncode == 0, first.stdout + first.stderr
+        _, line = here.account.authorized_keys.read_text().splitlines()
+        assert line.startswith('restrict,port-forwarding,permitopen="localhost:25",')
+        other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+        here.account.authorized_keys.write_text(other)
+        status, said = await aside(lambda: again(here))
+        assert status == 0, said
+        assert here.account.authorized_keys.read_text().splitlines() == [other.strip(), line]
 
 
-def test_a_daemon_that_was_started_by_hand_takes_the_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.let_in()
-            monkeypatch.setenv("HOME", str(here.newcomer.home))
-            here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}{SPOOL.format(directory=tmp_path)}')
-            async with served(config.parse(SERVED.format(directory=tmp_path, me=ME, ssh=here.newcomer.ssh), "")):
-                done = await here.run(ME)
-                assert done.returncode == 0, done.stderr
-                assert "started by hand" in done.stdout
-                assert len(here.account.received) == 1
-                # Settings that are new to it do nothing as long as it runs.
-                here.newcomer.config.write_text(here.newcomer.config.read_text().replace(ME, "elsewhere"))
-                changed = await here.run(ME, "--yes")
-                assert changed.returncode == 1
-                assert f"End it: kill {os.getpid()}" in changed.stderr
-
-    asyncio.run(main())
+async def test_a_daemon_that_was_started_by_hand_takes_the_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        monkeypatch.setenv("HOME", str(here.newcomer.home))
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}{SPOOL.format(directory=tmp_path)}')
+        async with served(config.parse(SERVED.format(directory=tmp_path, me=ME, ssh=here.newcomer.ssh), "")):
+            done = await here.run(ME)
+            assert done.returncode == 0, done.stderr
+            assert "started by hand" in done.stdout
+            assert len(here.account.received) == 1
+            # Settings that are new to it do nothing as long as it runs.
+            here.newcomer.config.write_text(here.newcomer.config.read_text().replace(ME, "elsewhere"))
+            changed = await here.run(ME, "--yes")
+            assert changed.returncode == 1
+            assert f"End it: kill {os.getpid()}" in changed.stderr
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", ""])
-def test_what_is_no_host_is_wrong_usage(tmp_path: Path, host: str) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            done = await here.run("--", host)
-            assert done.returncode == 2
-            assert len(done.stderr.splitlines()) == 1
-
-    asyncio.run(main())
+async def test_what_is_no_host_is_wrong_usage(tmp_path: Path, host: str) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run("--", host)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_steps_stand_in_the_help_of_the_module_in_their_order() -> None:

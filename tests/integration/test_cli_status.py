@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
+from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
 
 from mailrelay.control.status import Level, reasons
+from mailrelay.mail.overview import RelayhostFault, SpoolStatus
 from mailrelay.spool import lock
 from mailrelay.spool.database import FILE, connect, transaction
-from mailrelay.spool.listing import Standing, Trouble
 
 
 @pytest.fixture
@@ -208,17 +208,17 @@ def test_the_brief_line_and_the_reason_on_stderr_where_it_cannot_tell(person: Pe
 
 
 def test_the_worst_of_what_stands_decides() -> None:
-    def trouble(*, setup: bool) -> tuple[Trouble, ...]:
-        return (Trouble("default", 0.0, 0.0, setup, "", ""),)
+    def trouble(*, setup: bool) -> tuple[RelayhostFault, ...]:
+        return (RelayhostFault("default", 0.0, 0.0, setup, "", ""),)
 
     def why(*, serving: bool = True, full: bool = False, **more: Any) -> list[Level]:
-        least: dict[str, Any] = {"oldest": None, "stranded": 0, "failed": 0, "untold": (), "troubles": ()}
-        stands = Standing(pending=1, held=1, **least | more)
+        least: dict[str, Any] = {"oldest": None, "stranded": 0, "failed": 0, "failing_notices": (), "faults": ()}
+        stands = SpoolStatus(pending=1, held=1, **least | more)
         found = reasons(stands, serving=serving, full=full, late_after=100.0, now=1000.0)
         return [status for status, _ in found]
 
-    assert why() == why(oldest=900.0) == why(troubles=trouble(setup=False)) == []
-    assert why(oldest=899.0) == why(untold=(("failed", "dsn", "why"),)) == [Level.LATE]
-    assert why(serving=False) == why(failed=1) == why(troubles=trouble(setup=True)) == [Level.FAILED]
+    assert why() == why(oldest=900.0) == why(faults=trouble(setup=False)) == []
+    assert why(oldest=899.0) == why(failing_notices=(("failed", "dsn", "why"),)) == [Level.LATE]
+    assert why(serving=False) == why(failed=1) == why(faults=trouble(setup=True)) == [Level.FAILED]
     assert why(full=True) == why(stranded=1) == [Level.FAILED]
     assert why(failed=1, oldest=0.0) == [Level.FAILED, Level.LATE]

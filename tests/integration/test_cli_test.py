@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.person import BOUNCED, Person
-from integration.test_daemon import served
+from harness.daemon import served
+from harness.person import BOUNCED, Person
 
 import mailrelay
 from mailrelay import config
@@ -67,30 +67,24 @@ async def greylisting(verb: str, _argument: bytes) -> bytes | None:
     return b"451 4.7.1 greylisted" if verb == "RCPT" else None
 
 
-def test_a_letter_that_is_taken_is_told_to_its_end(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            done = await here.run("test", "bob@example.net", "--from", "me@example.org")
-            (letter,) = here.remote.received
-        assert (done.returncode, done.stderr) == (0, "")
-        heads = [line.split(" s  ")[-1].split(",")[0] for line in done.stdout.splitlines() if " s  " in line]
-        assert heads[:4] == ["accepted", "dialled", "attempt", "sent"]
-        assert done.stdout.splitlines()[-1] == "your server took it"
-        assert (letter.sender, letter.recipients) == (b"me@example.org", (b"bob@example.net",))
-        assert b"\r\nFrom: <me@example.org>\r\nTo: <bob@example.net>\r\nSubject: mailrelay test" in letter.content
-
-    asyncio.run(main())
+async def test_a_letter_that_is_taken_is_told_to_its_end(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run("test", "bob@example.net", "--from", "me@example.org")
+        (letter,) = here.remote.received
+    assert (done.returncode, done.stderr) == (0, "")
+    heads = [line.split(" s  ")[-1].split(",")[0] for line in done.stdout.splitlines() if " s  " in line]
+    assert heads[:4] == ["accepted", "dialled", "attempt", "sent"]
+    assert done.stdout.splitlines()[-1] == "your server took it"
+    assert (letter.sender, letter.recipients) == (b"me@example.org", (b"bob@example.net",))
+    assert b"\r\nFrom: <me@example.org>\r\nTo: <bob@example.net>\r\nSubject: mailrelay test" in letter.content
 
 
-def test_a_refusal_is_told_in_the_words_of_the_remote(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            done = await here.run("test", "refused@example.net")
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert " is bounced: 550 5.1.1 " in line
-
-    asyncio.run(main())
+async def test_a_refusal_is_told_in_the_words_of_the_remote(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run("test", "refused@example.net")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert " is bounced: 550 5.1.1 " in line
 
 
 def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,47 +102,38 @@ def test_what_has_not_happened_yet_is_not_told(tmp_path: Path, capsys: pytest.Ca
     assert heads == ["accepted", "attempt", "bounced at RCPT"]
 
 
-def test_a_letter_that_is_to_come_later_is_not_waited_for(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.remote.policy = greylisting
-            done = await here.run("test", "bob@example.net")
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert "waits, and is tried again in " in line
-        assert "451 4.7.1 greylisted" in line
-
-    asyncio.run(main())
+async def test_a_letter_that_is_to_come_later_is_not_waited_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.remote.policy = greylisting
+        done = await here.run("test", "bob@example.net")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "waits, and is tried again in " in line
+    assert "451 4.7.1 greylisted" in line
 
 
-def test_a_way_that_is_shut_is_told_with_its_fixing_step_and_a_fixed_one_is_tried_at_once(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            here.remote.refuse_key = True
-            shut = await here.run("test", "bob@example.net")
-            assert shut.returncode == 1
-            (line,) = shut.stderr.splitlines()
-            assert "does not let demo in" in line
-            assert "authorized_keys" in line
-            # After a refused login the daemon waits a while before it knocks again; the person need not.
-            here.remote.refuse_key = False
-            fixed = await here.run("test", "bob@example.net")
-            assert (fixed.returncode, fixed.stderr) == (0, "")
-            assert len(here.remote.received) == 2
-
-    asyncio.run(main())
+async def test_a_way_that_is_shut_is_told_with_its_fixing_step_and_a_fixed_one_is_tried_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.remote.refuse_key = True
+        shut = await here.run("test", "bob@example.net")
+        assert shut.returncode == 1
+        (line,) = shut.stderr.splitlines()
+        assert "refused the login of demo" in line
+        assert "authorized_keys" in line
+        # After a refused login the daemon waits a while before it knocks again; the person need not.
+        here.remote.refuse_key = False
+        fixed = await here.run("test", "bob@example.net")
+        assert (fixed.returncode, fixed.stderr) == (0, "")
+        assert len(here.remote.received) == 2
 
 
-def test_a_remote_that_does_not_answer_in_time_is_waited_for_no_longer_than_was_asked(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with scene(tmp_path) as here:
-            await here.remote.mute()
-            done = await here.run("test", "bob@example.net", "--wait", "0.5")
-        assert done.returncode == 1
-        assert " is not sent after 0 s; " in done.stderr
-        assert "`mailrelay queue show " in done.stderr
-
-    asyncio.run(main())
+async def test_a_remote_that_does_not_answer_in_time_is_waited_for_no_longer_than_was_asked(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        await here.remote.mute()
+        done = await here.run("test", "bob@example.net", "--wait", "0.5")
+    assert done.returncode == 1
+    assert " is not sent after 0 s; " in done.stderr
+    assert "`mailrelay queue show " in done.stderr
 
 
 def test_with_nobody_serving_no_letter_is_left_behind(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.beside import Said, person_of, run
-from integration.person import Person
-from integration.test_daemon import served, settings, submit
-from integration.test_ssh_dialling import amend, two_remotes_and, with_remote
-from nameserver import Nameserver
+from harness.command import Said, person_of, run
+from harness.daemon import served, settings, submit
+from harness.loops import on_both_loops
+from harness.nameserver import Nameserver
+from harness.person import Person
+from harness.remotes import amend, two_jump_hosts
 
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.spool import listing
@@ -22,19 +23,17 @@ async def trust(person: Person, *words: str, typed: str | None = None) -> Said:
     return await run(person, "trust", *words, typed=typed)
 
 
-def test_a_key_that_is_known_is_shown_and_nothing_is_asked(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_key_that_is_known_is_shown_and_nothing_is_asked(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         said = await trust(person_of(remote))
         assert (said.status, said.err) == (0, "")
         assert said.out.startswith(f"{HOST} ([127.0.0.1]:{remote.ssh_port}): trusted\n")
         assert said.out.count(remote.host_key.get_fingerprint()) == 2
         assert remote.logins == 0
 
-    with_remote(tmp_path, test)
 
-
-def test_old_and_new_are_shown_side_by_side_and_a_yes_accepts_the_new_one(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_old_and_new_are_shown_side_by_side_and_a_yes_accepts_the_new_one(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person, old = person_of(remote), remote.host_key.get_fingerprint()
         await remote.change_host_key()
         said = await trust(person, typed="y\n")
@@ -46,23 +45,19 @@ def test_old_and_new_are_shown_side_by_side_and_a_yes_accepts_the_new_one(tmp_pa
         assert f"Written to {remote.known_hosts}. The file as it was: {remote.known_hosts}.old." in said.out
         assert (await trust(person)).status == 0
 
-    with_remote(tmp_path, test)
-
 
 @pytest.mark.parametrize("typed", ["n\n", "\n"])
-def test_anything_but_a_yes_writes_nothing(typed: str, tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_anything_but_a_yes_writes_nothing(typed: str, tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         before = remote.known_hosts.read_text()
         await remote.change_host_key()
         said = await trust(person_of(remote), typed=typed)
         assert said.status == 1 and "not accepted; its mail waits" in said.err
         assert remote.known_hosts.read_text() == before
 
-    with_remote(tmp_path, test)
 
-
-def test_without_a_terminal_only_yes_as_an_option_writes(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_without_a_terminal_only_yes_as_an_option_writes(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote)
         remote.known_hosts.write_text("")
         said = await trust(person)
@@ -71,22 +66,19 @@ def test_without_a_terminal_only_yes_as_an_option_writes(tmp_path: Path) -> None
         assert (await trust(person, "--yes")).status == 0
         assert (await trust(person)).status == 0
 
-    with_remote(tmp_path, test)
 
-
-def test_a_revoked_key_is_not_accepted_by_any_means(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_revoked_key_is_not_accepted_by_any_means(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         remote.known_hosts.write_text(f"@revoked {remote.known_hosts.read_text()}")
         for words in ((), ("--yes",)):
             said = await trust(person_of(remote), *words, typed="y\ny\n")
             assert said.status == 1 and "revoked" in said.err and "REVOKED" in said.out
         assert remote.known_hosts.read_text().count("\n") == 1
 
-    with_remote(tmp_path, test)
 
-
-def test_jump_hosts_are_asked_about_before_what_lies_behind_them(tmp_path: Path) -> None:
-    async def test(target: Remote, one: Remote, two: Remote) -> None:
+@on_both_loops
+async def test_jump_hosts_are_asked_about_before_what_lies_behind_them(tmp_path: Path) -> None:
+    async with two_jump_hosts(tmp_path) as (target, one, _two):
         amend(target, "ProxyJump hop1")
         for remote in (target, one):
             remote.known_hosts.write_text("")
@@ -98,11 +90,9 @@ def test_jump_hosts_are_asked_about_before_what_lies_behind_them(tmp_path: Path)
         assert (await trust(person, typed="y\n")).status == 0
         assert target.logins == 0
 
-    two_remotes_and(tmp_path, test)
 
-
-def test_a_host_may_be_named_by_relayhost_or_as_for_ssh(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_host_may_be_named_by_relayhost_or_as_for_ssh(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote, name="work")
         for name in ("work", HOST):
             said = await trust(person, name)
@@ -112,17 +102,13 @@ def test_a_host_may_be_named_by_relayhost_or_as_for_ssh(tmp_path: Path) -> None:
         assert (await trust(person, "-oProxyCommand=x")).status == 2
         assert (await trust(person, "two words")).status == 2
 
-    with_remote(tmp_path, test)
 
-
-def test_a_host_that_cannot_be_reached_is_one_line_and_status_1(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_host_that_cannot_be_reached_is_one_line_and_status_1(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         await remote.down()
         said = await trust(person_of(remote), "--yes")
         assert (said.status, len(said.err.splitlines())) == (1, 1)
         assert "No SSH server answers" in said.err
-
-    with_remote(tmp_path, test)
 
 
 def records_of(remote: Remote, *, right: bool = True) -> list[str]:
@@ -140,10 +126,10 @@ def records_of(remote: Remote, *, right: bool = True) -> list[str]:
         (None, True, "publishes no key of this kind", 0),
     ],
 )
-def test_what_the_domain_publishes_counts_only_under_dnssec_and_stops_a_yes_that_nobody_typed(
+async def test_what_the_domain_publishes_counts_only_under_dnssec_and_stops_a_yes_that_nobody_typed(
     right: bool | None, validated: bool, word: str, status: int, tmp_path: Path
 ) -> None:
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         records = [] if right is None else records_of(remote, right=right)
         remote.known_hosts.write_text("")
         amend(remote, "HostName localhost")
@@ -153,24 +139,20 @@ def test_what_the_domain_publishes_counts_only_under_dnssec_and_stops_a_yes_that
         assert said.status == status
         assert bool(remote.known_hosts.read_text()) is (status == 0)
 
-    with_remote(tmp_path, test)
 
-
-def test_dns_that_does_not_answer_is_said_and_stops_nobody(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_dns_that_does_not_answer_is_said_and_stops_nobody(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         remote.known_hosts.write_text("")
         amend(remote, "HostName localhost")
         with Nameserver({}, broken=["localhost"]) as server:
             said = await trust(person_of(remote), "--yes", "--nameserver", server.address)
         assert said.status == 0 and "DNS: the DNS has no answer for SSHFP of localhost" in said.out
 
-    with_remote(tmp_path, test)
 
-
-def test_after_a_yes_waiting_mail_goes_at_once(tmp_path: Path) -> None:
+async def test_after_a_yes_waiting_mail_goes_at_once(tmp_path: Path) -> None:
     """The next dial is minutes away after a host key that did not match; the yes does not wait for it."""
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         person = person_of(remote)
         await remote.change_host_key()
         ours = settings(remote.directory, remote.relayhost("default"))
@@ -180,13 +162,11 @@ def test_after_a_yes_waiting_mail_goes_at_once(tmp_path: Path) -> None:
             assert said.status == 0, said.err
             await remote.arrived(1)
 
-    with_remote(tmp_path, test)
 
-
-def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_one_does(tmp_path: Path) -> None:
+async def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_one_does(tmp_path: Path) -> None:
     """As behind a hotel's network: no yes is needed, and none is given."""
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         person, right = person_of(remote), remote.host_key
         await remote.change_host_key()
         ours = settings(remote.directory, remote.relayhost("default"))
@@ -195,7 +175,7 @@ def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_one_do
             assert code == 250 and b"queued" in words and b"hotels" in words
             db = connect(person.spool)
             with reading(db):
-                (trouble,) = listing.standing(db).troubles
+                (trouble,) = listing.status(db).faults
             db.close()
             assert trouble.setup and "hotels and hotspots" in trouble.text and "mail goes once" in trouble.fix
             assert remote.logins == 0
@@ -205,13 +185,11 @@ def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_one_do
             assert await asyncio.to_thread(person.run, "queue", "retry", "--all")
             await remote.arrived(1)
 
-    with_remote(tmp_path, test)
 
-
-def test_a_server_that_shows_another_key_each_time_is_accepted_once(tmp_path: Path) -> None:
+async def test_a_server_that_shows_another_key_each_time_is_accepted_once(tmp_path: Path) -> None:
     """As behind a name that stands for several servers; a script must not run for ever there."""
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(8)]
 
         servers = [
@@ -231,8 +209,6 @@ def test_a_server_that_shows_another_key_each_time_is_accepted_once(tmp_path: Pa
         front.close()
         for server in servers:
             server.close()
-
-    with_remote(tmp_path, test)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

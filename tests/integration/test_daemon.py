@@ -3,75 +3,23 @@
 import asyncio
 import os
 import signal
-import smtplib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from pathlib import Path
 
-from integration.test_scheduler import play
-from spooling import LIMIT, NO_SUCH_USER, NOW, ending, letter
+from harness.daemon import served, settings, stopping_at_content, submit
+from harness.messages import LIMIT, NO_SUCH_USER, NOW, ending, letter
 
-from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings
 from mailrelay.demo.remote import Remote
-from mailrelay.demo.story import served as serving
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import Owing
+from mailrelay.mail.record import NewNotice
 from mailrelay.spool import accepting, actions, attempts, listing, notice_lifecycle, notices, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
 
 UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="torn")
-LETTER = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: a letter\r\n\r\nhello\r\n"
-
-
-def settings(tmp_path: Path, *relayhosts: Relayhost) -> Settings:
-    return Settings(
-        listen=Listen(address="127.0.0.1:0", answer_within=5.0),
-        relayhosts=relayhosts,
-        queue=Queue(directory=tmp_path / "spool", retry=(3600.0,)),
-        notify=Notify(desktop=False, dsn=False, mailbox=tmp_path / "Maildir"),
-    )
-
-
-@asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
-    """A daemon that is ready: the port on which it listens, and its task."""
-    umask = os.umask(0o077)
-    try:
-        async with serving(settings) as ready:
-            yield ready
-    finally:
-        # The daemon makes it strict for its whole process, which here is that of all tests.
-        os.umask(umask)
-
-
-def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:
-    """Sends a letter; the reply to its content."""
-    client = smtplib.SMTP("127.0.0.1", port, timeout=20)
-    try:
-        client.ehlo()
-        client.mail(sender)
-        client.rcpt("b@example.net")
-        return client.data(LETTER)
-    finally:
-        client.close()
-
-
-def stopping_at_content(remote: Remote) -> tuple[asyncio.Event, asyncio.Event]:
-    """Makes the remote stop before its reply to a content: set when it has come so far, and to be set to let it go on."""
-    reached, go_on = asyncio.Event(), asyncio.Event()
-
-    async def policy(verb: str, _argument: bytes) -> bytes | None:
-        if verb == "CONTENT":
-            reached.set()
-            await go_on.wait()
-        return None
-
-    remote.policy = policy
-    return reached, go_on
 
 
 def states(directory: Path) -> list[str]:
@@ -80,6 +28,14 @@ def states(directory: Path) -> list[str]:
         return [to.state for one in listing.everything(db) for to in one.recipients]
     finally:
         db.close()
+
+
+async def refused(port: int) -> None:
+    """Waits until nothing listens on the port: the daemon has begun to stop."""
+    with suppress(ConnectionError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.transport.abort()
 
 
 def accepted_by_hand(directory: Path, relayhost: str) -> int:
@@ -92,117 +48,100 @@ def accepted_by_hand(directory: Path, relayhost: str) -> int:
         db.close()
 
 
-def test_a_client_that_waits_when_the_daemon_is_stopped_gets_the_remotes_word(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        async with (
-            Remote(tmp_path / "remote") as remote,
-            served(settings(tmp_path, remote.relayhost())) as (port, daemon),
-        ):
-            reached, go_on = stopping_at_content(remote)
-            client = asyncio.create_task(asyncio.to_thread(submit, port))
+async def test_a_client_that_waits_when_the_daemon_is_stopped_gets_the_remotes_word(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    async with (
+        Remote(tmp_path / "remote") as remote,
+        served(settings(tmp_path, remote.relayhost())) as (port, daemon),
+    ):
+        reached, go_on = stopping_at_content(remote)
+        client = asyncio.create_task(asyncio.to_thread(submit, port))
+        await reached.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await refused(port)
+        go_on.set()
+        code, text = await client
+        assert (code, b" sent: " in text) == (250, True)
+        await daemon
+        assert states(tmp_path / "spool") == ["sent"]
+
+
+async def test_mail_that_is_being_sent_when_the_daemon_is_stopped_need_not_be_sent_twice(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    for _ in range(20):
+        accepted_by_hand(tmp_path / "spool", "default")
+    async with Remote(tmp_path / "remote") as remote:
+        reached, go_on = stopping_at_content(remote)
+        async with served(settings(tmp_path, remote.relayhost("default"))) as (port, daemon):
             await reached.wait()
             os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.sleep(0)
+            await refused(port)
             go_on.set()
-            code, text = await client
-            assert (code, b" sent: " in text) == (250, True)
             await daemon
-            assert states(tmp_path / "spool") == ["sent"]
-
-    play(story)
-
-
-def test_mail_that_is_being_sent_when_the_daemon_is_stopped_need_not_be_sent_twice(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        for _ in range(20):
-            accepted_by_hand(tmp_path / "spool", "default")
-        async with Remote(tmp_path / "remote") as remote:
-            reached, go_on = stopping_at_content(remote)
-            async with served(settings(tmp_path, remote.relayhost("default"))) as (_, daemon):
-                await reached.wait()
-                os.kill(os.getpid(), signal.SIGTERM)
-                asyncio.get_running_loop().call_later(0.2, go_on.set)
-                await daemon
-            assert states(tmp_path / "spool").count("sent") == len(remote.received) > 0
-            db = connect(tmp_path / "spool")
-            assert not any(to.uncertain for one in listing.everything(db) for to in one.recipients)
-            assert db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get == 0
-            db.close()
-
-    play(story)
+        assert states(tmp_path / "spool").count("sent") == len(remote.received) > 0
+        db = connect(tmp_path / "spool")
+        assert not any(to.uncertain for one in listing.everything(db) for to in one.recipients)
+        assert db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get == 0
+        db.close()
 
 
-def test_a_relayhost_out_of_reach_delays_no_mail_of_another(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "near").mkdir()
-        (tmp_path / "far").mkdir()
-        async with Remote(tmp_path / "near") as near, Remote(tmp_path / "far") as far:
-            await far.mute()
-            ways = near.relayhost("near"), far.relayhost("far", senders=("far@example.org",))
-            async with served(settings(tmp_path, *ways)) as (port, _):
-                waiting = asyncio.create_task(asyncio.to_thread(submit, port, "far@example.org"))
-                code, text = await asyncio.to_thread(submit, port)
-                assert (code, b" sent: " in text) == (250, True)
-                code, text = await waiting
-                assert (code, b" queued" in text) == (250, True)
-
-    play(story)
+async def test_a_relayhost_out_of_reach_delays_no_mail_of_another(tmp_path: Path) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "far").mkdir()
+    async with Remote(tmp_path / "near") as near, Remote(tmp_path / "far") as far:
+        await far.mute()
+        ways = near.relayhost("near"), far.relayhost("far", senders=("far@example.org",))
+        async with served(settings(tmp_path, *ways)) as (port, _):
+            waiting = asyncio.create_task(asyncio.to_thread(submit, port, "far@example.org"))
+            code, text = await asyncio.to_thread(submit, port)
+            assert (code, b" sent: " in text) == (250, True)
+            code, text = await waiting
+            assert (code, b" queued" in text) == (250, True)
 
 
-def test_mail_whose_relayhost_has_left_the_settings_goes_the_way_that_its_sender_goes_now(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        accepted_by_hand(tmp_path / "spool", "old name")
-        async with Remote(tmp_path / "remote") as remote:
-            async with served(settings(tmp_path, remote.relayhost("new name"))):
-                await remote.arrived(1)
-            assert states(tmp_path / "spool") == ["sent"]
-
-    play(story)
-
-
-def test_a_disk_that_has_no_room_for_ballast_does_not_keep_the_daemon_from_serving(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        (tmp_path / "spool").mkdir(mode=0o700)
-        (tmp_path / "spool" / BALLAST).symlink_to(tmp_path / "nowhere" / "ballast")
-        async with (
-            Remote(tmp_path / "remote") as remote,
-            served(settings(tmp_path, remote.relayhost())) as (port, _),
-        ):
-            assert (await asyncio.to_thread(submit, port))[0] == 250
-
-    play(story)
-
-
-def test_what_the_person_does_to_mail_that_is_being_sent_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        async with (
-            Remote(tmp_path / "remote") as remote,
-            served(settings(tmp_path, remote.relayhost())) as (port, _),
-        ):
-            reached, go_on = stopping_at_content(remote)
-            client = asyncio.create_task(asyncio.to_thread(submit, port))
-            await reached.wait()
-            db = connect(tmp_path / "spool")
-            (active,) = listing.live(db)
-            refusals = 0
-            for what in Act:
-                try:
-                    with transaction(db):
-                        actions.act(db, active.id, active.queue_id, what, time.time())
-                except actions.NotAllowed:
-                    refusals += 1
-            db.close()
-            assert refusals == len(Act)
-            go_on.set()
-            assert (await client)[0] == 250
+async def test_mail_whose_relayhost_has_left_the_settings_goes_the_way_that_its_sender_goes_now(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    accepted_by_hand(tmp_path / "spool", "old name")
+    async with Remote(tmp_path / "remote") as remote:
+        async with served(settings(tmp_path, remote.relayhost("new name"))):
             await remote.arrived(1)
+        assert states(tmp_path / "spool") == ["sent"]
 
-    play(story)
+
+async def test_a_disk_that_has_no_room_for_ballast_does_not_keep_the_daemon_from_serving(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    (tmp_path / "spool").mkdir(mode=0o700)
+    (tmp_path / "spool" / BALLAST).symlink_to(tmp_path / "nowhere" / "ballast")
+    async with (
+        Remote(tmp_path / "remote") as remote,
+        served(settings(tmp_path, remote.relayhost())) as (port, _),
+    ):
+        assert (await asyncio.to_thread(submit, port))[0] == 250
+
+
+async def test_what_the_person_does_to_mail_that_is_being_sent_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    async with (
+        Remote(tmp_path / "remote") as remote,
+        served(settings(tmp_path, remote.relayhost())) as (port, _),
+    ):
+        reached, go_on = stopping_at_content(remote)
+        client = asyncio.create_task(asyncio.to_thread(submit, port))
+        await reached.wait()
+        db = connect(tmp_path / "spool")
+        (active,) = listing.live(db)
+        refusals = 0
+        for what in Act:
+            try:
+                with transaction(db):
+                    actions.act(db, active.id, active.queue_id, what, time.time())
+            except actions.NotAllowed:
+                refusals += 1
+        db.close()
+        assert refusals == len(Act)
+        go_on.set()
+        assert (await client)[0] == 250
+        await remote.arrived(1)
 
 
 def test_the_person_who_drops_failed_mail_still_hears_of_what_is_held(tmp_path: Path) -> None:
@@ -211,10 +150,10 @@ def test_the_person_who_drops_failed_mail_still_hears_of_what_is_held(tmp_path: 
         key = accepting.accept(db, letter(b"gone@example.net", b"held@example.net"), LIMIT)
         (message,) = attempts.take(db, "default", [], 1, "test", NOW)
         states = {State.BOUNCED: NO_SUCH_USER, State.HELD: UNREADABLE}
-        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)))
-        notice_lifecycle.owe(db, key, Owing(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
+        attempts.record(db, ending(key, message.recipient_ids, states, backends=(Backend.MAILBOX,)), "test")
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.HELD, message.recipient_ids[1:], (Backend.MAILBOX,)), NOW)
         actions.act(db, key, message.queue_id, Act.DROP, NOW)
-    assert [one.notice.kind for one in notices.owed(db, NOW)] == [Kind.HELD]
+    assert [one.notice.kind for one in notices.pending_notices(db, NOW)] == [Kind.HELD]
     db.close()
 
 
@@ -224,24 +163,21 @@ def test_a_backend_that_nobody_serves_hides_no_other_however_much_is_owed_by_it(
         for _ in range(notices.BATCH + 10):
             key = accepting.accept(db, letter(), LIMIT)
             to = db.execute("SELECT id FROM recipient WHERE message = ?", (key,)).get
-            notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
-        notice_lifecycle.owe(db, key, Owing(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
-    assert Backend.DSN in {one.backend for one in notices.owed(db, NOW + 2)}
+            notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DESKTOP,)), NOW)
+        notice_lifecycle.add_notice(db, key, NewNotice(Kind.FAILED, (to,), (Backend.DSN,)), NOW + 1)
+    assert Backend.DSN in {one.backend for one in notices.pending_notices(db, NOW + 2)}
     db.close()
 
 
-def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has_changed(tmp_path: Path) -> None:
-    async def story() -> None:
-        (tmp_path / "remote").mkdir()
-        async with Remote(tmp_path / "remote") as remote:
-            right = remote.ssh_config.read_text()
-            remote.ssh_config.write_text(right.replace("HostName 127.0.0.1", "HostName nowhere.invalid"))
-            chosen = settings(tmp_path, remote.relayhost(name="default"))
-            async with served(chosen) as (port, _):
-                reply = await asyncio.to_thread(submit, port)
-                assert b"No host is called" in reply[1]
-                remote.ssh_config.write_text(right)
-                assert trigger.ring(chosen.queue.directory, trigger.NETWORK)
-                await remote.arrived(1)
-
-    play(story)
+async def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    async with Remote(tmp_path / "remote") as remote:
+        right = remote.ssh_config.read_text()
+        remote.ssh_config.write_text(right.replace("HostName 127.0.0.1", "HostName nowhere.invalid"))
+        chosen = settings(tmp_path, remote.relayhost(name="default"))
+        async with served(chosen) as (port, _):
+            reply = await asyncio.to_thread(submit, port)
+            assert b"There is no host with the name" in reply[1]
+            remote.ssh_config.write_text(right)
+            assert trigger.fire(chosen.queue.directory, trigger.NETWORK)
+            await remote.arrived(1)

@@ -1,13 +1,13 @@
-"""`mailrelay demo`: it comes out as it says, by itself, and leaves nothing behind."""
+"""`mailrelay demo` prints what it promises, ends by itself, and leaves no file behind."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from mailrelay.demo.story import PATIENCE
+from mailrelay.demo.story import STEP_TIMEOUT
 
 
-def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Path) -> None:
+def test_the_demo_shows_a_delivery_a_refusal_and_a_delay_and_ends_with_status_0(tmp_path: Path) -> None:
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
@@ -16,22 +16,22 @@ def test_the_demo_delivers_refuses_and_waits_and_ends_with_status_0(tmp_path: Pa
         env={"HOME": str(home), "TMPDIR": str(temporary), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=4 * PATIENCE,
+        timeout=4 * STEP_TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    story = iter(done.stdout.splitlines())
-    for told in (
+    lines = iter(done.stdout.splitlines())
+    for expected in (
         "sent: 2.0.0 taken as 1",
-        "hears: 550 5.1.1 <refused@example.net>: no such user",
+        "gets: 550 5.1.1 <refused@example.net>: no such user",
         "queued: No SSH server answers",
-        "the server comes back",
+        "the server is up again",
         "to=<carol@example.net>",
-        "a Maildir that needs no network has: 'Mail to refused@example.net was refused",
+        "the report Maildir, which needs no network, contains: 'Mail to refused@example.net was refused",
         "to refused@example.net: bounced",
-        "Everything came out as it should.",
+        "Everything happened as it should.",
     ):
-        assert any(told in line for line in story), f"not told, or not in its turn: {told}\n{done.stdout}"
+        assert any(expected in line for line in lines), f"missing, or in the wrong order: {expected}\n{done.stdout}"
     assert done.stderr == ""
     assert list(home.iterdir()) == []
     assert list(temporary.iterdir()) == []

@@ -1,7 +1,7 @@
 """Every way to fail that an embedded remote can show, and what is heard of it.
 
-Each row of the README's table is a test here or, where only the real thing counts, in `system/test_every_failure.py`.
-What the client hears, which notices come and what `mailrelay status` answers is read from the README; how soon is the bound
+Each row of the table in docs/failures.md is a test here or, if only real servers show it, in `system/test_every_failure.py`.
+What the client hears, which notices come and what `mailrelay status` answers is read from that page; how soon is the bound
 of each wait. A notice counts once two backends that need no network have carried it, the Maildir and the command.
 """
 
@@ -22,15 +22,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from integration.test_daemon import served
-from integration.test_scheduler import play
-from readme import Row, failures
-from system.processes import free_port
+from harness.daemon import served
+from harness.processes import free_port
+from harness.readme import Row, failures
 
 import mailrelay
 from mailrelay import config
 from mailrelay.config import Settings
 from mailrelay.demo.remote import Remote
+from mailrelay.mail.overview import SpoolStatus
 from mailrelay.notify import notifier
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect, transaction
@@ -78,12 +78,12 @@ class Scene:
         self._caplog = caplog
 
     async def submit(self, *to: str, content: bytes = LETTER, sender: str = SENDER) -> str:
-        """A client sends a letter and hears what the README says; the words of the reply."""
-        code, words = await asyncio.to_thread(self._submit, to or (BOB,), content, sender)
+        """A client sends a letter and hears what docs/failures.md says; the words of the reply."""
+        code, words = await asyncio.to_thread(self.transact, to or (BOB,), content, sender)
         assert code == self.row.code, words
         return words
 
-    def _submit(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
+    def transact(self, to: tuple[str, ...], content: bytes, sender: str) -> tuple[int, str]:
         with smtplib.SMTP("127.0.0.1", self.port, timeout=30) as client:
             client.ehlo()
             client.command_encoding = "utf-8"
@@ -142,7 +142,7 @@ class Scene:
         )
 
     async def status(self) -> str:
-        """What `mailrelay status --brief` says, with the exit status that the README names."""
+        """What `mailrelay status --brief` says, with the exit status that docs/failures.md names."""
         done = await self.run("status", "--brief")
         assert done.returncode == self.row.status, done
         return done.stdout
@@ -158,10 +158,10 @@ class Scene:
         finally:
             db.close()
 
-    def standing(self) -> listing.Standing:
+    def standing(self) -> SpoolStatus:
         db = connect(self.directory / "spool")
         try:
-            return listing.standing(db)
+            return listing.status(db)
         finally:
             db.close()
 
@@ -202,24 +202,21 @@ async def scene(
 
 
 Story = Callable[[Scene], Awaitable[None]]
-FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], None]] = {}
-"""The rows of the README's table that are tested here."""
+FAILURES: dict[str, Callable[[Path, pytest.LogCaptureFixture], Awaitable[None]]] = {}
+"""The rows of docs/failures.md that are tested here."""
 
 
 def failure(
     what: str, *, change: Callable[[Settings], Settings] = lambda settings: settings, answer_within: str = "8s"
 ) -> Callable[[Story], Story]:
-    """Makes a story the test of the README's row `what`. change: what is other than usual in the settings."""
+    """Makes a story the test of the row `what` in docs/failures.md. change: what is other than usual in the settings."""
 
     def named(story: Story) -> Story:
-        def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-            async def main() -> None:
-                async with scene(tmp_path, failures()[what], caplog, change, answer_within) as at:
-                    await story(at)
-                    heard = tuple(one["kind"] for one in at.notices())
-                    assert heard == at.row.notices[: len(heard)]
-
-            play(main)
+        async def run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+            async with scene(tmp_path, failures()[what], caplog, change, answer_within) as at:
+                await story(at)
+                heard = tuple(one["kind"] for one in at.notices())
+                assert heard == at.row.notices[: len(heard)]
 
         FAILURES[what] = run
         return story
@@ -262,7 +259,7 @@ async def _at_rcpt(at: Scene) -> None:
             code, words = client.rcpt(to)
             return code, words.decode()
 
-    assert "sent" in str(await asyncio.to_thread(at._submit, (BOB,), LETTER, SENDER))
+    assert "sent" in str(await asyncio.to_thread(at.transact, (BOB,), LETTER, SENDER))
     code, words = await asyncio.to_thread(rcpt, SENDER, "refused@example.net")
     assert code == at.row.code
     assert "<refused@example.net>: no such user" in words
@@ -450,8 +447,8 @@ async def _hangs(at: Scene) -> None:
         return None
 
     at.remote.policy = policy
-    assert "not answered yet" in await at.submit()
-    await _delayed(at, "not answered yet")
+    assert "not replied yet" in await at.submit()
+    await _delayed(at, "not replied yet")
     assert at.recipients()[BOB].state == "active"
     go_on.set()
     await at.told("resumed")
@@ -472,7 +469,7 @@ async def _no_name(at: Scene) -> None:
 async def _mute(at: Scene) -> None:
     await at.remote.mute()
     await at.submit()
-    await _delayed(at, "not answered yet")
+    await _delayed(at, "not replied yet")
 
 
 @failure("the mail server greets with 4xx")
@@ -518,7 +515,7 @@ async def _ssh_config(at: Scene) -> None:
     async def fixed() -> None:
         at.remote.ssh_config.write_text(ssh_config)
 
-    await _setup(at, "Fix what it names", fixed)
+    await _setup(at, "Correct it", fixed)
 
 
 @failure("the mail server greets with 5xx")
@@ -538,7 +535,7 @@ async def _not_smtp(at: Scene) -> None:
     async def fixed() -> None:
         at.remote.policy = welcoming
 
-    await _setup(at, "names the port of the mail server", fixed)
+    await _setup(at, "to the port of the mail server", fixed)
 
 
 # Trouble of ours.
@@ -571,7 +568,7 @@ async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
     await at.logged("not told by command")
-    await at.until(lambda: at.standing().untold, "it stays owed", 5)
+    await at.until(lambda: at.standing().failing_notices, "it stays owed", 5)
     assert "bad news untold" in await at.status()
 
 
@@ -590,10 +587,10 @@ async def _no_relayhost(at: Scene) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_it_is_heard_of_as_the_readme_says(
+async def test_it_is_heard_of_as_the_documentation_says(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # That mail moves again is seen at the next look, which is within a minute.
-    monkeypatch.setattr(notifier, "LOOK_WAIT", 0.2)
-    monkeypatch.setattr(notifier, "LOOK_REST", 0.2)
-    FAILURES[what](tmp_path, caplog)
+    monkeypatch.setattr(notifier, "MAX_DELAY_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(notifier, "MIN_DELAY_CHECK_INTERVAL", 0.2)
+    await FAILURES[what](tmp_path, caplog)

@@ -4,18 +4,20 @@ import asyncio
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import uvloop
-from spooling import LIMIT
+from harness.loops import on_uvloop
+from harness.messages import LIMIT
 
 from mailrelay.config import Listen, Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.intake import Intake
 from mailrelay.listener.listening import listen
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome
 from mailrelay.relay.delivery import converse
+from mailrelay.relay.jobs import MessageJob
 from mailrelay.relay.waiters import Waiters
 from mailrelay.spool.spool import Spool
 
@@ -34,22 +36,22 @@ print(replies.readline().decode())
 """
 
 
-class Way:
-    """A scheduler that is known to be shut."""
+class FakeScheduler:
+    """A scheduler whose relayhost is known to be unreachable."""
 
-    stuck = False
-    trouble = "no network"
+    is_stuck = False
+    fault_text = "no network"
 
     def __init__(self) -> None:
-        self.watches = Waiters()
+        self.waiters = Waiters()
 
-    def hurry(self, message: int) -> None: ...
-    def expect(self) -> None: ...
+    def message_arrived(self, message: int) -> None: ...
+    def expect_message(self) -> None: ...
 
-    def progress(self, message: int) -> int:
+    def octets_sent(self, message: int) -> int:
         return 0
 
-    async def vet(self, envelope: Envelope) -> Outcome | None:
+    async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         return None
 
 
@@ -91,12 +93,9 @@ class Mail:
 
     def ready(self, in_flight: int) -> None: ...
 
-    async def next(self, limit: int) -> Sequence[Message]:
+    async def next(self, limit: int) -> Sequence[MessageJob]:
         messages, self.messages = self.messages, []
-        return messages
-
-    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        return self.spool.pieces(message)
+        return [MessageJob(message, self.spool.pieces, self, lambda: 0.0, {}) for message in messages]
 
     def finished(self, message: Message, outcomes: Sequence[Outcome], **_: object) -> None:
         self.outcomes += outcomes
@@ -117,37 +116,35 @@ async def peak(work: Callable[[], Awaitable[None]]) -> int:
         tracemalloc.stop()
 
 
-def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_path: Path) -> None:
-    async def main() -> None:
-        (tmp_path / "spool").mkdir(0o700)
-        spool = Spool(tmp_path / "spool", LIMIT, lambda _: None)
-        relayhost = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
-        intake = Intake([relayhost], {"default": Way()}, spool, lambda: None, 0.0)
-        listening = await listen(Listen(address="127.0.0.1:0"), intake)
-        port = listening.addresses[0].rpartition(":")[2]
+@on_uvloop
+async def test_a_large_message_costs_little_memory_on_its_way_in_and_out(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir(0o700)
+    spool = Spool(tmp_path / "spool", LIMIT, lambda _: None, lambda: 4e9)
+    relayhost = Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere"))
+    intake = Intake([relayhost], {"default": FakeScheduler()}, spool, lambda: None, 0.0)
+    listening = await listen(Listen(address=Tcp("127.0.0.1", 0)), intake)
+    port = str(listening.addresses[0]).rpartition(":")[2]
 
-        async def send(size: int) -> None:
-            command = [sys.executable, "-I", "-c", CLIENT, port, str(size)]
-            client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-            said, _ = await client.communicate()
-            assert said.startswith(b"250 ")
+    async def send(size: int) -> None:
+        command = [sys.executable, "-I", "-c", CLIENT, port, str(size)]
+        client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        said, _ = await client.communicate()
+        assert said.startswith(b"250 ")
 
-        # What is made once, such as SQLite's statements, is not the message's.
-        await send(200_000)
-        taken_in = await peak(lambda: send(SIZE))
-        await listening.close()
-        small, large = sorted(await spool.take("default", (), 10, 4e9), key=lambda message: message.size)
-        await converse(Wire(), b"localhost", Mail(spool, [small]))
-        wire, mail = Wire(), Mail(spool, [large])
+    # What is made once, such as SQLite's statements, is not the message's.
+    await send(200_000)
+    taken_in = await peak(lambda: send(SIZE))
+    await listening.close()
+    small, large = sorted(await spool.take("default", (), 10), key=lambda message: message.size)
+    await converse(Wire(), b"localhost", Mail(spool, [small]))
+    wire, mail = Wire(), Mail(spool, [large])
 
-        async def deliver() -> None:
-            await converse(wire, b"localhost", mail)
+    async def deliver() -> None:
+        await converse(wire, b"localhost", mail)
 
-        sent = await peak(deliver)
-        spool.close()
-        assert [outcome.reply.code for outcome in mail.outcomes if outcome.reply] == [250]
-        assert wire.taken > SIZE
-        assert taken_in <= ALLOWED
-        assert sent <= ALLOWED
-
-    uvloop.run(main())
+    sent = await peak(deliver)
+    spool.close()
+    assert [outcome.reply.code for outcome in mail.outcomes if outcome.reply] == [250]
+    assert wire.taken > SIZE
+    assert taken_in <= ALLOWED
+    assert sent <= ALLOWED

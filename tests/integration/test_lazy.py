@@ -5,8 +5,8 @@ import importlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,8 +15,8 @@ import pytest
 
 from mailrelay import lazy
 from mailrelay.config import Notify
-from mailrelay.mail.notice import Backend, Kind, Notice, Owed
-from mailrelay.notify.backend import Carry
+from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
+from mailrelay.notify.backend import Deliver
 from mailrelay.notify.notifier import Notifier
 
 HEAVY = {"asyncssh", "cryptography", "desktop_notifier", "apprise", "rich", "tempfile", "mailrelay.mail.dsn"}
@@ -34,56 +34,53 @@ def test_every_late_import_finds_what_it_names() -> None:
     assert all(callable(load()) for load in loads)
 
 
-class Ledger:
-    """Owes one notice to the command, until it is told."""
+class FakeSpool:
+    """A spool with one notice for the command backend, until it is delivered."""
 
     def __init__(self) -> None:
         notice = Notice(1, Kind.FAILED, "default", 0.0)
-        self.due: list[Owed] = [Owed(notice, Backend.COMMAND, 0)]
+        self.due: list[PendingNotice] = [PendingNotice(notice, Backend.COMMAND, 0)]
         self.failures: list[str] = []
         self.changed = asyncio.Event()
 
-    async def look(self, *_: object) -> None:
+    async def update_delays(self, *_: object) -> None:
         return None
 
-    async def owed(self, _: float) -> list[Owed]:
+    async def pending_notices(self) -> list[PendingNotice]:
         return self.due
 
-    async def next_owed(self) -> None:
+    async def next_notice_due(self) -> None:
         return None
 
-    async def told(self, owed: Owed, _: float) -> None:
-        self.due.remove(owed)
+    async def notice_delivered(self, pending: PendingNotice) -> None:
+        self.due.remove(pending)
         self.changed.set()
 
-    async def not_told(self, _owed: Owed, _now: float, _next_try: float, why: str) -> None:
+    async def notice_failed(self, _pending: PendingNotice, _next_try: float, why: str) -> None:
         self.failures.append(why)
         self.changed.set()
 
 
-def notifies_with(loaders: Any, story: Callable[[Ledger, Notifier], Any]) -> None:
-    """Runs a notifier beside `story`."""
-
-    async def main() -> None:
-        ledger: Any = Ledger()
-        one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), ledger, 900.0, loaders)
-        running = asyncio.create_task(one.run())
-        await story(ledger, one)
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-    asyncio.run(main())
+@asynccontextmanager
+async def notifies_with(loaders: Any) -> AsyncIterator[tuple[FakeSpool, Notifier]]:
+    """A notifier that runs, and its spool."""
+    spool: Any = FakeSpool()
+    one = Notifier(Notify(desktop=False, dsn=False, command=("true",)), spool, 900.0, loaders)
+    running = asyncio.create_task(one.run())
+    yield spool, one
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
-def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Carry]:
-    async def carry(_: Sequence[Notice]) -> None:
+def backend_of(module: ModuleType) -> Callable[[Sequence[str]], Deliver]:
+    async def deliver(_: Sequence[Notice]) -> None:
         assert module
 
-    return lambda _: carry
+    return lambda _: deliver
 
 
-def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_to_load.py").write_text(
         "import threading\nthreading.begun.set()\nif not threading.went_on.wait(20): raise ImportError\n"
     )
@@ -92,27 +89,25 @@ def test_the_loop_goes_on_while_a_module_is_loaded(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(threading, "begun", begun, raising=False)
     monkeypatch.setattr(threading, "went_on", went_on, raising=False)
 
-    async def story(ledger: Ledger, _: Notifier) -> None:
+    loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load")))
+    async with notifies_with(loaders) as (spool, _):
         await asyncio.to_thread(begun.wait, 20)
         # The module waits for this, and this for the loop.
         went_on.set()
-        await ledger.changed.wait()
-        assert (ledger.due, ledger.failures) == ([], [])
-
-    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("slow_to_load"))), story)
+        await spool.changed.wait()
+        assert (spool.due, spool.failures) == ([], [])
 
 
-def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_loaded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
-    async def story(ledger: Ledger, one: Notifier) -> None:
-        await ledger.changed.wait()
-        assert ledger.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
+    loaders = SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet")))
+    async with notifies_with(loaders) as (spool, one):
+        await spool.changed.wait()
+        assert spool.failures == ["ModuleNotFoundError: No module named 'not_there_yet'"]
         (tmp_path / "not_there_yet.py").write_text("")
         importlib.invalidate_caches()
-        ledger.changed.clear()
-        one.ring()
-        await ledger.changed.wait()
-        assert ledger.due == []
-
-    notifies_with(SimpleNamespace(command=lambda: backend_of(importlib.import_module("not_there_yet"))), story)
+        spool.changed.clear()
+        one.wake()
+        await spool.changed.wait()
+        assert spool.due == []

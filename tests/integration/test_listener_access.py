@@ -1,4 +1,4 @@
-"""Who is not let in: other protocols, other accounts, clients that do not listen."""
+"""Refused connections: other protocols, other accounts, clients that do not wait for replies."""
 
 import asyncio
 import logging
@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
+from harness.loops import on_both_loops
 
 from mailrelay.listener import peer_account
-from mailrelay.listener.peer_account import Unowned
+from mailrelay.listener.peer_account import NoOwner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whose a connection is")
 
@@ -39,19 +39,16 @@ def client_hello() -> bytes:
     return out.read()
 
 
-def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.LogCaptureFixture) -> str:
+async def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.LogCaptureFixture) -> str:
     """Hold that this gets nowhere: nothing begun, nothing queued, connection closed, one line in the log, which is given."""
     intake = Intake()
 
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(intake) as listening:
             wire = await connect(listening)
             last = (await said(wire)).splitlines()
             assert not last or last[-1].startswith(b"521 5.7.1 "), last
-
-    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
-        asyncio.run(main())
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert intake.committed == []
     [record] = caplog.records
     line = record.getMessage()
@@ -74,47 +71,45 @@ def is_dropped(said: Callable[[Wire], Awaitable[bytes]], caplog: pytest.LogCaptu
         client_hello(),
     ],
 )
-def test_another_protocol_is_dropped_at_its_first_line(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_protocol_is_dropped_at_its_first_line(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def said(wire: Wire) -> bytes:
         assert (await wire.reply()).startswith(b"220 ")
         wire.writer.write(first)
         return await wire.rest()
 
-    assert "does not speak SMTP" in is_dropped(said, caplog)
+    assert "does not speak SMTP" in await is_dropped(said, caplog)
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"post /", b"Cookie: x"])
-def test_http_in_the_middle_of_a_dialogue_is_dropped(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_http_in_the_middle_of_a_dialogue_is_dropped(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def said(wire: Wire) -> bytes:
         await wire.reply()
         await wire.say(b"EHLO x")
         wire.writer.write(line + b"\r\n")
         return await wire.rest()
 
-    is_dropped(said, caplog)
+    await is_dropped(said, caplog)
 
 
-def test_a_line_of_a_letter_that_comes_as_a_command_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_line_of_a_message_that_is_sent_as_a_command_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def said(wire: Wire) -> bytes:
         await wire.reply()
         await wire.say(b"EHLO x")
         wire.writer.write(b"Subject: the diagnosis of anna@example.org\r\n")
         return await wire.rest()
 
-    line = is_dropped(said, caplog)
+    line = await is_dropped(said, caplog)
     assert "Subject:" in line
     assert "anna" not in line
 
 
-@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
-def test_a_client_that_talks_before_the_greeting_is_dropped(
-    runner: Callable[[Awaitable[None]], None], caplog: pytest.LogCaptureFixture
-) -> None:
+@on_both_loops
+async def test_a_client_that_sends_before_the_greeting_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
 
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(intake) as listening:
-            address = listening.addresses[0].split(":")
+            address = str(listening.addresses[0]).split(":")
             # In one go, while the event loop waits: connection and words are there before anybody looks.
             talker = "import socket,sys; s=socket.create_connection(sys.argv[1:3]); s.sendall(sys.argv[3].encode());"
             child = subprocess.Popen(
@@ -128,10 +123,7 @@ def test_a_client_that_talks_before_the_greeting_is_dropped(
                     pass
                 heard = await asyncio.to_thread(child.stdout.read)
             assert not heard.startswith(b"220")
-
-    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
-        runner(main())
-    assert intake.begun_with == []
+    assert intake.expected_from == []
     assert "before the greeting" in caplog.text
 
 
@@ -142,33 +134,29 @@ def in_kernel(port: int) -> bool:
 
 
 @pytest.mark.parametrize("command", [b"EHLO x", b"HELO x", b"DATA", b"NOOP", b"QUIT"])
-def test_a_client_that_does_not_wait_where_it_must_is_dropped(command: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_does_not_wait_where_it_must_is_dropped(
+    command: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     intake = Intake()
 
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(intake) as listening:
             wire = await connect(listening)
             await wire.reply()
             await wire.say(b"EHLO x")
             wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + command + b"\r\nRSET\r\n")
             assert (await wire.rest()).splitlines()[-1].startswith(b"521 5.7.1 ")
-
-    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
-        asyncio.run(main())
     assert intake.committed == []
     assert f"did not wait for the reply to {command.split()[0].decode()}" in caplog.text
 
 
-def test_a_flood_of_intruders_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
+async def test_many_dropped_connections_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
         async with listener(Intake()) as listening:
             for _ in range(60):
                 wire = await connect(listening)
                 wire.writer.write(b"GET / HTTP/1.1\r\n")
                 await wire.rest()
-
-    with caplog.at_level(logging.WARNING, logger="mailrelay.listener"):
-        asyncio.run(main())
     # The minute may turn once while this runs.
     assert 20 <= len(caplog.records) <= 41
 
@@ -205,32 +193,29 @@ PYTHON = stranger_python()
 needs_stranger = pytest.mark.skipif(not PYTHON, reason="needs root and a Python that other accounts can run")
 
 
-def greeting_for_stranger(address: str, allow_users: tuple[str, ...]) -> str:
+async def greeting_for_stranger(address: str, allow_users: tuple[str, ...]) -> str:
     """What another account hears when it connects."""
 
-    async def main() -> str:
-        async with listener(Intake(), address, allow_users=allow_users) as listening:
-            if address.startswith("unix:"):
-                Path(address.removeprefix("unix:")).chmod(0o666)
-            command = [PYTHON, "-I", "-c", CONNECT, listening.addresses[-1]]
-            done = await asyncio.to_thread(
-                subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
-            )
-            return str(done.stdout)
-
-    return asyncio.run(main())
+    async with listener(Intake(), address, allow_users=allow_users) as listening:
+        if address.startswith("unix:"):
+            Path(address.removeprefix("unix:")).chmod(0o666)
+        command = [PYTHON, "-I", "-c", CONNECT, str(listening.addresses[-1])]
+        done = await asyncio.to_thread(
+            subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
+        )
+        return str(done.stdout)
 
 
 @needs_stranger
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
-def test_another_account_is_not_let_in(address: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert greeting_for_stranger(address, ("self",)).startswith("554 5.7.1 ")
+async def test_another_account_is_refused(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert (await greeting_for_stranger(address, ("self",))).startswith("554 5.7.1 ")
     assert "security: " in caplog.text
 
 
 @needs_stranger
-def test_the_log_names_the_account_that_is_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
-    greeting_for_stranger("127.0.0.1:0", ("self",))
+async def test_the_log_names_the_refused_account(caplog: pytest.LogCaptureFixture) -> None:
+    await greeting_for_stranger("127.0.0.1:0", ("self",))
     assert f"belongs to {peer_account.account_name(STRANGER)}, which allow_users does not name" in caplog.text
     assert str(STRANGER) in caplog.text
 
@@ -244,17 +229,14 @@ def connect_dual_stack(address: str) -> socket.socket:
     return client
 
 
-def test_a_client_that_reaches_us_through_an_ipv6_socket_is_let_in() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(listening.addresses[0])))
-            assert (await wire.send(b"hi\r\n")).startswith(b"250 ")
-            wire.close()
-
-    asyncio.run(main())
+async def test_a_client_with_an_ipv6_socket_is_allowed() -> None:
+    async with listener(Intake()) as listening:
+        wire = Wire(*await asyncio.open_connection(sock=connect_dual_stack(str(listening.addresses[0]))))
+        assert (await wire.send(b"hi\r\n")).startswith(b"250 ")
+        wire.close()
 
 
-def test_both_ways_to_ask_the_kernel_know_the_owner_of_an_ipv6_socket() -> None:
+def test_netlink_and_proc_both_find_the_owner_of_an_ipv6_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = connect_dual_stack(f"127.0.0.1:{server.getsockname()[1]}")
         accepted, _ = server.accept()
@@ -265,7 +247,7 @@ def test_both_ways_to_ask_the_kernel_know_the_owner_of_an_ipv6_socket() -> None:
 
 
 @needs_stranger
-def test_another_account_is_not_let_in_through_an_ipv6_socket() -> None:
+async def test_another_account_with_an_ipv6_socket_is_refused() -> None:
     dual_stack = """
 import socket, sys
 host, _, port = sys.argv[1].rpartition(":")
@@ -278,86 +260,74 @@ print(client.recv(200).decode())
 
     async def main() -> str:
         async with listener(Intake()) as listening:
-            command = [PYTHON, "-I", "-c", dual_stack, listening.addresses[-1]]
+            command = [PYTHON, "-I", "-c", dual_stack, str(listening.addresses[-1])]
             done = await asyncio.to_thread(
                 subprocess.run, command, user=STRANGER, capture_output=True, text=True, cwd="/", check=True
             )
             return str(done.stdout)
 
-    assert asyncio.run(main()).startswith("554 5.7.1 ")
+    assert (await main()).startswith("554 5.7.1 ")
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_connection_that_is_gone_before_anybody_could_ask_for_its_owner_is_no_security_warning(
+async def test_a_connection_that_is_closed_before_its_owner_is_determined_logs_no_security_warning(
     is_reset: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            host, _, port = listening.addresses[0].rpartition(":")
-            # While the event loop stands still: it is gone before it is accepted.
-            with socket.create_connection((host, int(port))) as client:
-                client.sendall(TRANSACTION)
-                if is_reset:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            for _ in range(10):
-                await asyncio.sleep(0.001)
-            assert listening._state.connections == set()
-
-    asyncio.run(main())
-    assert intake.begun_with == []
+    async with listener(intake) as listening:
+        host, _, port = str(listening.addresses[0]).rpartition(":")
+        # While the event loop stands still: it is gone before it is accepted.
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(TRANSACTION)
+            if is_reset:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        assert listening.connections == set()
+    assert intake.expected_from == []
     assert caplog.messages == []
 
 
 @needs_stranger
-def test_a_socket_file_that_somebody_opened_to_all_lets_nobody_else_in() -> None:
+async def test_a_socket_file_with_mode_0666_still_refuses_other_accounts() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        assert greeting_for_stranger(f"unix:{folder}/socket", ("self",)).startswith("554 5.7.1 ")
-        assert greeting_for_stranger(f"unix:{folder}/socket", (str(STRANGER),)).startswith("220 ")
+        assert (await greeting_for_stranger(f"unix:{folder}/socket", ("self",))).startswith("554 5.7.1 ")
+        assert (await greeting_for_stranger(f"unix:{folder}/socket", (str(STRANGER),))).startswith("220 ")
 
 
 @needs_stranger
 @pytest.mark.parametrize("allowed", [("self", str(STRANGER)), ("any",), ("nobody",)])
-def test_an_account_that_is_named_is_let_in(allowed: tuple[str, ...]) -> None:
-    assert greeting_for_stranger("127.0.0.1:0", allowed).startswith("220 ")
+async def test_an_account_in_allow_users_is_allowed(allowed: tuple[str, ...]) -> None:
+    assert (await greeting_for_stranger("127.0.0.1:0", allowed)).startswith("220 ")
 
 
-def test_an_owner_that_cannot_be_known_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: Unowned.UNKNOWN)
+async def test_a_client_with_an_unknown_owner_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.access.uid_of_connection", lambda near, far: NoOwner.UNKNOWN)
 
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            assert (await (await connect(listening)).rest()).startswith(b"554 5.7.1 ")
-
-    asyncio.run(main())
+    async with listener(Intake()) as listening:
+        assert (await (await connect(listening)).rest()).startswith(b"554 5.7.1 ")
 
 
-def test_both_ways_to_ask_the_kernel_agree() -> None:
-    async def main() -> None:
-        async with listener(Intake(), "localhost:0") as listening:
-            for which in range(len(listening.addresses)):
-                wire = await connect(listening, which)
-                sock = wire.writer.get_extra_info("socket")
-                near, far = sock.getsockname()[:2], sock.getpeername()[:2]
-                assert peer_account.uid_of_connection(near, far) == os.getuid()
-                assert peer_account._uid_by_proc(near, far) == os.getuid()
-                assert peer_account.uid_of_connection(near, (far[0], 1)) is Unowned.UNKNOWN
-
-    asyncio.run(main())
-
-
-def test_a_connection_whose_process_has_let_go_of_it_belongs_to_nobody_and_not_to_root() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            wire = await connect(listening)
+async def test_netlink_and_proc_give_the_same_owner() -> None:
+    async with listener(Intake(), "localhost:0") as listening:
+        for which in range(len(listening.addresses)):
+            wire = await connect(listening, which)
             sock = wire.writer.get_extra_info("socket")
             near, far = sock.getsockname()[:2], sock.getpeername()[:2]
-            # The listener has not looked yet, so the kernel still keeps this end.
-            wire.writer.transport.abort()
-            await asyncio.sleep(0)
-            assert peer_account.uid_of_connection(near, far) in Unowned
-            assert peer_account._uid_by_proc(near, far) in Unowned
+            assert peer_account.uid_of_connection(near, far) == os.getuid()
+            assert peer_account._uid_by_proc(near, far) == os.getuid()
+            assert peer_account.uid_of_connection(near, (far[0], 1)) is NoOwner.UNKNOWN
 
-    asyncio.run(main())
+
+async def test_a_connection_closed_by_its_process_has_no_owner_and_does_not_belong_to_root() -> None:
+    async with listener(Intake()) as listening:
+        wire = await connect(listening)
+        sock = wire.writer.get_extra_info("socket")
+        near, far = sock.getsockname()[:2], sock.getpeername()[:2]
+        # The listener has not looked yet, so the kernel still keeps this end.
+        wire.writer.transport.abort()
+        await asyncio.sleep(0)
+        assert peer_account.uid_of_connection(near, far) in NoOwner
+        assert peer_account._uid_by_proc(near, far) in NoOwner

@@ -1,6 +1,5 @@
-"""Where the listener listens, and what it says when it cannot."""
+"""The addresses of the listener, and the errors if they cannot be opened."""
 
-import asyncio
 import os
 import socket
 import stat
@@ -8,41 +7,36 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from integration.listener_peer import Intake, connect, listener
+from harness.listener import Intake, connect, listener
 
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.listening import NoSuchAccount
 from mailrelay.listener.sockets import AddressTaken, CannotListen, open_sockets
 
 
-def fails_with(address: str, **settings: object) -> str:
-    async def main() -> str:
-        with pytest.raises(CannotListen) as caught:
-            async with listener(Intake(), address, **settings):
-                pass
-        assert "\n" not in str(caught.value)
-        return f"{type(caught.value).__name__} {caught.value}"
-
-    return asyncio.run(main())
+async def fails_with(address: Endpoint | str, **settings: object) -> str:
+    with pytest.raises(CannotListen) as caught:
+        async with listener(Intake(), address, **settings):
+            pass
+    assert "\n" not in str(caught.value)
+    return f"{type(caught.value).__name__} {caught.value}"
 
 
-def test_localhost_is_both_loopback_addresses_and_both_take_mail() -> None:
+async def test_localhost_is_both_loopback_addresses_and_both_accept_mail() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake, "localhost:0") as listening:
-            four, six = listening.addresses
-            port = four.removeprefix("127.0.0.1:")
-            assert six == f"[::1]:{port}"
-            for which in range(2):
-                assert (await (await connect(listening, which)).send(b"hi\r\n")).startswith(b"250 ")
-
-    asyncio.run(main())
+    async with listener(intake, "localhost:0") as listening:
+        four, six = map(str, listening.addresses)
+        port = four.removeprefix("127.0.0.1:")
+        assert six == f"[::1]:{port}"
+        for which in range(2):
+            assert (await (await connect(listening, which)).send(b"hi\r\n")).startswith(b"250 ")
     assert len(intake.committed) == 2
 
 
 @pytest.mark.parametrize("held", ["127.0.0.1", "::1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("reuse", [False, True])
-def test_a_port_of_which_somebody_holds_a_part_is_not_listened_on_and_the_holder_is_named(
+async def test_a_port_that_is_taken_on_one_loopback_address_is_an_error_that_names_the_holder(
     held: str, reuse: bool
 ) -> None:
     family = socket.AF_INET6 if ":" in held else socket.AF_INET
@@ -51,7 +45,7 @@ def test_a_port_of_which_somebody_holds_a_part_is_not_listened_on_and_the_holder
         holder.bind((held, 0))
         holder.listen()
         port = holder.getsockname()[1]
-        error = fails_with(f"localhost:{port}")
+        error = await fails_with(f"localhost:{port}")
         assert error.startswith("AddressTaken ")
         assert f":{port} is taken by process {os.getpid()} (" in error
     # And nothing of the address is held on to.
@@ -60,63 +54,53 @@ def test_a_port_of_which_somebody_holds_a_part_is_not_listened_on_and_the_holder
             free.bind((name, port))
 
 
-def test_two_listeners_cannot_share_a_port() -> None:
-    async def main() -> None:
-        async with listener(Intake(), "localhost:0") as listening:
-            port = listening.addresses[0].rpartition(":")[2]
-            with pytest.raises(AddressTaken):
-                async with listener(Intake(), f"localhost:{port}"):
-                    pass
-
-    asyncio.run(main())
+async def test_two_listeners_cannot_share_a_port() -> None:
+    async with listener(Intake(), "localhost:0") as listening:
+        port = str(listening.addresses[0]).rpartition(":")[2]
+        with pytest.raises(AddressTaken):
+            async with listener(Intake(), f"localhost:{port}"):
+                pass
 
 
-def test_a_port_can_be_listened_on_again_at_once() -> None:
-    async def main() -> None:
-        async with listener(Intake(), "localhost:0") as listening:
-            port = listening.addresses[0].rpartition(":")[2]
-            await (await connect(listening)).send(b"hi\r\n")
-        async with listener(Intake(), f"localhost:{port}") as again:
-            assert (await (await connect(again)).reply()).startswith(b"220 ")
-
-    asyncio.run(main())
+async def test_a_port_can_be_listened_on_again_at_once() -> None:
+    async with listener(Intake(), "localhost:0") as listening:
+        port = str(listening.addresses[0]).rpartition(":")[2]
+        await (await connect(listening)).send(b"hi\r\n")
+    async with listener(Intake(), f"localhost:{port}") as again:
+        assert (await (await connect(again)).reply()).startswith(b"220 ")
 
 
-def test_a_unix_socket_is_for_its_owner_takes_mail_and_goes_with_the_listener(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_private_accepts_mail_and_is_removed_with_the_listener(tmp_path: Path) -> None:
     path = tmp_path / "submission"
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake, f"unix:{path}") as listening:
-            assert listening.addresses == [f"unix:{path}"]
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
-
-    asyncio.run(main())
+    async with listener(intake, f"unix:{path}") as listening:
+        assert listening.addresses == [Unix(str(path))]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
     assert len(intake.committed) == 1
     assert not path.exists()
 
 
-def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
+async def test_the_socket_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "submission"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        assert fails_with(f"unix:{path}") == f"AddressTaken unix:{path} is taken by process {os.getpid()} ({comm()})"
+        assert (
+            await fails_with(f"unix:{path}") == f"AddressTaken unix:{path} is taken by process {os.getpid()} ({comm()})"
+        )
     assert path.exists()
 
-    async def main() -> None:
-        async with listener(Intake(), f"unix:{path}") as listening:
-            assert (await (await connect(listening)).reply()).startswith(b"220 ")
-
-    asyncio.run(main())
+    async with listener(Intake(), f"unix:{path}") as listening:
+        assert (await (await connect(listening)).reply()).startswith(b"220 ")
 
 
 def comm() -> str:
     return Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_server_that_hangs_is_no_dead_one_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_socket_file_of_a_server_that_hangs_is_kept_without_waiting(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as hangs, ExitStack() as waiting:
         hangs.bind(str(path))
@@ -127,33 +111,30 @@ def test_a_server_that_hangs_is_no_dead_one_and_is_not_waited_for(tmp_path: Path
                 client.setblocking(False)
                 client.connect(str(path))
         with pytest.raises(AddressTaken, match="is taken"):
-            open_sockets(f"unix:{path}")
+            open_sockets(Unix(str(path)))
     assert path.is_socket()
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "letters"
     path.write_text("keep me")
-    assert "not a socket" in fails_with(f"unix:{path}")
+    assert "not a socket" in await fails_with(f"unix:{path}")
     assert path.read_text() == "keep me"
 
 
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("192.0.2.1:0", "this machine has no such address"),
-        ("unix:/nonexistent/folder/socket", "No such file or directory"),
-        ("unix:/" + "x" * 200, "path too long"),
+        (Tcp("192.0.2.1", 0), "this machine has no such address"),
+        (Unix("/nonexistent/folder/socket"), "No such file or directory"),
+        (Unix("/" + "x" * 200), "path too long"),
     ],
 )
-def test_an_address_that_cannot_be_had_says_why(address: str, why: str) -> None:
-    assert why in fails_with(address)
+async def test_an_address_that_cannot_be_opened_is_an_error_with_the_reason(address: Endpoint, why: str) -> None:
+    assert why in await fails_with(address)
 
 
-def test_an_account_that_does_not_exist_is_named() -> None:
-    async def main() -> None:
+async def test_an_account_that_does_not_exist_is_an_error_that_names_it() -> None:
+    with pytest.raises(NoSuchAccount, match=r"listen\.allow_users: there is no account 'no-such-account'"):
         async with listener(Intake(), "127.0.0.1:0", allow_users=("self", "no-such-account")):
             pass
-
-    with pytest.raises(NoSuchAccount, match=r"listen\.allow_users: there is no account 'no-such-account'"):
-        asyncio.run(main())

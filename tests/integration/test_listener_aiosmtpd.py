@@ -1,17 +1,16 @@
-"""What of aiosmtpd is in use, held so that a new version of it cannot surprise."""
+"""The parts of aiosmtpd that are used, so that a change in a new version is noticed."""
 
-import asyncio
 import logging
 
 import aiosmtpd.smtp
 import pytest
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.config import Listen
-from mailrelay.listener.commands import COMMANDS, Commands, smtp_attributes
+from mailrelay.listener.commands import BY_VERB, Commands, smtp_attributes
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission, protocol_factory
-from mailrelay.listener.transaction import Transaction
+from mailrelay.listener.transaction import IncomingTransaction
 
 OVERRIDDEN = {"MAIL", "RCPT", "DATA", "QUIT", "HELP", "VRFY", "STARTTLS", "AUTH"}
 INHERITED = {"EHLO", "HELO", "RSET", "NOOP", "EXPN"}
@@ -31,49 +30,40 @@ STREAM = {
 }  # fmt: skip
 
 
-def test_the_server_is_aiosmtpds_and_so_are_its_session_and_its_envelope() -> None:
+async def test_the_server_is_aiosmtpds_and_so_are_its_session_and_its_envelope() -> None:
     assert issubclass(Submission, aiosmtpd.smtp.SMTP)
-    assert issubclass(Transaction, aiosmtpd.smtp.Envelope)
+    assert issubclass(IncomingTransaction, aiosmtpd.smtp.Envelope)
 
-    async def main() -> None:
-        connection = protocol_factory(ServerState(Listen(), Intake(), None))()
-        assert type(connection.session) is aiosmtpd.smtp.Session
-        assert type(connection.envelope) is Transaction
-        assert connection.data_size_limit == Listen().max_message_size
-
-    asyncio.run(main())
+    connection = protocol_factory(ServerState(Listen(), Intake(), None))()
+    assert type(connection.session) is aiosmtpd.smtp.Session
+    assert type(connection.envelope) is IncomingTransaction
+    assert connection.data_size_limit == Listen().max_message_size
 
 
-def test_its_constructor_makes_the_attributes_that_are_known() -> None:
-    async def main() -> set[str]:
-        return set(smtp_attributes(ServerState(Listen(), Intake(), None)))
-
-    made = asyncio.run(main())
+async def test_its_constructor_makes_the_attributes_that_are_known() -> None:
+    made = set(smtp_attributes(ServerState(Listen(), Intake(), None)))
     assert made - STREAM == ATTRIBUTES
 
 
 def test_its_commands_are_those_that_are_known_and_clients_reach_no_other() -> None:
     known = {name.removeprefix("smtp_") for name in dir(aiosmtpd.smtp.SMTP) if name.startswith("smtp_")}
     assert known == OVERRIDDEN | INHERITED
-    assert {name.decode() for name in COMMANDS} == known
+    assert {name.decode() for name in BY_VERB} == known
     for name in OVERRIDDEN:
         assert getattr(Commands, f"smtp_{name}") is not getattr(aiosmtpd.smtp.SMTP, f"smtp_{name}")
     for name in INHERITED:
         assert getattr(Commands, f"smtp_{name}") is getattr(aiosmtpd.smtp.SMTP, f"smtp_{name}")
 
 
-def test_connections_share_nothing_that_one_of_them_changes() -> None:
-    async def main() -> None:
-        make = protocol_factory(ServerState(Listen(), Intake(), None))
-        one, other = make(), make()
-        await one.smtp_EHLO("client")
-        await one.smtp_MAIL("FROM:<a@b>")
-        assert other.session.host_name is None
-        assert other.envelope.sender is None
-        assert other.unsent == b""
-        assert one.session is not other.session
-
-    asyncio.run(main())
+async def test_connections_share_nothing_that_one_of_them_changes() -> None:
+    make = protocol_factory(ServerState(Listen(), Intake(), None))
+    one, other = make(), make()
+    await one.smtp_EHLO("client")
+    await one.smtp_MAIL("FROM:<a@b>")
+    assert other.session.host_name is None
+    assert other.envelope.sender is None
+    assert other.unsent == b""
+    assert one.session is not other.session
 
 
 async def everything(wire: Wire) -> bytes:
@@ -89,7 +79,7 @@ async def everything(wire: Wire) -> bytes:
     return said
 
 
-def test_its_parser_of_paths_its_stream_and_its_logger_are_never_reached(
+async def test_its_parser_of_paths_its_stream_and_its_logger_are_never_reached(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def reached(*_: object) -> None:
@@ -99,24 +89,21 @@ def test_its_parser_of_paths_its_stream_and_its_logger_are_never_reached(
         monkeypatch.setattr(aiosmtpd.smtp.SMTP, name, reached)
     intake = Intake()
 
-    async def main() -> bytes:
-        async with listener(intake) as listening:
-            return await everything(await connect(listening))
-
     with caplog.at_level(logging.DEBUG):
-        said = asyncio.run(main())
+        async with listener(intake) as listening:
+            said = await everything(await connect(listening))
     assert len(intake.committed) == 1
     assert b"451" not in said
     assert not [record for record in caplog.records if record.name == "mail.log"]
 
 
-def test_every_reply_of_its_own_has_an_enhanced_code() -> None:
+async def test_every_reply_of_its_own_has_an_enhanced_code() -> None:
     async def main() -> bytes:
         async with listener(Intake()) as listening:
             return await everything(await connect(listening))
 
     hello = 0
-    for line in asyncio.run(main()).splitlines():
+    for line in (await main()).splitlines():
         if line.startswith((b"354", b"250 localhost", b"250-", b"250 DSN")):
             hello += 1
             continue

@@ -1,4 +1,4 @@
-"""Real mail clients hand their mail to the listener."""
+"""Real mail clients send messages to the listener."""
 
 import asyncio
 import shutil
@@ -8,19 +8,16 @@ from collections.abc import Callable
 from email.message import EmailMessage
 
 import pytest
-from integration.listener_peer import Intake, listener
+from harness.listener import Intake, listener
 
 from mailrelay.mail.outcome import Reply
 
 
-def serve(client: Callable[[str], object], intake: Intake, **settings: str) -> object:
+async def serve(client: Callable[[str], object], intake: Intake, **settings: str) -> object:
     """Run a blocking client, which is given host:port, against a listener."""
 
-    async def main() -> object:
-        async with listener(intake, **settings) as listening:
-            return await asyncio.to_thread(client, listening.addresses[0])
-
-    return asyncio.run(main())
+    async with listener(intake, **settings) as listening:
+        return await asyncio.to_thread(client, str(listening.addresses[0]))
 
 
 def letter(subject: str) -> EmailMessage:
@@ -32,7 +29,7 @@ def letter(subject: str) -> EmailMessage:
     return message
 
 
-def test_smtplib_sends_several_messages_over_one_connection() -> None:
+async def test_smtplib_sends_several_messages_over_one_connection() -> None:
     intake = Intake()
 
     def client(address: str) -> None:
@@ -41,14 +38,14 @@ def test_smtplib_sends_several_messages_over_one_connection() -> None:
             server.send_message(letter("two"), rcpt_options=["NOTIFY=FAILURE,DELAY"], mail_options=["RET=HDRS"])
             server.sendmail("jö@example.org", ["ü@example.net"], "three\n", mail_options=["SMTPUTF8"])
 
-    serve(client, intake)
+    await serve(client, intake)
     assert len(intake.committed) == 3
     assert b"\r\n.dots\r\n..\r\nand text\r\n" in intake.committed[0][1]
     assert intake.committed[1][0].recipients[0].notify == b"FAILURE,DELAY"
     assert intake.committed[2][0].sender == "jö@example.org".encode()
 
 
-def test_smtplib_hears_the_remotes_refusal_in_its_own_words() -> None:
+async def test_smtplib_gets_the_mail_servers_refusal_unchanged() -> None:
     intake = Intake()
     intake.reply = Reply(550, (b"5.1.1 <you@example.net> no such user", b"5.1.1 ask the postmaster"))
 
@@ -57,7 +54,7 @@ def test_smtplib_hears_the_remotes_refusal_in_its_own_words() -> None:
             server.send_message(letter("hi"))
         return caught.value
 
-    error = serve(client, intake)
+    error = await serve(client, intake)
     assert isinstance(error, smtplib.SMTPDataError)
     assert (error.smtp_code, error.smtp_error) == (
         550,
@@ -67,7 +64,7 @@ def test_smtplib_hears_the_remotes_refusal_in_its_own_words() -> None:
 
 @pytest.mark.skipif(shutil.which("swaks") is None, reason="swaks is not installed")
 @pytest.mark.parametrize("options", [[], ["--pipeline"]])
-def test_swaks_sends(options: list[str]) -> None:
+async def test_swaks_sends(options: list[str]) -> None:
     intake = Intake()
 
     def client(address: str) -> str:
@@ -85,13 +82,13 @@ def test_swaks_sends(options: list[str]) -> None:
         ]
         return subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
 
-    output = serve(client, intake)
+    output = await serve(client, intake)
     assert "250 2.0.0 queued" in str(output)
     assert [recipient.address for recipient in intake.committed[0][0].recipients] == [b"a@b.example", b"c@d.example"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_sends() -> None:
+async def test_curl_sends() -> None:
     intake = Intake()
 
     def client(address: str) -> None:
@@ -100,7 +97,7 @@ def test_curl_sends() -> None:
             [*command, "--mail-rcpt", "you@example.net", "-T", "-"], input=b"Subject: hi\n\n.dot\n", check=True
         )
 
-    serve(client, intake)
+    await serve(client, intake)
     assert intake.committed[0][1] == b"Subject: hi\r\n\r\n.dot\r\n"
 
 
@@ -117,7 +114,7 @@ print $client->code, " ", $client->message;
 
 
 @pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
-def test_a_perl_script_that_looks_at_no_reply_reads_why_its_letter_was_not_taken(
+async def test_a_perl_script_that_ignores_replies_gets_the_reason_of_the_refusal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     intake = Intake()
@@ -126,13 +123,13 @@ def test_a_perl_script_that_looks_at_no_reply_reads_why_its_letter_was_not_taken
         command = ["perl", "-e", CARELESS, *address.split(":")]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    assert str(serve(client, intake)).startswith("554 5.5.1 no valid recipients")
+    assert str(await serve(client, intake)).startswith("554 5.5.1 no valid recipients")
     assert intake.committed == []
     assert not any("security" in line for line in caplog.messages)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_curl_sends_with_a_password() -> None:
+async def test_curl_sends_with_a_password() -> None:
     intake = Intake()
 
     def client(address: str) -> None:
@@ -151,5 +148,5 @@ def test_curl_sends_with_a_password() -> None:
             [*command, "--mail-rcpt", "c@d.example", "-T", "-"], input=b"Subject: hi\n\nhello\n", check=True, timeout=60
         )
 
-    serve(client, intake, auth="ignore")
+    await serve(client, intake, auth="ignore")
     assert len(intake.committed) == 1

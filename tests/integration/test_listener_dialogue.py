@@ -1,4 +1,4 @@
-"""What the listener says, line by line, over real sockets."""
+"""The replies of the listener, line by line, over real sockets."""
 
 import asyncio
 import logging
@@ -6,66 +6,57 @@ import socket
 import struct
 
 import pytest
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
 from mailrelay.listener import commands
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 
 
-def talk(lines: list[tuple[bytes, bytes]], intake: Intake | None = None, **settings: object) -> Intake:
+async def talk(lines: list[tuple[bytes, bytes]], intake: Intake | None = None, **settings: object) -> Intake:
     """Say each line and hold the reply's beginning against the expected one, on one connection."""
     intake = intake or Intake()
 
-    async def main() -> None:
-        async with listener(intake, **settings) as listening:
-            wire = await connect(listening)
-            assert await wire.reply() == b"220 localhost ESMTP mailrelay\r\n"
-            for line, expected in lines:
-                reply = await wire.say(line)
-                assert reply.startswith(expected), (line, reply)
-            wire.close()
-
-    asyncio.run(main())
+    async with listener(intake, **settings) as listening:
+        wire = await connect(listening)
+        assert await wire.reply() == b"220 localhost ESMTP mailrelay\r\n"
+        for line, expected in lines:
+            reply = await wire.say(line)
+            assert reply.startswith(expected), (line, reply)
+        wire.close()
     return intake
 
 
-def test_a_message_arrives_octet_for_octet_with_its_envelope() -> None:
+async def test_a_message_arrives_octet_for_octet_with_its_envelope() -> None:
     content = b"Subject: hi\r\n\r\n.dot\r\n..\r\n\xc3\xa4\r\n" + b"x" * 200_000 + b"\r\n"
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin(b"a@example.net", b'"b c"@example.net')
-            assert await wire.say(content.replace(b"\r\n.", b"\r\n..") + b".") == b"250 2.0.0 queued\r\n"
-            assert await intake.told.get() is True
-            assert await wire.say(b"QUIT") == b"221 2.0.0 bye\r\n"
-            assert await wire.rest() == b""
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin(b"a@example.net", b'"b c"@example.net')
+        assert await wire.say(content.replace(b"\r\n.", b"\r\n..") + b".") == b"250 2.0.0 queued\r\n"
+        assert await intake.told.get() is True
+        assert await wire.say(b"QUIT") == b"221 2.0.0 bye\r\n"
+        assert await wire.rest() == b""
     recipients = (Recipient(b"a@example.net"), Recipient(b'"b c"@example.net'))
     assert intake.committed == [(Envelope(b"me@example.org", recipients), content)]
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
     assert intake.told.empty()
 
 
-def test_ehlo_offers_exactly_what_is_kept() -> None:
-    async def main() -> None:
-        async with listener(Intake(), max_message_size=1234) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            assert await wire.say(b"EHLO x") == (
-                b"250-localhost\r\n250-PIPELINING\r\n250-SIZE 1234\r\n250-8BITMIME\r\n"
-                b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN\r\n"
-            )
-            assert await wire.say(b"HELO x") == b"250 localhost\r\n"
-
-    asyncio.run(main())
+async def test_ehlo_offers_exactly_what_is_kept() -> None:
+    async with listener(Intake(), max_message_size=1234) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        assert await wire.say(b"EHLO x") == (
+            b"250-localhost\r\n250-PIPELINING\r\n250-SIZE 1234\r\n250-8BITMIME\r\n"
+            b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN\r\n"
+        )
+        assert await wire.say(b"HELO x") == b"250 localhost\r\n"
 
 
-def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None:
-    talk(
+async def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None:
+    await talk(
         [
             (b"MAIL FROM:<a@b>", b"503 5.5.1 "),
             (b"EHLO", b"501 5.5.4 "),
@@ -95,10 +86,10 @@ def test_every_other_command_has_its_reply_with_an_enhanced_code() -> None:
     )
 
 
-def test_a_recipient_that_the_remote_refuses_is_refused_at_rcpt_and_is_not_in_the_envelope() -> None:
+async def test_a_recipient_that_the_mail_server_refuses_is_refused_at_rcpt_and_is_not_in_the_envelope() -> None:
     intake = Intake()
     intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
-    talk(
+    await talk(
         [
             (b"EHLO x", b"250"),
             (b"MAIL FROM:<a@b>", b"250"),
@@ -113,32 +104,34 @@ def test_a_recipient_that_the_remote_refuses_is_refused_at_rcpt_and_is_not_in_th
     )
     first, second = Recipient(b"first@example.net"), Recipient(b"second@example.net", b"NEVER")
     assert [envelope.recipients for envelope, _ in intake.committed] == [(first, second)]
-    assert [envelope.recipients for envelope in intake.vetted] == [
+    assert [envelope.recipients for envelope in intake.probed] == [
         (first,),
         (Recipient(b"nobody@example.net"),),
         (second,),
     ]
 
 
-def test_a_mail_without_a_recipient_left_gets_no_content() -> None:
+async def test_data_is_refused_if_all_recipients_were_refused() -> None:
     intake = Intake()
     intake.refusals = {b"nobody@example.net": Reply(550, (b"5.1.1 no such user",))}
     mail = (b"MAIL FROM:<a@b>", b"250")
-    talk([(b"EHLO x", b"250"), mail, (b"RCPT TO:<nobody@example.net>", b"550 "), (b"DATA", b"554 5.5.1 ")], intake)
+    await talk(
+        [(b"EHLO x", b"250"), mail, (b"RCPT TO:<nobody@example.net>", b"550 "), (b"DATA", b"554 5.5.1 ")], intake
+    )
 
 
-def test_the_recipients_of_a_mail_share_the_time_for_a_word_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "VETTING", 0.05)
+async def test_the_recipient_probes_of_one_message_share_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "PROBE_LIMIT", 0.05)
     intake = Intake()
-    intake.before_word = asyncio.Event().wait
+    intake.before_probe_result = asyncio.Event().wait
     rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
     mail = (b"MAIL FROM:<a@b>", b"250")
-    talk([(b"EHLO x", b"250"), mail, rcpt, rcpt, rcpt, (b"RSET", b"250"), mail, rcpt, rcpt], intake)
-    assert len(intake.vetted) == 2
+    await talk([(b"EHLO x", b"250"), mail, rcpt, rcpt, rcpt, (b"RSET", b"250"), mail, rcpt, rcpt], intake)
+    assert len(intake.probed) == 2
 
 
-def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:
-    intake = talk(
+async def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> None:
+    intake = await talk(
         [
             (b"EHLO x", b"250"),
             (b"MAIL FROM:<=?utf-8?q?a=0D=0ARCPT?=@example.org>", b"250"),
@@ -154,32 +147,29 @@ def test_commands_in_an_address_are_refused_and_nothing_of_them_is_kept() -> Non
         ]
     )
     # An encoded-word is an address like any other, and stays what it was.
-    assert intake.begun_with == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
+    assert intake.expected_from == [b"=?utf-8?q?a=0D=0ARCPT?=@example.org"]
 
 
-def test_dsn_and_mail_parameters_are_kept_as_sent() -> None:
+async def test_dsn_and_mail_parameters_are_kept_as_sent() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            await wire.say(b"EHLO x")
-            mail = b"MAIL FROM:<j\xc3\xb6@ex\xc3\xa4mple.org> body=8bitmime SIZE=9 SMTPUTF8 RET=hdrs ENVID=QQ+2B1"
-            assert (await wire.say(mail)).startswith(b"250 ")
-            rcpt = b"RCPT TO:<@relay.example:you@example.net> NOTIFY=success,FAILURE ORCPT=rfc822;you+2Btag@example.net"
-            assert (await wire.say(rcpt)).startswith(b"250 ")
-            await wire.say(b"DATA")
-            assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        mail = b"MAIL FROM:<j\xc3\xb6@ex\xc3\xa4mple.org> body=8bitmime SIZE=9 SMTPUTF8 RET=hdrs ENVID=QQ+2B1"
+        assert (await wire.say(mail)).startswith(b"250 ")
+        rcpt = b"RCPT TO:<@relay.example:you@example.net> NOTIFY=success,FAILURE ORCPT=rfc822;you+2Btag@example.net"
+        assert (await wire.say(rcpt)).startswith(b"250 ")
+        await wire.say(b"DATA")
+        assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
     recipient = Recipient(b"you@example.net", b"success,FAILURE", b"rfc822;you+2Btag@example.net")
     sender = "jö@exämple.org".encode()
     assert intake.committed[0][0] == Envelope(sender, (recipient,), b"8BITMIME", True, b"HDRS", b"QQ+2B1")
 
 
-def test_bad_parameters_are_refused() -> None:
-    intake = talk(
+async def test_bad_parameters_are_refused() -> None:
+    intake = await talk(
         [
             (b"EHLO x", b"250"),
             (b"MAIL FROM:<j\xc3\xb6@example.org>", b"553 5.6.7 "),
@@ -198,131 +188,110 @@ def test_bad_parameters_are_refused() -> None:
         ],
         max_message_size=100,
     )
-    assert intake.begun_with == [b"a@b"]
+    assert intake.expected_from == [b"a@b"]
 
 
-def test_when_nothing_can_be_taken_mail_is_answered_with_the_reason() -> None:
+async def test_mail_is_refused_with_the_reason_while_no_message_can_be_accepted() -> None:
     intake = Intake()
-    intake.trouble = Reply(452, (b"4.3.1 the spool is full",))
-    talk(
+    intake.current_refusal = Reply(452, (b"4.3.1 the spool is full",))
+    await talk(
         [(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"452 4.3.1 the spool is full\r\n"), (b"RCPT TO:<a@b>", b"503")],
         intake,
     )
-    assert intake.begun_with == []
+    assert intake.expected_from == []
 
 
-def test_the_thousand_and_first_recipient_waits_for_another_message() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            await wire.say(b"EHLO x")
-            wire.writer.write(b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<a@b>\r\n" * 1001)
-            replies = [await wire.reply() for _ in range(1002)]
-            assert all(reply.startswith(b"250 ") for reply in replies[:-1])
-            assert replies[-1].startswith(b"452 4.5.3 ")
-
-    asyncio.run(main())
+async def test_the_1001st_recipient_gets_a_4xx() -> None:
+    async with listener(Intake()) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        wire.writer.write(b"MAIL FROM:<a@b>\r\n" + b"RCPT TO:<a@b>\r\n" * 1001)
+        replies = [await wire.reply() for _ in range(1002)]
+        assert all(reply.startswith(b"250 ") for reply in replies[:-1])
+        assert replies[-1].startswith(b"452 4.5.3 ")
 
 
-def test_pipelined_transactions_behind_a_content_are_all_answered_in_order() -> None:
+async def test_pipelined_transactions_behind_a_content_are_all_answered_in_order() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            flight = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
-            wire.writer.write(b"one\r\n.\r\n" + flight)
-            codes = [(await wire.reply())[:3] for _ in range(4)]
-            assert codes == [b"250", b"250", b"250", b"354"]
-            wire.writer.write(b"two\r\n.\r\nNOOP\r\n")
-            assert [(await wire.reply())[:3] for _ in range(2)] == [b"250", b"250"]
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        flight = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
+        wire.writer.write(b"one\r\n.\r\n" + flight)
+        codes = [(await wire.reply())[:3] for _ in range(4)]
+        assert codes == [b"250", b"250", b"250", b"354"]
+        wire.writer.write(b"two\r\n.\r\nNOOP\r\n")
+        assert [(await wire.reply())[:3] for _ in range(2)] == [b"250", b"250"]
     assert [content for _, content in intake.committed] == [b"one\r\n", b"two\r\n"]
 
 
 @pytest.mark.parametrize(
     "ending", [b"hello\n.\n", b"hello\n.\r\n", b"hello\r\n.\nmore", b"a\rb\r\n.\r\n", b"\nx\r\n.\r\n"]
 )
-def test_a_bare_line_end_in_content_is_refused_without_hanging_and_nothing_is_queued(ending: bytes) -> None:
+async def test_a_bare_line_end_in_content_is_refused_without_hanging_and_nothing_is_queued(ending: bytes) -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            wire.writer.write(ending)
-            assert (await wire.rest()).startswith(b"550 5.6.11 ")
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(ending)
+        assert (await wire.rest()).startswith(b"550 5.6.11 ")
     assert intake.committed == []
 
 
-def test_a_smuggled_second_message_is_never_seen() -> None:
+async def test_a_smuggled_second_message_is_never_seen() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            wire.writer.write(b"one\r\n\n.\r\nMAIL FROM:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\ntwo\r\n.\r\n")
-            assert (await wire.rest()).count(b"\r\n") == 1
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(b"one\r\n\n.\r\nMAIL FROM:<x@y>\r\nRCPT TO:<z@y>\r\nDATA\r\ntwo\r\n.\r\n")
+        assert (await wire.rest()).count(b"\r\n") == 1
     assert intake.committed == []
-    assert intake.begun_with == [b"me@example.org"]
+    assert intake.expected_from == [b"me@example.org"]
 
 
-def test_too_large_a_content_is_read_to_its_end_and_the_dialogue_goes_on() -> None:
+async def test_a_content_that_is_too_large_is_read_to_its_end_and_the_session_continues() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake, max_message_size=1000) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            assert (await wire.say(b"x" * 998 + b"\r\nyyy\r\n" * 50_000 + b".")).startswith(b"552 5.3.4 ")
-            assert (await wire.say(b"MAIL FROM:<a@b>")).startswith(b"250 ")
-            await wire.say(b"RCPT TO:<a@b>")
-            await wire.say(b"DATA")
-            assert (await wire.say(b"x" * 998 + b"\r\n.")).startswith(b"250 ")
-
-    asyncio.run(main())
+    async with listener(intake, max_message_size=1000) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        assert (await wire.say(b"x" * 998 + b"\r\nyyy\r\n" * 50_000 + b".")).startswith(b"552 5.3.4 ")
+        assert (await wire.say(b"MAIL FROM:<a@b>")).startswith(b"250 ")
+        await wire.say(b"RCPT TO:<a@b>")
+        await wire.say(b"DATA")
+        assert (await wire.say(b"x" * 998 + b"\r\n.")).startswith(b"250 ")
     assert [len(content) for _, content in intake.committed] == [1000]
 
 
-def test_nul_in_content_is_refused() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            assert (await (await connect(listening)).send(b"a\x00b\r\n")).startswith(b"550 5.6.0 ")
-
-    asyncio.run(main())
+async def test_nul_in_content_is_refused() -> None:
+    async with listener(Intake()) as listening:
+        assert (await (await connect(listening)).send(b"a\x00b\r\n")).startswith(b"550 5.6.0 ")
 
 
-def test_contents_that_stand_still_on_many_connections_keep_nobody_from_sending() -> None:
+async def test_stalled_contents_on_many_connections_do_not_block_other_clients() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake, max_message_size=10_000) as listening:
-            wires = [await connect(listening) for _ in range(6)]
-            for wire in wires:
-                await wire.begin()
-                wire.writer.write(b"x" * 9_000 + b"\r\n")
-                await wire.writer.drain()
-            assert (await (await connect(listening)).send(b"x" * 9_000 + b"\r\n")).startswith(b"250 ")
-            assert [(await wire.say(b"."))[:4] for wire in wires] == [b"250 "] * 6
-
-    asyncio.run(main())
+    async with listener(intake, max_message_size=10_000) as listening:
+        wires = [await connect(listening) for _ in range(6)]
+        for wire in wires:
+            await wire.begin()
+            wire.writer.write(b"x" * 9_000 + b"\r\n")
+            await wire.writer.drain()
+        assert (await (await connect(listening)).send(b"x" * 9_000 + b"\r\n")).startswith(b"250 ")
+        assert [(await wire.say(b"."))[:4] for wire in wires] == [b"250 "] * 6
 
 
-def test_an_error_of_ours_is_a_451_that_says_nothing_of_it_and_the_next_message_is_taken(
+async def test_an_internal_error_is_a_451_without_details_and_the_next_message_is_accepted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     intake = Intake()
     intake.error = RuntimeError("secret\r\n250 all is well")
 
-    async def main() -> None:
+    with caplog.at_level(logging.INFO):
         async with listener(intake) as listening:
             wire = await connect(listening)
             reply = await wire.send(b"hi\r\n")
@@ -334,30 +303,24 @@ def test_an_error_of_ours_is_a_451_that_says_nothing_of_it_and_the_next_message_
             await wire.say(b"RCPT TO:<a@b>")
             await wire.say(b"DATA")
             assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
-
-    with caplog.at_level(logging.INFO):
-        asyncio.run(main())
     assert [record.name for record in caplog.records] == ["mailrelay.listener"]
     assert "\n" not in caplog.records[0].getMessage()
 
 
-def test_an_error_of_the_intake_at_mail_is_a_451_too() -> None:
+async def test_an_error_of_the_intake_at_mail_is_a_451_too() -> None:
     class Broken(Intake):
-        def begun(self, reverse_path: bytes) -> None:
+        def expect_message(self, reverse_path: bytes) -> None:
             raise OSError("broken")
 
-    talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"451 4.3.0 "), (b"RCPT TO:<a@b>", b"503 ")], Broken())
+    await talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b>", b"451 4.3.0 "), (b"RCPT TO:<a@b>", b"503 ")], Broken())
 
 
-def test_the_remotes_words_come_through_as_lines_that_no_client_can_misread() -> None:
+async def test_a_reply_of_the_mail_server_is_passed_on_in_lines_that_no_client_can_misread() -> None:
     intake = Intake()
     intake.reply = Reply(550, (b"5.1.1 no\x1b[31m such\r\n250 user", b"x" * 2000, "ä".encode(), b"5.1.10 other"))
 
-    async def main() -> bytes:
-        async with listener(intake) as listening:
-            return await (await connect(listening)).send(b"hi\r\n")
-
-    reply = asyncio.run(main())
+    async with listener(intake) as listening:
+        reply = await (await connect(listening)).send(b"hi\r\n")
     lines = reply.split(b"\r\n")[:-1]
     assert all(line.startswith(b"550-5.1.") for line in lines[:-1])
     assert lines[-1] == b"550 5.1.10 other"
@@ -367,131 +330,107 @@ def test_the_remotes_words_come_through_as_lines_that_no_client_can_misread() ->
     assert b"".join(line[10:] for line in lines[1:-2]) == b"x" * 2000
 
 
-def test_twenty_unknown_commands_end_the_connection() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            await wire.say(b"EHLO x")
-            replies = [await wire.say(b"FROB") for _ in range(20)]
-            assert all(reply.startswith(b"500 5.5.1 ") for reply in replies[:-1])
-            assert replies[-1].startswith(b"421 4.7.0 ")
-            assert await wire.rest() == b""
-
-    asyncio.run(main())
+async def test_twenty_unknown_commands_end_the_connection() -> None:
+    async with listener(Intake()) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        replies = [await wire.say(b"FROB") for _ in range(20)]
+        assert all(reply.startswith(b"500 5.5.1 ") for reply in replies[:-1])
+        assert replies[-1].startswith(b"421 4.7.0 ")
+        assert await wire.rest() == b""
 
 
-def test_an_endless_command_line_is_not_waited_for() -> None:
-    async def main() -> None:
-        async with listener(Intake()) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            wire.writer.write(b"EHLO " + b"x" * 20_000)
-            assert (await wire.rest()).startswith(b"500 5.5.2 ")
-
-    asyncio.run(main())
+async def test_an_endless_command_line_is_not_waited_for() -> None:
+    async with listener(Intake()) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        wire.writer.write(b"EHLO " + b"x" * 20_000)
+        assert (await wire.rest()).startswith(b"500 5.5.2 ")
 
 
-def test_a_client_beyond_max_connections_takes_the_place_of_the_one_that_has_been_idle_longest() -> None:
-    async def main() -> None:
-        async with listener(Intake(), max_connections=2) as listening:
-            first, second = await connect(listening), await connect(listening)
-            assert (await first.reply() + await second.reply()).count(b"220 ") == 2
-            assert (await first.say(b"NOOP")).startswith(b"250 ")
-            third = await connect(listening)
-            assert (await third.reply()).startswith(b"220 ")
-            assert (await second.rest()).startswith(b"421 4.7.0 ")
-            assert (await first.say(b"NOOP")).startswith(b"250 ")
-
-    asyncio.run(main())
+async def test_a_client_beyond_max_connections_takes_the_place_of_the_one_that_has_been_idle_longest() -> None:
+    async with listener(Intake(), max_connections=2) as listening:
+        first, second = await connect(listening), await connect(listening)
+        assert (await first.reply() + await second.reply()).count(b"220 ") == 2
+        assert (await first.say(b"NOOP")).startswith(b"250 ")
+        third = await connect(listening)
+        assert (await third.reply()).startswith(b"220 ")
+        assert (await second.rest()).startswith(b"421 4.7.0 ")
+        assert (await first.say(b"NOOP")).startswith(b"250 ")
 
 
-def test_nobody_makes_room_in_the_middle_of_a_transaction() -> None:
-    async def main() -> None:
-        async with listener(Intake(), max_connections=2) as listening:
-            first, second = await connect(listening), await connect(listening)
-            await first.begin()
-            await second.reply()
-            for said in (b"EHLO x", b"MAIL FROM:<a@b>"):
-                assert (await second.say(said)).startswith(b"250")
-            assert (await (await connect(listening)).rest()).startswith(b"421 4.7.0 ")
-            assert (await first.say(b".")).startswith(b"250 ")
-            # The first one has nothing to do any more.
-            assert (await (await connect(listening)).reply()).startswith(b"220 ")
-            assert (await first.rest()).startswith(b"421 4.7.0 ")
-            assert (await second.say(b"RCPT TO:<c@d>")).startswith(b"250 ")
-
-    asyncio.run(main())
+async def test_no_connection_with_an_open_transaction_is_closed_for_another_client() -> None:
+    async with listener(Intake(), max_connections=2) as listening:
+        first, second = await connect(listening), await connect(listening)
+        await first.begin()
+        await second.reply()
+        for said in (b"EHLO x", b"MAIL FROM:<a@b>"):
+            assert (await second.say(said)).startswith(b"250")
+        assert (await (await connect(listening)).rest()).startswith(b"421 4.7.0 ")
+        assert (await first.say(b".")).startswith(b"250 ")
+        # The first one has nothing to do any more.
+        assert (await (await connect(listening)).reply()).startswith(b"220 ")
+        assert (await first.rest()).startswith(b"421 4.7.0 ")
+        assert (await second.say(b"RCPT TO:<c@d>")).startswith(b"250 ")
 
 
-def test_a_silent_client_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
 
-    async def main() -> None:
-        intake = Intake()
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            assert (await wire.rest()).endswith(b"421 4.4.2 nothing was said for too long; closing\r\n")
-            # While it is we who take long, nobody is idle.
-            intake.before_answer = lambda: asyncio.sleep(0.2)
-            assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
-
-    asyncio.run(main())
+    intake = Intake()
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        assert (await wire.rest()).endswith(b"421 4.4.2 idle for too long; closing\r\n")
+        # While it is we who take long, nobody is idle.
+        intake.before_answer = lambda: asyncio.sleep(0.2)
+        assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
 
 
-def test_what_clients_say_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
+async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
         async with listener(Intake()) as listening:
             wire: Wire = await connect(listening)
             await wire.send(b"Subject: private\r\n")
             wire.close()
-
-    with caplog.at_level(logging.DEBUG):
-        asyncio.run(main())
     assert not [record for record in caplog.records if record.name != "asyncio"]
 
 
-def test_a_client_that_closes_its_side_before_its_content_hears_so() -> None:
+async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> None:
     gate, intake = asyncio.Event(), Intake()
-    intake.before_word = gate.wait
+    intake.before_probe_result = gate.wait
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.reply()
-            await wire.say(b"EHLO x")
-            wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
-            wire.writer.write_eof()
-            while not intake.vetted:
-                await asyncio.sleep(0)
-            gate.set()
-            assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.reply()
+        await wire.say(b"EHLO x")
+        wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+        wire.writer.write_eof()
+        while not intake.probed:
+            await asyncio.sleep(0)
+        gate.set()
+        assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")
     assert intake.committed == []
 
 
-def test_a_stop_waits_for_a_message_that_was_complete_only_meanwhile() -> None:
+async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile() -> None:
     gate, intake = asyncio.Event(), Intake()
     intake.before_answer = gate.wait
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            stopping = asyncio.create_task(listening.close(grace=20.0))
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        stopping = asyncio.create_task(listening.close(grace=20.0))
+        await asyncio.sleep(0)
+        wire.writer.write(b"hello\r\n.\r\n")
+        await intake.arrived.wait()
+        # The client resets the connection, which ends that, but not its message.
+        reset = struct.pack("ii", 1, 0)
+        wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        wire.writer.transport.abort()
+        while listening.connections:
             await asyncio.sleep(0)
-            wire.writer.write(b"hello\r\n.\r\n")
-            await intake.arrived.wait()
-            # The client resets the connection, which ends that, but not its message.
-            reset = struct.pack("ii", 1, 0)
-            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-            wire.writer.transport.abort()
-            while listening._state.connections:
-                await asyncio.sleep(0)
-            assert not stopping.done()
-            gate.set()
-            await stopping
-
-    asyncio.run(main())
+        assert not stopping.done()
+        gate.set()
+        await stopping
     assert len(intake.committed) == 1

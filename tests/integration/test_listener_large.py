@@ -1,15 +1,13 @@
-"""Large contents: they go to the spool while they come in, cost little memory, and leave nothing behind."""
+"""Large contents: they are staged while they are received, need little memory, and leave nothing behind."""
 
 import asyncio
 import logging
 
 import pytest
-import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
-from integration.test_listener_flow import GROUP, Transport, codes, talk
+from harness.listener import GROUP, Intake, Wire, codes, connect, greeted, listener
+from harness.loops import on_uvloop
 
 from mailrelay.listener.reception import PIECE
-from mailrelay.listener.submission import Submission
 from mailrelay.mail.outcome import Reply
 
 HEADER = b"Subject: large\r\n\r\n"
@@ -18,18 +16,16 @@ LARGE = HEADER + LINE * 10_000
 NO_ROOM = Reply(452, (b"4.3.1 the spool is full",))
 
 
-def test_a_large_content_comes_in_pieces_and_is_the_clients_octet_for_octet() -> None:
+@on_uvloop
+async def test_a_large_content_comes_in_pieces_and_is_the_clients_octet_for_octet() -> None:
     intake = Intake()
     content = HEADER + (b".dots\r\n..\r\n" + LINE) * 5_000
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            stuffed = content.replace(b"\r\n.", b"\r\n..")
-            assert (await wire.send(stuffed)).startswith(b"250 ")
-            assert (await wire.say(b"NOOP")).startswith(b"250 ")
-
-    uvloop.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        assert (await wire.send(stuffed)).startswith(b"250 ")
+        assert (await wire.say(b"NOOP")).startswith(b"250 ")
     [incoming] = intake.in_pieces
     assert [content for _, content in intake.committed] == [content]
     assert len(incoming.pieces) > 2
@@ -38,48 +34,39 @@ def test_a_large_content_comes_in_pieces_and_is_the_clients_octet_for_octet() ->
     assert not incoming.is_abandoned
 
 
-def test_a_small_content_is_handed_over_whole() -> None:
+async def test_a_small_content_is_handed_over_whole() -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            await (await connect(listening)).send(HEADER + LINE * 700)
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        await (await connect(listening)).send(HEADER + LINE * 700)
     assert intake.in_pieces == []
     assert len(intake.committed) == 1
 
 
-def test_the_first_piece_holds_the_whole_header() -> None:
+async def test_the_first_piece_holds_the_whole_header() -> None:
     intake = Intake()
     header = b"Subject: large\r\n" + b"X-Filler: x\r\n" * 10_000 + b"\r\n"
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            await (await connect(listening)).send(header + LINE * 3_000)
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        await (await connect(listening)).send(header + LINE * 3_000)
     assert intake.in_pieces[0].pieces[0].startswith(header)
 
 
-def test_a_header_without_end_is_not_waited_for() -> None:
+async def test_a_header_without_end_is_not_waited_for() -> None:
     intake = Intake()
     content = b"X-Filler: x\r\n" * 50_000
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            await (await connect(listening)).send(content)
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        await (await connect(listening)).send(content)
     assert intake.in_pieces[0].pieces
     assert intake.committed[0][1] == content
 
 
-def test_a_client_is_not_read_while_the_disk_is_slower_than_it() -> None:
+async def test_a_client_is_not_read_while_the_disk_is_slower_than_it() -> None:
     intake, gate = Intake(), asyncio.Event()
     intake.before_piece = gate.wait
 
-    async def dialogue(submission: Submission, transport: Transport) -> None:
+    async with greeted(intake) as (submission, transport):
         submission.data_received(GROUP)
         transport.written.clear()
         submission.data_received(HEADER)
@@ -93,12 +80,9 @@ def test_a_client_is_not_read_while_the_disk_is_slower_than_it() -> None:
         while not transport.is_read:
             await asyncio.sleep(0)
         submission.data_received(b".\r\n")
-        while not transport.written:
-            await asyncio.sleep(0)
+        await transport.until_written(1)
         assert codes(b"".join(transport.written)) == [b"250"]
         assert len(intake.committed[0][1]) == sent + len(HEADER)
-
-    talk(dialogue, intake)
 
 
 async def refused(wire: Wire, content: bytes) -> bytes:
@@ -117,16 +101,13 @@ async def refused(wire: Wire, content: bytes) -> bytes:
         (LARGE + b"nul\0\r\n", {}, b"550 5.6.0 "),
     ],
 )
-def test_a_large_content_that_is_refused_in_the_end_leaves_nothing_behind(
+async def test_a_large_content_that_is_refused_in_the_end_leaves_nothing_behind(
     content: bytes, settings: dict[str, int], reply: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake = Intake()
 
-    async def main() -> None:
-        async with listener(intake, **settings) as listening:
-            assert (await refused(await connect(listening), content)).startswith(reply)
-
-    asyncio.run(main())
+    async with listener(intake, **settings) as listening:
+        assert (await refused(await connect(listening), content)).startswith(reply)
     assert intake.committed == []
     assert [incoming.is_abandoned for incoming in intake.in_pieces] == [True]
     [line] = caplog.messages
@@ -134,22 +115,19 @@ def test_a_large_content_that_is_refused_in_the_end_leaves_nothing_behind(
     assert reply.split()[0].decode() in line
 
 
-def test_where_the_spool_has_no_room_the_content_is_read_to_its_end_and_the_client_told() -> None:
+async def test_if_the_spool_is_full_the_content_is_read_to_its_end_and_the_client_gets_the_refusal() -> None:
     intake = Intake()
     intake.piece_refusal = NO_ROOM
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            assert (await refused(wire, LARGE)).startswith(b"452 4.3.1 the spool is full")
-            intake.piece_refusal = None
-            assert (await wire.say(b"MAIL FROM:<a@b>")).startswith(b"250 ")
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        assert (await refused(wire, LARGE)).startswith(b"452 4.3.1 the spool is full")
+        intake.piece_refusal = None
+        assert (await wire.say(b"MAIL FROM:<a@b>")).startswith(b"250 ")
     assert intake.in_pieces[0].is_abandoned
 
 
-def test_a_failure_of_ours_in_the_middle_is_a_451() -> None:
+async def test_an_internal_error_during_a_content_is_a_451() -> None:
     intake = Intake()
 
     async def fail() -> None:
@@ -157,49 +135,43 @@ def test_a_failure_of_ours_in_the_middle_is_a_451() -> None:
 
     intake.before_piece = fail
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            reply = await refused(await connect(listening), LARGE)
-            assert reply.startswith(b"451 4.3.0 ")
-            assert b"secret" not in reply
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        reply = await refused(await connect(listening), LARGE)
+        assert reply.startswith(b"451 4.3.0 ")
+        assert b"secret" not in reply
     assert intake.in_pieces[0].is_abandoned
 
 
 @pytest.mark.parametrize("is_staging", [True, False])
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind_and_the_log_says_so(
+async def test_a_client_that_closes_during_a_content_leaves_nothing_staged_and_is_logged(
     is_staging: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake, gate = Intake(), asyncio.Event()
     if is_staging:
         intake.before_piece = gate.wait
 
-    async def main() -> None:
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            wire.writer.write(HEADER + LINE * 1_000)
-            while not intake.in_pieces or not (is_staging or intake.in_pieces[0].pieces):
-                await asyncio.sleep(0)
-            wire.close()
-            while listening._state.connections:
-                await asyncio.sleep(0)
-            assert not (is_staging and intake.in_pieces[0].is_abandoned)
-            gate.set()
-            while not intake.in_pieces[0].is_abandoned:
-                await asyncio.sleep(0)
-
-    asyncio.run(main())
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(HEADER + LINE * 1_000)
+        while not intake.in_pieces or not (is_staging or intake.in_pieces[0].pieces):
+            await asyncio.sleep(0)
+        wire.close()
+        while listening.connections:
+            await asyncio.sleep(0)
+        assert not (is_staging and intake.in_pieces[0].is_abandoned)
+        gate.set()
+        while not intake.in_pieces[0].is_abandoned:
+            await asyncio.sleep(0)
     assert intake.committed == []
     [line] = caplog.messages
     assert line.startswith("NOQUEUE from=<me@example.org> command=content status=broken-off (the client has gone; ")
 
 
-def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
 
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING):
         async with listener(intake) as listening:
             wire = await connect(listening)
             await wire.begin()
@@ -207,9 +179,6 @@ def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: pytest.
             while not intake.in_pieces or not intake.in_pieces[0].pieces:
                 await asyncio.sleep(0)
             await listening.close(grace=0.0)
-
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(main())
     assert intake.in_pieces[0].is_abandoned
     assert "status=broken-off (mailrelay is stopping; " in caplog.text
 
@@ -228,12 +197,9 @@ class Clock:
         return getattr(self._loop, name)
 
 
-def paced(octets: int, intake: Intake) -> bytes:
+async def paced(octets: int, intake: Intake) -> bytes:
     """A client that sends so many octets of a content in each of 600 seconds; what it has been told behind the 354."""
-    told = b""
-
-    async def dialogue(submission: Submission, transport: Transport) -> None:
-        nonlocal told
+    async with greeted(intake) as (submission, transport):
         clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
         submission.data_received(GROUP)
         transport.written.clear()
@@ -245,32 +211,28 @@ def paced(octets: int, intake: Intake) -> bytes:
                 break
         else:
             submission.data_received(b"\r\n.\r\n")
-            while not transport.written:
-                await asyncio.sleep(0)
-        told = b"".join(transport.written)
-
-    talk(dialogue, intake)
-    return told
+            await transport.until_written(1)
+    return b"".join(transport.written)
 
 
-def test_a_content_that_comes_too_slowly_ends_with_421(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_content_that_comes_too_slowly_ends_with_421(caplog: pytest.LogCaptureFixture) -> None:
     intake = Intake()
-    assert paced(99, intake).startswith(b"421 4.4.2 ")
+    assert (await paced(99, intake)).startswith(b"421 4.4.2 ")
     assert intake.committed == []
     assert "too slowly" in caplog.text
 
 
-def test_a_content_that_comes_at_a_persons_worst_pace_is_taken() -> None:
+async def test_a_content_at_the_slowest_allowed_rate_is_accepted() -> None:
     intake = Intake()
-    assert paced(100, intake).startswith(b"250 ")
+    assert (await paced(100, intake)).startswith(b"250 ")
     assert [len(content) for _, content in intake.committed] == [100 * 600 + 2]
 
 
-def test_time_in_which_the_disk_keeps_a_client_waiting_is_not_its_slowness() -> None:
+async def test_time_in_which_a_client_waits_for_the_disk_does_not_count_for_its_rate() -> None:
     intake, gate = Intake(), asyncio.Event()
     intake.before_piece = gate.wait
 
-    async def dialogue(submission: Submission, transport: Transport) -> None:
+    async with greeted(intake) as (submission, transport):
         clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
         submission.data_received(GROUP)
         submission.data_received(HEADER + LINE * 2_000)
@@ -283,5 +245,3 @@ def test_time_in_which_the_disk_keeps_a_client_waiting_is_not_its_slowness() -> 
             await asyncio.sleep(0)
         submission.check_timeouts(clock.now + 1)
         assert not transport.is_closed
-
-    talk(dialogue, intake)

@@ -1,17 +1,13 @@
-"""Clients that leave at the wrong moment, and a listener that stops: commits finish, and every answer is told once."""
+"""Clients that close at a bad moment, and a listener that stops: commits finish, `told` is called once for each reply."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 
 import pytest
-import uvloop
-from integration.listener_peer import Intake, Wire, connect, listener
+from harness.listener import Intake, Wire, connect, listener
+from harness.loops import on_both_loops
 
 from mailrelay.listener.listening import Listening
 from mailrelay.mail.outcome import Reply
-
-both_loops = pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
-Runner = Callable[[Coroutine[None, None, None]], None]
 
 
 def slow_intake() -> tuple[Intake, asyncio.Event]:
@@ -21,132 +17,112 @@ def slow_intake() -> tuple[Intake, asyncio.Event]:
     return intake, gate
 
 
-@both_loops
+@on_both_loops
 @pytest.mark.parametrize("leave", ["half-close", "close", "reset"])
-def test_a_client_that_leaves_before_the_answer_does_not_stop_the_commit_and_is_not_told(
-    leave: str, runner: Runner
-) -> None:
-    async def main() -> None:
-        intake, gate = slow_intake()
-        intake.reply = Reply(550, (b"5.1.1 no such user",))
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            wire.writer.write(b"hi\r\n.\r\n")
-            await intake.arrived.wait()
-            if leave == "half-close":
-                wire.writer.write_eof()
-            elif leave == "close":
-                wire.close()
-            else:
-                wire.writer.transport.abort()
-            await seen_leaving(listening)
-            gate.set()
-            assert await asyncio.wait_for(intake.told.get(), 10) is False
-            assert len(intake.committed) == 1
-            if leave == "half-close":
-                # It may still be listening, so it is answered all the same.
-                assert await wire.rest() == b"550 5.1.1 no such user\r\n"
-        assert intake.told.empty()
-
-    runner(main())
+async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_and_was_not_told(leave: str) -> None:
+    intake, gate = slow_intake()
+    intake.reply = Reply(550, (b"5.1.1 no such user",))
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(b"hi\r\n.\r\n")
+        await intake.arrived.wait()
+        if leave == "half-close":
+            wire.writer.write_eof()
+        elif leave == "close":
+            wire.close()
+        else:
+            wire.writer.transport.abort()
+        await seen_leaving(listening)
+        gate.set()
+        assert await asyncio.wait_for(intake.told.get(), 10) is False
+        assert len(intake.committed) == 1
+        if leave == "half-close":
+            # It may still be listening, so it is answered all the same.
+            assert await wire.rest() == b"550 5.1.1 no such user\r\n"
+    assert intake.told.empty()
 
 
 async def seen_leaving(listening: Listening) -> None:
     """Wait until the listener knows that its client has said its last word."""
-    while any(not connection._client_closed for connection in listening._state.connections):
+    while any(not connection._client_closed for connection in listening.connections):
         await asyncio.sleep(0.001)
 
 
-@both_loops
-def test_a_client_that_leaves_in_the_middle_of_a_content_has_sent_nothing(runner: Runner) -> None:
-    async def main() -> None:
-        intake = Intake()
-        async with listener(intake) as listening:
-            for leave in (Wire.close, lambda wire: wire.writer.write_eof(), lambda wire: wire.writer.transport.abort()):
-                wire = await connect(listening)
-                await wire.begin()
-                wire.writer.write(b"half a mess")
-                await wire.writer.drain()
-                leave(wire)
-                assert await wire.rest() == b""
-            assert (await (await connect(listening)).send(b"whole\r\n")).startswith(b"250 ")
-        assert [content for _, content in intake.committed] == [b"whole\r\n"]
-
-    runner(main())
-
-
-@both_loops
-def test_what_a_client_said_before_it_closed_its_side_is_dealt_with(runner: Runner) -> None:
-    async def main() -> None:
-        intake = Intake()
-        async with listener(intake) as listening:
+@on_both_loops
+async def test_a_client_that_leaves_in_the_middle_of_a_content_has_sent_nothing() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        for leave in (Wire.close, lambda wire: wire.writer.write_eof(), lambda wire: wire.writer.transport.abort()):
             wire = await connect(listening)
             await wire.begin()
-            wire.writer.write(b"hi\r\n.\r\nQUIT\r\n")
-            wire.writer.write_eof()
-            assert (await wire.rest()).splitlines() == [b"250 2.0.0 queued", b"221 2.0.0 bye"]
-            await intake.told.get()
-        assert len(intake.committed) == 1
-
-    runner(main())
-
-
-@both_loops
-def test_a_client_that_stays_is_told(runner: Runner) -> None:
-    async def main() -> None:
-        intake = Intake()
-        async with listener(intake) as listening:
-            await (await connect(listening)).send(b"hi\r\n")
-            assert await intake.told.get() is True
-        assert intake.told.empty()
-
-    runner(main())
-
-
-@both_loops
-def test_stopping_lets_a_message_on_its_way_in_come_to_its_answer_and_sends_the_idle_away(runner: Runner) -> None:
-    async def main() -> None:
-        intake, gate = slow_intake()
-        async with listener(intake) as listening:
-            idle = await connect(listening)
-            await idle.reply()
-            sending, waiting = await connect(listening), await connect(listening)
-            await sending.begin()
-            await waiting.begin()
-            waiting.writer.write(b"hi\r\n.\r\n")
-            await intake.arrived.wait()
-            closing = asyncio.create_task(listening.close())
-            assert (await idle.rest()).startswith(b"421 4.3.2 ")
-            with pytest.raises(ConnectionError):
-                await connect(listening)
-            gate.set()
-            assert (await waiting.rest()).splitlines()[0] == b"250 2.0.0 queued"
-            sending.writer.write(b"hi\r\n.\r\n")
-            lines = (await sending.rest()).splitlines()
-            assert lines[0] == b"250 2.0.0 queued"
-            assert lines[1].startswith(b"421 4.3.2 ")
-            await closing
-        assert len(intake.committed) == 2
-
-    runner(main())
-
-
-@both_loops
-def test_stopping_does_not_wait_for_ever(runner: Runner) -> None:
-    async def main() -> None:
-        intake, _gate = slow_intake()
-        async with listener(intake) as listening:
-            wire = await connect(listening)
-            await wire.begin()
-            wire.writer.write(b"hi\r\n.\r\n")
-            await intake.arrived.wait()
-            half = await connect(listening)
-            await half.begin()
-            await listening.close(grace=0.01)
+            wire.writer.write(b"half a mess")
+            await wire.writer.drain()
+            leave(wire)
             assert await wire.rest() == b""
-            assert await half.rest() == b""
-        assert len(asyncio.all_tasks()) == 1
-        assert intake.committed == []
+        assert (await (await connect(listening)).send(b"whole\r\n")).startswith(b"250 ")
+    assert [content for _, content in intake.committed] == [b"whole\r\n"]
 
-    runner(main())
+
+@on_both_loops
+async def test_commands_received_before_a_client_closed_its_side_are_run() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(b"hi\r\n.\r\nQUIT\r\n")
+        wire.writer.write_eof()
+        assert (await wire.rest()).splitlines() == [b"250 2.0.0 queued", b"221 2.0.0 bye"]
+        await intake.told.get()
+    assert len(intake.committed) == 1
+
+
+@on_both_loops
+async def test_a_client_that_stays_is_told() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        await (await connect(listening)).send(b"hi\r\n")
+        assert await intake.told.get() is True
+    assert intake.told.empty()
+
+
+@on_both_loops
+async def test_stopping_waits_for_the_reply_to_a_content_and_closes_idle_connections() -> None:
+    intake, gate = slow_intake()
+    async with listener(intake) as listening:
+        idle = await connect(listening)
+        await idle.reply()
+        sending, waiting = await connect(listening), await connect(listening)
+        await sending.begin()
+        await waiting.begin()
+        waiting.writer.write(b"hi\r\n.\r\n")
+        await intake.arrived.wait()
+        closing = asyncio.create_task(listening.close())
+        assert (await idle.rest()).startswith(b"421 4.3.2 ")
+        with pytest.raises(ConnectionError):
+            await connect(listening)
+        gate.set()
+        assert (await waiting.rest()).splitlines()[0] == b"250 2.0.0 queued"
+        sending.writer.write(b"hi\r\n.\r\n")
+        lines = (await sending.rest()).splitlines()
+        assert lines[0] == b"250 2.0.0 queued"
+        assert lines[1].startswith(b"421 4.3.2 ")
+        await closing
+    assert len(intake.committed) == 2
+
+
+@on_both_loops
+async def test_stopping_does_not_wait_for_ever() -> None:
+    intake, _gate = slow_intake()
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin()
+        wire.writer.write(b"hi\r\n.\r\n")
+        await intake.arrived.wait()
+        half = await connect(listening)
+        await half.begin()
+        await listening.close(grace=0.01)
+        assert await wire.rest() == b""
+        assert await half.rest() == b""
+    assert len(asyncio.all_tasks()) == 1
+    assert intake.committed == []

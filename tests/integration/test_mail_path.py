@@ -1,43 +1,42 @@
 """Which way leads to the mail server over there, found out by trying."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause
 from mailrelay.ssh import mail_path
-from mailrelay.ssh.connection import SSHConnection, dial
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import find, greet
 
 
-def with_link(path: Path, test: Callable[[Remote, SSHConnection], Coroutine[None, None, None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(30), Remote(path) as remote:
-            link = await dial(remote.relayhost())
-            try:
-                await test(remote, link)
-            finally:
-                await link.close()
-
-    asyncio.run(main())
+@asynccontextmanager
+async def linked(path: Path) -> AsyncIterator[tuple[Remote, RelayhostConnection]]:
+    async with Remote(path) as remote:
+        link = await dial(remote.relayhost())
+        try:
+            yield remote, link
+        finally:
+            await link.close()
 
 
-def test_forwarding_is_the_way_where_it_is_allowed(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+async def test_forwarding_is_the_way_where_it_is_allowed(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (remote, link):
         way, failures = await find(link, remote.relayhost())
         assert way is not None and failures == []
         assert (way.command, way.greeting) == ("", "220 demo-remote ESMTP")
         assert way.extensions.pipelining and remote.channels == 1
 
-    with_link(tmp_path, test)
 
-
-def test_where_forwarding_is_prohibited_a_command_is_found_whatever_its_shell_says_first(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+async def test_where_forwarding_is_prohibited_a_command_is_found_whatever_its_shell_says_first(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (remote, link):
         remote.forbid_forwarding = True
         remote.noise = b"Welcome!\n"
         way, failures = await find(link, remote.relayhost())
@@ -46,17 +45,16 @@ def test_where_forwarding_is_prohibited_a_command_is_found_whatever_its_shell_sa
         [(tried, outcome)] = failures
         assert (tried, outcome.cause) == ("", Cause.FORWARDING_PROHIBITED)
 
-    with_link(tmp_path, test)
 
+async def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (remote, link):
 
-def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
         async def unwilling(verb: str, argument: bytes) -> bytes | None:
             return b"554 5.3.2 not today" if verb == "GREETING" else None
 
         remote.policy = unwilling
         remote.forbid_forwarding = True
-        way, failures = await find(link, remote.relayhost(smtp_host="mail.internal", smtp_port=2525))
+        way, failures = await find(link, remote.relayhost(smtp=Tcp("mail.internal", 2525)))
         assert way is None
         tried = dict(failures)
         assert list(tried)[:2] == ["", "sendmail -bs"]
@@ -66,29 +64,27 @@ def test_where_nothing_works_each_way_is_told_with_what_was_wrong(tmp_path: Path
             "socat - TCP:mail.internal:2525",
         ]
         assert tried[""].cause is Cause.FORWARDING_PROHIBITED
-        assert b"not today" in tried["sendmail -bs"].words
+        assert b"not today" in tried["sendmail -bs"].description
         assert all(outcome.cause is Cause.NOT_SMTP and "not found" in outcome.text for _, outcome in failures[2:])
 
-    with_link(tmp_path, test)
 
+async def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (remote, link):
 
-def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
         async def unwilling(verb: str, argument: bytes) -> bytes | None:
             return b"554 5.3.2 go away" if verb in ("EHLO", "HELO") else None
 
         remote.policy = unwilling
         with pytest.raises(Fault) as caught:
             await greet(link, "")
-        assert b"5.3.2 go away" in caught.value.outcome.words
-
-    with_link(tmp_path, test)
+        assert b"5.3.2 go away" in caught.value.outcome.description
 
 
-def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail_path, "PATIENCE", 0.2)
 
-    async def test(remote: Remote, link: SSHConnection) -> None:
+    async with linked(tmp_path) as (remote, link):
+
         async def never(verb: str, argument: bytes) -> bytes | None:
             await asyncio.Event().wait()
             return None
@@ -100,14 +96,10 @@ def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest
             assert caught.value.outcome.cause is Cause.LOST
         assert link.is_up
 
-    with_link(tmp_path, test)
 
-
-def test_nothing_more_is_tried_once_the_connection_has_gone(tmp_path: Path) -> None:
-    async def test(remote: Remote, link: SSHConnection) -> None:
+async def test_nothing_more_is_tried_once_the_connection_has_gone(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (remote, link):
         await remote.down()
         await link.wait_closed()
         way, failures = await find(link, remote.relayhost())
         assert way is None and len(failures) == 1
-
-    with_link(tmp_path, test)

@@ -8,38 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from integration.test_scheduler import Scene, play, scene
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.conclusion import Terms
+from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.network.events import Change
-from mailrelay.relay import connector
+from mailrelay.ports import RelayhostFailure
+from mailrelay.relay import connector, dial_policy
 from mailrelay.relay.waiters import Queued
-from mailrelay.spool import listing
-from mailrelay.spool.attempts import Failure
-from mailrelay.ssh.connection import dial
 from mailrelay.ssh.interface import Connection, Fault
-
-OPENS = Change(opens=True)
-SLEPT = Change(slept=3600.0)
-
-
-class Backend:
-    """The way to a remote: while `is_away`, nobody gets there; while `hangs`, nobody hears that he does not."""
-
-    def __init__(self) -> None:
-        self.is_away = self.hangs = False
-        self.dials = 0
-
-    async def dial(self, relayhost: Relayhost) -> Connection:
-        self.dials += 1
-        if self.hangs:
-            await asyncio.Event().wait()
-        if self.is_away:
-            raise Fault(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="Network is unreachable."))
-        return await dial(relayhost)
 
 
 class Wire:
@@ -79,7 +58,7 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(at: Scene) -> AsyncIterator[Wire]:
+async def wired(at: RelayHarness) -> AsyncIterator[Wire]:
     """Leads the next dials to the remote through a wire that can be cut."""
     wire = Wire()
     async with await asyncio.start_server(partial(wire.take, at.remote.ssh_port), "127.0.0.1", 0) as server:
@@ -91,291 +70,263 @@ async def wired(at: Scene) -> AsyncIterator[Wire]:
         await wire.end()
 
 
-async def uncertain(at: Scene, key: int) -> bool:
-    (to,) = await at.spool._read(lambda db: listing.one(db, key).recipients)
+async def uncertain(at: RelayHarness, key: int) -> bool:
+    (to,) = at.message(key).recipients
     return to.uncertain is not None
 
 
-def test_what_waits_leaves_when_the_network_is_back_whatever_the_back_off_said(tmp_path: Path) -> None:
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.is_away = True
-            key = await at.send()
-            assert await at.failure() is Cause.UNREACHABLE
-            backend.is_away = False
-            at.scheduler.network_changed(OPENS)
-            await at.settled(key, "sent")
-            assert backend.dials == 2
-
-    play(story)
+async def test_what_waits_leaves_when_the_network_is_back_whatever_the_back_off_said(tmp_path: Path) -> None:
+    network = Network()
+    async with running_relay(tmp_path, dial=network.dial) as at:
+        network.is_away = True
+        key = await at.send()
+        assert await at.failure() is Cause.UNREACHABLE
+        network.is_away = False
+        at.scheduler.network_changed(OPENS)
+        await at.settled(key, "sent")
+        assert network.dials == 2
 
 
-def test_a_network_that_comes_in_steps_is_tried_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_network_that_comes_in_steps_is_tried_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An address is there before the name server is."""
-    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(dial_policy, "SETTLING_SCHEDULE", (0.01,) * 5)
 
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.is_away = True
-            key = await at.send()
-            await at.failure()
-            at.scheduler.network_changed(OPENS)
+    network = Network()
+    async with running_relay(tmp_path, dial=network.dial) as at:
+        network.is_away = True
+        key = await at.send()
+        await at.failure()
+        at.scheduler.network_changed(OPENS)
 
-            async def tried() -> bool:
-                return backend.dials >= 4
+        async def tried() -> bool:
+            return network.dials >= 4
 
-            await at.until(tried)
-            backend.is_away = False
-            await at.settled(key, "sent")
-
-    play(story)
+        await at.until(tried)
+        network.is_away = False
+        await at.settled(key, "sent")
 
 
 @pytest.mark.parametrize("stood", [0, 1])
-def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
+async def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stood: int
 ) -> None:
     """Whether it had carried mail before or not."""
-    monkeypatch.setattr(connector, "SETTLING_SCHEDULE", (0.01,) * 5)
-    monkeypatch.setattr(connector, "YOUNG", -1.0)
+    monkeypatch.setattr(dial_policy, "SETTLING_SCHEDULE", (0.01,) * 5)
+    monkeypatch.setattr(dial_policy, "YOUNG", -1.0)
 
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, channels=1, dial=backend.dial) as at:
-            at.remote.extensions = ()
-            for _ in range(stood):
-                await at.settled(await at.send(), "sent")
-            reached = asyncio.Event()
+    network = Network()
+    async with running_relay(tmp_path, channels=1, dial=network.dial) as at:
+        at.remote.extensions = ()
+        for _ in range(stood):
+            await at.settled(await at.send(), "sent")
+        reached = asyncio.Event()
 
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "MAIL" and not reached.is_set():
-                    reached.set()
-                    await asyncio.Event().wait()
-                return None
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            if verb == "MAIL" and not reached.is_set():
+                reached.set()
+                await asyncio.Event().wait()
+            return None
 
-            async def tried() -> bool:
-                return backend.dials >= 4
+        async def tried() -> bool:
+            return network.dials >= 4
 
-            at.remote.policy = policy
-            lost = await at.send()
-            await reached.wait()
-            waits = await at.spool.accept(letter(at=time.time()))
-            backend.is_away = True
-            for connection in at.remote._connections:
-                connection.abort()
-            await at.until(tried)
-            backend.is_away = False
-            await at.settled(waits, "sent")
-            assert await at.states(lost) == ["deferred"]
-
-    play(story)
+        at.remote.policy = policy
+        lost = await at.send()
+        await reached.wait()
+        waits = await at.spool.accept(letter(at=time.time()))
+        network.is_away = True
+        for connection in at.remote.connections:
+            connection.abort()
+        await at.until(tried)
+        network.is_away = False
+        await at.settled(waits, "sent")
+        assert await at.states(lost) == ["deferred"]
 
 
-def test_a_dial_into_a_network_that_has_gone_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dial_into_a_network_that_has_gone_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connector, "DIAL_GRACE", 0.01)
 
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            backend.hangs = True
-            key = await at.send()
+    network = Network()
+    async with running_relay(tmp_path, dial=network.dial) as at:
+        network.hangs = True
+        key = await at.send()
 
-            async def dialling() -> bool:
-                return backend.dials == 1
+        async def dialling() -> bool:
+            return network.dials == 1
 
-            await at.until(dialling)
-            backend.hangs = False
-            at.scheduler.network_changed(OPENS)
-            await at.settled(key, "sent")
-            assert await at.spool.relayhost_failure("default") is None
-
-    play(story)
+        await at.until(dialling)
+        network.hangs = False
+        at.scheduler.network_changed(OPENS)
+        await at.settled(key, "sent")
+        assert await at.spool.relayhost_failure("default") is None
 
 
-def test_mail_of_a_lost_connection_leaves_when_the_network_is_back_and_greylisted_mail_does_not(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            cuts = 0
+async def test_mail_of_a_lost_connection_leaves_when_the_network_is_back_and_greylisted_mail_does_not(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path) as at:
+        cuts = 0
 
-            async def policy(verb: str, argument: bytes) -> bytes | None:
-                nonlocal cuts
-                if verb == "DATA" and cuts == 0:
-                    cuts += 1
-                    return b""
-                return b"451 4.7.1 come back later" if verb == "RCPT" and b"later" in argument else None
+        async def policy(verb: str, argument: bytes) -> bytes | None:
+            nonlocal cuts
+            if verb == "DATA" and cuts == 0:
+                cuts += 1
+                return b""
+            return b"451 4.7.1 come back later" if verb == "RCPT" and b"later" in argument else None
 
-            at.remote.policy = policy
-            lost = await at.send()
-            await at.settled(lost, "deferred")
-            later = await at.send(b"later@example.net")
-            await at.settled(later, "deferred")
-            at.scheduler.network_changed(OPENS)
-            await at.settled(lost, "sent")
-            assert await at.states(later) == ["deferred"]
-            assert (await at.spool._read(partial(listing.one, key=later))).attempts == 1
-
-    play(story)
-
-
-def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            await at.settled(await at.send(), "sent")
-            at.scheduler.network_changed(SLEPT)
-
-            async def closed() -> bool:
-                return not at.remote._connections
-
-            await at.until(closed)
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == 2
-
-    play(story)
+        at.remote.policy = policy
+        lost = await at.send()
+        await at.settled(lost, "deferred")
+        later = await at.send(b"later@example.net")
+        await at.settled(later, "deferred")
+        at.scheduler.network_changed(OPENS)
+        await at.settled(lost, "sent")
+        assert await at.states(later) == ["deferred"]
+        assert at.message(later).attempts == 1
 
 
-def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            await at.settled(await at.send(), "sent")
-            at.scheduler.network_changed(Change(gone=frozenset({"192.0.2.1"})))
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == 1
-            at.scheduler.network_changed(Change(gone=frozenset({"127.0.0.1"})))
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == 2
+async def test_a_connection_from_before_a_sleep_is_not_used_again(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at:
+        await at.settled(await at.send(), "sent")
+        at.scheduler.network_changed(SLEPT)
 
-    play(story)
+        async def closed() -> bool:
+            return not at.remote.connections
+
+        await at.until(closed)
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == 2
+
+
+async def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at:
+        await at.settled(await at.send(), "sent")
+        at.scheduler.network_changed(Change(removed_addresses=frozenset({"192.0.2.1"})))
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == 1
+        at.scheduler.network_changed(Change(removed_addresses=frozenset({"127.0.0.1"})))
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == 2
 
 
 @pytest.mark.parametrize(("young", "logins"), [(3600.0, 1), (-1.0, 2)])
-def test_a_connection_made_while_the_network_settles_stays_and_one_from_before_does_not(
+async def test_a_connection_made_while_the_network_settles_stays_and_one_from_before_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, young: float, logins: int
 ) -> None:
-    monkeypatch.setattr(connector, "YOUNG", young)
+    monkeypatch.setattr(dial_policy, "YOUNG", young)
 
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            await at.settled(await at.send(), "sent")
-            at.scheduler.network_changed(OPENS)
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == logins
-
-    play(story)
+    async with running_relay(tmp_path) as at:
+        await at.settled(await at.send(), "sent")
+        at.scheduler.network_changed(OPENS)
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == logins
 
 
 @pytest.mark.parametrize("extensions", [(), (b"PIPELINING",)])
-def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_comes_goes_elsewhere(
+async def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_comes_goes_elsewhere(
     tmp_path: Path, extensions: tuple[bytes, ...]
 ) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            at.remote.extensions = extensions
-            reached, go_on = asyncio.Event(), asyncio.Event()
+    async with running_relay(tmp_path) as at:
+        at.remote.extensions = extensions
+        reached, go_on = asyncio.Event(), asyncio.Event()
 
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "CONTENT" and not reached.is_set():
-                    reached.set()
-                    await go_on.wait()
-                return None
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            if verb == "CONTENT" and not reached.is_set():
+                reached.set()
+                await go_on.wait()
+            return None
 
-            at.remote.policy = policy
-            slow = await at.send()
-            await reached.wait()
-            at.scheduler.network_changed(SLEPT)
-            other = await at.send()
-            # Longer than a connection that says nothing at all would live.
-            await asyncio.sleep(3)
-            assert await at.states(slow) == ["active"]
-            go_on.set()
-            await at.settled(slow, "sent")
-            await at.settled(other, "sent")
-            assert at.remote.logins == 2
-            assert len(at.remote.received) == 2
-            assert not await uncertain(at, slow)
-
-    play(story)
+        at.remote.policy = policy
+        slow = await at.send()
+        await reached.wait()
+        at.scheduler.network_changed(SLEPT)
+        other = await at.send()
+        # Longer than a connection that says nothing at all would live.
+        await asyncio.sleep(3)
+        assert await at.states(slow) == ["active"]
+        go_on.set()
+        await at.settled(slow, "sent")
+        await at.settled(other, "sent")
+        assert at.remote.logins == 2
+        assert len(at.remote.received) == 2
+        assert not await uncertain(at, slow)
 
 
-def test_a_conversation_that_is_done_takes_nothing_more_from_before_while_another_one_goes_on(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at:
-            at.remote.extensions = ()
-            reached: list[asyncio.Event] = []
+async def test_a_conversation_that_is_done_takes_nothing_more_from_before_while_another_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path) as at:
+        at.remote.extensions = ()
+        reached: list[asyncio.Event] = []
 
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "CONTENT" and len(reached) < 2:
-                    reached.append(go_on := asyncio.Event())
-                    await go_on.wait()
-                return None
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            if verb == "CONTENT" and len(reached) < 2:
+                reached.append(go_on := asyncio.Event())
+                await go_on.wait()
+            return None
 
-            async def both() -> bool:
-                return len(reached) == 2
+        async def both() -> bool:
+            return len(reached) == 2
 
-            at.remote.policy = policy
-            under_way = [await at.send(), await at.send()]
-            await at.until(both)
-            at.scheduler.network_changed(SLEPT)
-            other = await at.send()
-            reached[0].set()
+        at.remote.policy = policy
+        under_way = [await at.send(), await at.send()]
+        await at.until(both)
+        at.scheduler.network_changed(SLEPT)
+        other = await at.send()
+        reached[0].set()
 
-            async def one_is_sent() -> bool:
-                return "sent" in {state for key in under_way for state in await at.states(key)}
+        async def one_is_sent() -> bool:
+            return "sent" in {state for key in under_way for state in await at.states(key)}
 
-            await at.until(one_is_sent)
-            # Time enough for it to be sent, if anybody took it.
-            await asyncio.sleep(0.3)
-            assert await at.states(other) == ["queued"]
-            reached[1].set()
-            await at.settled(other, "sent")
-            assert at.remote.logins == 2
-
-    play(story)
+        await at.until(one_is_sent)
+        # Time enough for it to be sent, if anybody took it.
+        await asyncio.sleep(0.3)
+        assert await at.states(other) == ["queued"]
+        reached[1].set()
+        await at.settled(other, "sent")
+        assert at.remote.logins == 2
 
 
 @pytest.mark.parametrize(("verb", "twice"), [("MAIL", False), ("CONTENT", True)])
-def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_uncertain_only_after_the_dot(
+async def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_uncertain_only_after_the_dot(
     tmp_path: Path, verb: str, twice: bool
 ) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at, wired(at) as wire:
+    async with running_relay(tmp_path) as at, wired(at) as wire:
 
-            async def policy(heard: str, _argument: bytes) -> bytes | None:
-                if heard == verb and not wire.is_cut:
-                    wire.cut()
-                    at.scheduler.network_changed(SLEPT)
-                return None
+        async def policy(heard: str, _argument: bytes) -> bytes | None:
+            if heard == verb and not wire.is_cut:
+                wire.cut()
+                at.scheduler.network_changed(SLEPT)
+            return None
 
-            at.remote.policy = policy
-            key = await at.send()
-            await at.settled(key, "sent")
-            assert at.remote.logins == 2
-            assert await uncertain(at, key) is twice
-
-    play(story)
+        at.remote.policy = policy
+        key = await at.send()
+        await at.settled(key, "sent")
+        assert at.remote.logins == 2
+        assert await uncertain(at, key) is twice
 
 
-def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
+async def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "IMPATIENCE", 0.0)
+    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.0)
 
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at:
-            at.remote.refuse_key = True
-            await at.send()
-            assert await at.failure() is Cause.AUTH_REFUSED
-            for _ in range(3):
-                at.scheduler.network_changed(OPENS)
-                message = letter(at=time.time())
-                watch = at.scheduler.watches.open(message.queue_id)
-                at.scheduler.hurry(await at.spool.accept(message))
-                assert isinstance(await watch.word, Queued)
-            assert backend.dials == 1
-
-    play(story)
+    network = Network()
+    async with running_relay(tmp_path, dial=network.dial) as at:
+        at.remote.refuse_key = True
+        await at.send()
+        assert await at.failure() is Cause.AUTH_REFUSED
+        for _ in range(3):
+            at.scheduler.network_changed(OPENS)
+            message = letter(at=time.time())
+            watch = at.scheduler.waiters.open(message.queue_id)
+            at.scheduler.message_arrived(await at.spool.accept(message))
+            assert isinstance(await watch.result, Queued)
+        assert network.dials == 1
 
 
 NOW = 1_700_000_000.0
@@ -385,9 +336,9 @@ class Spool:
     """Knows of one failure, which keeps the way shut for another hour."""
 
     def __init__(self, cause: Cause) -> None:
-        self._failure = Failure(3, NOW + 3600.0, cause, "")
+        self._failure = RelayhostFailure(3, NOW + 3600.0, cause, "")
 
-    async def relayhost_failure(self, _name: str) -> Failure:
+    async def relayhost_failure(self, _name: str) -> RelayhostFailure:
         return self._failure
 
 
@@ -397,32 +348,31 @@ class Spool:
         (Cause.UNREACHABLE, False, 3600.0),
         (Cause.UNREACHABLE, True, 0.0),
         (Cause.LOST, True, 0.0),
-        (Cause.SSH_REFUSED, True, connector.IMPATIENCE),
+        (Cause.SSH_REFUSED, True, dial_policy.IMPATIENCE),
         (Cause.HOST_KEY_CHANGED, False, 3600.0),
-        (Cause.HOST_KEY_CHANGED, True, connector.PENALTY_SCHEDULE[0]),
-        (Cause.AUTH_REFUSED, True, connector.PENALTY_SCHEDULE[0]),
+        (Cause.HOST_KEY_CHANGED, True, dial_policy.PENALTY_SCHEDULE[0]),
+        (Cause.AUTH_REFUSED, True, dial_policy.PENALTY_SCHEDULE[0]),
     ],
 )
-def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(cause: Cause, changed: bool, pause: float) -> None:
-    async def story() -> None:
-        async def fail(_relayhost: Relayhost) -> Connection:
-            raise Fault(Outcome(Stage.DIAL, cause=cause))
+async def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(
+    cause: Cause, changed: bool, pause: float
+) -> None:
+    async def fail(_relayhost: Relayhost) -> Connection:
+        raise Fault(Outcome(Stage.DIAL, cause=cause))
 
-        way = connector.Connector(
-            Relayhost(name="default", ssh="remote", ssh_config=Path("/nonexistent")),
-            Spool(cause),  # type: ignore[arg-type]
-            fail,
-            Terms((3600.0,), 432_000.0, lambda *_: ()),
-            lambda _work: None,
-            lambda: None,
-            lambda: None,
-            lambda: NOW,
-        )
-        with pytest.raises(Fault):
-            await way.open()
-        await way.look()
-        if changed:
-            way.network_changed(OPENS)
-        assert pause - 1.0 < way.pause(has_new_mail=False) <= pause
-
-    play(story)
+    way = connector.Connector(
+        Relayhost(name="default", ssh="remote", ssh_config=Path("/nonexistent")),
+        Spool(cause),  # type: ignore[arg-type]
+        fail,
+        RetryPolicy((3600.0,), 432_000.0, lambda *_: ()),
+        lambda _work: None,
+        lambda: None,
+        lambda: None,
+        lambda: NOW,
+    )
+    with pytest.raises(Fault):
+        await way.open()
+    await way.read_fault()
+    if changed:
+        way.network_changed(OPENS)
+    assert pause - 1.0 < way.pause(has_new_mail=False) <= pause

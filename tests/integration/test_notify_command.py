@@ -1,4 +1,4 @@
-"""A command of the person's gets the notice, and whatever it does, nothing is left hanging."""
+"""The command backend: the command gets the notice, and none of its processes keeps the backend waiting."""
 
 import asyncio
 import json
@@ -25,9 +25,9 @@ NOTICE = Notice(
 )
 
 
-def test_the_command_reads_one_json_object_with_everything_escaped(tmp_path: Path) -> None:
+async def test_the_command_reads_one_json_object_with_everything_escaped(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
-    asyncio.run(command(["sh", "-c", f"cat >'{heard}'"])([NOTICE]))
+    await command(["sh", "-c", f"cat >'{heard}'"])([NOTICE])
     said = json.loads(heard.read_text("utf-8"))
     assert said["kind"] == "failed"
     assert said["subject"] == "Grüße"
@@ -35,58 +35,52 @@ def test_the_command_reads_one_json_object_with_everything_escaped(tmp_path: Pat
     assert said["recipients"][0]["reply"] == "550 \\x1b[2J no"
 
 
-def test_several_notices_are_several_runs(tmp_path: Path) -> None:
+async def test_the_command_runs_once_for_each_notice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
-    asyncio.run(command(["sh", "-c", f"cat >>'{heard}'"])([NOTICE, NOTICE]))
+    await command(["sh", "-c", f"cat >>'{heard}'"])([NOTICE, NOTICE])
     assert len(heard.read_text().splitlines()) == 2
 
 
-def test_a_command_that_fails_is_quoted_from_the_end_of_its_stderr() -> None:
+async def test_the_error_quotes_the_end_of_the_commands_stderr() -> None:
     script = "import sys; sys.stderr.write('x' * 10000 + '\\x1b[31mno such channel\\n'); sys.exit(3)"
     with pytest.raises(BackendFailed, match=r"ended with status 3: x+\\x1b\[31mno such channel$") as raised:
-        asyncio.run(command([sys.executable, "-c", script])([NOTICE]))
+        await command([sys.executable, "-c", script])([NOTICE])
     assert len(str(raised.value)) < 600
 
 
-def test_a_command_that_reads_nothing_may_still_have_told() -> None:
-    asyncio.run(command(["true"])([NOTICE] * 20))
+async def test_a_command_that_does_not_read_its_stdin_can_succeed() -> None:
+    await command(["true"])([NOTICE] * 20)
 
 
-def test_a_command_that_is_not_there_fails_the_backend() -> None:
+async def test_a_missing_command_fails_the_backend() -> None:
     with pytest.raises(BackendFailed, match="cannot be started: No such file"):
-        asyncio.run(command(["/nonexistent/say"])([NOTICE]))
+        await command(["/nonexistent/say"])([NOTICE])
 
 
-def test_a_command_killed_by_a_signal_has_not_told() -> None:
+async def test_a_command_killed_by_a_signal_fails_the_backend() -> None:
     with pytest.raises(BackendFailed, match="was ended by signal 9"):
-        asyncio.run(command(["sh", "-c", "kill -9 $$"])([NOTICE]))
+        await command(["sh", "-c", "kill -9 $$"])([NOTICE])
 
 
-def test_something_left_in_the_background_does_not_hold_up_the_backend() -> None:
-    async def main() -> None:
+async def test_a_background_process_of_the_command_does_not_delay_the_backend() -> None:
+    with pytest.raises(BackendFailed, match=r"status 1: \d+$") as raised:
         async with asyncio.timeout(20):
             await command(["sh", "-c", "sleep 60 & echo $! >&2; exit 1"])([NOTICE])
-
-    with pytest.raises(BackendFailed, match=r"status 1: \d+$") as raised:
-        asyncio.run(main())
     os.kill(int(str(raised.value).rsplit(" ", 1)[1]), 9)
 
 
-def test_a_command_that_is_cut_off_is_ended_with_its_children(tmp_path: Path) -> None:
+async def test_a_cancelled_command_is_killed_with_its_children(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     os.mkfifo(alive)
 
-    async def main() -> None:
-        carrying = asyncio.create_task(
-            command(["sh", "-c", f"sh -c 'echo up; sleep 30; echo late' >'{alive}'; true"])([NOTICE])
-        )
-        reader = await asyncio.to_thread(open, alive, "rb")
-        with reader:
-            assert await asyncio.to_thread(reader.readline) == b"up\n"
-            carrying.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await carrying
-            # The end of the file comes when the last process that held it is gone.
-            assert await asyncio.to_thread(reader.read) == b""
-
-    asyncio.run(main())
+    delivering = asyncio.create_task(
+        command(["sh", "-c", f"sh -c 'echo up; sleep 30; echo late' >'{alive}'; true"])([NOTICE])
+    )
+    reader = await asyncio.to_thread(open, alive, "rb")
+    with reader:
+        assert await asyncio.to_thread(reader.readline) == b"up\n"
+        delivering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await delivering
+        # EOF comes when the last process with the file open has ended.
+        assert await asyncio.to_thread(reader.read) == b""

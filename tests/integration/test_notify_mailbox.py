@@ -1,6 +1,5 @@
-"""A report in a Maildir is there whole, for its owner only, without any network."""
+"""The mailbox backend: a report in a Maildir is complete, and readable for its owner only."""
 
-import asyncio
 import dataclasses
 import mailbox as maildirs
 import stat
@@ -26,10 +25,10 @@ REFUSED = Notice(
 SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="default", created=1.7e9, text="The key was refused.", fix="ssh-add")
 
 
-def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made_for_it(tmp_path: Path) -> None:
+async def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made_for_it(tmp_path: Path) -> None:
     place = tmp_path / "Mail" / "reports"
     held = dataclasses.replace(REFUSED, kind=Kind.HELD, sender=b"me@example.org")
-    asyncio.run(mailbox(place, lambda: 1.7e9)([REFUSED, SETUP, held]))
+    await mailbox(place, lambda: 1.7e9)([REFUSED, SETUP, held])
 
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert [stat.S_IMODE(file.stat().st_mode) for file in (place / "new").iterdir()] == [0o600] * 3
@@ -37,22 +36,22 @@ def test_every_kind_of_notice_becomes_a_readable_message_in_a_maildir_made_for_i
     messages = list(maildirs.Maildir(place, create=False))
     assert {message["Subject"] for message in messages} == {
         "Mail to bob@example.net was refused",
-        "Mail cannot leave through default",
-        "Mail to bob@example.net waits for you",
+        "Mail cannot be sent through default",
+        "Mail to bob@example.net needs your decision",
     }
     assert not [message for message in messages if "\r" in message.as_string()]
 
 
-def test_a_second_report_joins_the_first(tmp_path: Path) -> None:
-    carry = mailbox(tmp_path / "reports")
-    asyncio.run(carry([REFUSED]))
-    asyncio.run(carry([REFUSED]))
+async def test_a_second_report_is_a_second_file(tmp_path: Path) -> None:
+    deliver = mailbox(tmp_path / "reports")
+    await deliver([REFUSED])
+    await deliver([REFUSED])
     assert len(maildirs.Maildir(tmp_path / "reports", create=False)) == 2
 
 
-def test_a_file_in_the_place_of_the_maildir_fails_the_backend_and_is_left_alone(tmp_path: Path) -> None:
+async def test_a_file_at_the_path_of_the_maildir_fails_the_backend_and_is_not_changed(tmp_path: Path) -> None:
     place = tmp_path / "mbox"
     place.write_text("From me\n")
     with pytest.raises(BackendFailed, match="mbox: File exists"):
-        asyncio.run(mailbox(place)([REFUSED]))
+        await mailbox(place)([REFUSED])
     assert place.read_text() == "From me\n"

@@ -1,6 +1,5 @@
-"""The backend through apprise, or the sentence that says how to get it."""
+"""The urls backend, and the error that says how to install apprise."""
 
-import asyncio
 import http.server
 import json
 import threading
@@ -52,36 +51,36 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
         server.shutdown()
 
 
-def test_urls_without_the_library_are_found_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_without_the_library_fail_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "apprise", None)
     with pytest.raises(BackendFailed, match=r"pip install 'mailrelay\[apprise\]'"):
         Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0, lazy)  # type: ignore[arg-type]
 
 
 @with_apprise
-def test_a_url_that_means_nothing_is_found_when_the_backend_is_built_and_is_not_shown() -> None:
+def test_an_invalid_url_fails_when_the_backend_is_built_and_is_not_shown() -> None:
     with pytest.raises(BackendFailed, match="number 2 is not a URL") as raised:
         urls(("json://127.0.0.1", "nonsense://secret"))
     assert "secret" not in str(raised.value)
 
 
 @with_apprise
-def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
+async def test_a_notice_reaches_the_service(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
-    asyncio.run(urls((address,))([NOTICE]))
+    await urls((address,))([NOTICE])
     assert handler.heard[0]["title"] == "Mail to bob@example.net was refused"
     assert "550 no such user" in handler.heard[0]["message"]
 
 
 @with_apprise
-def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
+async def test_a_service_that_refuses_fails_the_backend(hook: tuple[str, type[Hook]]) -> None:
     address, handler = hook
     handler.status = 500
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice"):
-        asyncio.run(urls((address,))([NOTICE]))
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice"):
+        await urls((address,))([NOTICE])
 
 
-def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_of_the_library_never_shows_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     class Service:
         def add(self, address: str) -> bool:
             self.address = address
@@ -94,6 +93,6 @@ def test_what_the_library_raises_never_shows_the_url(monkeypatch: pytest.MonkeyP
         Apprise=Service, NotifyType=SimpleNamespace(FAILURE=1), NotifyFormat=SimpleNamespace(TEXT=1)
     )
     monkeypatch.setattr(backend, "apprise", kinds)
-    with pytest.raises(BackendFailed, match="number 1 of 1 did not take the notice") as raised:
-        asyncio.run(urls(("https://secret@example.org",))([NOTICE]))
+    with pytest.raises(BackendFailed, match="number 1 of 1 did not accept the notice") as raised:
+        await urls(("https://secret@example.org",))([NOTICE])
     assert "secret" not in str(raised.value)

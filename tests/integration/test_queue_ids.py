@@ -1,15 +1,15 @@
 """Queue ids: short, in the order of time, and never the same twice, whatever the clock does."""
 
 import itertools
-from pathlib import Path
+from dataclasses import replace
 
+from harness.messages import NOW, letter
+from harness.spool_engine import Engine
 from hypothesis import given
 from hypothesis import strategies as st
-from spooling import LIMIT, NOW, letter
 
+from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.spool import queue_ids
-from mailrelay.spool.accepting import accept
-from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.queue_ids import LENGTH, QueueIds
 
 TODAY = 1_790_000_000.0
@@ -33,34 +33,31 @@ def test_messages_of_one_minute_differ_in_their_last_letters_only() -> None:
     assert {ids.new(TODAY + at / 100)[:3] for at in range(6_000)} == {ids.new(TODAY)[:3]}
 
 
-def test_a_new_process_goes_on_above_the_ids_of_the_spool_though_the_clock_was_set_back(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    db = connect(tmp_path)
-    assert queue_ids.highest(db) == ""
-    before = QueueIds(queue_ids.highest(db))
-    latest = [before.new(TODAY) for _ in range(10)][-1]
-    with transaction(db):
-        for queue_id in (latest, "zzzzzzzzzz"):
-            key = accept(db, letter(), LIMIT)
-            db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (queue_id, key))
-    after = QueueIds(queue_ids.highest(db))
-    assert after.new(TODAY - 86_400) > latest
-    db.close()
+def test_a_new_process_goes_on_above_the_ids_of_the_spool_though_the_clock_was_set_back(engine: Engine) -> None:
+    engine.now = TODAY
+    latest = [engine.spool.new_queue_id() for _ in range(10)][-1]
+    # Spools of old hold longer ids, which are not in the order of time.
+    for queue_id in (latest, "zzzzzzzzzz"):
+        engine.do(engine.spool.accept(replace(letter(), queue_id=queue_id)))
+    engine.restart()
+    engine.now = TODAY - 86_400
+    made = engine.spool.new_queue_id()
+    assert made > latest
+    assert len(made) == LENGTH
 
 
-def test_a_command_chooses_an_id_that_is_free_and_that_the_daemon_never_makes(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    db = connect(tmp_path)
-    daemon = QueueIds("")
-    made = {daemon.new(TODAY + at / 1000) for at in range(200)}
-    with transaction(db):
-        for _ in range(50):
-            queue_id = queue_ids.new_for_command(db, TODAY)
-            assert queue_id not in made
-            made.add(queue_id)
-            key = accept(db, letter(), LIMIT)
-            db.execute("UPDATE message SET queue_id = ? WHERE id = ?", (queue_id, key))
-    db.close()
+def test_a_command_chooses_an_id_that_is_free_and_that_the_daemon_never_makes(engine: Engine) -> None:
+    engine.now = TODAY
+    made = set()
+    for at in range(200):
+        engine.now = TODAY + at / 1000
+        made.add(engine.spool.new_queue_id())
+    engine.now = TODAY
+    envelope = Envelope(b"a@example.org", (Recipient(b"b@example.net"),))
+    for _ in range(50):
+        _, queue_id = engine.desk.enqueue(envelope, b"Subject: hello\r\n\r\n", "default")
+        assert queue_id not in made
+        made.add(queue_id)
 
 
 def test_an_id_is_letters_and_digits_that_spell_nothing() -> None:

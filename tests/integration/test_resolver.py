@@ -1,13 +1,12 @@
-"""Questions to a real name server on loopback: what is an answer, what is none, and when one is secure."""
+"""Queries to a real name server on loopback: results, failures, and which results are secure."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
-from nameserver import Nameserver
+from harness.nameserver import Nameserver
 
 from mailrelay.dns import resolver
-from mailrelay.dns.answer import Answer, Unanswered
+from mailrelay.dns.lookup import LookUpFailed, Records
 from mailrelay.dns.resolver import Resolver
 
 ZONE = {
@@ -19,8 +18,8 @@ ZONE = {
 }
 
 
-def asked(server: Nameserver, name: str, kind: str) -> Answer:
-    return asyncio.run(Resolver(server.address).look_up(name, kind))
+async def asked(server: Nameserver, name: str, kind: str) -> Records:
+    return await Resolver(server.address).look_up(name, kind)
 
 
 @pytest.mark.parametrize(
@@ -37,36 +36,38 @@ def asked(server: Nameserver, name: str, kind: str) -> Answer:
         (f"{'x' * 64}.example", "A", set()),
     ],
 )
-def test_records_come_as_text_and_what_is_not_there_is_an_empty_answer(name: str, kind: str, values: set[str]) -> None:
+async def test_records_are_text_and_a_missing_name_gives_an_empty_result(
+    name: str, kind: str, values: set[str]
+) -> None:
     with Nameserver(ZONE) as server:
-        assert set(asked(server, name, kind).values) == values
+        assert set((await asked(server, name, kind)).values) == values
 
 
-def test_a_server_that_fails_or_says_nothing_is_told_apart_from_an_empty_answer(
+async def test_a_server_that_fails_or_does_not_reply_differs_from_an_empty_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolver, "PATIENCE", 0.3)
+    monkeypatch.setattr(resolver, "TIMEOUT", 0.3)
     with Nameserver(ZONE, broken=["broken.example"], silent=["silent.example"]) as server:
-        with pytest.raises(Unanswered, match=r"no answer for A of broken\.example"):
-            asked(server, "broken.example", "A")
-        with pytest.raises(Unanswered, match="did not answer"):
-            asked(server, "silent.example", "A")
+        with pytest.raises(LookUpFailed, match=r"no answer for A of broken\.example"):
+            await asked(server, "broken.example", "A")
+        with pytest.raises(LookUpFailed, match="did not answer"):
+            await asked(server, "silent.example", "A")
 
 
-def test_an_answer_is_asked_for_once() -> None:
+async def test_a_result_is_cached() -> None:
     async def twice(server: Nameserver) -> None:
         ours = Resolver(server.address)
         assert await ours.look_up("example.org", "A") == await ours.look_up("example.org", "A")
 
     with Nameserver(ZONE) as server:
-        asyncio.run(twice(server))
+        await twice(server)
         assert server.asked == [("example.org", "A")]
 
 
 @pytest.mark.parametrize("validated", [True, False])
-def test_an_answer_is_secure_if_a_resolver_on_this_machine_says_so(validated: bool) -> None:
+async def test_a_result_is_secure_if_a_resolver_on_this_machine_validated_it(validated: bool) -> None:
     with Nameserver(ZONE, validated=validated) as server:
-        assert asked(server, "example.org", "SSHFP").secure is validated
+        assert (await asked(server, "example.org", "SSHFP")).secure is validated
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_an_answer_is_secure_if_a_resolver_on_this_machine_says_so(validated: bo
         ("nameserver 127.0.0.53\nnameserver 192.0.2.53\n", False),
     ],
 )
-def test_a_resolver_elsewhere_is_believed_only_where_resolv_conf_vouches_for_it(
+def test_the_ad_bit_of_a_remote_resolver_counts_only_with_trust_ad(
     text: str, trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "resolv.conf"
@@ -88,14 +89,14 @@ def test_a_resolver_elsewhere_is_believed_only_where_resolv_conf_vouches_for_it(
     assert Resolver().is_trusted is trusted
 
 
-def test_a_machine_without_a_resolver_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_resolver_every_query_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "RESOLV_CONF", tmp_path / "missing")
-    with pytest.raises(Unanswered, match="names no DNS resolver"):
-        asyncio.run(Resolver().look_up("example.org", "A"))
+    with pytest.raises(LookUpFailed, match="names no DNS resolver"):
+        await Resolver().look_up("example.org", "A")
 
 
 @pytest.mark.parametrize("text", ["what", "192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:x", "[::1", "mail.example:53"])
-def test_what_is_no_nameserver_is_an_error(text: str) -> None:
+def test_an_invalid_nameserver_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         Resolver(text)
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from integration.test_ssh_dialling import no_agent_and_no_home as no_agent_and_no_home
-from integration.test_ssh_dialling import with_remote
+from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay.demo import remote as demo
 from mailrelay.demo.remote import Remote
 from mailrelay.ssh import restriction_probe
 
 
-def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
+async def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def goes_there(_server: object, host: str, *_: object) -> None:
@@ -22,13 +21,11 @@ def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
             await asyncio.sleep(3600)
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
 
-    monkeypatch.setattr(demo.Door, "connection_requested", goes_there)
-    monkeypatch.setattr(restriction_probe, "TRIAL", 0.3)
+    monkeypatch.setattr(demo.RemoteSSHServer, "connection_requested", goes_there)
+    monkeypatch.setattr(restriction_probe, "TRIAL_TIMEOUT", 0.3)
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         tried = await restriction_probe.trials(remote.relayhost(), remote.directory / "id_ed25519")
         by_port, by_host = (trial for trial in tried if trial.what.startswith("-L to another"))
         assert by_port.is_refused
         assert not by_host.is_refused
-
-    with_remote(tmp_path, test)

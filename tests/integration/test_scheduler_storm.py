@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.test_network_changes import OPENS, SLEPT, Backend
-from integration.test_scheduler import Scene, play, scene
-from integration.test_ssh_channels import echo, server
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
-from mailrelay.relay import connector, conversation
-from mailrelay.spool import listing
+from mailrelay.relay import connector, conversation, dial_policy
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
-GONE = Change(gone=frozenset({"127.0.0.1"}))
+GONE = Change(removed_addresses=frozenset({"127.0.0.1"}))
 
 
-class OneRoad(Backend):
+class OneRoad(Network):
     """Never dialled by two at once."""
 
     async def dial(self, relayhost: Relayhost) -> Connection:
@@ -43,9 +42,9 @@ class OneRoad(Backend):
 class Storm:
     """What happens to a scene. A seed gives the order; how it falls in with the sockets differs a little each time."""
 
-    def __init__(self, at: Scene, backend: Backend, port: int, chance: random.Random) -> None:
+    def __init__(self, at: RelayHarness, network: Network, port: int, chance: random.Random) -> None:
         self.at = at
-        self.backend = backend
+        self.network = network
         self.port = port
         self.chance = chance
         self.keys: list[int] = []
@@ -57,7 +56,7 @@ class Storm:
 
     async def policy(self, verb: str, _argument: bytes) -> bytes | None:
         # A dialogue is a task at its channel, and one at its port.
-        if verb == "GREETING" and len(self.at.remote._dialogues) > 2 * self.limit:
+        if verb == "GREETING" and len(self.at.remote.dialogues) > 2 * self.limit:
             return b"421 4.7.0 too many connections"
         if self.chance.random() >= self.moods:
             return None
@@ -74,7 +73,7 @@ class Storm:
         return None
 
     def cut(self) -> None:
-        for connection in list(self.at.remote._connections):
+        for connection in list(self.at.remote.connections):
             connection.abort()
 
     async def send(self, count: int) -> None:
@@ -82,8 +81,8 @@ class Storm:
             content = b"number %d\r\n" % len(self.keys) + (b"x" * 998 + b"\r\n") * self.chance.choice((0, 0, 0, 100))
             self.keys.append(await self.at.spool.accept(letter(at=time.time(), content=content)))
             if self.chance.random() < 0.7:
-                self.at.scheduler.hurry(self.keys[-1])
-        self.at.scheduler.ring()
+                self.at.scheduler.message_arrived(self.keys[-1])
+        self.at.scheduler.look_again()
 
     def come(self, client: Coroutine[Any, Any, None], *, leaves: bool) -> None:
         """A client of this scheduler, who may leave at any moment."""
@@ -94,7 +93,7 @@ class Storm:
             asyncio.get_running_loop().call_later(self.chance.random() * 0.05, task.cancel)
 
     async def forward(self) -> None:
-        async with self.at.scheduler.stream(f"localhost:{self.port}") as stream:
+        async with self.at.scheduler.stream(Tcp("localhost", self.port)) as stream:
             if isinstance(stream, Outcome):
                 return
             try:
@@ -108,7 +107,7 @@ class Storm:
                 stream.abort()
 
     async def vet(self) -> None:
-        await self.at.scheduler.vet(letter(at=time.time()).envelope)
+        await self.at.scheduler.probe_recipient(letter(at=time.time()).envelope)
 
     async def step(self) -> None:
         at, chance = self.at, self.chance
@@ -121,11 +120,11 @@ class Storm:
             (1, at.remote.mail_down),
             (1, at.remote.down),
             (4, at.remote.up),
-            (3, lambda: setattr(self.backend, "is_away", chance.random() < 0.3)),
+            (3, lambda: setattr(self.network, "is_away", chance.random() < 0.3)),
             (1, lambda: setattr(at.remote, "refuse_key", chance.random() < 0.3)),
             (6, lambda: self.come(self.forward(), leaves=chance.random() < 0.3)),
             (5, lambda: self.come(self.vet(), leaves=chance.random() < 0.5)),
-            (3, at.scheduler.expect),
+            (3, at.scheduler.expect_message),
             (3, lambda: setattr(self, "moods", chance.choice((0.0, 0.05, 0.5)))),
             (1, lambda: setattr(self, "limit", chance.choice((1, 3, 99)))),
         )
@@ -137,54 +136,48 @@ class Storm:
 
     async def clear_up(self) -> None:
         self.moods, self.limit = 0.0, 99
-        self.backend.is_away = self.at.remote.refuse_key = False
+        self.network.is_away = self.at.remote.refuse_key = False
         await self.at.remote.up()
         self.at.scheduler.network_changed(OPENS)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
+async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
     for room, name, value in (
-        (connector, "IMPATIENCE", 0.02),
-        (connector, "SETTLING_SCHEDULE", (0.01, 0.02)),
-        (connector, "PENALTY_SCHEDULE", (0.05,)),
+        (dial_policy, "IMPATIENCE", 0.02),
+        (dial_policy, "SETTLING_SCHEDULE", (0.01, 0.02)),
+        (dial_policy, "PENALTY_SCHEDULE", (0.05,)),
         (connector, "REDIAL_INTERVAL", 0.1),
-        (connector, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
+        (dial_policy, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
         (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
         (conversation, "EXTRA_LINGER", 0.05),
     ):
         monkeypatch.setattr(room, name, value)
 
-    async def story() -> None:
-        backend = OneRoad()
-        linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
-        async with (
-            server(echo) as port,
-            scene(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=backend.dial) as at,
-        ):
-            storm = Storm(at, backend, port, chance)
-            for _ in range(STEPS):
-                await storm.step()
-            await storm.clear_up()
-            for key in storm.keys:
-                await at.settled(key, "sent")
-            async with asyncio.timeout(20):
-                await asyncio.gather(*storm.clients, return_exceptions=True)
+    network = OneRoad()
+    linger = (0.0, 0.05, 30.0, float("inf"))[seed % 4]
+    async with (
+        server(echo) as port,
+        running_relay(tmp_path, retry=0.05, linger=linger, channels=3, backlog_channels=20, dial=network.dial) as at,
+    ):
+        storm = Storm(at, network, port, chance)
+        for _ in range(STEPS):
+            await storm.step()
+        await storm.clear_up()
+        for key in storm.keys:
+            await at.settled(key, "sent")
+        async with asyncio.timeout(20):
+            await asyncio.gather(*storm.clients, return_exceptions=True)
 
-            numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
-            for number, key in enumerate(storm.keys):
-                (to,) = await at.spool._read(lambda db, key=key: listing.one(db, key).recipients)
-                assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
-            assert (
-                await at.spool._read(lambda db: db.execute("SELECT count(*) FROM attempt WHERE closed IS NULL").get)
-                == 0
-            )
+        numbers = Counter(int(one.content.split(b"number ")[1].split()[0]) for one in at.remote.received)
+        for number, key in enumerate(storm.keys):
+            (to,) = at.message(key).recipients
+            assert numbers[number] == 1 or (numbers[number] > 1 and to.uncertain is not None), number
+        assert at.open_attempts() == 0
 
-            await at.scheduler.finish()
-            await at.stop()
-            await at.until(lambda: asyncio.sleep(0, not at.remote._connections))
-
-    play(story)
+        await at.scheduler.finish()
+        await at.stop()
+        await at.until(lambda: not at.remote.connections)

@@ -7,22 +7,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from integration.test_network_changes import OPENS, SLEPT, Backend
-from integration.test_scheduler import Scene, play, scene
-from integration.test_ssh_channels import echo, server
-from integration.test_ssh_dialling import amend, jump_config
-from spooling import letter
+from harness.messages import letter
+from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.remotes import amend, jump_config
+from harness.tcp import echo, server
 
+from mailrelay.demo.mailserver import refuse_by_name
 from mailrelay.demo.remote import Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.relay import connector
+from mailrelay.relay import dial_policy
 from mailrelay.ssh.interface import Stream
 
 
 @asynccontextmanager
-async def talking(at: Scene, port: int) -> AsyncIterator[Stream]:
+async def talking(at: RelayHarness, port: int) -> AsyncIterator[Stream]:
     """A stream to the echo at this port, that works."""
-    async with at.scheduler.stream(f"localhost:{port}") as stream:
+    async with at.scheduler.stream(Tcp("localhost", port)) as stream:
         assert not isinstance(stream, Outcome), stream.text
         await answers(stream)
         yield stream
@@ -34,181 +35,160 @@ async def answers(stream: Stream) -> None:
     assert await stream.read() == b"a"
 
 
-async def connections(at: Scene, count: int) -> None:
+async def connections(at: RelayHarness, count: int) -> None:
     """Wait until the remote has so many."""
 
     async def holds() -> bool:
-        return len(at.remote._connections) == count
+        return len(at.remote.connections) == count
 
     await at.until(holds)
 
 
-def test_mail_goes_by_a_new_connection_though_a_forward_goes_on_and_a_conversation_lingers_on_the_old_one(
+async def test_mail_goes_by_a_new_connection_though_a_forward_goes_on_and_a_conversation_lingers_on_the_old_one(
     tmp_path: Path,
 ) -> None:
-    async def story() -> None:
-        async with scene(tmp_path, linger=float("inf")) as at, server(echo) as port, talking(at, port) as stream:
-            await at.settled(await at.send(), "sent")
-            at.scheduler.network_changed(SLEPT)
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == 2
-            await answers(stream)
-
-    play(story)
+    async with running_relay(tmp_path, linger=float("inf")) as at, server(echo) as port, talking(at, port) as stream:
+        await at.settled(await at.send(), "sent")
+        at.scheduler.network_changed(SLEPT)
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == 2
+        await answers(stream)
 
 
-def test_a_connection_of_before_is_closed_with_its_last_stream_whatever_goes_on_elsewhere(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at, server(echo) as port, AsyncExitStack() as first:
-            await first.enter_async_context(talking(at, port))
-            at.scheduler.network_changed(SLEPT)
-            async with talking(at, port) as other:
-                await connections(at, 2)
-                await first.aclose()
-                await connections(at, 1)
-                await answers(other)
-
-    play(story)
-
-
-def test_a_forward_that_goes_on_keeps_no_connection_but_its_own(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
-            for _ in range(3):
-                at.scheduler.network_changed(SLEPT)
-                await at.settled(await at.send(), "sent")
+async def test_a_connection_of_before_is_closed_with_its_last_stream_whatever_goes_on_elsewhere(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at, server(echo) as port, AsyncExitStack() as first:
+        await first.enter_async_context(talking(at, port))
+        at.scheduler.network_changed(SLEPT)
+        async with talking(at, port) as other:
             await connections(at, 2)
-            await answers(stream)
+            await first.aclose()
+            await connections(at, 1)
+            await answers(other)
 
-    play(story)
 
-
-def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tmp_path: Path) -> None:
-    async def story() -> None:
-        backend = Backend()
-        async with scene(tmp_path, dial=backend.dial) as at, server(echo) as port, talking(at, port):
+async def test_a_forward_that_goes_on_keeps_no_connection_but_its_own(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
+        for _ in range(3):
             at.scheduler.network_changed(SLEPT)
-            async with talking(at, port):
-                await connections(at, 2)
-                at.scheduler.network_changed(SLEPT)
-                backend.hangs = True
-                waits = asyncio.ensure_future(at.scheduler.stream(f"localhost:{port}").__aenter__())
-                await at.until(lambda: asyncio.sleep(0, backend.dials == 3))
-                await at.stop()
-                async with asyncio.timeout(5):
-                    assert isinstance(await waits, Outcome)
-                    await connections(at, 0)
-
-    play(story)
+            await at.settled(await at.send(), "sent")
+        await connections(at, 2)
+        await answers(stream)
 
 
-def test_a_mail_server_that_is_down_is_left_alone_while_forwards_keep_a_connection_of_a_new_network(
+async def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tmp_path: Path) -> None:
+    network = Network()
+    async with running_relay(tmp_path, dial=network.dial) as at, server(echo) as port, talking(at, port):
+        at.scheduler.network_changed(SLEPT)
+        async with talking(at, port):
+            await connections(at, 2)
+            at.scheduler.network_changed(SLEPT)
+            network.hangs = True
+            waits = asyncio.ensure_future(at.scheduler.stream(Tcp("localhost", port)).__aenter__())
+            await at.until(lambda: network.dials == 3)
+            await at.stop()
+            async with asyncio.timeout(5):
+                assert isinstance(await waits, Outcome)
+                await connections(at, 0)
+
+
+async def test_a_mail_server_that_is_down_is_left_alone_while_forwards_keep_a_connection_of_a_new_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector, "IMPATIENCE", 0.01)
+    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.01)
 
-    async def story() -> None:
-        async with scene(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
-            at.scheduler.network_changed(OPENS)
-            await at.remote.mail_down()
-            await at.send()
-            assert await at.failure() is Cause.SMTP_CLOSED
-            await asyncio.sleep(0.5)
-            assert at.remote.channels <= 4
-            await answers(stream)
-
-    play(story)
+    async with running_relay(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
+        at.scheduler.network_changed(OPENS)
+        await at.remote.mail_down()
+        await at.send()
+        assert await at.failure() is Cause.SMTP_CLOSED
+        await asyncio.sleep(0.5)
+        assert at.remote.channels <= 4
+        await answers(stream)
 
 
-def test_a_jump_host_is_left_once_the_host_behind_it_has_gone(tmp_path: Path) -> None:
-    async def story() -> None:
-        for name in ("hop1", "hop2"):
-            (tmp_path / name).mkdir()
-        async with scene(tmp_path) as at, Remote(tmp_path / "hop1") as one, Remote(tmp_path / "hop2") as two:
-            jump_config(at.remote, one, two)
-            amend(at.remote, "ProxyJump hop1")
-            await at.settled(await at.send(), "sent")
-            for connection in list(at.remote._connections):
+async def test_a_jump_host_is_left_once_the_host_behind_it_has_gone(tmp_path: Path) -> None:
+    for name in ("hop1", "hop2"):
+        (tmp_path / name).mkdir()
+    async with running_relay(tmp_path) as at, Remote(tmp_path / "hop1") as one, Remote(tmp_path / "hop2") as two:
+        jump_config(at.remote, one, two)
+        amend(at.remote, "ProxyJump hop1")
+        await at.settled(await at.send(), "sent")
+        for connection in list(at.remote.connections):
+            connection.abort()
+        await at.until(lambda: not one.connections)
+        await at.settled(await at.send(), "sent")
+        assert one.logins == at.remote.logins == 2
+
+
+async def test_a_connection_to_keep_up_always_is_not_dialled_again_and_again_where_it_does_not_last(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path, linger=float("inf")) as at:
+
+        async def cut() -> None:
+            await asyncio.sleep(0.05)
+            for connection in list(at.remote.connections):
                 connection.abort()
-            await at.until(lambda: asyncio.sleep(0, not one._connections))
-            await at.settled(await at.send(), "sent")
-            assert one.logins == at.remote.logins == 2
 
-    play(story)
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            if verb == "EHLO":
+                cuts.append(asyncio.ensure_future(cut()))
+            return None
 
-
-def test_a_connection_to_keep_up_always_is_not_dialled_again_and_again_where_it_does_not_last(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path, linger=float("inf")) as at:
-
-            async def cut() -> None:
-                await asyncio.sleep(0.05)
-                for connection in list(at.remote._connections):
-                    connection.abort()
-
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                if verb == "EHLO":
-                    cuts.append(asyncio.ensure_future(cut()))
-                return None
-
-            cuts: list[asyncio.Future[None]] = []
-            at.remote.policy = policy
-            await at.until(lambda: asyncio.sleep(0, bool(cuts)))
-            await asyncio.sleep(1.0)
-            assert at.remote.logins <= 2
-            # Whoever needs it does not wait for that.
-            await at.settled(await at.send(), "sent")
-
-    play(story)
+        cuts: list[asyncio.Future[None]] = []
+        at.remote.policy = policy
+        await at.until(lambda: bool(cuts))
+        await asyncio.sleep(1.0)
+        assert at.remote.logins <= 2
+        at.remote.policy = refuse_by_name
+        await asyncio.gather(*cuts)
+        # New mail does not wait for the pause between the dials.
+        await at.settled(await at.send(), "sent")
 
 
-def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked_for_more_only_once(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with scene(tmp_path, channels=3, backlog_channels=20) as at:
-            refused = messages = 0
+async def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked_for_more_only_once(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path, channels=3, backlog_channels=20) as at:
+        refused = messages = 0
 
-            async def policy(verb: str, _argument: bytes) -> bytes | None:
-                nonlocal refused, messages
-                # A dialogue is a task behind the channel, and one before it.
-                if verb == "GREETING" and len(at.remote._dialogues) > 2 * 3:
-                    refused += 1
-                    return b"421 4.7.0 too many connections"
-                if verb == "MAIL":
-                    await asyncio.sleep(0.01)
-                    messages += 1
-                    if messages % 10 == 0:
-                        return b"421 4.7.0 that was enough in one session"
-                return None
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            nonlocal refused, messages
+            # A dialogue is a task behind the channel, and one before it.
+            if verb == "GREETING" and len(at.remote.dialogues) > 2 * 3:
+                refused += 1
+                return b"421 4.7.0 too many connections"
+            if verb == "MAIL":
+                await asyncio.sleep(0.01)
+                messages += 1
+                if messages % 10 == 0:
+                    return b"421 4.7.0 that was enough in one session"
+            return None
 
-            at.remote.policy = policy
-            for _ in range(5):
-                await at.spool._read(lambda _db: None)
-            for _ in range(120):
-                await at.spool.accept(letter(at=time.time()))
-            at.scheduler.ring()
-            await at.remote.arrived(100)
-            assert 0 < refused <= 20
-
-    play(story)
+        at.remote.policy = policy
+        for _ in range(5):
+            await at.spool.next_due("default")
+        for _ in range(120):
+            await at.spool.accept(letter(at=time.time()))
+        at.scheduler.look_again()
+        await at.remote.arrived(100)
+        assert 0 < refused <= 20
 
 
-def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_begin_stops_nothing(
+async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_begin_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story() -> None:
-        async with scene(tmp_path, linger=0.0) as at:
-            await at.settled(await at.send(), "sent")
-            await connections(at, 0)
-            met = at.scheduler._connector.met
-            changes = [SLEPT]
+    async with running_relay(tmp_path, linger=0.0) as at:
+        await at.settled(await at.send(), "sent")
+        await connections(at, 0)
+        conversation_begun = at.scheduler._connector.conversation_begun
+        changes = [SLEPT]
 
-            def and_it_changes() -> None:
-                met()
-                if changes:
-                    at.scheduler.network_changed(changes.pop())
+        def and_it_changes() -> None:
+            conversation_begun()
+            if changes:
+                at.scheduler.network_changed(changes.pop())
 
-            monkeypatch.setattr(at.scheduler._connector, "met", and_it_changes)
-            await at.settled(await at.send(), "sent")
-            assert at.remote.logins == 3
-
-    play(story)
+        monkeypatch.setattr(at.scheduler._connector, "conversation_begun", and_it_changes)
+        await at.settled(await at.send(), "sent")
+        assert at.remote.logins == 3

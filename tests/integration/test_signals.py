@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
-WATCHDOG = CONTRIB / "watchdog" / "mailrelay-watchdog"
-LINE = CONTRIB / "prompt" / "mailrelay-line"
-NETWORK = CONTRIB / "network" / "90-mailrelay"
+WATCHDOG = CONTRIB / "shell" / "mailrelay-watchdog"
+LINE = CONTRIB / "shell" / "mailrelay-line"
+NETWORK = CONTRIB / "networkmanager" / "90-mailrelay"
 
 PATIENCE = 30
 HOUR = 3600
@@ -279,6 +279,7 @@ def test_in_a_shell_the_line_stands_above_the_prompt_without_noise_and_the_statu
     assert ("hook 7\n" in screen) == (shell == "bash")
     assert not re.search(r"\[1\]|[Dd]one|syntax|not found", screen)
     until(lambda: cache(desk).stat().st_mtime > time.time() - 60)
+    until(desk.asked)
     assert desk.asked() == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from spooling import LIMIT, NOW, TAKEN, ending, letter
+from harness.messages import LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import State
 from mailrelay.spool import listing, lock, trigger
@@ -123,122 +123,104 @@ def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 
 def test_a_bell_without_a_daemon_says_so_and_one_with_it_is_heard(tmp_path: Path) -> None:
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
     handle = trigger.listen(tmp_path)
-    assert trigger.ring(tmp_path)
+    assert trigger.fire(tmp_path)
     assert os.read(handle, 1) == b"\n"
     trigger.drain(handle)
     os.close(handle)
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
 
 
 # The daemon's view.
 
 
-def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path) -> None:
-    async def main() -> None:
-        spool = Spool(tmp_path / "spool", LIMIT, nobody)
-        frames = 0
+async def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    frames = 0
 
-        def count(_db: apsw.Connection, _name: str, _pages: int) -> int:
-            nonlocal frames
-            frames += 1
-            return apsw.SQLITE_OK
+    def count(_db: apsw.Connection, _name: str, _pages: int) -> int:
+        nonlocal frames
+        frames += 1
+        return apsw.SQLITE_OK
 
-        # Nothing else sees the commits of the writing connection; asked through the writer, it is safe to touch.
-        await spool._write(lambda db: db.set_wal_hook(count))
-        keys = await asyncio.gather(*(spool.accept(letter()) for _ in range(200)))
-        assert len(set(keys)) == 200
-        assert frames < 20
-        spool.close()
-
-    asyncio.run(main())
+    # Nothing else sees the commits of the writing connection; asked through the writer, it is safe to touch.
+    await spool._write(lambda db: db.set_wal_hook(count))
+    keys = await asyncio.gather(*(spool.accept(letter()) for _ in range(200)))
+    assert len(set(keys)) == 200
+    assert frames < 20
+    spool.close()
 
 
-def test_one_that_cannot_be_written_does_not_take_the_others_along(tmp_path: Path) -> None:
-    async def main() -> None:
-        spool = Spool(tmp_path / "spool", LIMIT, nobody)
-        twin = letter()
-        results = await asyncio.gather(
-            *(spool.accept(one) for one in (letter(), twin, twin, letter())), return_exceptions=True
-        )
-        assert [isinstance(result, SpoolError) for result in results] == [False, False, True, False]
-        spool.close()
-
-    asyncio.run(main())
+async def test_one_that_cannot_be_written_does_not_take_the_others_along(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    twin = letter()
+    results = await asyncio.gather(
+        *(spool.accept(one) for one in (letter(), twin, twin, letter())), return_exceptions=True
+    )
+    assert [isinstance(result, SpoolError) for result in results] == [False, False, True, False]
+    spool.close()
 
 
-def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path) -> None:
-    async def main() -> None:
-        spool = Spool(tmp_path / "spool", LIMIT, nobody)
-        waiting = asyncio.ensure_future(spool.accept(letter()))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        await spool.accept(letter(relayhost="other"))
-        assert await spool.next_due("default") == NOW
-        spool.close()
-
-    asyncio.run(main())
+async def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    waiting = asyncio.ensure_future(spool.accept(letter()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await spool.accept(letter(relayhost="other"))
+    assert await spool.next_due("default") == NOW
+    spool.close()
 
 
-def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_took(tmp_path: Path) -> None:
-    async def main() -> None:
-        directory = tmp_path / "spool"
-        spool = Spool(directory, LIMIT, nobody)
-        key = await spool.accept(letter())
-        (message,) = await spool.take("default", (), 1, NOW)
-        assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
+async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_took(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    spool = Spool(directory, LIMIT, nobody)
+    key = await spool.accept(letter())
+    (message,) = await spool.take("default", (), 1)
+    assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
 
-        def full_while_the_ballast_is_there() -> None:
-            if (directory / BALLAST).exists():
-                raise apsw.FullError("database or disk is full")
+    def full_while_the_ballast_is_there() -> None:
+        if (directory / BALLAST).exists():
+            raise apsw.FullError("database or disk is full")
 
-        def fill(db: apsw.Connection) -> None:
-            db.create_scalar_function("disk", full_while_the_ballast_is_there)
-            db.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.outcome BEGIN SELECT disk(); END")
+    def fill(db: apsw.Connection) -> None:
+        db.create_scalar_function("disk", full_while_the_ballast_is_there)
+        db.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.outcome BEGIN SELECT disk(); END")
 
-        await spool._write(fill)
-        await spool.record(ending(key, message.recipient_ids, {State.SENT: TAKEN}))
-        assert not (directory / BALLAST).exists()
-        spool.close()
-        db = connect(directory)
-        assert [to.state for to in listing.one(db, key).recipients] == ["sent"]
-        db.close()
-
-    asyncio.run(main())
+    await spool._write(fill)
+    await spool.record(ending(key, message.recipient_ids, {State.SENT: TAKEN}))
+    assert not (directory / BALLAST).exists()
+    spool.close()
+    db = connect(directory)
+    assert [to.state for to in listing.one(db, key).recipients] == ["sent"]
+    db.close()
 
 
-def test_after_the_disk_failed_nothing_more_is_written_by_this_process(tmp_path: Path) -> None:
-    async def main() -> None:
-        spool = Spool(tmp_path / "spool", LIMIT, nobody)
+async def test_after_the_disk_failed_nothing_more_is_written_by_this_process(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    await spool.accept(letter())
+
+    def fail(_db: apsw.Connection) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    with pytest.raises(SpoolBroken):
+        await spool._write(fail)
+    with pytest.raises(SpoolBroken):
         await spool.accept(letter())
-
-        def fail(_db: apsw.Connection) -> None:
-            raise apsw.IOError("disk I/O error")
-
-        with pytest.raises(SpoolBroken):
-            await spool._write(fail)
-        with pytest.raises(SpoolBroken):
-            await spool.accept(letter())
-        assert isinstance(await spool.broken, SpoolBroken)
-        spool.close()
-
-    asyncio.run(main())
+    assert isinstance(await spool.broken, SpoolBroken)
+    spool.close()
 
 
-def test_a_full_disk_refuses_mail_without_ending_the_spool(tmp_path: Path) -> None:
-    async def main() -> None:
-        spool = Spool(tmp_path / "spool", LIMIT, nobody)
-        pages = await spool._write(lambda db: db.pragma("page_count"))
-        await spool._write(lambda db: db.pragma("max_page_count", pages + 4))
-        with pytest.raises(SpoolFull):
-            await spool.accept(letter(content=b"x" * 1_000_000))
-        await spool._write(lambda db: db.pragma("max_page_count", pages + 4000))
-        await spool.accept(letter())
-        spool.close()
-
-    asyncio.run(main())
+async def test_a_full_disk_refuses_mail_without_ending_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    pages = await spool._write(lambda db: db.pragma("page_count"))
+    await spool._write(lambda db: db.pragma("max_page_count", pages + 4))
+    with pytest.raises(SpoolFull):
+        await spool.accept(letter(content=b"x" * 1_000_000))
+    await spool._write(lambda db: db.pragma("max_page_count", pages + 4000))
+    await spool.accept(letter())
+    spool.close()
 
 
 def test_the_lock_holds_where_the_disk_takes_not_even_the_process_id(tmp_path: Path) -> None:
@@ -258,10 +240,10 @@ def test_a_bell_that_a_backup_made_a_plain_file_of_is_made_anew_and_hears_nothin
     bell, elsewhere = tmp_path / trigger.FILE, tmp_path / "elsewhere"
     elsewhere.write_bytes(b"kept")
     bell.symlink_to(elsewhere) if link else bell.write_bytes(b"")
-    assert not trigger.ring(tmp_path)
+    assert not trigger.fire(tmp_path)
     handle = trigger.listen(tmp_path)
     try:
-        assert trigger.ring(tmp_path)
+        assert trigger.fire(tmp_path)
         assert os.read(handle, 10) == b"\n"
     finally:
         os.close(handle)
@@ -273,7 +255,7 @@ def test_a_disk_too_full_for_the_index_of_the_log_is_called_full_and_not_damaged
     assert isinstance(translate(apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)), SpoolBroken)
 
 
-def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(
+async def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "spool"
@@ -286,8 +268,5 @@ def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(
             raise SpoolFull("the spool's disk is full; make space")
         return connect(directory)
 
-    async def main() -> None:
-        monkeypatch.setattr("mailrelay.spool.spool.connect", connect_where_there_is_room)
-        Spool(directory, LIMIT, nobody).close()
-
-    asyncio.run(main())
+    monkeypatch.setattr("mailrelay.spool.spool.connect", connect_where_there_is_room)
+    Spool(directory, LIMIT, nobody).close()

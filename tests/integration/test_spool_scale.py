@@ -8,14 +8,14 @@ from typing import Any
 
 import apsw
 import pytest
-from spooling import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
+from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Record
-from mailrelay.spool import attempts, listing, notice_lifecycle, notices
+from mailrelay.spool import attempts, listing, notice_lifecycle, notices, relayhosts
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import connect, transaction
 
@@ -46,10 +46,10 @@ def spool(directory: Path, size: int) -> apsw.Connection:
         for at in range(size):
             accept(db, letter(at=NOW + at), LIMIT)
         for message in attempts.take(db, "default", (), size // 2, "1", NOW + size):
-            attempts.record(db, failed(message) if message.id % 5 == 0 else deferred(message))
-        while batch := notices.owed(db, NOW + size):
+            attempts.record(db, failed(message) if message.id % 5 == 0 else deferred(message), "1")
+        while batch := notices.pending_notices(db, NOW + size):
             for owed in batch:
-                notices.told(db, owed, NOW + size)
+                notices.notice_delivered(db, owed, NOW + size)
     return db
 
 
@@ -68,31 +68,31 @@ def sent(message: Message) -> Record:
 def attempt(db: apsw.Connection, end: Callable[[Message], Record]) -> None:
     (message,) = attempts.take(db, "default", (), 1, "1", NOW + MANY)
     assert attempts.piece(db, message.id, 0)
-    attempts.record(db, end(message))
+    attempts.record(db, end(message), "1")
 
 
 def put_back(db: apsw.Connection) -> None:
     (message,) = attempts.take(db, "default", (), 1, "1", NOW + MANY)
-    attempts.put_back(db, [message.id], NOW)
+    attempts.put_back(db, [message.id], "1", NOW)
 
 
 def hurry(db: apsw.Connection) -> None:
     key = accept(db, letter(at=NOW + MANY), LIMIT)
     (message,) = attempts.take(db, "default", (key,), 1, "1", NOW + MANY)
     assert message.id == key
-    attempts.record(db, sent(message))
+    attempts.record(db, sent(message), "1")
 
 
 def dial_fails(db: apsw.Connection) -> None:
-    attempts.relayhost_failed(db, "default", AWAY, NOW + 60, False, ROADS, NOW)
-    assert attempts.relayhost_failure(db, "default")
-    attempts.relayhost_up(db, "default", ROADS, NOW)
+    relayhosts.relayhost_failed(db, "default", AWAY, NOW + 60, False, ROADS, NOW)
+    assert relayhosts.relayhost_failure(db, "default")
+    relayhosts.relayhost_up(db, "default", ROADS, NOW)
 
 
 def tell(db: apsw.Connection) -> None:
     attempt(db, failed)
-    (owed,) = notices.owed(db, NOW + MANY)
-    notices.told(db, owed, NOW + MANY)
+    (owed,) = notices.pending_notices(db, NOW + MANY)
+    notices.notice_delivered(db, owed, NOW + MANY)
 
 
 HOT: dict[str, Callable[[apsw.Connection], Any]] = {
@@ -104,8 +104,8 @@ HOT: dict[str, Callable[[apsw.Connection], Any]] = {
     "a message is put back": put_back,
     "a message fails and the person hears of it": tell,
     "the network is away and comes back": dial_fails,
-    "the notifier asks what is owed": lambda db: (notices.owed(db, NOW), notices.next_owed(db)),
-    "the notifier asks when mail will be late": lambda db: notice_lifecycle.next_look(db, LATE),
+    "the notifier asks what is owed": lambda db: (notices.pending_notices(db, NOW), notices.next_notice_due(db)),
+    "the notifier asks when mail will be late": lambda db: notice_lifecycle.next_update(db, LATE),
     "a crash is cleared up": lambda db: attempts.recover(db, NOW),
 }
 
@@ -154,7 +154,7 @@ def test_a_listing_reads_no_content(spools: tuple[apsw.Connection, apsw.Connecti
     try:
         list(listing.live(db))
         list(listing.everything(db))
-        listing.standing(db)
+        listing.status(db)
     finally:
         db.authorizer = None
     assert "message" in tables

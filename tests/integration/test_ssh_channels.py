@@ -1,24 +1,31 @@
 """Channels through a real SSH server: what opens, what is refused, what breaks, and that bytes arrive as they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-import uvloop
+from harness.loops import on_uvloop
+from harness.tcp import echo, server
 
 from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ssh import connection
-from mailrelay.ssh.channel import READ_SIZE, Pipe
-from mailrelay.ssh.connection import SSHConnection, dial
+from mailrelay.ssh.channel import READ_SIZE
+from mailrelay.ssh.connection import RelayhostConnection
+from mailrelay.ssh.dial import dial
+from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.interface import Fault
+
+# As the daemon runs; the dialling tests run on the standard loop.
+pytestmark = on_uvloop
 
 
 @asynccontextmanager
-async def linked(relayhost: Relayhost) -> AsyncIterator[SSHConnection]:
+async def linked(relayhost: Relayhost) -> AsyncIterator[RelayhostConnection]:
     link = await dial(relayhost)
     try:
         yield link
@@ -26,17 +33,7 @@ async def linked(relayhost: Relayhost) -> AsyncIterator[SSHConnection]:
         await link.close()
 
 
-def with_remote(path: Path, test: Callable[[Remote], Coroutine[None, None, None]]) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(30), Remote(path) as remote:
-            await test(remote)
-
-    # As the daemon runs; the dialling tests run on the standard loop.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-async def fault_of(link: SSHConnection) -> Outcome:
+async def fault_of(link: RelayhostConnection) -> Outcome:
     with pytest.raises(Fault) as caught:
         await link.open_channel()
     outcome = caught.value.outcome
@@ -45,139 +42,108 @@ async def fault_of(link: SSHConnection) -> Outcome:
     return outcome
 
 
-@asynccontextmanager
-async def server(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
-) -> AsyncIterator[int]:
-    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> None:
+async def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path) -> None:
     sent = bytes(range(256)) * (5 * 1024 * 1024 // 256)
 
-    async def test(remote: Remote) -> None:
-        async with server(echo) as port, linked(remote.relayhost(smtp_host="127.0.0.1", smtp_port=port)) as link:
-            wire = await link.open_channel()
+    async with (
+        Remote(tmp_path) as remote,
+        server(echo) as port,
+        linked(remote.relayhost(smtp=Tcp("127.0.0.1", port))) as link,
+    ):
+        wire = await link.open_channel()
 
-            async def write() -> None:
-                for start in range(0, len(sent), 1 << 18):
-                    wire.write(sent[start : start + (1 << 18)])
-                    await wire.drain()
-
-            writing = asyncio.create_task(write())
-            came = bytearray()
-            while len(came) < len(sent):
-                data = await wire.read()
-                assert 0 < len(data) <= READ_SIZE
-                came += data
-            await writing
-            assert came == sent
-            wire.close()
-
-    with_remote(tmp_path, test)
-
-
-def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    acknowledged: list[int] = []
-    acknowledge = Pipe.acknowledge
-
-    def counted(pipe: Pipe) -> None:
-        acknowledged.append(1)
-        acknowledge(pipe)
-
-    monkeypatch.setattr(Pipe, "acknowledge", counted)
-
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            wire = await link.open_channel()
-            assert acknowledged, "the channel was confirmed"
-            assert await wire.read()
-            seen = len(acknowledged)
-            wire.write(b"NOOP\r\n")
-            assert await wire.read()
-            assert len(acknowledged) > seen
-
-    with_remote(tmp_path, test)
-
-
-def test_who_writes_waits_until_the_connection_below_has_room_and_not_for_ever_when_it_goes(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            wire = await link.open_channel()
-            # As the transport calls it when its buffer is full.
-            link._connections[0].pause_writing()
-            waiting = asyncio.ensure_future(wire.drain())
-            await asyncio.sleep(0)
-            assert not waiting.done()
-            link._connections[0].resume_writing()
-            await waiting
-            link._connections[0].pause_writing()
-            waiting = asyncio.ensure_future(wire.drain())
-            link._connections[0].abort()
-            await link.wait_closed()
-            await asyncio.wait({waiting})
-
-    with_remote(tmp_path, test)
-
-
-def test_one_connection_carries_several_wires_at_once(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            wires = [await link.open_channel() for _ in range(4)]
-            assert [await wire.read() for wire in wires] == [b"220 demo-remote ESMTP\r\n"] * 4
-            assert (remote.logins, remote.channels) == (1, 4)
-
-    with_remote(tmp_path, test)
-
-
-def test_the_end_of_the_dialogue_is_the_end_of_the_wire_and_not_an_error(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            wire = await link.open_channel()
-            wire.write(b"QUIT\r\n")
-            await wire.drain()
-            came = b""
-            while data := await wire.read():
-                came += data
-            assert came.endswith(b"221 2.0.0 bye\r\n")
-            assert link.is_up
-            wire.close()
-
-    with_remote(tmp_path, test)
-
-
-def test_a_connection_that_breaks_is_an_error_at_every_read_and_write(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            wire = await link.open_channel()
-            await wire.read()
-            await remote.down()
-            for _ in range(2):
-                with pytest.raises(ConnectionError):
-                    assert await wire.read()
-            with pytest.raises(ConnectionError):
-                wire.write(b"NOOP\r\n")
+        async def write() -> None:
+            for start in range(0, len(sent), 1 << 18):
+                wire.write(sent[start : start + (1 << 18)])
                 await wire.drain()
-            outcome = await fault_of(link)
-            assert outcome.cause is Cause.LOST
 
-    with_remote(tmp_path, test)
+        writing = asyncio.create_task(write())
+        came = bytearray()
+        while len(came) < len(sent):
+            data = await wire.read()
+            assert 0 < len(data) <= READ_SIZE
+            came += data
+        await writing
+        assert came == sent
+        wire.close()
 
 
-def test_forwarding_that_is_prohibited_is_told_with_both_ways_out(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged: list[int] = []
+    acknowledge = FlowControl.acknowledge
+
+    def counted(flow: FlowControl) -> None:
+        acknowledged.append(1)
+        acknowledge(flow)
+
+    monkeypatch.setattr(FlowControl, "acknowledge", counted)
+
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        wire = await link.open_channel()
+        assert acknowledged, "the channel was confirmed"
+        assert await wire.read()
+        seen = len(acknowledged)
+        wire.write(b"NOOP\r\n")
+        assert await wire.read()
+        assert len(acknowledged) > seen
+
+
+async def test_who_writes_waits_until_the_connection_below_has_room_and_not_for_ever_when_it_goes(
+    tmp_path: Path,
+) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        wire = await link.open_channel()
+        # As the transport calls it when its buffer is full.
+        link._connections[0].pause_writing()
+        waiting = asyncio.ensure_future(wire.drain())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        link._connections[0].resume_writing()
+        await waiting
+        link._connections[0].pause_writing()
+        waiting = asyncio.ensure_future(wire.drain())
+        link._connections[0].abort()
+        await link.wait_closed()
+        await asyncio.wait({waiting})
+
+
+async def test_one_connection_carries_several_wires_at_once(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        wires = [await link.open_channel() for _ in range(4)]
+        assert [await wire.read() for wire in wires] == [b"220 demo-remote ESMTP\r\n"] * 4
+        assert (remote.logins, remote.channels) == (1, 4)
+
+
+async def test_the_end_of_the_dialogue_is_the_end_of_the_wire_and_not_an_error(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        wire = await link.open_channel()
+        wire.write(b"QUIT\r\n")
+        await wire.drain()
+        came = b""
+        while data := await wire.read():
+            came += data
+        assert came.endswith(b"221 2.0.0 bye\r\n")
+        assert link.is_up
+        wire.close()
+
+
+async def test_a_connection_that_breaks_is_an_error_at_every_read_and_write(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        wire = await link.open_channel()
+        await wire.read()
+        await remote.down()
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                assert await wire.read()
+        with pytest.raises(ConnectionError):
+            wire.write(b"NOOP\r\n")
+            await wire.drain()
+        outcome = await fault_of(link)
+        assert outcome.cause is Cause.LOST
+
+
+async def test_forwarding_that_is_prohibited_is_told_with_both_ways_out(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         remote.forbid_forwarding = True
         async with linked(remote.relayhost()) as link:
             outcome = await fault_of(link)
@@ -185,27 +151,22 @@ def test_forwarding_that_is_prohibited_is_told_with_both_ways_out(tmp_path: Path
             assert "AllowTcpForwarding" in outcome.fix and "command =" in outcome.fix
             assert link.is_up
 
-    with_remote(tmp_path, test)
 
-
-def test_a_mail_server_that_is_down_is_told_apart_from_a_connection_that_is(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost()) as link:
-            await remote.mail_down()
-            outcome = await fault_of(link)
-            assert outcome.cause is Cause.SMTP_CLOSED
-            assert "localhost:25" in outcome.text
-            await remote.up()
-            assert await (await link.open_channel()).read()
-
-    with_remote(tmp_path, test)
+async def test_a_mail_server_that_is_down_is_told_apart_from_a_connection_that_is(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        await remote.mail_down()
+        outcome = await fault_of(link)
+        assert outcome.cause is Cause.SMTP_CLOSED
+        assert "localhost:25" in outcome.text
+        await remote.up()
+        assert await (await link.open_channel()).read()
 
 
 @pytest.mark.parametrize("noise", [b"", b"Welcome!\nYou have 220 mails.\n", b"2200 Euro\r\n" * 100])
-def test_a_command_serves_where_forwarding_is_prohibited_whatever_its_shell_says_first(
+async def test_a_command_serves_where_forwarding_is_prohibited_whatever_its_shell_says_first(
     tmp_path: Path, noise: bytes
 ) -> None:
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         remote.forbid_forwarding = True
         remote.noise = noise
         async with linked(remote.relayhost(command="sendmail -bs")) as link:
@@ -215,34 +176,27 @@ def test_a_command_serves_where_forwarding_is_prohibited_whatever_its_shell_says
             assert await wire.read() == b"221 2.0.0 bye\r\n"
             wire.close()
 
-    with_remote(tmp_path, test)
+
+async def test_a_command_that_is_not_there_is_told_in_its_own_last_words(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost(command="sendmial -bs\x1b")) as link:
+        outcome = await fault_of(link)
+        assert outcome.cause is Cause.NOT_SMTP
+        assert "not found" in outcome.text and "sendmial" in outcome.fix
 
 
-def test_a_command_that_is_not_there_is_told_in_its_own_last_words(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
-        async with linked(remote.relayhost(command="sendmial -bs\x1b")) as link:
-            outcome = await fault_of(link)
-            assert outcome.cause is Cause.NOT_SMTP
-            assert "not found" in outcome.text and "sendmial" in outcome.fix
-
-    with_remote(tmp_path, test)
-
-
-def test_a_command_that_goes_on_about_something_else_is_given_up_within_bounds(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_a_command_that_goes_on_about_something_else_is_given_up_within_bounds(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         remote.noise = b"la la la\n" * 10_000
         async with linked(remote.relayhost(command="sing")) as link:
             outcome = await fault_of(link)
             assert outcome.cause is Cause.NOT_SMTP
             assert len(outcome.text) < 1000
 
-    with_remote(tmp_path, test)
 
-
-def test_a_half_open_connection_is_noticed(tmp_path: Path) -> None:
+async def test_a_half_open_connection_is_noticed(tmp_path: Path) -> None:
     """The network swallows everything from a moment on: no reset, no end, only silence."""
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         gone = asyncio.Event()
 
         async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -272,13 +226,12 @@ def test_a_half_open_connection_is_noticed(tmp_path: Path) -> None:
                     await wire.read()
                 assert not link.is_up
 
-    with_remote(tmp_path, test)
 
+async def test_a_command_that_never_greets_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "GREETING_TIMEOUT", 0.2)
 
-def test_a_command_that_never_greets_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "GREETING", 0.2)
+    async with Remote(tmp_path) as remote:
 
-    async def test(remote: Remote) -> None:
         async def never(verb: str, argument: bytes) -> bytes | None:
             await asyncio.Event().wait()
             return None
@@ -287,11 +240,9 @@ def test_a_command_that_never_greets_is_given_up(tmp_path: Path, monkeypatch: py
         async with linked(remote.relayhost(command="sendmail -bs")) as link:
             assert (await fault_of(link)).cause is Cause.LOST
 
-    with_remote(tmp_path, test)
 
-
-def test_closing_twice_or_after_the_end_raises_nothing(tmp_path: Path) -> None:
-    async def test(remote: Remote) -> None:
+async def test_closing_twice_or_after_the_end_raises_nothing(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
         link = await dial(remote.relayhost())
         wire = await link.open_channel()
         await remote.down()
@@ -301,18 +252,16 @@ def test_closing_twice_or_after_the_end_raises_nothing(tmp_path: Path) -> None:
         wire.close()
         assert not link.is_up
 
-    with_remote(tmp_path, test)
 
-
-def test_the_whole_path_leaves_the_persons_own_ssh_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_whole_path_leaves_the_persons_own_ssh_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
 
-    async def test(remote: Remote) -> None:
+    async with Remote(tmp_path) as remote:
         async with linked(remote.relayhost()) as link:
             assert await (await link.open_channel()).read()
         assert list(home.iterdir()) == []
         assert HOST in remote.ssh_config.read_text()
-
-    with_remote(tmp_path, test)

@@ -7,74 +7,70 @@ import sys
 
 import pytest
 
-from mailrelay.ssh import connection
+from mailrelay.ssh import tcp
 
 
-def test_who_gets_no_answer_asks_again_and_only_the_first_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECT_RETRY", 0.01)
+async def test_who_gets_no_answer_asks_again_and_only_the_first_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECT_RETRY", 0.01)
 
-    async def main() -> None:
-        answers: list[asyncio.Future[socket.socket]] = []
-        asked_thrice = asyncio.Event()
+    answers: list[asyncio.Future[socket.socket]] = []
+    asked_thrice = asyncio.Event()
 
-        async def connect() -> socket.socket:
-            answers.append(asyncio.get_running_loop().create_future())
-            if len(answers) == 3:
-                asked_thrice.set()
-            return await answers[len(answers) - 1]
+    async def connect() -> socket.socket:
+        answers.append(asyncio.get_running_loop().create_future())
+        if len(answers) == 3:
+            asked_thrice.set()
+        return await answers[len(answers) - 1]
 
-        knocking = asyncio.create_task(connection._knock(connect))
-        await asked_thrice.wait()
-        first, late = socket.socket(), socket.socket()
-        with first, late:
-            answers[1].set_result(first)
-            answers[2].set_result(late)
-            kept = await knocking
-            assert kept in (first, late)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert kept.fileno() >= 0
-            assert {first.fileno(), late.fileno()} == {kept.fileno(), -1}
-        assert answers[0].cancelled()
-
-    asyncio.run(main())
+    attempt = asyncio.create_task(tcp.first_to_connect(connect))
+    await asked_thrice.wait()
+    first, late = socket.socket(), socket.socket()
+    with first, late:
+        answers[1].set_result(first)
+        answers[2].set_result(late)
+        kept = await attempt
+        assert kept in (first, late)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert kept.fileno() >= 0
+        assert {first.fileno(), late.fileno()} == {kept.fileno(), -1}
+    assert answers[0].cancelled()
 
 
-def test_a_refusal_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECT_RETRY", 3600.0)
+async def test_a_refusal_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECT_RETRY", 3600.0)
 
     async def connect() -> socket.socket:
         raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     with pytest.raises(ConnectionRefusedError):
-        asyncio.run(connection._knock(connect))
+        await tcp.first_to_connect(connect)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full backlog is refused")
-def test_a_server_that_begins_to_answer_is_reached_and_left_by_none_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "CONNECT_RETRY", 0.05)
+async def test_a_server_that_begins_to_answer_is_reached_and_left_by_none_but_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp, "CONNECT_RETRY", 0.05)
 
-    async def main() -> None:
-        with (
-            socket.create_server(("127.0.0.1", 0), backlog=0) as server,
-            socket.create_connection(server.getsockname()),
-        ):
-            # The backlog is full: what comes now hears nothing.
-            asked: list[int] = []
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        # The backlog is full: what comes now hears nothing.
+        asked: list[int] = []
 
-            async def connect() -> socket.socket:
-                asked.append(1)
-                sock = socket.socket()
-                sock.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(sock, server.getsockname())
-                return sock
+        async def connect() -> socket.socket:
+            asked.append(1)
+            sock = socket.socket()
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, server.getsockname())
+            return sock
 
-            knocking = asyncio.create_task(connection._knock(connect))
-            while len(asked) < 3:
-                await asyncio.sleep(0.01)
-            assert not knocking.done()
-            server.accept()[0].close()
-            with await knocking as sock:
-                assert sock.getpeername() == server.getsockname()
-
-    asyncio.run(main())
+        attempt = asyncio.create_task(tcp.first_to_connect(connect))
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+        assert not attempt.done()
+        server.accept()[0].close()
+        with await attempt as sock:
+            assert sock.getpeername() == server.getsockname()

@@ -1,20 +1,18 @@
 """What a login costs: questions to the server, and to the person."""
 
-import asyncio
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import asyncssh
 import pytest
 from asyncssh.rsa import RSAKey
-from integration.agents import agent
-from integration.test_ssh_dialling import amend
+from harness.remotes import amend
+from harness.ssh_agent import agent
 
-from mailrelay.demo.remote import Door, Remote
-from mailrelay.ssh.connection import dial
+from mailrelay.demo.remote import Remote, RemoteSSHServer
+from mailrelay.ssh.dial import dial
 
 
 class Counting(Remote):
@@ -24,11 +22,11 @@ class Counting(Remote):
         super().__init__(directory)
         self.requests: list[str] = []
 
-    def door(self) -> asyncssh.SSHServer:
-        return CountingDoor(self)
+    def ssh_server(self) -> asyncssh.SSHServer:
+        return CountingSSHServer(self)
 
 
-class CountingDoor(Door):
+class CountingSSHServer(RemoteSSHServer):
     remote: Counting
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -45,14 +43,6 @@ class CountingDoor(Door):
         # Asked for a question and for a signature.
         self.remote.requests.append("key")
         return super().validate_public_key(username, key)
-
-
-def with_remote(path: Path, test: Callable[[Counting], Coroutine[None, None, None]]) -> None:
-    async def run() -> None:
-        async with Counting(path) as remote, asyncio.timeout(20):
-            await test(remote)
-
-    asyncio.run(run())
 
 
 async def log_in(remote: Remote) -> None:
@@ -73,16 +63,14 @@ def put_key(path: Path, kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
     return key
 
 
-def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> None:
-    async def test(remote: Counting) -> None:
+async def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> None:
+    async with Counting(tmp_path) as remote:
         await log_in(remote)
         assert remote.requests == ["key"]
 
-    with_remote(tmp_path, test)
-
 
 @pytest.mark.parametrize("error", [ValueError, OverflowError])
-def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
+async def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def sign_ssh(self: RSAKey, data: bytes, sig_algorithm: bytes) -> bytes:
@@ -90,30 +78,26 @@ def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
 
     monkeypatch.setattr(RSAKey, "sign_ssh", sign_ssh)
 
-    async def test(remote: Counting) -> None:
+    async with Counting(tmp_path) as remote:
         put_key(tmp_path / "rsa", "ssh-rsa")
         amend(remote, f'IdentityFile "{tmp_path / "rsa"}"')
         await log_in(remote)
 
-    with_remote(tmp_path, test)
 
-
-def test_each_key_that_is_refused_costs_one_request_more(tmp_path: Path) -> None:
-    async def test(remote: Counting) -> None:
+async def test_each_key_that_is_refused_costs_one_request_more(tmp_path: Path) -> None:
+    async with Counting(tmp_path) as remote:
         for name in ("one", "two"):
             put_key(tmp_path / name)
             amend(remote, f'IdentityFile "{tmp_path / name}"')
         await log_in(remote)
         assert remote.requests == ["key", "refused", "key", "refused", "key"]
 
-    with_remote(tmp_path, test)
-
 
 @pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs OpenSSH's ssh-agent")
-def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is_to_be_confirmed(
+async def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is_to_be_confirmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test(remote: Counting) -> None:
+    async with Counting(tmp_path) as remote:
         wanted = tmp_path / "id_ed25519"
         unwanted = tmp_path / "unwanted"
         put_key(unwanted)
@@ -132,5 +116,3 @@ def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is_to_be
             remote.ssh_config.write_text(text)
             await log_in(remote)
             assert asked.read_text() == "once "
-
-    with_remote(tmp_path, test)

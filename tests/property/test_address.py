@@ -1,4 +1,4 @@
-"""The parser of paths against arbitrary octets, and against the standard library's own idea of a line."""
+"""The parser of paths with arbitrary octets, compared with the standard library's idea of a line."""
 
 import contextlib
 
@@ -27,9 +27,7 @@ DOMAIN = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
 
 @given(PIECES.map(b"".join), st.booleans(), st.booleans())
 @example(b"a@b>\n", True, True)
-def test_whatever_is_sent_what_comes_out_can_be_written_into_a_command(
-    octets: bytes, smtputf8: bool, null: bool
-) -> None:
+def test_every_parsed_mailbox_can_be_written_into_a_command(octets: bytes, smtputf8: bool, null: bool) -> None:
     for arg in (octets, b"<" + octets, b"<" + octets + b">", b"<" + octets + b"@example.org>"):
         with contextlib.suppress(BadPath):
             mailbox, rest = parse_path(arg, smtputf8=smtputf8, null=null)
@@ -43,7 +41,7 @@ def test_whatever_is_sent_what_comes_out_can_be_written_into_a_command(
 
 
 @given(LOCAL, DOMAIN)
-def test_every_address_of_the_grammar_is_taken_as_it_is(local: str, domain: str) -> None:
+def test_every_address_of_the_grammar_is_returned_unchanged(local: str, domain: str) -> None:
     mailbox = f"{local}@{domain}".encode()
     assert parse_path(b"<" + mailbox + b">", smtputf8=True, null=False) == (mailbox, b"")
     assert parse_path(b"<@x.example:" + mailbox + b"> A=B", smtputf8=True, null=True) == (mailbox, b"A=B")

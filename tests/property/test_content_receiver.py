@@ -1,4 +1,4 @@
-"""The receiver of content against a plain reading of the RFC, however the octets are cut."""
+"""The receiver of content, compared with a simple implementation of the RFC, however the octets are cut."""
 
 import itertools
 import re
@@ -45,7 +45,7 @@ def test_clean_content_comes_out_as_it_was_and_nothing_behind_its_end_is_lost(
 @example(b"a\r\n.\ra", [5])
 @example(b"a\r\n.\r\n", [5])
 @example(b"a\n.\r\n", [2, 3, 4])
-def test_the_verdict_does_not_depend_on_where_the_octets_are_cut(octets: bytes, cuts: list[int]) -> None:
+def test_the_result_does_not_depend_on_where_the_octets_are_cut(octets: bytes, cuts: list[int]) -> None:
     whole, cut = ContentReceiver(1000), ContentReceiver(1000)
     leftover = feed(whole, octets, [])
     leftover_of_cut = feed(cut, octets, cuts)

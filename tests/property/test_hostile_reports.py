@@ -1,4 +1,4 @@
-"""Whatever a sender or a remote writes, a report keeps its structure and gains no header, field or part."""
+"""Hostile text of a sender or a mail server adds no header, field or part to a report."""
 
 import email
 import email.policy
@@ -116,7 +116,7 @@ def test_nothing_from_outside_starts_a_line_of_a_report(notice: Notice, original
     st.lists(st.sampled_from([b"ann@example.net", b"bob+x@example.net", b"o'hara@example.net"]), min_size=1), HOSTILE
 )
 @settings(max_examples=50, deadline=None)
-def test_a_list_manager_still_finds_every_recipient_behind_hostile_words(addresses: list[bytes], words: bytes) -> None:
+def test_a_list_manager_finds_every_recipient_behind_a_hostile_reply(addresses: list[bytes], words: bytes) -> None:
     notice = Notice(
         id=1,
         kind=Kind.FAILED,

@@ -1,4 +1,4 @@
-"""What rtnetlink says is read without fail, and only what may open a way, or takes an address, is a change."""
+"""Any message of rtnetlink is read, and only one that may allow a connection or removes an address is a change."""
 
 import socket
 import struct
@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from mailrelay.network import rtnetlink
 from mailrelay.network.events import Change
-from mailrelay.network.rtnetlink import Picture
+from mailrelay.network.rtnetlink import NetworkState
 
 RUNNING, DOWN = 0x1 | 0x40, 0x1
 TENTATIVE = 0x40
 UNIVERSE, LINK = 0, 253
 ETHERNET, WIRELESS = 2, 3
 KINDS = (16, 17, 20, 21, 24, 25)
-OPENS = Change(opens=True)
+MAY_CONNECT = Change(may_connect=True)
 
 
 def attribute(kind: int, octets: bytes) -> bytes:
@@ -47,8 +47,8 @@ def route(index: int, gateway: str, *, kind: int = rtnetlink.RTM_NEWROUTE, lengt
 
 def heard(*datagrams: bytes) -> Change:
     """What the last of these is, after the others."""
-    picture = Picture()
-    return [picture.hear(one) for one in datagrams][-1]
+    state = NetworkState()
+    return [state.update(one) for one in datagrams][-1]
 
 
 UP = interface(ETHERNET, RUNNING)
@@ -57,13 +57,13 @@ HERE = address(ETHERNET, "192.0.2.7")
 
 @given(st.binary())
 def test_bytes_of_any_kind_raise_nothing(data: bytes) -> None:
-    Picture().hear(data)
+    NetworkState().update(data)
     rtnetlink.ends_dump(data)
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=80)), max_size=6))
 def test_messages_with_any_content_raise_nothing(messages: list[tuple[int, bytes]]) -> None:
-    Picture().hear(b"".join(datagram(kind, body) for kind, body in messages))
+    NetworkState().update(b"".join(datagram(kind, body) for kind, body in messages))
 
 
 @given(st.data())
@@ -71,29 +71,29 @@ def test_a_message_that_is_cut_off_anywhere_or_has_a_bit_turned_raises_nothing(d
     whole = UP + HERE + route(ETHERNET, "192.0.2.1")
     at = data.draw(st.integers(0, len(whole) - 1))
     turned = whole[at] ^ (1 << data.draw(st.integers(0, 7)))
-    Picture().hear(whole[:at])
-    Picture().hear(whole[:at] + bytes([turned]) + whole[at + 1 :])
+    NetworkState().update(whole[:at])
+    NetworkState().update(whole[:at] + bytes([turned]) + whole[at + 1 :])
 
 
-def test_an_address_on_a_running_interface_may_open_a_way() -> None:
-    assert heard(UP, HERE) == OPENS
-    assert heard(UP, address(ETHERNET, "2001:db8::7")) == OPENS
+def test_an_address_on_a_running_interface_may_allow_a_connection() -> None:
+    assert heard(UP, HERE) == MAY_CONNECT
+    assert heard(UP, address(ETHERNET, "2001:db8::7")) == MAY_CONNECT
 
 
-def test_a_default_route_may_open_a_way_and_no_other_route_does() -> None:
-    assert heard(route(ETHERNET, "192.0.2.1")) == OPENS
+def test_a_default_route_may_allow_a_connection_and_no_other_route_does() -> None:
+    assert heard(route(ETHERNET, "192.0.2.1")) == MAY_CONNECT
     assert not heard(route(ETHERNET, "192.0.2.1", length=24))
     assert not heard(route(ETHERNET, "192.0.2.1", what=7)), "unreachable default is no way"
 
 
-def test_a_cable_that_is_plugged_in_again_may_open_a_way_where_the_address_has_stayed() -> None:
-    assert heard(UP, HERE, interface(ETHERNET, DOWN), UP) == OPENS
+def test_a_cable_that_is_plugged_in_again_may_allow_a_connection_where_the_address_has_stayed() -> None:
+    assert heard(UP, HERE, interface(ETHERNET, DOWN), UP) == MAY_CONNECT
 
 
 def test_a_default_route_that_went_with_its_interface_is_new_when_it_comes_again() -> None:
     one = route(ETHERNET, "192.0.2.1")
-    assert heard(UP, one, interface(ETHERNET, DOWN), UP, one) == OPENS
-    assert heard(UP, one, route(ETHERNET, "192.0.2.1", kind=rtnetlink.RTM_DELROUTE), one) == OPENS
+    assert heard(UP, one, interface(ETHERNET, DOWN), UP, one) == MAY_CONNECT
+    assert heard(UP, one, route(ETHERNET, "192.0.2.1", kind=rtnetlink.RTM_DELROUTE), one) == MAY_CONNECT
 
 
 def test_what_is_only_said_again_is_no_change() -> None:
@@ -111,16 +111,16 @@ def test_what_leads_nowhere_is_no_change() -> None:
 
 def test_an_address_that_was_tentative_is_news_once_it_can_be_used() -> None:
     text = "2001:db8::7"
-    assert heard(UP, address(ETHERNET, text, flags=TENTATIVE), address(ETHERNET, text)) == OPENS
+    assert heard(UP, address(ETHERNET, text, flags=TENTATIVE), address(ETHERNET, text)) == MAY_CONNECT
 
 
 def test_an_address_has_gone_when_no_interface_has_it_any_more() -> None:
     gone = address(ETHERNET, "192.0.2.7", kind=rtnetlink.RTM_DELADDR)
-    assert heard(UP, HERE, gone) == Change(gone=frozenset({"192.0.2.7"}))
+    assert heard(UP, HERE, gone) == Change(removed_addresses=frozenset({"192.0.2.7"}))
     assert not heard(UP, HERE, address(WIRELESS, "192.0.2.7"), gone)
-    assert heard(UP, HERE, gone, HERE) == OPENS
+    assert heard(UP, HERE, gone, HERE) == MAY_CONNECT
 
 
 def test_several_messages_of_one_datagram_are_one_change() -> None:
     moved = UP + HERE + address(ETHERNET, "192.0.2.8", kind=rtnetlink.RTM_DELADDR)
-    assert heard(moved) == Change(opens=True, gone=frozenset({"192.0.2.8"}))
+    assert heard(moved) == Change(may_connect=True, removed_addresses=frozenset({"192.0.2.8"}))

@@ -44,7 +44,7 @@ def test_replies_come_out_as_they_were_sent(replies: list[Reply], cuts: list[int
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"250 ok\r\n", b"250-", b"421 bye\n", b"2", b"\r\n"])))
-def test_no_octets_do_worse_than_being_malformed(pieces: list[bytes]) -> None:
+def test_every_sequence_of_octets_is_replies_or_malformed(pieces: list[bytes]) -> None:
     parser = ReplyParser()
     try:
         for piece in pieces:
@@ -72,7 +72,7 @@ def test_a_receiver_of_data_gets_the_content_and_nothing_behind_it(content: byte
 
 
 @given(BROKEN, CUTS, st.sampled_from([Stuffer, LineEnds]))
-def test_no_bare_cr_or_lf_reaches_the_wire(content: bytes, cuts: list[int], encoder: type[Stuffer | LineEnds]) -> None:
+def test_no_bare_cr_or_lf_is_sent(content: bytes, cuts: list[int], encoder: type[Stuffer | LineEnds]) -> None:
     line_ends = encoder()
     out = b""
     bare = b"\r" in content.replace(b"\r\n", b"") or b"\n" in content.replace(b"\r\n", b"")

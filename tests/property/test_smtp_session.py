@@ -1,4 +1,4 @@
-"""The session against remotes of every kind: well-behaved ones that refuse what they like, and ones that talk nonsense."""
+"""The session with mail servers of every kind: correct ones with arbitrary refusals, and ones that send nonsense."""
 
 import random
 import re
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome, Scope, Stage
-from mailrelay.mail.triage import Verdict, judge
-from mailrelay.smtp.session import SMALL, ContentWanted, Ended, Event, Finished, Ready, Session, Untried
+from mailrelay.mail.triage import Disposition, classify
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import SMALL, Session
 
 Accepted = set[tuple[bytes, bytes]]
 
@@ -78,7 +79,7 @@ class Client:
     def check_end(self) -> None:
         assert self.ended is not None
         assert self.finished.keys() | self.untried == self.envelopes.keys()
-        assert not self.session.room
+        assert not self.session.capacity
         assert self.session.take_output() == b""
         assert self.session.awaiting is None
 
@@ -146,7 +147,7 @@ class Remote:
         assert not re.search(rb"[\x00-\x1f\x7f]", line), "a control character in a command"
         return self._command(line)
 
-    def _command(self, line: bytes) -> bytes:
+    def _command(self, line: bytes) -> bytes:  # noqa: C901, PLR0911, PLR0912 - a server, command by command
         verb = line[:4].upper()
         match verb:
             case b"EHLO":
@@ -243,7 +244,7 @@ def converse(
     for _ in range(steps):
         there += client.session.take_output()
         moves = [name for name, possible in (
-            ("start", waiting and client.session.room),
+            ("start", waiting and client.session.capacity),
             ("feed", client.wanted),
             ("there", there and not remote.closed),
             ("back", back),
@@ -275,7 +276,7 @@ def converse(
 
 @settings(max_examples=200)
 @given(REMOTES, MESSAGES, st.sampled_from([20, 60, 100_000]), st.randoms(use_true_random=False))
-def test_the_session_and_the_remote_agree_on_who_was_accepted(
+def test_the_session_and_the_mail_server_agree_on_the_accepted_recipients(
     remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> None:
     client, accepted = converse(remote, messages, steps, chance)
@@ -283,19 +284,19 @@ def test_the_session_and_the_remote_agree_on_who_was_accepted(
     assert not remote.misled
     for key, outcomes in client.finished.items():
         for recipient, outcome in zip(client.envelopes[key].recipients, outcomes, strict=True):
-            verdict = judge(outcome)
+            verdict = classify(outcome)
             if client.contents[key] is None:
                 willing = outcome.reply is not None and outcome.reply.code // 100 == 2
                 assert not willing or outcome.stage is Stage.RCPT
-                assert verdict is not Verdict.SENT
+                assert verdict is not Disposition.SENT
                 continue
             taken = (sender(key), recipient.address) in accepted
             if taken:
-                assert verdict in (Verdict.SENT, Verdict.UNCERTAIN)
+                assert verdict in (Disposition.SENT, Disposition.UNCERTAIN)
             else:
-                assert verdict is not Verdict.SENT
+                assert verdict is not Disposition.SENT
             if not remote.closed and steps == 100_000:
-                assert verdict is not Verdict.UNCERTAIN
+                assert verdict is not Disposition.UNCERTAIN
     assert not {pair for pair in accepted if pair[0] in {sender(key) for key in client.untried}}
     assert all(
         content == client.contents[key] for key in client.envelopes if (content := remote.contents.get(sender(key)))
@@ -331,7 +332,7 @@ BEGINNINGS = st.sampled_from(
 
 @settings(max_examples=500)
 @given(BEGINNINGS, STEPS)
-def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_success_after_its_content(
+def test_every_message_ends_once_and_none_is_sent_without_a_success_after_its_content(  # noqa: C901 - a whole dialogue
     beginning: list[tuple[str, bytes]], steps: list[tuple[str, bytes]]
 ) -> None:
     client = Client()
@@ -343,7 +344,7 @@ def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_succe
             case "receive":
                 client.note(client.session.receive(octets))
                 successes += octets.startswith(b"2")
-            case "start" | "large" | "vet" if client.session.room:
+            case "start" | "large" | "vet" if client.session.capacity:
                 client.start(2, {"start": b".\r\n", "large": LARGE, "vet": None}[step])
             case "feed" if client.wanted:
                 key = client.wanted[0][0]
@@ -358,7 +359,7 @@ def test_whatever_comes_every_message_ends_once_and_none_is_sent_without_a_succe
             case "lost":
                 client.note(client.session.lost("the wire was cut"))
         for key, outcomes in client.finished.items():
-            if any(judge(outcome) is Verdict.SENT for outcome in outcomes):
+            if any(classify(outcome) is Disposition.SENT for outcome in outcomes):
                 assert key in complete
                 assert successes > complete[key]
     client.note(client.session.lost("the wire was cut"))

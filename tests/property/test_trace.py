@@ -1,4 +1,4 @@
-"""What holds of a stamped message, whatever it was."""
+"""Properties of every message with our header fields."""
 
 import encodings.aliases
 import unicodedata
@@ -33,8 +33,8 @@ def test_content_is_only_added_to_at_its_top(content: bytes) -> None:
 
 
 @given(CONTENT)
-def test_a_stamp_is_one_hop(content: bytes) -> None:
-    assert trace.hops(stamp(content)) == trace.hops(content) + 1
+def test_a_stamp_adds_one_received_field(content: bytes) -> None:
+    assert trace.count_received(stamp(content)) == trace.count_received(content) + 1
 
 
 @given(CONTENT)

@@ -1,22 +1,22 @@
-"""Where forwarding is prohibited: a command over there speaks SMTP on its stdin and stdout, and mail goes through it."""
+"""The mail path by a command, for servers that prohibit forwarding: the command speaks SMTP on its stdin and stdout."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Postfix
-from system.processes import program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix
+from harness.processes import program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.mail_path import MailPath, find
 
 pytestmark = pytest.mark.system
@@ -31,7 +31,7 @@ def remote(request: pytest.FixtureRequest) -> Remote:
 
 
 class Door:
-    """An SSH server without forwarding, and what its authorized_keys let the client's key do."""
+    """An SSH server that prohibits forwarding, and the options of the client's key in its authorized_keys."""
 
     def __init__(self, server: Sshd | Dropbear, keys: Path, public: str, ssh_config: Path) -> None:
         self.server = server
@@ -40,8 +40,8 @@ class Door:
         self.ssh_config = ssh_config
 
     def force(self, command: str) -> None:
-        """Whatever the client asks for, this is what it gets, and nothing else."""
-        # A file, for the two servers do not agree on quotes within quotes.
+        """Makes the server run this command, whatever command the client requests."""
+        # A script file, because sshd and dropbear parse nested quotes differently.
         script = self._keys.with_name("forced")
         script.write_text(f"{command}\n")
         options = f'command="bash {script}",no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty'
@@ -66,7 +66,7 @@ def door(request: pytest.FixtureRequest, sshd: Sshd, tmp_path: Path) -> Iterator
 
 
 def arrives(relay: Relay, remote: Remote, token: str) -> None:
-    """Two messages, one after the other: the first dialogue may serve both."""
+    """Sends two messages one after the other; both may use one dialogue."""
     relay.start()
     for number in (1, 2):
         code, words = submit(relay.port, [f"alice@{DOMAIN}"], message(f"{token}-{number}", BODY))
@@ -75,12 +75,12 @@ def arrives(relay: Relay, remote: Remote, token: str) -> None:
         assert letter.endswith(b"\r\n\r\n" + BODY)
 
 
-def test_sendmail_bs_takes_the_mail(door: Door, remote: Remote, relays: Callable[..., Relay], token: str) -> None:
+def test_sendmail_bs_delivers_mail(door: Door, remote: Remote, relays: Callable[..., Relay], token: str) -> None:
     arrives(relays(remote.port, command=remote.on_stdin), remote, token)
 
 
 @pytest.mark.parametrize("words", ["nc localhost {}", "ncat localhost {}", "socat - TCP:localhost:{}"])
-def test_a_program_that_connects_takes_the_mail(
+def test_a_command_that_connects_to_the_port_delivers_mail(
     door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str, words: str
 ) -> None:
     package = {"nc": "netcat-openbsd"}
@@ -89,7 +89,7 @@ def test_a_program_that_connects_takes_the_mail(
     arrives(relays(sendmail.port, command=words.format(sendmail.port)), sendmail, token)
 
 
-def test_a_forced_command_wins_over_ours_and_its_shell_may_be_noisy(
+def test_a_forced_command_replaces_the_requested_one_and_shell_output_is_skipped(
     door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     noise = "echo Welcome; echo '2200 days up'; echo 220-not yet >&2"
@@ -97,7 +97,7 @@ def test_a_forced_command_wins_over_ours_and_its_shell_may_be_noisy(
     arrives(relays(sendmail.port, command="rm -rf /nonexistent"), sendmail, token)
 
 
-def test_nothing_is_said_before_the_greeting(
+def test_no_command_is_sent_before_the_greeting(
     door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     early = "echo 554 You talk before you are greeted"
@@ -105,21 +105,18 @@ def test_nothing_is_said_before_the_greeting(
     arrives(relays(sendmail.port, command="sendmail -bs"), sendmail, token)
 
 
-def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-    async def ask() -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
-        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp_port=smtp_port)
-        link = await dial(relayhost)
-        try:
-            return await find(link, relayhost)
-        finally:
-            await link.close()
-
-    return asyncio.run(ask())
+async def ways(ssh_config: Path, smtp_port: int) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
+    relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=ssh_config, smtp=Tcp("localhost", smtp_port))
+    link = await dial(relayhost)
+    try:
+        return await find(link, relayhost)
+    finally:
+        await link.close()
 
 
-def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendmail) -> None:
+async def test_the_mail_path_is_found_with_a_forced_command(door: Door, sendmail: Sendmail) -> None:
     door.force(sendmail.on_stdin)
-    way, failures = ways(door.ssh_config, sendmail.port)
+    way, failures = await ways(door.ssh_config, sendmail.port)
     assert way is not None
     assert way.command == "sendmail -bs"
     assert way.greeting.startswith("220 ") and way.extensions.size is not None
@@ -127,9 +124,9 @@ def test_the_way_is_found_where_a_command_is_forced(door: Door, sendmail: Sendma
     assert (tried, outcome.cause) == ("", Cause.FORWARDING_PROHIBITED)
 
 
-def test_where_a_forced_command_is_no_mail_server_every_way_is_told(door: Door) -> None:
+async def test_with_a_forced_command_other_than_a_mail_server_each_mail_path_has_an_error(door: Door) -> None:
     door.force("echo This account is for backups only >&2; exit 1")
-    way, failures = ways(door.ssh_config, 25)
+    way, failures = await ways(door.ssh_config, 25)
     assert way is None
     assert len(failures) == 7
     assert [text for _, outcome in failures[1:] if "for backups only" not in (text := outcome.text)] == []

@@ -1,4 +1,4 @@
-"""Mail arrives: client, mailrelay, OpenSSH's sshd, and a real mail server behind it."""
+"""Delivery with real programs: mail client, mailrelay, OpenSSH's sshd, and a mail server behind it."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ from email.policy import SMTP
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import ME, curl, message, require_git_send_email, submit, swaks
-from system.daemon import Relay
-from system.postfix import Postfix
-from system.processes import until
-from system.sendmail import Sendmail
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mail_clients import ME, curl, message, require_git_send_email, submit, swaks
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix
+from harness.processes import until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 
@@ -66,7 +66,7 @@ def test_postfix_gets_the_message_unchanged_below_the_trace_lines(
     assert [line for line in added.get_all("Received", []) if "127.0.0.1" in line and "Postfix" not in line] == []
 
 
-def test_swaks_and_curl_hear_that_it_was_sent(sendmail: Sendmail, relays: Callable[..., Relay], token: str) -> None:
+def test_swaks_and_curl_get_the_reply_sent(sendmail: Sendmail, relays: Callable[..., Relay], token: str) -> None:
     relay = relays(sendmail.port)
     relay.start()
     said = swaks(relay.port, [f"alice@{DOMAIN}", f"bob@{DOMAIN}"], token)
@@ -117,7 +117,7 @@ def test_the_connection_closes_after_the_last_mail_and_opens_for_the_next(
         assert sshd.logins() == number
 
 
-def test_where_forwarding_is_prohibited_sendmail_bs_takes_the_mail(
+def test_with_forwarding_prohibited_mail_is_delivered_by_sendmail_bs(
     sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     sshd.stop()
@@ -131,7 +131,7 @@ def test_where_forwarding_is_prohibited_sendmail_bs_takes_the_mail(
         assert letter.endswith(b"\r\n\r\n" + BODIES["dots"])
 
 
-def test_the_sendmail_command_stores_mail_while_nobody_serves_and_the_daemon_sends_it(
+def test_the_sendmail_command_stores_mail_without_a_daemon_which_sends_it_later(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)

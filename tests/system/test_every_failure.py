@@ -1,6 +1,6 @@
-"""The ways to fail for which only the real thing counts, and what is heard of them.
+"""Failures that only real servers can show, and the notices about them.
 
-They are rows of the README's table, like those in `integration/test_every_failure.py`, and asserted in the same way.
+Each is a row of the table in docs/failures.md, like those in `integration/test_every_failure.py`, with the same assertions.
 """
 
 import smtplib
@@ -15,25 +15,25 @@ from email.policy import SMTP
 from pathlib import Path
 
 import pytest
-from crash.strace import require_strace
-from readme import ROOT, Row, failures
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.processes import free_port, until
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.processes import free_port, until
+from harness.readme import ROOT, Row, failures
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
+from harness.strace import require_strace
 
 pytestmark = pytest.mark.system
 
 ALICE = f"alice@{DOMAIN}"
 SETUP, RESUMED = 5.0, 10.0
-"""Seconds for such a notice to be told."""
+"""Seconds until a notice of this kind must be delivered."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Real servers, a relay that is not started yet, and what the person was promised."""
+    """Real servers, a daemon that is not started yet, and the row of docs/failures.md."""
 
     row: Row
     relay: Relay
@@ -43,13 +43,13 @@ class Scene:
     token: str
 
     def submit(self) -> str:
-        """A client sends a letter and hears what the README says; the words of the reply."""
+        """A client sends a message and gets the reply code of the row; returns the text of the reply."""
         code, words = submit(self.relay.port, [ALICE], message(self.token))
         assert code == self.row.code, words
         return words
 
     def told(self, kind: str, within: float) -> tuple[dict[str, object], str]:
-        """The one notice of this kind and its report, once both backends have carried it."""
+        """The only notice of this kind and its report, after both backends have delivered it."""
         assert kind in self.row.notices
 
         def notices() -> list[dict[str, object]]:
@@ -64,33 +64,33 @@ class Scene:
         return notice, " ".join(letter.split())
 
     def status(self) -> str:
-        """What `mailrelay status --brief` says, with the exit status that the README names."""
+        """The output of `mailrelay status --brief`; its exit status is that of the row."""
         done = self.relay.run("status", "--brief")
         assert done.returncode == self.row.status, done
         return done.stdout
 
     def watchdog(self) -> str:
-        """What the watchdog says, which needs no daemon."""
+        """The output of the watchdog, which needs no daemon."""
         programs = self.directory / "bin"
         programs.mkdir()
         argv = " ".join(f"'{word}'" for word in self.relay.command())
-        # Never to the desktop or the terminals of whoever runs the tests.
+        # These stubs keep its messages off the desktop and the terminals of the person who runs the tests.
         scripts = {"mailrelay": f'exec {argv} "$@"', "notify-send": "exit 0", "osascript": "exit 0", "wall": "exit 0"}
         for name, script in scripts.items():
             (programs / name).write_text(f"#!/bin/sh\n{script}\n")
             (programs / name).chmod(0o700)
         path = f"{programs}:/usr/bin:/bin"
         environment = self.relay.environment | {"PATH": path, "XDG_RUNTIME_DIR": str(self.directory)}
-        watchdog = ROOT / "contrib" / "watchdog" / "mailrelay-watchdog"
+        watchdog = ROOT / "contrib" / "shell" / "mailrelay-watchdog"
         return subprocess.run([watchdog], env=environment, capture_output=True, text=True, check=True).stderr
 
 
 FAILURES: dict[str, tuple[Callable[[Scene], None], dict[str, str]]] = {}
-"""The rows of the README's table that are tested here, with what is other than usual in the settings."""
+"""The rows of docs/failures.md that are tested here, with what is other than usual in the settings."""
 
 
 def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
-    """Makes a story the test of the README's row `what`."""
+    """Makes a function the test of the row `what` in docs/failures.md."""
 
     def named(story: Callable[[Scene], None]) -> Callable[[Scene], None]:
         FAILURES[what] = (story, settings)
@@ -100,7 +100,7 @@ def failure(what: str, **settings: str) -> Callable[[Callable[[Scene], None]], C
 
 
 def _setup(at: Scene, step: str, fixed: Callable[[], None]) -> None:
-    """Five mails, one notice, with the step in it; and one word when it is fixed and they have left."""
+    """Five messages cause one notice, which names the fix; after the fix they are sent, with one more notice."""
     if at.relay.child is None:
         at.relay.start()
     for _ in range(5):
@@ -136,7 +136,7 @@ def _changed(at: Scene) -> None:
 def _revoked(at: Scene) -> None:
     known = at.sshd.directory / "known_hosts"
     known.write_text(f"@revoked * {at.sshd.host_key}\n{known.read_text()}")
-    _setup(at, "Ask whoever runs remote for its new host key", lambda: at.sshd.know(at.sshd.host_key))
+    _setup(at, "Ask the administrator of remote for its new host key", lambda: at.sshd.know(at.sshd.host_key))
 
 
 @failure("the key is refused")
@@ -194,7 +194,7 @@ def _port(at: Scene) -> None:
         _write(at.relay.config, text)
         at.relay.start()
 
-    _setup(at, "fix smtp in the settings", fixed)
+    _setup(at, "correct smtp in the settings", fixed)
 
 
 @failure("nobody serves")
@@ -225,7 +225,7 @@ def _settings(at: Scene) -> None:
 
 @failure("the disk fails")
 def _disk(at: Scene) -> None:
-    # Behind a way that is shut, so that soon nothing but mail that comes in is written.
+    # Without sshd, so that soon only new mail causes writes.
     at.sshd.stop()
     strace = [require_strace(), "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e"]
     child = at.relay.start(*strace, "inject=fdatasync:error=EIO:when=40+")
@@ -243,7 +243,7 @@ def _disk(at: Scene) -> None:
 
 
 def _answer(at: Scene) -> int:
-    """The code of the answer to a letter. Without QUIT: a daemon that ends says so to whoever still speaks."""
+    """The code of the reply to a message. Sends no QUIT, because a daemon that stops sends a reply of its own."""
     client = smtplib.SMTP("127.0.0.1", at.relay.port, timeout=60)
     try:
         client.ehlo()
@@ -275,7 +275,7 @@ def _killed(at: Scene) -> None:
 
 @contextmanager
 def _falls_silent() -> Iterator[tuple[int, threading.Event]]:
-    """A mail server that says nothing more once it has heard MAIL: its port, and that it has."""
+    """A mail server that sends nothing after it has read MAIL. Yields its port, and an event that MAIL has come."""
     heard = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -300,7 +300,7 @@ def _write(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_it_is_heard_of_as_the_readme_says(
+def test_the_failure_is_reported_as_documented(
     what: str, sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], tmp_path: Path, token: str
 ) -> None:
     story, settings = FAILURES[what]

@@ -1,4 +1,4 @@
-"""Nothing fails, waits or vanishes without the person knowing: refusals, deferrals and broken ways, on real parts."""
+"""The person learns of every failure and delay: refusals, deferrals and broken connections, with real servers."""
 
 import json
 import re
@@ -7,13 +7,13 @@ from email import message_from_bytes, message_from_string
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit, swaks
-from system.daemon import Relay
-from system.postfix import Postfix, Sink
-from system.processes import free_port, until
-from system.sendmail import Sendmail
-from system.sshd import Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit, swaks
+from harness.mailboxes import DOMAIN
+from harness.postfix import Postfix, Sink
+from harness.processes import free_port, until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd, make_key
 
 pytestmark = pytest.mark.system
 
@@ -21,7 +21,7 @@ NOBODY = f"nobody-here@{DOMAIN}"
 ALICE = f"alice@{DOMAIN}"
 
 
-def test_one_of_two_refused_is_known_by_every_backend_and_the_other_one_is_delivered(
+def test_every_backend_reports_a_refused_recipient_and_the_other_recipient_gets_the_mail(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)
@@ -65,7 +65,7 @@ def test_one_of_two_refused_is_known_by_every_backend_and_the_other_one_is_deliv
     assert relay.run("status").returncode == 0
 
 
-def test_on_a_connection_that_is_up_a_recipient_is_refused_at_rcpt_and_the_others_get_their_mail(
+def test_on_an_open_connection_a_recipient_is_refused_at_rcpt_and_the_others_get_their_mail(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)
@@ -79,7 +79,7 @@ def test_on_a_connection_that_is_up_a_recipient_is_refused_at_rcpt_and_the_other
     assert len(sendmail.boxes.wait("alice", token, 2)) == 2
 
 
-def test_a_client_that_waits_gets_the_remotes_own_refusal_and_no_notice_is_owed(
+def test_a_waiting_client_gets_the_refusal_of_the_mail_server_and_no_notice_is_sent(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port)
@@ -93,7 +93,7 @@ def test_a_client_that_waits_gets_the_remotes_own_refusal_and_no_notice_is_owed(
     assert (relay.notices(), relay.letters()) == ([], [])
 
 
-def test_a_recipient_who_is_refused_for_now_does_not_keep_the_others_waiting(
+def test_a_temporary_refusal_of_one_recipient_does_not_delay_the_others(
     sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     relay = relays(sendmail.port, retry=("1h",))
@@ -144,7 +144,7 @@ def test_soft_errors_defer_and_the_next_try_delivers(
     assert relay.notices() == []
 
 
-def test_mail_waits_while_sshd_is_down_and_goes_when_the_person_says_so(
+def test_mail_waits_while_sshd_is_down_and_is_sent_on_retry(
     sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     sshd.stop()
@@ -176,12 +176,12 @@ def test_mail_waits_while_the_mail_server_behind_sshd_is_down(
 
 
 def until_told(relay: Relay, count: int) -> list[str]:
-    """The kinds of the notices that the command got, once there are `count`."""
+    """The kinds of the notices that the command received, after there are `count`."""
     until(lambda: len(relay.notices()) >= count, f"{count} notices are told")
     return [str(notice["kind"]) for notice in relay.notices()]
 
 
-def test_prohibited_forwarding_is_told_once_for_many_mails_with_the_step_that_fixes_it(
+def test_prohibited_forwarding_causes_one_notice_for_many_messages_with_the_fix(
     sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     sshd.stop()
@@ -208,7 +208,7 @@ def test_prohibited_forwarding_is_told_once_for_many_mails_with_the_step_that_fi
     until(lambda: relay.run("status").returncode == 0, "nothing is wrong any more")
 
 
-def test_a_changed_host_key_is_told_and_nothing_of_ours_is_shown_to_that_server(
+def test_a_changed_host_key_causes_a_notice_and_the_server_gets_no_mail(
     sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str, tmp_path: Path
 ) -> None:
     sshd.know(make_key(tmp_path / "another"))

@@ -1,4 +1,4 @@
-"""What is forwarded: a browser's part, mailrelay, OpenSSH's sshd, and a web server behind it."""
+"""Forwards with real programs: an HTTP client, mailrelay, OpenSSH's sshd, and a web server behind it."""
 
 import socket
 import time
@@ -8,26 +8,26 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.postfix import Sink
-from system.processes import free_port, until
-from system.sshd import Sshd
-from webserver import PAGE, get, web
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Sink
+from harness.processes import free_port, until
+from harness.sshd import Sshd
+from harness.webserver import PAGE, get, web
 
 pytestmark = pytest.mark.system
 
 
 def forwarding(relay: Relay, *forwards: tuple[str, str]) -> Relay:
-    """The relay with forwards in its settings: (listen, to)."""
+    """A daemon with these forwards, each (listen, to), in its settings."""
     with relay.config.open("a") as settings:
         for listen, to in forwards:
             settings.write(f'[[forward]]\nlisten = "{listen}"\nto = "{to}"\n')
     return relay
 
 
-def test_fifty_requests_and_mail_are_one_login_and_nothing_stays_behind(
+def test_fifty_requests_and_mail_need_one_login_and_leave_nothing_behind(
     sshd: Sshd, relays: Callable[..., Relay], sinks: Callable[..., Sink], token: str
 ) -> None:
     port = free_port()
@@ -47,7 +47,7 @@ def test_fifty_requests_and_mail_are_one_login_and_nothing_stays_behind(
         assert sshd.logins() == 2
 
 
-def test_a_unix_socket_there_is_reached(sshd: Sshd, relays: Callable[..., Relay], tmp_path: Path) -> None:
+def test_a_unix_socket_on_the_server_is_reached(sshd: Sshd, relays: Callable[..., Relay], tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(there))
@@ -68,7 +68,7 @@ def test_a_unix_socket_there_is_reached(sshd: Sshd, relays: Callable[..., Relay]
         greeting.join()
 
 
-def test_a_key_that_may_go_to_the_mail_server_alone_costs_the_forward_alone(
+def test_a_key_that_permits_only_the_mail_server_fails_only_the_forward(
     sshd: Sshd, relays: Callable[..., Relay], sinks: Callable[..., Sink], token: str
 ) -> None:
     smtp, port = sinks().port, free_port()
@@ -86,7 +86,7 @@ def test_a_key_that_may_go_to_the_mail_server_alone_costs_the_forward_alone(
         assert relay.run("status").returncode == 0
 
 
-def test_a_target_that_is_closed_there_is_said_and_costs_mail_nothing(
+def test_a_closed_target_is_logged_and_does_not_affect_mail(
     sshd: Sshd, relays: Callable[..., Relay], sinks: Callable[..., Sink], token: str
 ) -> None:
     port, closed = free_port(), free_port()
@@ -100,9 +100,7 @@ def test_a_target_that_is_closed_there_is_said_and_costs_mail_nothing(
     assert sshd.logins() == 1
 
 
-def test_what_is_under_way_to_a_slow_server_arrives_though_nobody_lingers(
-    sshd: Sshd, relays: Callable[..., Relay]
-) -> None:
+def test_data_for_a_slow_server_arrives_although_linger_is_zero(sshd: Sshd, relays: Callable[..., Relay]) -> None:
     port, count = free_port(), 0
     with socket.create_server(("127.0.0.1", 0)) as server:
         to = f"localhost:{server.getsockname()[1]}"
@@ -127,7 +125,7 @@ def test_what_is_under_way_to_a_slow_server_arrives_though_nobody_lingers(
     until(lambda: sshd.sessions() == 0, "the connection is closed")
 
 
-def test_a_server_that_goes_in_the_middle_resets_the_client_and_is_found_again(
+def test_a_server_that_disconnects_resets_the_client_and_is_reached_again(
     sshd: Sshd, relays: Callable[..., Relay]
 ) -> None:
     port = free_port()
@@ -150,7 +148,7 @@ def test_a_server_that_goes_in_the_middle_resets_the_client_and_is_found_again(
         assert sshd.logins() == 2
 
 
-def test_no_relay_starts_that_cannot_have_the_address_of_a_forward(relays: Callable[..., Relay]) -> None:
+def test_a_daemon_does_not_start_without_the_address_of_a_forward(relays: Callable[..., Relay]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         child = forwarding(relays(free_port()), (f"localhost:{port}", "localhost:80")).launch()
@@ -158,7 +156,7 @@ def test_no_relay_starts_that_cannot_have_the_address_of_a_forward(relays: Calla
         assert f"mailrelay: 127.0.0.1:{port} is taken by process" in child.output
 
 
-def test_a_relay_that_is_stopped_waits_for_nobody_who_uses_a_forward(
+def test_a_stopped_daemon_does_not_wait_for_the_users_of_a_forward(
     sshd: Sshd, relays: Callable[..., Relay], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

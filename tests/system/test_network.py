@@ -1,4 +1,4 @@
-"""A laptop that loses its network and finds another one: a real kernel's word, a real sshd on the other side."""
+"""A laptop that loses its network and finds another: real events of the kernel, a real sshd on the other side."""
 
 import asyncio
 import ctypes
@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.daemon import Relay
-from system.networks import SERVER, Networks, apart, takes_mail
-from system.processes import PATIENCE, program
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.network_namespaces import SERVER, Networks, apart, takes_mail
+from harness.processes import PATIENCE, program
+from harness.sshd import Sshd
 
 from mailrelay.network import monitor
 from mailrelay.network.events import Change, Clocks
@@ -39,7 +39,7 @@ def far(networks: Networks, tmp_path: Path) -> Iterator[Sshd]:
 
 @pytest.fixture
 def relay(networks: Networks, far: Sshd, tmp_path: Path) -> Iterator[Relay]:
-    """On the laptop; without a word of the network's it would try again after an hour."""
+    """A daemon on the laptop; without news of the network it would try again only after an hour."""
     made = Relay(tmp_path / "relay", far.ssh_config, 25, command=takes_mail(tmp_path), retry=["1h"], linger="1h")
     yield made
     made.stop()
@@ -47,7 +47,7 @@ def relay(networks: Networks, far: Sshd, tmp_path: Path) -> Iterator[Relay]:
 
 
 def send(relay: Relay) -> str:
-    """Puts a letter in; its id."""
+    """Queues a message; returns its id."""
     before = {one["queue_id"] for one in relay.queue("--all")}
     done = relay.run("sendmail", "-f", "me@example.org", "you@example.net", stdin=LETTER)
     assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def sent(relay: Relay, queue_id: str) -> None:
     relay.logged(f"{queue_id} .*status=sent")
 
 
-def test_mail_that_waits_for_a_network_leaves_when_there_is_one(networks: Networks, relay: Relay) -> None:
+def test_mail_that_waits_for_a_network_is_sent_when_there_is_one(networks: Networks, relay: Relay) -> None:
     relay.start(*networks.within("laptop"))
     waiting = send(relay)
     relay.logged("unusable .*unreachable")
@@ -94,14 +94,14 @@ def test_a_connection_of_another_network_is_never_used_again(networks: Networks,
 
 
 def told(burst: Callable[[], None]) -> list[Change]:
-    """What is told, in a network of its own with one cable, of what `burst` does, and then of a last address that goes."""
+    """The changes reported for `burst`, in a network namespace with one cable, and then for an address that is removed."""
     ip = program("ip", "iproute2")
     found: list[Change] = []
 
     async def listen() -> None:
         async for change in monitor.changes():
             found.append(change)
-            if change.gone:
+            if change.removed_addresses:
                 return
             subprocess.run([ip, "addr", "add", "10.77.9.9/24", "dev", "one"], check=True)
             subprocess.run([ip, "addr", "del", "10.77.9.9/24", "dev", "one"], check=True)
@@ -109,7 +109,7 @@ def told(burst: Callable[[], None]) -> list[Change]:
     async def main() -> None:
         async with asyncio.timeout(PATIENCE):
             listening = asyncio.ensure_future(listen())
-            # It must hear what there is before it can hear what is new.
+            # The monitor must have read the present state before it can report changes.
             await asyncio.sleep(0.3)
             burst()
             await listening
@@ -123,15 +123,15 @@ def told(burst: Callable[[], None]) -> list[Change]:
     return found
 
 
-def test_a_burst_is_told_once() -> None:
+def test_a_burst_of_events_is_reported_once() -> None:
     def burst() -> None:
         for number in range(1, 20):
             subprocess.run(["ip", "addr", "add", f"10.77.{number}.1/24", "dev", "one"], check=True)
         subprocess.run(["ip", "route", "add", "default", "via", "10.77.1.9"], check=True)
 
     opens, last = told(burst)
-    assert opens == Change(opens=True)
-    assert last.gone == {"10.77.9.9"}
+    assert opens == Change(may_connect=True)
+    assert last.removed_addresses == {"10.77.9.9"}
 
 
 class _Timex(ctypes.Structure):
@@ -147,7 +147,7 @@ class _Timex(ctypes.Structure):
 
 
 def step_the_clock() -> None:
-    """Sets the clock ahead by a nanosecond and back again: for the kernel it has been set."""
+    """Sets the clock forward by a nanosecond and back; the kernel reports it as set."""
     libc = ctypes.CDLL(None, use_errno=True)
     for seconds, nanoseconds in ((0, 1), (-1, 999_999_999)):
         # ADJ_SETOFFSET | ADJ_NANO of adjtimex(2)
@@ -157,25 +157,23 @@ def step_the_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boot", "day", "change"), [(3600.0, 3600.0, Change(slept=3600.0)), (0.0, -86_400.0, Change(leapt=-86_400.0))]
+    ("boot", "day", "change"),
+    [(3600.0, 3600.0, Change(suspended=3600.0)), (0.0, -86_400.0, Change(clock_step=-86_400.0))],
 )
-def test_waking_up_and_a_clock_that_is_set_are_noticed_without_asking(
+async def test_a_resume_and_a_set_clock_are_noticed_without_polling(
     monkeypatch: pytest.MonkeyPatch, boot: float, day: float, change: Change
 ) -> None:
-    """A test cannot let the computer sleep: the kernel's word is real, what the clocks show after it is not."""
+    """A test cannot suspend the computer: the event of the kernel is real, the times of the clocks after it are not."""
 
-    async def story() -> None:
-        shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
-        monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
-        telling = monitor.changes()
-        first = asyncio.ensure_future(anext(telling))
-        await asyncio.sleep(0.1)
-        shown = Clocks(shown.day + day, shown.boot + boot, shown.awake)
-        step_the_clock()
-        try:
-            assert await asyncio.wait_for(first, PATIENCE) == change
-        finally:
-            first.cancel()
-            await telling.aclose()
-
-    asyncio.run(story())
+    shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
+    monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
+    telling = monitor.changes()
+    first = asyncio.ensure_future(anext(telling))
+    await asyncio.sleep(0.1)
+    shown = Clocks(shown.realtime + day, shown.boottime + boot, shown.monotonic)
+    step_the_clock()
+    try:
+        assert await asyncio.wait_for(first, PATIENCE) == change
+    finally:
+        first.cancel()
+        await telling.aclose()

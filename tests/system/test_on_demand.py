@@ -1,4 +1,4 @@
-"""On demand, then gone: nothing is left over there, and a connection that breaks or falls silent comes back by itself."""
+"""Connections on demand: nothing remains on the server, and a connection that breaks or stalls is replaced."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.processes import descendants, program, until
-from system.sendmail import Sendmail
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.processes import descendants, program, until
+from harness.sendmail import Sendmail
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 
@@ -27,7 +27,7 @@ Server = Sshd | Dropbear
 
 @pytest.fixture(params=["sshd", "dropbear"])
 def server(request: pytest.FixtureRequest, sshd: Sshd, tmp_path: Path) -> Iterator[Server]:
-    """What the `remote` of the client's ssh_config is."""
+    """The SSH server that the client's ssh_config calls `remote`."""
     if request.param == "sshd":
         yield sshd
         return
@@ -40,7 +40,7 @@ def server(request: pytest.FixtureRequest, sshd: Sshd, tmp_path: Path) -> Iterat
 
 
 def processes(server: Server) -> dict[int, str]:
-    """What runs over there: the server, what is below it, and whatever was started in a session, wherever it hangs now."""
+    """The server's processes by id: itself, its descendants, and all processes that were started in an SSH session."""
     assert server.child is not None
     found = {server.child.pid, *descendants(server.child.pid)}
     session = re.compile(rb"\0SSH_CONNECTION=\S+ \d+ \S+ %d\0" % server.port)
@@ -66,14 +66,14 @@ def listening(server: Server) -> set[str]:
 
 @pytest.mark.parametrize("through", ["forwarding", "sendmail -bs"])
 @pytest.mark.parametrize("linger", ["0s", "always"])
-def test_nothing_is_left_over_there(
+def test_nothing_remains_on_the_server(
     server: Server, sendmail: Sendmail, relays: Callable[..., Relay], token: str, through: str, linger: str
 ) -> None:
     before, ports = processes(server), listening(server)
     assert ports == {f"127.0.0.1:{server.port}"}
     relay = relays(sendmail.port, linger=linger, command=sendmail.on_stdin if through != "forwarding" else "")
     relay.start()
-    # The server may just have given itself another title.
+    # Compares ids only, because a server changes its title.
     assert processes(server).keys() == before.keys(), "nothing is dialled before there is mail"
     for number in (1, 2):
         code, words = submit(relay.port, [ALICE], message(f"{token}-{number}"))
@@ -91,7 +91,7 @@ def test_nothing_is_left_over_there(
 
 
 class Halting:
-    """A mail server that falls silent at a line of its first message; the next ones it takes. halted: it is silent."""
+    """A mail server that stops at a line of its first message, and accepts later ones. halted: it has stopped."""
 
     def __init__(self, at: bytes) -> None:
         self.taken: list[bytes] = []
@@ -132,13 +132,13 @@ class Halting:
 @pytest.mark.parametrize(
     ("line", "uncertain"), [(b"half\r\n", False), (b".\r\n", True)], ids=["before the dot", "after the dot"]
 )
-def test_a_connection_that_breaks_in_a_message_is_judged_and_comes_back_by_itself(
+def test_a_connection_that_breaks_in_a_message_gives_an_outcome_and_is_replaced(
     server: Server, relays: Callable[..., Relay], token: str, line: bytes, uncertain: bool
 ) -> None:
     remote = Halting(line)
     relay = relays(remote.port, answer_within="0s", retry=("1s",))
     relay.start()
-    # Far more than what is on its way at once, so that the dot has not left while the server is at the line.
+    # Much more than fits into the buffers, so that the dot is not sent yet when the server reads the line.
     content = message(token, b"half\r\n" + (b"x" * 70 + b"\r\n") * 200_000)
     submit(relay.port, [ALICE], content)
     assert remote.halted.wait(30)
@@ -154,10 +154,10 @@ def test_a_connection_that_breaks_in_a_message_is_judged_and_comes_back_by_itsel
     remote.close()
 
 
-def test_a_connection_that_falls_silent_is_given_up_and_mail_takes_a_new_one(
+def test_a_connection_that_stalls_is_given_up_and_mail_uses_a_new_one(
     server: Server, sshd: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
-    """As after a suspend, or behind a router that forgot us: the other end is stopped, and its kernel still acknowledges."""
+    """As after a suspend, or behind a router that lost its state: the server is stopped, its kernel still acknowledges."""
     sshd.ssh_config.write_text(f"{sshd.ssh_config.read_text()}  ServerAliveInterval 1\n  ServerAliveCountMax 2\n")
     relay = relays(sendmail.port, linger="always", retry=("1s",))
     relay.start()

@@ -1,4 +1,4 @@
-"""The parts without mailrelay: where one of these fails, the other system tests say nothing about mailrelay."""
+"""The servers without mailrelay: if one of these tests fails, the other system tests prove nothing about mailrelay."""
 
 import smtplib
 import subprocess
@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.postfix import Package, Postfix, Sink, send_with_source
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Postfix, Sink, send_with_source
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd
 
 pytestmark = pytest.mark.system
 
@@ -50,7 +50,7 @@ def test_openssh_reaches_the_sink_through_sshd_only_while_forwarding_is_allowed(
     assert sshd.logins() == 2
 
 
-def test_the_sink_keeps_whole_messages_and_no_half_ones(
+def test_the_sink_keeps_complete_messages_only(
     sinks: Callable[..., Sink], postfix_package: Package, tmp_path: Path
 ) -> None:
     sink = sinks()

@@ -1,16 +1,16 @@
-"""What the person does to the queue and to the daemon, on real parts."""
+"""Commands of the person on the queue and the daemon, with real servers."""
 
 import signal
 import time
 from collections.abc import Callable
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.postfix import Package, Sink, send_with_source
-from system.processes import until
-from system.sshd import Sshd
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Package, Sink, send_with_source
+from harness.processes import until
+from harness.sshd import Sshd
 
 pytestmark = pytest.mark.system
 
@@ -18,7 +18,7 @@ ALICE = f"alice@{DOMAIN}"
 BOB = f"bob@{DOMAIN}"
 
 
-def test_held_mail_stays_until_released_and_cancelled_mail_never_goes(
+def test_held_mail_waits_for_its_release_and_cancelled_mail_is_never_sent(
     sshd: Sshd, sinks: Callable[..., Sink], relays: Callable[..., Relay], token: str
 ) -> None:
     sink = sinks()
@@ -65,7 +65,7 @@ def test_failed_mail_is_kept_whole_until_it_is_dropped(
     assert relay.run("status").returncode == 0
 
 
-def test_sigterm_in_the_midst_of_a_delivery_ends_the_daemon_soon_and_the_mail_arrives_after_the_next_start(
+def test_sigterm_during_a_delivery_ends_the_daemon_soon_and_the_mail_arrives_after_the_next_start(
     sinks: Callable[..., Sink], relays: Callable[..., Relay], token: str
 ) -> None:
     sink = sinks("-w", "60")

@@ -1,4 +1,4 @@
-"""Setup against real SSH servers: keys let in and taken out again, a key for mail alone, and the proof that it is."""
+"""Setup with real SSH servers: authorizing and removing keys, a restricted key, and the test that it is restricted."""
 
 import asyncio
 import re
@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Sink
-from system.processes import free_port, program
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.postfix import Sink
+from harness.processes import free_port, program
+from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.cli import setup_remote
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.setup import restriction
 from mailrelay.ssh import authorized_keys, mail_path, restriction_probe
 from mailrelay.ssh.interface import Fault
@@ -36,7 +37,7 @@ EVERYTHING = {
 
 @pytest.fixture
 def home(sshd: Sshd) -> Path:
-    """A home of its own for the account over there, with the client's key let in."""
+    """A home directory for the account on the server, with the client's key authorized."""
     sshd.stop()
     home = sshd.directory / "home"
     (home / ".ssh").mkdir(mode=0o700, parents=True)
@@ -47,7 +48,7 @@ def home(sshd: Sshd) -> Path:
 
 @pytest.fixture
 def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A UNIX socket over there that the account can open."""
+    """A UNIX socket on the server that the account can open."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -60,39 +61,41 @@ def the_way(sshd: Sshd, **changes: object) -> Relayhost:
     return Relayhost(name="default", ssh=ALIAS, ssh_config=sshd.ssh_config, **changes)  # type: ignore[arg-type]
 
 
-def not_refused(relayhost: Relayhost, key: Path) -> set[str]:
-    """What the key can do besides mail."""
-    tried = asyncio.run(restriction_probe.trials(relayhost, key))
+async def not_refused(relayhost: Relayhost, key: Path) -> set[str]:
+    """The uses of the key other than mail that succeed."""
+    tried = await restriction_probe.trials(relayhost, key)
     assert {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried} == EVERYTHING
     return {re.sub(r" \(.*", "", one.what) if "-L" in one.what else one.what for one in tried if not one.is_refused}
 
 
 @pytest.mark.parametrize("before", ["", "# mine\n", "# mine", "# mine\nssh-rsa AAAAB3 x\n"])
-def test_a_key_is_let_in_once_and_taken_out_again_and_other_lines_stay(sshd: Sshd, home: Path, before: str) -> None:
+async def test_a_key_is_authorized_once_and_removed_again_and_other_lines_stay(
+    sshd: Sshd, home: Path, before: str
+) -> None:
     file = home / ".ssh/authorized_keys"
     client = file.read_text()
     file.write_text(client + before)
     key = make_key(sshd.directory / "other")
     line = f'restrict {key} o\'ther "$(touch x)"'
     for _ in range(2):
-        assert asyncio.run(authorized_keys.authorize(the_way(sshd), line)) is None
+        assert await authorized_keys.authorize(the_way(sshd), line) is None
         assert file.read_text() == client + before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
-    assert asyncio.run(authorized_keys.authorize(the_way(sshd), key)) is None
-    assert file.read_text().count(authorized_keys.blob(key)) == 1
-    assert asyncio.run(authorized_keys.withdraw(the_way(sshd), line)) is None
+    assert await authorized_keys.authorize(the_way(sshd), key) is None
+    assert file.read_text().count(authorized_keys.key_in_base64(key)) == 1
+    assert await authorized_keys.withdraw(the_way(sshd), line) is None
     assert file.read_text().rstrip() == (client + before).rstrip()
     assert file.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in (home / ".ssh").iterdir()] == ["authorized_keys"]
 
 
-def test_a_file_that_is_not_there_is_made_for_the_account_alone(sshd: Sshd, home: Path) -> None:
+async def test_a_missing_file_is_created_with_access_for_the_account_only(sshd: Sshd, home: Path) -> None:
     file = home / ".ssh/authorized_keys"
     elsewhere = home / "keys"
     file.rename(elsewhere)
     file.parent.rmdir()
     sshd.stop()
     sshd.start(AuthorizedKeysFile=elsewhere, SetEnv=f"HOME={home}")
-    assert asyncio.run(authorized_keys.authorize(the_way(sshd), make_key(sshd.directory / "other"))) is None
+    assert await authorized_keys.authorize(the_way(sshd), make_key(sshd.directory / "other")) is None
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
@@ -112,33 +115,33 @@ def test_a_file_that_is_not_there_is_made_for_the_account_alone(sshd: Sshd, home
         ('restrict,agent-forwarding,command="false"', {"agent forwarding"}),
     ],
 )
-def test_the_proof_sees_whatever_an_option_that_is_missing_leaves_open(
+async def test_the_probe_finds_every_use_that_a_missing_option_permits(
     sshd: Sshd, sockets: None, options: str, able: set[str]
 ) -> None:
     port = free_port()
     key = sshd.directory / "client"
     public = authorized_keys.read_key(key)
     (sshd.directory / "authorized_keys").write_text(f"{options.format(port=port)} {public}\n".lstrip())
-    assert not_refused(the_way(sshd, smtp_port=port), key) == able
+    assert await not_refused(the_way(sshd, smtp=Tcp("localhost", port)), key) == able
 
 
 @pytest.mark.parametrize("command", ["", "printf '220 hi\\r\\n'; cat"])
-def test_a_key_for_mail_alone_can_do_nothing_else(sshd: Sshd, sockets: None, command: str) -> None:
+async def test_a_restricted_key_permits_only_mail(sshd: Sshd, sockets: None, command: str) -> None:
     key = sshd.directory / "client"
-    relayhost = the_way(sshd, command=command, smtp_port=free_port())
-    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
+    relayhost = the_way(sshd, command=command, smtp=Tcp("localhost", free_port()))
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
-    assert not_refused(relayhost, key) == set()
+    assert await not_refused(relayhost, key) == set()
 
 
-def test_the_proof_is_about_the_one_key(sshd: Sshd) -> None:
-    with pytest.raises(Fault, match="does not let"):
-        asyncio.run(restriction_probe.trials(the_way(sshd), sshd.directory / "another"))
+async def test_the_probe_uses_only_the_given_key(sshd: Sshd) -> None:
+    with pytest.raises(Fault, match="refused the login"):
+        await restriction_probe.trials(the_way(sshd), sshd.directory / "another")
 
 
 @pytest.fixture
 def dropbear(sshd: Sshd, tmp_path: Path) -> Iterator[Dropbear]:
-    """In the place of sshd: the same client is let in."""
+    """Dropbear in place of sshd; it accepts the same client."""
     sshd.stop()
     server = Dropbear(tmp_path / "dropbear", f"{authorized_keys.read_key(sshd.directory / 'client')}\n")
     server.port = sshd.port
@@ -148,16 +151,18 @@ def dropbear(sshd: Sshd, tmp_path: Path) -> Iterator[Dropbear]:
     server.stop()
 
 
-def test_dropbear_lets_a_key_in_for_one_command_and_nothing_else(sshd: Sshd, dropbear: Dropbear, sockets: None) -> None:
+async def test_dropbear_permits_a_restricted_key_one_command_only(
+    sshd: Sshd, dropbear: Dropbear, sockets: None
+) -> None:
     relayhost = the_way(sshd, command="printf '220 hi\\r\\n'; cat")
     key = sshd.directory / "client"
-    assert not_refused(relayhost, key) >= {"a shell", "a command", "-L to another port"}
-    line = restriction.authorized(authorized_keys.read_key(key), relayhost)
+    assert await not_refused(relayhost, key) >= {"a shell", "a command", "-L to another port"}
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (dropbear.directory / "home/.ssh/authorized_keys").write_text(f"{line}\n")
-    assert not_refused(relayhost, key) == set()
+    assert await not_refused(relayhost, key) == set()
 
 
-def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
+async def test_where_forwarding_cannot_be_restricted_the_key_uses_a_command(
     sshd: Sshd,
     dropbear: Dropbear,
     sockets: None,
@@ -166,31 +171,33 @@ def test_where_forwarding_cannot_be_confined_the_key_goes_by_a_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    # Not this machine's own, which may look for name servers for a minute before it greets.
+    # Not this machine's mail server, which may query name servers for a minute before its greeting.
     monkeypatch.setattr(mail_path, "SENDMAIL", ())
-    monkeypatch.setattr(restriction_probe, "TRIAL", 2.0)
-    found = setup_remote.restrict(the_way(sshd, smtp_port=sinks().port), tmp_path / "config.toml", yes=True)
+    monkeypatch.setattr(restriction_probe, "TRIAL_TIMEOUT", 2.0)
+    relayhost = the_way(sshd, smtp=Tcp("localhost", sinks().port))
+    # It runs an event loop of its own.
+    found = await asyncio.to_thread(setup_remote.restrict, relayhost, tmp_path / "config.toml", yes=True)
     assert found.command
     assert found.ssh_config == tmp_path / "ssh_config.remote"
-    assert not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()
+    assert await not_refused(found, tmp_path / ".ssh/id_mailrelay") == set()
     (line,) = (dropbear.directory / "home/.ssh/authorized_keys").read_text().splitlines()[1:]
     assert line.startswith(f'restrict,command="{found.command}" ssh-ed25519 ')
 
 
-def test_dropbear_takes_a_key_in_and_out_again(sshd: Sshd, dropbear: Dropbear) -> None:
+async def test_a_key_is_authorized_and_removed_with_dropbear(sshd: Sshd, dropbear: Dropbear) -> None:
     file = dropbear.directory / "home/.ssh/authorized_keys"
     before = file.read_text()
     key = make_key(sshd.directory / "other")
-    assert asyncio.run(authorized_keys.authorize(the_way(sshd), key)) is None
+    assert await authorized_keys.authorize(the_way(sshd), key) is None
     assert file.read_text() == f"{before}{key}\n"
-    assert asyncio.run(authorized_keys.withdraw(the_way(sshd), key)) is None
+    assert await authorized_keys.withdraw(the_way(sshd), key) is None
     assert file.read_text() == before
 
 
 def test_setup_from_a_known_host_to_a_restricted_key_and_again(
     sshd: Sshd, home: Path, sinks: Callable[..., Sink], relays: Callable[..., Relay]
 ) -> None:
-    """The whole command, with settings that name the host and the port of its mail server."""
+    """Runs the whole command, with settings that name the host and the port of its mail server."""
     sink = sinks()
     relay = relays(sink.port)
     (relay.directory / ".ssh").mkdir(mode=0o700)
@@ -203,7 +210,7 @@ def test_setup_from_a_known_host_to_a_restricted_key_and_again(
     own = relay.config.with_name(f"ssh_config.{ALIAS}")
     assert 'ssh_config = "~/ssh_config.remote"' in relay.config.read_text()
     assert str(relay.directory / ".ssh/id_mailrelay") in own.read_text()
-    # The mail went with that key, and so it does the next time.
+    # The mail was sent with that key, and the next one is too.
     accepted = [line for line in sshd.log if "Accepted publickey" in line]
     fingerprint = subprocess.run(
         [program("ssh-keygen", "openssh-client"), "-lf", relay.directory / ".ssh/id_mailrelay.pub"],

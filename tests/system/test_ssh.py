@@ -1,9 +1,8 @@
-"""Their ssh, unchanged: what `ssh HOST` reaches, mailrelay reaches, and what ssh(1) refuses, it refuses.
+"""mailrelay follows ssh_config like ssh(1): it reaches the hosts that `ssh HOST` reaches, and no others.
 
-Every configuration here is given to the real ssh(1) and to us, against OpenSSH's sshd and dropbear.
+Each configuration is tested with the real ssh(1) and with mailrelay, against OpenSSH's sshd and dropbear.
 """
 
-import asyncio
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.dropbear import Dropbear
-from system.postfix import Sink
-from system.processes import Child, program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.dropbear import Dropbear
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.postfix import Sink
+from harness.processes import Child, program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
 
 from mailrelay.config import Relayhost
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.ssh.connection import dial
+from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.mail_path import greet
 
@@ -34,7 +34,7 @@ Server = Sshd | Dropbear
 
 @dataclass
 class Scene:
-    """A client's files and servers to go to. key: the private key that every server lets in."""
+    """The files of a client, and servers. key: the private key that every server accepts."""
 
     directory: Path
     sink: Sink
@@ -69,41 +69,38 @@ class Scene:
         return server
 
     def host(self, alias: str, server: Server, *lines: str) -> str:
-        """What ssh_config says of a server; `lines` come first, and so win."""
+        """A Host block of ssh_config for a server; `lines` come first and take precedence."""
         usual = ("HostName 127.0.0.1", f"Port {server.port}", f"User {server.user}")
         files = (f"IdentityFile {self.key}", "IdentitiesOnly yes", "IdentityAgent none")
         known = (f"UserKnownHostsFile {self.known_hosts}", "GlobalKnownHostsFile none")
         return "".join(f"{line}\n" for line in (f"Host {alias}", *lines, *usual, *files, *known))
 
-    def reaches(self, *config: str) -> None:
-        """ssh(1) gets in, and so do we, up to the mail server's greeting."""
+    async def reaches(self, *config: str) -> None:
+        """Asserts that ssh(1) logs in, and that mailrelay does so too, up to the greeting of the mail server."""
         self.config.write_text("".join(config))
         asked = self.ssh()
         assert asked.returncode == 0, asked.stderr
-        assert self.greeting().startswith("220 ")
+        assert (await self.greeting()).startswith("220 ")
 
-    def refused(self, *config: str) -> Outcome:
-        """ssh(1) is not let in, or does not go in; nor do we. How we say it."""
+    async def refused(self, *config: str) -> Outcome:
+        """Asserts that neither ssh(1) nor mailrelay logs in. Returns mailrelay's fault."""
         self.config.write_text("".join(config))
         assert self.ssh().returncode == 255
         with pytest.raises(Fault) as caught:
-            self.greeting()
+            await self.greeting()
         return caught.value.outcome
 
     def ssh(self) -> subprocess.CompletedProcess[str]:
         argv = [program("ssh", "openssh-client"), "-o", "BatchMode=yes", "-F", str(self.config), ALIAS, "true"]
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
-    def greeting(self) -> str:
-        async def ask() -> str:
-            relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp_port=self.sink.port)
-            link = await dial(relayhost)
-            try:
-                return (await greet(link, "")).greeting
-            finally:
-                await link.close()
-
-        return asyncio.run(ask())
+    async def greeting(self) -> str:
+        relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp=Tcp("localhost", self.sink.port))
+        link = await dial(relayhost)
+        try:
+            return (await greet(link, "")).greeting
+        finally:
+            await link.close()
 
 
 @pytest.fixture
@@ -119,14 +116,14 @@ def server(request: pytest.FixtureRequest, at: Scene) -> Server:
     return at.server(request.param)
 
 
-def test_host_match_and_include_lead_where_ssh_goes(at: Scene, server: Server) -> None:
+async def test_host_match_and_include_lead_to_the_same_host_as_with_ssh(at: Scene, server: Server) -> None:
     parts = at.directory / "parts"
     parts.mkdir()
-    # In the order of their names, whatever the directory's; the first value counts.
+    # Files are read in the order of their names, not of the directory; the first value counts.
     (parts / "20-late").write_text(f"Host {ALIAS}\n  Port 1\n")
     (parts / "10-early").write_text(f"Host *.example {ALIAS} # a comment\n  Port {server.port} # another\n")
     rest = at.host("given", server).replace(f"Port {server.port}\n", "").replace("Host given\n", "")
-    at.reaches(
+    await at.reaches(
         f"Include {parts}/*\n"
         f'Match originalhost {ALIAS} exec "test %n = {ALIAS}"\n{rest}'
         "Match all\n  ConnectTimeout 1m\n"
@@ -136,14 +133,14 @@ def test_host_match_and_include_lead_where_ssh_goes(at: Scene, server: Server) -
 
 @pytest.mark.parametrize("target", ["sshd", "dropbear"])
 @pytest.mark.parametrize("jumps", [["sshd2"], ["dropbear2"], ["dropbear2", "sshd2"]], ids="+".join)
-def test_a_machine_behind_jump_hosts_is_reached_and_mail_arrives_there(
+async def test_a_machine_behind_jump_hosts_is_reached_and_mail_arrives_there(
     at: Scene, target: str, jumps: list[str], sendmail: Sendmail, token: str
 ) -> None:
     names = [f"me-{jump}" for jump in jumps]
     way = [at.server(jump) for jump in jumps]
     behind = at.server(target)
     config = [at.host(name, each) for name, each in zip(names, way, strict=True)]
-    at.reaches(at.host(ALIAS, behind, f"ProxyJump {','.join(names)}"), *config)
+    await at.reaches(at.host(ALIAS, behind, f"ProxyJump {','.join(names)}"), *config)
     assert [each.logins() for each in (*way, behind)] == [2] * (len(way) + 1)
 
     relay = Relay(at.directory / "relay", at.config, sendmail.port)
@@ -156,16 +153,16 @@ def test_a_machine_behind_jump_hosts_is_reached_and_mail_arrives_there(
     assert len(sendmail.boxes.wait("alice", token)) == 1
 
 
-def test_a_jump_hosts_own_jump_host_is_passed_too(at: Scene, server: Server) -> None:
+async def test_the_jump_host_of_a_jump_host_is_used(at: Scene, server: Server) -> None:
     one, two = at.server("dropbear2"), at.server("sshd2")
-    at.reaches(at.host(ALIAS, server, "ProxyJump b"), at.host("b", two, "ProxyJump a"), at.host("a", one))
+    await at.reaches(at.host(ALIAS, server, "ProxyJump b"), at.host("b", two, "ProxyJump a"), at.host("a", one))
     assert (one.logins(), two.logins(), server.logins()) == (2, 2, 2)
 
 
-def test_a_proxy_command_is_run_by_a_shell_and_may_be_chatty(at: Scene, server: Server) -> None:
+async def test_a_proxy_command_is_run_by_a_shell_and_may_write_to_stderr(at: Scene, server: Server) -> None:
     hop = at.server("sshd2")
     script = f"echo going by %n >&2; exec ssh -v -o BatchMode=yes -F {at.config} -W %h:%p hop"
-    at.reaches(at.host(ALIAS, server, f"ProxyCommand sh -c '{script}'"), at.host("hop", hop))
+    await at.reaches(at.host(ALIAS, server, f"ProxyCommand sh -c '{script}'"), at.host("hop", hop))
     assert hop.logins() == 2
 
 
@@ -177,27 +174,27 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("known", KNOWN)
-def test_a_host_is_known_as_known_hosts_writes_it(at: Scene, server: Server, known: str) -> None:
+async def test_a_host_is_known_as_known_hosts_writes_it(at: Scene, server: Server, known: str) -> None:
     at.known_hosts.write_text(KNOWN[known].format(port=server.port, key=server.host_key))
-    at.reaches(at.host(ALIAS, server))
+    await at.reaches(at.host(ALIAS, server))
 
 
-def test_a_host_is_known_by_its_hashed_name(at: Scene, server: Server) -> None:
+async def test_a_host_is_known_by_its_hashed_name(at: Scene, server: Server) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", at.known_hosts], capture_output=True, check=True)
     assert "127.0.0.1" not in at.known_hosts.read_text()
-    at.reaches(at.host(ALIAS, server))
+    await at.reaches(at.host(ALIAS, server))
 
 
-def test_a_host_is_known_by_its_alias_and_by_everybodys_file(at: Scene, server: Server) -> None:
+async def test_a_host_is_known_by_its_alias_and_by_everybodys_file(at: Scene, server: Server) -> None:
     everybody = at.directory / "everybody"
     everybody.write_text(f"mail.example {server.host_key}\n")
     at.known_hosts.write_text("")
     files = ("UserKnownHostsFile none", f"GlobalKnownHostsFile /nonexistent {everybody}")
-    assert at.refused(at.host(ALIAS, server, *files)).cause is Cause.HOST_KEY_UNKNOWN
-    at.reaches(at.host(ALIAS, server, *files, "HostKeyAlias mail.example"))
+    assert (await at.refused(at.host(ALIAS, server, *files))).cause is Cause.HOST_KEY_UNKNOWN
+    await at.reaches(at.host(ALIAS, server, *files, "HostKeyAlias mail.example"))
     named = at.directory / "mail.example"
     named.write_text(everybody.read_text())
-    at.reaches(at.host(ALIAS, server, f"UserKnownHostsFile {at.directory}/%k", "HostKeyAlias mail.example"))
+    await at.reaches(at.host(ALIAS, server, f"UserKnownHostsFile {at.directory}/%k", "HostKeyAlias mail.example"))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +207,7 @@ def test_a_host_is_known_by_its_alias_and_by_everybodys_file(at: Scene, server: 
     ids=["unknown", "changed", "revoked"],
 )
 @pytest.mark.parametrize("as_jump", [False, True], ids=["itself", "jump"])
-def test_a_host_key_that_ssh_refuses_is_refused_before_any_login(
+async def test_a_host_key_that_ssh_refuses_is_refused_before_any_login(
     at: Scene, server: Server, lines: str, cause: Cause, as_jump: bool
 ) -> None:
     behind = at.server("sshd2")
@@ -220,29 +217,29 @@ def test_a_host_key_that_ssh_refuses_is_refused_before_any_login(
         + f"[127.0.0.1]:{behind.port} {behind.host_key}\n"
     )
     config = at.host("hop" if as_jump else ALIAS, server)
-    outcome = at.refused(config, at.host(ALIAS, behind, "ProxyJump hop") if as_jump else "")
+    outcome = await at.refused(config, at.host(ALIAS, behind, "ProxyJump hop") if as_jump else "")
     assert (outcome.stage, outcome.cause) == (Stage.HOST_KEY, cause)
     assert (server.logins(), behind.logins()) == (0, 0)
 
 
 def sign(authority: Path, public: Path, *options: str) -> None:
-    """Makes PUBLIC-cert.pub beside a public key."""
+    """Writes PUBLIC-cert.pub in the directory of a public key."""
     subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "test", *options, public], check=True)
 
 
-def test_a_host_certificate_is_believed_for_its_names_alone(at: Scene, sshd: Sshd) -> None:
+async def test_a_host_certificate_is_accepted_for_its_names_only(at: Scene, sshd: Sshd) -> None:
     authority = make_key(at.directory / "authority")
     sign(at.directory / "authority", sshd.directory / "host.pub", "-h", "-n", "mail.example")
     sshd.stop()
     sshd.start(HostCertificate=sshd.directory / "host-cert.pub")
     at.known_hosts.write_text(f"@cert-authority *.example,[127.0.0.1]:* {authority}\n")
-    at.reaches(at.host(ALIAS, sshd, "HostKeyAlias mail.example"))
+    await at.reaches(at.host(ALIAS, sshd, "HostKeyAlias mail.example"))
     logins = sshd.logins()
-    outcome = at.refused(at.host(ALIAS, sshd, "HostKeyAlias other.example"))
+    outcome = await at.refused(at.host(ALIAS, sshd, "HostKeyAlias other.example"))
     assert outcome.stage is Stage.HOST_KEY
     with at.known_hosts.open("a") as file:
         file.write(f"@revoked * {authority}\n")
-    assert at.refused(at.host(ALIAS, sshd, "HostKeyAlias mail.example")).cause is Cause.HOST_KEY_REVOKED
+    assert (await at.refused(at.host(ALIAS, sshd, "HostKeyAlias mail.example"))).cause is Cause.HOST_KEY_REVOKED
     assert sshd.logins() == logins
 
 
@@ -261,42 +258,42 @@ def agent(socket: Path, *keys: Path) -> Iterator[None]:
         socket.unlink(missing_ok=True)
 
 
-def test_an_agent_that_comes_and_goes_is_asked_at_every_dial(at: Scene, server: Server) -> None:
+async def test_the_agent_is_looked_up_again_at_every_dial(at: Scene, server: Server) -> None:
     socket, moved = at.directory / "agent", at.directory / "moved"
     at.key.rename(moved)
     config = at.host(ALIAS, server, f"IdentityAgent {socket}")
     for _ in range(2):
-        outcome = at.refused(config)
+        outcome = await at.refused(config)
         assert outcome.stage is Stage.AUTH
         assert str(socket) in outcome.text
         with agent(socket, moved):
-            at.reaches(config)
+            await at.reaches(config)
 
 
-def test_an_encrypted_key_serves_through_an_agent_and_is_never_asked_for(at: Scene, server: Server) -> None:
+async def test_an_encrypted_key_is_used_through_an_agent_without_a_passphrase_prompt(at: Scene, server: Server) -> None:
     plain, socket = at.directory / "plain", at.directory / "agent"
     plain.write_bytes(at.key.read_bytes())
     plain.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", at.key], capture_output=True, check=True)
     config = at.host(ALIAS, server, f"IdentityAgent {socket}")
-    outcome = at.refused(config)
+    outcome = await at.refused(config)
     assert (outcome.stage, outcome.cause) == (Stage.AUTH, Cause.AUTH_REFUSED)
     assert f"ssh-add {at.key}" in outcome.fix
     with agent(socket, plain):
-        at.reaches(config)
+        await at.reaches(config)
 
 
-def test_a_key_that_others_can_read_is_refused_with_the_step_that_fixes_it(at: Scene, server: Server) -> None:
+async def test_a_key_that_others_can_read_is_refused_with_a_fix(at: Scene, server: Server) -> None:
     at.key.chmod(0o640)
-    outcome = at.refused(at.host(ALIAS, server))
+    outcome = await at.refused(at.host(ALIAS, server))
     assert outcome.stage is Stage.AUTH
     assert f"chmod 600 {at.key}" in outcome.fix
     at.key.chmod(0o600)
-    at.reaches(at.host(ALIAS, server))
+    await at.reaches(at.host(ALIAS, server))
 
 
 @pytest.mark.parametrize("through_agent", [False, True], ids=["file", "agent"])
-def test_a_user_certificate_opens_the_door(at: Scene, sshd: Sshd, through_agent: bool) -> None:
+async def test_a_user_certificate_is_accepted(at: Scene, sshd: Sshd, through_agent: bool) -> None:
     make_key(at.directory / "authority")
     new, socket = at.directory / "new", at.directory / "agent"
     make_key(new)
@@ -304,19 +301,19 @@ def test_a_user_certificate_opens_the_door(at: Scene, sshd: Sshd, through_agent:
     sshd.start(TrustedUserCAKeys=at.directory / "authority.pub")
     config = at.host(ALIAS, at.server("sshd"), f"CertificateFile {at.directory}/mine", f"IdentityAgent {socket}")
     config = config.replace(str(at.key), str(new))
-    assert at.refused(config).stage is Stage.AUTH
+    assert (await at.refused(config)).stage is Stage.AUTH
     sign(at.directory / "authority", new.with_suffix(".pub"), "-n", sshd.user)
     (at.directory / "new-cert.pub").rename(at.directory / "mine")
     if not through_agent:
-        at.reaches(config)
+        await at.reaches(config)
         return
     with agent(socket, new):
-        # Only its public half is here then, and the certificate.
+        # Then only the public key and the certificate are files.
         new.unlink()
-        at.reaches(config)
+        await at.reaches(config)
 
 
-def test_a_file_with_an_error_is_told_in_the_words_of_ssh(at: Scene, server: Server) -> None:
-    outcome = at.refused(at.host(ALIAS, server), "Port many\n")
+async def test_an_error_in_ssh_config_is_reported_with_the_message_of_ssh(at: Scene, server: Server) -> None:
+    outcome = await at.refused(at.host(ALIAS, server), "Port many\n")
     assert (outcome.stage, outcome.cause) == (Stage.DIAL, Cause.SSH_CONFIG)
     assert f"{at.config} line " in outcome.text and "many" in outcome.text

@@ -1,4 +1,4 @@
-"""Host keys against OpenSSH's server and client, a jump host included: nothing is said before a yes, and all after it."""
+"""Host keys with OpenSSH's server and client, a jump host included: no login before the key is accepted."""
 
 import json
 import shlex
@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from nameserver import Nameserver
-from system.boxes import DOMAIN
-from system.clients import message, submit
-from system.daemon import Relay
-from system.processes import program
-from system.sendmail import Sendmail
-from system.sshd import ALIAS, Sshd, make_key
+from harness.daemon_process import Relay
+from harness.mail_clients import message, submit
+from harness.mailboxes import DOMAIN
+from harness.nameserver import Nameserver
+from harness.processes import program
+from harness.sendmail import Sendmail
+from harness.sshd import ALIAS, Sshd, make_key
 
 pytestmark = pytest.mark.system
 
 
 @pytest.fixture
 def jump(sshd: Sshd, tmp_path: Path) -> Iterator[Sshd]:
-    """A jump host before `sshd`, with a known_hosts file of its own."""
+    """A jump host in front of `sshd`, with a known_hosts file of its own."""
     server = Sshd(tmp_path / "jump")
     server.start()
     host = server.ssh_config.read_text().replace(f"Host {ALIAS}", "Host jump")
@@ -31,7 +31,7 @@ def jump(sshd: Sshd, tmp_path: Path) -> Iterator[Sshd]:
 
 @pytest.mark.parametrize("verdict", ["unknown", "changed"])
 @pytest.mark.parametrize("where", ["target", "jump"])
-def test_mail_waits_for_a_yes_and_goes_at_once_after_it(
+def test_mail_waits_until_the_key_is_accepted_and_is_sent_at_once(
     verdict: str, where: str, sshd: Sshd, jump: Sshd, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:
     server = sshd if where == "target" else jump
@@ -54,10 +54,10 @@ def test_mail_waits_for_a_yes_and_goes_at_once_after_it(
 
     said = relay.run("trust", "--yes")
     assert said.returncode == 0, said.stderr
-    # A second back-off, of a minute and more, would still be running.
+    # A second back-off would take a minute and more.
     assert len(sendmail.boxes.wait("alice", token)) == 1
 
-    # The file is as good to ssh(1), and says nothing of where the person goes.
+    # ssh(1) accepts the file, and its host names are hashed.
     assert known.read_text().startswith("|1|")
     ssh, options = program("ssh", "openssh-client"), ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
     assert subprocess.run([ssh, "-F", sshd.ssh_config, *options, ALIAS, "true"], check=False).returncode == 0
@@ -86,7 +86,7 @@ def test_a_revoked_key_stays_refused_and_check_names_it(
     assert wrong["ok"] is False and "jump" in wrong["text"] and found.returncode == 1
 
 
-def test_check_finds_nothing_wrong_with_the_way_that_mail_goes(
+def test_check_finds_no_failure_on_a_path_that_works(
     sshd: Sshd, jump: Sshd, sendmail: Sendmail, relays: Callable[..., Relay]
 ) -> None:
     relay = relays(sendmail.port)

@@ -1,4 +1,4 @@
-"""Paths of MAIL and RCPT: what is an address, what is not, and what is left of it."""
+"""The parser of paths in MAIL and RCPT."""
 
 import pytest
 
@@ -31,7 +31,7 @@ LABEL = b"x" * 63
         (b"<=?utf-8?q?=0D=0A?=@b>", b"=?utf-8?q?=0D=0A?=@b", b""),
     ],
 )
-def test_an_address_comes_out_as_it_was_sent(arg: bytes, mailbox: bytes, rest: bytes) -> None:
+def test_an_address_is_returned_as_it_was_sent(arg: bytes, mailbox: bytes, rest: bytes) -> None:
     assert parse_path(arg, smtputf8=True, null=False) == (mailbox, rest)
 
 
@@ -93,7 +93,7 @@ def test_an_address_comes_out_as_it_was_sent(arg: bytes, mailbox: bytes, rest: b
         b"<" + b"l" * MAILBOX_LIMIT + b"@b>",
     ],
 )
-def test_what_is_no_path_is_refused_in_words_that_repeat_nothing_of_it(arg: bytes) -> None:
+def test_an_invalid_path_is_refused_with_a_reason_that_repeats_nothing_of_it(arg: bytes) -> None:
     with pytest.raises(BadPath) as caught:
         parse_path(arg, smtputf8=True, null=False)
     assert str(caught.value).isascii()
@@ -104,6 +104,6 @@ def test_the_null_reverse_path_is_one_only_where_it_may_be() -> None:
     assert parse_path(b"<> RET=HDRS", smtputf8=False, null=True) == (b"", b"RET=HDRS")
 
 
-def test_utf8_is_refused_where_smtputf8_was_not_asked_for() -> None:
+def test_utf8_is_refused_without_smtputf8() -> None:
     with pytest.raises(BadPath):
         parse_path("<jö@b>".encode(), smtputf8=False, null=False)

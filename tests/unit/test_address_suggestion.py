@@ -1,4 +1,4 @@
-"""A slip of the pen finds the address that was meant, and nothing else is suggested."""
+"""Suggestions for mistyped addresses."""
 
 import shlex
 
@@ -26,7 +26,7 @@ KNOWN = (b"bob.miller@example.net", b"ann@gmail.com", b"jo@x.de", "jörg@bücher
         ("jörg@bucher.example".encode(), "jörg@bücher.example".encode()),
     ],
 )
-def test_a_slip_finds_who_was_meant(mistyped: bytes, meant: bytes) -> None:
+def test_a_mistyped_address_gets_the_right_suggestion(mistyped: bytes, meant: bytes) -> None:
     assert nearest(mistyped, KNOWN) == meant
 
 
@@ -55,7 +55,7 @@ def test_a_slip_finds_who_was_meant(mistyped: bytes, meant: bytes) -> None:
         "empty",
     ],
 )
-def test_nobody_is_suggested_where_nobody_was_meant(address: bytes) -> None:
+def test_dissimilar_addresses_get_no_suggestion(address: bytes) -> None:
     assert nearest(address, KNOWN) is None
 
 
@@ -69,7 +69,7 @@ def test_a_similar_domain_comes_before_a_similar_name_and_the_first_known_before
     ("one", "other", "slips"),
     [("", "", 0), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "abcd", 1), ("abc", "xbc", 1), ("abcd", "badc", 2)],
 )
-def test_a_swap_of_neighbours_is_one_slip(one: str, other: str, slips: int) -> None:
+def test_a_swap_of_neighbours_is_one_error(one: str, other: str, slips: int) -> None:
     assert distance(one, other, 5) == slips
 
 
@@ -100,7 +100,7 @@ ADDRESS = st.one_of(st.from_regex(rb"[a-cA-C.]{0,7}(@[a-cA-C.]{0,7})?", fullmatc
 
 
 @given(ADDRESS, st.lists(ADDRESS, max_size=6))
-def test_what_is_suggested_is_known_and_another(address: bytes, known: list[bytes]) -> None:
+def test_a_suggestion_is_a_known_address_and_another_one(address: bytes, known: list[bytes]) -> None:
     found = nearest(address, known)
     assert found is None or (found in known and normal(found).lower() != normal(address).lower())
     assert nearest(address, [*known, address]) is None

@@ -1,4 +1,4 @@
-"""Who is told by which backend."""
+"""Which backends deliver a notice."""
 
 import pytest
 
@@ -30,23 +30,23 @@ ME = b"me@example.org"
         (Kind.RELAYED, b"", [b"SUCCESS"], ()),
     ],
 )
-def test_a_report_goes_by_mail_only_to_a_sender_who_wanted_it_and_every_other_backend_hears_of_trouble(
+def test_the_dsn_backend_serves_only_senders_who_want_a_report_and_the_others_get_every_failure(
     kind: Kind, sender: bytes, notify: list[bytes], by: tuple[Backend, ...]
 ) -> None:
     assert backends_for(kind, sender, notify, ALL) == by
 
 
-def test_a_backend_that_is_not_in_force_is_never_owed() -> None:
+def test_a_backend_that_is_not_enabled_gets_no_notice() -> None:
     assert backends_for(Kind.FAILED, ME, [b""], [Backend.MAILBOX]) == (Backend.MAILBOX,)
     assert backends_for(Kind.RELAYED, ME, [b"SUCCESS"], [Backend.MAILBOX]) == ()
 
 
-def test_a_recipient_with_never_is_kept_out_of_the_report() -> None:
+def test_a_recipient_with_notify_never_is_left_out_of_the_report() -> None:
     assert not report_wanted(Kind.FAILED, b"never")
     assert report_wanted(Kind.FAILED, b"")
 
 
-def test_the_settings_put_backends_in_force() -> None:
+def test_the_settings_enable_backends() -> None:
     assert backends(Notify()) == (Backend.DESKTOP, Backend.DSN)
     assert backends(Notify(desktop=False, dsn=False)) == ()
     assert backends(Notify(desktop=False, command=("say",), urls=("json://x",))) == (

@@ -1,16 +1,16 @@
-"""What a line is that a client sent where a command belongs: every row of the decision."""
+"""The check of a line that a client sent in place of a command: every row of the decision."""
 
 import pytest
 
-from mailrelay.listener.command_line import LAST_IN_GROUP, Mistake, judge, reconsider
+from mailrelay.listener.command_line import LAST_IN_GROUP, LineError, check_in_session, check_line
 
 
 def judged(
     line: bytes, *, known: bool = False, first: bool = False, followed: bool = False, refused: bool = False
-) -> Mistake | None:
+) -> LineError | None:
     verb = line.split(b" ")[0].upper()
-    mistake = judge(line, verb, known, followed)
-    return mistake and reconsider(verb, mistake, first, refused)
+    mistake = check_line(line, verb, known, followed)
+    return mistake and check_in_session(verb, mistake, first, refused)
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -23,26 +23,26 @@ def test_a_known_command_is_one_whatever_was_before_it(first: bool, refused: boo
 
 @pytest.mark.parametrize("verb", sorted(LAST_IN_GROUP))
 def test_nothing_may_follow_the_last_command_of_a_group(verb: bytes) -> None:
-    assert judged(verb, known=True, followed=True, first=True, refused=True) is Mistake.EARLY
+    assert judged(verb, known=True, followed=True, first=True, refused=True) is LineError.EARLY
     assert judged(verb, known=True, followed=False) is None
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"post /", b"Host: localhost", b"Cookie: x", b"PRI * HTTP/2.0"])
-def test_a_browsers_line_is_no_smtp_at_any_time(line: bytes) -> None:
-    assert judged(line, first=True) is judged(line, followed=True) is Mistake.NOT_SMTP
+def test_a_line_of_a_browser_is_another_protocol_at_any_time(line: bytes) -> None:
+    assert judged(line, first=True) is judged(line, followed=True) is LineError.NOT_SMTP
 
 
 @pytest.mark.parametrize(("line", "known"), [(b"FROB", False), (b"", False), (b"NOOP \x1b[2J", True), (b"\x00", False)])
-def test_a_first_line_that_is_no_command_is_no_smtp(line: bytes, known: bool) -> None:
-    assert judged(line, known=known, first=True) is Mistake.NOT_SMTP
+def test_a_first_line_that_is_no_command_is_another_protocol(line: bytes, known: bool) -> None:
+    assert judged(line, known=known, first=True) is LineError.NOT_SMTP
 
 
-def test_a_later_line_that_is_no_command_is_a_mistake() -> None:
-    assert judged(b"FROB") is Mistake.UNKNOWN
-    assert judged(b"RSET \x07", known=True) is Mistake.BAD
-    assert judged(b"NOOP \x07", known=True, followed=True) is Mistake.EARLY
+def test_a_later_line_that_is_no_command_is_an_error() -> None:
+    assert judged(b"FROB") is LineError.UNKNOWN
+    assert judged(b"RSET \x07", known=True) is LineError.BAD
+    assert judged(b"NOOP \x07", known=True, followed=True) is LineError.EARLY
 
 
 @pytest.mark.parametrize("line", [b"From: me@example.org", b"", b"Hello,", b".", b"GET well soon"])
-def test_what_follows_a_refused_data_is_its_content_and_no_intruder(line: bytes) -> None:
-    assert judged(line, refused=True, followed=True) is Mistake.CONTENT
+def test_lines_after_a_refused_data_are_its_content(line: bytes) -> None:
+    assert judged(line, refused=True, followed=True) is LineError.CONTENT

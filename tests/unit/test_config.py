@@ -7,6 +7,7 @@ import pytest
 
 from mailrelay import config
 from mailrelay.config import Forward, Listen, Notify, Queue, Relayhost, Settings, SettingsError
+from mailrelay.endpoint import Tcp, Unix
 
 ENVIRON = {"HOME": "/home/me", "HERE": "/here", "XDG_RUNTIME_DIR": "/run/user/1000", "NOWHERE": ""}
 LEAST = 'relayhost.default.ssh = "me@mail.example.org"\n'
@@ -119,7 +120,7 @@ def test_every_setting_can_be_set() -> None:
     """
     assert parse(everything) == Settings(
         listen=Listen(
-            address="unix:/run/user/1000/mailrelay",
+            address=Unix("/run/user/1000/mailrelay"),
             answer_within=1.5,
             allow_users=("self", "www-data", "1000"),
             max_message_size=1_572_864,
@@ -130,8 +131,7 @@ def test_every_setting_can_be_set() -> None:
                 name="home",
                 ssh="home",
                 ssh_config=Path("/here/ssh_config"),
-                smtp_host="::1",
-                smtp_port=2525,
+                smtp=Tcp("::1", 2525),
                 command="sendmail -bs",
                 senders=("*@example.org", "me@example.net"),
                 linger=float("inf"),
@@ -161,9 +161,9 @@ def test_every_setting_can_be_set() -> None:
             urls=("ntfy://topic",),
         ),
         forwards=(
-            Forward(listen="localhost:8888", relayhost="work", to="192.168.1.5:80"),
+            Forward(listen=Tcp("localhost", 8888), relayhost="work", to=Tcp("192.168.1.5", 80)),
             # What is there is there: nothing of this machine's environment is in it.
-            Forward(listen="unix:/home/me/imap", relayhost="home", to="unix:/run/dovecot/$imap"),
+            Forward(listen=Unix("/home/me/imap"), relayhost="home", to=Unix("/run/dovecot/$imap")),
         ),
     )
 
@@ -172,7 +172,7 @@ def test_every_setting_can_be_set() -> None:
 def test_a_forward_goes_by_the_only_relayhost_or_the_default_one(names: list[str], meant: str) -> None:
     relayhosts = "".join(f"relayhost.{name}.ssh = 'h'\n" for name in names)
     (forward,) = parse(f"{relayhosts}[[forward]]\nlisten = 'localhost:8888'\nto = '[::1]:143'").forwards
-    assert forward == Forward(listen="localhost:8888", relayhost=meant, to="[::1]:143")
+    assert forward == Forward(listen=Tcp("localhost", 8888), relayhost=meant, to=Tcp("::1", 143))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_xdg_directory_counts_only_where_it_is_absolute() -> None:
 
 @pytest.mark.parametrize("text", ["localhost:7777", "127.0.0.1:0", "127.255.0.9:25", "[::1]:65535", "unix:/run/m"])
 def test_the_listener_may_be_anywhere_that_only_this_machine_reaches(text: str) -> None:
-    assert parse(f'{LEAST}listen.address = "{text}"').listen.address == text
+    assert str(parse(f'{LEAST}listen.address = "{text}"').listen.address) == text
 
 
 @pytest.mark.parametrize(
@@ -262,12 +262,12 @@ def test_relayhosts_keep_the_order_of_the_file() -> None:
 
 
 MISTAKES = [
-    ("", "relayhost: there is none, and so no way out; write: "),
-    ("[relayhost]", "relayhost: there is none"),
-    ("relayhost = 5", "relayhost: 5 where a table belongs; write [relayhost]"),
+    ("", "relayhost: at least one is needed; write: "),
+    ("[relayhost]", "relayhost: at least one is needed"),
+    ("relayhost = 5", "relayhost: expected a table, found 5; write [relayhost]"),
     ('relayhost.ssh = "me@a"', "relayhost.ssh: a relayhost has a name; write [relayhost.default] and ssh below it"),
     ("[relayhost.default]", "relayhost.default.ssh: missing; for example: "),
-    ('[relayhost."a b"]\nssh = "me@a"', "relayhost: 'a b' is no name; up to 64 of A-Z a-z 0-9 _ -"),
+    ('[relayhost."a b"]\nssh = "me@a"', "relayhost: 'a b' is not a name; write up to 64 of A-Z a-z 0-9 _ -"),
     ("listn = 5", 'listn: no such setting; did you mean "listen"?'),
     ("zzz = 5", "zzz: no such setting; there are listen, relayhost, queue, notify, forward"),
     ("[queue]\nexpire = '5d'", 'queue.expire: no such setting; did you mean "expire_after"?'),
@@ -276,16 +276,19 @@ MISTAKES = [
     ("[relayhost.a]\nsmtp_port=25", 'relayhost.a.smtp_port: no such setting; did you mean "smtp"?'),
     (LEAST + "forward = 5", "forward: there may be several; write [[forward]] in two brackets, its settings below"),
     (LEAST + "[forward]\nto='a:80'", "forward: there may be several; write [[forward]] in two brackets"),
-    (LEAST + "forward = [5]", "forward[1]: 5 where a table belongs; write [[forward]], its settings below"),
+    (LEAST + "forward = [5]", "forward[1]: expected a table, found 5; write [[forward]], its settings below"),
     (LEAST + "[[forward]]\nto='a:80'", """forward[1].listen: missing; for example: listen = "localhost:8888\""""),
     (LEAST + "[[forward]]\nlisten='localhost:1'", """forward[1].to: missing; for example: to = "localhost:80\""""),
-    (LEAST + "forward = [{to='a:80', listen='0.0.0.0:80'}]", "forward[1].listen: '0.0.0.0:80' is no place to listen; "),
+    (
+        LEAST + "forward = [{to='a:80', listen='0.0.0.0:80'}]",
+        "forward[1].listen: '0.0.0.0:80' is not an address to listen on; ",
+    ),
     (
         LEAST + "forward = [{to='a', listen='localhost:1'}]",
-        "forward[1].to: 'a' leads nowhere; such as \"localhost:80\"",
+        "forward[1].to: 'a' is not a target; write for example \"localhost:80\"",
     ),
-    (LEAST + "forward = [{to='unix:~/a', listen='localhost:1'}]", "forward[1].to: 'unix:~/a' leads nowhere; "),
-    (LEAST + "forward = [{to=80, listen='localhost:1'}]", "forward[1].to: 80 where text in quotes belongs"),
+    (LEAST + "forward = [{to='unix:~/a', listen='localhost:1'}]", "forward[1].to: 'unix:~/a' is not a target; "),
+    (LEAST + "forward = [{to=80, listen='localhost:1'}]", "forward[1].to: expected text in quotes, found 80"),
     (LEAST + "forward = [{form='a'}]", "forward[1].form: no such setting; there are listen, relayhost, to"),
     (
         LEAST + "forward = [{to='a:1', listen='localhost:1'}, {to='a:1', listen='localhost:2', relayhost='work'}]",
@@ -295,71 +298,77 @@ MISTAKES = [
         "relayhost = {a={ssh='a'}, b={ssh='b'}}\nforward = [{to='a:1', listen='localhost:1'}]",
         "forward[1].relayhost: no relayhost 'default'; there are a, b",
     ),
-    ("[[listen]]", "listen: a list where a table belongs; write [listen]"),
-    ("queue = 'x'", "queue: 'x' where a table belongs; write [queue]"),
-    ("listen.answer_within = 8", "listen.answer_within: 8 is no duration; a number and one of ms s m h d w, from"),
-    ("listen.answer_within = '8'", "listen.answer_within: '8' is no duration"),
-    ("listen.answer_within = '8 s'", "listen.answer_within: '8 s' is no duration"),
-    ("listen.answer_within = '8x'", "listen.answer_within: '8x' is no duration"),
-    ("listen.answer_within = '-8s'", "listen.answer_within: '-8s' is no duration"),
-    ("listen.answer_within = '٣s'", "listen.answer_within: '٣s' is no duration"),
-    ("listen.answer_within = 'always'", "listen.answer_within: 'always' is no duration"),
+    ("[[listen]]", "listen: expected a table, found a list; write [listen]"),
+    ("queue = 'x'", "queue: expected a table, found 'x'; write [queue]"),
+    (
+        "listen.answer_within = 8",
+        "listen.answer_within: 8 is not a duration; write a number and one of ms s m h d w, from",
+    ),
+    ("listen.answer_within = '8'", "listen.answer_within: '8' is not a duration"),
+    ("listen.answer_within = '8 s'", "listen.answer_within: '8 s' is not a duration"),
+    ("listen.answer_within = '8x'", "listen.answer_within: '8x' is not a duration"),
+    ("listen.answer_within = '-8s'", "listen.answer_within: '-8s' is not a duration"),
+    ("listen.answer_within = '٣s'", "listen.answer_within: '٣s' is not a duration"),
+    ("listen.answer_within = 'always'", "listen.answer_within: 'always' is not a duration"),
     ("listen.answer_within = '6m'", """listen.answer_within: '6m' is out of range; from "0s" to "5m\""""),
     (
         "listen.max_message_size = 50",
-        "listen.max_message_size: 50 is no size; a number and one of kB MB GB KiB MiB GiB",
+        "listen.max_message_size: 50 is not a size; write a number and one of kB MB GB KiB MiB GiB",
     ),
-    ("listen.max_message_size = '50mb'", "listen.max_message_size: '50mb' is no size"),
+    ("listen.max_message_size = '50mb'", "listen.max_message_size: '50mb' is not a size"),
     ("listen.max_message_size = '0B'", "listen.max_message_size: '0B' is out of range; from"),
     ("listen.max_message_size = '1TB'", "listen.max_message_size: '1TB' is out of range; from"),
-    ("listen.max_connections = '9'", "listen.max_connections: '9' where a whole number belongs"),
-    ("listen.max_connections = true", "listen.max_connections: true where a whole number belongs"),
-    ("listen.max_connections = 1.5", "listen.max_connections: 1.5 where a whole number belongs"),
+    ("listen.max_connections = '9'", "listen.max_connections: expected a whole number, found '9'"),
+    ("listen.max_connections = true", "listen.max_connections: expected a whole number, found true"),
+    ("listen.max_connections = 1.5", "listen.max_connections: expected a whole number, found 1.5"),
     ("listen.max_connections = 0", "listen.max_connections: 0 is out of range; at least 1"),
     ("listen.max_connections = 99999", "listen.max_connections: 99999 is out of range; at most 10000"),
-    ("listen.auth = 'off'", 'listen.auth: \'off\' where "refuse" or "ignore" belongs'),
-    ("listen.auth = false", 'listen.auth: false where "refuse" or "ignore" belongs'),
-    ("listen.allow_users = 'self'", "listen.allow_users: 'self' where a list in brackets belongs"),
+    ("listen.auth = 'off'", 'listen.auth: expected "refuse" or "ignore", found \'off\''),
+    ("listen.auth = false", 'listen.auth: expected "refuse" or "ignore", found false'),
+    ("listen.allow_users = 'self'", "listen.allow_users: expected a list in brackets, found 'self'"),
     ("listen.allow_users = []", "listen.allow_users: the list is empty; at least one entry is needed"),
-    ("listen.allow_users = [true]", "listen.allow_users: true where text in quotes belongs"),
+    ("listen.allow_users = [true]", "listen.allow_users: expected text in quotes, found true"),
     ("listen.max_connections = 0x" + "f" * 5000, "listen.max_connections: a number of many digits is out of range; "),
-    ("listen.address = 0x" + "f" * 5000, "listen.address: a number of many digits where text in quotes belongs"),
+    ("listen.address = 0x" + "f" * 5000, "listen.address: expected text in quotes, found a number of many digits"),
     ("listen.allow_users = [0x" + "f" * 5000 + "]", "listen.allow_users: "),
     ("listen.allow_users = ['" + "9" * 5000 + "']", "listen.allow_users: '9999"),
-    ("listen.allow_users = ['a b']", "listen.allow_users: 'a b' is no account; a name, a uid,"),
-    ("relayhost.a.ssh = ''", "relayhost.a.ssh: '' is no SSH destination"),
-    ("relayhost.a.ssh = '-oProxyCommand=x'", "relayhost.a.ssh: '-oProxyCommand=x' is no SSH destination"),
-    ("relayhost.a.ssh = 'me@a -p 22'", "relayhost.a.ssh: 'me@a -p 22' is no SSH destination"),
-    ("relayhost.a.ssh = 5", "relayhost.a.ssh: 5 where text in quotes belongs"),
-    ("relayhost.a = {ssh='a', smtp='localhost'}", "relayhost.a.smtp: 'localhost' is no host and port"),
-    ("relayhost.a = {ssh='a', smtp='localhost:0'}", "relayhost.a.smtp: 'localhost:0' is no host and port"),
-    ("relayhost.a = {ssh='a', smtp='::1:25'}", "relayhost.a.smtp: '::1:25' is no host and port"),
-    ("relayhost.a = {ssh='a', smtp=25}", "relayhost.a.smtp: 25 where text in quotes belongs"),
+    ("listen.allow_users = ['a b']", "listen.allow_users: 'a b' is not an account; write a name, a uid,"),
+    ("relayhost.a.ssh = ''", "relayhost.a.ssh: '' is not an SSH destination"),
+    ("relayhost.a.ssh = '-oProxyCommand=x'", "relayhost.a.ssh: '-oProxyCommand=x' is not an SSH destination"),
+    ("relayhost.a.ssh = 'me@a -p 22'", "relayhost.a.ssh: 'me@a -p 22' is not an SSH destination"),
+    ("relayhost.a.ssh = 5", "relayhost.a.ssh: expected text in quotes, found 5"),
+    ("relayhost.a = {ssh='a', smtp='localhost'}", "relayhost.a.smtp: 'localhost' is not a host and port"),
+    ("relayhost.a = {ssh='a', smtp='localhost:0'}", "relayhost.a.smtp: 'localhost:0' is not a host and port"),
+    ("relayhost.a = {ssh='a', smtp='::1:25'}", "relayhost.a.smtp: '::1:25' is not a host and port"),
+    ("relayhost.a = {ssh='a', smtp=25}", "relayhost.a.smtp: expected text in quotes, found 25"),
     ('relayhost.a = {ssh="a", command="a\\nb"}', "relayhost.a.command: 'a\\nb' has characters that cannot be printed"),
     ("relayhost.a = {ssh='a', senders=[]}", "relayhost.a.senders: the list is empty"),
-    ("relayhost.a = {ssh='a', senders=['@a.org']}", "relayhost.a.senders: '@a.org' matches no sender; "),
-    ("relayhost.a = {ssh='a', linger='forever'}", "relayhost.a.linger: 'forever' is no duration; "),
+    ("relayhost.a = {ssh='a', senders=['@a.org']}", "relayhost.a.senders: '@a.org' is not a sender pattern; "),
+    ("relayhost.a = {ssh='a', linger='forever'}", "relayhost.a.linger: 'forever' is not a duration; "),
     (
         "relayhost.a = {ssh='a', linger='99w'}",
         """relayhost.a.linger: '99w' is out of range; from "0s" to "52w", or "always\"""",
     ),
     ("relayhost.a = {ssh='a', channels=0}", "relayhost.a.channels: 0 is out of range; at least 1"),
-    ("relayhost.a = {ssh='a', ssh_config=''}", "relayhost.a.ssh_config: '' is no whole path; it begins with / or ~/"),
-    ("queue.directory = 'spool'", "queue.directory: 'spool' is no whole path"),
-    ("queue.directory = '~you/spool'", "queue.directory: '~you/spool' is no whole path"),
+    (
+        "relayhost.a = {ssh='a', ssh_config=''}",
+        "relayhost.a.ssh_config: '' is not an absolute path; begin it with / or ~/",
+    ),
+    ("queue.directory = 'spool'", "queue.directory: 'spool' is not an absolute path"),
+    ("queue.directory = '~you/spool'", "queue.directory: '~you/spool' is not an absolute path"),
     ("queue.directory = '$NOWHERE/spool'", "queue.directory: $NOWHERE is not set; write the path itself"),
-    ("queue.directory = 5", "queue.directory: 5 where text in quotes belongs"),
+    ("queue.directory = 5", "queue.directory: expected text in quotes, found 5"),
     ("queue.retry = []", "queue.retry: the list is empty"),
     ("queue.retry = ['1m', '0s']", """queue.retry: '0s' is out of range; from "1s" to "1w\""""),
-    ("queue.retry = '1m'", "queue.retry: '1m' where a list in brackets belongs"),
+    ("queue.retry = '1m'", "queue.retry: expected a list in brackets, found '1m'"),
     ("queue.max_size = '1MB'", "queue.max_size: smaller than listen.max_message_size"),
-    ("notify.desktop = 'yes'", "notify.desktop: 'yes' where true or false belongs"),
-    ("notify.dsn = 2020-01-01", "notify.dsn: 2020-01-01 where true or false belongs"),
-    ("notify.mailbox = true", "notify.mailbox: true where text in quotes belongs"),
-    ("notify.command = 'notify-send'", "notify.command: 'notify-send' where a list in brackets belongs"),
+    ("notify.desktop = 'yes'", "notify.desktop: expected true or false, found 'yes'"),
+    ("notify.dsn = 2020-01-01", "notify.dsn: expected true or false, found 2020-01-01"),
+    ("notify.mailbox = true", "notify.mailbox: expected text in quotes, found true"),
+    ("notify.command = 'notify-send'", "notify.command: expected a list in brackets, found 'notify-send'"),
     ("notify.command = ['']", "notify.command: the first word is empty"),
-    ("notify.command = ['bin/tell']", "notify.command: 'bin/tell' is no whole path"),
-    ("notify.urls = ['secret']", 'notify.urls: one entry is no URL; "scheme://…"'),
+    ("notify.command = ['bin/tell']", "notify.command: 'bin/tell' is not an absolute path"),
+    ("notify.urls = ['secret']", 'notify.urls: one entry is not a URL; write "scheme://…"'),
     ("a b = 5", "Expected '=' after a key in a key/value pair (at line 1, column 3); settings are TOML, such as: "),
     ("x = 1\nx = 2\n", "Cannot overwrite a value (at line 2, column 6); settings are TOML"),
     ("x = 2020-13-01", "settings are TOML"),
@@ -422,13 +431,15 @@ def test_a_mistake_in_a_file_names_the_file(file: Path) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_can_write_is_refused_with_the_command_that_fixes_it(file: Path, mode: int) -> None:
     file.chmod(mode)
-    assert refusal(file) == f"{file} can be written by others; only you may: chmod go-w '{file}'"
+    assert refusal(file) == f"{file} can be written by other users; make it yours alone: chmod go-w '{file}'"
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777])
 def test_a_file_in_a_directory_that_others_can_write_is_refused(file: Path, mode: int) -> None:
     file.parent.chmod(mode)
-    assert refusal(file) == f"{file.parent} can be written by others; only you may: chmod go-w '{file.parent}'"
+    assert (
+        refusal(file) == f"{file.parent} can be written by other users; make it yours alone: chmod go-w '{file.parent}'"
+    )
 
 
 def test_a_sticky_directory_is_good_enough(file: Path) -> None:
@@ -442,7 +453,7 @@ def test_a_link_into_a_directory_that_others_can_write_is_refused(file: Path, tm
     file.symlink_to(target)
     assert config.load(file).relayhosts
     target.parent.chmod(0o777)
-    assert refusal(file).startswith(f"{target.parent} can be written by others")
+    assert refusal(file).startswith(f"{target.parent} can be written by other users")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -16,13 +16,14 @@ import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome
-from mailrelay.smtp.session import ContentWanted, Ended, Event, Finished, Ready, Session, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import Session
 
 DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.txt"))
 
 
 def told(outcome: Outcome) -> str:
-    return f"{outcome.stage} {outcome.words.decode()}"
+    return f"{outcome.stage} {outcome.description.decode()}"
 
 
 class Play:
@@ -81,7 +82,7 @@ class Play:
                     self.note(self.session.lost(text.removeprefix("lost ")))
                 case ">":
                     key, _, paths = text.partition(": ")
-                    assert self.session.room, f"no message was wanted before: {line}"
+                    assert self.session.capacity, f"no message was wanted before: {line}"
                     self.start(int(key), paths)
                 case _:
                     pytest.fail(f"cannot read: {line}")

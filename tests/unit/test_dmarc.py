@@ -1,16 +1,14 @@
-"""DMARC: which record applies, whose organisation it is, and what is aligned."""
-
-import asyncio
+"""DMARC: the record that applies, the organisational domain, and alignment."""
 
 import pytest
-from zone import look_up_in
+from harness.zone import look_up_in
 
 from mailrelay.dns.dmarc import Policy, are_aligned, discover
 
 
-def found(domain: str, **records: str) -> Policy:
+async def found(domain: str, **records: str) -> Policy:
     zone = {(f"_dmarc.{name.replace('_', '.')}", "TXT"): [text] for name, text in records.items()}
-    return asyncio.run(discover(look_up_in(zone), domain))
+    return await discover(look_up_in(zone), domain)
 
 
 @pytest.mark.parametrize(
@@ -46,18 +44,18 @@ def found(domain: str, **records: str) -> Policy:
         ("a.example", {"a_example": "v=DMARC12; p=reject"}, Policy("a.example")),
     ],
 )
-def test_the_record_that_applies(domain: str, records: dict[str, str], policy: Policy) -> None:
-    assert found(domain, **records) == policy
+async def test_the_record_that_applies(domain: str, records: dict[str, str], policy: Policy) -> None:
+    assert await found(domain, **records) == policy
 
 
-def test_two_records_at_one_place_are_none() -> None:
+async def test_two_records_at_one_name_count_as_none() -> None:
     zone = {("_dmarc.a.example", "TXT"): ["v=DMARC1; p=reject", "v=DMARC1; p=none"]}
-    assert asyncio.run(discover(look_up_in(zone), "a.example")) == Policy("a.example")
+    assert await discover(look_up_in(zone), "a.example") == Policy("a.example")
 
 
-def test_a_long_name_costs_eight_questions() -> None:
+async def test_a_long_name_needs_eight_queries() -> None:
     asked: list[tuple[str, str]] = []
-    asyncio.run(discover(look_up_in({}, asked=asked), ".".join("abcdefghijklmnop")))
+    await discover(look_up_in({}, asked=asked), ".".join("abcdefghijklmnop"))
     assert len(asked) == 8
     assert asked[1] == ("_dmarc.j.k.l.m.n.o.p", "TXT")
 
@@ -72,8 +70,8 @@ def test_a_long_name_costs_eight_questions() -> None:
         ("a.example", "b.example", False, False),
     ],
 )
-def test_domains_of_one_organisation_are_aligned_unless_it_is_strict(
+async def test_domains_of_one_organisation_are_aligned_unless_alignment_is_strict(
     one: str, other: str, strict: bool, aligned: bool
 ) -> None:
     zone = {(f"_dmarc.{name}.example", "TXT"): ["v=DMARC1; p=none"] for name in ("a", "b")}
-    assert asyncio.run(are_aligned(look_up_in(zone), one, other, strict=strict)) is aligned
+    assert await are_aligned(look_up_in(zone), one, other, strict=strict) is aligned

@@ -1,4 +1,4 @@
-"""A message that is fixed: what goes into the editor and what comes out of it."""
+"""Drafts: the text for the editor, and the message that is read from it."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ LINE = b"---- The message begins below this line ----\n"
 
 
 @given(st.binary().filter(bytes.strip))
-def test_any_content_comes_out_of_the_editor_as_it_went_in(content: bytes) -> None:
+def test_read_draft_returns_any_content_unchanged(content: bytes) -> None:
     assert read_draft(draft(OLD, content)) == (b"me@example.org", [b"bob@example.net", b"eve@example.net"], content)
 
 
@@ -58,7 +58,7 @@ def test_any_octets_are_a_draft_or_a_reason(text: bytes) -> None:
     assert content
 
 
-def test_dsn_parameters_stay_with_whom_they_were_given_for() -> None:
+def test_dsn_parameters_stay_with_their_recipient() -> None:
     new = readdressed(OLD, b"other@example.org", [b"bob@example.net", b"ann@example.net", b"ann@example.net"])
     assert new == Envelope(b"other@example.org", (BOB, Recipient(b"ann@example.net")), ret=b"HDRS", envid=b"x")
 

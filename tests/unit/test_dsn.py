@@ -1,4 +1,4 @@
-"""A report is read by mail programs and list managers that we did not write: it must say to them what it says to us."""
+"""Delivery status notifications, as other mail programs and list managers parse them."""
 
 import dataclasses
 import email
@@ -65,7 +65,7 @@ def fields(message: EmailMessage) -> list[Message]:
     return list(parts(message)[1].get_payload())
 
 
-def test_a_refused_recipient_is_named_with_the_remotes_own_words_for_people_and_for_programs() -> None:
+def test_a_report_gives_the_refused_recipient_and_the_reply_for_people_and_for_programs() -> None:
     report = parsed(composed(REFUSED))
     assert report.get_content_type() == "multipart/report"
     assert report.get_param("report-type") == "delivery-status"
@@ -81,7 +81,7 @@ def test_a_refused_recipient_is_named_with_the_remotes_own_words_for_people_and_
     ]
     words = " ".join(parts(report)[0].get_content().split())
     assert "bob@example.net The mail server said: 550 5.1.1 <bob@example.net>: Recipient address rejected" in words
-    assert "no such mailbox" in words
+    assert "The mailbox does not exist" in words
     assert "mailrelay queue show 3KQ7Z" in words
     message_fields, bob = fields(report)
     assert message_fields["Reporting-MTA"] == "dns; localhost"
@@ -94,7 +94,7 @@ def test_a_refused_recipient_is_named_with_the_remotes_own_words_for_people_and_
     assert " ".join(bob["Diagnostic-Code"].split()) == f"smtp; {BOB.words.decode()}"
 
 
-def test_long_words_of_the_remotes_are_folded_in_a_report() -> None:
+def test_a_long_reply_is_folded_in_a_report() -> None:
     content = composed(
         dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, words=b"550 no " + b"word " * 99),))
     )
@@ -125,7 +125,7 @@ def test_held_mail_is_reported_as_delayed_and_not_as_failed() -> None:
     assert fields(parsed(composed(held)))[1]["Action"] == "delayed"
 
 
-def test_our_own_reason_is_not_passed_off_as_the_remotes() -> None:
+def test_our_own_reason_is_not_shown_as_a_reply_of_the_mail_server() -> None:
     ours = dataclasses.replace(BOB, words=b"the connection was lost", remote=False, status="4.4.2", state="expired")
     report = parsed(composed(dataclasses.replace(REFUSED, concerned=(ours,))))
     assert fields(report)[1]["Diagnostic-Code"] == "x-mailrelay; the connection was lost"
@@ -235,12 +235,12 @@ def test_an_address_outside_ascii_makes_a_report_of_the_international_kind() -> 
     assert "\r\nSubject: Grüße\r\n" in text
 
 
-def test_mail_from_nobody_is_reported_to_nobody_in_particular() -> None:
+def test_a_report_on_mail_with_the_null_reverse_path_names_no_addressee() -> None:
     report = parsed(composed(dataclasses.replace(REFUSED, sender=b"")))
     assert report["To"] == "undisclosed-recipients:;"
 
 
-def test_a_setup_fault_is_told_in_words_alone_with_the_step_that_fixes_it() -> None:
+def test_a_report_on_a_setup_fault_is_text_alone_with_the_fix() -> None:
     report = parsed(composed(HOST_KEY, b""))
     assert report.get_content_type() == "text/plain"
     assert "\r\n  mailrelay trust mail.example.org\r\n" in report.get_content()
@@ -258,7 +258,7 @@ def test_a_boundary_that_the_outside_knew_is_not_used() -> None:
         composed(REFUSED, b"Subject: x\r\n--0123456789abcdef--\r\n\r\n")
 
 
-def test_a_thousand_recipients_are_all_in_the_fields_and_not_all_in_the_words() -> None:
+def test_a_thousand_recipients_are_all_in_the_fields_and_not_all_in_the_text() -> None:
     many = tuple(dataclasses.replace(BOB, address=b"u%d@example.net" % number) for number in range(1000))
     report = parsed(composed(dataclasses.replace(REFUSED, concerned=many)))
     assert len(fields(report)) == 1001

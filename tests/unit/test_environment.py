@@ -1,4 +1,4 @@
-"""The words of `systemctl show-environment`, read as a shell would."""
+"""Values printed by `systemctl show-environment` are unquoted as a shell does."""
 
 import pytest
 
@@ -19,5 +19,5 @@ from mailrelay.check.environment import unquoted
         ("'never ends", "'never ends"),
     ],
 )
-def test_a_value_is_what_a_shell_would_make_of_it(shown: str, value: str) -> None:
+def test_a_value_is_unquoted_as_by_a_shell(shown: str, value: str) -> None:
     assert unquoted(shown) == value

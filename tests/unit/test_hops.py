@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh.hops import Hop, destination, hops
+from mailrelay.ssh.hops import Hop, destination, hops_of
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def way(home: Path, ssh: str, config: str) -> list[Hop]:
     file = home / "config"
     file.write_text(config)
-    return hops(Relayhost(name="x", ssh=ssh, ssh_config=file))
+    return hops_of(Relayhost(name="x", ssh=ssh, ssh_config=file))
 
 
 @pytest.mark.parametrize(

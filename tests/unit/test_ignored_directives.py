@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh.hops import hops
+from mailrelay.ssh.hops import hops_of
 from mailrelay.ssh.ignored_directives import ignored
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's ssh")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenS
 def named(directory: Path, config: str) -> list[str]:
     file = directory / "config"
     file.write_text(config)
-    return ignored(hops(Relayhost(name="x", ssh="mail", ssh_config=file)))
+    return ignored(hops_of(Relayhost(name="x", ssh="mail", ssh_config=file)))
 
 
 def test_what_ssh_does_by_itself_is_not_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a failure means and where it takes a recipient, over the whole table: stage x reply class x state."""
+"""The disposition of outcomes and the change of state, over the whole table: stage x reply class x state."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from mailrelay.mail.backoff import SPREAD, wait
-from mailrelay.mail.conclusion import Terms, conclude, never_begun, refused_by_all
+from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import (
     ACT_TABLE,
@@ -20,7 +20,7 @@ from mailrelay.mail.lifecycle import (
 )
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.mail.triage import PENALISED, Verdict, is_setup_fault, judge
+from mailrelay.mail.triage import PENALISED, Disposition, classify, is_setup_fault
 
 BEFORE_MAIL = (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH, Stage.CHANNEL, Stage.GREETING, Stage.EHLO)
 IN_TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
@@ -34,46 +34,46 @@ def reply(stage: Stage, code: int) -> Outcome:
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
 def test_only_a_2xx_to_the_content_is_sent(stage: Stage, code: int) -> None:
-    sent = judge(reply(stage, code)) is Verdict.SENT
+    sent = classify(reply(stage, code)) is Disposition.SENT
     assert sent == (stage is Stage.CONTENT and 200 <= code < 300)
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
-def test_only_the_remotes_own_5xx_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
-    bounced = judge(reply(stage, code)) is Verdict.BOUNCED
+def test_only_a_5xx_of_the_mail_server_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
+    bounced = classify(reply(stage, code)) is Disposition.BOUNCED
     assert bounced == (stage in IN_TRANSACTION and code >= 500 and (stage, code) != (Stage.RCPT, 552))
 
 
 @pytest.mark.parametrize(("stage", "cause"), [*itertools.product(Stage, ALL_CAUSES)])
-def test_no_fault_of_ours_or_of_the_line_ever_bounces(stage: Stage, cause: Cause) -> None:
-    assert judge(Outcome(stage, cause=cause)) in (
-        Verdict.DEFERRED,
-        Verdict.UNCERTAIN,
-        Verdict.HELD,
-        Verdict.WAITS,
+def test_no_fault_of_ours_or_of_the_network_bounces(stage: Stage, cause: Cause) -> None:
+    assert classify(Outcome(stage, cause=cause)) in (
+        Disposition.DEFERRED,
+        Disposition.UNCERTAIN,
+        Disposition.HELD,
+        Disposition.NOT_TRIED,
     )
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(BEFORE_MAIL, CODES)])
 def test_what_breaks_before_mail_concerns_the_relayhost_and_counts_no_attempt(stage: Stage, code: int) -> None:
-    assert (reply(stage, code).scope, judge(reply(stage, code))) == (Scope.RELAYHOST, Verdict.WAITS)
+    assert (reply(stage, code).scope, classify(reply(stage, code))) == (Scope.RELAYHOST, Disposition.NOT_TRIED)
 
 
-def test_a_line_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
-    verdicts = {stage: judge(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
-    assert verdicts.pop(Stage.AFTER_DOT) is Verdict.UNCERTAIN
-    assert set(verdicts.values()) == {Verdict.DEFERRED}
+def test_a_connection_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> None:
+    dispositions = {stage: classify(Outcome(stage, cause=Cause.LOST)) for stage in IN_TRANSACTION}
+    assert dispositions.pop(Stage.AFTER_DOT) is Disposition.UNCERTAIN
+    assert set(dispositions.values()) == {Disposition.DEFERRED}
 
 
-def test_too_many_recipients_said_as_552_waits() -> None:
-    assert judge(reply(Stage.RCPT, 552)) is Verdict.DEFERRED
-    assert judge(reply(Stage.MAIL, 552)) is Verdict.BOUNCED
+def test_a_552_to_rcpt_is_deferred() -> None:
+    assert classify(reply(Stage.RCPT, 552)) is Disposition.DEFERRED
+    assert classify(reply(Stage.MAIL, 552)) is Disposition.BOUNCED
 
 
 @pytest.mark.parametrize("cause", [Cause.NO_SMTPUTF8, Cause.UNREADABLE])
 def test_what_cannot_be_sent_as_it_is_waits_for_the_person(cause: Cause) -> None:
     outcome = Outcome(Stage.EHLO, cause=cause)
-    assert (outcome.scope, judge(outcome), is_setup_fault(outcome)) == (Scope.MESSAGE, Verdict.HELD, False)
+    assert (outcome.scope, classify(outcome), is_setup_fault(outcome)) == (Scope.MESSAGE, Disposition.HELD, False)
 
 
 @pytest.mark.parametrize("cause", ALL_CAUSES)
@@ -83,7 +83,7 @@ def test_a_network_that_is_away_heals_itself_and_the_rest_needs_the_person(cause
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product((Stage.GREETING, Stage.EHLO), (421, 450, 500, 554))])
-def test_a_remote_that_says_no_at_the_door_is_a_setup_fault_and_one_that_is_busy_is_not(
+def test_a_mail_server_that_refuses_the_session_is_a_setup_fault_and_one_that_is_busy_is_not(
     stage: Stage, code: int
 ) -> None:
     assert is_setup_fault(reply(stage, code)) == (code >= 500)
@@ -101,48 +101,48 @@ def test_every_penalised_cause_is_a_setup_fault() -> None:
 # Where it takes a recipient.
 
 
-def move(state: State, verdict: Verdict, *, told: bool = False, age: float = 0.0) -> tuple[State, bool, bool]:
-    moved = after_attempt(state, verdict, client_told=told, age=age, expire_after=100.0)
-    return moved.state, moved.notice_owed, moved.uncertain
+def move(state: State, disposition: Disposition, *, told: bool = False, age: float = 0.0) -> tuple[State, bool, bool]:
+    moved = after_attempt(state, disposition, client_told=told, age=age, expire_after=100.0)
+    return moved.state, moved.needs_notice, moved.uncertain
 
 
 @pytest.mark.parametrize(
-    ("state", "verdict", "told", "age"), [*itertools.product(sorted(PENDING), Verdict, (True, False), (0, 101))]
+    ("state", "disposition", "told", "age"), [*itertools.product(sorted(PENDING), Disposition, (True, False), (0, 101))]
 )
-def test_every_verdict_takes_a_pending_recipient_where_the_table_says(
-    state: State, verdict: Verdict, told: bool, age: float
+def test_every_disposition_changes_the_state_as_in_the_table(
+    state: State, disposition: Disposition, told: bool, age: float
 ) -> None:
     expected = {
-        Verdict.SENT: (State.SENT, False, False),
-        Verdict.DEFERRED: (State.EXPIRED, True, False) if age else (State.DEFERRED, False, False),
-        Verdict.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
-        Verdict.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
-        Verdict.HELD: (State.HELD, True, False),
-        Verdict.WAITS: (state, False, False),
+        Disposition.SENT: (State.SENT, False, False),
+        Disposition.DEFERRED: (State.EXPIRED, True, False) if age else (State.DEFERRED, False, False),
+        Disposition.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
+        Disposition.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
+        Disposition.HELD: (State.HELD, True, False),
+        Disposition.NOT_TRIED: (state, False, False),
     }
-    assert move(state, verdict, told=told, age=age) == expected[verdict]
+    assert move(state, disposition, told=told, age=age) == expected[disposition]
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - PENDING))
-def test_who_is_not_pending_cannot_have_been_tried(state: State) -> None:
+def test_a_recipient_that_is_not_pending_cannot_have_been_tried(state: State) -> None:
     with pytest.raises(ValueError, match=state.value):
-        move(state, Verdict.SENT)
+        move(state, Disposition.SENT)
 
 
-@pytest.mark.parametrize("verdict", Verdict)
-def test_no_failure_is_silent(verdict: Verdict) -> None:
+@pytest.mark.parametrize("disposition", Disposition)
+def test_no_failure_is_silent(disposition: Disposition) -> None:
     """Whoever ends up failed or held is owed a notice, unless the client was told."""
     for age in (0.0, 101.0):
-        state, owed, _ = move(State.QUEUED, verdict, age=age)
+        state, owed, _ = move(State.QUEUED, disposition, age=age)
         assert owed == (state in FAILED or state is State.HELD)
 
 
 def test_mail_that_could_not_be_tried_never_expires() -> None:
-    assert move(State.DEFERRED, Verdict.WAITS, age=1e9)[0] is State.DEFERRED
+    assert move(State.DEFERRED, Disposition.NOT_TRIED, age=1e9)[0] is State.DEFERRED
 
 
 @pytest.mark.parametrize(("state", "act"), [*itertools.product(State, Act)])
-def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> None:
+def test_the_person_changes_only_states_that_the_table_allows(state: State, act: Act) -> None:
     allowed = {
         Act.HOLD: PENDING,
         Act.RELEASE: {State.HELD},
@@ -154,11 +154,11 @@ def test_the_person_moves_only_what_the_table_allows(state: State, act: Act) -> 
     assert ((state, act) in ACT_TABLE) == (state in allowed[act])
 
 
-def test_no_state_is_a_dead_end_before_the_person_or_the_remote_has_spoken() -> None:
+def test_every_state_has_an_exit_until_the_person_or_the_mail_server_has_decided() -> None:
     leads_on = {state for state, _ in ACT_TABLE} | PENDING
     ends = set(State) - leads_on
     assert ends == {State.SENT, State.CANCELLED}
-    assert set(ATTEMPT_TABLE) == set(Verdict)
+    assert set(ATTEMPT_TABLE) == set(Disposition)
 
 
 # When to try again.
@@ -183,45 +183,45 @@ MESSAGE = Message(
     arrival=1000.0,
     attempts=1,
 )
-TERMS = Terms((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Backend.DESKTOP,))
+TERMS = RetryPolicy((60.0, 120.0), 432_000.0, lambda kind, sender, notify: (Backend.DESKTOP,))
 TAKEN, REFUSED, BUSY = reply(Stage.CONTENT, 250), reply(Stage.RCPT, 550), reply(Stage.RCPT, 450)
 
 
-def test_a_mixed_attempt_tries_again_only_for_who_is_deferred_and_owes_for_who_is_not() -> None:
+def test_a_mixed_attempt_is_repeated_for_deferred_recipients_and_makes_notices_for_failed_ones() -> None:
     record = conclude(MESSAGE, (REFUSED, BUSY), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
     assert [one.state for one in record.settled] == [State.BOUNCED, State.DEFERRED]
     assert record.next_attempt == 2120.0
     assert [(owing.kind, owing.recipients) for owing in record.notices] == [(Kind.FAILED, (1,))]
 
 
-def test_nothing_is_tried_again_when_nobody_is_left() -> None:
+def test_nothing_is_tried_again_without_pending_recipients() -> None:
     record = conclude(MESSAGE, (TAKEN, REFUSED), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
     assert record.next_attempt is None
 
 
-def test_a_refusal_that_the_client_was_told_is_owed_to_nobody() -> None:
+def test_a_refusal_that_the_client_got_makes_no_notice() -> None:
     record = conclude(MESSAGE, (REFUSED, REFUSED), TERMS, client_told=True, relays_dsn=True, now=2000.0, chance=0.0)
     assert ([one.state for one in record.settled], record.notices) == ([State.REFUSED] * 2, ())
 
 
 @pytest.mark.parametrize(("relays_dsn", "kinds"), [(True, []), (False, [Kind.RELAYED])])
-def test_a_success_that_was_asked_for_is_reported_by_us_where_the_remote_will_not(
+def test_a_requested_success_report_is_ours_if_the_mail_server_reports_none(
     relays_dsn: bool, kinds: list[Kind]
 ) -> None:
     record = conclude(MESSAGE, (TAKEN, TAKEN), TERMS, client_told=False, relays_dsn=relays_dsn, now=2000.0, chance=0.0)
     assert [owing.kind for owing in record.notices] == kinds
 
 
-def test_a_client_is_told_no_only_if_all_were_refused() -> None:
-    assert refused_by_all((REFUSED, REFUSED))
-    assert not refused_by_all((REFUSED, TAKEN))
-    assert not refused_by_all((REFUSED, BUSY))
+def test_a_client_gets_a_refusal_only_if_all_recipients_were_refused() -> None:
+    assert all_refused((REFUSED, REFUSED))
+    assert not all_refused((REFUSED, TAKEN))
+    assert not all_refused((REFUSED, BUSY))
 
 
-def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
+def test_a_conversation_that_ends_before_mail_is_no_attempt() -> None:
     away = Outcome(Stage.EHLO, cause=Cause.LOST)
-    assert never_begun((away, away))
-    assert not never_begun((away, BUSY))
+    assert nothing_tried((away, away))
+    assert not nothing_tried((away, BUSY))
 
 
 @pytest.mark.parametrize(
@@ -235,14 +235,14 @@ def test_a_conversation_that_never_came_to_mail_is_no_attempt() -> None:
         ((), "5.0.0"),
     ],
 )
-def test_the_status_of_a_reply_is_the_remotes_where_it_fits_the_code(lines: tuple[bytes, ...], status: str) -> None:
+def test_the_status_of_a_reply_is_its_enhanced_code_if_that_fits_the_code(
+    lines: tuple[bytes, ...], status: str
+) -> None:
     assert Reply(550, lines).status == status
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(0, State.DEFERRED), (1, State.EXPIRED)])
-def test_a_clock_that_was_wrong_on_arrival_expires_nothing_before_the_schedule_was_gone_through(
-    attempts: int, state: State
-) -> None:
+def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule(attempts: int, state: State) -> None:
     message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
     record = conclude(message, (BUSY, BUSY), TERMS, client_told=False, relays_dsn=True, now=1.7e9, chance=0.0)
     assert {one.state for one in record.settled} == {state}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.mail.outcome import Cause, Stage
-from mailrelay.ssh.known_hosts import Known, Verdict, algorithms, judge, known, outcome, read, replaced
+from mailrelay.ssh.known_hosts import HostKeyStatus, KnownHost, algorithms, check, look_up, outcome, read, with_key
 
 FILE = Path("known_hosts")
 # Generated once, by ssh-keygen -H, for [mail.example.org]:2222.
@@ -22,8 +22,8 @@ def line(names: str, key: asyncssh.SSHKey = KEY, marker: str = "") -> str:
     return f"{marker} {names} {key.export_public_key().decode()}".lstrip()
 
 
-def about(text: str, host: str = "mail.example.org", port: int = 22, alias: str | None = None) -> Known:
-    return known([(FILE, text)], host, port, alias)
+def about(text: str, host: str = "mail.example.org", port: int = 22, alias: str | None = None) -> KnownHost:
+    return look_up([(FILE, text)], host, port, alias)
 
 
 @pytest.mark.parametrize(
@@ -55,62 +55,64 @@ def about(text: str, host: str = "mail.example.org", port: int = 22, alias: str 
     ],
 )
 def test_a_host_is_known_by_the_names_that_ssh_would_take(names: str, host: str, port: int, is_known: bool) -> None:
-    verdict = judge(about(line(names), host, port), KEY)
-    assert verdict is (Verdict.TRUSTED if is_known else Verdict.UNKNOWN)
+    status = check(about(line(names), host, port), KEY)
+    assert status is (HostKeyStatus.TRUSTED if is_known else HostKeyStatus.UNKNOWN)
 
 
 def test_an_alias_stands_for_host_and_port_and_nothing_else_counts_then() -> None:
     text = line("alias") + line("[mail.example.org]:2222", OTHER) + line("mail.example.org", THIRD)
     said = about(text, port=2222, alias="Alias")
-    assert judge(said, KEY) is Verdict.TRUSTED
-    assert judge(said, OTHER) is judge(said, THIRD) is Verdict.CHANGED
+    assert check(said, KEY) is HostKeyStatus.TRUSTED
+    assert check(said, OTHER) is check(said, THIRD) is HostKeyStatus.CHANGED
 
 
 @pytest.mark.parametrize(
-    ("text", "authority", "verdict"),
+    ("text", "is_authority", "status"),
     [
-        ("", False, Verdict.UNKNOWN),
-        ("", True, Verdict.UNKNOWN),
-        (line("*"), False, Verdict.TRUSTED),
-        (line("*"), True, Verdict.UNKNOWN),
-        (line("*", OTHER), False, Verdict.CHANGED),
-        (line("*", ECDSA), False, Verdict.CHANGED),
-        (line("*", OTHER), True, Verdict.UNKNOWN),
-        (line("*", OTHER) + line("*"), False, Verdict.TRUSTED),
-        (line("*", marker="@cert-authority"), True, Verdict.TRUSTED),
-        (line("*", marker="@cert-authority"), False, Verdict.UNKNOWN),
-        (line("*", OTHER, "@cert-authority"), True, Verdict.UNKNOWN),
-        (line("*", marker="@revoked"), False, Verdict.REVOKED),
-        (line("*", marker="@revoked"), True, Verdict.REVOKED),
-        (line("*", marker="@revoked") + line("*"), False, Verdict.REVOKED),
-        (line("*") + line("*", marker="@revoked"), False, Verdict.REVOKED),
-        (line("*", marker="@cert-authority") + line("*", marker="@revoked"), True, Verdict.REVOKED),
-        (line("*", OTHER, "@revoked"), False, Verdict.UNKNOWN),
-        (line("*", OTHER, "@revoked") + line("*", THIRD), False, Verdict.CHANGED),
-        (line("*", marker="@something"), False, Verdict.UNKNOWN),
-        ("# " + line("*"), False, Verdict.UNKNOWN),
-        ("#" + line("*"), False, Verdict.UNKNOWN),
-        ("  " + line("*"), False, Verdict.TRUSTED),
-        (line("*").replace(" ", "\t"), False, Verdict.TRUSTED),
-        (line("*", marker="@revoked").replace(" ", "\t"), False, Verdict.REVOKED),
-        ("* ssh-ed25519 broken \u2028" + line("*"), False, Verdict.UNKNOWN),
-        (line("*").replace("\n", "\r\n"), False, Verdict.TRUSTED),
-        ("* ssh-ed25519 broken\n*\n\n@revoked\n" + line("*"), False, Verdict.TRUSTED),
+        ("", False, HostKeyStatus.UNKNOWN),
+        ("", True, HostKeyStatus.UNKNOWN),
+        (line("*"), False, HostKeyStatus.TRUSTED),
+        (line("*"), True, HostKeyStatus.UNKNOWN),
+        (line("*", OTHER), False, HostKeyStatus.CHANGED),
+        (line("*", ECDSA), False, HostKeyStatus.CHANGED),
+        (line("*", OTHER), True, HostKeyStatus.UNKNOWN),
+        (line("*", OTHER) + line("*"), False, HostKeyStatus.TRUSTED),
+        (line("*", marker="@cert-authority"), True, HostKeyStatus.TRUSTED),
+        (line("*", marker="@cert-authority"), False, HostKeyStatus.UNKNOWN),
+        (line("*", OTHER, "@cert-authority"), True, HostKeyStatus.UNKNOWN),
+        (line("*", marker="@revoked"), False, HostKeyStatus.REVOKED),
+        (line("*", marker="@revoked"), True, HostKeyStatus.REVOKED),
+        (line("*", marker="@revoked") + line("*"), False, HostKeyStatus.REVOKED),
+        (line("*") + line("*", marker="@revoked"), False, HostKeyStatus.REVOKED),
+        (line("*", marker="@cert-authority") + line("*", marker="@revoked"), True, HostKeyStatus.REVOKED),
+        (line("*", OTHER, "@revoked"), False, HostKeyStatus.UNKNOWN),
+        (line("*", OTHER, "@revoked") + line("*", THIRD), False, HostKeyStatus.CHANGED),
+        (line("*", marker="@something"), False, HostKeyStatus.UNKNOWN),
+        ("# " + line("*"), False, HostKeyStatus.UNKNOWN),
+        ("#" + line("*"), False, HostKeyStatus.UNKNOWN),
+        ("  " + line("*"), False, HostKeyStatus.TRUSTED),
+        (line("*").replace(" ", "\t"), False, HostKeyStatus.TRUSTED),
+        (line("*", marker="@revoked").replace(" ", "\t"), False, HostKeyStatus.REVOKED),
+        ("* ssh-ed25519 broken \u2028" + line("*"), False, HostKeyStatus.UNKNOWN),
+        (line("*").replace("\n", "\r\n"), False, HostKeyStatus.TRUSTED),
+        ("* ssh-ed25519 broken\n*\n\n@revoked\n" + line("*"), False, HostKeyStatus.TRUSTED),
     ],
 )
-def test_a_key_on_offer_is_judged_by_all_that_is_known(text: str, authority: bool, verdict: Verdict) -> None:
-    assert judge(about(text), KEY, authority=authority) is verdict
+def test_the_status_of_a_key_follows_from_all_lines_about_the_host(
+    text: str, is_authority: bool, status: HostKeyStatus
+) -> None:
+    assert check(about(text), KEY, is_authority=is_authority) is status
 
 
 def test_a_key_known_at_port_22_is_taken_at_another_port_but_its_absence_there_is_no_change() -> None:
-    assert judge(about(line("mail.example.org"), port=2222), KEY) is Verdict.TRUSTED
-    assert judge(about(line("mail.example.org", OTHER), port=2222), KEY) is Verdict.UNKNOWN
-    assert judge(about(line("mail.example.org", marker="@revoked"), port=2222), KEY) is Verdict.REVOKED
+    assert check(about(line("mail.example.org"), port=2222), KEY) is HostKeyStatus.TRUSTED
+    assert check(about(line("mail.example.org", OTHER), port=2222), KEY) is HostKeyStatus.UNKNOWN
+    assert check(about(line("mail.example.org", marker="@revoked"), port=2222), KEY) is HostKeyStatus.REVOKED
 
 
 @given(st.text())
 def test_no_known_hosts_file_is_beyond_reading(text: str) -> None:
-    assert judge(about(text + "\n" + line("mail.example.org")), KEY) in (Verdict.TRUSTED, Verdict.REVOKED)
+    assert check(about(text + "\n" + line("mail.example.org")), KEY) in (HostKeyStatus.TRUSTED, HostKeyStatus.REVOKED)
 
 
 @given(
@@ -119,7 +121,7 @@ def test_no_known_hosts_file_is_beyond_reading(text: str) -> None:
     )
 )
 def test_no_sequence_of_fields_makes_a_key_trusted_that_is_not_there(fields: list[str]) -> None:
-    assert judge(about(" ".join(fields)), KEY) is Verdict.UNKNOWN
+    assert check(about(" ".join(fields)), KEY) is HostKeyStatus.UNKNOWN
 
 
 def test_files_that_are_missing_or_unreadable_are_passed_over(tmp_path: Path) -> None:
@@ -149,19 +151,19 @@ def test_algorithms_of_known_keys_are_offered_first_and_the_others_still(
 
 
 @pytest.mark.parametrize(
-    ("verdict", "cause", "said", "step"),
+    ("status", "cause", "said", "step"),
     [
-        (Verdict.UNKNOWN, Cause.HOST_KEY_UNKNOWN, KEY.get_fingerprint(), "mailrelay trust"),
-        (Verdict.CHANGED, Cause.HOST_KEY_CHANGED, "known_hosts:2", "mailrelay trust"),
-        (Verdict.REVOKED, Cause.HOST_KEY_REVOKED, "known_hosts:1", "@revoked"),
+        (HostKeyStatus.UNKNOWN, Cause.HOST_KEY_UNKNOWN, KEY.get_fingerprint(), "mailrelay trust"),
+        (HostKeyStatus.CHANGED, Cause.HOST_KEY_CHANGED, "known_hosts:2", "mailrelay trust"),
+        (HostKeyStatus.REVOKED, Cause.HOST_KEY_REVOKED, "known_hosts:1", "@revoked"),
     ],
     ids=["unknown", "changed", "revoked"],
 )
 def test_each_verdict_says_what_is_offered_and_which_step_fixes_it(
-    verdict: Verdict, cause: Cause, said: str, step: str
+    status: HostKeyStatus, cause: Cause, said: str, step: str
 ) -> None:
     text = line("*", THIRD, "@revoked") + line("[mail.example.org]:2222", OTHER)
-    found = outcome(verdict, about(text, port=2222), "mail", KEY)
+    found = outcome(status, about(text, port=2222), "mail", KEY)
     assert (found.stage, found.cause) == (Stage.HOST_KEY, cause)
     assert said in found.text and step in found.fix
 
@@ -195,14 +197,14 @@ SALT = b"s" * 20
 def test_a_new_key_takes_the_place_of_those_of_this_very_name_alone(
     before: str, after: str, changed: list[int], left: list[int]
 ) -> None:
-    assert replaced(before, NAME, OTHER) == (after + line(NAME, OTHER).rstrip() + "\n", changed, left)
+    assert with_key(before, NAME, OTHER) == (after + line(NAME, OTHER).rstrip() + "\n", changed, left)
 
 
 def test_a_name_is_hashed_as_ssh_does() -> None:
-    text, _, _ = replaced("", NAME, OTHER, salt=SALT)
+    text, _, _ = with_key("", NAME, OTHER, salt=SALT)
     assert "mail" not in text
-    assert judge(about(text, port=2222), OTHER) is Verdict.TRUSTED
-    assert judge(about(text, port=2223), OTHER) is Verdict.UNKNOWN
+    assert check(about(text, port=2222), OTHER) is HostKeyStatus.TRUSTED
+    assert check(about(text, port=2223), OTHER) is HostKeyStatus.UNKNOWN
 
 
 @given(
@@ -220,8 +222,8 @@ def test_a_name_is_hashed_as_ssh_does() -> None:
 )
 def test_whatever_stood_there_the_new_key_is_trusted_then_and_no_other_line_is_touched(lines: list[str]) -> None:
     before = "".join(lines)
-    after, changed, left = replaced(before, NAME, OTHER)
-    assert judge(about(after, port=2222), OTHER) is Verdict.TRUSTED
+    after, changed, left = with_key(before, NAME, OTHER)
+    assert check(about(after, port=2222), OTHER) is HostKeyStatus.TRUSTED
     mine = about(after, port=2222)
     stale = [entry.line for entry in mine.entries if entry.marker == "" and entry.key.public_data != OTHER.public_data]
     assert len(stale) == len(left)

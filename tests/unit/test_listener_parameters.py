@@ -1,4 +1,4 @@
-"""ESMTP parameters: what may follow an address."""
+"""The ESMTP parameters of MAIL and RCPT."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from mailrelay.listener.parameters import (
 )
 
 
-def test_parameters_are_taken_apart() -> None:
+def test_parameters_are_parsed() -> None:
     assert parse_parameters(b"") == {}
     assert parse_parameters(b"size=10  SMTPUTF8 Ret=Full") == {"SIZE": b"10", "SMTPUTF8": b"", "RET": b"Full"}
 
@@ -22,7 +22,7 @@ def test_parameters_are_taken_apart() -> None:
 @pytest.mark.parametrize(
     "rest", [b"SIZE=", b"=1", b"-A=1", b"A=b=c", b"A=\x01", b"A=1\r\nRCPT", b"A\tB", b"A=1 a=2", b"A_B=1", b"A=\x7f"]
 )
-def test_what_is_no_list_of_parameters_is_refused(rest: bytes) -> None:
+def test_an_invalid_list_of_parameters_is_refused(rest: bytes) -> None:
     with pytest.raises(BadParameter) as caught:
         parse_parameters(rest)
     assert str(caught.value).isprintable()
@@ -34,7 +34,7 @@ def test_notify_is_kept_as_sent(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"ALWAYS", b"NEVER,FAILURE", b"SUCCESS,", b",DELAY", b"SUCCESS FAILURE"])
-def test_a_notify_that_means_nothing_is_refused(value: bytes) -> None:
+def test_an_invalid_notify_is_refused(value: bytes) -> None:
     with pytest.raises(BadParameter):
         check_notify(value)
 

@@ -1,4 +1,4 @@
-"""What the person reads says what happened and what to do, and nothing from outside acts on what shows it."""
+"""The texts of notices say what happened and what to do, and text from outside is escaped."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrelay.mail.notice import Concerned, Kind, Notice
-from mailrelay.mail.wording import body, letter, record, summary, title
+from mailrelay.mail.wording import body, record, report_text, summary, title
 
 BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 5.1.1 no such user", "RCPT", True)
 ANN = Concerned(b"ann@example.net", "expired", "4.4.1", b"no answer", "dial", False)
@@ -32,18 +32,21 @@ SETUP = Notice(id=2, kind=Kind.SETUP, relayhost="home", created=1.7e9, text="The
     [
         (REFUSED, "Mail to bob@example.net was refused"),
         (dataclasses.replace(REFUSED, concerned=(ANN,)), "Mail to ann@example.net could not be delivered in time"),
-        (dataclasses.replace(REFUSED, concerned=(BOB, ANN)), "Mail to bob@example.net and 1 more has failed"),
-        (dataclasses.replace(REFUSED, kind=Kind.HELD), "Mail to bob@example.net waits for you"),
-        (dataclasses.replace(REFUSED, kind=Kind.RELAYED), "Mail to bob@example.net was handed on"),
-        (SETUP, "Mail cannot leave through home"),
+        (
+            dataclasses.replace(REFUSED, concerned=(BOB, ANN)),
+            "Mail to bob@example.net and 1 more could not be delivered",
+        ),
+        (dataclasses.replace(REFUSED, kind=Kind.HELD), "Mail to bob@example.net needs your decision"),
+        (dataclasses.replace(REFUSED, kind=Kind.RELAYED), "Mail to bob@example.net was accepted by the mail server"),
+        (SETUP, "Mail cannot be sent through home"),
     ],
     ids=["refused", "expired", "both", "held", "relayed", "setup"],
 )
-def test_the_title_says_what_became_of_whose_mail(notice: Notice, said: str) -> None:
+def test_the_title_names_the_failure_and_the_recipient(notice: Notice, said: str) -> None:
     assert title(notice) == said
 
 
-def test_the_body_gives_the_remotes_words_the_subject_and_the_next_step() -> None:
+def test_the_body_gives_the_reply_the_subject_and_the_next_step() -> None:
     assert body(REFUSED).split("\n") == [
         "The mail server said: 550 5.1.1 no such user",
         "Subject: Dinner",
@@ -58,14 +61,14 @@ def test_an_address_that_may_have_been_meant_is_named_with_the_command_that_send
     notice = dataclasses.replace(REFUSED, concerned=(MEANT,))
     question, command = "Did you mean bob@example.org?", "mailrelay queue resend 3KQ7Z --to bob@example.org"
     assert f"\n{question} {command}\n" in body(notice)
-    assert f"\n\n{question}\n\n  {command}\n\n" in letter(notice)
+    assert f"\n\n{question}\n\n  {command}\n\n" in report_text(notice)
     (recipient,) = json.loads(json.dumps(record(notice)))["recipients"]
     assert recipient["did_you_mean"] == "bob@example.org"
 
 
-def test_where_others_failed_too_nobody_is_told_to_send_all_of_it_to_one() -> None:
+def test_with_several_failed_recipients_the_suggested_command_does_not_readdress_all_of_them() -> None:
     notice = dataclasses.replace(REFUSED, concerned=(MEANT, ANN))
-    for said in (body(notice), letter(notice)):
+    for said in (body(notice), report_text(notice)):
         assert "Did you mean bob@example.org?" in said
         assert "--to bob@example.org" not in said
         assert "mailrelay queue edit 3KQ7Z" in said
@@ -76,7 +79,7 @@ def test_where_others_failed_too_nobody_is_told_to_send_all_of_it_to_one() -> No
 )
 def test_what_cannot_be_shown_as_it_is_is_not_suggested(address: bytes) -> None:
     notice = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, likely=address),))
-    assert "Did you mean" not in body(notice) + letter(notice)
+    assert "Did you mean" not in body(notice) + report_text(notice)
 
 
 def test_a_suggested_command_runs_nothing_else_in_a_shell() -> None:
@@ -86,27 +89,27 @@ def test_a_suggested_command_runs_nothing_else_in_a_shell() -> None:
 
 def test_a_failure_names_the_commands_that_fix_it() -> None:
     for command in ("resend 3KQ7Z --to ADDRESS", "edit 3KQ7Z", "show 3KQ7Z", "drop 3KQ7Z"):
-        assert f"\n  mailrelay queue {command}  " in letter(REFUSED)
+        assert f"\n  mailrelay queue {command}  " in report_text(REFUSED)
 
 
-def test_a_reason_of_ours_is_not_put_into_the_remotes_mouth() -> None:
+def test_a_reason_of_ours_is_not_shown_as_a_reply_of_the_mail_server() -> None:
     assert body(dataclasses.replace(REFUSED, concerned=(ANN,))).startswith("no answer\n")
 
 
-def test_mail_that_may_have_arrived_is_said_to_be_such() -> None:
+def test_a_notice_says_if_the_message_may_have_arrived() -> None:
     uncertain = dataclasses.replace(REFUSED, concerned=(dataclasses.replace(ANN, uncertain=True),))
     assert "may have arrived" in body(uncertain)
-    assert "may have arrived" in letter(uncertain)
+    assert "may have arrived" in report_text(uncertain)
 
 
 def test_a_setup_fault_says_what_to_do() -> None:
     assert body(SETUP) == "The key was refused.\nssh-add\nOnce it is fixed: mailrelay queue retry --all"
-    assert "What to do:\n\n  ssh-add" in letter(SETUP)
+    assert "What to do:\n\n  ssh-add" in report_text(SETUP)
 
 
 def test_a_summary_counts_what_it_does_not_list() -> None:
     headline, text = summary([REFUSED, SETUP, *[REFUSED] * 8])
-    assert headline == "10 troubles with your mail"
+    assert headline == "10 notices about your mail"
     assert "and 7 more" in text
     assert "mailrelay queue" in text
 
@@ -134,14 +137,14 @@ TEXT = st.one_of(st.text(st.characters(), max_size=60), st.sampled_from(["\x1b[2
 
 @given(RAW, RAW, TEXT, TEXT, st.sampled_from(Kind))
 @settings(deadline=None)
-def test_nothing_from_outside_acts_on_what_shows_a_notice(
+def test_text_from_outside_is_escaped_in_a_notice(
     address: bytes, words: bytes, subject: str, text: str, kind: Kind
 ) -> None:
     one = dataclasses.replace(BOB, address=address, words=words, likely=address)
     notice = dataclasses.replace(
         REFUSED, kind=kind, subject=subject, text=text, fix=text, queue_id=text, relayhost=text, concerned=(one,) * 4
     )
-    for said in (title(notice), body(notice), letter(notice), *summary([notice] * 4)):
+    for said in (title(notice), body(notice), report_text(notice), *summary([notice] * 4)):
         assert not [char for char in said if (ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160]
         assert not [char for char in said if char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
     assert len(title(notice)) < 200

@@ -1,4 +1,4 @@
-"""What the outside sends must not act on whatever shows it."""
+"""Text from outside is escaped, so that it cannot affect its display."""
 
 import unicodedata
 

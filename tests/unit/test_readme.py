@@ -1,93 +1,60 @@
-"""The README says what the code does: its commands, settings, states and test command are held against it."""
+"""The README is short, its commands are those that exist, and every link in what is written for people leads somewhere."""
 
 import os
 import re
-import subprocess
-import sys
+from pathlib import Path
 
-import msgspec
 import pytest
-from integration import test_every_failure as by_the_remote
-from readme import FAILURES, README, ROOT, section, table
-from system import test_every_failure as by_real_parts
+from harness.readme import DOCS, PAGES, README, ROOT, headings, section, slug
 
 from mailrelay import config
-from mailrelay.cli.command_line import COMMAND_LINE
-from mailrelay.mail.lifecycle import ACT_TABLE, ATTEMPT_TABLE, PENDING, State
 
-COMMANDS = COMMAND_LINE.commands
-ENVIRON = {"HOME": "/home/you"}
+LINK = r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)"
 
 
-def test_the_settings_shown_are_all_of_them_with_their_defaults() -> None:
-    shown = config.parse(re.findall(r"```toml\n(.*?)```", section("Settings"), re.DOTALL)[0], "README", ENVIRON)
-    least = config.parse(config.EXAMPLE, "example", ENVIRON)
-    assert msgspec.structs.asdict(shown) == msgspec.structs.asdict(least)
-    text = section("Settings")
-    for struct in (config.Listen, config.Queue, config.Notify):
-        for field in struct.__struct_fields__:
-            assert re.search(rf"^{field} = ", text, re.MULTILINE), field
-
-
-def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
-    shown = set(re.findall(r"`mailrelay (\w+)", section("Commands")))
-    assert shown == set(COMMANDS)
-
-
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
-def test_every_command_has_a_help(words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mailrelay", *words, "--help"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("Usage: mailrelay")
-
-
-def test_the_states_are_those_of_the_code() -> None:
-    rows = table("What becomes of a recipient")
-    assert [row[0] for row in rows] == ["queued", "active", *(s.value for s in State if s is not State.QUEUED)]
-
-
-def test_the_moves_are_those_of_the_code() -> None:
-    """Where the code leads to a state from, the README says so, and nothing else."""
-    shown = {row[0]: set(row[2].split(", ")) for row in table("What becomes of a recipient")}
-    moves: dict[str, set[str]] = {state.value: set() for state in State}
-    moves["queued"].add("–")
-    moves["active"] = {state.value for state in PENDING}
-    for to in ATTEMPT_TABLE.values():
-        if to is not None:
-            moves[to.value].add("active")
-    for derived in ("refused", "expired"):
-        moves[derived].add("active")
-    for (state, _), to in ACT_TABLE.items():
-        moves[to.value].add(state.value)
-    assert shown == moves
-
-
-def test_every_way_to_fail_has_a_test_that_holds_the_program_to_its_row() -> None:
-    tested = [*by_the_remote.FAILURES, *by_real_parts.FAILURES]
-    assert sorted(tested) == sorted(row[0] for row in table(FAILURES))
+def test_the_readme_is_short_and_has_no_line_of_more_than_a_screen() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 160
+    assert max(len(line) for line in lines if not line.startswith("|")) <= 140
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    (command,) = re.findall(r"```sh\n(.*?)\n```", section("Tests"), re.DOTALL)
+    (command,) = re.findall(r"```sh\n(.*?)\n```", section(README, "Tests"), re.DOTALL)
     assert (ROOT / ".ci" / "run").read_text("utf-8").splitlines()[-1] == command
 
 
-def test_the_readme_has_no_line_of_more_than_a_screen() -> None:
-    assert max(len(line) for line in README.splitlines() if not line.startswith("|")) <= 140
-
-
 def test_the_one_line_that_is_enough_is_enough() -> None:
-    (line,) = re.findall(r"```toml\n\s+(relayhost.*?)\n", section("First mail in five minutes"))
+    (line,) = re.findall(r"```toml\n(.*?)\n```", section(README, "First mail in five minutes"))
     assert line == config.EXAMPLE
     assert config.parse(line, "README", dict(os.environ)).relayhosts[0].name == "default"
 
 
-def test_the_forwards_shown_are_settings() -> None:
-    (shown,) = re.findall(r"```toml\n(.*?)```", section("Other services through the same connection"), re.DOTALL)
-    relayhosts = 'relayhost.default.ssh = "me@mail.example.org"\nrelayhost.home.ssh = "home"\n'
-    assert [one.relayhost for one in config.parse(relayhosts + shown, "README", ENVIRON).forwards] == [
-        "home",
-        "default",
-    ]
-    assert all(field in shown for field in config.Forward.__struct_fields__)
+def test_the_readme_leads_to_every_page() -> None:
+    targets = {target.partition("#")[0] for target in re.findall(LINK, README)}
+    pages = {str(page.relative_to(ROOT)) for page in PAGES if page.name != "README.md" or page.parent != ROOT}
+    assert pages <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
+    for target in re.findall(LINK, page.read_text("utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert found.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in map(slug, headings(found.read_text("utf-8"))), target
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS, *(page for page in PAGES if "contrib" in page.parts)], ids=lambda page: page.stem
+)
+def test_every_page_begins_with_one_sentence_that_says_what_it_answers(page: Path) -> None:
+    title, blank, *rest = page.read_text("utf-8").splitlines()
+    assert title.startswith("# ")
+    assert blank == ""
+    sentence = " ".join(rest[: rest.index("")])
+    assert re.fullmatch(r"This page answers [^.]*\.", sentence), sentence
+    assert max((len(line) for line in rest if not line.startswith("|")), default=0) <= 140

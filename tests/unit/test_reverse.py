@@ -1,9 +1,7 @@
-"""What the DNS says of an address, and SSHFP of a key."""
-
-import asyncio
+"""PTR records and blacklists for an address, and SSHFP records for a key."""
 
 import pytest
-from zone import look_up_in
+from harness.zone import look_up_in
 
 from mailrelay.dns import reverse, sshfp
 
@@ -27,8 +25,10 @@ ZONE = {
         ("192.0.2.3", (), ""),
     ],
 )
-def test_a_name_counts_if_it_has_the_address_itself(address: str, names: tuple[str, ...], confirmed: str) -> None:
-    assert asyncio.run(reverse.names(look_up_in(ZONE), address)) == (names, confirmed)
+async def test_a_name_is_confirmed_if_it_resolves_to_the_address(
+    address: str, names: tuple[str, ...], confirmed: str
+) -> None:
+    assert await reverse.names(look_up_in(ZONE), address) == (names, confirmed)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_name_counts_if_it_has_the_address_itself(address: str, names: tuple[s
         (V6, ["127.0.0.4"], True),
     ],
 )
-def test_a_blacklist_names_an_address_or_does_not_answer_us(
+async def test_a_blacklist_lists_an_address_or_refuses_the_resolver(
     address: str, answers: list[str], listed: bool | None
 ) -> None:
     name = "1.2.0.192" if address == V4 else ".".join(reversed("20010db8000000000000000000000001"))
     zone = {(f"{name}.list.example", "A"): answers}
-    assert asyncio.run(reverse.is_listed(look_up_in(zone), address, "list.example")) is listed
+    assert await reverse.is_listed(look_up_in(zone), address, "list.example") is listed
 
 
 SHA1, SHA256 = b"\x01" * 20, b"\x02" * 32
@@ -70,6 +70,6 @@ SHA1, SHA256 = b"\x01" * 20, b"\x02" * 32
         ([f"4 2 {'ff' * 32}"], False, "unsecured"),
     ],
 )
-def test_sshfp_says_something_only_where_it_was_validated(records: list[str], secure: bool, word: str) -> None:
+async def test_sshfp_records_count_only_if_they_were_validated(records: list[str], secure: bool, word: str) -> None:
     look_up = look_up_in({("mail.example", "SSHFP"): records}, secure=secure)
-    assert asyncio.run(sshfp.compare(look_up, "mail.example", 4, {1: SHA1, 2: SHA256})) == word
+    assert await sshfp.compare(look_up, "mail.example", 4, {1: SHA1, 2: SHA256}) == word

@@ -1,4 +1,4 @@
-"""Which relayhost a reverse path goes to."""
+"""The choice of the relayhost by the reverse path."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from mailrelay.mail import routing
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     name: str
     senders: tuple[str, ...]
 
 
-WAYS = (
-    Way("rest", ("*",)),
-    Way("below", ("*@*.example.org",)),
-    Way("deeper", ("*@*.lab.example.org",)),
-    Way("domain", ("*@example.org", "*@lab.example.org")),
-    Way("person", ("me@example.org", '"a b"@example.org')),
+ROUTES = (
+    Route("rest", ("*",)),
+    Route("below", ("*@*.example.org",)),
+    Route("deeper", ("*@*.lab.example.org",)),
+    Route("domain", ("*@example.org", "*@lab.example.org")),
+    Route("person", ("me@example.org", '"a b"@example.org')),
 )
 
 
@@ -41,28 +41,28 @@ WAYS = (
     ],
 )
 def test_the_most_specific_pattern_wins(sender: bytes, name: str) -> None:
-    assert routing.choose(sender, WAYS) == name
-    assert routing.choose(sender, reversed(WAYS)) == name
+    assert routing.choose(sender, ROUTES) == name
+    assert routing.choose(sender, reversed(ROUTES)) == name
 
 
 def test_between_equal_patterns_the_first_relayhost_of_the_file_wins() -> None:
-    ways = (Way("a", ("*@example.org",)), Way("b", ("*@example.org",)))
-    assert routing.choose(b"me@example.org", ways) == "a"
-    assert routing.choose(b"me@example.org", ways[::-1]) == "b"
+    routes = (Route("a", ("*@example.org",)), Route("b", ("*@example.org",)))
+    assert routing.choose(b"me@example.org", routes) == "a"
+    assert routing.choose(b"me@example.org", routes[::-1]) == "b"
 
 
-def test_a_sender_that_no_pattern_names_has_no_way_out() -> None:
-    ways = WAYS[1:]
-    assert routing.choose(b"me@elsewhere.net", ways) is None
-    assert routing.choose(b"", ways) is None
-    assert routing.choose(b"me", ways) is None
+def test_a_sender_without_a_matching_pattern_has_no_relayhost() -> None:
+    routes = ROUTES[1:]
+    assert routing.choose(b"me@elsewhere.net", routes) is None
+    assert routing.choose(b"", routes) is None
+    assert routing.choose(b"me", routes) is None
 
 
 def test_letters_outside_ascii_match_as_they_are_written() -> None:
-    ways = (Way("a", ("*@bücher.example",)),)
-    assert routing.choose("é@bücher.example".encode(), ways) == "a"
-    assert routing.choose(b"me@xn--bcher-kva.example", ways) is None
-    assert routing.choose(b"me@b\xfccher.example", ways) is None
+    routes = (Route("a", ("*@bücher.example",)),)
+    assert routing.choose("é@bücher.example".encode(), routes) == "a"
+    assert routing.choose(b"me@xn--bcher-kva.example", routes) is None
+    assert routing.choose(b"me@b\xfccher.example", routes) is None
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_the_four_forms_are_patterns(text: str) -> None:
     "text",
     ["", "a.org", "@a.org", "*@", "me@*.a.org", "m*@a.org", "*@*", "*@.a.org", "*@a.org.", "*@a*.org", "<me@a.org>x y"],
 )
-def test_what_would_never_match_is_no_pattern(text: str) -> None:
+def test_a_text_that_can_never_match_is_no_pattern(text: str) -> None:
     assert not routing.is_pattern(text)

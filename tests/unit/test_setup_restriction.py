@@ -1,4 +1,4 @@
-"""What is written of a key that is for mail alone: in authorized_keys there, in ssh_config here."""
+"""A key that only delivers mail: its line in authorized_keys on the remote, and its ssh_config here."""
 
 import shutil
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mailrelay.config import Relayhost
-from mailrelay.setup.restriction import authorized, ssh_config
+from mailrelay.endpoint import Tcp
+from mailrelay.setup.restriction import authorized_keys_line, ssh_config
 
 PUBLIC = "ssh-ed25519 AAAAC3Nz mailrelay"
 
@@ -16,15 +17,15 @@ def relayhost(ssh: str = "me@mail.example.org", **changes: object) -> Relayhost:
     return Relayhost(**{"name": "default", "ssh": ssh, "ssh_config": Path("/home/you/.ssh/config")} | changes)  # type: ignore[arg-type]
 
 
-def test_forwarding_goes_to_the_one_port_and_nothing_is_run_or_listened_on() -> None:
-    assert authorized(PUBLIC, relayhost()) == (
+def test_the_key_permits_forwarding_to_one_port_and_no_command_and_no_listening() -> None:
+    assert authorized_keys_line(PUBLIC, relayhost()) == (
         f'restrict,port-forwarding,permitopen="localhost:25",permitlisten="localhost:1",command="false" {PUBLIC}'
     )
-    assert 'permitopen="[::1]:2525"' in authorized(PUBLIC, relayhost(smtp_host="::1", smtp_port=2525))
+    assert 'permitopen="[::1]:2525"' in authorized_keys_line(PUBLIC, relayhost(smtp=Tcp("::1", 2525)))
 
 
-def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
-    line = authorized(PUBLIC, relayhost(command='sh -c "nc localhost 25"'))
+def test_the_key_permits_one_command_and_no_forwarding() -> None:
+    line = authorized_keys_line(PUBLIC, relayhost(command='sh -c "nc localhost 25"'))
     assert line == f'restrict,command="sh -c \\"nc localhost 25\\"" {PUBLIC}'
 
 
@@ -32,9 +33,7 @@ def test_a_command_is_the_only_one_and_there_is_no_forwarding() -> None:
     ("ssh", "host"),
     [("mail", "mail"), ("me@mail:2222", "mail"), ("ssh://me@mail:22/", "mail"), ("me@[::1]:22", "::1"), ("::1", "::1")],
 )
-def test_ssh_uses_the_key_for_that_host_first_and_the_rest_of_the_file_as_before(
-    tmp_path: Path, ssh: str, host: str
-) -> None:
+def test_ssh_uses_the_key_for_that_host_and_the_other_settings_stay(tmp_path: Path, ssh: str, host: str) -> None:
     program = shutil.which("ssh")
     if program is None:
         pytest.skip("ssh is missing")

@@ -1,4 +1,4 @@
-"""The units that setup installs: what stands in them, and which words a service manager gets."""
+"""The service units that setup installs: their content, and the command line in it."""
 
 import plistlib
 import shutil
@@ -22,7 +22,7 @@ def exec_start(words: list[str]) -> str:
     return parser["Service"]["ExecStart"]
 
 
-def test_the_systemd_unit_runs_these_words() -> None:
+def test_the_systemd_unit_runs_the_command_line() -> None:
     found = unit.systemd(["/opt/bin/mailrelay", "serve"], ENVIRON)
     assert found.file == Path("/home/you/.config/systemd/user/mailrelay.service")
     assert exec_start(["/opt/bin/mailrelay", "serve"]) == "/opt/bin/mailrelay serve"
@@ -41,12 +41,12 @@ def test_the_systemd_unit_runs_these_words() -> None:
         ("/it's", '"/it\'s"'),
     ],
 )
-def test_words_come_through_systemd_as_they_are(word: str, written: str) -> None:
+def test_special_characters_in_a_command_line_are_escaped_for_systemd(word: str, written: str) -> None:
     assert exec_start([word, "serve"]) == f"{written} serve"
     assert exec_start(["serve", word]) == f"serve {written.replace('$', '$$')}"
 
 
-def test_systemd_itself_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+def test_systemd_analyze_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is missing")
@@ -60,7 +60,7 @@ def test_systemd_itself_has_nothing_to_say_against_the_unit(tmp_path: Path) -> N
     assert "mailrelay.service" not in done.stderr, done.stderr
 
 
-def test_the_launchd_agent_runs_these_words_and_keeps_the_rest() -> None:
+def test_the_launchd_agent_runs_the_command_line_and_keeps_the_other_keys() -> None:
     found = unit.launchd(["/opt/bin/mailrelay", "serve"], ENVIRON)
     agent = plistlib.loads(found.text)
     assert agent["ProgramArguments"] == ["/opt/bin/mailrelay", "serve"]
@@ -68,7 +68,7 @@ def test_the_launchd_agent_runs_these_words_and_keeps_the_rest() -> None:
     assert found.file == Path("/home/you/Library/LaunchAgents/mailrelay.plist")
 
 
-def test_settings_in_an_unusual_place_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_names_settings_in_an_unusual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/nowhere/__main__.py"])
     assert unit.command_line(USUAL, ENVIRON) == (sys.executable, "-m", "mailrelay", "serve")
     assert unit.command_line(Path("/x/y.toml"), ENVIRON)[-3:] == ("--config", "/x/y.toml", "serve")
@@ -78,7 +78,7 @@ def test_settings_in_an_unusual_place_are_named(tmp_path: Path, monkeypatch: pyt
     assert unit.command_line(USUAL, ENVIRON) == (str(script), "serve")
 
 
-def test_a_manager_that_does_not_do_it_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_quotes_the_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     systemctl = tmp_path / "systemctl"
     systemctl.write_text('#!/bin/sh\n[ "$2" = daemon-reload ] || { echo "no \033 such unit" >&2; exit 4; }\n')
     systemctl.chmod(0o755)
@@ -87,5 +87,5 @@ def test_a_manager_that_does_not_do_it_is_quoted(tmp_path: Path, monkeypatch: py
     with pytest.raises(
         unit.NotInstalled, match=r"`systemctl --user enable --now mailrelay` failed: no \\x1b such unit"
     ):
-        unit.install(found, again=False)
-    assert found.is_there
+        unit.install(found, restart=False)
+    assert found.is_installed

@@ -1,4 +1,4 @@
-"""MAIL and RCPT: parameters only where they are offered, and nothing that could be read as a second command."""
+"""MAIL and RCPT: parameters only if they are offered, and nothing that could be read as a second command."""
 
 import pytest
 
@@ -42,13 +42,13 @@ def test_what_is_offered_but_not_needed_is_left_out() -> None:
     assert command.mail(envelope(), 1, ALL) == b"MAIL FROM:<> SIZE=1\r\n"
 
 
-def test_an_original_recipient_in_utf_8_goes_only_where_smtputf8_does() -> None:
+def test_an_original_recipient_in_utf_8_is_sent_only_with_smtputf8() -> None:
     recipient = Recipient(b"bob@example.net", orcpt="utf-8;b\u00f6b@example.net".encode())
     assert b"ORCPT" not in command.rcpt(recipient, Extensions(dsn=True))
     assert b"ORCPT=utf-8;b\xc3\xb6b@example.net" in command.rcpt(recipient, ALL)
 
 
-def test_an_address_in_utf_8_needs_smtputf8_and_waits_for_the_person_without_it() -> None:
+def test_an_address_in_utf_8_needs_smtputf8_and_is_held_without_it() -> None:
     there, here = envelope("b\u00f6b@example.net".encode()), envelope(b"", "b\u00f6b@example.net".encode())
     for international in (there, here):
         assert command.unsendable(international, ALL) is None

@@ -1,4 +1,4 @@
-"""Replies as servers send them, and what is not one."""
+"""The parser of replies: replies of real servers, and octets that are no reply."""
 
 import pytest
 

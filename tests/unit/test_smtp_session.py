@@ -4,18 +4,8 @@ import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.smtp.session import (
-    IN_FLIGHT,
-    REPLY_TIMEOUTS,
-    SMALL,
-    ContentWanted,
-    Ended,
-    Event,
-    Finished,
-    Ready,
-    Session,
-    Untried,
-)
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.session import IN_FLIGHT, REPLY_TIMEOUTS, SMALL, Session
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
 PIPELINING = b"250-mx\r\n250 PIPELINING\r\n"
@@ -75,7 +65,7 @@ def flights(ehlo: bytes, messages: int) -> int:
     finished: list[Event] = []
     count = 0
     while waiting or session.awaiting:
-        while waiting and session.room:
+        while waiting and session.capacity:
             finished += feed(session, session.start(waiting.pop(0), ENVELOPE, len(CONTENT)))
         count += 1
         finished += feed(session, session.receive(remote.replies(session.take_output())))
@@ -111,7 +101,7 @@ def test_messages_with_chunking_share_a_flight() -> None:
 
 
 @pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
-def test_an_envelope_is_vetted_in_one_flight_and_what_it_leaves_open_costs_the_next_message_none(ehlo: bytes) -> None:
+def test_a_recipient_probe_costs_one_flight_and_the_reset_after_it_none(ehlo: bytes) -> None:
     session = ready(ehlo)
     assert session.start(-1, ENVELOPE, None) == []
     said = session.take_output()
@@ -124,7 +114,7 @@ def test_an_envelope_is_vetted_in_one_flight_and_what_it_leaves_open_costs_the_n
     assert session.take_output().startswith(b"RSET\r\nMAIL FROM:")
 
 
-def test_a_sender_that_is_refused_when_vetted_is_refused_for_every_recipient_and_leaves_nothing_open() -> None:
+def test_a_sender_refused_in_a_probe_is_refused_for_every_recipient_and_leaves_no_transaction_open() -> None:
     session = ready(b"250 mx\r\n")
     session.start(-1, ENVELOPE, None)
     assert session.take_output() == b"MAIL FROM:<a@example.org>\r\n"
@@ -154,7 +144,7 @@ def test_large_content_with_chunking_waits_for_the_recipients() -> None:
     assert session.receive(b"250 taken\r\n") == [Finished(1, (taken, taken))]
 
 
-def test_large_content_that_nobody_wants_is_not_sent() -> None:
+def test_large_content_without_an_accepted_recipient_is_not_sent() -> None:
     session = ready(CHUNKING)
     session.start(1, ENVELOPE, SMALL + 1)
     session.take_output()
@@ -182,11 +172,11 @@ def test_a_bdat_that_was_taken_leaves_nothing_to_reset() -> None:
         assert [type(event) for event in session.receive(b"250 ok\r\n" * 4)] == [Finished]
 
 
-def test_nothing_is_said_before_the_greeting() -> None:
+def test_nothing_is_sent_before_the_greeting() -> None:
     session = Session(b"localhost")
     session.quit()
     assert session.take_output() == b""
-    assert not session.room
+    assert not session.capacity
     assert session.awaiting is Stage.GREETING
 
 
@@ -199,18 +189,18 @@ def test_a_greeting_of_something_else_names_the_setting_to_fix(greeting: bytes) 
     assert event.outcome.fix
 
 
-def test_an_envelope_that_cannot_be_said_is_finished_at_once_and_others_go_on() -> None:
+def test_an_envelope_that_cannot_be_sent_is_finished_at_once_and_others_go_on() -> None:
     session = ready(PIPELINING)
     international = Envelope(b"", (Recipient("\u00f6@example.net".encode()),))
     (event,) = session.start(1, international, 10)
     assert isinstance(event, Finished)
     assert event.outcomes[0].cause is Cause.NO_SMTPUTF8
     assert session.take_output() == b""
-    assert session.room
+    assert session.capacity
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", CONTENT.replace(b"\r\n", b"\n"), b""])
-def test_spoiled_content_is_never_ended_as_if_it_were_whole(content: bytes) -> None:
+def test_faulty_content_is_never_ended_as_if_it_were_whole(content: bytes) -> None:
     session = ready(PIPELINING)
     session.start(1, ENVELOPE, len(CONTENT))
     session.take_output()
@@ -222,13 +212,13 @@ def test_spoiled_content_is_never_ended_as_if_it_were_whole(content: bytes) -> N
     assert session.take_output() == b""
 
 
-def test_content_that_cannot_be_read_takes_the_outcome_it_is_given() -> None:
+def test_content_that_cannot_be_read_gets_the_outcome_of_the_caller() -> None:
     unreadable = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="the disk is broken")
     session = ready(CHUNKING)
     session.start(1, ENVELOPE, len(CONTENT))
     session.send_content(CONTENT[:5])
     assert session.end_content(unreadable) == [Finished(1, (unreadable, unreadable))]
-    assert session.room
+    assert session.capacity
     assert session.take_output() == b""
 
 
@@ -304,11 +294,11 @@ def test_a_message_behind_one_that_is_lost_was_not_tried() -> None:
 
 
 @pytest.mark.parametrize("chunking", [False, True])
-def test_quit_waits_until_content_is_answered(chunking: bool) -> None:
+def test_quit_waits_for_the_reply_to_the_content(chunking: bool) -> None:
     session = ready(CHUNKING if chunking else PIPELINING)
     feed(session, session.start(1, ENVELOPE, len(CONTENT)))
     session.quit()
-    assert not session.room
+    assert not session.capacity
     said = session.take_output()
     feed(session, session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n" + (b"" if chunking else b"354 go on\r\n")))
     said += session.take_output()
@@ -318,7 +308,7 @@ def test_quit_waits_until_content_is_answered(chunking: bool) -> None:
     assert [type(event) for event in session.receive(b"221 bye\r\n")] == [Ended]
 
 
-def test_quit_waits_for_the_reply_to_a_lone_dot_and_is_said_once() -> None:
+def test_quit_waits_for_the_reply_to_a_lone_dot_and_is_sent_once() -> None:
     session = ready(PIPELINING)
     session.start(1, ENVELOPE, len(CONTENT))
     session.take_output()
@@ -355,7 +345,7 @@ def test_every_reply_that_can_be_awaited_has_a_time_out_and_idleness_has_none() 
     assert session.awaiting is None
 
 
-def test_what_is_said_out_of_turn_by_our_own_side_is_an_error() -> None:
+def test_calls_of_the_session_out_of_order_are_errors() -> None:
     session = Session(b"localhost")
     with pytest.raises(RuntimeError):
         session.start(1, ENVELOPE, 1)

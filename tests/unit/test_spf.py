@@ -1,11 +1,9 @@
-"""SPF as RFC 7208 has it: every mechanism, macro, limit and error, by tables."""
-
-import asyncio
+"""SPF by RFC 7208: tables of every mechanism, macro, limit and error."""
 
 import pytest
-from zone import look_up_in
+from harness.zone import look_up_in
 
-from mailrelay.dns.spf import Found, check_host
+from mailrelay.dns.spf import Evaluation, check_host
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
 ZONE = {
@@ -34,10 +32,10 @@ ZONE = {
 }
 
 
-def said(record: str, address: str = V4, sender: str = "me@d.example") -> Found:
+async def said(record: str, address: str = V4, sender: str = "me@d.example") -> Evaluation:
     zone = ZONE | {("d.example", "TXT"): [f"v=spf1 {record}".rstrip()]}
     look_up = look_up_in(zone, broken=["broken.example"])
-    return asyncio.run(check_host(look_up, address, "d.example", sender, "helo.example"))
+    return await check_host(look_up, address, "d.example", sender, "helo.example")
 
 
 @pytest.mark.parametrize(
@@ -84,8 +82,8 @@ def said(record: str, address: str = V4, sender: str = "me@d.example") -> Found:
         ("include:l2.example -all", "pass"),
     ],
 )
-def test_the_result_is_that_of_the_rfc(record: str, result: str) -> None:
-    assert said(record).result == result
+async def test_the_result_is_that_of_the_rfc(record: str, result: str) -> None:
+    assert (await said(record)).result == result
 
 
 @pytest.mark.parametrize(
@@ -100,35 +98,35 @@ def test_the_result_is_that_of_the_rfc(record: str, result: str) -> None:
         *("a:n1.example a:n2.example a:n3.example", "include:loop.example", "all \u00e9"),
     ],
 )
-def test_what_is_not_right_is_a_permanent_error_that_names_it(record: str) -> None:
-    found = said(record)
+async def test_an_invalid_record_is_a_permanent_error_that_names_the_term(record: str) -> None:
+    found = await said(record)
     assert found.result == "permerror"
     assert found.why
 
 
-def test_a_domain_without_a_record_or_name_says_nothing() -> None:
+async def test_a_domain_without_a_record_or_name_gives_none() -> None:
     look_up = look_up_in(ZONE)
     for domain in ("none.example", "nowhere.example", "localhost", "a..example", f"{'x' * 64}.example", ""):
-        assert asyncio.run(check_host(look_up, V4, domain, f"me@{domain}")).result == "none"
-    assert asyncio.run(check_host(look_up, V4, "two.example", "me@two.example")).result == "permerror"
+        assert (await check_host(look_up, V4, domain, f"me@{domain}")).result == "none"
+    assert (await check_host(look_up, V4, "two.example", "me@two.example")).result == "permerror"
 
 
-def test_the_dns_that_does_not_answer_is_a_temporary_error() -> None:
-    assert said("a:broken.example -all").result == "temperror"
-    assert said("include:broken.example -all").result == "temperror"
-    assert said("ip4:192.0.2.1 a:broken.example").result == "pass"
+async def test_a_dns_failure_is_a_temporary_error() -> None:
+    assert (await said("a:broken.example -all")).result == "temperror"
+    assert (await said("include:broken.example -all")).result == "temperror"
+    assert (await said("ip4:192.0.2.1 a:broken.example")).result == "pass"
 
 
-def test_ipv6_is_looked_up_as_such() -> None:
-    assert said("a -all", V6).result == "pass"
-    assert said("ip6:2001:db8::/32 -all", V6).result == "pass"
-    assert said("ip4:192.0.2.1 -all", f"::ffff:{V4}").result == "pass"
+async def test_an_ipv6_address_is_compared_with_aaaa_records() -> None:
+    assert (await said("a -all", V6)).result == "pass"
+    assert (await said("ip6:2001:db8::/32 -all", V6)).result == "pass"
+    assert (await said("ip4:192.0.2.1 -all", f"::ffff:{V4}")).result == "pass"
     nibbles = ".".join("20010db8000000000000000000000001")
     zone = {
         ("d.example", "TXT"): ["v=spf1 exists:%{i}.%{v}.example -all"],
         (f"{nibbles}.ip6.example", "A"): ["127.0.0.1"],
     }
-    assert asyncio.run(check_host(look_up_in(zone), V6, "d.example", "me@d.example")).result == "pass"
+    assert (await check_host(look_up_in(zone), V6, "d.example", "me@d.example")).result == "pass"
 
 
 @pytest.mark.parametrize(
@@ -149,12 +147,12 @@ def test_ipv6_is_looked_up_as_such() -> None:
         ("%%%_%-", "% %20"),
     ],
 )
-def test_macros_are_those_of_the_rfcs_examples(macro: str, name: str) -> None:
+async def test_macros_expand_as_in_the_examples_of_the_rfc(macro: str, name: str) -> None:
     asked: list[tuple[str, str]] = []
     zone = {("email.example.com", "TXT"): [f"v=spf1 exists:{macro}.x.example -all"]}
     look_up = look_up_in(zone, asked=asked)
     sender = "strong-bad@email.example.com"
-    asyncio.run(check_host(look_up, "192.0.2.3", "email.example.com", sender, "helo.example"))
+    await check_host(look_up, "192.0.2.3", "email.example.com", sender, "helo.example")
     assert asked[-1] == (f"{name}.x.example", "A")
 
 
@@ -168,25 +166,25 @@ def test_macros_are_those_of_the_rfcs_examples(macro: str, name: str) -> None:
         (f"x.{'a' * 253}.example"[:255] + "%{o}", "me@d.example", "example"),
     ],
 )
-def test_a_record_that_is_made_to_break_what_reads_it_does_not(spec: str, sender: str, name: str) -> None:
+async def test_a_hostile_macro_is_expanded_without_an_error(spec: str, sender: str, name: str) -> None:
     asked: list[tuple[str, str]] = []
     zone = {("d.example", "TXT"): [f"v=spf1 exists:{spec} -all"]}
-    found = asyncio.run(check_host(look_up_in(zone, asked=asked), V4, "d.example", sender))
+    found = await check_host(look_up_in(zone, asked=asked), V4, "d.example", sender)
     assert found.result == "fail"
     assert asked[-1] == (name, "A")
 
 
-def test_lookups_are_counted_and_the_eleventh_is_one_too_many() -> None:
-    assert said(f"{' '.join(['a:mx.example'] * 9)} a").lookups == 10
-    assert said(f"{' '.join(['a:mx.example'] * 10)} a").result == "permerror"
-    assert said("ip4:192.0.2.1 a").lookups == 0
+async def test_the_eleventh_lookup_is_a_permanent_error() -> None:
+    assert (await said(f"{' '.join(['a:mx.example'] * 9)} a")).lookups == 10
+    assert (await said(f"{' '.join(['a:mx.example'] * 10)} a")).result == "permerror"
+    assert (await said("ip4:192.0.2.1 a")).lookups == 0
 
 
-def test_no_record_makes_more_questions_than_the_limits_allow() -> None:
+async def test_no_record_causes_more_queries_than_the_limits_allow() -> None:
     asked: list[tuple[str, str]] = []
     names = [f"10 m{number}.example" for number in range(10)]
     zone = {("d.example", "TXT"): ["v=spf1 " + " ".join(["mx"] * 30)], ("d.example", "MX"): names}
     zone |= {(f"m{number}.example", "A"): ["198.51.100.1"] for number in range(10)}
-    found = asyncio.run(check_host(look_up_in(zone, asked=asked), V4, "d.example", "me@d.example"))
+    found = await check_host(look_up_in(zone, asked=asked), V4, "d.example", "me@d.example")
     assert found.result == "permerror"
     assert len(asked) == 1 + 10 * 11

@@ -97,7 +97,7 @@ def test_a_file_that_hangs_is_ended_with_all_that_it_started(file: Path, monkeyp
     gate = file.with_name("gate")
     os.mkfifo(gate)
     file.write_text(f'Match exec "exec 3<>{gate}; read line <&3"\n  User never\n')
-    monkeypatch.setattr(ssh_config, "EVALUATION", 0.2)
+    monkeypatch.setattr(ssh_config, "EVALUATION_TIMEOUT", 0.2)
     with pytest.raises(TimeoutError):
         read(file, "", "mail", None)
     # Soon nobody is left who could read it: a signal takes its time.

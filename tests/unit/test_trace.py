@@ -1,4 +1,4 @@
-"""What is written on a message as it passes, and what is read off it."""
+"""The header fields that are added to a message, and those that are read."""
 
 import pytest
 
@@ -96,17 +96,17 @@ def test_a_signature_without_a_list_of_fields_signs_none() -> None:
     assert b"\r\nDate: " in stamp(content)
 
 
-def test_the_date_does_not_speak_the_language_of_the_machine() -> None:
+def test_the_date_does_not_depend_on_the_locale() -> None:
     assert trace.stamp(WHOLE, queue_id="a", now=0, message_id=b"").startswith(
         b"Received: by localhost (mailrelay) with ESMTP id a;\r\n\tThu, 1 Jan 1970 00:00:00 +0000\r\n"
     )
 
 
-def test_hops_are_the_received_fields_of_the_header_alone() -> None:
-    assert trace.hops(WHOLE) == 0
-    assert trace.hops(stamp(stamp(WHOLE))) == 2
-    assert trace.hops(b"received: a\r\n\tReceived: folded\r\n\r\nReceived: body\r\n") == 1
-    assert trace.hops(b"Received: a\r\nnot a field\r\nReceived: b\r\n\r\n") == 2
+def test_only_the_received_fields_of_the_header_are_counted() -> None:
+    assert trace.count_received(WHOLE) == 0
+    assert trace.count_received(stamp(stamp(WHOLE))) == 2
+    assert trace.count_received(b"received: a\r\n\tReceived: folded\r\n\r\nReceived: body\r\n") == 1
+    assert trace.count_received(b"Received: a\r\nnot a field\r\nReceived: b\r\n\r\n") == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""What a spool shows of its messages: the listing, the events of one message, the state of the whole.
+
+Bytes are from outside and not escaped: the code that shows them escapes them. Times are epoch seconds.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRecipient:
+    """A recipient as listed.
+
+    state: a name of the state table, or "active". words: the reply of the mail server, or our text where there was none.
+    uncertain: when an attempt ended that may have delivered the message all the same; None if there was none.
+    """
+
+    address: bytes
+    state: str
+    status: str
+    stage: str
+    words: bytes
+    uncertain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A message as listed. queue_name: Postfix's name of the queue, or "failed", "sent" or "cancelled". size: octets.
+
+    next_attempt: None while an attempt is open, and where nothing is left to try. trouble: why the relayhost cannot be
+    reached; "" if no fault is known.
+    """
+
+    id: int
+    queue_id: str
+    queue_name: str
+    relayhost: str
+    arrival: float
+    size: int
+    sender: bytes
+    subject: str
+    attempts: int
+    next_attempt: float | None
+    trouble: str
+    recipients: tuple[ListedRecipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event in the history of a message. stage: where the attempt stood when `words` came."""
+
+    at: float
+    what: str
+    address: bytes = b""
+    status: str = ""
+    words: bytes = b""
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayhostFault:
+    """A relayhost that cannot be reached. since: the first failure in a row. next_dial: not before.
+
+    setup: whether only the person can fix it; `fix` is the step then.
+    """
+
+    relayhost: str
+    since: float
+    next_dial: float
+    setup: bool
+    text: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """The state of a spool.
+
+    pending: messages that will be tried again without the person. oldest: the earliest arrival among these, None if there
+    are none. held: messages that wait for the person. stranded: those of them that an attempt held, because they
+    cannot be sent as they are. failed: messages bounced or expired.
+    failing_notices: (kind, backend, why the last try failed) of pending notices whose backend failed at least once.
+    """
+
+    pending: int
+    oldest: float | None
+    held: int
+    stranded: int
+    failed: int
+    failing_notices: tuple[tuple[str, str, str], ...]
+    faults: tuple[RelayhostFault, ...]

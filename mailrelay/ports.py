@@ -1,0 +1,320 @@
+"""The ports of the spool: what each part of mailrelay may ask of the engine that keeps the mail.
+
+`mailrelay.spool` is the engine behind them (one SQLite file, one machine). Another engine keeps the same promises:
+
+- A method that writes returns after its commit is on disk, except for `AcceptPort.stage`. Cancelling the caller does not
+  undo a commit that has begun.
+- Every method raises SpoolError where the spool cannot do what was asked, SpoolFull where there is no space, and
+  SpoolBroken from the moment at which the disk failed. After an error nothing has been written.
+- The engine has one clock, which it was opened with: epoch seconds. The times in values that come in (`Arrival.arrival`,
+  `Record.now`, `next_try`) are of the same clock.
+- The engine has a node id, new each time the daemon starts. An attempt belongs to the node that opened it.
+
+This file imports values from `mail` only. The asynchronous ports are for the daemon, `Desk` is for commands and the page.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.lifecycle import Act
+from mailrelay.mail.notice import Backend, PendingNotice
+from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.overview import Event, Listed, SpoolStatus
+from mailrelay.mail.record import Arrival, Record, Staged
+
+LARGE = 65_536
+"""Octets of content above which a message is large: small messages are due ahead of large ones."""
+
+
+class AcceptPort(Protocol):
+    """A message comes in."""
+
+    def new_queue_id(self) -> str:
+        """An id that no message of the spool has or has had since the engine was opened."""
+        ...
+
+    async def accept(self, arrival: Arrival) -> int:
+        """Puts a message on disk, due at once, and returns its key. From the commit on, mailrelay is responsible for it.
+
+        Raises SpoolFull where `queue.max_size` or the disk leaves no space for it; SpoolError if `arrival.staged` is gone.
+        """
+        ...
+
+    async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
+        """Appends octets of a content that still comes in to `staged`, None for the first part; returns the new total.
+
+        They are on disk with the next commit of another method. Nothing sees them before `accept`.
+        Raises SpoolFull. Of several contents that do not fit together, one is refused; the others wait, for a bounded time,
+        until that one has been removed by `unstage`.
+        """
+        ...
+
+    async def unstage(self, staged: Staged) -> None:
+        """Removes a content that will not become a message. Does nothing if it has become one. Works on a full disk."""
+        ...
+
+
+class RelayPort(Protocol):
+    """Mail goes out."""
+
+    async def next_due(self, relayhost: str) -> float | None:
+        """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
+        ...
+
+    async def count_due(self, relayhost: str, limit: int) -> int:
+        """The number of messages of `relayhost` that are due now, at most `limit`."""
+        ...
+
+    async def take(self, relayhost: str, first: Sequence[int], limit: int, more: int = 0) -> list[Message]:
+        """Opens attempts of this node at up to `limit` messages that are due, and returns these in the order to send them.
+
+        first: keys of messages to take before the others, if they are due. Then untried messages come before tried ones,
+        small before large, the longest due first. more: how many messages to take beyond `limit` if all are small.
+        A message with an open attempt is not due: no two callers get the same one.
+        """
+        ...
+
+    async def put_back(self, messages: Sequence[int]) -> list[int]:
+        """Undoes attempts that sent nothing: they are not counted, and the messages with these keys are due now.
+
+        Returns the keys of those whose open attempt is not of this node, or that have none: nothing is changed for these.
+        """
+        ...
+
+    async def record(self, end: Record) -> bool:
+        """Closes the open attempt at a message and writes its outcome, with the notices that it causes, in one commit.
+
+        Returns whether it was written. False: the open attempt is not of this node, or there is none (another daemon has
+        closed it as interrupted); then nothing is changed. Works on a full disk.
+        """
+        ...
+
+    def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
+        """The content of the message with this key, in pieces of at most 64 KiB. Raises `mail.envelope.Unreadable`."""
+        ...
+
+    async def retry_lost(self, relayhost: str) -> None:
+        """Makes the messages due that wait only because a connection was lost.
+
+        A message that the mail server has deferred stays deferred until its time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelayhostFailure:
+    """The known fault of a relayhost: failures in a row, the time before which it is not dialled (epoch seconds), why, and
+    the sentence for the person."""
+
+    failures: int
+    next_dial: float
+    cause: Cause
+    text: str
+
+
+class RelayhostPort(Protocol):
+    """The state of a relayhost, kept so that a restarted daemon knows it."""
+
+    async def relayhost_failed(
+        self, name: str, outcome: Outcome, next_dial: float, setup: bool, backends: Sequence[Backend]
+    ) -> None:
+        """Writes that a relayhost cannot be used until `next_dial` (epoch seconds). No attempt is counted for its mail.
+
+        setup: a setup fault, for which a notice to `backends` is written in the same commit, unless one of the same cause is
+        open already.
+        """
+        ...
+
+    async def relayhost_up(self, name: str, backends: Sequence[Backend]) -> bool:
+        """Writes that a relayhost works; its setup faults are over.
+
+        Returns whether a notice to `backends` was written, that mail moves again. Works on a full disk.
+        """
+        ...
+
+    async def relayhost_failure(self, name: str) -> RelayhostFailure | None:
+        """The known fault of a relayhost; None if there is none."""
+        ...
+
+
+class NoticePort(Protocol):
+    """Notices are pending, for one backend or several, from the commit that holds their reason until they are delivered."""
+
+    async def update_delays(self, after: float, backends: Sequence[Backend]) -> float | None:
+        """Opens, closes and repeats delay notices, and repeats those of setup faults that still stop mail.
+
+        after: seconds of waiting that are a delay. Returns when there may be something to do again (epoch seconds, past if
+        something was done now); None if no mail waits and no notice is open.
+        """
+        ...
+
+    async def pending_notices(self) -> list[PendingNotice]:
+        """The notices whose backend is due for a try now, the longest due first; a bounded number for each backend."""
+        ...
+
+    async def next_notice_due(self) -> float | None:
+        """When the next backend is due for a try (epoch seconds, possibly past); None if no notice is pending."""
+        ...
+
+    async def notice_delivered(self, pending: PendingNotice) -> None:
+        """Writes that a backend has delivered its notice: it is no longer pending for this backend."""
+        ...
+
+    async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
+        """Writes that a backend failed: the notice stays pending, and is due again at `next_try` (epoch seconds)."""
+        ...
+
+    async def content_start(self, message: int, limit: int) -> bytes:
+        """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone."""
+        ...
+
+    async def accept_report(self, pending: PendingNotice, envelope: Envelope, content: bytes) -> None:
+        """Accepts a DSN as a message, on the relayhost of its notice, and marks the notice as delivered, in one commit."""
+        ...
+
+
+class HousekeepingPort(Protocol):
+    """What the daemon does at its start, after a change of the clock, and now and then."""
+
+    async def recover(self) -> int:
+        """Closes the open attempts of all other nodes, and returns their number. Called while no other daemon runs.
+
+        Such an attempt may have delivered its message: the recipients are marked as uncertain, and are due now.
+        """
+        ...
+
+    async def unstage_all(self) -> int:
+        """Removes all staged contents, and returns their number. Called before anything is staged."""
+        ...
+
+    async def reroute(self, names: Collection[str], choose: Callable[[bytes], str | None]) -> tuple[int, int]:
+        """Moves the mail for relayhosts that are not among `names` to the one that `choose` gives for its reverse path.
+
+        Faults of those relayhosts are over. Returns how many messages were moved, and for how many `choose` gave None: these
+        stay. Called before mail is sent.
+        """
+        ...
+
+    async def cap_waits(self, longest: float) -> int:
+        """Makes due whatever waits for longer than `longest` seconds from now: only a wrong clock can have put it there.
+
+        Messages, dials, notices and reminders. Returns the number of messages.
+        """
+        ...
+
+    async def clock_jumped(self, by: float, since: float) -> None:
+        """The clock was set ahead by `by` seconds (back, if negative): messages that came in from `since` on keep their age.
+
+        since: epoch seconds on the old clock.
+        """
+        ...
+
+    async def purge(self, keep_sent: float) -> int:
+        """Deletes history that is older than `keep_sent` seconds: a bounded number of messages, which it returns.
+
+        Keeps messages that have failed, have content that can still be sent again, or have a pending notice.
+        """
+        ...
+
+
+class SpoolView(Protocol):
+    """One consistent view of the spool. Iterators end with it. Octets are given as they came, not escaped."""
+
+    def find(self, prefix: str) -> tuple[int, str]:
+        """The key and the whole id of the message whose id is `prefix` or begins with it. Raises NoSuchMessage."""
+        ...
+
+    def live(self) -> Iterator[Listed]:
+        """The messages that are pending, held or failed, in order of arrival."""
+        ...
+
+    def everything(self) -> Iterator[Listed]:
+        """All messages that the spool still knows, in order of arrival."""
+        ...
+
+    def one(self, key: int) -> Listed:
+        """The message with this key, which exists."""
+        ...
+
+    def story(self, key: int) -> list[Event]:
+        """All events of a message, in order of time."""
+        ...
+
+    def content(self, key: int) -> Iterator[bytes]:
+        """The content of a message, in pieces; nothing if it is no longer kept."""
+        ...
+
+    def senders(self) -> list[tuple[bytes, bytes]]:
+        """The latest senders, the last one first: the reverse path and the beginning of the content, b"" if it is gone."""
+        ...
+
+    def status(self) -> SpoolStatus:
+        """The state of the whole spool."""
+        ...
+
+    def suggestion(self, address: bytes, stage: str) -> bytes:
+        """The address, reached before, that was probably meant by one that was refused at `stage`; b"" if there is none."""
+        ...
+
+    def check_space(self, size: int) -> None:
+        """Raises SpoolFull if there is no space for a message of `size` octets."""
+        ...
+
+
+class SpoolChange(SpoolView, Protocol):
+    """One commit of the person's, with a view of what it changes. On disk when its context ends without an exception."""
+
+    def act(self, key: int, queue_id: str, what: Act) -> int:
+        """Does `what` to every recipient of a message whose state allows it, and returns their number.
+
+        Raises NotAllowed if there are none, or if the message has an open attempt.
+        """
+        ...
+
+    def retry(self, key: int, queue_id: str) -> None:
+        """Makes a message due now, and lets its relayhost be dialled now. Raises NotAllowed if nothing of it waits."""
+        ...
+
+    def retry_all(self) -> int:
+        """Makes all waiting messages due now, and lets every relayhost be dialled now. Returns the number of messages."""
+        ...
+
+    def dial_now(self, relayhost: str) -> None:
+        """Lets a relayhost with a fault be dialled now."""
+        ...
+
+    def replaceable(self, prefix: str, what: Act) -> tuple[Message, bytes]:
+        """The message whose id begins with `prefix`, to those recipients whose state allows `what`, and its whole content.
+
+        what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content.
+        """
+        ...
+
+    def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
+        """Accepts `content`, as it is, in the place of `old`, which came from `replaceable`; returns the new queue id.
+
+        The recipients of `old` are cancelled in the same commit. Raises SpoolFull; NotAllowed if they have changed since.
+        """
+        ...
+
+
+class Desk(Protocol):
+    """The spool for commands and the page: synchronous, with or without a running daemon."""
+
+    def reading(self) -> AbstractContextManager[SpoolView]:
+        """A view of the spool. Raises FileNotFoundError if there is no spool."""
+        ...
+
+    def changing(self) -> AbstractContextManager[SpoolChange]:
+        """One commit. Where no daemon runs, what a crash has left open is closed before it. Raises as `reading` does."""
+        ...
+
+    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
+        """Accepts a message, with the header fields that it lacks (`mail.trace`); returns its key and queue id.
+
+        Makes the spool if there is none.
+        """
+        ...

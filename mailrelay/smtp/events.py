@@ -1,0 +1,46 @@
+"""The events of a session: what its caller must do, and what became of the transactions."""
+
+from dataclasses import dataclass
+
+from mailrelay.mail.outcome import Outcome
+from mailrelay.smtp.extensions import Extensions
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """EHLO is done; transactions may start."""
+
+    extensions: Extensions
+
+
+@dataclass(frozen=True, slots=True)
+class ContentWanted:
+    """Call `send_content` with the content of `key`, then `end_content`."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The outcomes of the recipients of `key`, in the order of its envelope."""
+
+    key: int
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Untried:
+    """The conversation ended before the mail server had begun with `key`: there is no outcome to record."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The conversation is over. outcome: of scope relayhost only if the conversation never got `Ready`. The end of a later
+    one predicts nothing about the next conversation."""
+
+    outcome: Outcome
+
+
+Event = Ready | ContentWanted | Finished | Untried | Ended

@@ -1,0 +1,120 @@
+"""The engine behind `ports.Desk`: the spool for commands and the page, with or without a running daemon.
+
+Each context opens a connection of its own, and closes it at its end. A change is one commit. Where no daemon runs, what a
+crash has left open is closed before the change, by the same rules as at the start of a daemon.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import apsw
+
+from mailrelay import ports
+from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.lifecycle import Act
+from mailrelay.mail.overview import Event, Listed, SpoolStatus
+from mailrelay.mail.record import Arrival, arrive
+from mailrelay.mail.trace import subject
+from mailrelay.spool import accepting, actions, attempts, correspondents, listing, lock, queue_ids, replacement, space
+from mailrelay.spool.database import connect, reading, transaction
+
+
+class View(ports.SpoolView):
+    """A view on an open transaction."""
+
+    def __init__(self, db: apsw.Connection, max_size: int) -> None:
+        self._db = db
+        self._max_size = max_size
+
+    def find(self, prefix: str) -> tuple[int, str]:
+        return actions.find(self._db, prefix)
+
+    def live(self) -> Iterator[Listed]:
+        return listing.live(self._db)
+
+    def everything(self) -> Iterator[Listed]:
+        return listing.everything(self._db)
+
+    def one(self, key: int) -> Listed:
+        return listing.one(self._db, key)
+
+    def story(self, key: int) -> list[Event]:
+        return listing.story(self._db, key)
+
+    def content(self, key: int) -> Iterator[bytes]:
+        return listing.content(self._db, key)
+
+    def senders(self) -> list[tuple[bytes, bytes]]:
+        return listing.senders(self._db)
+
+    def status(self) -> SpoolStatus:
+        return listing.status(self._db)
+
+    def suggestion(self, address: bytes, stage: str) -> bytes:
+        return correspondents.suggestion(self._db, address, stage)
+
+    def check_space(self, size: int) -> None:
+        space.check_space(self._db, size, self._max_size)
+
+
+class Change(View, ports.SpoolChange):
+    """A change on an open transaction."""
+
+    def __init__(self, db: apsw.Connection, max_size: int, now: Callable[[], float]) -> None:
+        super().__init__(db, max_size)
+        self._now = now
+
+    def act(self, key: int, queue_id: str, what: Act) -> int:
+        return actions.act(self._db, key, queue_id, what, self._now())
+
+    def retry(self, key: int, queue_id: str) -> None:
+        actions.retry(self._db, key, queue_id, self._now())
+
+    def retry_all(self) -> int:
+        return actions.retry_all(self._db, self._now())
+
+    def dial_now(self, relayhost: str) -> None:
+        actions.dial_now(self._db, relayhost, self._now())
+
+    def replaceable(self, prefix: str, what: Act) -> tuple[Message, bytes]:
+        return replacement.replaceable(self._db, prefix, what)
+
+    def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
+        now = self._now()
+        queue_id = queue_ids.new_for_command(self._db, now)
+        new = Arrival(queue_id, envelope, content, relayhost, now, subject(content))
+        replacement.replace(self._db, old, what, new, self._max_size)
+        return queue_id
+
+
+class Desk(ports.Desk):
+    """The spool in `directory`. max_size: octets; 0 for a desk that accepts no message. now: the clock, epoch seconds."""
+
+    def __init__(self, directory: Path, max_size: int = 0, now: Callable[[], float] = time.time) -> None:
+        self._directory = directory
+        self._max_size = max_size
+        self._now = now
+
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        with closing(connect(self._directory, create=False)) as db, reading(db):
+            yield View(db, self._max_size)
+
+    @contextmanager
+    def changing(self) -> Iterator[Change]:
+        with closing(connect(self._directory, create=False)) as db:
+            # Asked first: to get a lock that a daemon holds is tried for a while.
+            if lock.holder(self._directory) is None:
+                with suppress(lock.Held), lock.lock(self._directory), transaction(db):
+                    attempts.recover(db, self._now())
+            with transaction(db):
+                yield Change(db, self._max_size, self._now)
+
+    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
+        now = self._now()
+        with closing(connect(self._directory)) as db, transaction(db):
+            queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
+            arrival = arrive(envelope, content, queue_id=queue_id, token=token, relayhost=relayhost, now=now)
+            return accepting.accept(db, arrival, self._max_size), queue_id

@@ -1,0 +1,63 @@
+"""The state of the relayhosts: failures in a row, and until when not to dial.
+
+A relayhost without a row, or with `failures` = 0, has no known fault. No attempt of any message is counted for a fault.
+"""
+
+from collections.abc import Sequence
+
+import apsw
+
+from mailrelay.mail.notice import Backend, Kind
+from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.ports import RelayhostFailure
+from mailrelay.spool import notice_lifecycle
+from mailrelay.spool.database import rows
+
+
+def relayhost_failed(
+    db: apsw.Connection,
+    name: str,
+    outcome: Outcome,
+    next_dial: float,
+    setup: bool,
+    backends: Sequence[Backend],
+    now: float,
+) -> bool:
+    """Writes that a relayhost cannot be used until `next_dial`; for a setup fault, opens a notice of its cause.
+
+    Other setup faults of the relayhost are over then. Returns whether a notice became pending.
+    """
+    cause, text = outcome.cause.value, outcome.description.decode("utf-8", "replace")
+    db.execute(
+        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
+        " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"
+        " next_dial = excluded.next_dial, setup = excluded.setup, cause = excluded.cause, text = excluded.text,"
+        " fix = excluded.fix",
+        (name, now, next_dial, int(setup), cause, text, outcome.fix),
+    )
+    if not setup:
+        return False
+    notice = notice_lifecycle.OpenNotice(Kind.SETUP, name, cause, text, outcome.fix)
+    is_pending = notice_lifecycle.open_notice(db, notice, backends, now)
+    others = [other for other in notice_lifecycle.open_causes(db, name, Kind.SETUP) if other != cause]
+    notice_lifecycle.close_notices(db, name, Kind.SETUP, others, backends, now)
+    return is_pending
+
+
+def relayhost_up(db: apsw.Connection, name: str, backends: Sequence[Backend], now: float) -> bool:
+    """Writes that a relayhost works; its setup faults are over. Returns whether a notice of that became pending."""
+    db.execute(
+        "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
+        " fix = '', fixed = iif(setup, ?, fixed) WHERE name = ?",
+        (now, name),
+    )
+    causes = notice_lifecycle.open_causes(db, name, Kind.SETUP)
+    return notice_lifecycle.close_notices(db, name, Kind.SETUP, causes, backends, now)
+
+
+def relayhost_failure(db: apsw.Connection, name: str) -> RelayhostFailure | None:
+    """The known fault of a relayhost; None if there is none."""
+    found = rows(db, "SELECT failures, next_dial, cause, text FROM relayhost WHERE name = ? AND failures > 0", (name,))
+    return next(
+        (RelayhostFailure(failures, next_dial, Cause(cause), text) for failures, next_dial, cause, text in found), None
+    )

@@ -1,0 +1,90 @@
+"""Opens the TCP connection to an SSH server, on networks that lose packets and with addresses that do not answer."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+
+from mailrelay.ssh.hops import Hop
+
+CONNECT_RETRY = 3.0
+"""Seconds without an answer after which one more connection is begun, beside those that still wait. The kernel repeats its
+SYN at ever longer intervals: on a network that comes back unannounced, its next one may be half a minute away. On Linux 6.15
+and later this is also the longest interval between retransmissions on an established connection."""
+MAX_UNSENT = 64 * 1024
+"""Octets that the kernel may hold unsent. Small data that is written later waits behind them."""
+FIRST_DATA_TIMEOUT = 2.0
+"""Seconds for a server that does not speak SSH to send something else."""
+MAX_FIRST_DATA = 1024
+_TCP_RTO_MAX_MS = 44
+"""Of linux/tcp.h; the socket module does not have it."""
+
+
+async def open_tcp(hop: Hop) -> socket.socket:
+    """A TCP connection to the first address that answers, in the resolver's order. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + hop.connect
+    async with asyncio.timeout_at(end):
+        found = await loop.getaddrinfo(hop.host, hop.port, family=hop.options.family, type=socket.SOCK_STREAM)
+    failures: list[OSError] = []
+    for position, (family, kind, protocol, _, address) in enumerate(found):
+        try:
+            # An equal share of the time for each address: one that drops packets (often IPv6) leaves time for the next.
+            async with asyncio.timeout((end - loop.time()) / (len(found) - position)):
+                return await first_to_connect(lambda: _connect(hop, family, kind, protocol, address))  # noqa: B023
+        except OSError as error:
+            failures.append(error)
+    raise next((each for each in failures if isinstance(each, ConnectionRefusedError)), failures[0])
+
+
+async def first_to_connect(connect: Callable[[], Coroutine[None, None, socket.socket]]) -> socket.socket:
+    """Calls `connect` every CONNECT_RETRY seconds until one call ends; closes the sockets of the others. Raises OSError."""
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while True:
+            attempts.add(asyncio.create_task(connect()))
+            ended, _ = await asyncio.wait(attempts, timeout=CONNECT_RETRY, return_when=asyncio.FIRST_COMPLETED)
+            if ended:
+                first = ended.pop()
+                attempts.discard(first)
+                return first.result()
+    finally:
+        for other in attempts:
+            other.cancel()
+            other.add_done_callback(_close_socket)
+
+
+async def read_first_data(hop: Hop) -> bytes:
+    """The first data from a server that did not complete the login; b"" if it sends nothing, or speaks SSH."""
+    data = b""
+    with contextlib.suppress(OSError):
+        sock = await open_tcp(hop)
+        with sock:
+            async with asyncio.timeout(FIRST_DATA_TIMEOUT):
+                data = await asyncio.get_running_loop().sock_recv(sock, MAX_FIRST_DATA)
+    return b"" if data.startswith(b"SSH-") else data
+
+
+async def _connect(hop: Hop, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT)
+        if sys.platform == "linux":
+            # Kernels before 6.15 do not have this option.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(CONNECT_RETRY * 1000))
+        if hop.options.local_addr:
+            sock.bind(hop.options.local_addr)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_socket(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()

@@ -1,0 +1,163 @@
+"""The files for mail clients in contrib/clients: with them, each client hands its mail to mailrelay.
+
+A client that is not installed is skipped. The files are the real ones, but for the port and the addresses.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from harness.listener import Intake, listener
+from harness.readme import ROOT, page
+
+from mailrelay import config
+
+CLIENTS = ROOT / "contrib" / "clients"
+FILES = sorted(path.name for path in CLIENTS.iterdir())
+MESSAGE = "From: me@example.org\nTo: you@example.net\nSubject: hello\n\nhello\n"
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def has_git_send_email() -> bool:
+    if shutil.which("git") is None:
+        return False
+    programs = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(programs, "git-send-email").exists()
+
+
+def written(home: Path, name: str, port: str = "") -> Path:
+    """A copy of a file, for a listener on another port."""
+    file = home / name
+    file.write_text((CLIENTS / name).read_text("utf-8").replace("7777", port or "7777"))
+    file.chmod(0o600)
+    return file
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | more
+
+
+async def received(client: Callable[[str], object]) -> list[tuple[bytes, list[bytes], bytes]]:
+    """What a listener was given while a client ran, which is told the port: reverse path, recipients, content."""
+    intake = Intake()
+    async with listener(intake) as listening:
+        await asyncio.to_thread(client, str(listening.addresses[0]).rpartition(":")[2])
+    return [
+        (envelope.sender, [to.address for to in envelope.recipients], content) for envelope, content in intake.committed
+    ]
+
+
+def run(argv: list[str], env: Mapping[str, str], cwd: Path, stdin: str = "") -> None:
+    done = subprocess.run(argv, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done
+
+
+def has_come(found: list[tuple[bytes, list[bytes], bytes]]) -> None:
+    ((sender, recipients, content),) = found
+    assert sender == b"me@example.org"
+    assert recipients == [b"you@example.net"]
+    assert b"\r\n\r\nhello\r\n" in content
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_says_at_its_top_where_it_goes_and_is_in_the_documentation(name: str) -> None:
+    first = (CLIENTS / name).read_text("utf-8").splitlines()[0]
+    assert re.match(r"[#;] .*(Append to|Copy to|Add such a line|Append)", first)
+    assert f"(../contrib/clients/{name})" in page("clients")
+    assert f"(clients/{name})" in (ROOT / "contrib" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(not has_git_send_email(), reason="git send-email is not installed")
+async def test_git_send_email(tmp_path: Path) -> None:
+    patch = tmp_path / "0001.patch"
+    patch.write_text(f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n{MESSAGE}")
+
+    def client(port: str) -> None:
+        settings = str(written(tmp_path, "git-send-email.gitconfig", port))
+        me = {f"GIT_{who}_{what}": "me@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        env = environment(tmp_path, GIT_CONFIG_GLOBAL=settings, **me)
+        argv = ["git", "send-email", "--quiet", "--confirm=never", "--suppress-cc=all"]
+        run([*argv, "--from=me@example.org", "--to=you@example.net", str(patch)], env, tmp_path)
+
+    has_come(await received(client))
+
+
+@needs("msmtp")
+async def test_msmtp(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        argv = ["msmtp", f"--file={written(tmp_path, 'msmtprc', port)}", "you@example.net"]
+        run(argv, environment(tmp_path), tmp_path, MESSAGE)
+
+    has_come(await received(client))
+
+
+@needs("mutt")
+async def test_mutt(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        argv = ["mutt", "-n", "-F", str(written(tmp_path, "muttrc", port)), "-e", "set copy=no"]
+        argv += ["-e", "set from=me@example.org", "-s", "hello", "you@example.net"]
+        run(argv, environment(tmp_path), tmp_path, "hello\n")
+
+    has_come(await received(client))
+
+
+@needs("s-nail")
+async def test_s_nail(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        env = environment(tmp_path, MAILRC=str(written(tmp_path, "mailrc", port)))
+        run(["s-nail", "-:u", "-s", "hello", "you@example.net"], env, tmp_path, "hello\n")
+
+    has_come(await received(client))
+
+
+class Spool:
+    """A home in which `~/.local/bin/mailrelay` is mailrelay, with a spool of its own; `words` are on its PATH."""
+
+    def __init__(self, home: Path) -> None:
+        home.chmod(0o700)
+        self._settings = home / "config.toml"
+        self._settings.write_text(f'{config.EXAMPLE}\nqueue.directory = "{home}/spool"\nnotify.desktop = false\n')
+        self._settings.chmod(0o600)
+        programs = home / ".local" / "bin"
+        programs.mkdir(parents=True)
+        program = programs / "mailrelay"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mailrelay "$@"\n')
+        program.chmod(0o755)
+        path = f"{programs}:{os.environ['PATH']}"
+        python = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+        # A checkout is found from its own directory, and programs start in another one.
+        python.setdefault("PYTHONPATH", str(Path(config.__file__).parents[1]))
+        self.environment = environment(home, PATH=path, MAILRELAY_CONFIG=str(self._settings), **python)
+
+    def recipients(self) -> list[str]:
+        argv = [sys.executable, "-m", "mailrelay", "queue", "--json"]
+        done = subprocess.run(argv, env=self.environment, capture_output=True, text=True, check=True)
+        return [to["address"] for line in done.stdout.splitlines() for to in json.loads(line)["recipients"]]
+
+
+@needs("php")
+def test_php(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    code = 'exit(mail("you@example.net", "hello", "hello") ? 0 : 1);'
+    run(["php", "-n", "-c", str(written(tmp_path, "php.ini")), "-r", code], spool.environment, tmp_path)
+    assert spool.recipients() == ["you@example.net"]
+
+
+def test_a_cron_job(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    (line,) = [line for line in (CLIENTS / "crontab").read_text("utf-8").splitlines() if not line.startswith("#")]
+    command = line.split(maxsplit=5)[5].replace("my-command", "echo done").replace("me@example.org", "you@example.net")
+    # As cron runs it: by sh, with a short PATH.
+    run(["/bin/sh", "-c", command], spool.environment | {"PATH": "/usr/bin:/bin"}, tmp_path)
+    assert spool.recipients() == ["you@example.net"]

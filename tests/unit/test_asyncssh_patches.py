@@ -1,0 +1,95 @@
+"""The installed asyncssh still has the names that `asyncssh_patches` uses beside the public interface."""
+
+import ast
+import asyncio
+from pathlib import Path
+from types import FunctionType
+
+import asyncssh
+import pytest
+from asyncssh import auth
+
+import mailrelay
+from mailrelay.ssh import asyncssh_patches
+
+PUBLIC_KEY_AUTH = asyncssh_patches._QueryFirst
+"""The library's own class: at import, `asyncssh_patches` registers a subclass of it."""
+
+ON_THE_MODULE = ("_ClientPublicKeyAuth", "_client_auth_handlers")
+ON_THE_CLASS = (
+    (PUBLIC_KEY_AUTH, "_send_signed_request"),
+    (PUBLIC_KEY_AUTH, "send_request"),
+    (asyncssh.SSHClientConnection, "_recv_data"),
+    (asyncssh.SSHClientChannel, "_open"),
+    (asyncssh.SSHClientChannel, "_make_request"),
+)
+ON_INSTANCES = (
+    (asyncssh.SSHClientConnection.try_next_auth, "_auth_methods"),
+    (asyncssh.SSHClientConnection.public_key_auth_requested, "_client_keys"),
+    (asyncssh.SSHClientConnection.public_key_auth_requested, "_saved_rsa_key"),
+    (PUBLIC_KEY_AUTH._start, "_keypair"),
+    (PUBLIC_KEY_AUTH._start, "_conn"),
+)
+"""Each attribute with a method of the library that uses it."""
+OURS = {"_sign"}
+
+
+@pytest.mark.parametrize("name", ON_THE_MODULE)
+def test_the_module_for_authentication_has_the_name(name: str) -> None:
+    assert hasattr(auth, name)
+
+
+@pytest.mark.parametrize(("owner", "name"), ON_THE_CLASS)
+def test_the_class_has_the_method(owner: type, name: str) -> None:
+    assert callable(getattr(owner, name))
+
+
+@pytest.mark.parametrize(("method", "name"), ON_INSTANCES)
+def test_the_library_still_uses_the_attribute(method: FunctionType, name: str) -> None:
+    assert name in method.__code__.co_names
+
+
+def test_our_class_logs_in_with_keys() -> None:
+    assert auth._client_auth_handlers[b"publickey"] is asyncssh_patches._SignAtOnce
+
+
+@pytest.mark.parametrize("name", ["pause_writing", "resume_writing"])
+def test_the_library_ignores_a_full_transport(name: str) -> None:
+    """What we put in its place would hide what the library did there."""
+    library = getattr(asyncssh.SSHClientConnection, name)
+    assert hasattr(asyncio.Protocol, name)
+    assert library.__code__.co_names == ()
+
+
+def test_received_data_goes_through_the_wrapped_method() -> None:
+    assert "_recv_data" in asyncssh.SSHClientConnection.data_received.__code__.co_names
+
+
+def test_every_private_name_of_the_module_is_in_a_table_of_this_test() -> None:
+    tested = {*ON_THE_MODULE, *(name for _, name in (*ON_THE_CLASS, *ON_INSTANCES)), *OURS}
+    assert private_names(Path(asyncssh_patches.__file__)) <= tested
+
+
+def test_no_other_module_uses_private_names_of_another_object() -> None:
+    package = Path(mailrelay.__file__).parent
+    files = [*package.glob("ssh/*.py"), *package.glob("check/*.py")]
+    found = {file.name: private_names(file) for file in files if file.name != "asyncssh_patches.py"}
+    # A copy of the connection itself.
+    assert {name: names for name, names in found.items() if names} == {"connection.py": {"_relayhost"}}
+
+
+def private_names(file: Path) -> set[str]:
+    """Private attributes that a module takes from objects other than `self`, directly or by getattr."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                # What the attribute itself has is another node.
+                pass
+            case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__"):
+                found.add(name)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name.startswith(
+                "_"
+            ):
+                found.add(name)
+    return found

@@ -1,0 +1,264 @@
+"""The table of what a scheduler does next: every row of `plan.decide`."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailrelay.relay.plan import (
+    MESSAGES_PER_CHANNEL,
+    Action,
+    ConnectionState,
+    Consequence,
+    Facts,
+    Plan,
+    Progress,
+    consequence,
+    conversations_to_open,
+    decide,
+)
+
+NONE, UP, DOWN, RETIRED = ConnectionState
+NOTHING_DUE = Facts(due_in=inf)
+MAIL_DUE = Facts(due_in=-1.0)
+CONNECTED = Facts(connection=UP, due_in=inf)
+SENDING = Facts(connection=UP, due_in=-1.0, conversations=1, room=7)
+
+
+def wait(seconds: float = inf, blocked: float = 0.0) -> Plan:
+    return Plan(Action.WAIT, seconds, blocked)
+
+
+def do(action: Action, sleep: float = 0.0) -> Plan:
+    return Plan(action, sleep)
+
+
+@pytest.mark.parametrize(
+    ("facts", "plan"),
+    [
+        pytest.param(Facts(is_stopping=True, has_fault=True, due_in=-1.0), wait(), id="stopping"),
+        pytest.param(Facts(spool_pause=7.0, has_fault=True), wait(7.0), id="the spool failed a moment ago"),
+        pytest.param(Facts(has_fault=True, pause=60.0), do(Action.RECORD_FAULT), id="a fault is recorded first"),
+        pytest.param(Facts(pause=60.0), wait(60.0, blocked=60.0), id="blocked, and the spool is not asked"),
+        pytest.param(
+            Facts(pause=60.0, must_ask=True), do(Action.ASK_NEXT_DUE), id="blocked, the spool may have changed"
+        ),
+        pytest.param(Facts(), do(Action.ASK_NEXT_DUE), id="unknown when mail is due"),
+        pytest.param(Facts(network_changed=True), do(Action.RECALL), id="the network has changed"),
+        pytest.param(
+            Facts(network_changed=True, must_ask=True, pause=60.0), do(Action.RECALL), id="a new network though blocked"
+        ),
+        pytest.param(Facts(connection=RETIRED, messages_in_progress=1, due_in=-1.0), wait(), id="retired, in progress"),
+        pytest.param(
+            Facts(connection=RETIRED, conversations=1, idle=1),
+            do(Action.CLOSE_RETIRED),
+            id="retired, nothing in progress",
+        ),
+        pytest.param(
+            Facts(connection=RETIRED, network_changed=True),
+            do(Action.CLOSE_RETIRED),
+            id="retired comes before the recall",
+        ),
+        pytest.param(
+            Facts(connection=DOWN, conversations=1, due_in=-1.0), wait(), id="lost, conversations not ended yet"
+        ),
+        pytest.param(Facts(connection=DOWN), do(Action.FORGET_LOST), id="lost"),
+        pytest.param(Facts(conversations=1, due_in=-1.0), wait(), id="conversations of a closed connection end first"),
+        pytest.param(
+            Facts(connection=UP, conversations=8, room=0), wait(), id="all conversations busy, no more allowed"
+        ),
+        pytest.param(
+            Facts(connection=UP, conversations=8, idle=1, room=0), do(Action.ASK_NEXT_DUE), id="an idle one is of use"
+        ),
+        pytest.param(NOTHING_DUE, wait(), id="nothing pending"),
+        pytest.param(Facts(due_in=30.0), wait(30.0), id="mail is due later"),
+        pytest.param(MAIL_DUE, do(Action.DIAL), id="mail is due"),
+        pytest.param(replace(MAIL_DUE, is_stuck=True), wait(), id="mail is due, but outcomes cannot be recorded"),
+        pytest.param(
+            replace(MAIL_DUE, pause=60.0, must_ask=True),
+            wait(60.0, blocked=60.0),
+            id="mail is due, dialling is blocked",
+        ),
+        pytest.param(replace(MAIL_DUE, pause=60.0), wait(60.0, blocked=60.0), id="the same after the spool was asked"),
+        pytest.param(replace(NOTHING_DUE, pause=60.0), wait(), id="a fault, and nothing pending"),
+        pytest.param(replace(NOTHING_DUE, is_expected=True), do(Action.DIAL), id="a client has begun a message"),
+        pytest.param(replace(NOTHING_DUE, is_stream_wanted=True), do(Action.DIAL_FOR_STREAM), id="a stream is wanted"),
+        pytest.param(
+            replace(NOTHING_DUE, is_stream_wanted=True, is_stuck=True),
+            do(Action.DIAL_FOR_STREAM),
+            id="a stream is wanted, and outcomes cannot be recorded",
+        ),
+        pytest.param(
+            replace(NOTHING_DUE, is_stream_wanted=True, pause=3.0, must_ask=True),
+            wait(3.0, blocked=3.0),
+            id="a stream is wanted, dialling is blocked",
+        ),
+        pytest.param(replace(NOTHING_DUE, keeps_up=True), do(Action.DIAL), id="a connection always"),
+        pytest.param(
+            replace(NOTHING_DUE, keeps_up=True, redial_pause=40.0), wait(40.0), id="always, but not at once again"
+        ),
+        pytest.param(
+            Facts(due_in=20.0, keeps_up=True, redial_pause=40.0), wait(20.0), id="always, and mail is due before"
+        ),
+        pytest.param(CONNECTED, do(Action.HANG_UP, inf), id="connected without a reason"),
+        pytest.param(
+            replace(CONNECTED, due_in=90.0), do(Action.HANG_UP, 90.0), id="connected without a reason, mail due later"
+        ),
+        pytest.param(replace(CONNECTED, stays=5.0), wait(5.0), id="connected, stays for a while"),
+        pytest.param(replace(CONNECTED, stays=inf), wait(), id="connected for a stream"),
+        pytest.param(replace(CONNECTED, conversations=1), wait(), id="a conversation lingers"),
+        pytest.param(
+            replace(CONNECTED, is_untested=True, pause=4.0),
+            Plan(Action.OPEN_CONVERSATIONS, inf, conversations=1),
+            id="dialled for mail or after a fault: a conversation shows whether the mail server is there",
+        ),
+        pytest.param(
+            replace(CONNECTED, due_in=-1.0, pause=60.0, stays=inf),
+            wait(60.0, blocked=60.0),
+            id="the mail server has a fault, streams go on",
+        ),
+        pytest.param(
+            replace(CONNECTED, due_in=-1.0, pause=60.0),
+            Plan(Action.HANG_UP, 60.0, blocked=60.0),
+            id="the mail server has a fault, and there is no stream",
+        ),
+        pytest.param(
+            replace(CONNECTED, is_stream_wanted=True, conversations=1), wait(), id="a stream is wanted on a connection"
+        ),
+        pytest.param(SENDING, do(Action.COUNT_DUE), id="mail is due: how much?"),
+        pytest.param(replace(SENDING, pause=60.0), do(Action.COUNT_DUE), id="an open conversation: not blocked"),
+        pytest.param(
+            replace(SENDING, idle=1), do(Action.WAKE_CONVERSATION, inf), id="mail is due, an idle conversation"
+        ),
+        pytest.param(
+            replace(SENDING, idle=1, due_in=8.0, is_expected=True), wait(8.0), id="an idle conversation and no mail yet"
+        ),
+        pytest.param(
+            replace(SENDING, due_count=1),
+            Plan(Action.OPEN_CONVERSATIONS, inf, conversations=1),
+            id="mail nobody asks for",
+        ),
+        pytest.param(replace(SENDING, due_count=1, asking=1), wait(), id="mail that a conversation is about to take"),
+        pytest.param(
+            replace(SENDING, due_count=1, all_ready=False), wait(), id="a conversation is being opened for it"
+        ),
+        pytest.param(
+            replace(SENDING, due_count=20), Plan(Action.OPEN_CONVERSATIONS, inf, conversations=4), id="much mail"
+        ),
+        pytest.param(
+            replace(SENDING, due_count=200),
+            Plan(Action.OPEN_CONVERSATIONS, inf, conversations=7),
+            id="more than is allowed",
+        ),
+        pytest.param(replace(SENDING, due_count=0), wait(), id="another conversation took it during the count"),
+        pytest.param(
+            replace(SENDING, due_in=12.0, is_expected=True), wait(12.0), id="expected, and a conversation is there"
+        ),
+    ],
+)
+def test_the_plan_for(facts: Facts, plan: Plan) -> None:
+    assert decide(facts) == plan
+
+
+ANY_FACTS = st.builds(
+    Facts,
+    is_stopping=st.booleans(),
+    spool_pause=st.sampled_from((-1.0, 5.0)),
+    has_fault=st.booleans(),
+    must_ask=st.booleans(),
+    is_stuck=st.booleans(),
+    connection=st.sampled_from(ConnectionState),
+    conversations=st.integers(0, 3),
+    idle=st.integers(0, 3),
+    all_ready=st.booleans(),
+    room=st.integers(0, 3),
+    asking=st.integers(0, 3),
+    messages_in_progress=st.integers(0, 2),
+    is_untested=st.booleans(),
+    pause=st.sampled_from((-1.0, 30.0)),
+    is_expected=st.booleans(),
+    is_stream_wanted=st.booleans(),
+    keeps_up=st.booleans(),
+    redial_pause=st.sampled_from((0.0, 40.0)),
+    stays=st.sampled_from((0.0, 10.0, inf)),
+    network_changed=st.booleans(),
+    due_in=st.sampled_from((None, -1.0, 50.0, inf)),
+    due_count=st.sampled_from((None, 0, 1, 100)),
+)
+
+
+@given(ANY_FACTS)
+def test_nothing_is_begun_while_stopping_blocked_or_on_a_connection_of_before(facts: Facts) -> None:
+    plan = decide(facts)
+    if plan.action in (Action.DIAL, Action.DIAL_FOR_STREAM):
+        assert facts.connection is ConnectionState.NONE
+        assert not facts.conversations
+        assert facts.pause <= 0
+    if plan.action in (Action.OPEN_CONVERSATIONS, Action.WAKE_CONVERSATION):
+        assert facts.connection is ConnectionState.UP
+    if facts.is_stopping or facts.spool_pause > 0:
+        assert plan.action is Action.WAIT
+
+
+@given(ANY_FACTS)
+def test_a_wait_ends_by_time_or_by_an_event_and_a_question_is_asked_once(facts: Facts) -> None:
+    plan = decide(facts)
+    if plan.action is Action.WAIT:
+        assert plan.sleep > 0, "a wait of nothing would be a loop without end"
+    if plan.action is Action.ASK_NEXT_DUE:
+        assert facts.due_in is None
+    if plan.action is Action.COUNT_DUE:
+        assert facts.due_count is None
+    assert (plan.action is Action.OPEN_CONVERSATIONS) == (plan.conversations > 0)
+
+
+@given(ANY_FACTS)
+def test_mail_that_is_due_is_sent_waited_for_or_blocked_and_never_forgotten(facts: Facts) -> None:
+    facts = replace(facts, due_in=-1.0, is_stopping=False, spool_pause=0.0, is_stuck=False)
+    # At least one conversation is always allowed, and only an open one is idle.
+    facts = replace(facts, idle=min(facts.idle, facts.conversations), room=facts.room or int(not facts.conversations))
+    plan = decide(facts)
+    if plan.action is Action.WAIT and plan.sleep == inf:
+        # An event is to come: the end of a conversation, of a message, or of a claim.
+        assert facts.conversations or facts.messages_in_progress or facts.connection is ConnectionState.RETIRED
+
+
+@given(st.integers(0, 400), st.integers(0, 70), st.integers(0, 70), st.integers(0, 70), st.booleans())
+def test_conversations_are_opened_within_the_room_and_one_at_least_where_there_is_none(
+    due: int, conversations: int, room: int, asking: int, all_ready: bool
+) -> None:
+    facts = Facts(due_count=due, conversations=conversations, room=room, asking=asking, all_ready=all_ready)
+    count = conversations_to_open(facts)
+    assert 0 <= count <= room
+    if conversations == 0 and room:
+        assert count >= 1
+    assert count <= max(1, -(-due // MESSAGES_PER_CHANNEL) - conversations)
+
+
+@pytest.mark.parametrize(
+    ("progress", "broke_off", "was_idle", "is_connected", "others", "follows"),
+    [
+        pytest.param(Progress.NOTHING, False, False, True, 0, Consequence.NONE, id="we ended it"),
+        pytest.param(Progress.NOTHING, True, True, True, 0, Consequence.NONE, id="the mail server ended it while idle"),
+        pytest.param(Progress.REPLIED, True, False, False, 0, Consequence.NONE, id="it had replied to a job"),
+        pytest.param(Progress.FINISHED, True, False, True, 0, Consequence.NONE, id="one message had a fault"),
+        pytest.param(
+            Progress.FINISHED, True, False, False, 0, Consequence.FAULT, id="the connection broke with a message"
+        ),
+        pytest.param(Progress.NOTHING, True, False, True, 0, Consequence.FAULT, id="no mail server there"),
+        pytest.param(Progress.NOTHING, True, False, False, 0, Consequence.FAULT, id="the connection broke"),
+        pytest.param(
+            Progress.NOTHING, True, False, True, 2, Consequence.FEWER_CONVERSATIONS, id="too many conversations"
+        ),
+        pytest.param(
+            Progress.FINISHED, True, False, False, 2, Consequence.FEWER_CONVERSATIONS, id="the last one will tell"
+        ),
+    ],
+)
+def test_what_follows_from_the_end_of_a_conversation(
+    progress: Progress, broke_off: bool, was_idle: bool, is_connected: bool, others: int, follows: Consequence
+) -> None:
+    found = consequence(progress, broke_off=broke_off, was_idle=was_idle, is_connected=is_connected, others=others)
+    assert found is follows
