@@ -1,10 +1,12 @@
 """What every command uses.
 
-load_settings()   the settings that the running command was asked to use: `--config FILE`, before or after the command
-say(line)         one line on stderr, for a command that goes on after it
-Failed            ends a command with one line on stderr and an exit status
-LazyCommand       name and help of a command whose module is loaded when the command runs
-LazyGroup         a click group of such commands; listing them loads none
+    load_settings()   the settings that the running command was asked to use: `--config FILE`, before or after the command
+    say(line)         one line on stderr, for a command that goes on after it
+    Failed            ends a command with one line on stderr and an exit status
+    LazyCommand       name and help of a command whose module is loaded when the command runs
+    LazyGroup         a click group of such commands; listing them loads none
+
+Every command pays for the imports of this file: it imports click and the settings only.
 """
 
 import sys
