@@ -20,9 +20,8 @@ Promises: text from outside is escaped in reasons and record (`mail.printable`).
 """
 
 import enum
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from mailrelay.config import Settings
 from mailrelay.mail.overview import SpoolStatus
@@ -44,8 +43,8 @@ class Level(enum.IntEnum):
     FAILED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+# Not a dataclass, which takes five times as long to create: prompts and bars run this often.
+class Status(NamedTuple):
     """standing: numbers and faults from the spool. full: why there is no room for more mail, "" if there is. pid: of the
     daemon, "" if it is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
 
