@@ -1,8 +1,8 @@
 """mailrelay: a local SMTP submission proxy. It hands mail to the person's own server through SSH, and reports every failure.
 
     mail client ──SMTP──▶ listener ──▶ intake ──accept──▶ spool ──due──▶ relay ──▶ ssh ──channel──▶ the mail server
-                             ▲ 250, or the mail server's    ▲ record       │ smtp.session: the SMTP commands
-                             └ reply ───────────────────────┴──────────────┘ mail.triage, mail.lifecycle: the new states
+                                         ▲                  ▲              │ smtp.session: the SMTP commands
+                                         └───── result ─────┴─── record ───┘ mail.triage, mail.lifecycle: the new states
                                                           spool ──pending notices──▶ notify ──▶ the person
 
 Three promises: a 250 follows the fsync of the message; a recipient is `sent` only when the mail server's 2xx reply to the
@@ -16,7 +16,7 @@ content has been read; no fault of this computer, the network or the settings ma
     ssh       the SSH connection to a relayhost                cli       commands
     network   changes of the network and the clock             setup     writes settings, service unit and keys
     notify    delivers notices to the person                   check     examines the setup, sends nothing
-    dns       looks up DNS records                             demo      a mail server on loopback, to try it out
+    dns       looks up DNS records                             demo      an SSH and mail server, to try mailrelay
     lazy      loads modules when they are first needed
 
 `mail` and `smtp` do no I/O. `listener`, `spool`, `relay`, `ssh`, `network` and `notify` do not import each other, but for
