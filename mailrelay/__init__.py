@@ -1,23 +1,26 @@
-"""mailrelay: a local SMTP submission proxy that hands mail to your own server through SSH, and fails nothing in silence.
+"""mailrelay: a local SMTP submission proxy. It hands mail to the person's own server through SSH, and reports every failure.
 
-    mail client ──SMTP──▶ listener ──accept──▶ spool ──due──▶ relay ──SSH channel──▶ the server's own localhost:25
-                             ▲ 250, or the       ▲ record       │ smtp.session: what to say
-                             └ remote's word ────┴──────────────┘ mail.triage, mail.lifecycle: what it means
-                                                 spool ──owed──▶ notify ──▶ the person
+    mail client ──SMTP──▶ listener ──▶ intake ──accept──▶ spool ──due──▶ relay ──▶ ssh ──channel──▶ the mail server
+                                         ▲                  ▲              │ smtp.session: the SMTP commands
+                                         └───── result ─────┴─── record ───┘ mail.triage, mail.lifecycle: the new states
+                                                          spool ──pending notices──▶ notify ──▶ the person
 
-Three promises: a 250 follows the fsync of the message; a recipient is `sent` only when the remote's 2xx to the content
-has been read; no fault of ours ever bounces a mail.
+Three promises: a 250 follows the fsync of the message; a recipient is `sent` only when the mail server's 2xx reply to the
+content has been read; no fault of this computer, the network or the settings makes a message bounce.
 
-    mail      what a message is and what becomes of it (pure)      relay     mail goes out: schedule, deliver, dial
-    smtp      the client's half of SMTP (pure)                     notify    the person hears
-    listener  mail comes in                                        cli       the person speaks
-    spool     mail rests: the only durable place, all SQL          demo      an embedded remote on loopback
-    config    settings                                             service   builds all of it, starts and stops it
-    dns       what the DNS says of mail and of hosts               check     the doctor: goes the way, sends nothing
-    setup     settings, service unit and keys, as setup wants them
-    late      what the daemon loads only when it needs it
+    mail      messages, states, outcomes, notices (pure)       daemon    builds the parts, starts and stops them
+    smtp      the client side of SMTP (pure)                   intake    takes over messages from the listener
+    listener  receives mail from clients                       ports     what the parts may ask of the spool
+    spool     the durable store; all SQL                       config    settings
+    relay     decides when to dial and sends mail              control   actions of the person, for commands
+    ssh       the SSH connection to a relayhost                cli       commands
+    network   changes of the network and the clock             setup     writes settings, service unit and keys
+    notify    delivers notices to the person                   check     examines the setup, sends nothing
+    dns       looks up DNS records                             demo      an SSH and mail server, to try mailrelay
+    lazy      loads modules when they are first needed
 
-`mail` and `smtp` do no I/O. `listener`, `spool`, `relay` and `notify` never import each other: `service` introduces them.
+`mail` and `smtp` do no I/O. `listener`, `spool`, `relay`, `ssh`, `network` and `notify` do not import each other, but for
+the values of `ssh.interface`, which `relay` uses. `daemon` connects them.
 """
 
 __version__ = "0.1.0"

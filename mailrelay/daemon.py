@@ -1,9 +1,9 @@
 """Builds the daemon from its packages, starts and stops them in order, and waits for signals.
 
-Start: lock, spool, recovery, schedulers, listener, notifier, then readiness. Stop, in reverse: the listener closes first,
-then messages in progress end and are recorded.
+Start: lock, spool, recovery, listener, schedulers, notifier, then readiness. Stop: the listener closes, messages in progress
+end and are recorded, the notifier ends, and the spool closes.
 Promises: a second daemon on the same spool fails within a second. A disk that fails ends the process, because only a new
-process may trust the file again.
+process may open the file again (`spool.writer`).
 """
 
 import asyncio
@@ -48,12 +48,12 @@ HOUSEKEEPING = 3600.0
 
 
 class CannotStart(Exception):
-    """Something other than the spool and the settings keeps the daemon from starting. The text is one sentence."""
+    """The daemon cannot start, for a reason other than the spool and the settings. The text is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
-    """What runs. schedulers: by the relayhost's name."""
+    """The parts of a running daemon. schedulers: by the relayhost's name."""
 
     settings: Settings
     spool: Spool
@@ -65,8 +65,8 @@ class _Daemon:
 async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
     """Runs the daemon until SIGTERM, SIGINT or SIGHUP. `ready` is called with the addresses once it listens.
 
-    Raises what keeps it from starting: SpoolError, lock.Held, SettingsError, CannotStart; and SpoolBroken if the disk fails
-    while it runs.
+    Raises SpoolError, lock.Held, SettingsError or CannotStart if it cannot start, and SpoolBroken if the disk fails while it
+    runs.
     """
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
@@ -83,7 +83,7 @@ async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | No
 
 
 async def _recover(settings: Settings, spool: Spool) -> None:
-    """Puts the spool in order after a crash, and after a change of the settings."""
+    """Repairs what a crash has left in the spool, and moves mail of relayhosts that the settings no longer have."""
     interrupted = await spool.recover()
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
@@ -143,9 +143,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
         relaying = [group.create_task(scheduler.run()) for scheduler in daemon.schedulers.values()]
         helping = [
             group.create_task(daemon.notifier.run()),
-            group.create_task(_hear_trigger(daemon)),
-            group.create_task(_hear_changes(daemon)),
-            group.create_task(_keep_house(daemon)),
+            group.create_task(_watch_trigger(daemon)),
+            group.create_task(_watch_changes(daemon)),
+            group.create_task(_run_housekeeping(daemon)),
         ]
         try:
             ready()
@@ -171,13 +171,14 @@ async def _dial(relayhost: Relayhost) -> Connection:
 
 
 def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
-    # A notice may be about mail of a relayhost that is no longer in the settings.
+    """A DSN was accepted for the relayhost `name`."""
+    # It may be about mail of a relayhost that is no longer in the settings.
     if name in schedulers:
         schedulers[name].look_again()
 
 
 async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for a signal that asks for the end (a closed terminal sends one too) or a failing disk, which it returns."""
+    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk. Returns the failure, or None."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -191,8 +192,8 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
     return spool.broken.result() if spool.broken.done() else None
 
 
-async def _hear_trigger(daemon: _Daemon) -> None:
-    """Passes on the trigger, which commands use after a change of the spool."""
+async def _watch_trigger(daemon: _Daemon) -> None:
+    """Wakes the schedulers and the notifier when the trigger is used: the spool has changed, or there is a network."""
     handle = trigger.listen(daemon.settings.queue.directory)
     triggered = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -212,8 +213,8 @@ async def _hear_trigger(daemon: _Daemon) -> None:
         os.close(handle)
 
 
-async def _hear_changes(daemon: _Daemon) -> None:
-    """Passes on changes of this computer's network and clock."""
+async def _watch_changes(daemon: _Daemon) -> None:
+    """Reports changes of the network to the schedulers, and corrects times in the spool when the clock was set."""
     since = time.time()
     async for change in changes():
         if change.suspended:
@@ -224,7 +225,7 @@ async def _hear_changes(daemon: _Daemon) -> None:
                 await daemon.spool.clock_jumped(change.clock_step, since)
                 await _cap_waits(daemon)
             except SpoolError as error:
-                log.error("times that the old clock has written are not corrected: %s", error)
+                log.error("times in the spool from before the clock was set are not corrected: %s", error)
             since = time.time()
             daemon.notifier.wake()
         for scheduler in daemon.schedulers.values():
@@ -232,13 +233,14 @@ async def _hear_changes(daemon: _Daemon) -> None:
 
 
 async def _cap_waits(daemon: _Daemon) -> None:
-    # No step of a schedule is longer: only a wrong clock can have put a time further off.
+    # A wait is one step of a schedule and at most a tenth more: only a wrong clock can have made a longer one.
     moved = await daemon.spool.cap_waits(2 * max(*daemon.settings.queue.retry, HOUSEKEEPING))
     if moved:
         log.warning("the clock was ahead: %d messages that waited for too late a time are due now", moved)
 
 
-async def _keep_house(daemon: _Daemon) -> None:
+async def _run_housekeeping(daemon: _Daemon) -> None:
+    """Corrects times of a wrong clock and deletes old history, at the start and then every HOUSEKEEPING seconds."""
     while True:
         try:
             await _cap_waits(daemon)

@@ -1,8 +1,9 @@
 """Takes over messages from clients. The client gets the mail server's reply if it comes in time.
 
-Promises: a 250 to the content follows the commit of the whole message. A failure of ours is a 4xx from a fixed table. A
-refusal that the client did not get becomes a bounce. If the mail server took the message for some recipients only, the 250
-names the others, the first NAMED of them. The intake never waits for a relayhost that is known to be unreachable.
+Promises: the client gets a 250 for a message only after the commit of the whole message. A failure on this computer is a 4xx
+reply: FULL, BROKEN or NO_RELAYHOST. A refusal that the client did not get becomes a bounce. If the mail server took the
+message for some recipients only, the 250 names the others, at most MAX_NAMED of them. The intake never waits for a relayhost
+with a known fault.
 """
 
 import asyncio
@@ -37,8 +38,9 @@ BROKEN = Reply(451, (b"4.3.0 The spool cannot be written: see `mailrelay status`
 NO_RELAYHOST = Reply(451, (b"4.3.5 No relayhost in the settings takes mail from this sender (relayhost.NAME.senders)",))
 LOOP = Reply(554, (b"5.4.6 Mail loop: the message has too many Received fields",))
 NO_REPLY_YET = "the mail server has not replied yet"
-NAMED = 5
+MAX_NAMED = 5
 """Recipients that a reply names, at most."""
+# What the reply says of a recipient; for other states their name.
 _STATE_TEXT = {State.DEFERRED: "waits", State.BOUNCED: "was refused"}
 
 
@@ -83,13 +85,13 @@ class Intake:
         self._token = os.urandom(5).hex()
 
     def expect_message(self, reverse_path: bytes) -> None:
-        """A client's MAIL was accepted: its relayhost may be dialled now."""
+        """A client's MAIL was accepted: a reason to dial its relayhost."""
         relayhost = choose(reverse_path, self._relayhosts)
         if relayhost is not None:
             self._schedulers[relayhost].expect_message()
 
     def refusal(self) -> Reply | None:
-        """Why no message can be accepted now; None if one can."""
+        """The reply with which every message is refused now; None if messages are accepted."""
         for scheduler in self._schedulers.values():
             if scheduler.is_stuck:
                 return BROKEN
@@ -111,7 +113,7 @@ class Intake:
         return _refused(outcome)
 
     async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
-        """Takes over a message. `content` has CRLF line ends and no dots of transparency."""
+        """Takes over a message. content: with CRLF line ends; dot-stuffing (RFC 5321 section 4.5.2) is undone already."""
         arrival = self.make_arrival(envelope, content)
         return arrival if isinstance(arrival, ClientReply) else await self.take_over(arrival)
 
@@ -120,7 +122,7 @@ class Intake:
         return IncomingMessage(self, self._spool, envelope)
 
     def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | ClientReply:
-        """The message for the spool, or the refusal. content: all of it, or its beginning with the whole header."""
+        """The message for the spool, or the refusal. content: the whole content, or its beginning with the whole header."""
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
             log.error(
@@ -137,7 +139,7 @@ class Intake:
         """Writes a message to disk and waits for the mail server's reply."""
         queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
         fault = scheduler.fault_text
-        # Opened before the commit: the result may come at once after it.
+        # Open it before the commit: the result may come immediately after the commit.
         waiter = scheduler.waiters.open(queue_id) if self._answer_within > 0 and not fault else None
         try:
             key = await self._spool.accept(arrival)
@@ -194,7 +196,7 @@ class IncomingMessage:
         except Exception:
             await self.abandon()
             raise
-        # A 4xx: no message was written.
+        # With a 4xx the message is not in the spool: remove its staged pieces.
         if client_reply.reply.code // 100 == 4:
             await self.abandon()
         return client_reply
@@ -218,7 +220,7 @@ def reply_to_spool_error(error: SpoolError) -> Reply:
 
 
 def why_no_reply(octets: int, sent: int) -> str:
-    """Why there is no reply of the mail server yet. octets: of the content. sent: how many of them have been sent."""
+    """Why there is no reply of the mail server yet. octets: size of the content. sent: how many of them have been sent."""
     if octets <= LARGE or not sent:
         return NO_REPLY_YET
     if sent < octets:
@@ -231,17 +233,18 @@ def _queued(queue_id: str, why: str) -> Reply:
 
 
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
-    """The reply after an attempt: the mail server's text if it took the message for all recipients, else the other ones."""
+    """The reply after an attempt: the mail server's text if it took the message for all recipients. Otherwise the reply
+    names recipients for whom it did not take the message, and says why."""
     if result.reply is not None and not result.not_taken:
         return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
     total = result.taken + len(result.not_taken)
     done = f"sent to {result.taken} of {total}" if result.taken else "queued"
     named = [
-        f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {printable(other.words)}"
-        for other in result.not_taken[:NAMED]
+        f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {printable(other.reason)}"
+        for other in result.not_taken[:MAX_NAMED]
     ]
-    if len(result.not_taken) > NAMED:
-        named.append(f"{len(result.not_taken) - NAMED} more, see `mailrelay queue show {queue_id}`")
+    if len(result.not_taken) > MAX_NAMED:
+        named.append(f"{len(result.not_taken) - MAX_NAMED} more, see `mailrelay queue show {queue_id}`")
     return Reply(250, (f"2.0.0 {queue_id} {'; '.join((done, *named))}".encode(),))
 
 
@@ -249,5 +252,5 @@ def _refused(outcome: Outcome) -> Reply:
     """The mail server's code and text, which the client shows to the person."""
     reply = outcome.reply
     if reply is None:
-        raise ValueError("only a reply of the mail server refuses for good")
+        raise ValueError("a refusal without a reply of the mail server")
     return reply

@@ -1,16 +1,16 @@
-"""The ports of the spool: what each part of mailrelay may ask of the engine that keeps the mail.
+"""The ports of the spool: what each part of mailrelay may ask of the engine that stores the mail.
 
-`mailrelay.spool` is the engine behind them (one SQLite file, one machine). Another engine keeps the same promises:
+`mailrelay.spool` is the engine behind them (one SQLite file, one computer). Another engine keeps the same promises:
 
 - A method that writes returns after its commit is on disk, except for `AcceptPort.stage`. Cancelling the caller does not
   undo a commit that has begun.
-- Every method raises SpoolError where the spool cannot do what was asked, SpoolFull where there is no space, and
-  SpoolBroken from the moment at which the disk failed. After an error nothing has been written.
-- The engine has one clock, which it was opened with: epoch seconds. The times in values that come in (`Arrival.arrival`,
-  `Record.now`, `next_try`) are of the same clock.
+- Every method raises SpoolError if the spool cannot do what was asked, SpoolFull if there is no space, and SpoolBroken
+  from the moment at which the disk failed. After an error nothing has been written.
+- The engine has one clock, which it was opened with: epoch seconds. The times in arguments (`Arrival.arrival`, `Record.now`,
+  `next_try`) are of the same clock.
 - The engine has a node id, new each time the daemon starts. An attempt belongs to the node that opened it.
 
-This file imports values from `mail` only. The asynchronous ports are for the daemon, `Desk` is for commands and the page.
+This file imports values from `mail` only. The asynchronous ports are for the daemon, `Desk` is for commands.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
@@ -30,7 +30,7 @@ LARGE = 65_536
 
 
 class AcceptPort(Protocol):
-    """A message comes in."""
+    """For the intake: accepts messages."""
 
     def new_queue_id(self) -> str:
         """An id that no message of the spool has or has had since the engine was opened."""
@@ -44,11 +44,12 @@ class AcceptPort(Protocol):
         ...
 
     async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
-        """Appends octets of a content that still comes in to `staged`, None for the first part; returns the new total.
+        """Appends octets of a content that is still being received. Returns what is staged now.
 
-        They are on disk with the next commit of another method. Nothing sees them before `accept`.
-        Raises SpoolFull. Of several contents that do not fit together, one is refused; the others wait, for a bounded time,
-        until that one has been removed by `unstage`.
+        staged: what the last call for this content returned; None for the first part.
+        The octets are on disk with the next commit of another method. No other method sees them before `accept`.
+        Raises SpoolFull. If several contents do not fit together, one of them is refused. The others wait, for a bounded
+        time, until that one has been removed by `unstage`.
         """
         ...
 
@@ -58,7 +59,7 @@ class AcceptPort(Protocol):
 
 
 class RelayPort(Protocol):
-    """Mail goes out."""
+    """For sending: due messages, attempts, and their outcomes."""
 
     async def next_due(self, relayhost: str) -> float | None:
         """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
@@ -80,7 +81,7 @@ class RelayPort(Protocol):
     async def put_back(self, messages: Sequence[int]) -> list[int]:
         """Undoes attempts that sent nothing: they are not counted, and the messages with these keys are due now.
 
-        Returns the keys of those whose open attempt is not of this node, or that have none: nothing is changed for these.
+        Returns the keys of the messages at which this node has no open attempt: nothing is changed for these.
         """
         ...
 
@@ -106,8 +107,11 @@ class RelayPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RelayhostFailure:
-    """The known fault of a relayhost: failures in a row, the time before which it is not dialled (epoch seconds), why, and
-    the sentence for the person."""
+    """The known fault of a relayhost.
+
+    failures: in a row, at least 1. next_dial: the time before which it is not dialled, epoch seconds. text: the sentence for
+    the person, not escaped.
+    """
 
     failures: int
     next_dial: float
@@ -129,9 +133,9 @@ class RelayhostPort(Protocol):
         ...
 
     async def relayhost_up(self, name: str, backends: Sequence[Backend]) -> bool:
-        """Writes that a relayhost works; its setup faults are over.
+        """Writes that a relayhost can be used again; its setup faults are over.
 
-        Returns whether a notice to `backends` was written, that mail moves again. Works on a full disk.
+        Returns whether a "resumed" notice to `backends` was written. Works on a full disk.
         """
         ...
 
@@ -141,18 +145,18 @@ class RelayhostPort(Protocol):
 
 
 class NoticePort(Protocol):
-    """Notices are pending, for one backend or several, from the commit that holds their reason until they are delivered."""
+    """Pending notices: each one from the commit of its reason until its backends have delivered it."""
 
     async def update_delays(self, after: float, backends: Sequence[Backend]) -> float | None:
         """Opens, closes and repeats delay notices, and repeats those of setup faults that still stop mail.
 
-        after: seconds of waiting that are a delay. Returns when there may be something to do again (epoch seconds, past if
+        after: a message that waits for longer is delayed, seconds. Returns when to call it again (epoch seconds, past if
         something was done now); None if no mail waits and no notice is open.
         """
         ...
 
     async def pending_notices(self) -> list[PendingNotice]:
-        """The notices whose backend is due for a try now, the longest due first; a bounded number for each backend."""
+        """The pending notices with a backend to try now, the longest due first; a bounded number for each backend."""
         ...
 
     async def next_notice_due(self) -> float | None:
@@ -177,7 +181,7 @@ class NoticePort(Protocol):
 
 
 class HousekeepingPort(Protocol):
-    """What the daemon does at its start, after a change of the clock, and now and then."""
+    """For the daemon: at its start, after a change of the clock, and at intervals."""
 
     async def recover(self) -> int:
         """Closes the open attempts of all other nodes, and returns their number. Called while no other daemon runs.
@@ -199,9 +203,9 @@ class HousekeepingPort(Protocol):
         ...
 
     async def cap_waits(self, longest: float) -> int:
-        """Makes due whatever waits for longer than `longest` seconds from now: only a wrong clock can have put it there.
+        """Makes due now what has a time later than `longest` seconds from now: only a wrong clock can have set it.
 
-        Messages, dials, notices and reminders. Returns the number of messages.
+        This concerns messages, dials, notices and reminders. Returns the number of messages.
         """
         ...
 
@@ -221,7 +225,7 @@ class HousekeepingPort(Protocol):
 
 
 class SpoolView(Protocol):
-    """One consistent view of the spool. Iterators end with it. Octets are given as they came, not escaped."""
+    """One consistent view of the spool. Iterators must not be used after its context. Bytes from outside are not escaped."""
 
     def find(self, prefix: str) -> tuple[int, str]:
         """The key and the whole id of the message whose id is `prefix` or begins with it. Raises NoSuchMessage."""
@@ -232,7 +236,7 @@ class SpoolView(Protocol):
         ...
 
     def everything(self) -> Iterator[Listed]:
-        """All messages that the spool still knows, in order of arrival."""
+        """All messages in the spool, in order of arrival."""
         ...
 
     def one(self, key: int) -> Listed:
@@ -240,7 +244,7 @@ class SpoolView(Protocol):
         ...
 
     def story(self, key: int) -> list[Event]:
-        """All events of a message, in order of time."""
+        """The history of a message: all its events, in order of time."""
         ...
 
     def content(self, key: int) -> Iterator[bytes]:
@@ -248,7 +252,10 @@ class SpoolView(Protocol):
         ...
 
     def senders(self) -> list[tuple[bytes, bytes]]:
-        """The latest senders, the last one first: the reverse path and the beginning of the content, b"" if it is gone."""
+        """The reverse path and the beginning of the content (b"" if it is gone) of the latest messages, the last one first.
+
+        Without messages that have the null reverse path.
+        """
         ...
 
     def status(self) -> SpoolStatus:
@@ -256,7 +263,7 @@ class SpoolView(Protocol):
         ...
 
     def suggestion(self, address: bytes, stage: str) -> bytes:
-        """The address, reached before, that was probably meant by one that was refused at `stage`; b"" if there is none."""
+        """A similar address to which mail was sent before, for one that was refused at `stage`; b"" if there is none."""
         ...
 
     def check_space(self, size: int) -> None:
@@ -265,7 +272,7 @@ class SpoolView(Protocol):
 
 
 class SpoolChange(SpoolView, Protocol):
-    """One commit of the person's, with a view of what it changes. On disk when its context ends without an exception."""
+    """One commit of a command, with a view of the spool. On disk when its context ends without an exception."""
 
     def act(self, key: int, queue_id: str, what: Act) -> int:
         """Does `what` to every recipient of a message whose state allows it, and returns their number.
@@ -275,7 +282,7 @@ class SpoolChange(SpoolView, Protocol):
         ...
 
     def retry(self, key: int, queue_id: str) -> None:
-        """Makes a message due now, and lets its relayhost be dialled now. Raises NotAllowed if nothing of it waits."""
+        """Makes a message due now, and lets its relayhost be dialled now. Raises NotAllowed if no recipient waits."""
         ...
 
     def retry_all(self) -> int:
@@ -294,7 +301,7 @@ class SpoolChange(SpoolView, Protocol):
         ...
 
     def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
-        """Accepts `content`, as it is, in the place of `old`, which came from `replaceable`; returns the new queue id.
+        """Accepts `content`, unchanged, as a message that replaces `old` (from `replaceable`); returns the new queue id.
 
         The recipients of `old` are cancelled in the same commit. Raises SpoolFull; NotAllowed if they have changed since.
         """
@@ -302,19 +309,19 @@ class SpoolChange(SpoolView, Protocol):
 
 
 class Desk(Protocol):
-    """The spool for commands and the page: synchronous, with or without a running daemon."""
+    """The spool for commands: synchronous, with or without a running daemon."""
 
     def reading(self) -> AbstractContextManager[SpoolView]:
         """A view of the spool. Raises FileNotFoundError if there is no spool."""
         ...
 
     def changing(self) -> AbstractContextManager[SpoolChange]:
-        """One commit. Where no daemon runs, what a crash has left open is closed before it. Raises as `reading` does."""
+        """One commit. If no daemon runs, attempts that a crash has left open are closed first. Raises as `reading` does."""
         ...
 
     def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
         """Accepts a message, with the header fields that it lacks (`mail.trace`); returns its key and queue id.
 
-        Makes the spool if there is none.
+        Creates the spool if there is none.
         """
         ...

@@ -1,6 +1,6 @@
 """Turns the outcomes of an attempt into its record: the recipients' new states, the next attempt, and the notices.
 
-Pure and total: every list of outcomes has a record.
+Pure. Every combination of outcomes has a record.
 """
 
 import math
@@ -21,7 +21,10 @@ BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """The settings for attempts and their notices. Times are seconds; `schedule` as in `mail.backoff`."""
+    """The settings for attempts and their notices.
+
+    schedule: as in `mail.backoff`. expire_after: seconds after which a message expires.
+    """
 
     schedule: tuple[float, ...]
     expire_after: float
@@ -29,7 +32,7 @@ class RetryPolicy:
 
 
 def all_refused(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the mail server refused every recipient for good: then the client can get this refusal in place of a 250."""
+    """Whether the mail server refused every recipient for good: then the client can get this refusal instead of a 250."""
     return all(classify(outcome) is Disposition.BOUNCED for outcome in outcomes)
 
 
@@ -53,20 +56,23 @@ def conclude(
     """The record of an attempt at `message`, with one outcome for each of its recipients, in their order.
 
     client_told: whether the client got the refusal as the reply to the message. relays_dsn: whether the mail server accepted
-    the DSN parameters (RFC 3461); then it reports a success itself. now: epoch seconds. chance: a random number in [0, 1).
-    dialled, transaction: seconds.
+    the DSN parameters (RFC 3461); then mailrelay does not report a success. now: epoch seconds. chance: a random number in
+    [0, 1). dialled, transaction: seconds that the dial and the transaction took. Raises ValueError if the numbers
+    of recipients and outcomes differ.
     """
     settled = []
-    # If the clock was wrong when the message arrived, the message must not expire before the whole schedule was used.
-    was_tried_long = message.attempts + 1 >= len(policy.schedule)
+    # Its age is not enough: the clock may have been wrong when the message arrived. It must not expire before the whole
+    # schedule was used.
+    schedule_is_used = message.attempts + 1 >= len(policy.schedule)
     concerned: list[tuple[Kind, Recipient, int]] = []
     for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
+        # `message` does not say which recipients were queued. One that was not tried now becomes deferred with the others.
         change = after_attempt(
             State.DEFERRED,
             classify(outcome),
             client_told=client_told,
             age=now - message.arrival,
-            expire_after=policy.expire_after if was_tried_long else math.inf,
+            expire_after=policy.expire_after if schedule_is_used else math.inf,
         )
         settled.append(Settled(key, change.state, outcome, change.uncertain))
         if change.needs_notice:
@@ -88,7 +94,7 @@ def conclude(
 def _new_notices(
     sender: bytes, concerned: Sequence[tuple[Kind, Recipient, int]], backends_for: BackendsFor
 ) -> tuple[NewNotice, ...]:
-    """One notice for all recipients with the same kind and the same backends."""
+    """One notice for each kind and set of backends. concerned: kind, recipient and its key."""
     groups: dict[tuple[Kind, tuple[Backend, ...]], list[int]] = {}
     for kind, recipient, key in concerned:
         backends = backends_for(kind, sender, recipient.notify)

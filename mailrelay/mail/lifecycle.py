@@ -1,7 +1,8 @@
-"""The state table of recipients, and the only function that changes a state after an attempt.
+"""The state tables of recipients, and the function that gives the new state after an attempt.
 
-The state belongs to the recipient; the state of a message is derived. `active` is derived too: an attempt row is open.
-The spool repeats the states as CHECK constraints. The tables here decide which changes are legal.
+The state belongs to the recipient; the state of a message is derived. `active` is derived too: it means that an attempt is
+open. The tables here decide which changes are legal; the spool repeats the states as CHECK constraints. An attempt that a
+crash interrupted has no outcome: `spool.attempts.recover` makes its recipients deferred.
 """
 
 import enum
@@ -20,11 +21,13 @@ class Act(enum.StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     CANCEL = "cancel"
+    """Give up a recipient to which the message may still be sent."""
     DROP = "drop"
+    """Give up a failed recipient: its content need not be kept any longer."""
     RESEND = "resend"
-    """Another message replaces this one, for recipients for which it has failed."""
+    """Replace the message with a copy, for recipients that are held, refused or failed."""
     EDIT = "edit"
-    """Another message replaces this one, for recipients to which it has not been sent."""
+    """Replace the message with a changed one, for all recipients but those that are sent or cancelled."""
 
 
 ATTEMPT_TABLE: dict[Disposition, State | None] = {
@@ -53,8 +56,8 @@ ACT_TABLE: dict[tuple[State, Act], State] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """The new state of a recipient after an attempt."""
+class StateChange:
+    """The new state of a recipient after an attempt. uncertain: the mail server may have the message already."""
 
     state: State
     needs_notice: bool
@@ -63,22 +66,22 @@ class Move:
 
 def after_attempt(
     state: State, disposition: Disposition, *, client_told: bool, age: float, expire_after: float
-) -> Move:
+) -> StateChange:
     """The new state of a pending recipient.
 
-    client_told: whether the mail client got this refusal as the reply to its message, and so informed the person. age:
-    seconds since the message was accepted. expire_after: the age in seconds after which it expires. Raises ValueError for a
-    recipient that was not pending: it cannot have been tried.
+    state: the state before the attempt. client_told: whether the mail client got this refusal as the reply to its message;
+    then no notice is needed. age: seconds since the message was accepted. expire_after: the age in seconds after which it
+    expires. Raises ValueError for a recipient that was not pending: it cannot have been tried.
     """
     if state not in PENDING:
         raise ValueError(f"a recipient in state {state} is not tried")
     to = ATTEMPT_TABLE[disposition]
     uncertain = disposition is Disposition.UNCERTAIN
     if to is None:
-        return Move(state, needs_notice=False, uncertain=False)
+        return StateChange(state, needs_notice=False, uncertain=False)
     if to is State.BOUNCED and client_told:
-        return Move(State.REFUSED, needs_notice=False, uncertain=False)
-    # A message expires only after an attempt: one that could not be tried for a week has not expired.
+        return StateChange(State.REFUSED, needs_notice=False, uncertain=False)
+    # Only an attempt makes a message expire: while the relayhost cannot be used, no message expires.
     if to is State.DEFERRED and age > expire_after:
-        return Move(State.EXPIRED, needs_notice=True, uncertain=uncertain)
-    return Move(to, needs_notice=to in FAILED or to is State.HELD, uncertain=uncertain)
+        return StateChange(State.EXPIRED, needs_notice=True, uncertain=uncertain)
+    return StateChange(to, needs_notice=to in FAILED or to is State.HELD, uncertain=uncertain)

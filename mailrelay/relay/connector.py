@@ -1,11 +1,9 @@
 """The connection to one relayhost: the SSH connection while there is one, the known fault, and when to dial again.
 
 Promises: at most one dial at a time; a fault of the relayhost is recorded once, however much mail waits for it, and no
-attempt of a message is counted for it. After a change of the network, a connection that may have died with the network of
-before is retired: nothing new begins on it.
-It lends the connection for streams to anything else on the relayhost (`stream`). A stream's failure is no fault of the
-relayhost.
-It decides nothing about mail: its scheduler knows when there is a reason to dial, and when there is none to stay.
+attempt is counted for it. After a change of the network, a connection that may be dead is retired: nothing new begins on it.
+Streams (for forwards) use the same connection (`stream`). A stream's failure is no fault of the relayhost.
+The scheduler decides when to dial and when to hang up.
 """
 
 import asyncio
@@ -45,12 +43,12 @@ EXPECTATION = 10.0
 class Connector:
     """One relayhost's SSH connection, on demand.
 
-    run_to_end: runs what must not be cancelled. notices_pending: called when a commit has left notices for the person.
-    changed: called when the scheduler should look again. now: the clock, epoch seconds.
+    run_to_end: runs a coroutine that must not be cancelled. notices_pending: called when a commit may have made notices
+    pending. changed: called when the scheduler should decide again. now: the clock, epoch seconds.
 
     connection: the connection for mail, which may have ended already (`Connection.is_up`); None if there is none. retired:
-    the connection from before a change of the network. recall_pending: the network has changed, and the scheduler has not
-    yet made due the mail that waits for it.
+    the connection from before a change of the network; None if there is none. must_retry_lost: the network has changed, and
+    the scheduler has not yet made due the mail that waits for it.
     """
 
     def __init__(
@@ -58,7 +56,7 @@ class Connector:
         relayhost: Relayhost,
         spool: RelayhostPort,
         dial: Dial,
-        terms: RetryPolicy,
+        policy: RetryPolicy,
         run_to_end: Callable[[Coroutine[Any, Any, None]], None],
         notices_pending: Callable[[], None],
         changed: Callable[[], None],
@@ -66,29 +64,30 @@ class Connector:
     ) -> None:
         self.connection: Connection | None = None
         self.retired: Connection | None = None
-        self.recall_pending = False
+        self.must_retry_lost = False
         self._relayhost = relayhost
         self._name = relayhost.name
         self._spool = spool
         self._dial = dial
-        self._terms = terms
+        self._policy = policy
         self._run_to_end = run_to_end
         self._notices_pending = notices_pending
         self._changed = changed
         self._now = now
         self._fault: RelayhostFailure | None = None
-        # The spool need not be asked for a fault: a mail server was ready since the last one.
+        # The mail server was ready after the last fault: there is none to read from the spool.
         self._is_known_usable = False
         self._failures_before_change: int | None = None
         # The network has changed, and no dial was made since.
         self._retry_pending = False
         self._dialling: asyncio.Timeout | None = None
+        # Monotonic times: the end of the last dial, successful or not; the end of the last dial, or the last fault.
         self._dialled_at = self._tried_at = -math.inf
         self._dial_seconds = 0.0
         self._expected_until = 0.0
         self._requests: set[asyncio.Future[Connection | Outcome]] = set()
         self._streams: Counter[Connection] = Counter()
-        self._lent_until = 0.0
+        self._linger_end = 0.0
 
     @property
     def state(self) -> ConnectionState:
@@ -102,9 +101,9 @@ class Connector:
 
     def expect_message(self) -> None:
         """A client has begun a message."""
-        is_news = not self.is_message_expected
+        is_new = not self.is_message_expected
         self._expected_until = time.monotonic() + EXPECTATION
-        if is_news:
+        if is_new:
             self._changed()
 
     @property
@@ -112,22 +111,22 @@ class Connector:
         return time.monotonic() < self._expected_until
 
     def conversation_begun(self) -> None:
-        """The reasons of clients and of the network are satisfied."""
+        """Neither an expected message nor a change of the network is a reason for a dial any more."""
         self._expected_until = 0.0
         self._retry_pending = False
 
     def network_changed(self, change: NetworkChange) -> None:
-        """Retires the connection if it may have died, and lets the next dial come at once."""
+        """Retires the connection if it may be dead. If a dial may succeed now, allows it at once."""
         connection = self.connection
         age = time.monotonic() - self._dialled_at
         if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
             connection.check_alive()
             self.retired, self.connection = connection, None
         if change.may_connect or change.suspended:
-            self.recall_pending = self._retry_pending = True
+            self.must_retry_lost = self._retry_pending = True
             self._failures_before_change = self._failures
             if self._dialling is not None and self._dialling.when() is None:
-                # Its packets may go to the network of before.
+                # This dial may use an address or a route that no longer works.
                 self._dialling.reschedule(asyncio.get_running_loop().time() + DIAL_GRACE)
         self._changed()
 
@@ -138,7 +137,7 @@ class Connector:
     # The connection.
 
     async def open(self) -> Connection | None:
-        """Dials. Returns None if the network changed meanwhile: dial again, now. Raises Fault, for `record_fault`."""
+        """Dials. Returns None if the network changed meanwhile: dial again, now. Raises Fault; the caller records it."""
         began = time.monotonic()
         self._retry_pending = False
         try:
@@ -148,7 +147,7 @@ class Connector:
             self._retry_pending = True
             return None
         except Fault as fault:
-            self._answer_requests(fault.outcome)
+            self._end_requests(fault.outcome)
             raise
         finally:
             self._dialling = None
@@ -156,19 +155,19 @@ class Connector:
             self._dial_seconds = self._dialled_at - began
             self._expected_until = 0.0
         log.info("relay=%s connected in %.2f s", self._name, self._dial_seconds)
-        self._answer_requests(self.connection)
+        self._end_requests(self.connection)
         return self.connection
 
     def claim_dial_seconds(self) -> float:
-        """Seconds that the last dial took, once: for the message that had to wait for it."""
+        """Seconds that the last dial took; 0 on all calls but the first. For the message that had to wait for the dial."""
         seconds, self._dial_seconds = self._dial_seconds, 0.0
         return seconds
 
     def forget(self) -> None:
-        """The connection is lost, or of no use any more."""
+        """Drops the connection without closing it: it is lost, or the caller closes it."""
         self.connection = None
-        if time.monotonic() - self._dialled_at > dial_policy.YOUNG:
-            # It was stable: perhaps the network has changed, and nothing else tells so.
+        if time.monotonic() - self._dialled_at > dial_policy.SETTLING_TIME:
+            # It was stable: perhaps the network has changed without an event. Dial again soon, as after an event.
             self._failures_before_change = self._failures
 
     async def hang_up(self) -> None:
@@ -180,22 +179,22 @@ class Connector:
     async def close_retired(self) -> None:
         """Closes the connection from before a change of the network, once its messages have ended."""
         connection, self.retired = self.retired, None
-        # It may work after all, and then its streams go on.
+        # It may still work: its streams go on.
         if connection is not None and not self._streams[connection]:
             await connection.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
     @property
     def redial_pause(self) -> float:
-        """Seconds until a dial only to keep a connection up: a connection that ended soon may do so again."""
+        """Seconds until a dial that only keeps a connection up is allowed: do not dial again and again if each soon ends."""
         return 0.0 if self._retry_pending else max(0.0, self._dialled_at + REDIAL_INTERVAL - time.monotonic())
 
     @property
-    def stays(self) -> float:
-        """Seconds for which the connection stays without mail; inf while a stream is open."""
-        if self.is_lent or self._relayhost.linger == math.inf:
+    def linger_left(self) -> float:
+        """Seconds for which the connection stays without mail; inf for streams, or if the settings want it always."""
+        if self.has_streams or self._relayhost.linger == math.inf:
             return math.inf
-        return max(0.0, self._lent_until - time.monotonic())
+        return max(0.0, self._linger_end - time.monotonic())
 
     # Streams.
 
@@ -203,7 +202,8 @@ class Connector:
     async def stream(self, to: Endpoint) -> AsyncIterator[Stream | Outcome]:
         """A byte stream to `to`, as seen from the relayhost, or why there is none.
 
-        The connection is dialled if there is none. It stays until the context has ended and `linger` is over.
+        Waits for a connection, and causes a dial if there is none. The connection stays until `linger` after the end of the
+        context.
         """
         connection = await self._request()
         if isinstance(connection, Outcome):
@@ -222,13 +222,13 @@ class Connector:
             if not self._streams[connection]:
                 del self._streams[connection]
                 if connection not in (self.connection, self.retired):
-                    # It was kept only for its streams.
+                    # It was open only for its streams.
                     self._run_to_end(connection.close())
-            self._lent_until = time.monotonic() + self._relayhost.linger
+            self._linger_end = time.monotonic() + self._relayhost.linger
             self._changed()
 
     async def _request(self) -> Connection | Outcome:
-        """The connection, or why there is none, once that is known."""
+        """Waits for the connection. Returns it, or why there is none."""
         if self.connection is not None and self.connection.is_up:
             return self.connection
         request: asyncio.Future[Connection | Outcome] = asyncio.get_running_loop().create_future()
@@ -239,22 +239,22 @@ class Connector:
         finally:
             self._requests.discard(request)
 
-    def _answer_requests(self, connection: Connection | Outcome) -> None:
+    def _end_requests(self, connection: Connection | Outcome) -> None:
         for request in self._requests:
             if not request.done():
                 request.set_result(connection)
 
-    def decline(self, why: str) -> None:
-        """Streams that wait for the connection get none."""
-        self._answer_requests(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text=why))
+    def refuse_streams(self, why: str) -> None:
+        """Ends the wait of streams for the connection: there is none. why: one sentence, not escaped."""
+        self._end_requests(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text=why))
 
     @property
     def is_stream_wanted(self) -> bool:
         return any(not request.done() for request in self._requests)
 
     @property
-    def is_lent(self) -> bool:
-        """Whether streams have the connection, or are about to get it."""
+    def has_streams(self) -> bool:
+        """Whether streams use the connection, or are about to get it."""
         return bool(self._requests) or (self.connection is not None and self._streams[self.connection] > 0)
 
     # The fault.
@@ -265,14 +265,12 @@ class Connector:
         return self._fault.text if self._fault is not None else ""
 
     async def read_fault(self) -> None:
-        """Reads the recorded fault anew: a command of the person's may have shortened the wait."""
+        """Reads the recorded fault again, if there may be one: a command may have shortened the wait."""
         if not self._is_known_usable:
             self._fault = await self._spool.relayhost_failure(self._name)
 
     def pause(self, *, has_new_mail: bool) -> float:
-        """Seconds until a dial is allowed; 0 or less: now."""
-        if self._fault is None:
-            return 0.0
+        """Seconds until a dial is allowed; 0 or less: now. has_new_mail: a message has just arrived."""
         is_asked_for = has_new_mail or self.is_message_expected or self.is_stream_wanted
         since_last_try = time.monotonic() - self._tried_at
         return dial_policy.pause(self._fault, DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for))
@@ -285,42 +283,45 @@ class Connector:
         self._is_known_usable = True
         if self._fault is not None:
             self._fault = None
-            self._run_to_end(self._record_up())
+            self._run_to_end(self._record_usable())
             log.info("relay=%s usable again", self._name)
 
-    async def _record_up(self) -> None:
-        backends = self._terms.backends_for(Kind.RESUMED, b"", b"")
+    async def _record_usable(self) -> None:
+        backends = self._policy.backends_for(Kind.RESUMED, b"", b"")
         if await self._spool.relayhost_up(self._name, backends):
             self._notices_pending()
 
     async def record_fault(self, outcome: Outcome) -> str:
-        """Records that the relayhost cannot be used. Its mail waits; no attempt is counted. Returns why, not escaped."""
+        """Records that the relayhost cannot be used. Its mail waits; no attempt is counted.
+
+        Returns why, not escaped. Raises SpoolError.
+        """
         self._is_known_usable = False
         self._tried_at = time.monotonic()
-        setup = is_setup_fault(outcome)
-        if setup and outcome.reply is not None:
+        is_setup = is_setup_fault(outcome)
+        if is_setup and outcome.reply is not None:
             outcome = _with_fix(outcome, self._relayhost)
         wait = dial_policy.wait_after_fault(
             outcome.cause,
             self._failures + 1,
             self._failures_before_change,
-            self._terms.schedule,
+            self._policy.schedule,
             random.random(),  # noqa: S311
         )
         text = outcome.description.decode("utf-8", "backslashreplace")
-        level = logging.ERROR if setup else logging.WARNING
+        level = logging.ERROR if is_setup else logging.WARNING
         fix = f"; {outcome.fix}" if outcome.fix else ""
         log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text), fix)
-        backends = self._terms.backends_for(Kind.SETUP, b"", b"")
-        await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, setup, backends)
-        # Pending now, or when the mail has waited long enough.
+        backends = self._policy.backends_for(Kind.SETUP, b"", b"")
+        await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, is_setup, backends)
+        # A setup fault has a notice now, another fault when mail has waited long enough.
         self._notices_pending()
         self._fault = await self._spool.relayhost_failure(self._name)
         return text
 
 
 def _with_fix(outcome: Outcome, relayhost: Relayhost) -> Outcome:
-    """A mail server that refuses every mail: its reply says why, or its log."""
+    """Adds the fix for a mail server that refuses all mail."""
     server = relayhost.command or str(relayhost.smtp)
-    fix = f"The mail server there ({server}) says so. See its log; it must take mail from its own host."
+    fix = f"This is the reply of the mail server ({server}). See its log; it must take mail from its own host."
     return dataclasses.replace(outcome, fix=printable(fix))

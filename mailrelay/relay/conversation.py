@@ -22,7 +22,7 @@ class Phase(enum.Enum):
     """It takes no more jobs."""
 
 
-class SchedulerPort(Protocol):
+class ConversationPort(Protocol):
     """What a conversation needs of its scheduler."""
 
     @property
@@ -40,9 +40,9 @@ class SchedulerPort(Protocol):
 
 
 class Conversation:
-    """Gives jobs to the pump in `delivery` (its `delivery.JobSource`)."""
+    """Gives jobs to the conversation that `delivery` runs (its `delivery.JobSource`)."""
 
-    def __init__(self, scheduler: SchedulerPort) -> None:
+    def __init__(self, scheduler: ConversationPort) -> None:
         self.phase = Phase.OPENING
         self._scheduler = scheduler
         self._woken = asyncio.Event()

@@ -1,7 +1,7 @@
-"""Runs one conversation with the mail server: octets between a channel and an SMTP session, jobs in, outcomes out.
+"""Runs one conversation with the mail server: carries octets between a channel and an SMTP session, and gives it jobs.
 
 Promises: every job that `JobSource.next` gave ends exactly once, in `finish` or in `give_back`, whatever happens: a lost
-connection, a time-out, replies that are no SMTP, a cancellation. It does not judge outcomes.
+connection, a time-out, replies that are not SMTP, a cancellation. What outcomes mean is decided elsewhere (`mail.triage`).
 """
 
 import asyncio
@@ -32,42 +32,42 @@ class JobSource(Protocol):
         """The mail server has replied to EHLO; this conversation carries `in_flight` jobs at once. Never waits."""
 
     async def next(self, limit: int) -> Sequence[Job]:
-        """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation is worth
-        keeping; an empty result ends it. Cancelling loses nothing. Raises nothing: no message can be had means no jobs."""
+        """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation should
+        stay open; an empty result ends it. Cancelling loses no job. Raises nothing: a failure of the spool means no jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationEnd:
-    """outcome: how the conversation broke off, None if we ended it."""
+    """outcome: why the conversation broke off, None if we ended it. progress: how far it had come."""
 
     outcome: Outcome | None
     progress: Progress
 
 
 async def converse(channel: Channel, name: bytes, source: JobSource) -> ConversationEnd:
-    """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off.
+    """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off. Closes `channel`.
 
     name: the argument of EHLO.
     """
-    return await _Pump(channel, Session(name), source).run()
+    return await _Runner(channel, Session(name), source).run()
 
 
-class _Pump:
+class _Runner:
     def __init__(self, channel: Channel, session: Session, source: JobSource) -> None:
         self._channel = channel
         self._session = session
         self._source = source
         self._keys = itertools.count()
-        # What `JobSource.next` gave: jobs that were not begun, and those that were, with their begin.
+        # The jobs that `JobSource.next` gave: those not begun, and those begun, with their start (monotonic).
         self._given: deque[Job] = deque()
         self._begun: dict[int, tuple[Job, float]] = {}
-        self._wanted: deque[int] = deque()
+        self._content_wanted: deque[int] = deque()
         self._ended: Outcome | None = None
         self._progress = Progress.NOTHING
         self._reading: asyncio.Future[bytes] = asyncio.ensure_future(channel.read())
         self._asking: asyncio.Future[Sequence[Job]] | None = None
-        # The channel takes no more octets. What the mail server sent before is still to be read, and then the end.
-        self._is_cut = False
+        # The channel takes no more octets. What the mail server has sent before the end must still be read.
+        self._is_write_closed = False
 
     async def run(self) -> ConversationEnd:
         is_leaving = False
@@ -78,10 +78,14 @@ class _Pump:
                     self._flush()
                     return ConversationEnd(None, self._progress)
                 self._flush()
-                if not (is_leaving or self._is_cut or self._given) and self._asking is None and self._session.capacity:
+                if (
+                    not (is_leaving or self._is_write_closed or self._given)
+                    and self._asking is None
+                    and self._session.capacity
+                ):
                     self._asking = asyncio.ensure_future(self._next())
                 await self._wait()
-                self._hear()
+                self._take_input()
                 if self._ended is None and self._asking is not None and self._asking.done():
                     jobs, self._asking = self._asking.result(), None
                     is_leaving = not jobs
@@ -92,26 +96,26 @@ class _Pump:
                     await self._send_content()
             return ConversationEnd(self._ended, self._progress)
         except BaseException as error:
-            self._hear()
+            self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
-            self._note(self._session.lost("mailrelay was stopped" if stopped else "mailrelay failed; see its log"))
+            self._handle(self._session.lost("mailrelay was stopped" if stopped else "mailrelay failed; see its log"))
             raise
         finally:
             self._close()
 
     async def _wait(self) -> None:
-        """Waits for octets of the mail server, for jobs, or for the end of the mail server's time to reply."""
+        """Waits for octets of the mail server or for jobs. Ends the conversation if the time for a reply passes."""
         waited: set[asyncio.Future[bytes] | asyncio.Future[Sequence[Job]]] = {self._reading}
         if self._asking is not None:
             waited.add(self._asking)
-        stage = self._session.awaiting or (Stage.CONTENT if self._is_cut else None)
+        stage = self._session.awaiting or (Stage.CONTENT if self._is_write_closed else None)
         limit = REPLY_TIMEOUTS[stage] if stage is not None else None
         done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if not done:
-            self._note(self._session.lost(f"the remote gave no reply within {limit:.0f} s"))
+            self._handle(self._session.lost(f"the mail server gave no reply within {limit:.0f} s"))
 
     async def _next(self) -> Sequence[Job]:
-        # What is handed over but not sent yet is as uncertain as what is on the network: on a slow line it must not pile up.
+        # Octets in our buffer are lost like those on the network: on a slow network they must not pile up.
         with contextlib.suppress(ConnectionError):
             await self._channel.drain()
         return await self._source.next(self._session.capacity)
@@ -121,16 +125,16 @@ class _Pump:
         for job in (*self._given, *(job for job, _ in self._begun.values())):
             job.give_back()
         self._channel.close()
-        # A question for jobs that cannot be cancelled any more has an answer already: its jobs are nobody else's.
+        # If the wait for jobs is over already, it cannot be cancelled: give back the jobs that it has brought.
         asking = self._asking
         if asking is not None and not asking.cancel() and not asking.cancelled() and asking.exception() is None:
             for job in asking.result():
                 job.give_back()
 
-    def _hear(self) -> None:
-        """Takes in what the mail server has sent by now, if anything."""
+    def _take_input(self) -> None:
+        """Handles what the mail server has sent by now, if anything. Never waits."""
         if self._ended is None and self._reading.done():
-            self._note(self._received(self._reading))
+            self._handle(self._received(self._reading))
             self._reading = asyncio.ensure_future(self._channel.read())
 
     def _received(self, reading: asyncio.Future[bytes]) -> list[Event]:
@@ -139,21 +143,21 @@ class _Pump:
         except OSError as error:
             return self._session.lost(f"the connection was lost ({error})")
         if not data:
-            return self._session.lost("the remote closed the connection")
+            return self._session.lost("the mail server closed the connection")
         return self._session.receive(data)
 
     def _begin(self, job: Job) -> None:
         key = next(self._keys)
         self._begun[key] = (job, time.monotonic())
-        self._note(self._session.start(key, job.envelope, job.size))
+        self._handle(self._session.start(key, job.envelope, job.size))
 
-    def _note(self, events: Sequence[Event]) -> None:
+    def _handle(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Ready():
                     self._source.ready(self._session.in_flight)
                 case ContentWanted(key):
-                    self._wanted.append(key)
+                    self._content_wanted.append(key)
                 case Finished(key, outcomes):
                     self._finish(key, outcomes)
                 case Untried(key):
@@ -172,33 +176,36 @@ class _Pump:
 
     def _flush(self) -> None:
         output = self._session.take_output()
-        if output and not self._is_cut:
+        if output and not self._is_write_closed:
             try:
                 self._channel.write(output)
             except ConnectionError:
-                self._is_cut = True
+                self._is_write_closed = True
 
     async def _send_content(self) -> None:
-        while self._wanted and self._ended is None and not self._is_cut:
-            job, _ = self._begun[self._wanted.popleft()]
-            fault = None
+        while self._content_wanted and self._ended is None and not self._is_write_closed:
+            job, _ = self._begun[self._content_wanted.popleft()]
+            failure = None
             try:
-                await self._stream(job)
+                await self._send_pieces(job)
             except Unreadable as error:
-                fault = Outcome(
+                failure = Outcome(
                     Stage.CONTENT,
                     cause=Cause.UNREADABLE,
                     text=f"the message cannot be read from the spool: {error}",
                     fix=f"see `mailrelay queue show {job.queue_id} --content`, then cancel it and send it again",
                 )
             except TimeoutError:
-                self._hear()
-                self._note(self._session.lost(f"the remote took no content for {REPLY_TIMEOUTS[Stage.CONTENT]:.0f} s"))
-            if not self._is_cut:
-                self._note(self._session.end_content(fault))
+                self._take_input()
+                self._handle(
+                    self._session.lost(f"the mail server took no content for {REPLY_TIMEOUTS[Stage.CONTENT]:.0f} s")
+                )
+            if not self._is_write_closed:
+                self._handle(self._session.end_content(failure))
 
-    async def _stream(self, job: Job) -> None:
-        """Sends as much of the content as the mail server takes: it may refuse in the middle, or close the connection."""
+    async def _send_pieces(self, job: Job) -> None:
+        """Sends the content. Stops early if the conversation ends, or the channel takes no more octets. Raises Unreadable,
+        and TimeoutError if the mail server takes no octets for too long."""
         async with contextlib.aclosing(job.pieces()) as pieces:
             unsent = 0
             async for piece in pieces:
@@ -206,19 +213,19 @@ class _Pump:
                     block = piece[start : start + BLOCK]
                     self._session.send_content(block)
                     unsent += len(block)
-                    # A small content goes out with its end, and with what follows it.
+                    # Less than a block waits for its end, and is written together with the next commands.
                     if unsent >= BLOCK:
                         unsent = 0
                         self._flush()
                         await self._drain()
-                    self._hear()
-                    if self._is_cut or self._ended is not None:
+                    self._take_input()
+                    if self._is_write_closed or self._ended is not None:
                         return
 
     async def _drain(self) -> None:
-        """Raises TimeoutError."""
+        """Waits until the channel takes more octets. Raises TimeoutError."""
         try:
             async with asyncio.timeout(REPLY_TIMEOUTS[Stage.CONTENT]):
                 await self._channel.drain()
         except ConnectionError:
-            self._is_cut = True
+            self._is_write_closed = True

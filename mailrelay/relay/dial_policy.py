@@ -1,7 +1,8 @@
 """Decides when a relayhost is dialled again after a fault, and what a change of the network means for its connection. Pure.
 
-Promises: the retry schedule holds unless there is a reason to believe that a dial succeeds now; an SSH server that locks out
-an address that returns too soon (`mail.triage.PENALISED`) is left alone for longer, whatever the reason.
+Promises: the retry schedule holds unless there is a reason to believe that a dial succeeds now. After a cause for which SSH
+servers lock out an address that returns too soon (`mail.triage.PENALISED`), only a change of the network allows a dial ahead
+of the schedule, and not before PENALTY_SCHEDULE[0].
 All times are seconds.
 """
 
@@ -16,19 +17,19 @@ from mailrelay.ports import RelayhostFailure
 
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Waits between dials after causes for which SSH servers lock out an address (`mail.triage.PENALISED`)."""
-IMPATIENCE = 5.0
-"""After a failed dial, wait at least this long before new mail may cause another dial ahead of the schedule."""
+EARLY_DIAL_WAIT = 5.0
+"""After a failed dial, wait at least this long before new mail or a stream may cause a dial ahead of the schedule."""
 SETTLING_SCHEDULE = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 10.0)
 """Waits between the first dials after a change of the network: addresses, routes and names come one after the other."""
-YOUNG = 10.0
-"""A connection younger than this was made while the network was still settling: a new address or route is no reason to
-replace it."""
+SETTLING_TIME = 10.0
+"""For this long after a dial the network may still be settling: a new address or route is then no reason to replace the
+connection."""
 
 
 class NetworkChange(Protocol):
     """What has happened to the network (`network.events`).
 
-    may_connect: an address or a route has come. removed_addresses: addresses that this computer has no longer, as
+    may_connect: an address or a route has come. removed_addresses: addresses that this computer no longer has, as
     inet_ntop(3) writes them. suspended: seconds for which the computer was suspended.
     """
 
@@ -43,7 +44,7 @@ class NetworkChange(Protocol):
 @dataclass(frozen=True, slots=True)
 class DialFacts:
     """now: epoch seconds. since_last_try: seconds since the last dial or fault. retry_pending: the network has changed, and
-    no dial was made since. is_asked_for: there is new mail, a client that has begun a message, or a stream."""
+    no dial was made since. is_asked_for: new mail, a client that has begun a message, or a stream waits for the dial."""
 
     now: float
     since_last_try: float
@@ -56,17 +57,17 @@ def pause(fault: RelayhostFailure | None, facts: DialFacts) -> float:
     if fault is None:
         return 0.0
     scheduled = fault.next_dial - facts.now
-    early = _earliest(fault.cause, facts)
-    return scheduled if early is None else min(scheduled, early - facts.since_last_try)
+    ahead = _wait_ahead_of_schedule(fault.cause, facts)
+    return scheduled if ahead is None else min(scheduled, ahead - facts.since_last_try)
 
 
-def _earliest(cause: Cause, facts: DialFacts) -> float | None:
-    """Seconds after the last try from which a dial ahead of the schedule is worth while; None: not at all."""
+def _wait_ahead_of_schedule(cause: Cause, facts: DialFacts) -> float | None:
+    """Seconds from the last try to the first moment at which a dial ahead of the schedule is allowed; None: never."""
     if cause in PENALISED:
         return PENALTY_SCHEDULE[0] if facts.retry_pending else None
     if facts.retry_pending and cause in QUIET:
         return 0.0
-    return IMPATIENCE if facts.retry_pending or facts.is_asked_for else None
+    return EARLY_DIAL_WAIT if facts.retry_pending or facts.is_asked_for else None
 
 
 def wait_after_fault(
@@ -74,8 +75,8 @@ def wait_after_fault(
 ) -> float:
     """Seconds until the next dial.
 
-    failures: dials that failed in a row, at least 1. failures_before_change: how many of them before the network changed,
-    None if it did not change. schedule: the retry schedule of the settings. chance: a random number in [0, 1).
+    failures: failures in a row, at least 1. failures_before_change: how many of them came before the network changed, None
+    if it did not change. schedule: the retry schedule of the settings. chance: a random number in [0, 1).
     """
     if cause in PENALISED:
         return wait(PENALTY_SCHEDULE, failures, chance)
@@ -85,8 +86,8 @@ def wait_after_fault(
 
 
 def is_doubtful(change: NetworkChange, address: str, age: float) -> bool:
-    """Whether a connection may have died with the network of before.
+    """Whether a connection may be dead after a change of the network.
 
     address: its local address, "" if unknown. age: seconds since it was dialled.
     """
-    return change.suspended > 0 or address in change.removed_addresses or (change.may_connect and age > YOUNG)
+    return change.suspended > 0 or address in change.removed_addresses or (change.may_connect and age > SETTLING_TIME)

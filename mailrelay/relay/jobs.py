@@ -1,4 +1,4 @@
-"""The jobs of a conversation: the delivery of a message, and the probe of a recipient.
+"""The jobs of a conversation: the delivery of a message, and the recipient probe.
 
 A conversation treats both alike: it begins a job with the envelope, reads the content if there is one, and ends the job
 with `finish` or `give_back`, exactly once.
@@ -16,33 +16,33 @@ from mailrelay.mail.outcome import Outcome
 
 
 class Job(Protocol):
-    """What a conversation does with one envelope. Its methods never wait and never raise, but for `pieces`."""
+    """What a conversation does with one envelope. Its methods never wait and never raise, except for `pieces`."""
 
     @property
     def envelope(self) -> Envelope: ...
     @property
     def size(self) -> int | None:
-        """Octets of content; None: MAIL and RCPT alone."""
+        """Octets of content; None for a probe, which has no content."""
 
     @property
     def queue_id(self) -> str:
-        """Of the message; "" for a probe."""
+        """The queue id of the message; "" for a probe."""
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """The content. Raises Unreadable."""
 
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
-        """The mail server has replied: one outcome for each recipient, in the envelope's order.
+        """The job has ended: one outcome for each recipient, in the envelope's order.
 
-        relays_dsn: it took over the DSN parameters (RFC 3461). seconds: from the job's begin to its end.
+        relays_dsn: the mail server has accepted the DSN parameters (RFC 3461). seconds: from the job's start to its end.
         """
 
     def give_back(self) -> None:
-        """The mail server has heard nothing of it."""
+        """The job was not tried: another conversation may begin it."""
 
 
 class MessageResults(Protocol):
-    """Where the end of a delivery goes."""
+    """Takes the end of each delivery (`results.Results`, which says what the arguments mean)."""
 
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
@@ -54,9 +54,9 @@ class MessageResults(Protocol):
 class MessageJob:
     """The delivery of one message.
 
-    read: gives the content of a message. claim_dial_seconds: seconds that the last dial took, once. in_progress: the open
-    deliveries by the spool's key, of which this is one until its end. octets_sent: octets of content that were handed to
-    the connection.
+    read: gives the content of the message with a key of the spool. claim_dial_seconds: see `Connector`. in_progress: all
+    deliveries that have not ended, by the spool's key; this job adds and removes itself. octets_sent: octets of content that
+    were handed to the connection.
     """
 
     message: Message
@@ -85,7 +85,7 @@ class MessageJob:
         async with contextlib.aclosing(self.read(self.message.id)) as pieces:
             async for piece in pieces:
                 yield piece
-                # A reader that asks for the next piece has handed over this one.
+                # When the next piece is asked for, this one has been handed to the connection.
                 self.octets_sent += len(piece)
 
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
@@ -100,10 +100,10 @@ class MessageJob:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RcptProbe:
+class RecipientProbe:
     """Asks the mail server about one recipient by MAIL and RCPT, before there is a message.
 
-    envelope: has one recipient. reply: what the server replied to MAIL or RCPT, None if it could not be asked. Cancel
+    envelope: has one recipient. reply: the outcome of MAIL and RCPT, None if the mail server could not be asked. Cancel
     `reply` to withdraw the probe.
     """
 
@@ -113,7 +113,7 @@ class RcptProbe:
     queue_id: str = ""
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
-        raise RuntimeError("a probe of a recipient has no content")
+        raise RuntimeError("a recipient probe has no content")
 
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
         self._set(outcomes[0])
@@ -130,16 +130,16 @@ class ProbeQueue:
     """Probes that wait for a conversation."""
 
     def __init__(self) -> None:
-        self._waiting: deque[RcptProbe] = deque()
+        self._waiting: deque[RecipientProbe] = deque()
 
-    def add(self, envelope: Envelope) -> RcptProbe:
+    def add(self, envelope: Envelope) -> RecipientProbe:
         """A new probe, behind the others."""
-        probe = RcptProbe(envelope)
+        probe = RecipientProbe(envelope)
         self._waiting.append(probe)
         return probe
 
     def next(self) -> Sequence[Job]:
-        """The first probe that was not withdrawn; none if there is none."""
+        """The first probe that was not withdrawn, in a sequence of one; an empty sequence if there is none."""
         while self._waiting:
             probe = self._waiting.popleft()
             if not probe.reply.done():
@@ -147,6 +147,6 @@ class ProbeQueue:
         return ()
 
     def give_back(self) -> None:
-        """No conversation is there to ask."""
+        """Ends all probes without a reply: there is no conversation."""
         while self._waiting:
             self._waiting.popleft().give_back()

@@ -1,8 +1,8 @@
-"""The results of attempts: judged, told to the client that waits, recorded in the spool, logged.
+"""The results of attempts: judges them, records them in the spool, logs them, and tells the client that waits.
 
-Promises: an outcome is recorded however long the disk refuses it. Until then no new message is begun (`is_stuck`), so that
-nothing is sent twice that the mail server has accepted. An attempt that never began is taken back with the same care.
-Recording goes on when the conversation has ended.
+Promises: recording is tried again until it succeeds, also after the end of the conversation. Until then no new message is
+begun (`is_stuck`), so that nothing is sent twice that the mail server has accepted. The same holds for putting back a
+message whose attempt sent nothing.
 """
 
 import asyncio
@@ -25,37 +25,37 @@ log = logging.getLogger("mailrelay.relay")
 T = TypeVar("T")
 
 LAST_WAIT = 10.0
-"""Seconds that a stopping relay waits for the disk to record results."""
+"""Seconds to wait, at most, for results to be recorded when the daemon stops."""
 
 
 class Results:
     """The results of one relayhost's attempts.
 
-    notices_pending: called when a commit has left notices for the person. recorded: called when a result was recorded. now:
-    the clock, epoch seconds.
+    notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
+    be. now: the clock, epoch seconds.
     """
 
     def __init__(
         self,
         spool: RelayPort,
-        terms: RetryPolicy,
+        policy: RetryPolicy,
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         self.waiters = Waiters()
         self._spool = spool
-        self._terms = terms
+        self._policy = policy
         self._notices_pending = notices_pending
         self._recorded = recorded
         self._now = now
         self._unrecorded: set[str] = set()
-        # Not of a task group: a result must be recorded although its conversation is cancelled.
+        # Not in a task group: a result must be recorded even if its conversation is cancelled.
         self._tasks: set[asyncio.Future[Any]] = set()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the spool refuses to record results."""
+        """Whether results could not be recorded yet."""
         return bool(self._unrecorded)
 
     def finished(
@@ -69,8 +69,8 @@ class Results:
     ) -> None:
         """An attempt has ended, with one outcome for each recipient.
 
-        relays_dsn: as in `conclude`. dial_seconds: what the dial took that this message had to wait for, else 0. seconds:
-        what the transaction took.
+        relays_dsn: as in `conclude`. dial_seconds: the time of the dial for which this message had to wait, else 0. seconds:
+        the time of the transaction.
         """
         if nothing_tried(outcomes):
             self.untried(message)
@@ -80,12 +80,12 @@ class Results:
         )
 
     def untried(self, message: Message) -> None:
-        """An attempt was opened but never began: the message is due again, and nothing is counted."""
+        """An attempt was opened but sent nothing: the message is put back, and the client is told that it waits."""
         self.put_back([message])
         self.waiters.tell(message.queue_id, Queued("the connection to the server was lost"))
 
     def put_back(self, messages: Sequence[Message]) -> None:
-        """The same for several messages. Clients that wait are told elsewhere."""
+        """Undoes attempts that sent nothing: the messages are due again, and nothing is counted. Tells no clients."""
         self.run_to_end(self._put_back({message.id: message.queue_id for message in messages}))
 
     def run_to_end(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
@@ -95,7 +95,7 @@ class Results:
         task.add_done_callback(self._ended)
 
     async def close(self) -> None:
-        """Waits until all results are recorded, `LAST_WAIT` at most."""
+        """Waits until all results are recorded, for `LAST_WAIT` at most; then gives up those that are not."""
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=LAST_WAIT)
             for task in late:
@@ -116,7 +116,7 @@ class Results:
         record = conclude(
             message,
             outcomes,
-            self._terms,
+            self._policy,
             client_told=client_told,
             relays_dsn=relays_dsn,
             now=self._now(),
@@ -129,7 +129,7 @@ class Results:
                 "%s: the outcome is not recorded: its attempt is not open, or not of this daemon", message.queue_id
             )
         for one in record.settled:
-            # An error needs the person.
+            # The level `error` means: the person must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
             log.log(level, "%s", logline.recipient_status(message, record, one))
         if record.notices:
@@ -142,14 +142,14 @@ class Results:
             log.error("%s: not put back: its attempt is not open, or not of this daemon", messages[key])
 
     async def _write(self, queue_ids: Collection[str], write: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Records what became of these messages, and tries again until the disk takes it."""
+        """Writes to the spool, and tries again until it succeeds. Until then these messages are unrecorded (`is_stuck`)."""
         pause = 1.0
         try:
             while True:
                 try:
                     return await write()
                 except Exception as error:
-                    # Of whatever kind: the result must not be forgotten.
+                    # Any exception: the result must not be lost.
                     log.critical(
                         "%s: what became of it cannot be recorded: %s; will try again", ", ".join(queue_ids), error
                     )
@@ -161,7 +161,10 @@ class Results:
 
 
 def _result(message: Message, record: Record) -> DeliveryResult | Queued:
-    """For the client that waits, unless the mail server refused all recipients."""
+    """The result for the client that waits, where the mail server did not refuse all recipients.
+
+    `Queued` if all recipients are in the same state for the same reason, and none was sent.
+    """
     address_of = {
         key: recipient.address
         for key, recipient in zip(message.recipient_ids, message.envelope.recipients, strict=True)
@@ -172,6 +175,6 @@ def _result(message: Message, record: Record) -> DeliveryResult | Queued:
         for one in record.settled
         if one.state is not State.SENT
     )
-    if not taken and len({(one.state, one.words) for one in not_taken}) == 1:
-        return Queued(not_taken[0].words.decode("utf-8", "replace"))
+    if not taken and len({(one.state, one.reason) for one in not_taken}) == 1:
+        return Queued(not_taken[0].reason.decode("utf-8", "replace"))
     return DeliveryResult(len(taken), taken[0].outcome.reply if taken else None, not_taken)

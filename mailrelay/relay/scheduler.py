@@ -1,7 +1,8 @@
-"""One relayhost's mail on its way out: observes its state, lets `plan` decide, and carries the plan out.
+"""Sends the mail of one relayhost: observes the state, lets `plan` decide, and carries the plan out.
 
 Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
 It sleeps until mail is due, the back-off is over, or an event comes. It never polls.
+A stream carries the octets of a forward through the same connection (`connector`).
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
 from mailrelay.relay.conversation import Conversation, Phase
 from mailrelay.relay.delivery import converse
-from mailrelay.relay.dial_policy import IMPATIENCE, NetworkChange
+from mailrelay.relay.dial_policy import EARLY_DIAL_WAIT, NetworkChange
 from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
 from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, Consequence, Facts, Plan, Progress, consequence, decide
 from mailrelay.relay.waiters import Queued, Waiters
@@ -33,18 +34,21 @@ log = logging.getLogger("mailrelay.relay")
 SPOOL_RETRY = 10.0
 """Seconds to wait after the spool has failed."""
 MAX_SLEEP = 60.0
-"""Seconds of sleep at most: timers stand still while a laptop is suspended, and mail becomes due."""
+"""Seconds of sleep at most: timers stand still while a laptop is suspended, but mail becomes due meanwhile."""
 EHLO_NAME = b"localhost"
-"""The mail server sees a client on its own localhost; this machine's name is private."""
+"""The name in EHLO: the mail server gets the connection from its own localhost, and this computer's name is private."""
 
 
-class Spool(RelayPort, RelayhostPort, Protocol):
+class SpoolPort(RelayPort, RelayhostPort, Protocol):
     """The ports that a scheduler needs."""
 
 
 @dataclass(slots=True)
-class _SpoolView:
-    """What the spool has said since the last action. next_due: epoch seconds, inf if nothing is pending."""
+class _Due:
+    """What the spool was asked since the last action. None: not asked.
+
+    next_due: epoch seconds, inf if nothing is pending. due_count: as in `Facts`.
+    """
 
     next_due: float | None = None
     due_count: int | None = None
@@ -53,15 +57,16 @@ class _SpoolView:
 class Scheduler:
     """Sends one relayhost's mail.
 
-    notices_pending: called when a commit has left notices for the person. now: the clock, epoch seconds.
+    policy: for attempts and their notices. notices_pending: called when a commit has made notices pending. now: the clock,
+    epoch seconds.
     """
 
     def __init__(
         self,
         relayhost: Relayhost,
-        spool: Spool,
+        spool: SpoolPort,
         dial: Dial,
-        terms: RetryPolicy,
+        policy: RetryPolicy,
         notices_pending: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -70,14 +75,15 @@ class Scheduler:
         self._spool = spool
         self._now = now
         self._event = asyncio.Event()
-        self._results = results.Results(spool, terms, notices_pending, self._event.set, now)
+        self._results = results.Results(spool, policy, notices_pending, self._event.set, now)
         self._connector = connector.Connector(
-            relayhost, spool, dial, terms, self._results.run_to_end, notices_pending, self._event.set, now
+            relayhost, spool, dial, policy, self._results.run_to_end, notices_pending, self._event.set, now
         )
         self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed)
         self._probes = ProbeQueue()
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
+        # Open conversations, at most: by the settings, and by the mail server, which may have refused more.
         self._channels = relayhost.channels
         self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
         self._allowed = self._backlog_channels
@@ -88,7 +94,7 @@ class Scheduler:
         self._faults: list[Outcome] = []
         self._spool_pause_end = 0.0
 
-    # What others tell the scheduler, and ask it.
+    # For the daemon and the intake.
 
     def look_again(self) -> None:
         """The spool has changed: mail is due, or the person did something."""
@@ -103,18 +109,19 @@ class Scheduler:
             self._event.set()
 
     def expect_message(self) -> None:
-        """A client has begun a message: dial now, so that the connection is up when the message is complete."""
+        """A client has begun a message: a reason to dial, so that the connection is up when the message is complete."""
         self._connector.expect_message()
 
     def network_changed(self, change: NetworkChange) -> None:
-        """A dial may succeed now; mail that waits for the network leaves ahead of the schedule."""
+        """A dial may succeed now; mail that waits for the network is tried again ahead of the schedule."""
         self._must_ask = True
         self._connector.network_changed(change)
 
     async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
-        """What the mail server replies to the envelope of one recipient, without a message; None if it cannot be asked.
+        """The mail server's reply to MAIL and RCPT for an envelope with one recipient; None if it cannot be asked.
 
-        Asks only where a conversation is ready, and waits for it. May be cancelled.
+        Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
+        the probe.
         """
         if self._connector.retired is not None or not any(
             one.phase in (Phase.WORKING, Phase.IDLE) for one in self._conversations
@@ -138,7 +145,7 @@ class Scheduler:
         return self._results.waiters
 
     def stream(self, to: Endpoint) -> AbstractAsyncContextManager[Stream | Outcome]:
-        """The connection for something else than mail: see `Connector.stream`."""
+        """A byte stream to `to`, as seen from the relayhost: see `Connector.stream`."""
         return self._connector.stream(to)
 
     @property
@@ -153,7 +160,7 @@ class Scheduler:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the spool refuses to record outcomes: no new mail should be accepted."""
+        """Whether outcomes could not be recorded yet: no new mail should be accepted."""
         return self._results.is_stuck
 
     async def finish(self) -> None:
@@ -182,20 +189,21 @@ class Scheduler:
                     except TimeoutError:
                         self._must_ask = True
         finally:
-            self._connector.decline("mailrelay was stopped")
-            # What the disk does not take in time, the next start finds as open attempts.
+            self._connector.refuse_streams("mailrelay was stopped")
+            # An outcome that is not recorded in time leaves an open attempt; the next start closes it as interrupted.
             await self._results.close()
             await self._connector.hang_up()
 
     async def _step(self, group: asyncio.TaskGroup) -> float:
         """Acts until there is a reason to sleep. Returns for how many seconds at most; inf: until an event."""
-        view = _SpoolView()
+        view = _Due()
         while True:
             plan = decide(self._observe(view))
             if plan.blocked > 0:
                 self.waiters.tell_all(Queued(self.fault_text))
-            if plan.blocked > IMPATIENCE:
-                self._connector.decline(self.fault_text)
+            if plan.blocked > EARLY_DIAL_WAIT:
+                # A shorter wait may end with a dial for these streams.
+                self._connector.refuse_streams(self.fault_text)
             match plan.action:
                 case Action.ASK_NEXT_DUE:
                     self._must_ask = False
@@ -208,9 +216,9 @@ class Scheduler:
                     await self._apply(plan, group)
                     if plan.sleep > 0:
                         return plan.sleep
-                    view = _SpoolView()
+                    view = _Due()
 
-    def _observe(self, view: _SpoolView) -> Facts:
+    def _observe(self, view: _Due) -> Facts:
         conversations = self._conversations
         idle = sum(one.phase is Phase.IDLE for one in conversations)
         return Facts(
@@ -223,17 +231,17 @@ class Scheduler:
             conversations=len(conversations),
             idle=idle,
             all_ready=all(one.phase is not Phase.OPENING for one in conversations),
-            room=min(self._channels, self._allowed) - len(conversations),
+            more_allowed=min(self._channels, self._allowed) - len(conversations),
             asking=self._claims.asking,
             messages_in_progress=len(self._jobs),
             is_untested=self._is_untested,
-            pause=self._connector.pause(has_new_mail=bool(self._claims.new)),
-            is_expected=self._connector.is_message_expected,
+            dial_pause=self._connector.pause(has_new_mail=bool(self._claims.new)),
+            is_message_expected=self._connector.is_message_expected,
             is_stream_wanted=self._connector.is_stream_wanted,
-            keeps_up=self._relayhost.linger == math.inf,
+            always_connected=self._relayhost.linger == math.inf,
             redial_pause=self._connector.redial_pause,
-            stays=self._connector.stays,
-            network_changed=self._connector.recall_pending,
+            linger_left=self._connector.linger_left,
+            network_changed=self._connector.must_retry_lost,
             due_in=None if view.next_due is None else view.next_due - self._now(),
             due_count=view.due_count,
         )
@@ -247,8 +255,8 @@ class Scheduler:
             case Action.FORGET_LOST:
                 log.info("relay=%s lost the connection", self._name)
                 self._connector.forget()
-            case Action.RECALL:
-                self._connector.recall_pending = False
+            case Action.RETRY_LOST:
+                self._connector.must_retry_lost = False
                 await self._spool.retry_lost(self._name)
             case Action.HANG_UP:
                 await self._connector.hang_up()
@@ -277,10 +285,10 @@ class Scheduler:
             return
         self._channels = self._relayhost.channels
         self._allowed = self._backlog_channels
-        # After a fault, only a conversation shows whether it is over.
+        # Only a conversation shows whether a fault is over.
         self._is_untested = for_mail or bool(self.fault_text)
         if not for_mail:
-            # No message has waited for this dial.
+            # No message has waited for this dial: do not log its time for a later one.
             self._connector.claim_dial_seconds()
         group.create_task(self._watch(connection))
 
@@ -289,25 +297,26 @@ class Scheduler:
             await connection.wait_closed()
         finally:
             self._event.set()
-            # The connections to jump hosts do not end with it. When we are stopped, it has not ended either.
+            # Also after its end, which does not close the connections to jump hosts.
             await connection.close()
 
     async def _record_fault(self, outcome: Outcome) -> None:
         text = await self._connector.record_fault(outcome)
+        # These messages are no reason for an early dial any more: they wait like all others.
         self._claims.new.clear()
         self.waiters.tell_all(Queued(text))
 
     async def _close_retired(self) -> None:
         for task in self._conversation_tasks:
-            # Idle conversations on it may last, and would keep the scheduler from dialling anew.
+            # Idle conversations may linger, and no dial is made before all conversations have ended.
             task.cancel()
         await self._connector.close_retired()
 
     def _spool_failed(self, error: Exception) -> float:
-        """Begins nothing for a while after an error of the spool, or of our own. Returns the seconds."""
+        """Begins nothing for a while after an error of the spool or any other error. Returns the seconds to wait."""
         log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
         self._spool_pause_end = time.monotonic() + SPOOL_RETRY
-        self._connector.decline("mailrelay cannot go on for now; see the log")
+        self._connector.refuse_streams("mailrelay cannot go on for now; see the log")
         return SPOOL_RETRY
 
     # Conversations.
@@ -330,56 +339,58 @@ class Scheduler:
         self._conversation_tasks.add(task)
         task.add_done_callback(self._conversation_tasks.discard)
         # A task that is cancelled before it starts never runs its `finally`.
-        task.add_done_callback(lambda _task: self._left(conversation))
+        task.add_done_callback(lambda _task: self._conversation_ended(conversation))
 
     async def _converse(self, conversation: Conversation, connection: Connection) -> None:
         progress = Progress.NOTHING
-        ended: Outcome | None
+        outcome: Outcome | None
         try:
             end = await converse(await connection.open_channel(), EHLO_NAME, conversation)
-            ended, progress = end.outcome, end.progress
+            outcome, progress = end.outcome, end.progress
         except Fault as fault:
-            ended = fault.outcome
+            outcome = fault.outcome
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", self._name)
-            ended = Outcome(
+            outcome = Outcome(
                 Stage.CHANNEL, cause=Cause.LOST, text="mailrelay failed on its way to the server; see the log"
             )
         finally:
-            self._left(conversation)
-        what = consequence(
+            self._conversation_ended(conversation)
+        effect = consequence(
             progress,
-            broke_off=ended is not None,
+            broke_off=outcome is not None,
             was_idle=conversation.phase is Phase.IDLE,
             is_connected=connection.is_up,
             others=len(self._conversations),
         )
-        if what is Consequence.FEWER_CONVERSATIONS:
+        if effect is Consequence.FEWER_CONVERSATIONS:
             self._allowed = len(self._conversations)
-        elif what is Consequence.FAULT and ended is not None and self._connector.connection is connection:
-            await self._give_up(connection, ended)
+        elif effect is Consequence.FAULT and outcome is not None and self._connector.connection is connection:
+            await self._found_fault(connection, outcome)
 
-    async def _give_up(self, connection: Connection, fault: Outcome) -> None:
+    async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
+        """Leaves a fault to the loop, and closes the connection unless streams use it."""
         self._faults.append(fault)
-        if connection.is_up and self._connector.is_lent:
-            # Streams on it go on: the fault is the mail server's.
+        if connection.is_up and self._connector.has_streams:
+            # The connection works: the fault is the mail server's, and its streams go on.
             return
-        # At once, so that nothing new begins on it, and its end is not taken for another fault.
+        # At once: nothing new may begin on it, and its end must not count as another fault.
         self._connector.forget()
         await connection.close()
 
-    def _left(self, conversation: Conversation) -> None:
+    def _conversation_ended(self, conversation: Conversation) -> None:
+        """May be called twice for one conversation."""
         self._conversations.discard(conversation)
         if not self._conversations:
             self._probes.give_back()
         self._event.set()
 
-    # What a conversation needs (`conversation.SchedulerPort`).
+    # For conversations (`conversation.ConversationPort`).
 
     def conversation_ready(self, in_flight: int) -> None:
         self._connector.mail_server_ready()
         if in_flight == 1:
-            # Several conversations make up for one message at a time in each.
+            # Each conversation carries only one message at a time: allow more of them.
             self._channels = self._backlog_channels
         self._event.set()
 
@@ -387,7 +398,7 @@ class Scheduler:
         """A probe for which a client waits, or messages with open attempts: up to `limit` if they are small."""
         if self._connector.retired is not None:
             return ()
-        # Probes are looked for again after the wait for the spool: a conversation that asks is not woken for them.
+        # Look for probes again: one that came during the wait for the spool has woken no conversation.
         return self._probes.next() or await self._next_messages(limit) or self._probes.next()
 
     async def _next_messages(self, limit: int) -> Sequence[Job]:

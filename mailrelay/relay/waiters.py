@@ -16,11 +16,11 @@ TOLD_WITHIN = 30.0
 
 @dataclass(frozen=True, slots=True)
 class NotTaken:
-    """A recipient for whom the mail server did not take the message. words: why, not escaped."""
+    """A recipient for whom the mail server did not take the message. reason: not escaped."""
 
     address: bytes
     state: State
-    words: bytes
+    reason: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is due, the attempts at it, and their outcomes.
+"""Messages that are due, attempts to deliver them, and the outcomes of attempts.
 
 Promises: an attempt has an open row from before it begins, so that no crash loses a message (`recover`); the outcome of an
 attempt and the notices that it causes are one commit; only the node that opened an attempt can record it or put it back.
@@ -26,14 +26,15 @@ INTERRUPTED = Outcome(
 )
 
 EXTRA_SIZE = 32 * 1024
-"""Octets that the messages beyond a limit may have together, for each message within it: sent in a moment, even on a slow
-network."""
+"""Octets. The messages that `take` gives beyond its `limit` have at most `limit` times as many together: they are sent in a
+moment, even on a slow network."""
 
 _DUE = (
     "SELECT id, size FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
     f" AND (attempts > 0) = {{tried}} AND (size > {LARGE}) = {{large}} ORDER BY next_attempt LIMIT ?3"
 )
-_DUE_RUNS = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
+# One query for each part of the index message_due, in the order in which to send: untried before tried, small before large.
+_DUE_QUERIES = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
 
 
 def new_node_id() -> str:
@@ -43,14 +44,14 @@ def new_node_id() -> str:
 
 def next_due(db: apsw.Connection, relayhost: str) -> float | None:
     """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
-    runs = (
+    queries = (
         f"(SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
         f" AND (attempts > 0) = {tried} AND (size > {LARGE}) = {large} ORDER BY next_attempt LIMIT 1)"
         for tried in (0, 1)
         for large in (0, 1)
     )
     found: float | None = db.execute(
-        "SELECT min(at) FROM (" + " UNION ALL ".join(f"SELECT at FROM {run}" for run in runs) + ")",
+        "SELECT min(at) FROM (" + " UNION ALL ".join(f"SELECT at FROM {query}" for query in queries) + ")",
         (relayhost,),
     ).get
     return found
@@ -59,9 +60,9 @@ def next_due(db: apsw.Connection, relayhost: str) -> float | None:
 def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> int:
     """The number of messages of `relayhost` that are due, at most `limit`."""
     count = 0
-    for run in _DUE_RUNS:
+    for query in _DUE_QUERIES:
         if count < limit:
-            count += len(rows(db, run, (relayhost, now, limit - count)))
+            count += len(rows(db, query, (relayhost, now, limit - count)))
     return count
 
 
@@ -71,15 +72,15 @@ def take(
     """Opens attempts of `node` at up to `limit` due messages and returns these, in the order in which to send them.
 
     first: keys of messages to take before the others, if they are due. more: how many messages to take beyond `limit`, if
-    all are small, and those beyond it have no more than EXTRA_SIZE octets for each one within it.
+    all are small. Those beyond `limit` have at most `limit` times EXTRA_SIZE octets together.
     """
     is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
     found: dict[int, int] = {}
     for key in first:
         found |= dict(rows(db, is_due, (key, relayhost, now)))
-    for run in _DUE_RUNS:
+    for query in _DUE_QUERIES:
         if len(found) < limit + more:
-            found |= dict(rows(db, run, (relayhost, now, limit + more)))
+            found |= dict(rows(db, query, (relayhost, now, limit + more)))
     ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
@@ -87,7 +88,7 @@ def take(
 
 
 def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int]:
-    """The keys to take, out of the (key, size) that were found."""
+    """The keys to take; found: key and size of due messages, in the order of sending. limit, more: as in `take`."""
     picked = [key for key, _ in found[:limit]]
     left = limit * EXTRA_SIZE
     if all(size <= LARGE for _, size in found[:limit]):
@@ -169,7 +170,7 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
 
 
 def retire(db: apsw.Connection, message: int, now: float) -> None:
-    """Makes a message history if none of its recipients is open or failed, and deletes its content.
+    """Marks a message as retired if none of its recipients is open or failed, and deletes its content.
 
     A refused message keeps its content for a while: the person may want to correct and resend it (`actions.purge`).
     """
@@ -187,7 +188,9 @@ def retire(db: apsw.Connection, message: int, now: float) -> None:
 
 
 def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float) -> list[int]:
-    """Deletes the open attempts of `node` at these messages, which sent nothing: they are not counted, and due at `now`.
+    """Deletes the open attempts of `node` at these messages. They have sent nothing and are not counted.
+
+    The messages are due at `now`.
 
     Returns the messages at which `node` has no open attempt; for these nothing is changed.
     """
@@ -202,7 +205,8 @@ def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float
 
 
 def retry_lost(db: apsw.Connection, relayhost: str, now: float) -> None:
-    """Makes the messages due that wait only because a connection was lost. What the mail server has deferred waits on."""
+    """Makes the messages due that wait only because a connection was lost, not those that the mail server has deferred."""
+    # `IN (0, 1)` is always true: with it SQLite uses all columns of the index message_due.
     db.execute(
         "UPDATE message SET next_attempt = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
         f" AND (attempts > 0) = 1 AND (size > {LARGE}) IN (0, 1) AND NOT EXISTS"
@@ -212,9 +216,10 @@ def retry_lost(db: apsw.Connection, relayhost: str, now: float) -> None:
 
 
 def recover(db: apsw.Connection, now: float, node: str = "") -> int:
-    """Closes the open attempts of all nodes but `node`, "" for none; returns their number. Called while no daemon runs.
+    """Closes the open attempts of all nodes except `node`; returns their number. node: "" if no node is excepted.
 
-    The final dot of each may have been sent: the recipients are marked uncertain, and the messages are due at once.
+    Called while no other daemon runs. The final dot of each attempt may have been sent: the recipients are marked uncertain,
+    and the messages are due at once.
     """
     found = rows(db, "SELECT id, message FROM attempt WHERE closed IS NULL AND node <> ?", (node,))
     for attempt, message in found:
@@ -240,7 +245,7 @@ def reroute(
     """Moves mail for relayhosts that are not among `names` to the relayhost that `choose` gives for its reverse path.
 
     The faults of those relayhosts are over. Returns how many messages were moved, and for how many `choose` gave None: these
-    stay. Called while no daemon runs.
+    stay. Called before any message is sent.
     """
     moved = left = 0
     for (gone,) in rows(db, "SELECT DISTINCT relayhost FROM message WHERE retired IS NULL"):

@@ -1,11 +1,11 @@
-"""Notices become pending: events of one message once, setup faults and delays for as long as they last.
+"""Makes notices pending: once for an event of a message, and repeatedly while a setup fault or a delay lasts.
 
-A setup fault or a delay is one notice for one cause, whatever the number of messages that wait. The notice is open until its
-cause is over. While mail waits it is repeated, at growing intervals. After its end one "resumed" notice says that mail moves
-again, if the open one was delivered at all.
+There is one notice for each cause of a setup fault or a delay, whatever the number of messages that wait. The notice is open
+until its cause is over. While mail waits it is repeated, at growing intervals. When no such notice is open any more, one
+"resumed" notice says that mail moves again, if any of them was delivered.
 
 On a bad network several causes may alternate. A cause that comes back before mail has moved reopens its old notice, which is
-repeated at its own intervals: the change of cause alone is never a new notice.
+repeated at its own intervals: a change between known causes makes no new notice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,16 +18,19 @@ from mailrelay.mail.record import NewNotice
 from mailrelay.spool.database import IS_PENDING, row, rows
 
 REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
-"""Seconds until an open notice is repeated, each time; the last one again and again."""
+"""Seconds from the opening of a notice to its first repetition, from that to the second, and so on; the last one repeats."""
 RELAYHOST = "relayhost"
 """The cause of a delay where the relayhost cannot be reached, or its mail server has not replied yet."""
 NO_REPLY_YET = "The mail server has not replied yet."
+"""The text of a delay without any known failure."""
 
+# The id of the last "resumed" notice of a relayhost, 0 if there is none.
 _LAST_RESUMED = "coalesce((SELECT max(id) FROM notice WHERE kind = 'resumed' AND relayhost = ?), 0)"
+# A repeated notice is pending again, but was delivered before.
 _WAS_DELIVERED = (
     "(repeats OR EXISTS (SELECT 1 FROM notice_backend b WHERE b.notice = notice.id AND delivered IS NOT NULL))"
 )
-# Without mail there is no dial, and so nothing shows whether a setup fault is still there: its reminder waits for mail.
+# Without mail there is no dial, and nothing shows whether a setup fault still exists: repeat its notice only with mail.
 _CONCERNS_MAIL = (
     "(kind = 'delayed' OR EXISTS"
     " (SELECT 1 FROM message m WHERE m.relayhost = notice.relayhost AND m.next_attempt IS NOT NULL))"
@@ -47,7 +50,10 @@ def add_notice(db: apsw.Connection, message: int, new: NewNotice, now: float) ->
 
 @dataclass(frozen=True, slots=True)
 class OpenNotice:
-    """What an open notice says. since: epoch seconds, the earliest arrival of the waiting messages, which are `waiting`."""
+    """The content of a notice to open.
+
+    since: the earliest arrival of the messages that wait, epoch seconds. waiting: the number of these messages.
+    """
 
     kind: Kind
     relayhost: str
@@ -59,7 +65,10 @@ class OpenNotice:
 
 
 def open_notice(db: apsw.Connection, new: OpenNotice, backends: Iterable[Backend], now: float) -> bool:
-    """Opens a notice. Returns whether it became pending: not if one of its kind and cause is open, or was just reopened."""
+    """Opens a notice. Returns whether one became pending.
+
+    None does if a notice of this kind and cause is open already, or if a delivered one was reopened instead.
+    """
     found = rows(
         db,
         "SELECT 1 FROM notice WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
@@ -95,7 +104,7 @@ def open_notice(db: apsw.Connection, new: OpenNotice, backends: Iterable[Backend
 def _reopen(db: apsw.Connection, new: OpenNotice) -> bool:
     """Reopens a delivered notice whose cause has come back before mail moved. Returns whether there is one.
 
-    Its next reminder stays at the time that was set.
+    It is repeated at the time at which it would have been repeated without the interruption.
     """
     found = rows(
         db,
@@ -127,7 +136,7 @@ def close_notices(
         )
         closed += db.changes()
     others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
-    # Not only the ones closed here: an earlier one may have been delivered, and mail has not moved since.
+    # Look at earlier notices too: one may have been delivered that was closed when another cause came.
     delivered = (
         "SELECT 1 FROM notice WHERE kind IN ('setup', 'delayed') AND relayhost = ?"
         f" AND id > {_LAST_RESUMED} AND {_WAS_DELIVERED}"
@@ -154,7 +163,7 @@ def next_update(db: apsw.Connection, after: float) -> float | None:
     oldest = "SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL"
     active = "SELECT min(m.arrival) FROM attempt a JOIN message m ON m.id = a.message WHERE a.closed IS NULL"
     late = [at + after for (at,) in (row(db, oldest), row(db, active)) if at is not None]
-    # A delay may be over at any moment, and no event says so: an open one is always due.
+    # A delay may be over at any moment, without an event: with an open one, return a time in the past.
     open_ones = (
         "SELECT CASE kind WHEN 'delayed' THEN created ELSE reminder END FROM notice"
         f" WHERE reminder IS NOT NULL AND {_CONCERNS_MAIL}"
@@ -165,13 +174,13 @@ def next_update(db: apsw.Connection, after: float) -> float | None:
 def update_delays(db: apsw.Connection, after: float, backends: Sequence[Backend], now: float) -> bool:
     """Opens, closes and repeats delay notices, and repeats those of setup faults. Returns whether a notice became pending.
 
-    after: seconds of waiting that are a delay. Mail that waits because of a setup fault is not delayed: the notice of the
-    fault says so. When the fault has ended, the time starts again.
+    after: a message that waits for longer is delayed, seconds. Mail that waits because of a setup fault does not count as
+    delayed, because the fault has its own notice. When the fault has ended, the time starts again.
     """
     delays = {(delay.relayhost, delay.cause): delay for delay in _delays(db, now - after)}
     is_pending = False
     open_before = rows(db, "SELECT relayhost, cause FROM notice WHERE kind = 'delayed' AND reminder IS NOT NULL")
-    # Open new ones before old ones are closed: mail that now waits for another cause does not move again.
+    # Open new ones first: mail that now waits for another cause has not moved, and must get no "resumed" notice.
     for delay in delays.values():
         is_pending |= open_notice(db, delay, backends, now)
     for relayhost, cause in open_before:
@@ -189,7 +198,7 @@ def update_delays(db: apsw.Connection, after: float, backends: Sequence[Backend]
 
 
 def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
-    """The delays of now: one for each relayhost and cause for which a message waits that came in before `before`."""
+    """The present delays: one for each relayhost and cause, of the messages that wait and came in before `before`."""
     found = rows(
         db,
         "SELECT m.relayhost,"
@@ -211,7 +220,7 @@ def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
 
 
 def _repeat(db: apsw.Connection, key: int, relayhost: str, delay: OpenNotice | None, repeats: int, now: float) -> None:
-    """Makes an open notice pending again for all its backends, with the present numbers."""
+    """Makes an open notice pending again for all its backends, with the present numbers. delay: None for a setup fault."""
     if delay is not None:
         since, waiting = delay.since, delay.waiting
         db.execute("UPDATE notice SET text = ? WHERE id = ?", (delay.text, key))

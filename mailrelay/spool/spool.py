@@ -1,8 +1,8 @@
 """The engine behind the ports of the daemon (`mailrelay.ports`): the functions of this package as coroutines.
 
-Writes go through the group commit of `writer` and are on disk when awaited, except for `stage`. Reads use a connection of
-their own in one other thread, so that the event loop never waits for the disk. Cancelling a caller does not undo a commit.
-The ports say what each method does.
+Writes go through the group commit of `writer`. They are on disk when they return, except for `stage`. Reads use a second
+connection in a thread of their own, so that the event loop never waits for the disk. Cancelling a caller does not undo a
+commit. The ports say what each method does.
 """
 
 import asyncio
@@ -40,20 +40,21 @@ from mailrelay.spool.writer import Writer
 R = TypeVar("R")
 
 BALLAST = "ballast"
+"""A file of BALLAST_SIZE zeros. It is deleted when the disk is too full to record the outcome of an attempt."""
 BALLAST_SIZE = 8 * 1024 * 1024
-"""Octets of a file that is deleted when the disk is so full that not even the outcome of an attempt can be recorded."""
+"""Octets. The ballast is made only while four times as many are free."""
 STAGED_AT_ONCE = 16
-"""Pieces of contents in the writer's queue, at most: bounds how long a small message waits for them."""
-GIVES_WAY = 10.0
+"""Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
+REMOVAL_WAIT = 10.0
 """Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
 
 
 class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
-    """An open spool; made on a running loop, by a daemon that holds the lock (`spool.lock`).
+    """An open spool. Create it in a running event loop, while holding the lock (`spool.lock`).
 
-    max_size: octets. reported: called with the relayhost's name when `accept_report` has accepted a DSN. now: the one clock
-    of the spool, epoch seconds. `broken` is done once the disk has failed: then this process can write nothing more.
-    Raises SpoolError, here and from every method.
+    max_size: octets of the database (queue.max_size). reported: called with the relayhost's name when `accept_report` has
+    accepted a DSN. now: the one clock of the spool, epoch seconds. `broken` is done once the disk has failed: then this
+    process can write nothing more. Raises SpoolError, here and from every method.
     """
 
     def __init__(
@@ -83,11 +84,11 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         except apsw.Error as error:
             raise translate(error) from None
         self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
-        # The key of the content that was refused last for lack of space, and the end of its removal.
-        self._giving_way: tuple[int, asyncio.Future[None]] | None = None
+        # The key of the content that was refused last for lack of space, and a future that is done when it is removed.
+        self._removal: tuple[int, asyncio.Future[None]] | None = None
         self._writer = Writer(writing, self._loop, self.broken.set_result)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._take_ballast()
+        self._make_ballast()
 
     def close(self) -> None:
         """Ends both threads after all submitted work is on disk."""
@@ -128,6 +129,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return accepting.write_messages(db, arrivals)
 
     async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
+        # If the space is not enough for all: refuse one content, and let the others wait until it is removed. Then they try
+        # again. A content whose first part does not fit is refused at once: nothing would be freed.
         while True:
             try:
                 async with self._staging:
@@ -136,13 +139,13 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             except SpoolFull:
                 if staged is None:
                     raise
-                if self._giving_way is None or self._giving_way[0] == staged.key:
-                    self._giving_way = self._giving_way or (staged.key, self._loop.create_future())
+                if self._removal is None or self._removal[0] == staged.key:
+                    self._removal = self._removal or (staged.key, self._loop.create_future())
                     raise
-                giving_way = self._giving_way
-            await asyncio.wait({giving_way[1]}, timeout=GIVES_WAY)
-            if self._giving_way is giving_way:
-                self._giving_way = None
+                removal = self._removal
+            await asyncio.wait({removal[1]}, timeout=REMOVAL_WAIT)
+            if self._removal is removal:
+                self._removal = None
 
     def _stage_all(self, db: apsw.Connection, parts: Sequence[tuple[Staged | None, bytes]]) -> list[Staged]:
         self._space.check(db, sum(len(octets) for _, octets in parts))
@@ -150,12 +153,12 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def unstage(self, staged: Staged) -> None:
         try:
-            # Even on a full disk: it frees space.
+            # Also on a full disk: it frees space.
             await self._write_even_if_full(lambda db: accepting.unstage(db, staged.key))
         finally:
-            if self._giving_way is not None and self._giving_way[0] == staged.key:
-                self._giving_way[1].set_result(None)
-                self._giving_way = None
+            if self._removal is not None and self._removal[0] == staged.key:
+                self._removal[1].set_result(None)
+                self._removal = None
 
     # RelayPort
 
@@ -168,7 +171,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def take(self, relayhost: str, first: Sequence[int], limit: int, more: int = 0) -> list[Message]:
         now = self._now()
-        # Even on a full disk: messages that leave free space.
+        # Also on a full disk: messages that are sent free space.
         return await self._write_even_if_full(
             lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more)
         )
@@ -273,17 +276,18 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         await self._write(lambda db: clock.clock_jumped(db, by, since, now))
 
     async def purge(self, keep_sent: float) -> int:
-        """Also takes ballast again if it was given up."""
+        """See the port. Also makes the ballast again if it was deleted."""
         now = self._now()
-        self._take_ballast()
+        self._make_ballast()
         return await self._write(lambda db: actions.purge(db, now, keep_sent))
 
-    def _take_ballast(self) -> None:
+    def _make_ballast(self) -> None:
+        """Makes the ballast if there is none and the disk has space for it."""
         path = self._directory / BALLAST
         disk = os.statvfs(self._directory)
         if path.exists() or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
             return
-        # Where it cannot be made (a quota, no inodes left), there is none.
+        # If it cannot be made (a quota, no inodes left), go on without it.
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
@@ -293,6 +297,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
                 os.close(handle)
 
     def _drop_ballast(self) -> bool:
+        """Deletes the ballast. Returns whether there was one."""
         try:
             (self._directory / BALLAST).unlink()
         except FileNotFoundError:

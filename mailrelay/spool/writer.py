@@ -1,10 +1,10 @@
 """Group commit: one thread owns the writing connection and does all waiting work in one transaction.
 
 Promises: durable work is on disk when its future is done; work that fails by itself does not affect other work; if a commit
-fails, all of its work fails, and nothing of it is on disk. Work may be done twice, where other work in its commit failed: it
-may only read and write the database.
+fails, all of its work fails, and nothing of it is on disk. Work may be run twice, if other work in its commit failed: it
+must do nothing but read and write the database.
 A commit that contains only work that is not durable (a part of an incoming content) does not wait for the disk. The next
-durable commit syncs the same log, with everything that was written before.
+durable commit syncs SQLite's write-ahead log, with everything that was written before.
 Never: retries a commit after the disk failed. From then on all work is refused; only a new process may open the file again.
 """
 
@@ -20,10 +20,11 @@ from typing import Any
 
 import apsw
 
-from mailrelay.spool.database import SpoolBroken, transaction, translate
+from mailrelay.mail.spool_errors import SpoolBroken
+from mailrelay.spool.database import transaction, translate
 
 GROUP = 500
-"""Pieces of work in one commit, at most: bounds how long one waits for the others."""
+"""Pieces of work in one commit, at most: bounds how long each one waits for the others."""
 GATHER = 0.002
 """Seconds to wait for more work, only if the last commit had several pieces: each commit costs switches of the GIL."""
 
@@ -43,7 +44,7 @@ class _Work:
 
 
 class Writer:
-    """The thread and its queue. `broken` is called once, on the loop, if the disk fails."""
+    """The thread and its queue. broken: called once, in `loop`, if the disk fails. Does not close `db`."""
 
     def __init__(
         self, db: apsw.Connection, loop: asyncio.AbstractEventLoop, broken: Callable[[SpoolBroken], None]
@@ -60,8 +61,9 @@ class Writer:
     def submit(self, run: Run, item: Any, *, is_durable: bool = True) -> asyncio.Future[Any]:
         """Does `run` for `item` in the next commit, in one call for consecutive work with the same `run`.
 
-        is_durable: on disk when the future is done; otherwise with the next durable work.
-        Errors come through the future. Cancelling the future does not undo the work.
+        is_durable: whether the work is on disk when the future is done; if not, it is with the next durable work.
+        The future has the result of the item, or the exception: SpoolError for errors of SQLite. Cancelling it does not undo
+        the work.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._works.put(_Work(run, item, future, is_durable))
@@ -90,7 +92,7 @@ class Writer:
                     break
             if group:
                 self._commit(group)
-                self._loop.call_soon_threadsafe(_answer, group)
+                self._loop.call_soon_threadsafe(_set_results, group)
             if work is None:
                 return
 
@@ -104,10 +106,10 @@ class Writer:
         if self._failed is None:
             try:
                 self._set_synchronous(any(work.is_durable for work in group))
-                if not self._all(group):
+                if not self._do_together(group):
                     with transaction(self._db):
                         for work in group:
-                            self._each(work)
+                            self._do_alone(work)
                 return
             except Exception as error:
                 # Any error: this thread must not end while callers wait for it.
@@ -120,15 +122,15 @@ class Writer:
         for work in group:
             work.error = work.error or failure
 
-    def _all(self, group: list[_Work]) -> bool:
+    def _do_together(self, group: list[_Work]) -> bool:
         """Does all of the work without savepoints, which cost as much as the work itself.
 
-        Returns False, with nothing done, if one piece of it fails by itself: `_each` finds out which.
+        Returns False, with nothing done, if one piece of it fails by itself. Then `_do_alone` finds out which one.
         """
         try:
             with transaction(self._db):
-                for run, neighbours in groupby(group, attrgetter("run")):
-                    works = list(neighbours)
+                for run, consecutive in groupby(group, attrgetter("run")):
+                    works = list(consecutive)
                     try:
                         results = run(self._db, [work.item for work in works])
                     except Exception as error:
@@ -141,7 +143,8 @@ class Writer:
             return False
         return True
 
-    def _each(self, work: _Work) -> None:
+    def _do_alone(self, work: _Work) -> None:
+        """Does one piece of work in a savepoint. Its own failure becomes `work.error`; raises a failure of the commit."""
         db = self._db
         db.execute("SAVEPOINT work")
         try:
@@ -154,6 +157,7 @@ class Writer:
         db.execute("RELEASE work")
 
     def _concerns_all(self, error: Exception) -> bool:
+        """Whether the whole commit has failed, not one piece of work by itself."""
         # SQLite may have rolled back the whole transaction by itself.
         return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
 
@@ -162,7 +166,8 @@ class _FailedAlone(Exception):
     """A piece of work failed by itself, without effect on the others."""
 
 
-def _answer(group: list[_Work]) -> None:
+def _set_results(group: list[_Work]) -> None:
+    """Runs in the event loop."""
     for work in group:
         if work.future.done():
             continue

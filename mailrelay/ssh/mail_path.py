@@ -86,7 +86,7 @@ async def _greet(channel: RelayhostChannel, command: str) -> MailPath:
         except ConnectionError as error:
             events = session.lost(f"the connection was lost ({error})")
         else:
-            events = session.receive(data) if data else session.lost("the remote closed the connection")
+            events = session.receive(data) if data else session.lost("the mail server closed the connection")
             received += data
         for event in events:
             if isinstance(event, Ended):

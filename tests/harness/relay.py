@@ -94,11 +94,11 @@ async def running_relay(
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
         spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
-        terms = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
+        policy = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
         relayhost = remote.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
-        scheduler = Scheduler(relayhost, spool, dial, terms, lambda: None)
+        scheduler = Scheduler(relayhost, spool, dial, policy, lambda: None)
         db = connect(tmp_path / "spool")
         at = RelayHarness(tmp_path / "spool", remote, spool, db, scheduler, asyncio.ensure_future(scheduler.run()))
         try:

@@ -287,7 +287,7 @@ async def test_a_connection_lost_in_the_middle_resets_the_client_and_the_next_on
 async def test_a_way_that_is_shut_is_told_also_without_mail_and_over_when_it_is_open_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrelay.relay.dial_policy.IMPATIENCE", 0.1)
+    monkeypatch.setattr("mailrelay.relay.dial_policy.EARLY_DIAL_WAIT", 0.1)
 
     with web() as to:
         async with running_relay(tmp_path) as at, forwarded(at, to) as forwarding:

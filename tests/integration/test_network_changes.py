@@ -114,7 +114,7 @@ async def test_after_a_connection_that_stood_is_lost_the_way_is_tried_again_soon
 ) -> None:
     """Whether it had carried mail before or not."""
     monkeypatch.setattr(dial_policy, "SETTLING_SCHEDULE", (0.01,) * 5)
-    monkeypatch.setattr(dial_policy, "YOUNG", -1.0)
+    monkeypatch.setattr(dial_policy, "SETTLING_TIME", -1.0)
 
     network = Network()
     async with running_relay(tmp_path, channels=1, dial=network.dial) as at:
@@ -217,7 +217,7 @@ async def test_a_connection_from_an_address_that_is_gone_is_not_used_again(tmp_p
 async def test_a_connection_made_while_the_network_settles_stays_and_one_from_before_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, young: float, logins: int
 ) -> None:
-    monkeypatch.setattr(dial_policy, "YOUNG", young)
+    monkeypatch.setattr(dial_policy, "SETTLING_TIME", young)
 
     async with running_relay(tmp_path) as at:
         await at.settled(await at.send(), "sent")
@@ -313,7 +313,7 @@ async def test_what_was_under_way_on_a_connection_that_died_is_sent_at_once_and_
 async def test_a_refused_login_is_not_tried_again_for_a_network_that_comes_and_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.0)
+    monkeypatch.setattr(dial_policy, "EARLY_DIAL_WAIT", 0.0)
 
     network = Network()
     async with running_relay(tmp_path, dial=network.dial) as at:
@@ -348,7 +348,7 @@ class Spool:
         (Cause.UNREACHABLE, False, 3600.0),
         (Cause.UNREACHABLE, True, 0.0),
         (Cause.LOST, True, 0.0),
-        (Cause.SSH_REFUSED, True, dial_policy.IMPATIENCE),
+        (Cause.SSH_REFUSED, True, dial_policy.EARLY_DIAL_WAIT),
         (Cause.HOST_KEY_CHANGED, False, 3600.0),
         (Cause.HOST_KEY_CHANGED, True, dial_policy.PENALTY_SCHEDULE[0]),
         (Cause.AUTH_REFUSED, True, dial_policy.PENALTY_SCHEDULE[0]),

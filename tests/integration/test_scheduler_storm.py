@@ -147,11 +147,11 @@ async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_sa
 ) -> None:
     chance = random.Random(seed)
     for room, name, value in (
-        (dial_policy, "IMPATIENCE", 0.02),
+        (dial_policy, "EARLY_DIAL_WAIT", 0.02),
         (dial_policy, "SETTLING_SCHEDULE", (0.01, 0.02)),
         (dial_policy, "PENALTY_SCHEDULE", (0.05,)),
         (connector, "REDIAL_INTERVAL", 0.1),
-        (dial_policy, "YOUNG", chance.choice((-1.0, 0.05, 10.0))),
+        (dial_policy, "SETTLING_TIME", chance.choice((-1.0, 0.05, 10.0))),
         (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
         (conversation, "EXTRA_LINGER", 0.05),
     ):

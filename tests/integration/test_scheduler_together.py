@@ -94,7 +94,7 @@ async def test_a_scheduler_that_stops_leaves_no_connection_and_nobody_waiting(tm
 async def test_a_mail_server_that_is_down_is_left_alone_while_forwards_keep_a_connection_of_a_new_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dial_policy, "IMPATIENCE", 0.01)
+    monkeypatch.setattr(dial_policy, "EARLY_DIAL_WAIT", 0.01)
 
     async with running_relay(tmp_path) as at, server(echo) as port, talking(at, port) as stream:
         at.scheduler.network_changed(OPENS)

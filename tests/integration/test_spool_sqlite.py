@@ -36,7 +36,7 @@ def test_the_limit_holds_for_one_who_takes_in_much_and_seldom_looks(db: apsw.Con
     assert 0.9 * limit < db.pragma("page_count") * db.pragma("page_size") <= limit
 
 
-@pytest.mark.parametrize("sql", [*attempts._DUE_RUNS])
+@pytest.mark.parametrize("sql", [*attempts._DUE_QUERIES])
 def test_what_is_due_is_found_without_reading_the_queue(db: apsw.Connection, sql: str) -> None:
     plan = " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", ("default", NOW, 10)))
     assert "SEARCH message USING" in plan

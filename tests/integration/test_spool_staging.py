@@ -213,7 +213,7 @@ async def test_of_contents_that_do_not_fit_together_one_at_a_time_gives_way(tmp_
 async def test_a_content_that_gives_way_and_is_never_removed_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrelay.spool.spool.GIVES_WAY", 0.01)
+    monkeypatch.setattr("mailrelay.spool.spool.REMOVAL_WAIT", 0.01)
 
     with open_spool(tmp_path / "spool", max_size=2_000_000) as spool:
         first, _ = await staged(spool, 10)

@@ -7,10 +7,10 @@ import pytest
 from mailrelay.mail.outcome import Cause
 from mailrelay.network.events import Change
 from mailrelay.relay.dial_policy import (
-    IMPATIENCE,
+    EARLY_DIAL_WAIT,
     PENALTY_SCHEDULE,
     SETTLING_SCHEDULE,
-    YOUNG,
+    SETTLING_TIME,
     DialFacts,
     is_doubtful,
     pause,
@@ -37,10 +37,10 @@ class Fault:
         (Cause.UNREACHABLE, LONG_AGO, False, False, HOUR),
         (Cause.UNREACHABLE, 0.0, True, False, 0.0),
         (Cause.LOST, 0.0, True, False, 0.0),
-        (Cause.UNREACHABLE, 1.0, False, True, IMPATIENCE - 1.0),
-        (Cause.UNREACHABLE, LONG_AGO, False, True, IMPATIENCE - LONG_AGO),
-        (Cause.SSH_REFUSED, 0.0, True, False, IMPATIENCE),
-        (Cause.SSH_REFUSED, 0.0, False, True, IMPATIENCE),
+        (Cause.UNREACHABLE, 1.0, False, True, EARLY_DIAL_WAIT - 1.0),
+        (Cause.UNREACHABLE, LONG_AGO, False, True, EARLY_DIAL_WAIT - LONG_AGO),
+        (Cause.SSH_REFUSED, 0.0, True, False, EARLY_DIAL_WAIT),
+        (Cause.SSH_REFUSED, 0.0, False, True, EARLY_DIAL_WAIT),
         (Cause.SSH_REFUSED, 0.0, False, False, HOUR),
         (Cause.AUTH_REFUSED, LONG_AGO, False, True, HOUR),
         (Cause.AUTH_REFUSED, 10.0, True, True, PENALTY_SCHEDULE[0] - 10.0),
@@ -85,8 +85,8 @@ def test_the_wait_after_a_fault(cause: Cause, failures: int, before_change: int 
         (Change(suspended=1.0), 0.0, True),
         (Change(removed_addresses=frozenset({"192.0.2.1"})), 0.0, True),
         (Change(removed_addresses=frozenset({"192.0.2.9"})), LONG_AGO, False),
-        (Change(may_connect=True), YOUNG + 1.0, True),
-        (Change(may_connect=True), YOUNG - 1.0, False),
+        (Change(may_connect=True), SETTLING_TIME + 1.0, True),
+        (Change(may_connect=True), SETTLING_TIME - 1.0, False),
         (Change(clock_step=3600.0), LONG_AGO, False),
     ],
 )

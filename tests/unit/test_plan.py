@@ -24,7 +24,7 @@ NONE, UP, DOWN, RETIRED = ConnectionState
 NOTHING_DUE = Facts(due_in=inf)
 MAIL_DUE = Facts(due_in=-1.0)
 CONNECTED = Facts(connection=UP, due_in=inf)
-SENDING = Facts(connection=UP, due_in=-1.0, conversations=1, room=7)
+SENDING = Facts(connection=UP, due_in=-1.0, conversations=1, more_allowed=7)
 
 
 def wait(seconds: float = inf, blocked: float = 0.0) -> Plan:
@@ -40,15 +40,17 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
     [
         pytest.param(Facts(is_stopping=True, has_fault=True, due_in=-1.0), wait(), id="stopping"),
         pytest.param(Facts(spool_pause=7.0, has_fault=True), wait(7.0), id="the spool failed a moment ago"),
-        pytest.param(Facts(has_fault=True, pause=60.0), do(Action.RECORD_FAULT), id="a fault is recorded first"),
-        pytest.param(Facts(pause=60.0), wait(60.0, blocked=60.0), id="blocked, and the spool is not asked"),
+        pytest.param(Facts(has_fault=True, dial_pause=60.0), do(Action.RECORD_FAULT), id="a fault is recorded first"),
+        pytest.param(Facts(dial_pause=60.0), wait(60.0, blocked=60.0), id="blocked, and the spool is not asked"),
         pytest.param(
-            Facts(pause=60.0, must_ask=True), do(Action.ASK_NEXT_DUE), id="blocked, the spool may have changed"
+            Facts(dial_pause=60.0, must_ask=True), do(Action.ASK_NEXT_DUE), id="blocked, the spool may have changed"
         ),
         pytest.param(Facts(), do(Action.ASK_NEXT_DUE), id="unknown when mail is due"),
-        pytest.param(Facts(network_changed=True), do(Action.RECALL), id="the network has changed"),
+        pytest.param(Facts(network_changed=True), do(Action.RETRY_LOST), id="the network has changed"),
         pytest.param(
-            Facts(network_changed=True, must_ask=True, pause=60.0), do(Action.RECALL), id="a new network though blocked"
+            Facts(network_changed=True, must_ask=True, dial_pause=60.0),
+            do(Action.RETRY_LOST),
+            id="a new network though blocked",
         ),
         pytest.param(Facts(connection=RETIRED, messages_in_progress=1, due_in=-1.0), wait(), id="retired, in progress"),
         pytest.param(
@@ -67,23 +69,29 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         pytest.param(Facts(connection=DOWN), do(Action.FORGET_LOST), id="lost"),
         pytest.param(Facts(conversations=1, due_in=-1.0), wait(), id="conversations of a closed connection end first"),
         pytest.param(
-            Facts(connection=UP, conversations=8, room=0), wait(), id="all conversations busy, no more allowed"
+            Facts(connection=UP, conversations=8, more_allowed=0), wait(), id="all conversations busy, no more allowed"
         ),
         pytest.param(
-            Facts(connection=UP, conversations=8, idle=1, room=0), do(Action.ASK_NEXT_DUE), id="an idle one is of use"
+            Facts(connection=UP, conversations=8, idle=1, more_allowed=0),
+            do(Action.ASK_NEXT_DUE),
+            id="an idle one is of use",
         ),
         pytest.param(NOTHING_DUE, wait(), id="nothing pending"),
         pytest.param(Facts(due_in=30.0), wait(30.0), id="mail is due later"),
         pytest.param(MAIL_DUE, do(Action.DIAL), id="mail is due"),
         pytest.param(replace(MAIL_DUE, is_stuck=True), wait(), id="mail is due, but outcomes cannot be recorded"),
         pytest.param(
-            replace(MAIL_DUE, pause=60.0, must_ask=True),
+            replace(MAIL_DUE, dial_pause=60.0, must_ask=True),
             wait(60.0, blocked=60.0),
             id="mail is due, dialling is blocked",
         ),
-        pytest.param(replace(MAIL_DUE, pause=60.0), wait(60.0, blocked=60.0), id="the same after the spool was asked"),
-        pytest.param(replace(NOTHING_DUE, pause=60.0), wait(), id="a fault, and nothing pending"),
-        pytest.param(replace(NOTHING_DUE, is_expected=True), do(Action.DIAL), id="a client has begun a message"),
+        pytest.param(
+            replace(MAIL_DUE, dial_pause=60.0), wait(60.0, blocked=60.0), id="the same after the spool was asked"
+        ),
+        pytest.param(replace(NOTHING_DUE, dial_pause=60.0), wait(), id="a fault, and nothing pending"),
+        pytest.param(
+            replace(NOTHING_DUE, is_message_expected=True), do(Action.DIAL), id="a client has begun a message"
+        ),
         pytest.param(replace(NOTHING_DUE, is_stream_wanted=True), do(Action.DIAL_FOR_STREAM), id="a stream is wanted"),
         pytest.param(
             replace(NOTHING_DUE, is_stream_wanted=True, is_stuck=True),
@@ -91,36 +99,40 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
             id="a stream is wanted, and outcomes cannot be recorded",
         ),
         pytest.param(
-            replace(NOTHING_DUE, is_stream_wanted=True, pause=3.0, must_ask=True),
+            replace(NOTHING_DUE, is_stream_wanted=True, dial_pause=3.0, must_ask=True),
             wait(3.0, blocked=3.0),
             id="a stream is wanted, dialling is blocked",
         ),
-        pytest.param(replace(NOTHING_DUE, keeps_up=True), do(Action.DIAL), id="a connection always"),
+        pytest.param(replace(NOTHING_DUE, always_connected=True), do(Action.DIAL), id="a connection always"),
         pytest.param(
-            replace(NOTHING_DUE, keeps_up=True, redial_pause=40.0), wait(40.0), id="always, but not at once again"
+            replace(NOTHING_DUE, always_connected=True, redial_pause=40.0),
+            wait(40.0),
+            id="always, but not at once again",
         ),
         pytest.param(
-            Facts(due_in=20.0, keeps_up=True, redial_pause=40.0), wait(20.0), id="always, and mail is due before"
+            Facts(due_in=20.0, always_connected=True, redial_pause=40.0),
+            wait(20.0),
+            id="always, and mail is due before",
         ),
         pytest.param(CONNECTED, do(Action.HANG_UP, inf), id="connected without a reason"),
         pytest.param(
             replace(CONNECTED, due_in=90.0), do(Action.HANG_UP, 90.0), id="connected without a reason, mail due later"
         ),
-        pytest.param(replace(CONNECTED, stays=5.0), wait(5.0), id="connected, stays for a while"),
-        pytest.param(replace(CONNECTED, stays=inf), wait(), id="connected for a stream"),
+        pytest.param(replace(CONNECTED, linger_left=5.0), wait(5.0), id="connected, stays for a while"),
+        pytest.param(replace(CONNECTED, linger_left=inf), wait(), id="connected for a stream"),
         pytest.param(replace(CONNECTED, conversations=1), wait(), id="a conversation lingers"),
         pytest.param(
-            replace(CONNECTED, is_untested=True, pause=4.0),
+            replace(CONNECTED, is_untested=True, dial_pause=4.0),
             Plan(Action.OPEN_CONVERSATIONS, inf, conversations=1),
             id="dialled for mail or after a fault: a conversation shows whether the mail server is there",
         ),
         pytest.param(
-            replace(CONNECTED, due_in=-1.0, pause=60.0, stays=inf),
+            replace(CONNECTED, due_in=-1.0, dial_pause=60.0, linger_left=inf),
             wait(60.0, blocked=60.0),
             id="the mail server has a fault, streams go on",
         ),
         pytest.param(
-            replace(CONNECTED, due_in=-1.0, pause=60.0),
+            replace(CONNECTED, due_in=-1.0, dial_pause=60.0),
             Plan(Action.HANG_UP, 60.0, blocked=60.0),
             id="the mail server has a fault, and there is no stream",
         ),
@@ -128,12 +140,14 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
             replace(CONNECTED, is_stream_wanted=True, conversations=1), wait(), id="a stream is wanted on a connection"
         ),
         pytest.param(SENDING, do(Action.COUNT_DUE), id="mail is due: how much?"),
-        pytest.param(replace(SENDING, pause=60.0), do(Action.COUNT_DUE), id="an open conversation: not blocked"),
+        pytest.param(replace(SENDING, dial_pause=60.0), do(Action.COUNT_DUE), id="an open conversation: not blocked"),
         pytest.param(
             replace(SENDING, idle=1), do(Action.WAKE_CONVERSATION, inf), id="mail is due, an idle conversation"
         ),
         pytest.param(
-            replace(SENDING, idle=1, due_in=8.0, is_expected=True), wait(8.0), id="an idle conversation and no mail yet"
+            replace(SENDING, idle=1, due_in=8.0, is_message_expected=True),
+            wait(8.0),
+            id="an idle conversation and no mail yet",
         ),
         pytest.param(
             replace(SENDING, due_count=1),
@@ -154,7 +168,9 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         ),
         pytest.param(replace(SENDING, due_count=0), wait(), id="another conversation took it during the count"),
         pytest.param(
-            replace(SENDING, due_in=12.0, is_expected=True), wait(12.0), id="expected, and a conversation is there"
+            replace(SENDING, due_in=12.0, is_message_expected=True),
+            wait(12.0),
+            id="expected, and a conversation is there",
         ),
     ],
 )
@@ -173,16 +189,16 @@ ANY_FACTS = st.builds(
     conversations=st.integers(0, 3),
     idle=st.integers(0, 3),
     all_ready=st.booleans(),
-    room=st.integers(0, 3),
+    more_allowed=st.integers(0, 3),
     asking=st.integers(0, 3),
     messages_in_progress=st.integers(0, 2),
     is_untested=st.booleans(),
-    pause=st.sampled_from((-1.0, 30.0)),
-    is_expected=st.booleans(),
+    dial_pause=st.sampled_from((-1.0, 30.0)),
+    is_message_expected=st.booleans(),
     is_stream_wanted=st.booleans(),
-    keeps_up=st.booleans(),
+    always_connected=st.booleans(),
     redial_pause=st.sampled_from((0.0, 40.0)),
-    stays=st.sampled_from((0.0, 10.0, inf)),
+    linger_left=st.sampled_from((0.0, 10.0, inf)),
     network_changed=st.booleans(),
     due_in=st.sampled_from((None, -1.0, 50.0, inf)),
     due_count=st.sampled_from((None, 0, 1, 100)),
@@ -195,7 +211,7 @@ def test_nothing_is_begun_while_stopping_blocked_or_on_a_connection_of_before(fa
     if plan.action in (Action.DIAL, Action.DIAL_FOR_STREAM):
         assert facts.connection is ConnectionState.NONE
         assert not facts.conversations
-        assert facts.pause <= 0
+        assert facts.dial_pause <= 0
     if plan.action in (Action.OPEN_CONVERSATIONS, Action.WAKE_CONVERSATION):
         assert facts.connection is ConnectionState.UP
     if facts.is_stopping or facts.spool_pause > 0:
@@ -218,7 +234,11 @@ def test_a_wait_ends_by_time_or_by_an_event_and_a_question_is_asked_once(facts: 
 def test_mail_that_is_due_is_sent_waited_for_or_blocked_and_never_forgotten(facts: Facts) -> None:
     facts = replace(facts, due_in=-1.0, is_stopping=False, spool_pause=0.0, is_stuck=False)
     # At least one conversation is always allowed, and only an open one is idle.
-    facts = replace(facts, idle=min(facts.idle, facts.conversations), room=facts.room or int(not facts.conversations))
+    facts = replace(
+        facts,
+        idle=min(facts.idle, facts.conversations),
+        more_allowed=facts.more_allowed or int(not facts.conversations),
+    )
     plan = decide(facts)
     if plan.action is Action.WAIT and plan.sleep == inf:
         # An event is to come: the end of a conversation, of a message, or of a claim.
@@ -227,12 +247,14 @@ def test_mail_that_is_due_is_sent_waited_for_or_blocked_and_never_forgotten(fact
 
 @given(st.integers(0, 400), st.integers(0, 70), st.integers(0, 70), st.integers(0, 70), st.booleans())
 def test_conversations_are_opened_within_the_room_and_one_at_least_where_there_is_none(
-    due: int, conversations: int, room: int, asking: int, all_ready: bool
+    due: int, conversations: int, more_allowed: int, asking: int, all_ready: bool
 ) -> None:
-    facts = Facts(due_count=due, conversations=conversations, room=room, asking=asking, all_ready=all_ready)
+    facts = Facts(
+        due_count=due, conversations=conversations, more_allowed=more_allowed, asking=asking, all_ready=all_ready
+    )
     count = conversations_to_open(facts)
-    assert 0 <= count <= room
-    if conversations == 0 and room:
+    assert 0 <= count <= more_allowed
+    if conversations == 0 and more_allowed:
         assert count >= 1
     assert count <= max(1, -(-due // MESSAGES_PER_CHANNEL) - conversations)
 
