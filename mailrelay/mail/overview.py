@@ -26,7 +26,7 @@ class ListedRecipient:
 class Listed:
     """A message as listed. queue_name: Postfix's name of the queue, or "failed", "sent" or "cancelled". size: octets.
 
-    next_attempt: None while an attempt is open, and where nothing is left to try. trouble: why the relayhost cannot be
+    next_attempt: None while an attempt is open, and where nothing is left to try. fault_text: why the relayhost cannot be
     reached; "" if no fault is known.
     """
 
@@ -40,7 +40,7 @@ class Listed:
     subject: str
     attempts: int
     next_attempt: float | None
-    trouble: str
+    fault_text: str
     recipients: tuple[ListedRecipient, ...]
 
 
