@@ -2,7 +2,7 @@
 
 SSH alone is a third of the memory of a daemon that has loaded it, and a daemon mostly waits: these modules are loaded when
 they are first needed. An import takes up to half a second, so code on the event loop calls these functions on a thread. The
-imports are statements: the linter and mypy check them. (`cli.commands` and `cli.lazy` do the same for the command line.)
+imports are statements: the linter and mypy check them. (`cli.command_line` and `cli.lazy` do the same for the command line.)
 
     ssh_dial()                                     opens SSH connections
     desktop(), mailbox(), command(), urls()        make a notice backend (`notify.notifier.Loaders`)

@@ -1,11 +1,12 @@
 """Commands that act on messages in the queue.
 
-    queue retry ID…|--all                    due now
+    queue retry ID…|--all                    makes messages due now
     queue retry --network                    tells the daemon that the network has changed
-    queue hold|release|cancel|drop ID…       held, released, cancelled; failed messages dropped
+    queue hold|release|cancel ID…            holds, releases or cancels messages
+    queue drop ID…                           drops failed messages
 
-Of several ids, all are done that can be done; each other one is one line on stderr, and the exit status is 1. See
-`control.acts`.
+Of several ids, all are done that can be done. For each of the others there is one line on stderr, and the exit status is 1.
+See `control.acts`.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ import click
 from mailrelay.cli.base import NO_DAEMON, load_settings, say
 from mailrelay.control import acts
 from mailrelay.control.acts import Done
-from mailrelay.control.daemon import network_changed
+from mailrelay.control.daemon import report_network_change
 from mailrelay.mail.lifecycle import Act
 
-_DONE = {Act.HOLD: "held", Act.RELEASE: "released", Act.CANCEL: "cancelled", Act.DROP: "dropped"}
+_PARTICIPLES = {Act.HOLD: "held", Act.RELEASE: "released", Act.CANCEL: "cancelled", Act.DROP: "dropped"}
 
 _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
@@ -26,7 +27,7 @@ _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.command("retry")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--all", "everything", is_flag=True, help="Try all messages that wait.")
-@click.option("--network", is_flag=True, help="Say that the network has changed, as hooks do.")
+@click.option("--network", is_flag=True, help="Tell the daemon that the network has changed; for hooks.")
 def retry(ids: Sequence[str], everything: bool, network: bool) -> int:
     """Try to send messages now, whatever the retry schedule says."""
     if [bool(ids), everything, network].count(True) != 1:
@@ -35,7 +36,7 @@ def retry(ids: Sequence[str], everything: bool, network: bool) -> int:
     if ids:
         return _tell(acts.retry(directory, ids), "is due now")
     if network:
-        lacks_daemon = not network_changed(directory)
+        lacks_daemon = not report_network_change(directory)
     else:
         due, lacks_daemon = acts.retry_all(directory)
         print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
@@ -73,7 +74,7 @@ def drop(ids: Sequence[str]) -> int:
 
 
 def _act(ids: Sequence[str], what: Act) -> int:
-    return _tell(acts.act(load_settings().queue.directory, ids, what), f"is {_DONE[what]}")
+    return _tell(acts.act(load_settings().queue.directory, ids, what), f"is {_PARTICIPLES[what]}")
 
 
 def _tell(done: Done, words: str) -> int:

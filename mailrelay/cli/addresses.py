@@ -3,10 +3,10 @@
 Display names, comments and group names are removed; addresses stay as they were written. Beyond the grammar, this is
 accepted because people and programs write it: nothing between two commas, `;` instead of a comma, dots and spaces in
 display names, a mailbox without a domain. Python's own header parser is not used: it decodes encoded words within
-addresses, and leaves out without a word what it cannot read.
+addresses, and silently leaves out what it cannot parse.
 
-Promises: no mailbox is lost; text that is not a mailbox raises. `mail.address` takes every address that is returned. Pure,
-in time linear in the length.
+Promises: no mailbox is lost; text that is not a mailbox raises. Every address that is returned is valid for `mail.address`.
+Pure, in time linear in the length.
 """
 
 import re
@@ -38,30 +38,30 @@ class BadAddress(ValueError):
 def addresses(text: bytes) -> list[bytes]:
     """The mailboxes in `text`, in order, without angle brackets; [] for an empty list. Raises BadAddress."""
     found: list[bytes] = []
-    place: list[Token] = []
+    parts: list[Token] = []
     for kind, token in _tokens(text):
         if kind == "end":
-            found.extend(_mailbox(place))
-            place = []
+            found.extend(_mailbox(parts))
+            parts = []
         elif kind == "group":
             # The name of a group, which is removed: it must not contain an address.
-            if any(part == ("joint", b"@") or part[0] == "angle" for part in place):
+            if any(part == ("joint", b"@") or part[0] == "angle" for part in parts):
                 raise _bad(text)
-            place = []
+            parts = []
         else:
-            place.append((kind, token))
-    found.extend(_mailbox(place))
+            parts.append((kind, token))
+    found.extend(_mailbox(parts))
     return found
 
 
-def _mailbox(place: list[Token]) -> Iterator[bytes]:
-    """The mailbox between two commas, if there is one."""
-    if not place:
+def _mailbox(parts: list[Token]) -> Iterator[bytes]:
+    """The mailbox in the tokens between two commas; nothing if there are none. Raises BadAddress."""
+    if not parts:
         return
-    angles = [at for at, (kind, _) in enumerate(place) if kind == "angle"]
-    if angles and angles != [len(place) - 1]:
-        raise _bad(b" ".join(token for _, token in place))
-    mailbox = _joined(_tokens(place[-1][1][1:-1]) if angles else place)
+    angles = [at for at, (kind, _) in enumerate(parts) if kind == "angle"]
+    if angles and angles != [len(parts) - 1]:
+        raise _bad(b" ".join(token for _, token in parts))
+    mailbox = _joined(_tokens(parts[-1][1][1:-1]) if angles else parts)
     try:
         yield parse_path(b"<%s>" % mailbox, smtputf8=True, null=False)[0]
     except BadPath as error:

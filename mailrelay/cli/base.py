@@ -1,12 +1,12 @@
 """What every command uses.
 
-    load_settings()   the settings that the running command was asked to use: `--config FILE`, before or after the command
+    load_settings()   the settings: those of `--config FILE`, before or after the command, else the default file
     say(line)         one line on stderr, for a command that goes on after it
     Failed            ends a command with one line on stderr and an exit status
     LazyCommand       name and help of a command whose module is loaded when the command runs
     LazyGroup         a click group of such commands; listing them loads none
 
-Every command pays for the imports of this file: it imports click and the settings only.
+Every command loads this file, so it imports only click and the settings.
 """
 
 import sys
@@ -31,12 +31,12 @@ class Failed(Exception):
 
 
 def load_settings() -> config.Settings:
-    """The settings that the running command was asked to use. Raises SettingsError."""
+    """The settings in the file that `settings_path` names. Raises SettingsError, also if there is no such file."""
     return config.load(click.get_current_context().meta.get(_CONFIG))
 
 
 def settings_path() -> Path:
-    """The file of the settings that the running command was asked to use."""
+    """The settings file: that of --config, else the default one. It need not exist."""
     named: Path | None = click.get_current_context().meta.get(_CONFIG)
     return named or config.default_path()
 

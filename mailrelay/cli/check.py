@@ -1,9 +1,9 @@
-"""`mailrelay check`: checks everything that mail needs on its way, in the environment of the daemon; one line per check.
+"""`mailrelay check`: checks everything that the delivery of mail needs, in the environment of the daemon. One line a check.
 
     ✓ it is fine     ✗ it failed, and the line below is the fix     – it was not checked, or cannot be known here
 
 `--json` prints JSON Lines, one finding a line, with the keys check, about (a relayhost, a domain or an address; "" for this
-machine), ok (true, false or null), text and fix. Exit status: 0 if no check failed, 1 otherwise, 78 the settings are wrong.
+computer), ok (true, false or null), text and fix. Exit status: 0 if no check failed, 1 otherwise, 78 the settings are wrong.
 """
 
 import asyncio
@@ -34,12 +34,14 @@ _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–
 
 @click.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, for programs.")
-@click.option("--offline", is_flag=True, help="Check this machine only; use no network.")
-@click.option("--address", "addresses", metavar="ADDRESS", multiple=True, help="The server's public address.")
+@click.option("--offline", is_flag=True, help="Check this computer only; use no network.")
+@click.option(
+    "--address", "addresses", metavar="ADDRESS", multiple=True, help="A public address of the server; may be repeated."
+)
 @click.option("--blacklists", is_flag=True, help="Look the address up in well-known blacklists too.")
 @click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Use this DNS server instead of the system's.")
 def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: bool, nameserver: str) -> int:
-    """Check everything that mail needs on its way. Each ✗ comes with its fix."""
+    """Check everything that the delivery of mail needs. Each ✗ comes with its fix."""
     context = click.get_current_context()
     try:
         public = tuple(str(ipaddress.ip_address(address)) for address in addresses)
@@ -64,7 +66,7 @@ async def _print_findings(
     def show(finding: Finding) -> None:
         nonlocal failed
         failed += finding.ok is False
-        print(_line(finding) if as_json else _shown(finding, plain=plain), flush=True)
+        print(_json_line(finding) if as_json else _text_lines(finding, plain=plain), flush=True)
 
     show(Finding("settings", True, "can be read, and others cannot write them"))
     show(adopted)
@@ -74,7 +76,7 @@ async def _print_findings(
     return 1 if failed else 0
 
 
-def _line(finding: Finding) -> str:
+def _json_line(finding: Finding) -> str:
     return json.dumps(
         {
             "check": finding.check,
@@ -86,10 +88,11 @@ def _line(finding: Finding) -> str:
     )
 
 
-def _shown(finding: Finding, *, plain: bool) -> str:
-    sign, word, name = _SIGNS[finding.ok]
+def _text_lines(finding: Finding, *, plain: bool) -> str:
+    """A finding as text. plain: without characters that are not ASCII."""
+    sign, word, colour_name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
-    shown_sign = colour(word if plain else sign, name, sys.stdout)
+    shown_sign = colour(word if plain else sign, colour_name, sys.stdout)
     line = f"{shown_sign} {about}{finding.check}: {printable(finding.text, TEXT_LIMIT)}"
     return f"{line}\n  {'->' if plain else '→'} {printable(finding.fix)}" if finding.fix else line
 

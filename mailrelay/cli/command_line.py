@@ -1,7 +1,7 @@
 """The `mailrelay` script: the table of commands, and the exit status of every error.
 
-A command ends with the status that it returns; None is 0. The script does the work of `sendmail` or `mailq` where it is
-installed under such a name.
+A command ends with the status that it returns; None is 0. Under the name `sendmail` or `mailq`,
+the script is that command.
 
 The functions below import one command each when it runs: `mailrelay queue` must not load SSH and SMTP. The imports are
 statements: the linter and mypy check them.
@@ -74,8 +74,8 @@ def _usage(error: click.UsageError) -> str:
 
 def _os_error(error: OSError) -> int:
     if error.errno != errno.EPIPE:
-        return _end(f"{error.filename or 'this machine'}: {error.strerror or error}", 1)
-    # So that the interpreter, which flushes stdout at its end, does not meet the same error again.
+        return _end(f"{error.filename or 'this computer'}: {error.strerror or error}", 1)
+    # The interpreter flushes stdout at its end, which would raise the same error again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
@@ -209,7 +209,7 @@ QUEUE_COMMANDS = (
     LazyCommand("cancel", "Cancel messages that have not been sent yet. They are not sent any more.", _cancel),
     LazyCommand("drop", "Drop failed messages that you have dealt with. They are not kept any longer.", _drop),
     LazyCommand("resend", "Send a failed, refused or held message again, if need be to another address.", _resend),
-    LazyCommand("edit", "Change a message that has not been sent in your editor, and send it.", _edit),
+    LazyCommand("edit", "Edit a message that has not been sent, and send it.", _edit),
 )
 
 COMMANDS = (
@@ -220,7 +220,7 @@ COMMANDS = (
     LazyCommand("queue", "Show messages that wait or failed, and act on them.", _queue),
     LazyCommand("log", "Show what has happened.", _log),
     LazyCommand("sendmail", "Put the message on stdin in the spool, as sendmail(1) does.", _sendmail),
-    LazyCommand("check", "Check everything that mail needs on its way.", _check),
+    LazyCommand("check", "Check everything that the delivery of mail needs.", _check),
     LazyCommand("trust", "Show the host keys that servers offer beside the known ones, and accept new ones.", _trust),
     LazyCommand("test", "Send a test message and follow it to its end.", _test),
 )

@@ -1,4 +1,5 @@
-"""`mailrelay demo`: the whole relay on loopback against an embedded mail server, told as a story. Exit status 0."""
+"""`mailrelay demo`: the whole relay on loopback against an embedded mail server, with a commentary. Exit status: 0 if
+everything happened as it should, 1 otherwise."""
 
 import click
 

@@ -35,9 +35,9 @@ from mailrelay.mail.trace import is_signed
 @click.command("edit")
 @click.argument("queue_id", metavar="ID")
 def command(queue_id: str) -> int:
-    """Change a message that has not been sent in your editor, and send it.
+    """Edit a message that has not been sent, and send it.
 
-    The editor is $VISUAL, else $EDITOR, else vi. The new message takes the place of the old one.
+    The editor is $VISUAL, else $EDITOR, else vi. The new message replaces the old one.
     """
     settings = load_settings()
     editor = _editor()

@@ -33,7 +33,7 @@ LOOK_AGAIN = 0.25
 @click.argument("queue_id", metavar="[ID]", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
 def command(queue_id: str | None, follow: bool) -> None:
-    """Show what has happened, to one message or at all."""
+    """Show what has happened, to one message or to all."""
     directory = load_settings().queue.directory
     about = _whole_id(directory, queue_id) if queue_id else ""
     with ExitStack() as opened:

@@ -3,13 +3,13 @@
     queue [list] [--all] [--json]            the listing; --all adds history. One line for each recipient, a table on a
                                              terminal, JSON Lines with one message a line (`control.records`)
     queue show ID [--content] [--json]       one message (`show`)
-    queue retry ID…|--all|--network          due now (`acts`)
-    queue hold|release|cancel|drop ID…       held, released, cancelled; failed messages dropped (`acts`)
-    queue resend ID, queue edit ID           another message in its place (`resend`, `edit`)
+    queue retry ID…|--all|--network          makes messages due now (`acts`)
+    queue hold|release|cancel|drop ID…       holds, releases, cancels messages; drops failed ones (`acts`)
+    queue resend ID, queue edit ID           replaces a message by another one (`resend`, `edit`)
 
 An id may be shortened as long as it is unique. `command_line` adds the commands of this group.
 
-An empty queue loads nothing but the listing: prompts, bars and people ask often, and the queue is mostly empty.
+For an empty queue nothing but the listing is loaded: this command runs often, and the queue is mostly empty.
 """
 
 import sys
@@ -33,7 +33,7 @@ def command(context: click.Context, history: bool, as_json: bool) -> None:
     if context.invoked_subcommand is None:
         show_list(history=history, as_json=as_json)
     elif history or as_json:
-        raise click.UsageError("Options stand behind the command that they belong to", context)
+        raise click.UsageError("Put options after the command that they belong to", context)
 
 
 @command.command("list")

@@ -24,13 +24,13 @@ from mailrelay.mail.lifecycle import Act
 @click.command("resend")
 @click.argument("queue_id", metavar="ID")
 @click.option(
-    "--to", "words", multiple=True, metavar="ADDRESS", help="Send it to this address instead of the old ones."
+    "--to", "recipients", multiple=True, metavar="ADDRESS", help="Send it to this address instead of the old ones."
 )
 @click.option("--from", "reverse_path", metavar="ADDRESS", help="Use another reverse path; <> for none.")
-def command(queue_id: str, words: Sequence[str], reverse_path: str | None) -> None:
+def command(queue_id: str, recipients: Sequence[str], reverse_path: str | None) -> None:
     """Send a failed, refused or held message again, if need be to another address."""
     settings = load_settings()
-    to = [address for word in words for address in _addresses("--to", word)]
+    to = [address for word in recipients for address in _addresses("--to", word)]
     sender = None if reverse_path is None else _sender(reverse_path)
     old, content = replaceable(settings, queue_id, Act.RESEND)
     envelope = readdressed(

@@ -2,7 +2,7 @@
 
     read(file, limit, dot_ends)   the content in `file`, with CRLF line ends
     parse(content)                content as an Input: the fields of its header, and the rest
-    take_recipients(message)      what `-t` does
+    take_recipients(message)      the recipients in its header, and the message without Bcc, for `-t`
 
 Decisions: LF, CRLF and CR each end a line, because cron mails the output of any program. A NUL is refused: no mail server
 has to take it. A line `From ` at the very top, as mailboxes have it, is removed. A message that does not begin with a

@@ -46,10 +46,11 @@ def plain(row: Row) -> str:
 
 
 def faults(messages: Iterable[Listed]) -> list[str]:
-    """Why relayhosts cannot be reached that recipients wait for, in order of appearance, one line each."""
+    """One line for each relayhost that recipients wait for and that cannot be reached: its name and the reason. In order of
+    appearance."""
     return list(
         dict.fromkeys(
-            f"{why}: {printable(message.trouble)}"
+            f"{why}: {printable(message.fault_text)}"
             for message in messages
             for to in message.recipients
             if (why := _waits_for(message, to))
@@ -65,7 +66,7 @@ def uncertainty(to: ListedRecipient) -> str:
 
 
 def _waits_for(message: Listed, to: ListedRecipient) -> str:
-    return f"{message.relayhost} cannot be reached" if message.trouble and to.state in WAITING else ""
+    return f"{message.relayhost} cannot be reached" if message.fault_text and to.state in WAITING else ""
 
 
 def _next(message: Listed, to: ListedRecipient, now: float) -> str:

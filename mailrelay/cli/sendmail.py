@@ -12,9 +12,9 @@ is the name in the From field that is added if there is none. Without -i (or -oi
 here and are ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
 
 Exit status, from sysexits: 0 the message is on disk; 64 usage, for example no recipient; 65 the message cannot be sent: an
-invalid address, no recipient in its header, too large, a NUL; 75 not stored, by a fault of mailrelay; 78 the settings are
-wrong. With --wait[=SECONDS] it waits that long (default: listen.answer_within) for the mail server: 0 sent to all
-recipients; 67 refused, no such mailbox; 69 refused, at least in part; 75 stored, but not sent yet.
+invalid address, no recipient in its header, too large, a NUL; 75 not stored, because of a failure on this
+computer; 78 the settings are wrong. With --wait[=SECONDS] it waits that long (default: listen.answer_within) for the mail
+server: 0 sent to all recipients; 67 refused, no such mailbox; 69 refused, at least in part; 75 stored, but not sent yet.
 
 Promises: 0 follows the fsync of the commit. Never: a message stored in part, or for some of its recipients only.
 """
@@ -45,7 +45,7 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.trace import RECEIVED_MAX, count_received
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
-_WILL_NOT = frozenset({"bounced", "refused", "expired", "cancelled"})
+_WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
 _NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
 _ENVID_LIMIT = 100
 """Octets of xtext (RFC 3461 section 4.4)."""
@@ -72,7 +72,7 @@ class _Sendmail(click.Command):
 @click.option("-i", "ignore_dots", is_flag=True, help="A line with only a dot does not end the message.")
 @click.option("-f", "-r", "sender", metavar="ADDRESS", help="The sender; <> for none.")
 @click.option("-F", "full_name", metavar="NAME", default="", help="The name in From, if the message has no From.")
-@click.option("-N", "notify", metavar="WHEN", default="", help="Reports: never, or success,failure,delay.")
+@click.option("-N", "notify", metavar="WHEN", default="", help="When to report: never, or success,failure,delay.")
 @click.option("-R", "ret", metavar="full|hdrs", default="", help="How much of the message reports contain.")
 @click.option("-V", "envid", metavar="ID", default="", help="An id that reports will contain.")
 @click.option("-B", "body", metavar="TYPE", default="7BIT", help="7BIT or 8BITMIME.")
@@ -175,15 +175,16 @@ def _wait(settings: Settings, key: int, seconds: float) -> int:
             break
     for to in message.recipients:
         if to.state != "sent":
-            words = printable(to.words) or message.trouble
+            words = printable(to.words) or message.fault_text
             say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
     return exit_status(message.recipients)
 
 
 def exit_status(recipients: Sequence[ListedRecipient]) -> int:
-    """The exit status with --wait: a recipient that failed decides, then one that waits, then one that was sent."""
-    if any(to.state in _WILL_NOT for to in recipients):
-        return EX_NOUSER if all(to.state in _WILL_NOT and to.status == "5.1.1" for to in recipients) else EX_UNAVAILABLE
+    """The exit status with --wait. A recipient that will not be sent decides; if there is none, one that waits."""
+    if any(to.state in _WILL_NOT_BE_SENT for to in recipients):
+        no_user = all(to.state in _WILL_NOT_BE_SENT and to.status == "5.1.1" for to in recipients)
+        return EX_NOUSER if no_user else EX_UNAVAILABLE
     return 0 if all(to.state == "sent" for to in recipients) else EX_TEMPFAIL
 
 

@@ -43,7 +43,8 @@ def command(verbose: bool) -> None:
     os.umask(0o077)
     prepare_directory(settings.queue.directory)
     _log_to(settings.queue.directory / LOG_FILE, logging.INFO if verbose else logging.WARNING)
-    # Objects that exist now stay; only the imports left garbage (see `mailrelay.__main__`). Messages leave few cycles.
+    # The imports left garbage (see `mailrelay.__main__`). The other objects stay, so later collections skip them. Messages
+    # leave few reference cycles.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

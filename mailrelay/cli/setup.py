@@ -4,9 +4,9 @@
     2  the host key: shown, and accepted only after a yes (as `mailrelay trust`)
     3  the login: if the account does not accept the key yet, it is put into authorized_keys there, with the password
     4  the mail path: forwarding to the mail server's port, or a command, whichever reaches the mail server
-    5  with --restricted, a key of its own that can only carry mail, and a test that it can do nothing else
+    5  with --restricted, a separate key that can only send mail, and a test that it can do nothing else
     6  the settings: a new file, or additions to the person's own
-    7  the service: a unit for systemd or launchd, started
+    7  the service: a unit for systemd or launchd is installed and started
     8  a test message, followed to its end
 
 Each step first finds out whether it is done already; it prints what it did, and how to undo it. --yes answers every question
@@ -25,7 +25,14 @@ import msgspec
 from mailrelay import config, grammar
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli.base import Failed, settings_path
-from mailrelay.cli.setup_remote import OWN_SSH_CONFIG, find_key, find_mail_path, let_in, restrict, trust_hosts
+from mailrelay.cli.setup_remote import (
+    OWN_SSH_CONFIG,
+    ensure_login,
+    find_mail_path,
+    find_or_make_key,
+    restrict,
+    trust_hosts,
+)
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
@@ -44,7 +51,7 @@ from mailrelay.setup.settings import Desired, Plan, of_host, plan
 @click.option(
     "--to", "address", metavar="ADDRESS", help="The recipient of the test message; you, on that host, by default."
 )
-@click.option("--restricted", is_flag=True, help="Use a key of its own that can only carry mail there.")
+@click.option("--restricted", is_flag=True, help="Use a separate key that can only send mail there.")
 @click.option("--yes", is_flag=True, help="Answer every question with yes, for scripts.")
 def command(host: str, address: str | None, restricted: bool, yes: bool) -> None:
     """Set everything up, step by step, until a test message has arrived. May be run again at any time."""
@@ -60,11 +67,11 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     )
     is_ordinary = relayhost.ssh_config == OWN_SSH_CONFIG.expanduser()
     heading("1. A key")
-    keys = find_key(relayhost, yes=yes)
+    keys = find_or_make_key(relayhost, yes=yes)
     heading("2. The host key")
     trust_hosts(relayhost, yes=yes)
     heading("3. The login")
-    let_in(relayhost, keys, file, yes=yes)
+    ensure_login(relayhost, keys, file, yes=yes)
     heading("4. The path to the mail server")
     path = find_mail_path(relayhost)
     relayhost = msgspec.structs.replace(relayhost, command=path.command)
@@ -74,7 +81,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
         fine("mail uses one already; --restricted tests it again")
     else:
-        note("Not asked for: with --restricted mail uses a key of its own, which can do nothing else there.")
+        note("Not asked for: with --restricted mail uses a separate key, which can do nothing else there.")
     if to is None:
         to = mailbox(
             _answer("To which address is the test message sent?", own_address(keys.user, path.greeting, host), yes=yes)

@@ -38,7 +38,7 @@ OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
-def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
+def find_or_make_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
     """The keys that ssh would offer. A key is made if there is none."""
     found = _keys(relayhost)
     if found.lines:
@@ -60,7 +60,7 @@ def find_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
 
 
 def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
-    """Sees that the host keys of all hops are trusted."""
+    """Makes sure that the host keys of all hops are trusted. Asks for each that is not, as `mailrelay trust` does."""
     found, fault = asyncio.run(scan(relayhost))
     if fault is not None:
         raise _stop(fault)
@@ -75,18 +75,18 @@ def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
         raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again when it is")
 
 
-def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
-    """Sees that the account on the relayhost accepts the key."""
+def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
+    """Tries the login; if the account on the relayhost does not accept the key yet, puts it into authorized_keys there."""
     host = relayhost.ssh
-    shut = asyncio.run(authorized_keys.try_login(relayhost))
-    if shut is None:
+    refused = asyncio.run(authorized_keys.try_login(relayhost))
+    if refused is None:
         fine(f"{host} lets {keys.user} in without a password")
         return
-    if not shut.at_relayhost or shut.outcome.cause is not Cause.AUTH_REFUSED:
-        raise _stop(shut.outcome)
+    if not refused.at_relayhost or refused.outcome.cause is not Cause.AUTH_REFUSED:
+        raise _stop(refused.outcome)
     if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
         # The restricted key, with its restriction.
-        line = restriction.authorized_keys_line(_mail_key(), relayhost)
+        line = restriction.authorized_keys_line(_restricted_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
         line, by_hand = keys.lines[0], f"ssh-copy-id{keys.by_hand.removeprefix('ssh')}"
@@ -96,9 +96,9 @@ def let_in(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes:
     if not ask(f"Put it there? This needs the password of {keys.user} once; it is not kept.", yes=yes):
         raise stop(f"{host} does not let {keys.user} in", f"By hand: {by_hand}")
     _put_key(relayhost, keys.user, line, by_hand)
-    shut = asyncio.run(authorized_keys.try_login(relayhost))
-    if shut is not None:
-        raise _stop(shut.outcome)
+    refused = asyncio.run(authorized_keys.try_login(relayhost))
+    if refused is not None:
+        raise _stop(refused.outcome)
     fine(f"the key is in authorized_keys there: {host} lets {keys.user} in without a password")
     undo(f"remove the line that ends in {line.split()[-1]!r} from ~/.ssh/authorized_keys of {host}")
 
@@ -139,12 +139,12 @@ def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayho
     key = MAIL_KEY.expanduser()
     file = restriction.ssh_config_file(relayhost, settings_file)
     if relayhost.ssh_config == file:
-        if not _prove(relayhost, key):
+        if not _test_restriction(relayhost, key):
             raise stop(f"{key} is not restricted to mail there", f"Remove it from authorized_keys of {relayhost.ssh}")
         return relayhost
-    if not ask(f"Make {key}, and let it do nothing on {relayhost.ssh} but carry mail?", yes=yes):
+    if not ask(f"Make {key}, and let it do nothing on {relayhost.ssh} but send mail?", yes=yes):
         return relayhost
-    public = _mail_key()
+    public = _restricted_key()
     replace_file(file, restriction.ssh_config(relayhost, key).encode())
     for candidate in _restrictable(relayhost):
         line = restriction.authorized_keys_line(public, candidate)
@@ -155,7 +155,7 @@ def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayho
         note(line.removesuffix(public).strip())
         undo(f"remove that line from ~/.ssh/authorized_keys of {relayhost.ssh}; rm {key} {key}.pub {file}")
         restricted = msgspec.structs.replace(candidate, ssh_config=file)
-        if _prove(restricted, key):
+        if _test_restriction(restricted, key):
             return restricted
     file.unlink()
     _change(
@@ -175,7 +175,7 @@ def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
             yield msgspec.structs.replace(relayhost, command=command)
 
 
-def _mail_key() -> str:
+def _restricted_key() -> str:
     """The public line of the restricted key, which is made if there is none."""
     key = MAIL_KEY.expanduser()
     try:
@@ -187,14 +187,14 @@ def _mail_key() -> str:
 def _change(change: Coroutine[None, None, LoginRefused | None], relayhost: Relayhost, by_hand: str) -> None:
     """Runs `change`, which changes authorized_keys on the relayhost. by_hand: how the person can do it."""
     try:
-        shut = asyncio.run(change)
+        refused = asyncio.run(change)
     except ChangeFailed as error:
         raise stop(f"{relayhost.ssh} did not change its authorized_keys: {error}", by_hand) from None
-    if shut is not None:
-        raise _stop(shut.outcome)
+    if refused is not None:
+        raise _stop(refused.outcome)
 
 
-def _prove(relayhost: Relayhost, key: Path) -> bool:
+def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
     """Tries what the key must not be able to do, and prints each result. Whether all was refused and mail can be sent."""
     try:
         tried = asyncio.run(trials(relayhost, key))

@@ -51,7 +51,7 @@ def _parts(found: Details, now: float) -> Iterator[Iterator[str]]:
     yield _recipients(found.message, found.likely)
     if found.message.queue_name == "failed":
         yield _to_do(found.message)
-    yield map(_line, found.timeline)
+    yield map(_event_line, found.timeline)
 
 
 def _print_content(directory: Path, given: str) -> None:
@@ -73,8 +73,8 @@ def _envelope(message: Listed, now: float) -> Iterator[str]:
     yield f"size       {size(message.size)}"
     yield f"arrived    {clock(message.arrival)} ({moment(message.arrival, now)})"
     yield f"relayhost  {message.relayhost}"
-    if message.trouble:
-        yield f"fault      {printable(message.trouble)}"
+    if message.fault_text:
+        yield f"fault      {printable(message.fault_text)}"
     yield f"attempts   {message.attempts}"
     if message.next_attempt is not None:
         yield f"next       {clock(message.next_attempt)} ({moment(max(now, message.next_attempt), now)})"
@@ -100,7 +100,7 @@ def _to_do(message: Listed) -> Iterator[str]:
         yield f"           {command_for('drop')}                    you have dealt with it: do not keep it"
 
 
-def _line(event: Event) -> str:
+def _event_line(event: Event) -> str:
     address = f"<{printable(event.address)}>" if event.address else ""
     stage = f"at {event.stage}" if event.stage else ""
     return "  ".join(filter(None, (clock(event.at), event.what, address, event.status, stage, printable(event.words))))

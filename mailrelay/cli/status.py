@@ -3,16 +3,16 @@
     0  fine
     1  late: mail has waited longer than queue.delay_notice_after, or a notice could not be delivered yet
     2  failed: mail has failed or cannot be sent as it is, a relayhost waits for the person, there is no room for more mail,
-       or nobody is serving: the daemon does not run
+       or nobody is serving: no daemon runs
     3  cannot tell: the settings or the spool cannot be read
 
 `--brief` prints one line for prompts, bars and watchdogs: why the status is not 0, worst first; an empty line if it is 0.
 
-    ✉ nobody serves, no room, default needs you, 1 failed, 1 cannot be sent, 2 waiting 14min, bad news untold
+    ✉ nobody serves, no room, default needs you, 1 failed, 1 cannot be sent, 2 waiting 14min, notices not delivered
     ✉ cannot tell
 
-Where the locale lacks the sign ✉ the line begins with "mail:". As long as the reasons stay the same, the words stay the
-same, but for their numbers: a program can compare them.
+Where the locale lacks the sign ✉ the line begins with "mail:". For the same reasons the text is the same except for its
+numbers: a program can compare it.
 
 `--json` prints one object (`control.status`); with status 3 there is none, only the line on stderr.
 """
@@ -71,25 +71,25 @@ def _brief(reasons: Iterable[str]) -> str:
 
 
 def _screen(status: Status, now: float) -> Iterator[str]:
-    stands, pid = status.standing, status.pid
+    spool, pid = status.spool, status.pid
     yield colour(status.level.name.lower(), _COLOURS[status.level], sys.stdout)
     yield "serving  nobody: start `mailrelay serve`" if pid is None else f"serving  process {pid or 'unknown'}"
-    oldest = f", the oldest for {length(now - stands.oldest)}" if stands.oldest is not None else ""
-    yield f"pending  {stands.pending}{oldest}"
-    stranded = f", {stands.stranded} cannot be sent as it is; see `mailrelay queue`" if stands.stranded else ""
-    yield f"held     {stands.held}{stranded}"
-    yield f"failed   {stands.failed}{'; see `mailrelay queue`' if stands.failed else ''}"
+    oldest = f", the oldest for {length(now - spool.oldest)}" if spool.oldest is not None else ""
+    yield f"pending  {spool.pending}{oldest}"
+    stranded = f", {spool.stranded} cannot be sent as it is; see `mailrelay queue`" if spool.stranded else ""
+    yield f"held     {spool.held}{stranded}"
+    yield f"failed   {spool.failed}{'; see `mailrelay queue`' if spool.failed else ''}"
     if status.full:
         yield f"room     {status.full}"
     yield from _faults(status, now)
-    if stands.failing_notices:
+    if spool.failing_notices:
         yield ""
-    for (backend, why), kinds in _by_backend(stands.failing_notices).items():
+    for (backend, why), kinds in _by_backend(spool.failing_notices).items():
         yield f"not told yet by {backend} ({', '.join(kinds)}): {printable(why)}"
 
 
 def _faults(status: Status, now: float) -> Iterator[str]:
-    for fault in status.standing.faults:
+    for fault in status.spool.faults:
         yield ""
         yield f"relayhost {fault.relayhost} cannot be reached, since {length(now - fault.since)}"
         yield from (f"  {printable(line)}" for line in fault.text.splitlines())
@@ -99,7 +99,7 @@ def _faults(status: Status, now: float) -> Iterator[str]:
 
 
 def _by_backend(untold: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], list[str]]:
-    """The kinds of notice that a backend could not deliver, by backend and reason: one line stands for many notices."""
+    """The kinds of notice that a backend could not deliver, by backend and reason, for one line each."""
     found: dict[tuple[str, str], list[str]] = {}
     for kind, backend, why in untold:
         kinds = found.setdefault((backend, why), [])

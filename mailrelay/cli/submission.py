@@ -1,4 +1,4 @@
-"""What `sendmail` and `test` have in common: they put a message of their own in the spool (`control.enqueue`)."""
+"""Puts a message in the spool for `sendmail` and `test` (`control.enqueue`), with exit statuses of sysexits."""
 
 import os
 import pwd

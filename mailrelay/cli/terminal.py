@@ -19,7 +19,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def colour(text: str, name: str, stream: TextIO) -> str:
-    """`text` in red, green, yellow or bold, if `stream` can show it."""
+    """`text` in the colour `name` (red, green, yellow or bold) if `stream` is a terminal; else `text` as it is."""
     if not is_terminal(stream) or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"

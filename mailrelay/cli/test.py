@@ -4,9 +4,9 @@ Each event is one line: accepted, dialled, attempt, the reply of the mail server
 more to see: the mail server has taken or refused the message, or the next attempt is later than the person wants to wait.
 The relayhost is dialled at once, even if its back-off has not ended.
 
-Exit status: 0 the mail server took the message; 1 anything else. The last line says what and what to do: refused, with the
-reply; still waiting; the relayhost cannot be reached, with the fix; the daemon is not running (if so from the start, no
-message is queued).
+Exit status: 0 the mail server took the message; 1 anything else. The last line says what happened and what to do: refused,
+with the reply; still waiting; the relayhost cannot be reached, with the fix; the daemon is not running (if it was not
+running at the start, no message is queued).
 """
 
 import os
@@ -26,7 +26,7 @@ from mailrelay.cli.terminal import colour, length, moment
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.control.following import Event, Progress, follow_closely
+from mailrelay.control.following import Event, Progress, follow_progress
 from mailrelay.control.records import WAITING
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
@@ -43,7 +43,7 @@ WAIT = 60.0
     "--wait", type=click.FloatRange(0, 86_400), default=WAIT, metavar="SECONDS", help="How long to wait (60)."
 )
 def command(address: str, sender: str | None, wait: float) -> None:
-    """Send a test message and follow it to its end. Exit status 0 only if your server took it."""
+    """Send a test message and follow it to its end. Exit status 0 only if your server accepted it."""
     settings = load_settings()
     to = mailbox(address)
     send_and_follow(settings, to, login("--from") if sender is None else mailbox(sender), wait)
@@ -69,9 +69,9 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     if daemon_pid(directory) is None:
         raise Failed(f"{NO_DAEMON}; no message was sent")
     stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
-    # Ends a back-off: its cause may have been repaired, and this message is to find out.
+    # Ends the back-off of the relayhost: the test is to find out whether the cause of an earlier fault is repaired.
     retry(directory, [stored.queue_id])
-    # After it, so that a fault whose next dial is later is one that this message has met.
+    # After `retry`: a fault whose next dial is later than `begun` is from a dial for this message, not from an earlier one.
     begun = time.time()
     print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
     follow(settings, stored.key, begun, begun + wait)
@@ -83,7 +83,7 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
     Returns when the mail server has taken it; raises Failed for every other end.
     """
     printed: set[Event] = set()
-    for progress in follow_closely(settings.queue.directory, key, deadline - time.time()):
+    for progress in follow_progress(settings.queue.directory, key, deadline - time.time()):
         (recipient,) = progress.message.recipients
         # The time that dialling took is known at the end of the attempt.
         if recipient.state != "active":
@@ -102,7 +102,7 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
 def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
     """Prints the events that are not in `printed`, and adds them."""
     for event in progress.timeline:
-        # The next try of a notice is in the future.
+        # A timeline also has times in the future: the next try of a notice.
         if event not in printed and event.at <= time.time():
             print("\n".join(_lines(event, begun)), flush=True)
     printed.update(progress.timeline)

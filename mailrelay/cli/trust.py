@@ -1,4 +1,4 @@
-"""`mailrelay trust [HOST]`: shows the offered host key beside the known one, for each hop; accepts it if the person says so.
+"""`mailrelay trust [HOST]`: shows the offered host key beside the known one, for each hop; accepts it after a yes.
 
 HOST is the name of a relayhost in the settings, or a host as ssh(1) takes it; without it all relayhosts are shown.
 Of each key it shows the SHA256 fingerprint and OpenSSH's picture, old and new, and whether the domain publishes it (SSHFP),
@@ -92,19 +92,19 @@ def trust_hops(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
         if offer.name in accepted:
             say(f"{offer.place} now offers yet another key than the accepted one; ask its administrator")
             return False
-        if not _accept(offer, asyncio.run(_published(offer, resolver)), yes=yes):
+        if not _accept(offer, asyncio.run(_check_published(offer, resolver)), yes=yes):
             return False
         accepted.append(offer.name)
 
 
 def _described(offer: Offer) -> Iterator[str]:
-    whose = "is_authority" if offer.is_authority else "offered"
+    label = "authority" if offer.is_authority else "offered"
     name = "" if offer.name == offer.place else f" ({printable(offer.name)})"
     status = colour(offer.status, "green" if offer.status is HostKeyStatus.TRUSTED else "red", sys.stdout)
     yield f"{printable(offer.place)}{name}: {status}"
     for entry in offer.known:
         yield f"  {entry.marker or 'known':10}{fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
-    yield f"  {whose:10}{offer.fingerprint}"
+    yield f"  {label:10}{offer.fingerprint}"
     if offer.status is HostKeyStatus.TRUSTED:
         return
     old = next((art(entry.key) for entry in offer.known if not entry.marker), "")
@@ -115,18 +115,19 @@ def _described(offer: Offer) -> Iterator[str]:
     yield _MEANING[offer.status]
 
 
-async def _published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
-    """Whether the domain publishes the key; prints it too. None where the DNS has no answer."""
+async def _check_published(offer: Offer, resolver: Resolver) -> sshfp.Match | None:
+    """Asks the DNS whether the domain publishes the key, prints the result and returns it. None if the host is given as an
+    address, or the DNS gives no answer."""
     if is_address(offer.host):
         return None
     algorithm, digests = offer.sshfp
     try:
-        word = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
+        match = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
     except LookUpFailed as error:
         print(f"DNS: {printable(str(error))}")
         return None
-    print(f"DNS: {printable(offer.host)} {_PUBLISHED[word]}.")
-    return word
+    print(f"DNS: {printable(offer.host)} {_PUBLISHED[match]}.")
+    return match
 
 
 def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
@@ -149,8 +150,8 @@ def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
     except OSError as error:
         raise Failed(f"{error.filename}: {error.strerror}; the key was not written") from None
     undo = shlex.join(("ssh-keygen", "-R", offer.name, "-f", str(pinned.file)))
-    before = f"The file as it was: {pinned.old}." if pinned.old else f"Undo: {undo}"
-    print(printable(f"Written to {pinned.file}. {before}"))
+    way_back = f"The file as it was: {pinned.old}." if pinned.old else f"Undo: {undo}"
+    print(printable(f"Written to {pinned.file}. {way_back}"))
     for where in pinned.stale:
         say(f"{where} still has another key for {place}; remove it by hand if it is no longer right")
     return True

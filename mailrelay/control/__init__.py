@@ -2,7 +2,7 @@
 
     listing.py       the messages of the queue               acts.py         retry, hold, release, cancel, drop
     records.py       messages as JSON records                enqueue.py      puts a message in the spool
-    details.py       one message: timeline, content          replacement.py  another message in the place of one
+    details.py       one message: timeline, content          replacement.py  replaces a message by another one
     following.py     one message, until it is settled        status.py       fine, late or failed, and why
     daemon.py        whether the daemon runs; wakes it       errors.py       what these functions raise
 

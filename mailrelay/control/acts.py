@@ -19,7 +19,7 @@ from mailrelay.spool.desk import Desk
 class Done:
     """changed: whole queue ids, in the order given. failures: one sentence for each id that could not be changed.
 
-    lacks_daemon: something has changed, and no daemon runs that would act on it.
+    lacks_daemon: something has changed, and no daemon runs.
     """
 
     changed: list[str]

@@ -16,6 +16,9 @@ def wake(directory: Path) -> bool:
     return trigger.fire(directory)
 
 
-def network_changed(directory: Path) -> bool:
-    """Tells the daemon that the network has changed: relayhosts that could not be reached are tried. Whether one runs."""
+def report_network_change(directory: Path) -> bool:
+    """Tells the daemon that the network has changed: relayhosts that could not be reached are dialled.
+
+    Returns whether a daemon runs.
+    """
     return trigger.fire(directory, trigger.NETWORK)

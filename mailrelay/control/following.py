@@ -37,7 +37,7 @@ def follow(directory: Path, key: int, seconds: float) -> Iterator[Listed]:
     return _reads(directory, lambda view: view.one(key), seconds)
 
 
-def follow_closely(directory: Path, key: int, seconds: float) -> Iterator[Progress]:
+def follow_progress(directory: Path, key: int, seconds: float) -> Iterator[Progress]:
     """As `follow`, with the timeline, the fault of the relayhost, and whether the daemon runs."""
 
     def read(view: SpoolView) -> Progress:

@@ -1,6 +1,6 @@
 """The messages of the queue, for people (`Listed`) and for programs (`records`).
 
-Imports only what an empty queue needs: prompts and status bars ask often, and the queue is mostly empty.
+Imports only what an empty queue needs: the commands of prompts and status bars run often, and the queue is mostly empty.
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from mailrelay.mail.states import PENDING
 from mailrelay.spool.listing import Event, Listed, ListedRecipient
 
 WAITING = frozenset({"active", *PENDING})
-"""Words of the state table for a recipient whom the daemon tries by itself."""
+"""States, as words of the state table, in which the daemon tries a recipient without the person."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -37,6 +37,8 @@ class RecipientRecord(TypedDict):
 
 
 class MessageRecord(TypedDict):
+    """The keys that the docstring of this file lists."""
+
     queue_name: str
     queue_id: str
     arrival_time: int
@@ -106,4 +108,4 @@ def event_record(event: Event) -> EventRecord:
 
 
 def _delay_reason(message: Listed, to: ListedRecipient) -> str:
-    return printable(to.words or message.trouble) if to.state in WAITING else ""
+    return printable(to.words or message.fault_text) if to.state in WAITING else ""

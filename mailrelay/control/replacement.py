@@ -1,4 +1,4 @@
-"""Another message in the place of one that was refused, failed, waits or is held, for `queue resend` and `queue edit`."""
+"""Replaces a message that was refused, failed, waits or is held by another one, for `queue resend` and `queue edit`."""
 
 from dataclasses import dataclass
 

@@ -43,13 +43,13 @@ class Level(enum.IntEnum):
     FAILED = 2
 
 
-# Not a dataclass, which takes five times as long to create: prompts and bars run this often.
+# Not a dataclass, which takes five times as long to create: prompts and status bars run this often.
 class Status(NamedTuple):
-    """standing: numbers and faults from the spool. full: why there is no room for more mail, "" if there is. pid: of the
-    daemon, "" if it is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
+    """spool: its numbers and faults. full: why there is no room for more mail, "" if there is. pid: of the daemon, "" if it
+    is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
 
     directory: Path
-    standing: SpoolStatus
+    spool: SpoolStatus
     full: str
     pid: str | None
     reasons: list[tuple[Level, str]]
@@ -91,18 +91,16 @@ class StatusRecord(TypedDict):
 
 
 def read_status(settings: Settings, now: float) -> Status:
-    """The status at `now` (epoch seconds). Makes no spool where there is none. Raises SpoolError, OSError."""
+    """The status at `now` (epoch seconds). Creates no spool. Raises SpoolError, OSError."""
     directory = settings.queue.directory
     pid = lock.holder(directory)
-    stands, full = _standing(settings)
+    spool, full = _read_spool(settings)
     late_after = settings.queue.delay_notice_after
-    why = reasons(stands, serving=pid is not None, full=bool(full), late_after=late_after, now=now)
-    return Status(directory, stands, full, pid, why)
+    why = reasons(spool, serving=pid is not None, full=bool(full), late_after=late_after, now=now)
+    return Status(directory, spool, full, pid, why)
 
 
-def reasons(
-    stands: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float
-) -> list[tuple[Level, str]]:
+def reasons(spool: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[Level, str]]:
     """Why all is not fine, worst first, each in a few words. Empty if all is fine.
 
     full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
@@ -112,31 +110,31 @@ def reasons(
         found.append((Level.FAILED, "nobody serves"))
     if full:
         found.append((Level.FAILED, "no room"))
-    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in stands.faults if fault.setup)
-    if stands.failed:
-        found.append((Level.FAILED, f"{stands.failed} failed"))
-    if stands.stranded:
-        found.append((Level.FAILED, f"{stands.stranded} cannot be sent"))
-    if stands.oldest is not None and now - stands.oldest > late_after:
-        found.append((Level.LATE, f"{stands.pending} waiting {length(now - stands.oldest).replace(' ', '')}"))
-    if stands.failing_notices:
-        found.append((Level.LATE, "bad news untold"))
+    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in spool.faults if fault.setup)
+    if spool.failed:
+        found.append((Level.FAILED, f"{spool.failed} failed"))
+    if spool.stranded:
+        found.append((Level.FAILED, f"{spool.stranded} cannot be sent"))
+    if spool.oldest is not None and now - spool.oldest > late_after:
+        found.append((Level.LATE, f"{spool.pending} waiting {length(now - spool.oldest).replace(' ', '')}"))
+    if spool.failing_notices:
+        found.append((Level.LATE, "notices not delivered"))
     return found
 
 
 def status_record(status: Status) -> StatusRecord:
     """The status for programs."""
-    stands, pid = status.standing, status.pid
+    spool, pid = status.spool, status.pid
     return {
         "status": status.level.name.lower(),
         "serving": pid is not None,
         "pid": int(pid) if pid and pid.isdecimal() else None,
-        "pending": stands.pending,
-        "held": stands.held,
-        "stranded": stands.stranded,
-        "failed": stands.failed,
+        "pending": spool.pending,
+        "held": spool.held,
+        "stranded": spool.stranded,
+        "failed": spool.failed,
         "full": status.full,
-        "oldest": None if stands.oldest is None else int(stands.oldest),
+        "oldest": None if spool.oldest is None else int(spool.oldest),
         "relayhosts": [
             {
                 "name": fault.relayhost,
@@ -146,16 +144,16 @@ def status_record(status: Status) -> StatusRecord:
                 "text": printable(fault.text),
                 "fix": printable(fault.fix),
             }
-            for fault in stands.faults
+            for fault in spool.faults
         ],
         "untold": [
-            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in stands.failing_notices
+            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in spool.failing_notices
         ],
         "directory": str(status.directory),
     }
 
 
-def _standing(settings: Settings) -> tuple[SpoolStatus, str]:
+def _read_spool(settings: Settings) -> tuple[SpoolStatus, str]:
     """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
     try:
         db = connect(settings.queue.directory, create=False)

@@ -25,7 +25,7 @@ class ListedRecipient(NamedTuple):
 class Listed(NamedTuple):
     """A message as listed. queue_name: Postfix's name of the queue, or "failed", "sent" or "cancelled". size: octets.
 
-    next_attempt: None while an attempt is open, and where nothing is left to try. trouble: why the relayhost cannot be
+    next_attempt: None while an attempt is open, and where nothing is left to try. fault_text: why the relayhost cannot be
     reached; "" if no fault is known.
     """
 
@@ -39,7 +39,7 @@ class Listed(NamedTuple):
     subject: str
     attempts: int
     next_attempt: float | None
-    trouble: str
+    fault_text: str
     recipients: tuple[ListedRecipient, ...]
 
 

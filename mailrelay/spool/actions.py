@@ -71,7 +71,7 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
             db.execute("UPDATE recipient SET state = ?, changed = ? WHERE id = ?", (to.value, now, recipient))
             moved += 1
     if not moved:
-        raise NotAllowed(f"{queue_id} is in no state to {what}; see `mailrelay queue show {queue_id}`")
+        raise NotAllowed(f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`")
     pending = db.execute(f"SELECT count(*) FROM recipient WHERE message = ? AND state IN {IS_PENDING}", (key,)).get
     if not pending:
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ?", (key,))

@@ -52,7 +52,9 @@ def _listed(rows: Iterator[tuple[Any, ...]]) -> Iterator[Listed]:
 
 def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
     of_message = rows[0][:12]
-    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, trouble, dial, active = of_message
+    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, fault_text, dial, active = (
+        of_message
+    )
     states = {row[13] for row in rows}
     if dial is not None and next_attempt is not None and not states.isdisjoint(PENDING):
         # No message is tried before its relayhost is dialled again.
@@ -72,7 +74,7 @@ def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
         subject,
         attempts,
         next_attempt,
-        trouble,
+        fault_text,
         recipients,
     )
 

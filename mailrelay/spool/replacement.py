@@ -24,7 +24,9 @@ def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, b
     actions.check_not_active(db, key, queue_id)
     found = load_message(db, key, [state for state in State if (state, what) in ACT_TABLE])
     if not found.recipient_ids:
-        raise actions.NotAllowed(f"{queue_id} is in no state to {what}; see `mailrelay queue show {queue_id}`")
+        raise actions.NotAllowed(
+            f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
+        )
     octets = b"".join(content(db, key))
     if not octets:
         raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")

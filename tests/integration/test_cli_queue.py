@@ -399,7 +399,7 @@ def test_what_the_state_does_not_allow_is_one_line_and_changes_nothing(person: P
         done = person.run("queue", verb, "aaaa000001")
         assert (done.returncode, done.stderr) == (
             1,
-            f"mailrelay: aaaa000001 is in no state to {verb}; see `mailrelay queue show aaaa000001`\n",
+            f"mailrelay: the state of aaaa000001 does not allow {verb}; see `mailrelay queue show aaaa000001`\n",
         )
     assert person.states() == {"aaaa000001": "queued"}
 

@@ -103,7 +103,7 @@ def test_what_was_sent_or_waits_or_is_not_there_is_not_resent(person: Person) ->
         person.attempt(end)
         done = person.run("queue", "resend", queue_id)
         assert (done.returncode, done.stdout) == (1, "")
-        assert f"{queue_id} is in no state to resend" in done.stderr
+        assert f"the state of {queue_id} does not allow resend" in done.stderr
     assert "no message has the id zzzz" in person.run("queue", "resend", "zzzz").stderr
 
 
@@ -221,7 +221,7 @@ def test_what_is_sent_while_it_is_edited_is_not_sent_twice(person: Person) -> No
     )
     done = person.run("queue", "edit", OLD, env=env)
     assert done.returncode == 1
-    assert "no state to edit" in done.stderr
+    assert "does not allow edit" in done.stderr
     assert person.states() == {OLD: "sent"}
     assert b"PS\n" in left_behind(person)[0].read_bytes()
 

@@ -46,6 +46,22 @@ async def test_old_and_new_are_shown_side_by_side_and_a_yes_accepts_the_new_one(
         assert (await trust(person)).status == 0
 
 
+async def test_the_key_of_an_authority_is_labelled_as_one(tmp_path: Path) -> None:
+    authority, host_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    certificate = authority.generate_host_certificate(host_key, "id", principals=["127.0.0.1"])
+    async with asyncio.timeout(30), Remote(tmp_path) as remote:
+        server = await asyncssh.listen(
+            "127.0.0.1", 0, server_host_keys=[(host_key, certificate)], config=None, gss_host=None
+        )
+        amend(remote, f"Port {server.get_port()}")
+        remote.known_hosts.write_text(f"@cert-authority * {authority.export_public_key().decode()}")
+        said = await trust(person_of(remote))
+        assert (said.status, said.err) == (0, "")
+        assert f"  authority ssh-ed25519 {authority.get_fingerprint()}\n" in said.out
+        server.close()
+        await server.wait_closed()
+
+
 @pytest.mark.parametrize("typed", ["n\n", "\n"])
 async def test_anything_but_a_yes_writes_nothing(typed: str, tmp_path: Path) -> None:
     async with Remote(tmp_path) as remote:

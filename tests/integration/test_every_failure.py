@@ -569,7 +569,7 @@ async def _backend(at: Scene) -> None:
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
     await at.logged("not told by command")
     await at.until(lambda: at.standing().failing_notices, "it stays owed", 5)
-    assert "bad news untold" in await at.status()
+    assert "notices not delivered" in await at.status()
 
 
 @failure("mailrelay does not take it: too large, a bare LF, not an address …")

@@ -21,14 +21,14 @@ def recipient(state: str, words: bytes = b"", uncertain: float | None = None) ->
     return ListedRecipient(b"bob@example.org", state, "4.0.0", "RCPT", words, uncertain)
 
 
-def message(*recipients: ListedRecipient, trouble: str = "", next_attempt: float | None = NOW + 240) -> Listed:
+def message(*recipients: ListedRecipient, fault_text: str = "", next_attempt: float | None = NOW + 240) -> Listed:
     return Listed(
-        1, "aaaa000001", "deferred", "default", NOW - 720, 1234, b"me@x", "hi", 1, next_attempt, trouble, recipients
+        1, "aaaa000001", "deferred", "default", NOW - 720, 1234, b"me@x", "hi", 1, next_attempt, fault_text, recipients
     )
 
 
 @pytest.mark.parametrize(
-    ("state", "words", "trouble", "reason"),
+    ("state", "words", "fault_text", "reason"),
     [
         ("deferred", b"450 later", "", "450 later"),
         ("deferred", b"450 later", "no network", "450 later"),
@@ -40,8 +40,8 @@ def message(*recipients: ListedRecipient, trouble: str = "", next_attempt: float
         ("sent", b"250 ok", "no network", ""),
     ],
 )
-def test_only_who_waits_has_a_delay_reason(state: str, words: bytes, trouble: str, reason: str) -> None:
-    said: Any = message_record(message(recipient(state, words), trouble=trouble))
+def test_only_who_waits_has_a_delay_reason(state: str, words: bytes, fault_text: str, reason: str) -> None:
+    said: Any = message_record(message(recipient(state, words), fault_text=fault_text))
     (found,) = said["recipients"]
     assert found["delay_reason"] == reason
     assert found["reply"] == words.decode()
@@ -88,10 +88,10 @@ def test_the_columns_of_plain_text_do_not_move() -> None:
 
 @given(st.binary(), st.binary(), st.text(), st.binary(), st.text())
 def test_whatever_comes_from_outside_is_shown_on_one_line_and_escaped(
-    address: bytes, words: bytes, subject: str, sender: bytes, trouble: str
+    address: bytes, words: bytes, subject: str, sender: bytes, fault_text: str
 ) -> None:
     hostile = ListedRecipient(address, "deferred", "4.0.0", "RCPT", words, NOW)
-    listed = Listed(1, "aaaa000001", "deferred", "default", NOW, 1, sender, subject, 1, NOW, trouble, (hostile,))
+    listed = Listed(1, "aaaa000001", "deferred", "default", NOW, 1, sender, subject, 1, NOW, fault_text, (hostile,))
     again = json.loads(line(listed))
     assert again == message_record(listed)
     for text in (plain(rows(listed, NOW)[0]), again["subject"], again["sender"], *again["recipients"][0].values()):
