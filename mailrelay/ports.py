@@ -10,7 +10,7 @@
   `next_try`) are of the same clock.
 - The engine has a node id, new each time the daemon starts. An attempt belongs to the node that opened it.
 
-This file imports values from `mail` only. The asynchronous ports are for the daemon, `Desk` is for commands.
+This file imports values from `mail` only. The asynchronous ports are for the daemon, `CommandPort` is for commands.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
@@ -308,7 +308,7 @@ class SpoolChange(SpoolView, Protocol):
         ...
 
 
-class Desk(Protocol):
+class CommandPort(Protocol):
     """The spool for commands: synchronous, with or without a running daemon."""
 
     def reading(self) -> AbstractContextManager[SpoolView]:

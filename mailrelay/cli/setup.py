@@ -43,7 +43,7 @@ from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.setup import restriction
 from mailrelay.setup.addresses import own_address, sender_for
-from mailrelay.setup.settings import Desired, Plan, of_host, plan
+from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
 
 
 @click.command("setup")
@@ -137,7 +137,7 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
     return config.load(file), True
 
 
-def _write(file: Path, text: str | None, planned: Plan) -> None:
+def _write(file: Path, text: str | None, planned: SettingsPlan) -> None:
     old = file.with_name(f"{file.name}.old")
     if text is not None:
         replace_file(old, text.encode())

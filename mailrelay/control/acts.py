@@ -12,7 +12,7 @@ from mailrelay.control.daemon import wake
 from mailrelay.control.errors import NoSuchMessage, NotAllowed, no_such_message
 from mailrelay.mail.lifecycle import Act
 from mailrelay.ports import SpoolChange
-from mailrelay.spool.desk import Desk
+from mailrelay.spool.command_spool import CommandSpool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def retry(directory: Path, ids: Sequence[str]) -> Done:
 def retry_all(directory: Path) -> tuple[int, bool]:
     """Makes all messages that wait due now. Returns how many, and `Done.lacks_daemon`. Raises SpoolError."""
     try:
-        with Desk(directory).changing() as change:
+        with CommandSpool(directory).changing() as change:
             due = change.retry_all()
     except FileNotFoundError:
         due = 0
@@ -52,7 +52,7 @@ def retry_all(directory: Path) -> tuple[int, bool]:
 
 def dial_now(directory: Path, relayhosts: Iterable[str]) -> None:
     """Ends the back-off of these relayhosts, by name: their mail is tried now. Raises SpoolError."""
-    with suppress(FileNotFoundError), Desk(directory).changing() as change:
+    with suppress(FileNotFoundError), CommandSpool(directory).changing() as change:
         for relayhost in relayhosts:
             change.dial_now(relayhost)
     wake(directory)
@@ -61,7 +61,7 @@ def dial_now(directory: Path, relayhosts: Iterable[str]) -> None:
 def _change(directory: Path, ids: Sequence[str], do: Callable[[SpoolChange, int, str], object]) -> Done:
     changed, failures = [], []
     try:
-        with Desk(directory).changing() as change:
+        with CommandSpool(directory).changing() as change:
             for given in ids:
                 try:
                     key, queue_id = change.find(given)

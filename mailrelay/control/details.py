@@ -11,7 +11,7 @@ from mailrelay.mail.overview import Event as Event
 from mailrelay.mail.overview import Listed as Listed
 from mailrelay.mail.printable import printable
 from mailrelay.ports import SpoolView
-from mailrelay.spool.desk import Desk
+from mailrelay.spool.command_spool import CommandSpool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def details_record(found: Details) -> DetailsRecord:
 def _found(directory: Path, given: str) -> Iterator[tuple[SpoolView, int, str]]:
     """The spool inside one view, and key and queue id of the message whose id begins with `given`."""
     try:
-        with Desk(directory).reading() as view:
+        with CommandSpool(directory).reading() as view:
             yield view, *view.find(given)
     except FileNotFoundError:
         raise no_such_message(given) from None

@@ -11,7 +11,7 @@ from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.spool import trigger
-from mailrelay.spool.desk import Desk
+from mailrelay.spool.command_spool import CommandSpool
 
 
 class NoRelayhost(Exception):
@@ -42,5 +42,7 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
     """
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
-    key, queue_id = Desk(settings.queue.directory, settings.queue.max_size).enqueue(envelope, content, relayhost)
+    key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
+        envelope, content, relayhost
+    )
     return Enqueued(key, queue_id, trigger.fire(settings.queue.directory))

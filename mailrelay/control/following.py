@@ -14,7 +14,7 @@ from mailrelay.mail.overview import Event as Event
 from mailrelay.mail.overview import Listed as Listed
 from mailrelay.mail.overview import RelayhostFault as RelayhostFault
 from mailrelay.ports import SpoolView
-from mailrelay.spool.desk import Desk
+from mailrelay.spool.command_spool import CommandSpool
 
 INTERVAL = 0.1
 """Seconds between two reads."""
@@ -53,9 +53,9 @@ def follow_progress(directory: Path, key: int, seconds: float) -> Iterator[Progr
 
 def _reads(directory: Path, read: Callable[[SpoolView], Read], seconds: float) -> Iterator[Read]:
     deadline = time.monotonic() + seconds
-    desk = Desk(directory)
+    spool = CommandSpool(directory)
     while True:
-        with desk.reading() as view:
+        with spool.reading() as view:
             found = read(view)
         left = deadline - time.monotonic()
         yield found

@@ -8,7 +8,7 @@ from mailrelay.control.enqueue import relayhost_for
 from mailrelay.control.errors import no_such_message
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.lifecycle import Act
-from mailrelay.spool.desk import Desk
+from mailrelay.spool.command_spool import CommandSpool
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def replaceable(settings: Settings, given: str, what: Act) -> tuple[Message, byt
     Raises NoSuchMessage, NotAllowed, SpoolError.
     """
     try:
-        with Desk(settings.queue.directory).changing() as change:
+        with CommandSpool(settings.queue.directory).changing() as change:
             return change.replaceable(given, what)
     except FileNotFoundError:
         raise no_such_message(given) from None
@@ -37,6 +37,6 @@ def replace(settings: Settings, old: Message, what: Act, envelope: Envelope, con
     old: what `replaceable` returned for the same `what`. Raises NoRelayhost, NotAllowed, SpoolError: nothing has changed.
     """
     relayhost = relayhost_for(settings, envelope.sender)
-    with Desk(settings.queue.directory, settings.queue.max_size).changing() as change:
+    with CommandSpool(settings.queue.directory, settings.queue.max_size).changing() as change:
         queue_id = change.replace(old, what, envelope, content, relayhost)
     return Replaced(queue_id, wake(settings.queue.directory))

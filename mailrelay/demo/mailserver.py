@@ -55,7 +55,7 @@ async def refuse_by_name(verb: str, argument: bytes) -> bytes | None:
     return None
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     """The methods that asyncio.StreamReader and asyncssh.SSHReader[bytes] share, as far as the demo uses them."""
 
     async def read(self, n: int, /) -> bytes: ...
@@ -63,7 +63,7 @@ class Reader(Protocol):
     async def readexactly(self, n: int, /) -> bytes: ...
 
 
-class Writer(Protocol):
+class ByteWriter(Protocol):
     """The methods that asyncio.StreamWriter and asyncssh.SSHWriter[bytes] share, as far as the demo uses them."""
 
     def write(self, data: bytes, /) -> None: ...
@@ -92,7 +92,7 @@ def _path(argument: bytes) -> bytes:
     return found[1] if found else b""
 
 
-async def converse(mailbox: Mailbox, reader: Reader, writer: Writer) -> None:
+async def converse(mailbox: Mailbox, reader: ByteReader, writer: ByteWriter) -> None:
     """One SMTP dialogue (RFC 5321; RFC 3030 for BDAT), until QUIT or until either side disconnects."""
     try:
         await _Dialogue(mailbox, reader, writer).run()
@@ -106,7 +106,7 @@ async def converse(mailbox: Mailbox, reader: Reader, writer: Writer) -> None:
 class _Dialogue:
     """arguments: those of MAIL and of each accepted RCPT of the transaction. chunks: the content so far, by BDAT."""
 
-    def __init__(self, mailbox: Mailbox, reader: Reader, writer: Writer) -> None:
+    def __init__(self, mailbox: Mailbox, reader: ByteReader, writer: ByteWriter) -> None:
         self._mailbox = mailbox
         self._reader = reader
         self._writer = writer
@@ -211,7 +211,7 @@ def _objection(verb: str, argument: bytes, arguments: list[bytes], offered: set[
     return b""
 
 
-async def read_content(reader: Reader) -> bytes:
+async def read_content(reader: ByteReader) -> bytes:
     """The content after DATA, without dot-stuffing and the final dot (RFC 5321 section 4.5.2)."""
     lines = []
     while (line := await reader.readline()) != b".\r\n":

@@ -21,7 +21,7 @@ import asyncssh
 from asyncssh.stream import SSHTCPStreamSession
 
 from mailrelay.config import Relayhost
-from mailrelay.demo.mailserver import EXTENSIONS, Policy, Reader, Writer, converse, refuse_by_name
+from mailrelay.demo.mailserver import EXTENSIONS, ByteReader, ByteWriter, Policy, converse, refuse_by_name
 from mailrelay.demo.mailserver import Received as Received
 
 HOST = "demo-remote"
@@ -265,7 +265,7 @@ class RemoteSSHServer(asyncssh.SSHServer):
         stdout.channel.exit(127)  # type: ignore[attr-defined]
 
 
-async def _copy(reader: Reader, writer: Writer) -> None:
+async def _copy(reader: ByteReader, writer: ByteWriter) -> None:
     """Copy bytes until either side ends, then send EOF."""
     with contextlib.suppress(OSError, asyncssh.Error):
         while data := await reader.read(65536):

@@ -11,7 +11,7 @@ EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
 
 
-class Phase(enum.Enum):
+class ConversationPhase(enum.Enum):
     OPENING = enum.auto()
     """From the opening of the channel to the reply to EHLO."""
     WORKING = enum.auto()
@@ -43,7 +43,7 @@ class Conversation:
     """Gives jobs to the conversation that `delivery` runs (its `delivery.JobSource`)."""
 
     def __init__(self, scheduler: ConversationPort) -> None:
-        self.phase = Phase.OPENING
+        self.phase = ConversationPhase.OPENING
         self._scheduler = scheduler
         self._woken = asyncio.Event()
 
@@ -52,14 +52,14 @@ class Conversation:
         self._woken.set()
 
     def ready(self, in_flight: int) -> None:
-        self.phase = Phase.WORKING
+        self.phase = ConversationPhase.WORKING
         self._scheduler.conversation_ready(in_flight)
 
     async def next(self, limit: int) -> Sequence[Job]:
-        self.phase = Phase.WORKING
+        self.phase = ConversationPhase.WORKING
         while not (jobs := await self._scheduler.next_jobs(limit)):
             self._woken.clear()
-            self.phase = Phase.IDLE
+            self.phase = ConversationPhase.IDLE
             is_last = self._scheduler.is_last(self)
             linger = self._scheduler.linger if is_last else min(self._scheduler.linger, EXTRA_LINGER)
             try:
@@ -68,5 +68,5 @@ class Conversation:
             except TimeoutError:
                 if is_last or not self._scheduler.is_last(self):
                     break
-        self.phase = Phase.WORKING if jobs else Phase.LEAVING
+        self.phase = ConversationPhase.WORKING if jobs else ConversationPhase.LEAVING
         return jobs

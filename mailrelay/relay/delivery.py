@@ -16,7 +16,7 @@ from typing import Protocol
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay.jobs import Job
-from mailrelay.relay.plan import Progress
+from mailrelay.relay.plan import ConversationProgress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
@@ -41,7 +41,7 @@ class ConversationEnd:
     """outcome: why the conversation broke off, None if we ended it. progress: how far it had come."""
 
     outcome: Outcome | None
-    progress: Progress
+    progress: ConversationProgress
 
 
 async def converse(channel: Channel, name: bytes, source: JobSource) -> ConversationEnd:
@@ -63,7 +63,7 @@ class _Runner:
         self._begun: dict[int, tuple[Job, float]] = {}
         self._content_wanted: deque[int] = deque()
         self._ended: Outcome | None = None
-        self._progress = Progress.NOTHING
+        self._progress = ConversationProgress.NOTHING
         self._reading: asyncio.Future[bytes] = asyncio.ensure_future(channel.read())
         self._asking: asyncio.Future[Sequence[Job]] | None = None
         # The channel takes no more octets. What the mail server has sent before the end must still be read.
@@ -169,7 +169,9 @@ class _Runner:
     def _finish(self, key: int, outcomes: Sequence[Outcome]) -> None:
         job, since = self._begun.pop(key)
         is_reply = any(outcome.reply is not None for outcome in outcomes)
-        self._progress = max(self._progress, Progress.REPLIED if is_reply else Progress.FINISHED)
+        self._progress = max(
+            self._progress, ConversationProgress.REPLIED if is_reply else ConversationProgress.FINISHED
+        )
         extensions = self._session.extensions
         relays_dsn = extensions is not None and extensions.dsn
         job.finish(outcomes, relays_dsn=relays_dsn, seconds=time.monotonic() - since)

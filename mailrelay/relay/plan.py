@@ -213,7 +213,7 @@ def conversations_to_open(facts: Facts) -> int:
     return max(0, min(wanted, facts.more_allowed))
 
 
-class Progress(enum.IntEnum):
+class ConversationProgress(enum.IntEnum):
     """How far a conversation has come."""
 
     NOTHING = 0
@@ -234,15 +234,17 @@ class Consequence(enum.Enum):
     """The relayhost cannot be used."""
 
 
-def consequence(progress: Progress, *, broke_off: bool, was_idle: bool, is_connected: bool, others: int) -> Consequence:
+def consequence(
+    progress: ConversationProgress, *, broke_off: bool, was_idle: bool, is_connected: bool, others: int
+) -> Consequence:
     """What follows from the end of a conversation.
 
     broke_off: it ended by a failure; we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is
     up. others: how many other conversations are open.
     """
-    if not broke_off or was_idle or progress is Progress.REPLIED:
+    if not broke_off or was_idle or progress is ConversationProgress.REPLIED:
         return Consequence.NONE
-    if progress is Progress.FINISHED and is_connected:
+    if progress is ConversationProgress.FINISHED and is_connected:
         # The failure concerns one message.
         return Consequence.NONE
     return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT

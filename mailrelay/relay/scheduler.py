@@ -21,11 +21,20 @@ from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
-from mailrelay.relay.conversation import Conversation, Phase
+from mailrelay.relay.conversation import Conversation, ConversationPhase
 from mailrelay.relay.delivery import converse
 from mailrelay.relay.dial_policy import EARLY_DIAL_WAIT, NetworkChange
 from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
-from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, Consequence, Facts, Plan, Progress, consequence, decide
+from mailrelay.relay.plan import (
+    MESSAGES_PER_CHANNEL,
+    Action,
+    Consequence,
+    ConversationProgress,
+    Facts,
+    Plan,
+    consequence,
+    decide,
+)
 from mailrelay.relay.waiters import Queued, Waiters
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -124,7 +133,7 @@ class Scheduler:
         the probe.
         """
         if self._connector.retired is not None or not any(
-            one.phase in (Phase.WORKING, Phase.IDLE) for one in self._conversations
+            one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._conversations
         ):
             return None
         probe = self._probes.add(envelope)
@@ -220,7 +229,7 @@ class Scheduler:
 
     def _observe(self, view: _Due) -> Facts:
         conversations = self._conversations
-        idle = sum(one.phase is Phase.IDLE for one in conversations)
+        idle = sum(one.phase is ConversationPhase.IDLE for one in conversations)
         return Facts(
             is_stopping=self._is_stopping,
             spool_pause=self._spool_pause_end - time.monotonic(),
@@ -230,7 +239,7 @@ class Scheduler:
             connection=self._connector.state,
             conversations=len(conversations),
             idle=idle,
-            all_ready=all(one.phase is not Phase.OPENING for one in conversations),
+            all_ready=all(one.phase is not ConversationPhase.OPENING for one in conversations),
             more_allowed=min(self._channels, self._allowed) - len(conversations),
             asking=self._claims.asking,
             messages_in_progress=len(self._jobs),
@@ -322,7 +331,7 @@ class Scheduler:
     # Conversations.
 
     def _wake_one(self) -> None:
-        idle = next((one for one in self._conversations if one.phase is Phase.IDLE), None)
+        idle = next((one for one in self._conversations if one.phase is ConversationPhase.IDLE), None)
         if idle is not None:
             idle.wake()
 
@@ -342,7 +351,7 @@ class Scheduler:
         task.add_done_callback(lambda _task: self._conversation_ended(conversation))
 
     async def _converse(self, conversation: Conversation, connection: Connection) -> None:
-        progress = Progress.NOTHING
+        progress = ConversationProgress.NOTHING
         outcome: Outcome | None
         try:
             end = await converse(await connection.open_channel(), EHLO_NAME, conversation)
@@ -359,7 +368,7 @@ class Scheduler:
         effect = consequence(
             progress,
             broke_off=outcome is not None,
-            was_idle=conversation.phase is Phase.IDLE,
+            was_idle=conversation.phase is ConversationPhase.IDLE,
             is_connected=connection.is_up,
             others=len(self._conversations),
         )
@@ -408,7 +417,7 @@ class Scheduler:
         ]
 
     def is_last(self, conversation: Conversation) -> bool:
-        return all(one.phase is Phase.LEAVING for one in self._conversations if one is not conversation)
+        return all(one.phase is ConversationPhase.LEAVING for one in self._conversations if one is not conversation)
 
     @property
     def linger(self) -> float:

@@ -1,6 +1,6 @@
 """Plans the change of the settings file that makes a relayhost as setup needs it. Pure.
 
-    plan(text, desired, where, environ) -> Plan     the new text, and the changed lines for the person to read
+    plan(text, desired, where, environ) -> SettingsPlan     the new text, and the changed lines for the person to read
 
 Promises: if the relayhost is as desired already, the text stays the same, octet for octet. Otherwise values change in place,
 and comments, order and all other settings stay. The new text has been parsed and checked against the intended settings.
@@ -36,7 +36,7 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SettingsPlan:
     """name: of the relayhost. text: the new text of the whole file. changes: one line of text for each change."""
 
     name: str
@@ -44,7 +44,7 @@ class Plan:
     changes: tuple[str, ...]
 
 
-def plan(text: str | None, desired: Desired, where: str, environ: Mapping[str, str]) -> Plan:
+def plan(text: str | None, desired: Desired, where: str, environ: Mapping[str, str]) -> SettingsPlan:
     """The plan. text: the present text of the file, None if there is none. where, environ: as in `config.parse`.
 
     Raises SettingsError for an invalid file, or if other settings would change too.
@@ -53,7 +53,7 @@ def plan(text: str | None, desired: Desired, where: str, environ: Mapping[str, s
         new = _table("default", desired, _non_defaults(desired))
         if 0 < desired.size < Listen().max_message_size:
             new += f'\n[listen]\nmax_message_size = "{desired.size}B"   # the limit of the mail server\n'
-        return Plan("default", new, tuple(new.splitlines()))
+        return SettingsPlan("default", new, tuple(new.splitlines()))
     settings = config.parse(text, where, environ)
     existing = of_host(settings, desired.ssh)
     found = _changed(text, existing, desired, environ) if existing else _added(text, settings, desired)
@@ -67,7 +67,7 @@ def of_host(settings: Settings, ssh: str) -> Relayhost | None:
     return next((relayhost for relayhost in settings.relayhosts if relayhost.ssh == ssh), None)
 
 
-def _is_safe(found: Plan, before: Settings, environ: Mapping[str, str]) -> bool:
+def _is_safe(found: SettingsPlan, before: Settings, environ: Mapping[str, str]) -> bool:
     """Whether the planned text is valid, and all settings but those of the relayhost are as before."""
     try:
         after = config.parse(found.text, "", environ)
@@ -76,7 +76,7 @@ def _is_safe(found: Plan, before: Settings, environ: Mapping[str, str]) -> bool:
     return _others(after, found.name) == _others(before, found.name)
 
 
-def _changed(text: str, existing: Relayhost, desired: Desired, environ: Mapping[str, str]) -> Plan:
+def _changed(text: str, existing: Relayhost, desired: Desired, environ: Mapping[str, str]) -> SettingsPlan:
     """The file with its relayhost as desired. A setting without a desired value goes back to its default."""
     document: Any = tomlkit.parse(text)
     table = document["relayhost"][existing.name]
@@ -91,7 +91,7 @@ def _changed(text: str, existing: Relayhost, desired: Desired, environ: Mapping[
         else:
             del table[key]
             changes.append(f"relayhost.{existing.name}.{key}: {shown(str(before))} is removed")
-    return Plan(existing.name, tomlkit.dumps(document) if changes else text, tuple(changes))
+    return SettingsPlan(existing.name, tomlkit.dumps(document) if changes else text, tuple(changes))
 
 
 def _same_file(existing: Relayhost, key: str, value: str, environ: Mapping[str, str]) -> bool:
@@ -99,10 +99,10 @@ def _same_file(existing: Relayhost, key: str, value: str, environ: Mapping[str, 
     return key == "ssh_config" and existing.ssh_config == Path((value or "~/.ssh/config").replace("~", home, 1))
 
 
-def _added(text: str, settings: Settings, desired: Desired) -> Plan:
+def _added(text: str, settings: Settings, desired: Desired) -> SettingsPlan:
     name = _name(desired.ssh, {relayhost.name for relayhost in settings.relayhosts})
     table = _table(name, desired, (*_non_defaults(desired), ("senders", [desired.senders])))
-    return Plan(name, f"{text.rstrip()}\n\n{table}", tuple(table.splitlines()))
+    return SettingsPlan(name, f"{text.rstrip()}\n\n{table}", tuple(table.splitlines()))
 
 
 def _non_defaults(desired: Desired) -> tuple[tuple[str, object], ...]:

@@ -1,7 +1,7 @@
 """Keeps the mail: one SQLite file, the only durable place. The only package that knows it is SQLite.
 
     schema.sql          the tables, with constraints         spool.py            the engine for the daemon (async)
-    database.py         opening, checking, migrating         desk.py             the engine for commands and the page
+    database.py         opening, checking, migrating         command_spool.py    the engine for commands (sync)
     writer.py           group commit: one fsync for many     queue_ids.py        ids of messages
     accepting.py        a message comes in                   space.py            whether there is space for another message
     attempts.py         what is due, attempts, outcomes      correspondents.py   addresses that were reached before
@@ -12,7 +12,7 @@
     replacement.py      a message in the place of another
     listing.py          what the person sees
 
-`Spool` and `Desk` implement `mailrelay.ports`. The functions in the other files take an open connection and the time, and
-run inside the caller's transaction: the writer thread of the daemon puts many into one commit, a command puts one. Never
-open or close the database file in any other way: a close() anywhere in the process drops SQLite's locks.
+`Spool` and `CommandSpool` implement `mailrelay.ports`. The functions in the other files take an open connection and the
+time, and run inside the caller's transaction: the writer thread of the daemon puts many into one commit, a command puts one.
+Never open or close the database file in any other way: a close() anywhere in the process drops SQLite's locks.
 """

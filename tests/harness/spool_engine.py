@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.notice import PendingNotice
 from mailrelay.mail.overview import Listed, SpoolStatus
-from mailrelay.ports import AcceptPort, Desk, HousekeepingPort, NoticePort, RelayhostPort, RelayPort
-from mailrelay.spool import desk, lock
+from mailrelay.ports import AcceptPort, CommandPort, HousekeepingPort, NoticePort, RelayhostPort, RelayPort
+from mailrelay.spool import command_spool, lock
 from mailrelay.spool.database import prepare_directory
 from mailrelay.spool.spool import Spool
 
@@ -33,7 +33,7 @@ class Kind(Protocol):
         ...
 
     async def spool(self, directory: Path, max_size: int, now: Callable[[], float]) -> Ports: ...
-    def desk(self, directory: Path, max_size: int, now: Callable[[], float]) -> Desk: ...
+    def commands(self, directory: Path, max_size: int, now: Callable[[], float]) -> CommandPort: ...
 
 
 class SQLite:
@@ -48,18 +48,18 @@ class SQLite:
     async def spool(self, directory: Path, max_size: int, now: Callable[[], float]) -> Ports:
         return Spool(directory, max_size, lambda _relayhost: None, now)
 
-    def desk(self, directory: Path, max_size: int, now: Callable[[], float]) -> Desk:
-        return desk.Desk(directory, max_size, now)
+    def commands(self, directory: Path, max_size: int, now: Callable[[], float]) -> CommandPort:
+        return command_spool.CommandSpool(directory, max_size, now)
 
 
 class Engine:
     """An engine that a daemon has open, on a clock that stands still until the test sets `now`.
 
-    spool: the ports of the daemon. desk: that of commands. taken: the messages that were taken, by their keys.
+    spool: the ports of the daemon. commands: that of commands. taken: the messages that were taken, by their keys.
     """
 
     spool: Ports
-    desk: Desk
+    commands: CommandPort
 
     def __init__(self, kind: Kind, directory: Path, now: float) -> None:
         self.now = now
@@ -75,7 +75,7 @@ class Engine:
         self._served = self._kind.serving(self.directory)
         self._served.__enter__()
         self.spool = self.another(max_size)
-        self.desk = self._kind.desk(self.directory, max_size, lambda: self.now)
+        self.commands = self._kind.commands(self.directory, max_size, lambda: self.now)
 
     def another(self, max_size: int = LIMIT) -> Ports:
         """The spool as another node has it open. The test closes it."""
@@ -112,24 +112,24 @@ class Engine:
         return self.do(self.spool.pending_notices())
 
     def live(self) -> list[Listed]:
-        with self.desk.reading() as view:
+        with self.commands.reading() as view:
             return list(view.live())
 
     def everything(self) -> list[Listed]:
-        with self.desk.reading() as view:
+        with self.commands.reading() as view:
             return list(view.everything())
 
     def one(self, key: int) -> Listed:
-        with self.desk.reading() as view:
+        with self.commands.reading() as view:
             return view.one(key)
 
     def states(self, key: int) -> list[str]:
         return [to.state for to in self.one(key).recipients]
 
     def content(self, key: int) -> bytes:
-        with self.desk.reading() as view:
+        with self.commands.reading() as view:
             return b"".join(view.content(key))
 
     def status(self) -> SpoolStatus:
-        with self.desk.reading() as view:
+        with self.commands.reading() as view:
             return view.status()

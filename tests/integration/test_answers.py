@@ -103,7 +103,7 @@ async def test_the_reply_says_how_much_of_a_large_message_has_been_sent(
     go_on = asyncio.Event()
     read = mailserver.read_content
 
-    async def content(reader: mailserver.Reader) -> bytes:
+    async def content(reader: mailserver.ByteReader) -> bytes:
         await go_on.wait()
         return await read(reader)
 

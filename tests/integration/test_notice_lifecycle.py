@@ -68,7 +68,7 @@ def defer(engine: Engine, now: float, again: float) -> None:
 
 def act(engine: Engine, key: int, what: Act, now: float = NOW) -> None:
     engine.now = now
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         change.act(key, change.one(key).queue_id, what)
 
 

@@ -55,7 +55,7 @@ def test_a_command_chooses_an_id_that_is_free_and_that_the_daemon_never_makes(en
     engine.now = TODAY
     envelope = Envelope(b"a@example.org", (Recipient(b"b@example.net"),))
     for _ in range(50):
-        _, queue_id = engine.desk.enqueue(envelope, b"Subject: hello\r\n\r\n", "default")
+        _, queue_id = engine.commands.enqueue(envelope, b"Subject: hello\r\n\r\n", "default")
         assert queue_id not in made
         made.add(queue_id)
 

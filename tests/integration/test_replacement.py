@@ -41,14 +41,14 @@ def attempt(engine: Engine, *ends: tuple[State, Outcome], next_attempt: float | 
 
 
 def act(engine: Engine, key: int, what: Act) -> None:
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         change.act(key, change.one(key).queue_id, what)
 
 
 def resend(engine: Engine, queue_id: str, *to: bytes, what: Act = Act.RESEND) -> str:
     """The queue id of the new message."""
     engine.now = NOW + 1
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         old, content = change.replaceable(queue_id, what)
         addresses = to or [recipient.address for recipient in old.envelope.recipients]
         envelope = readdressed(old.envelope, old.envelope.sender, addresses)
@@ -56,7 +56,7 @@ def resend(engine: Engine, queue_id: str, *to: bytes, what: Act = Act.RESEND) ->
 
 
 def suggestion(engine: Engine, address: bytes) -> bytes:
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         return view.suggestion(address, Stage.RCPT)
 
 
@@ -84,7 +84,7 @@ def test_what_was_owed_of_the_old_one_is_struck_off_and_what_was_told_stays_in_i
     engine.do(engine.spool.notice_delivered(first))
     new = resend(engine, queue_id, b"ann@example.net")
     assert engine.pending() == []
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         told = [(event.what, event.words) for event in view.story(key)][-3:]
     assert told == [
         ("notice (failed) delivered by desktop", b""),
@@ -143,7 +143,7 @@ def test_a_refused_message_can_be_resent_from_history_for_as_long_as_its_content
 def test_there_is_nothing_to_fix_where_nothing_failed(engine: Engine, what: Act, end: tuple[State, Outcome]) -> None:
     _, queue_id = accept(engine)
     attempt(engine, end, next_attempt=NOW + 60)
-    with engine.desk.changing() as change, pytest.raises(NotAllowed, match=f"does not allow {what}"):
+    with engine.commands.changing() as change, pytest.raises(NotAllowed, match=f"does not allow {what}"):
         change.replaceable(queue_id, what)
 
 
@@ -158,14 +158,14 @@ def test_it_cannot_be_fixed_twice(engine: Engine) -> None:
 @pytest.mark.parametrize("meanwhile", ["active", "sent", "partly sent"])
 def test_what_became_of_a_message_while_it_was_edited_is_not_undone(engine: Engine, meanwhile: str) -> None:
     key, queue_id = accept(engine, b"bob@example.net", b"eve@example.net")
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         old, content = change.replaceable(queue_id, Act.EDIT)
     if meanwhile == "active":
         engine.take()
     else:
         attempt(engine, SENT, SENT if meanwhile == "sent" else DEFERRED, next_attempt=NOW + 60)
     before = engine.states(key)
-    with pytest.raises(NotAllowed), engine.desk.changing() as change:
+    with pytest.raises(NotAllowed), engine.commands.changing() as change:
         change.replace(old, Act.EDIT, old.envelope, content, "default")
     assert engine.states(key) == before
     assert len(engine.everything()) == 1

@@ -39,7 +39,7 @@ def end(engine: Engine, key: int, states: dict[State, Outcome], **how: object) -
 
 
 def act(engine: Engine, key: int, what: Act) -> int:
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         return change.act(key, engine.one(key).queue_id, what)
 
 
@@ -124,7 +124,7 @@ def test_a_spool_at_its_limit_takes_nothing_and_keeps_what_it_has(engine: Engine
     with pytest.raises(SpoolFull, match="max_size"):
         accept(engine, content=b"x" * 100_000)
     assert [message.id for message in engine.live()] == [key]
-    with engine.desk.reading() as view, pytest.raises(SpoolFull, match="max_size"):
+    with engine.commands.reading() as view, pytest.raises(SpoolFull, match="max_size"):
         view.check_space(100_000)
 
 
@@ -300,7 +300,7 @@ def test_a_sent_message_keeps_its_story_and_not_its_content(engine: Engine) -> N
     assert engine.live() == []
     assert [message.queue_name for message in engine.everything()] == ["sent"]
     assert engine.content(key) == b""
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         assert [event.what for event in view.story(key)] == ["accepted", "attempt", "sent"]
 
 
@@ -309,7 +309,7 @@ def test_the_story_tells_of_the_dial_and_of_the_stage_at_which_the_remote_spoke(
     take(engine, now=NOW + 1)
     record = record_of(engine, key, {State.DEFERRED: BUSY}, now=NOW + 2, next_attempt=NOW + 60)
     assert engine.do(engine.spool.record(dataclasses.replace(record, dialled=0.5)))
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         told = [(event.at - NOW, event.what, event.stage) for event in view.story(key)]
     assert told == [(0, "accepted", ""), (0.5, "dialled, in 0.50 s", ""), (1, "attempt", ""), (2, "deferred", "RCPT")]
 
@@ -348,11 +348,11 @@ def test_an_interrupted_attempt_may_have_arrived_and_is_tried_again(engine: Engi
 def test_a_command_closes_what_a_crash_left_open_if_no_daemon_runs(engine: Engine) -> None:
     key = accept(engine)
     take(engine)
-    with engine.desk.changing():
+    with engine.commands.changing():
         pass
     assert engine.states(key) == ["active"], "its daemon runs"
     engine.stop()
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         assert change.one(key).recipients[0].uncertain == NOW
         assert change.act(key, change.one(key).queue_id, Act.HOLD) == 1
     assert engine.states(key) == ["held"]
@@ -502,7 +502,7 @@ def test_the_original_is_read_no_further_than_asked(engine: Engine) -> None:
 
 def test_what_a_command_enqueues_is_due(engine: Engine) -> None:
     envelope = Envelope(b"a@example.org", (Recipient(b"b@example.net"),))
-    key, queue_id = engine.desk.enqueue(envelope, b"Subject: hello\r\n\r\nhello\r\n", "default")
+    key, queue_id = engine.commands.enqueue(envelope, b"Subject: hello\r\n\r\nhello\r\n", "default")
     assert take(engine) == [key]
     assert (engine.taken[key].queue_id, engine.taken[key].envelope) == (queue_id, envelope)
     assert engine.content(key).endswith(b"hello\r\n")
@@ -538,7 +538,7 @@ def test_nothing_can_be_done_to_mail_that_is_being_sent(engine: Engine, what: Ac
     take(engine)
     with pytest.raises(NotAllowed, match="being sent"):
         act(engine, key, what)
-    with pytest.raises(NotAllowed, match="being sent"), engine.desk.changing() as change:
+    with pytest.raises(NotAllowed, match="being sent"), engine.commands.changing() as change:
         change.retry(key, change.one(key).queue_id)
 
 
@@ -548,7 +548,7 @@ def test_retrying_makes_mail_and_its_relayhost_due_now(engine: Engine, everythin
     take(engine)
     end(engine, key, {State.DEFERRED: BUSY}, next_attempt=NOW + 3600)
     shut(engine, UNREACHABLE, NOW + 1800)
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         if everything:
             assert change.retry_all() == 1
         else:
@@ -561,7 +561,7 @@ def test_retrying_makes_mail_and_its_relayhost_due_now(engine: Engine, everythin
 
 def test_a_relayhost_can_be_dialled_now_without_its_mail(engine: Engine) -> None:
     shut(engine, UNREACHABLE, NOW + 1800)
-    with engine.desk.changing() as change:
+    with engine.commands.changing() as change:
         change.dial_now("default")
     known = failure(engine)
     assert known is not None
@@ -572,13 +572,13 @@ def test_failed_mail_is_not_retried(engine: Engine) -> None:
     key = accept(engine)
     take(engine)
     end(engine, key, {State.BOUNCED: NO_SUCH_USER})
-    with pytest.raises(NotAllowed, match="nothing waiting"), engine.desk.changing() as change:
+    with pytest.raises(NotAllowed, match="nothing waiting"), engine.commands.changing() as change:
         change.retry(key, change.one(key).queue_id)
 
 
 def test_a_change_that_raises_leaves_nothing_behind(engine: Engine) -> None:
     key = accept(engine)
-    with pytest.raises(KeyError), engine.desk.changing() as change:
+    with pytest.raises(KeyError), engine.commands.changing() as change:
         change.act(key, change.one(key).queue_id, Act.CANCEL)
         raise KeyError
     assert engine.states(key) == ["queued"]
@@ -591,19 +591,19 @@ def accept_as(engine: Engine, queue_id: str) -> int:
 def test_an_id_may_be_shortened_as_long_as_it_is_one_messages_own(engine: Engine) -> None:
     key = accept_as(engine, "bcd0fgh1")
     accept_as(engine, "zzzzz00000")
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         assert view.find("BCD0FG") == (key, "bcd0fgh1")
         for unknown in ("aeiou", "", "bcd0fgh12", "\udcff"):
             with pytest.raises(NoSuchMessage, match="no message"):
                 view.find(unknown)
     accept_as(engine, "bcd0fzzz")
-    with engine.desk.reading() as view, pytest.raises(NoSuchMessage, match="more than one"):
+    with engine.commands.reading() as view, pytest.raises(NoSuchMessage, match="more than one"):
         view.find("bcd0f")
 
 
 def test_a_whole_id_names_its_message_though_an_older_and_longer_id_begins_with_it(engine: Engine) -> None:
     key, other = accept_as(engine, "bcd0fgh1"), accept_as(engine, "bcd0fgh1zz")
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         assert view.find("bcd0fgh1") == (key, "bcd0fgh1")
         assert view.find("bcd0fgh1zz") == (other, "bcd0fgh1zz")
 
@@ -637,7 +637,7 @@ def test_history_waits_for_what_can_still_be_fixed_or_is_still_to_be_told(engine
 
 def test_a_view_that_is_open_does_not_see_what_is_written_meanwhile(engine: Engine) -> None:
     key = accept(engine)
-    with engine.desk.reading() as view:
+    with engine.commands.reading() as view:
         assert view.status().pending == 1
         accept(engine)
         assert [message.id for message in view.live()] == [key]
@@ -647,7 +647,7 @@ def test_where_there_is_no_spool_nothing_is_made_for_a_look(engine: Engine) -> N
     engine.stop()
     for file in engine.directory.iterdir():
         file.unlink()
-    for context in (engine.desk.reading, engine.desk.changing):
+    for context in (engine.commands.reading, engine.commands.changing):
         with pytest.raises(FileNotFoundError), context():
             pass
     assert [file.name for file in engine.directory.iterdir()] == []

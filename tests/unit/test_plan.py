@@ -12,9 +12,9 @@ from mailrelay.relay.plan import (
     Action,
     ConnectionState,
     Consequence,
+    ConversationProgress,
     Facts,
     Plan,
-    Progress,
     consequence,
     conversations_to_open,
     decide,
@@ -262,25 +262,60 @@ def test_conversations_are_opened_within_the_room_and_one_at_least_where_there_i
 @pytest.mark.parametrize(
     ("progress", "broke_off", "was_idle", "is_connected", "others", "follows"),
     [
-        pytest.param(Progress.NOTHING, False, False, True, 0, Consequence.NONE, id="we ended it"),
-        pytest.param(Progress.NOTHING, True, True, True, 0, Consequence.NONE, id="the mail server ended it while idle"),
-        pytest.param(Progress.REPLIED, True, False, False, 0, Consequence.NONE, id="it had replied to a job"),
-        pytest.param(Progress.FINISHED, True, False, True, 0, Consequence.NONE, id="one message had a fault"),
+        pytest.param(ConversationProgress.NOTHING, False, False, True, 0, Consequence.NONE, id="we ended it"),
         pytest.param(
-            Progress.FINISHED, True, False, False, 0, Consequence.FAULT, id="the connection broke with a message"
-        ),
-        pytest.param(Progress.NOTHING, True, False, True, 0, Consequence.FAULT, id="no mail server there"),
-        pytest.param(Progress.NOTHING, True, False, False, 0, Consequence.FAULT, id="the connection broke"),
-        pytest.param(
-            Progress.NOTHING, True, False, True, 2, Consequence.FEWER_CONVERSATIONS, id="too many conversations"
+            ConversationProgress.NOTHING,
+            True,
+            True,
+            True,
+            0,
+            Consequence.NONE,
+            id="the mail server ended it while idle",
         ),
         pytest.param(
-            Progress.FINISHED, True, False, False, 2, Consequence.FEWER_CONVERSATIONS, id="the last one will tell"
+            ConversationProgress.REPLIED, True, False, False, 0, Consequence.NONE, id="it had replied to a job"
+        ),
+        pytest.param(
+            ConversationProgress.FINISHED, True, False, True, 0, Consequence.NONE, id="one message had a fault"
+        ),
+        pytest.param(
+            ConversationProgress.FINISHED,
+            True,
+            False,
+            False,
+            0,
+            Consequence.FAULT,
+            id="the connection broke with a message",
+        ),
+        pytest.param(ConversationProgress.NOTHING, True, False, True, 0, Consequence.FAULT, id="no mail server there"),
+        pytest.param(ConversationProgress.NOTHING, True, False, False, 0, Consequence.FAULT, id="the connection broke"),
+        pytest.param(
+            ConversationProgress.NOTHING,
+            True,
+            False,
+            True,
+            2,
+            Consequence.FEWER_CONVERSATIONS,
+            id="too many conversations",
+        ),
+        pytest.param(
+            ConversationProgress.FINISHED,
+            True,
+            False,
+            False,
+            2,
+            Consequence.FEWER_CONVERSATIONS,
+            id="the last one will tell",
         ),
     ],
 )
 def test_what_follows_from_the_end_of_a_conversation(
-    progress: Progress, broke_off: bool, was_idle: bool, is_connected: bool, others: int, follows: Consequence
+    progress: ConversationProgress,
+    broke_off: bool,
+    was_idle: bool,
+    is_connected: bool,
+    others: int,
+    follows: Consequence,
 ) -> None:
     found = consequence(progress, broke_off=broke_off, was_idle=was_idle, is_connected=is_connected, others=others)
     assert found is follows

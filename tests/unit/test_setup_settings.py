@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from mailrelay import config
 from mailrelay.grammar import SettingsError
-from mailrelay.setup.settings import Desired, Plan, plan
+from mailrelay.setup.settings import Desired, SettingsPlan, plan
 
 ENVIRON = {"HOME": "/home/you"}
 HOST = "me@mail.example.org"
 
 
-def planned(text: str | None, desired: Desired) -> Plan:
+def planned(text: str | None, desired: Desired) -> SettingsPlan:
     return plan(text, desired, "config.toml", ENVIRON)
 
 
-def relayhost(found: Plan) -> config.Relayhost:
+def relayhost(found: SettingsPlan) -> config.Relayhost:
     settings = config.parse(found.text, "config.toml", ENVIRON)
     return next(one for one in settings.relayhosts if one.name == found.name)
 

@@ -1,4 +1,4 @@
-"""The engine behind `ports.Desk`: the spool for commands and the page, with or without a running daemon.
+"""The spool for commands (`ports.CommandPort`): synchronous, with or without a running daemon.
 
 Each context opens a connection of its own, and closes it at its end. A change is one commit. Where no daemon runs, what a
 crash has left open is closed before the change, by the same rules as at the start of a daemon.
@@ -21,7 +21,7 @@ from mailrelay.spool import accepting, actions, attempts, correspondents, listin
 from mailrelay.spool.database import connect, reading, transaction
 
 
-class View(ports.SpoolView):
+class _View(ports.SpoolView):
     """A view on an open transaction."""
 
     def __init__(self, db: apsw.Connection, max_size: int) -> None:
@@ -59,7 +59,7 @@ class View(ports.SpoolView):
         space.check_space(self._db, size, self._max_size)
 
 
-class Change(View, ports.SpoolChange):
+class _Change(_View, ports.SpoolChange):
     """A change on an open transaction."""
 
     def __init__(self, db: apsw.Connection, max_size: int, now: Callable[[], float]) -> None:
@@ -89,8 +89,8 @@ class Change(View, ports.SpoolChange):
         return queue_id
 
 
-class Desk(ports.Desk):
-    """The spool in `directory`. max_size: octets; 0 for a desk that accepts no message. now: the clock, epoch seconds."""
+class CommandSpool(ports.CommandPort):
+    """The spool in `directory`. max_size: octets; 0 if it accepts no message. now: the clock, epoch seconds."""
 
     def __init__(self, directory: Path, max_size: int = 0, now: Callable[[], float] = time.time) -> None:
         self._directory = directory
@@ -98,19 +98,19 @@ class Desk(ports.Desk):
         self._now = now
 
     @contextmanager
-    def reading(self) -> Iterator[View]:
+    def reading(self) -> Iterator[ports.SpoolView]:
         with closing(connect(self._directory, create=False)) as db, reading(db):
-            yield View(db, self._max_size)
+            yield _View(db, self._max_size)
 
     @contextmanager
-    def changing(self) -> Iterator[Change]:
+    def changing(self) -> Iterator[ports.SpoolChange]:
         with closing(connect(self._directory, create=False)) as db:
             # Asked first: to get a lock that a daemon holds is tried for a while.
             if lock.holder(self._directory) is None:
                 with suppress(lock.Held), lock.lock(self._directory), transaction(db):
                     attempts.recover(db, self._now())
             with transaction(db):
-                yield Change(db, self._max_size, self._now)
+                yield _Change(db, self._max_size, self._now)
 
     def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
         now = self._now()
