@@ -28,8 +28,8 @@ def adopt(pid: str | None) -> Finding:
     if found is not None:
         return _replace(found, f"taken from the systemd user manager, which starts {UNIT}")
     if pid is not None:
-        return Finding("environment", None, "your own: the daemon's environment cannot be read")
-    return Finding("environment", True, "your own: no daemon runs, and no service unit is installed")
+        return Finding("environment", None, "this shell's: that of the daemon cannot be read")
+    return Finding("environment", True, "this shell's: no daemon runs, and no service unit is installed")
 
 
 def _replace(found: dict[str, str], source: str) -> Finding:

@@ -201,7 +201,7 @@ class Notifier:
             if why and pending in undelivered:
                 wait = min(FIRST_RETRY * 2.0 ** min(pending.tries, 10), LONGEST_RETRY)
                 log.warning(
-                    "notice %d %s not told by %s: %s; next try in %.0f s",
+                    "notice %d %s not delivered by %s: %s; next try in %.0f s",
                     pending.notice.id,
                     pending.notice.kind,
                     backend,
@@ -258,7 +258,7 @@ def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
 
 
 def _log_delivered(pending: PendingNotice) -> None:
-    log.info("notice %d %s told by %s", pending.notice.id, pending.notice.kind, pending.backend)
+    log.info("notice %d %s delivered by %s", pending.notice.id, pending.notice.kind, pending.backend)
 
 
 def _log_spool_error(error: Exception) -> None:

@@ -310,8 +310,8 @@ class Connector:
         )
         text = outcome.description.decode("utf-8", "backslashreplace")
         level = logging.ERROR if is_setup else logging.WARNING
-        fix = f"; {outcome.fix}" if outcome.fix else ""
-        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text), fix)
+        fix = f". {outcome.fix}" if outcome.fix else ""
+        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text).rstrip("."), fix)
         backends = self._policy.backends_for(Kind.SETUP, b"", b"")
         await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, is_setup, backends)
         # A setup fault has a notice now, another fault when mail has waited long enough.

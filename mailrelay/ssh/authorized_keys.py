@@ -105,9 +105,8 @@ async def offered_keys(hop: Hop) -> OfferedKeys:
     unusable = tuple(
         (one.file, one.note, one.fix) for one in hop.identities if one.note and not one.public & usable.keys()
     )
-    make = (
-        f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {hop.place}"
-    )
+    host = hop.place.rpartition("@")[2]
+    make = f"make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
     return OfferedKeys(
         user=hop.user,
         by_hand=hop.by_hand,

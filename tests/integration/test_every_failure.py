@@ -567,7 +567,7 @@ async def _full(at: Scene) -> None:
 async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")
     await at.until(at.letters, "the Maildir has it", WITHIN["delayed"])
-    await at.logged("not told by command")
+    await at.logged("not delivered by command")
     await at.until(lambda: at.standing().failing_notices, "it stays owed", 5)
     assert "notices not delivered" in await at.status()
 

@@ -127,7 +127,7 @@ async def test_every_backend_delivers_a_pending_notice_once_and_the_log_says_so(
     assert len((tmp_path / "heard").read_text().splitlines()) == 1
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 1
     assert sorted(caplog.messages) == [
-        f"notice 1 failed told by {backend}" for backend in ("command", "dsn", "mailbox")
+        f"notice 1 failed delivered by {backend}" for backend in ("command", "dsn", "mailbox")
     ]
 
 
