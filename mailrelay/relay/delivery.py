@@ -151,7 +151,7 @@ class _Pump:
         for event in events:
             match event:
                 case Ready():
-                    self._source.ready(self._session.in_flight)
+                    self._source.ready(self._session.max_in_flight)
                 case ContentWanted(key):
                     self._wanted.append(key)
                 case Finished(key, outcomes):
