@@ -191,7 +191,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 
 def _check_protection(path: Path, status: os.stat_result) -> None:
-    """Raises SettingsError if another user owns a file or directory, or can change the content of it that is ours."""
+    """Raises SettingsError if another user owns `path`, or can change or replace the settings file through it."""
     if status.st_uid not in (0, os.geteuid()):
         raise _error(f"{path} belongs to user {status.st_uid}; it must be yours: chown {os.geteuid()} '{path}'")
     others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

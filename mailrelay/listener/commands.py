@@ -71,7 +71,7 @@ class Handler:
         content = envelope.content or b""
         if envelope.incoming is not None:
             return await envelope.incoming.finish(content)
-        return await self._state.intake.submit(envelope.complete(), content)
+        return await self._state.intake.submit(envelope.to_envelope(), content)
 
 
 def smtp_attributes(state: ServerState) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Commands(ClientConnection):
         """Hand over the message whose content has been received. Returns the reply to it; raises nothing."""
         try:
             if reception.own_refusal is not None:
-                self._state.refused("content", reception.own_refusal, transaction.sender)
+                self._state.log_refusal("content", reception.own_refusal, transaction.sender)
             refusal = await reception.conclude()
             if refusal is not None:
                 return ClientReply(refusal)
@@ -179,10 +179,10 @@ class Commands(ClientConnection):
                 state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
-                state.refused("MAIL", refusal, sender)
+                state.log_refusal("MAIL", refusal, sender)
                 reply = refusal
         else:
-            state.refused("MAIL", reply)
+            state.log_refusal("MAIL", reply)
         self.reply(reply)
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
@@ -192,16 +192,16 @@ class Commands(ClientConnection):
             # Usually MAIL was refused, which is in the log.
             pass
         elif reply is not replies.RECIPIENT_OK:
-            self._state.refused("RCPT", reply, transaction.sender)
+            self._state.log_refusal("RCPT", reply, transaction.sender)
         elif transaction.probe_seconds > 0:
             started = self.loop.time()
             # A task, because `asyncio.timeout` needs one.
             refusal = await self.loop.create_task(
-                self._state.intake.probe_recipient(transaction.latest(), transaction.probe_seconds)
+                self._state.intake.probe_recipient(transaction.envelope_of_last_recipient(), transaction.probe_seconds)
             )
             transaction.probe_seconds -= self.loop.time() - started
             if refusal is not None:
-                transaction.withdraw()
+                transaction.remove_last_recipient()
                 reply = refusal
         self.reply(reply)
 
@@ -216,7 +216,7 @@ class Commands(ClientConnection):
             self.reply(replies.MAIL_FIRST)
         else:
             transaction.is_data_refused = True
-            self._state.refused("DATA", replies.NO_RECIPIENTS, transaction.sender)
+            self._state.log_refusal("DATA", replies.NO_RECIPIENTS, transaction.sender)
             self.reply(replies.NO_RECIPIENTS)
 
     async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802

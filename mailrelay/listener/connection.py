@@ -108,7 +108,7 @@ class ClientConnection(SMTP):
         """Reply and close, with one `security:` line in the log: `why` and the first word of `received`."""
         if not self.is_over:
             # The first word shows the protocol. The rest may be private, such as text of a message.
-            self._state.security(why, b"".join(received.split(maxsplit=1)[:1]))
+            self._state.log_dropped(why, b"".join(received.split(maxsplit=1)[:1]))
             self.reply_and_close(reply)
 
     def abort(self) -> None:

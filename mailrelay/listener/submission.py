@@ -167,10 +167,10 @@ class Submission(Commands):
         if access is Access.CLIENT_CLOSED:
             self.abort()
         elif access is Access.REFUSED:
-            state.security(f"belongs to {account}, which allow_users does not name")
+            state.log_dropped(f"belongs to {account}, which allow_users does not name")
             self.reply_and_close(replies.NOT_ALLOWED)
-        elif not state.make_room():
-            state.refused("connect", replies.TOO_MANY_CONNECTIONS)
+        elif not state.enforce_connection_limit():
+            state.log_refusal("connect", replies.TOO_MANY_CONNECTIONS)
             self.reply_and_close(replies.TOO_MANY_CONNECTIONS)
         else:
             return True
@@ -339,7 +339,7 @@ class Submission(Commands):
             return
         self._reception = Reception(
             self._state.settings.max_message_size,
-            lambda: self._state.intake.new_incoming(self.envelope.complete()),
+            lambda: self._state.intake.new_incoming(self.envelope.to_envelope()),
             self._start_task,
             self._pause_or_resume_reading,
             self.loop.time(),
@@ -363,7 +363,7 @@ class Submission(Commands):
         """Drop the content that is being received, if there is one, and log that with the reason `why`. The caller must
         close the connection afterwards."""
         if self._reception is not None:
-            self._state.broken_off(self._reception.received, why, cast(bytes, self.envelope.sender))
+            self._state.log_incomplete_content(self._reception.received, why, cast(bytes, self.envelope.sender))
             self._reception.give_up()
             self._reception = None
 
