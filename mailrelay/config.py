@@ -1,11 +1,12 @@
-"""Reads the settings: TOML text to frozen values. The notation of single values is in `grammar`.
+"""Reads the settings: TOML text to immutable values. `grammar` defines the notation of single values.
 
-    load(path)           reads the file, after a check that no other user can write it
+    load(path)           reads the file and checks that no other user can write it
     parse(text, where)   reads a text
     default_path()       $MAILRELAY_CONFIG, else $XDG_CONFIG_HOME/mailrelay/config.toml
 
-Promises: every error is one line that names the file, the key, what is wrong and what is allowed; unknown keys are errors;
-a settings file that other users can write is refused. Never: a default that weakens a promise, a value that changes later.
+Promises: every error is one line that names the file, the key, what is wrong and what is allowed; unknown keys are errors; a
+settings file that other users can write is refused.
+Never: a default that weakens a promise of mailrelay; a value that changes after it was read.
 """
 
 import codecs
@@ -27,6 +28,7 @@ from mailrelay.grammar import SettingsError as SettingsError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 Readers = Mapping[str, Callable[[Any], object]]
+"""By the name of a setting, the function that checks and converts its value. Raises SettingsError."""
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 EXAMPLE = 'relayhost.default.ssh = "me@mail.example.org"'
@@ -36,13 +38,16 @@ FILE_MAX = 1 << 20
 
 _INVALID = r"Expected `(\w+)`(?: ([<>]=) (-?\d+))?.*? - at `\$\.([^`]*)`"
 _MISSING = r"Object missing required field `(\w+)`"
+"""Error messages of msgspec."""
 _KINDS = {"int": "a whole number", "bool": "true or false"}
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """The listener: where clients connect and what they may do. Durations are seconds, sizes octets.
 
-    address: a port of 0 means any free port. auth: "ignore" offers AUTH and accepts any password.
+    address: a port of 0 means any free port. answer_within: how long a client waits for the mail server's reply to its
+    message. allow_users: names or ids of accounts, "self" or "any". auth: "ignore" offers AUTH and accepts any password,
+    "refuse" refuses AUTH.
     """
 
     address: Endpoint = Tcp("localhost", 7777)
@@ -54,7 +59,13 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
-    """The person's own server, reached by SSH. linger: seconds, `float("inf")` for "always". smtp: as seen from there."""
+    """The person's own server, reached by SSH. ssh: the destination for ssh(1). smtp: the mail server, as seen from there.
+
+    command: the mail path if it is not empty, instead of `smtp`. senders: patterns of the reverse paths whose mail goes
+    through this relayhost. linger: seconds for which an idle connection is kept, `float("inf")` for "always". channels:
+    conversations with the mail server at once; backlog_channels: the same for a long queue and a mail server without
+    CHUNKING.
+    """
 
     name: str
     ssh: str
@@ -68,7 +79,11 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """The spool and the retry schedule. Durations are seconds, sizes octets."""
+    """The spool and the retry schedule. Durations are seconds, sizes octets.
+
+    retry: the waits between attempts; the last one repeats. expire_after: how long a message is tried. keep_sent: how long
+    history is kept.
+    """
 
     directory: Path
     retry: tuple[float, ...] = (60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
@@ -79,7 +94,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notify(msgspec.Struct, frozen=True, kw_only=True):
-    """The notice backends. mailbox: None if no Maildir is named."""
+    """The notice backends. mailbox: a Maildir, None to use none. command: with its arguments, empty for none."""
 
     desktop: bool = True
     dsn: bool = True
@@ -124,13 +139,15 @@ def load(path: Path | None) -> Settings:
     """
     path = path or default_path()
     try:
-        return parse(_guarded_text(path), str(path))
+        return parse(_read_protected(path), str(path))
     except FileNotFoundError:
         raise _error(
             f"{path} does not exist; run `mailrelay setup [USER@]HOST`, or write it, one line is enough: {EXAMPLE}"
         ) from None
     except OSError as error:
-        raise _error(f"{path} cannot be read: {error.strerror}; make it yours to read, or name another") from None
+        raise _error(
+            f"{path} cannot be read: {error.strerror}; allow your account to read it, or name another file"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise _error(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8") from None
@@ -139,7 +156,7 @@ def load(path: Path | None) -> Settings:
 def parse(text: str, where: str, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `text`.
 
-    where: the name of the text in errors. environ: the values of `~` and `$NAME` in paths. Raises SettingsError.
+    where: the name of the text in errors. environ: the variables for `~` and `$NAME` in paths. Raises SettingsError.
     """
     try:
         return _settings(_toml(text), environ)
@@ -148,37 +165,39 @@ def parse(text: str, where: str, environ: Mapping[str, str] = os.environ) -> Set
 
 
 def _error(line: str) -> SettingsError:
-    """An error whose text is printable and one line, also if the file's name or content is not."""
+    """An error whose text is printable and one line, even if the file's name or content is not."""
     return SettingsError("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
 
 
-def _guarded_text(path: Path) -> str:
-    with open(path, "rb", opener=_opened) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise _error(f"{path} is not a file; name one with --config or MAILRELAY_CONFIG")
-        _guard(path, found)
-        # The directory of a symbolic link and that of its target: a user who can write either one can replace the file.
+def _read_protected(path: Path) -> str:
+    """The text of a settings file that no other user can write. Raises SettingsError, OSError, UnicodeDecodeError."""
+    with open(path, "rb", opener=_open_nonblocking) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _error(f"{path} is not a file; name a file with --config or MAILRELAY_CONFIG")
+        _check_protection(path, status)
+        # The directory of a symbolic link and that of its target: a user who can write one of them can replace the file.
         for directory in {path.absolute().parent, path.resolve().parent}:
-            _guard(directory, directory.stat())
+            _check_protection(directory, directory.stat())
         octets = file.read(FILE_MAX + 1)
     if len(octets) > FILE_MAX:
-        raise _error(f"{path} is larger than 1 MiB and cannot be a settings file; name another")
+        raise _error(f"{path} is larger than 1 MiB and cannot be a settings file; name another file")
     return octets.removeprefix(codecs.BOM_UTF8).decode("utf-8")
 
 
-def _opened(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a FIFO would block.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _guard(path: Path, found: os.stat_result) -> None:
-    if found.st_uid not in (0, os.geteuid()):
-        raise _error(f"{path} belongs to user {found.st_uid}; it must be yours: chown {os.geteuid()} '{path}'")
-    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+def _check_protection(path: Path, status: os.stat_result) -> None:
+    """Raises SettingsError if another user owns `path`, or can change or replace the settings file through it."""
+    if status.st_uid not in (0, os.geteuid()):
+        raise _error(f"{path} belongs to user {status.st_uid}; it must be yours: chown {os.geteuid()} '{path}'")
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     # In a sticky directory such as /tmp other users can add files, but cannot change ours.
-    if others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
-        raise _error(f"{path} can be written by other users; make it yours alone: chmod go-w '{path}'")
+    if others and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+        raise _error(f"{path} can be written by other users; remove their access: chmod go-w '{path}'")
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -186,15 +205,15 @@ def _toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise SettingsError("nested too deeply; no setting is more than a list in a table") from None
-    # Not only TOMLDecodeError: also for a number of thousands of digits, or a date that does not exist.
+    # Not only TOMLDecodeError: tomllib raises ValueError for a number of thousands of digits, or a date that does not exist.
     except ValueError as error:
         raise SettingsError(f"{error}; settings are TOML, such as: {EXAMPLE}") from None
 
 
 def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    _known(root, ("listen", "relayhost", "queue", "notify", "forward"), "")
+    _check_names(root, ("listen", "relayhost", "queue", "notify", "forward"), "")
     path = partial(grammar.path, environ=environ)
-    listen = _struct(
+    listen = _read_struct(
         Listen,
         root.get("listen", {}),
         "listen",
@@ -206,7 +225,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
             "auth": grammar.auth,
         },
     )
-    queue = _struct(
+    queue = _read_struct(
         Queue,
         {"directory": "$XDG_STATE_HOME/mailrelay"} | _table(root.get("queue", {}), "queue"),
         "queue",
@@ -221,7 +240,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     )
     if queue.max_size < listen.max_message_size:
         raise SettingsError("queue.max_size: smaller than listen.max_message_size; it must hold at least one message")
-    notify = _struct(
+    notify = _read_struct(
         Notify,
         root.get("notify", {}),
         "notify",
@@ -236,7 +255,9 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         raise SettingsError(f"relayhost: at least one is needed; write: {EXAMPLE}")
     forwards = root.get("forward", [])
     if not isinstance(forwards, list):
-        raise SettingsError("forward: there may be several; write [[forward]] in two brackets, its settings below")
+        raise SettingsError(
+            "forward: must be a list of tables; write [[forward]] with two brackets, and its settings below it"
+        )
     return Settings(
         listen=listen,
         relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
@@ -262,11 +283,11 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
         "senders": grammar.some(grammar.sender),
         "linger": grammar.linger,
     }
-    _known(table, (*readers, "channels", "backlog_channels"), key)
+    _check_names(table, (*readers, "channels", "backlog_channels"), key)
     values = _read({"ssh_config": "~/.ssh/config"} | table, key, readers)
     found = _converted(Relayhost, values | {"name": name}, key)
     if "channels" in table and "backlog_channels" not in table:
-        # A number of channels that the person wrote holds for a backlog too.
+        # If only `channels` is set, it is the limit during a backlog too.
         return msgspec.structs.replace(found, backlog_channels=found.channels)
     return found
 
@@ -275,14 +296,14 @@ def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[st
     """relayhosts: the names of all relayhosts."""
     if not isinstance(table, dict):
         raise SettingsError(
-            f"{key}: expected a table, found {grammar.shown(table)}; write [[forward]], its settings below"
+            f"{key}: expected a table, found {grammar.shown(table)}; write [[forward]], and its settings below it"
         )
     readers: Readers = {
         "listen": partial(grammar.listen_endpoint, environ=environ),
         "relayhost": grammar.text,
         "to": grammar.remote_endpoint,
     }
-    _known(table, readers, key)
+    _check_names(table, readers, key)
     values = _read(table, key, readers)
     for name, example in (("listen", "localhost:8888"), ("to", "localhost:80")):
         if name not in values:
@@ -296,20 +317,23 @@ def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[st
     return Forward(**values)
 
 
-def _struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:
-    """The table at `key` as a `struct` whose fields are its keys."""
+def _read_struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:
+    """The table at `key` as a `struct`, whose fields are the settings that the table may have."""
     found = _table(table, key)
-    _known(found, struct.__struct_fields__, key)
+    _check_names(found, struct.__struct_fields__, key)
     return _converted(struct, _read(found, key, readers), key)
 
 
 def _table(value: object, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"{key}: expected a table, found {grammar.shown(value)}; write [{key}], its settings below")
+        raise SettingsError(
+            f"{key}: expected a table, found {grammar.shown(value)}; write [{key}], and its settings below it"
+        )
     return value
 
 
-def _known(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
+def _check_names(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
+    """Raises SettingsError if `table`, the table at `key`, has a name that is not allowed."""
     names = list(allowed)
     for name in table:
         if name not in names:
@@ -334,14 +358,14 @@ def _read(table: Mapping[str, object], key: str, readers: Readers) -> dict[str, 
 
 def _converted(struct: type[StructType], values: dict[str, Any], key: str) -> StructType:
     try:
-        # The readers have made Paths; msgspec does not know that type and calls this hook.
+        # The readers return Paths. msgspec does not know that type and calls this hook.
         return msgspec.convert(values, struct, dec_hook=lambda _type, value: value)
     except msgspec.ValidationError as error:
         raise SettingsError(_reworded(str(error), values, key)) from None
 
 
 def _reworded(message: str, values: dict[str, Any], key: str) -> str:
-    """An error message of msgspec, reworded as the other messages of this file."""
+    """An error message of msgspec, reworded like the other messages of this file."""
     if missing := re.match(_MISSING, message):
         return f"{key}.{missing[1]}: missing; for example: {EXAMPLE}"
     invalid = re.fullmatch(_INVALID, message)

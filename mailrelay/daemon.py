@@ -32,7 +32,7 @@ from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
 from mailrelay.notify.backend import BackendFailed
-from mailrelay.notify.notifier import Notifier, backends
+from mailrelay.notify.notifier import Notifier, enabled_backends
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.database import prepare_directory
@@ -104,7 +104,7 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -
         notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
-    enabled = backends(settings.notify)
+    enabled = enabled_backends(settings.notify)
     policy = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
@@ -112,7 +112,7 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -
     )
     for relayhost in settings.relayhosts:
         schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, policy, notifier.wake)
-    intake = Intake(settings.relayhosts, schedulers, spool, notifier.mail_waits, settings.listen.answer_within)
+    intake = Intake(settings.relayhosts, schedulers, spool, notifier.start_delay_checks, settings.listen.answer_within)
     return _Daemon(settings, spool, schedulers, notifier, intake)
 
 

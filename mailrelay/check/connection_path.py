@@ -42,7 +42,7 @@ async def read(relayhost: Relayhost) -> list[Hop] | Finding:
         hops = await read_hops(relayhost, PATIENCE)
     except Fault as fault:
         return _failed(fault.outcome, relayhost.name)
-    return [dataclasses.replace(hop, connect=min(hop.connect, PATIENCE)) for hop in hops]
+    return [dataclasses.replace(hop, connect_timeout=min(hop.connect_timeout, PATIENCE)) for hop in hops]
 
 
 async def examine(relayhost: Relayhost, hops: list[Hop], max_message_size: int, *, online: bool) -> list[Finding]:

@@ -130,7 +130,7 @@ async def _spf(look_up: LookUp, sender: Sender, public: tuple[str, ...]) -> list
 
 def _spf_finding(evaluation: spf.Evaluation, name: str, address: str) -> Finding:
     kind = "ip6" if ":" in address else "ip4"
-    why = f"{evaluation.why}; {evaluation.lookups} of {spf.LOOKUPS} lookups"
+    why = f"{evaluation.why}; {evaluation.lookups} of {spf.MAX_LOOKUPS} lookups"
     match evaluation.result:
         case spf.Result.PASS:
             return Finding("SPF", True, f"allows {address} to send ({why})", about=name)

@@ -24,7 +24,7 @@ from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import authorized_keys
-from mailrelay.ssh.authorized_keys import ChangeFailed, LoginRefused, OfferedKeys
+from mailrelay.ssh.authorized_keys import ChangeFailed, LoginFailure, OfferedKeys
 from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.host_key_scan import scan
 from mailrelay.ssh.interface import Fault
@@ -89,7 +89,7 @@ def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *
         line = restriction.authorized_keys_line(_restricted_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
-        line, by_hand = keys.lines[0], f"ssh-copy-id{keys.by_hand.removeprefix('ssh')}"
+        line, by_hand = keys.lines[0], f"ssh-copy-id{keys.login_command.removeprefix('ssh')}"
     note(f"{host} does not know the key yet. It has to be in ~/.ssh/authorized_keys of {keys.user} there.")
     if not is_terminal(sys.stdin):
         raise stop(f"{host} asks for a password, and there is no terminal to type it in", f"By hand: {by_hand}")
@@ -184,7 +184,7 @@ def _restricted_key() -> str:
         raise stop(f"{key} cannot be read or made: {error}", "Move it away") from None
 
 
-def _change(change: Coroutine[None, None, LoginRefused | None], relayhost: Relayhost, by_hand: str) -> None:
+def _change(change: Coroutine[None, None, LoginFailure | None], relayhost: Relayhost, by_hand: str) -> None:
     """Runs `change`, which changes authorized_keys on the relayhost. by_hand: how the person can do it."""
     try:
         refused = asyncio.run(change)

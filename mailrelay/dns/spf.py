@@ -1,7 +1,8 @@
-"""SPF: whether an address may send mail for a domain. check_host (RFC 7208 section 4), as a receiver evaluates it.
+"""SPF: whether an IP address may send mail for a domain. `check_host` (RFC 7208 section 4) evaluates as a receiver does.
+Section numbers are those of RFC 7208.
 
-Promises: every record, DNS result and name leads to a `Result`. The evaluation makes at most `LOOKUPS` terms with a DNS
-query, `VOIDS` queries without a record, and `NAMES` names for each MX or PTR. Pure except for the `LookUp`.
+Promises: every record, DNS result and name leads to a `Result`. An evaluation allows at most `MAX_LOOKUPS` terms that need a
+DNS query, `MAX_VOIDS` queries without a record, and `MAX_NAMES` names for each MX or PTR. Pure except for the `LookUp`.
 Never: evaluate the `exp` explanation, which is text for people whose mail is refused.
 """
 
@@ -14,20 +15,20 @@ from urllib.parse import quote
 
 from mailrelay.dns.lookup import LookUp, LookUpFailed, Records, reverse_name
 
-LOOKUPS = 10
-"""Terms with a DNS query; one more is a permerror (section 4.6.4)."""
-VOIDS = 2
-"""Queries without a record (section 4.6.4)."""
-NAMES = 10
-"""Names of an MX or PTR that are looked up (section 4.6.4)."""
-DOMAIN = 253
+MAX_LOOKUPS = 10
+"""Terms that need a DNS query; one more is a permerror (section 4.6.4)."""
+MAX_VOIDS = 2
+"""DNS queries without a record; one more is a permerror (section 4.6.4)."""
+MAX_NAMES = 10
+"""Names in the MX records of a domain; one more is a permerror. Names in PTR records; more are ignored (section 4.6.4)."""
+MAX_DOMAIN = 253
 """Characters of a domain name."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Result(enum.StrEnum):
-    """Section 2.6."""
+    """The results of check_host (section 2.6)."""
 
     NONE = "none"
     NEUTRAL = "neutral"
@@ -40,8 +41,8 @@ class Result(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of check_host. why: the term that decided, or what is wrong. lookups: terms with a DNS query until then.
-    record: the SPF record of the domain itself, "" if it has none."""
+    """The result of check_host. why: the term that gave the result, or what is wrong. lookups: terms that needed a DNS
+    query. record: the SPF record of the domain itself, "" if it has none."""
 
     result: Result
     why: str
@@ -50,8 +51,8 @@ class Evaluation:
 
 
 async def check_host(look_up: LookUp, address: str, domain: str, sender: str, helo: str = "") -> Evaluation:
-    """Evaluates the SPF record of `domain` for mail with the reverse path `sender` from the IP address `address`. Raises
-    ValueError for an invalid address."""
+    """Evaluates the SPF record of `domain` for mail with the reverse path `sender` from the IP address `address`. helo: the
+    name in HELO, "" if it is not known. Raises ValueError for an invalid address."""
     evaluator = _Evaluator(look_up, ipaddress.ip_address(address), sender, helo)
     try:
         result, why = await evaluator.check(domain)
@@ -61,7 +62,7 @@ async def check_host(look_up: LookUp, address: str, domain: str, sender: str, he
 
 
 class _Ended(Exception):
-    """Ends the whole evaluation, also from within an include, with this result."""
+    """Ends the whole evaluation with a result, also from within an include. why: as in `Evaluation`."""
 
     def __init__(self, result: Result, why: str) -> None:
         super().__init__(why)
@@ -74,7 +75,8 @@ def _permerror(why: str) -> _Ended:
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """A mechanism. domain: its domain-spec, not expanded. prefixes: for IPv4 and for IPv6. network: of ip4 and ip6."""
+    """A mechanism with its qualifier. text: as in the record. result: if the mechanism matches. domain: its domain-spec, not
+    expanded, "" for the current domain. prefixes: lengths for IPv4 and for IPv6. network: of ip4 and ip6, else None."""
 
     text: str
     result: Result
@@ -94,11 +96,12 @@ _MACRO_STRING = re.compile(rf"(?:{_MACRO}|[!-$&-~])*")
 _DOMAIN_END = re.compile(
     r".*(?:%\{[^}]*\}|\.(?=[A-Za-z0-9-]*[A-Za-z-])[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.?)", re.DOTALL
 )
-_PARTS = re.compile(r"%\{([A-Za-z])(\d*)([rR]?)([.+,/_=-]*)\}")
+_MACRO_PARTS = re.compile(r"%\{([A-Za-z])(\d*)([rR]?)([.+,/_=-]*)\}")
 
 
 def _parse(record: str) -> tuple[list[_Term], str]:
-    """The mechanisms of a record, and the domain-spec of its redirect. One syntax error makes it invalid (section 4.6)."""
+    """The mechanisms of a record, and the domain-spec of its redirect, "" for none. Raises _Ended with a permerror for any
+    syntax error (section 4.6)."""
     terms: list[_Term] = []
     modifiers: dict[str, str] = {}
     for text in record.split(" ")[1:]:
@@ -159,7 +162,7 @@ def _domain_spec(spec: str, text: str) -> str:
 
 
 class _Evaluator:
-    """One evaluation: its parameters, and how many DNS queries it has made."""
+    """One evaluation: its parameters, and its counts for the limits of section 4.6.4."""
 
     def __init__(self, look_up: LookUp, address: Address, sender: str, helo: str) -> None:
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -169,6 +172,7 @@ class _Evaluator:
         self._local = local if at and local else "postmaster"
         self._helo = helo
         self._voids = 0
+        # The result of `_validated_names`, None before its first call.
         self._names: list[str] | None = None
         self.lookups = 0
         self.record = ""
@@ -177,9 +181,9 @@ class _Evaluator:
         """check_host (section 4). Raises _Ended."""
         domain = domain.removesuffix(".")
         labels = domain.split(".")
-        if len(labels) < 2 or len(domain) > DOMAIN or not all(0 < len(label) < 64 for label in labels):
+        if len(labels) < 2 or len(domain) > MAX_DOMAIN or not all(0 < len(label) < 64 for label in labels):
             return Result.NONE, f"{domain} is not a domain name"
-        texts = (await self._ask(domain, "TXT", counts=False)).values
+        texts = (await self._query(domain, "TXT", counts=False)).values
         records = [text for text in texts if text.lower() == "v=spf1" or text.lower().startswith("v=spf1 ")]
         if not records:
             return Result.NONE, f"{domain} has no SPF record"
@@ -193,7 +197,7 @@ class _Evaluator:
             if await self._matches(term, domain):
                 return term.result, f"{term.text} of {domain}"
         if redirect and not any(term.name == "all" for term in terms):
-            self._count(f"redirect={redirect}")
+            self._count_lookup(f"redirect={redirect}")
             target = await self._expand(redirect, domain)
             result, why = await self.check(target)
             if result is Result.NONE:
@@ -206,7 +210,7 @@ class _Evaluator:
             return self._address in term.network
         if term.name == "all":
             return True
-        self._count(term.text)
+        self._count_lookup(term.text)
         target = await self._expand(term.domain, domain) if term.domain else domain
         match term.name:
             case "include":
@@ -215,73 +219,77 @@ class _Evaluator:
                     raise _permerror(f"{term.text}: {why}")
                 return result is Result.PASS
             case "exists":
-                return bool((await self._ask(target, "A")).values)
+                return bool((await self._query(target, "A")).values)
             case "ptr":
-                return any(_is_below(name, target) for name in await self._validated_names())
+                return any(_is_same_or_below(name, target) for name in await self._validated_names())
             case "a":
                 hosts = [target]
             case _:
                 hosts = await self._exchangers(target)
-        return await self._is_of_one(hosts, term.prefixes)
+        return await self._any_has_address(hosts, term.prefixes)
 
     async def _exchangers(self, domain: str) -> list[str]:
-        exchangers = [value.partition(" ")[2] for value in (await self._ask(domain, "MX")).values]
-        if len(exchangers) > NAMES:
-            raise _permerror(f"{domain} has more than {NAMES} MX")
+        exchangers = [value.partition(" ")[2] for value in (await self._query(domain, "MX")).values]
+        if len(exchangers) > MAX_NAMES:
+            raise _permerror(f"{domain} has more than {MAX_NAMES} MX")
         return exchangers
 
-    async def _is_of_one(self, hosts: list[str], prefixes: tuple[int, int]) -> bool:
-        """Whether one of the hosts has the address. Later hosts are not looked up: queries without a record are counted."""
+    async def _any_has_address(self, hosts: list[str], prefixes: tuple[int, int]) -> bool:
+        """Whether one of the hosts has the address. The hosts after it are not looked up, because queries without a record
+        count."""
         for host in hosts:
-            if self._is_among((await self._ask(host, self._kind)).values, prefixes):
+            if self._is_in_networks((await self._query(host, self._address_type)).values, prefixes):
                 return True
         return False
 
     @property
-    def _kind(self) -> str:
+    def _address_type(self) -> str:
         return "A" if self._address.version == 4 else "AAAA"
 
-    def _is_among(self, addresses: tuple[str, ...], prefixes: tuple[int, int]) -> bool:
+    def _is_in_networks(self, addresses: tuple[str, ...], prefixes: tuple[int, int]) -> bool:
         prefix = prefixes[0] if self._address.version == 4 else prefixes[1]
         return any(self._address in ipaddress.ip_network((address, prefix), strict=False) for address in addresses)
 
-    def _count(self, text: str) -> None:
+    def _count_lookup(self, text: str) -> None:
+        """Counts a term that needs a DNS query. Raises _Ended if there are too many."""
         self.lookups += 1
-        if self.lookups > LOOKUPS:
-            raise _permerror(f"more than {LOOKUPS} terms need a DNS query; {text} is one too many")
+        if self.lookups > MAX_LOOKUPS:
+            raise _permerror(f"more than {MAX_LOOKUPS} terms need a DNS query; {text} is one too many")
 
-    async def _ask(self, name: str, kind: str, *, counts: bool = True) -> Records:
+    async def _query(self, name: str, kind: str, *, counts: bool = True) -> Records:
+        """The records of type `kind`. counts: whether none of them counts for MAX_VOIDS. Raises _Ended."""
         try:
             records = await self._look_up(name, kind)
         except LookUpFailed as error:
             raise _Ended(Result.TEMPERROR, str(error)) from None
         if counts and not records.values:
             self._voids += 1
-            if self._voids > VOIDS:
-                raise _permerror(f"more than {VOIDS} DNS queries give no record; {kind} of {name} is one too many")
+            if self._voids > MAX_VOIDS:
+                raise _permerror(f"more than {MAX_VOIDS} DNS queries give no record; {kind} of {name} is one too many")
         return records
 
     async def _validated_names(self) -> list[str]:
-        """The names of the address that resolve to it (section 5.5)."""
+        """The names of the address that resolve to it (section 5.5). Failed queries are ignored."""
         if self._names is None:
             self._names = []
             try:
                 names = (await self._look_up(reverse_name(str(self._address)), "PTR")).values
             except LookUpFailed:
                 names = ()
-            for name in names[:NAMES]:
+            for name in names[:MAX_NAMES]:
                 try:
-                    addresses = (await self._look_up(name, self._kind)).values
+                    addresses = (await self._look_up(name, self._address_type)).values
                 except LookUpFailed:
                     continue
-                if self._is_among(addresses, (32, 128)):
+                if self._is_in_networks(addresses, (32, 128)):
                     self._names.append(name)
         return self._names
 
     async def _expand(self, spec: str, domain: str) -> str:
-        """A domain-spec with its macros expanded (section 7). If the result is too long, labels on the left are removed."""
+        """A domain-spec with its macros expanded (section 7). If the result is too long, labels on the left are removed, all
+        of them if necessary."""
         names = await self._validated_names() if re.search(r"%\{[pP]", spec) else []
-        best = sorted(names, key=lambda name: (not _is_same(name, domain), not _is_below(name, domain)))
+        best = sorted(names, key=lambda name: (not _is_same(name, domain), not _is_same_or_below(name, domain)))
         values = {
             "s": f"{self._local}@{self._domain}",
             "l": self._local,
@@ -298,22 +306,23 @@ class _Evaluator:
             parts = re.split(f"[{re.escape(delimiters or '.')}]", values[letter.lower()])
             if reverse:
                 parts.reverse()
-            # Any number of leading zeros is valid, but int() refuses more than 4300 digits.
+            # Any number of leading zeros is valid, but int() raises for more than 4300 digits.
             wanted = digits.lstrip("0")
             shown = ".".join(parts[-int(wanted) :] if wanted else parts)
             return quote(shown, safe="-._~", errors="surrogateescape") if letter.isupper() else shown
 
         plain = {"%%": "%", "%_": " ", "%-": "%20"}
-        expanded = re.sub(r"%\{[^}]*\}|%.", lambda at: plain.get(at[0]) or _PARTS.sub(value, at[0]), spec)
+        expanded = re.sub(r"%\{[^}]*\}|%.", lambda at: plain.get(at[0]) or _MACRO_PARTS.sub(value, at[0]), spec)
         expanded = expanded.removesuffix(".")
-        if len(expanded) <= DOMAIN:
+        if len(expanded) <= MAX_DOMAIN:
             return expanded
-        # Cuts at the first label boundary that leaves at most DOMAIN characters.
-        before = expanded.find(".", len(expanded) - DOMAIN - 1)
+        # Cuts at the first label boundary that leaves at most MAX_DOMAIN characters.
+        before = expanded.find(".", len(expanded) - MAX_DOMAIN - 1)
         return expanded[before + 1 :] if before >= 0 else ""
 
 
 def _dotted(address: Address) -> str:
+    """The macro letter `i`: an IPv6 address as 32 hexadecimal digits with dots between them."""
     return str(address) if address.version == 4 else ".".join(address.exploded.replace(":", ""))
 
 
@@ -321,5 +330,5 @@ def _is_same(name: str, domain: str) -> bool:
     return name.lower() == domain.lower()
 
 
-def _is_below(name: str, domain: str) -> bool:
+def _is_same_or_below(name: str, domain: str) -> bool:
     return _is_same(name, domain) or name.lower().endswith(f".{domain.lower()}")

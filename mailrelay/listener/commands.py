@@ -5,9 +5,10 @@ hooks; `handle_DATA` takes over the message. MAIL, RCPT, DATA, QUIT, HELP, VRFY,
 documentation of aiosmtpd allows. Its read loop is not used, because it takes 15 to 34 % of the CPU time: `submission` calls
 the commands.
 
-Promises: only AUTH waits for the client; only RCPT waits for the mail server (the recipient probe). Only valid addresses and
-parameter names of a client are logged. Any password is accepted, or the login is refused; no password is kept.
-Never: aiosmtpd's address parser, which decodes RFC 2047 words into line ends.
+Promises: only AUTH waits for the client; only RCPT waits for the mail server (the recipient probe). Of a client's arguments,
+only valid addresses and parameter names are logged. With the setting auth = "ignore" any password is accepted, otherwise
+AUTH is refused; no password is kept.
+Never: aiosmtpd's address parser, because encoded words (RFC 2047) in an address can become line ends there.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ PROBE_LIMIT = 1.0
 """Seconds for the recipient probes of one message, all together."""
 
 _ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
+"""The enhanced code that is added to a reply of aiosmtpd, by its code."""
 
 
 class Handler:
@@ -54,9 +56,10 @@ class Handler:
         self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str, responses: list[str]
     ) -> list[bytes]:
         session.host_name = hostname
-        return [_offers(tuple(responses))]
+        return [_ehlo_reply(tuple(responses))]
 
-    # aiosmtpd binds its own mechanisms to the server that its constructor made: see `smtp_attributes`.
+    # aiosmtpd's own mechanisms are bound to the one server that `smtp_attributes` makes. These use the server of the
+    # connection.
 
     async def auth_PLAIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
         return await server.auth_PLAIN(server, args)
@@ -68,23 +71,23 @@ class Handler:
         content = envelope.content or b""
         if envelope.incoming is not None:
             return await envelope.incoming.finish(content)
-        return await self._state.intake.submit(envelope.complete(), content)
+        return await self._state.intake.submit(envelope.to_envelope(), content)
 
 
 def smtp_attributes(state: ServerState) -> dict[str, Any]:
     """The attributes that aiosmtpd's constructor sets, the same for all connections of a listener.
 
-    The constructor takes 300 µs, because it inspects its own members: too much for every connection.
+    Made once, because the constructor takes 300 µs: it inspects its own members.
     """
-    takes_any_password = state.settings.auth == "ignore"
+    accepts_any_password = state.settings.auth == "ignore"
     server = SMTP(
         Handler(state),
         data_size_limit=state.settings.max_message_size,
         enable_SMTPUTF8=True,
         hostname="localhost",
         ident="ESMTP mailrelay",
-        auth_require_tls=not takes_any_password,
-        authenticator=_any_password if takes_any_password else None,
+        auth_require_tls=not accepts_any_password,
+        authenticator=_accept_any_password if accepts_any_password else None,
         loop=asyncio.get_running_loop(),
     )
     return vars(server)
@@ -96,7 +99,8 @@ class Commands(ClientConnection):
     AuthLoginUsernameChallenge = "Username:"
     AuthLoginPasswordChallenge = "Password:"
 
-    # One dict for all connections, to which aiosmtpd's EHLO only adds. Our limit is `submission.COMMAND_LIMIT`.
+    # aiosmtpd's EHLO writes its limits here; nothing reads them, so one dict serves all connections. Our limit is
+    # `submission.COMMAND_LIMIT`.
     command_size_limits: dict[str, int] = defaultdict(int)  # noqa: RUF012
 
     envelope: IncomingTransaction
@@ -107,24 +111,25 @@ class Commands(ClientConnection):
         self.session = self._create_session()
         self.envelope = self._create_envelope()
 
-    # What `submission` does for the commands.
+    # Implemented in `submission`.
 
     def begin_content(self) -> None:
-        """Start to receive the content. Closes instead if the client sends nothing more."""
+        """Start to receive the content. If the client has closed its side, reply and close instead."""
         raise NotImplementedError
 
     async def next_line(self) -> bytes:
-        """The next line from the client, which is not a command; b"*" if the client has closed."""
+        """Wait for the next line from the client and return it without its line end; it is not run as a command. Returns
+        b"*", which cancels AUTH, if the client has closed its side."""
         raise NotImplementedError
 
-    # What aiosmtpd calls.
+    # Called by aiosmtpd.
 
     def _create_envelope(self) -> IncomingTransaction:
         return IncomingTransaction()
 
     async def push(self, status: str | bytes) -> None:
         # Text is aiosmtpd's own and lacks the enhanced code; bytes are complete.
-        self.unsent += _in_octets(status) if isinstance(status, str) else status + b"\r\n"
+        self.unsent += _encode_reply(status) if isinstance(status, str) else status + b"\r\n"
 
     async def challenge_auth(
         self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
@@ -146,7 +151,7 @@ class Commands(ClientConnection):
         """Hand over the message whose content has been received. Returns the reply to it; raises nothing."""
         try:
             if reception.own_refusal is not None:
-                self._state.refused("content", reception.own_refusal, transaction.sender)
+                self._state.log_refusal("content", reception.own_refusal, transaction.sender)
             refusal = await reception.conclude()
             if refusal is not None:
                 return ClientReply(refusal)
@@ -156,7 +161,7 @@ class Commands(ClientConnection):
             log.error("a message could not be taken over: %s", printable(repr(error), 300))
             return ClientReply(replies.INTERNAL_ERROR)
 
-    # Commands in the place of aiosmtpd's.
+    # Commands that override those of aiosmtpd.
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         if self.session.host_name is None:
@@ -164,7 +169,7 @@ class Commands(ClientConnection):
             return
         state, transaction = self._state, self.envelope
         settings = state.settings
-        reply = transaction.mail(_octets(arg), settings.max_message_size, has_auth=settings.auth == "ignore")
+        reply = transaction.mail(_as_sent(arg), settings.max_message_size, has_auth=settings.auth == "ignore")
         if reply is replies.SENDER_OK:
             sender = cast(bytes, transaction.sender)
             refusal = state.intake.refusal()
@@ -174,29 +179,29 @@ class Commands(ClientConnection):
                 state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
-                state.refused("MAIL", refusal, sender)
+                state.log_refusal("MAIL", refusal, sender)
                 reply = refusal
         else:
-            state.refused("MAIL", reply)
+            state.log_refusal("MAIL", reply)
         self.reply(reply)
 
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
         transaction = self.envelope
-        reply = transaction.rcpt(_octets(arg))
+        reply = transaction.rcpt(_as_sent(arg))
         if reply is replies.MAIL_FIRST:
             # Usually MAIL was refused, which is in the log.
             pass
         elif reply is not replies.RECIPIENT_OK:
-            self._state.refused("RCPT", reply, transaction.sender)
+            self._state.log_refusal("RCPT", reply, transaction.sender)
         elif transaction.probe_seconds > 0:
             started = self.loop.time()
             # A task, because `asyncio.timeout` needs one.
             refusal = await self.loop.create_task(
-                self._state.intake.probe_recipient(transaction.latest(), transaction.probe_seconds)
+                self._state.intake.probe_recipient(transaction.envelope_of_last_recipient(), transaction.probe_seconds)
             )
             transaction.probe_seconds -= self.loop.time() - started
             if refusal is not None:
-                transaction.withdraw()
+                transaction.remove_last_recipient()
                 reply = refusal
         self.reply(reply)
 
@@ -211,7 +216,7 @@ class Commands(ClientConnection):
             self.reply(replies.MAIL_FIRST)
         else:
             transaction.is_data_refused = True
-            self._state.refused("DATA", replies.NO_RECIPIENTS, transaction.sender)
+            self._state.log_refusal("DATA", replies.NO_RECIPIENTS, transaction.sender)
             self.reply(replies.NO_RECIPIENTS)
 
     async def smtp_QUIT(self, arg: str | None) -> None:  # noqa: N802
@@ -240,26 +245,28 @@ class Commands(ClientConnection):
 
 
 Command = Coroutine[Any, Any, None]
-_NAMES = ("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN", "AUTH", "STARTTLS")
+"""A command with its argument, not started yet."""
+_VERBS = ("EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "HELP", "VRFY", "EXPN", "AUTH", "STARTTLS")
 BY_VERB: dict[bytes, Callable[[Commands, str | None], Command]] = {
-    name.encode("ascii"): getattr(Commands, f"smtp_{name}") for name in _NAMES
+    verb.encode("ascii"): getattr(Commands, f"smtp_{verb}") for verb in _VERBS
 }
-"""Coroutine functions of a connection and an argument, by the command's name. Clients can call no other method."""
+"""The function of each command, by its verb in capitals. It takes the connection and the argument. Clients can call no other
+method."""
 
 
-def _any_password(*_: object) -> AuthResult:
-    # Without auth_data: the session would keep the password.
+def _accept_any_password(*_: object) -> AuthResult:
+    # Without `auth_data`, in which the session would keep the password.
     return AuthResult(success=True)
 
 
-def _octets(arg: str | None) -> bytes:
-    """The argument of a command, as the octets that the client sent."""
+def _as_sent(arg: str | None) -> bytes:
+    """The argument of a command, as the octets that the client sent; b"" for None."""
     return arg.encode("utf-8", "surrogateescape") if arg else b""
 
 
 @lru_cache(maxsize=64)
-def _in_octets(status: str) -> bytes:
-    """A reply of aiosmtpd as octets to send, with the enhanced code that it lacks."""
+def _encode_reply(status: str) -> bytes:
+    """A reply of aiosmtpd as octets to send, escaped, with the enhanced code added if it has none."""
     octets = printable(status.encode()).encode("ascii", "backslashreplace") + b"\r\n"
     enhanced = _ENHANCED_CODES.get(octets[:3])
     if enhanced is None or octets[4:6] in (b"2.", b"4.", b"5."):
@@ -268,7 +275,7 @@ def _in_octets(status: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _offers(responses: tuple[str, ...]) -> bytes:
-    """The reply to EHLO: the extensions of aiosmtpd without its last one (HELP), and ours."""
+def _ehlo_reply(responses: tuple[str, ...]) -> bytes:
+    """The reply to EHLO: the lines of aiosmtpd without the last one (HELP), and our extensions."""
     lines = [responses[0], "250-PIPELINING", *responses[1:-1], "250-ENHANCEDSTATUSCODES", "250 DSN"]
     return "\r\n".join(lines).encode("ascii")

@@ -1,7 +1,7 @@
-"""One client's connection, as far as its replies go: its phase, replies written, the connection closed.
+"""One client's connection: its phase, writing replies to the client, and closing.
 
-Promises: a client that still sends can read the last reply (`_close_after_client`). Nothing is written once the connection
-is closing.
+Promises: a client that still sends can read the last reply (`_close_after_eof`). Nothing is written once the transport is
+closing.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from mailrelay.listener.server_state import ServerState
 from mailrelay.mail.outcome import Reply
 
 LINGER = 5.0
-"""Seconds for a client that still sends to read the last reply."""
+"""Seconds from the last reply to a client that still sends until the connection is aborted."""
 
 
 class Phase(enum.Enum):
@@ -26,22 +26,23 @@ class Phase(enum.Enum):
     GREETED = enum.auto()
     """Nothing has been received yet: the first octet must be a letter."""
     COMMANDS = enum.auto()
-    """They are command lines, or the line that an AUTH command waits for."""
+    """The octets are command lines, or the line that an AUTH command waits for."""
     BUSY = enum.auto()
-    """They are kept until a command, or the end of a content, has its reply."""
+    """The octets are kept until the running command, or the complete content, has its reply."""
     CONTENT = enum.auto()
-    """They are content."""
+    """The octets are content."""
     OVER = enum.auto()
-    """They are dropped: the last reply has been sent, or the connection is gone."""
+    """The octets are dropped: the last reply has been sent, or the connection is gone."""
 
 
 CONNECTED, GREETED, COMMANDS, BUSY, CONTENT, OVER = Phase
-"""The phases by themselves. In Python 3.11 `Phase.OVER` costs ten times as much as `OVER`, and a message
-needs 40 of them."""
+"""The phases as module constants. In Python 3.11 `Phase.OVER` takes ten times as long as `OVER`, and a message needs 40 of
+them."""
 
 
 class ClientConnection(SMTP):
-    """closed: done once the connection is gone. unsent: replies that have not been written yet."""
+    """The connection as the commands use it. closed: done once the connection is gone. unsent: replies that have not been
+    written yet."""
 
     transport: asyncio.Transport
 
@@ -54,7 +55,7 @@ class ClientConnection(SMTP):
         self._unread = bytearray()
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.unsent = bytearray()
-        # Set while the kernel does not accept what we have written.
+        # Done once the kernel has accepted all that was written; None if nothing is unsent.
         self._drained: asyncio.Future[None] | None = None
         # The client has closed its side, or the connection is gone. Commands received before still run.
         self._client_closed = False
@@ -64,11 +65,12 @@ class ClientConnection(SMTP):
         return self._phase is OVER
 
     def reply(self, reply: Reply) -> None:
-        """Add `reply` to the replies that are written next."""
+        """Add `reply` to the replies that the next `_write` writes."""
         self.unsent += replies.encode(reply)
 
     async def _write_whole(self, reply: Reply) -> bool:
-        """Write `reply` and wait until the kernel has accepted it whole. Returns whether the client had not closed."""
+        """Write `reply` and wait until the kernel has accepted all of it. Returns False if the client had closed its
+        side."""
         self.reply(reply)
         self._write()
         if self._drained is not None:
@@ -85,8 +87,9 @@ class ClientConnection(SMTP):
         self._write()
         self.transport.close()
 
-    def _close_after_client(self) -> None:
-        """Close once the client has stopped sending: closing earlier would reset the connection and lose the reply."""
+    def _close_after_eof(self) -> None:
+        """Write the replies, and close when the client sends EOF, or after LINGER. Closing while the client still sends
+        would reset the connection, and the client would lose the last reply."""
         if self._client_closed or self._state.stopping or self.transport.is_closing():
             self._write_and_close()
             return
@@ -102,12 +105,13 @@ class ClientConnection(SMTP):
             self.transport.write(unsent)
 
     def _drop(self, why: str, received: bytes = b"", reply: Reply = replies.GO_AWAY) -> None:
-        """Close with `reply`, and one `security:` line in the log."""
+        """Reply and close, with one `security:` line in the log: `why` and the first word of `received`."""
         if not self.is_over:
-            # The first word shows the protocol. The rest may be private: a line of a message.
-            self._state.security(why, b"".join(received.split(maxsplit=1)[:1]))
+            # The first word shows the protocol. The rest may be private, such as text of a message.
+            self._state.log_dropped(why, b"".join(received.split(maxsplit=1)[:1]))
             self.reply_and_close(reply)
 
     def abort(self) -> None:
+        """Close at once; what was not written is lost."""
         self._client_closed, self._phase = True, OVER
         self.transport.abort()

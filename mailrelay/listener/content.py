@@ -1,9 +1,9 @@
-"""Receives the content of a message, as the octets come in after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2).
+"""Receives the content of a message from the octets after DATA (RFC 5321 sections 4.1.1.4 and 4.5.2).
 
-Promises: the end of the content is CRLF.CRLF and nothing else. An accepted content holds no CR without LF, no LF without
-CR and no NUL; otherwise it is what the client sent, octet for octet, with the dots of transparency removed. A refused
-content is read to its end and dropped, so that the client can read the reply. `take` returns the octets received so far, so
-that a large content is never whole in memory.
+Promises: the end of the content is CRLF.CRLF and nothing else. An accepted content holds no CR without LF, no LF without CR
+and no NUL; otherwise it is what the client sent, octet for octet, with the dots of transparency removed. A refused content
+is read to its end and dropped, so that the client can read the reply. With `take`, the caller can remove octets while the
+content is received, so that a large content is never whole in memory.
 
 Decisions:
 - A bare CR or LF is refused (550 5.6.11) and not corrected: two servers that disagree about where a line ends disagree
@@ -23,24 +23,26 @@ from mailrelay.mail.outcome import Reply
 from mailrelay.mail.trace import HEADER_MAX
 
 _CRLF = b"\r\n"
-_DOT = b"\r\n."
-"""A line that begins with a dot: a dot of transparency, or that of the end."""
+_LINE_WITH_DOT = b"\r\n."
+"""The start of a line that begins with a dot: a dot of transparency, or the dot of the end."""
 _END = b"\r\n.\r\n"
 _ANY_END = re.compile(rb"[\r\n]\.[\r\n]")
+"""What another server might take for the end."""
 BLOCK = 16 * 1024
-"""Octets of one check: each check copies them."""
+"""Octets that are checked at once, at most: each check copies them."""
 _TAIL = len(_END) - 1
-"""Octets that are always kept, to find an end that is received in two parts."""
-LEFT_BEHIND = _TAIL + len(_CRLF) + len(_CRLF)
-"""Upper bound of the octets that `take` keeps back: the tail, a line end before it, and the line end of the DATA command."""
+"""Octets that always stay in the buffer, to find an end that is received in parts."""
+MAX_KEPT = _TAIL + len(_CRLF) + len(_CRLF)
+"""Upper bound of the octets that stay in the buffer after `take` without a limit: the tail, a line end before it, and the
+line end of the DATA command."""
 
 
 class ContentReceiver:
     """Receives one content.
 
     refusal: the reply if the content is refused, else None.
-    ambiguous: the end that was found may not be the client's end.
-    received: octets so far, kept or not.
+    ambiguous: the content has a bare CR or LF, so the end that is found may not be the client's end.
+    received: octets up to the end, kept or dropped.
     """
 
     def __init__(self, size_limit: int) -> None:
@@ -63,28 +65,29 @@ class ContentReceiver:
 
     @property
     def header_size(self) -> int | None:
-        """Octets of the buffer up to the end of the header, or HEADER_MAX of them (`mail.trace`); None until it is complete.
-        Valid before the first `take`."""
+        """Octets of the buffer up to the end of the header; of a header longer than HEADER_MAX (`mail.trace`), those that
+        hold its first HEADER_MAX octets. None before they are received. Valid before the first `take`."""
         end = self._buffer.find(b"\r\n\r\n", 0, HEADER_MAX)
         if end >= 0:
             return end + 4
         return HEADER_MAX + self._stuffed if self._size > HEADER_MAX else None
 
     def refuse(self, reply: Reply) -> None:
-        """Refuse this content; the first refusal stays."""
+        """Refuse this content with `reply` and drop its octets. If it was refused before, the first refusal stays."""
         self.refusal = self.refusal or reply
-        self._forget()
+        self._drop_octets()
 
     def feed(self, data: bytes) -> bytes | None:
-        """Receive more octets. Returns None before the end is found, then the octets behind the end."""
+        """Receive more octets. Returns None before the end is found, then the octets after the end; b"" if the content is
+        `ambiguous`."""
         self.received += len(data)
         known = len(self._buffer)
         self._buffer += data
         if not self.ambiguous:
-            dots = self._buffer.count(_DOT, max(0, known - 2))
+            dots = self._buffer.count(_LINE_WITH_DOT, max(0, known - 2))
             end = self._find_end(known, dots)
             stop = len(self._buffer) if end < 0 else end + len(_END)
-            stuffed = dots if stop == len(self._buffer) else self._buffer.count(_DOT, max(0, known - 2), stop)
+            stuffed = dots if stop == len(self._buffer) else self._buffer.count(_LINE_WITH_DOT, max(0, known - 2), stop)
             self._stuffed += stuffed
             self._size += stop - known - stuffed
             for start in range(known, stop, BLOCK):
@@ -97,18 +100,19 @@ class ContentReceiver:
                     self.received -= len(leftover)
                     del self._buffer[end + len(_CRLF) :]
                 if self.refusal is not None:
-                    self._forget()
+                    self._drop_octets()
                 return leftover
         # From known - 3 on: the octets before may have ended with a lone dot and a CR, which now is an end.
         if _ANY_END.search(self._buffer, max(0, known - 3)):
             return b""
-        self._forget()
+        self._drop_octets()
         return None
 
     def take(self, limit: int) -> bytes:
-        """The octets that were not taken yet, except for the last few (LEFT_BEHIND). Only without a `refusal`.
+        """Remove content from the buffer and return it; b"" if there is none yet. The last octets, MAX_KEPT at most, stay.
+        Must not be called after a `refusal`.
 
-        limit: octets at most, with the dots of transparency.
+        limit: octets removed at most, counted with the dots of transparency.
         """
         cut = min(len(self._buffer) - _TAIL, limit)
         # A line end stays with what follows: the next octet may be a dot of transparency.
@@ -124,24 +128,23 @@ class ContentReceiver:
         return taken
 
     def content(self) -> bytes:
-        """The content, or the part that was not taken. To be called once, after `feed` has found the end, without a
-        `refusal`."""
+        """The content that was not taken. To be called once, after `feed` has found the end, and not after a `refusal`."""
         content = self._clean(len(self._buffer))
         self._buffer = bytearray()
         return content
 
     def _clean(self, stop: int) -> bytes:
-        """The octets up to `stop`, as content."""
+        """The octets of the buffer up to `stop`, without the dots of transparency and without the line end of DATA."""
         if self._stuffed:
-            return bytes(memoryview(self._buffer[:stop].replace(_DOT, _CRLF))[self._prefix_size :])
+            return bytes(memoryview(self._buffer[:stop].replace(_LINE_WITH_DOT, _CRLF))[self._prefix_size :])
         return bytes(memoryview(self._buffer)[self._prefix_size : stop])
 
     def _find_end(self, known: int, dots: int) -> int:
-        """The index of the end, -1 if it has not been received. dots: lines beginning with a dot that were received behind
-        `known`."""
+        """The index of the end in the buffer, -1 if it has not been received. known: octets of the buffer that were searched
+        before. dots: lines in the others that begin with a dot."""
         buffer = self._buffer
-        if not buffer.endswith((_DOT, _DOT + b"\r"), 0, known):
-            # Usually there is no such line, or only the last one. A search costs as much as the count did.
+        if not buffer.endswith((_LINE_WITH_DOT, _LINE_WITH_DOT + b"\r"), 0, known):
+            # Usually no line begins with a dot, or only the last one. A search would take as long as the count did.
             if dots == 0:
                 return -1
             if dots == 1 and buffer.endswith(_END):
@@ -149,7 +152,7 @@ class ContentReceiver:
         return buffer.find(_END, max(0, known - _TAIL))
 
     def _check(self, known: int, stop: int) -> None:
-        """Check the octets from `known` to `stop`, which are new."""
+        """Check the octets from `known` to `stop` for bare line ends, NUL and the size. Sets `refusal` and `ambiguous`."""
         new = self._buffer
         # A CR at the end is checked with the next octets: it may become a CRLF.
         start = known - self._has_pending_cr
@@ -159,12 +162,12 @@ class ContentReceiver:
         if b"\r" in lines or b"\n" in lines:
             self.ambiguous = True
             self.refusal = self.refusal or replies.BARE_LINE_END
-        # The dot of a complete end is not counted, its CRLF is.
+        # `_size` counts the CRLF of the end, but not its dot.
         elif self._size > self._size_limit + len(_CRLF):
             self.refusal = self.refusal or replies.too_big(self._size_limit)
         elif b"\0" in lines:
             self.refusal = self.refusal or replies.NUL_IN_CONTENT
 
-    def _forget(self) -> None:
-        """Keep only the octets needed to find an end that is received in two parts."""
+    def _drop_octets(self) -> None:
+        """Keep only the octets needed to find an end that is received in parts."""
         del self._buffer[:-_TAIL]

@@ -1,10 +1,11 @@
-"""Asks the kernel for the owner of a socket: the account at the client's end of a connection, the process that holds a port.
+"""Asks the kernel for the owner of a socket: the account at the client's end of a connection, or the process that listens on
+a port or a path.
 
 Linux only: the socket diagnosis of netlink (sock_diag(7)), and /proc where netlink is not available. Elsewhere the result
 is "not known" (`NoOwner.UNKNOWN` or ""). The result is never a guess.
 
 A client may connect to an IPv4 address through an IPv6 socket, as Java does (RFC 4291 section 2.5.5.2): for the listener
-such a connection is IPv4, in the kernel's tables the client's end is IPv6.
+such a connection is IPv4, but in the kernel's tables the client's end is IPv6.
 """
 
 import enum
@@ -23,7 +24,7 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _ALL = 0xFFFFFFFF
-_numbers = itertools.count(1)
+_request_numbers = itertools.count(1)
 _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI")
 _IDENTITY = struct.Struct("!HH16s16s")
@@ -31,25 +32,28 @@ _NO_INTERFACE_NO_COOKIE = struct.pack("=III", 0, _ALL, _ALL)
 _REPLY = struct.Struct("=B3x36s12s3I2I")
 """inet_diag_msg: family, the 4-tuple, interface and cookie, timers and queues, uid, inode."""
 
-_LISTENING = "0A"
-_ACCEPTING = "00010000"
+_TCP_LISTEN = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+_SO_ACCEPTCON = "00010000"
+"""The flag of a listening socket in /proc/net/unix."""
 
 
 class NoOwner(enum.Enum):
-    """Why no account owns a socket."""
+    """Why the owner of a socket cannot be named."""
 
     CLOSED = enum.auto()
-    """No process has it open any more. The kernel would report root as its owner."""
+    """No process has the socket open any more. The kernel reports such a socket as one of root."""
     UNKNOWN = enum.auto()
     """There is no such socket on this machine, or this is not Linux."""
 
 
 def uid_of_connection(near: Address, far: Address) -> int | NoOwner:
-    """The account that owns the socket of this machine with the local end `near` and the remote end `far`."""
+    """The user id of the account that owns the TCP socket of this machine with the local end `near` and the remote end
+    `far`."""
     try:
         return _uid_by_netlink(near, far)
     except (OSError, struct.error, LookupError):
-        # Netlink for TCP is not available. A socket that does not exist leads here too, and is searched twice.
+        # Netlink for TCP is not available, or there is no such socket; then it is searched twice.
         return _uid_by_proc(near, far)
 
 
@@ -57,40 +61,40 @@ def _uid_by_netlink(near: Address, far: Address) -> int | NoOwner:
     family = _family(near)
     ends = _IDENTITY.pack(near[1], far[1], _octets(near[0]), _octets(far[0]))
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
-    number = next(_numbers) & _ALL
+    number = next(_request_numbers) & _ALL
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0)
-    kernel = _kernel()
+    netlink = _netlink_socket()
     # The kernel replies before `send` returns.
-    kernel.send(header + request)
-    reply = kernel.recv(4096)
+    netlink.send(header + request)
+    reply = netlink.recv(4096)
     while _HEADER.unpack_from(reply)[3] != number:
         # The reply to an earlier request.
-        reply = kernel.recv(4096)
+        reply = netlink.recv(4096)
     if _HEADER.unpack_from(reply)[1] != _SOCK_DIAG_BY_FAMILY:
         raise LookupError
     found_family, found_ends, *_, uid, inode = _REPLY.unpack_from(reply, _HEADER.size)
     if (found_family, found_ends) != (family, ends):
-        mapped = _IDENTITY.pack(near[1], far[1], _octets(_mapped(near[0])), _octets(_mapped(far[0])))
+        mapped = _IDENTITY.pack(near[1], far[1], _octets(_as_ipv6(near[0])), _octets(_as_ipv6(far[0])))
         if (found_family, found_ends) != (socket.AF_INET6, mapped):
-            # Where the connection is gone, the kernel returns a listening socket on that port.
+            # For a connection that is gone, the kernel may return a listening socket on that port.
             return NoOwner.UNKNOWN
     return int(uid) if inode else NoOwner.CLOSED
 
 
 @cache
-def _kernel() -> socket.socket:
-    """The netlink socket, opened once, non-blocking."""
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
-    kernel.setblocking(False)
-    kernel.connect((0, 0))
-    return kernel
+def _netlink_socket() -> socket.socket:
+    """The netlink socket of this process, opened at the first call, non-blocking. Raises OSError."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
+    netlink.setblocking(False)
+    netlink.connect((0, 0))
+    return netlink
 
 
 def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
-def _mapped(host: str) -> str:
+def _as_ipv6(host: str) -> str:
     """An IPv4 address in the form that IPv6 sockets use."""
     return host if ":" in host else f"::ffff:{host}"
 
@@ -102,11 +106,11 @@ def _octets(host: str) -> bytes:
 
 
 def _uid_by_proc(near: Address, far: Address) -> int | NoOwner:
-    tables = {"/proc/net/tcp6": (_as_in_proc(_mapped(near[0]), near[1]), _as_in_proc(_mapped(far[0]), far[1]))}
+    tables = {"/proc/net/tcp6": (_as_in_proc(_as_ipv6(near[0]), near[1]), _as_in_proc(_as_ipv6(far[0]), far[1]))}
     if _family(near) == socket.AF_INET:
         tables["/proc/net/tcp"] = (_as_in_proc(*near), _as_in_proc(*far))
     for table, ends in tables.items():
-        for fields in _lines(Path(table)):
+        for fields in _rows(Path(table)):
             if (fields[1], fields[2]) == ends:
                 return int(fields[7]) if fields[9] != "0" else NoOwner.CLOSED
     return NoOwner.UNKNOWN
@@ -120,24 +124,25 @@ def _as_in_proc(host: str, port: int) -> str:
 
 
 def holder_of_port(port: int) -> str:
-    """The listener on TCP `port`, on any address: `process 4711 (name)`, or `a process of account name`; "" if not known."""
+    """The process that listens on TCP `port`, on any address: `process 4711 (name)`, or `a process of ` and the
+    `account_name` if this account may not inspect it; "" if not known."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for fields in _lines(Path(table)):
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                return _process_with(fields[9]) or f"a process of {account_name(int(fields[7]))}"
+        for fields in _rows(Path(table)):
+            if fields[3] == _TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                return _process_with_socket(fields[9]) or f"a process of {account_name(int(fields[7]))}"
     return ""
 
 
 def holder_of_path(path: Path) -> str:
-    """The listener on the UNIX socket at `path`, named like that of a port; "" if not known."""
-    for fields in _lines(Path("/proc/net/unix")):
-        # Connections to it have the path, too.
-        if fields[3] == _ACCEPTING and " ".join(fields[7:]) == str(path):
-            return _process_with(fields[6])
+    """The process that listens on the UNIX socket at `path`: `process 4711 (name)`; "" if not known."""
+    for fields in _rows(Path("/proc/net/unix")):
+        # Sockets of connections to it have the same path.
+        if fields[3] == _SO_ACCEPTCON and " ".join(fields[7:]) == str(path):
+            return _process_with_socket(fields[6])
     return ""
 
 
-def _process_with(inode: str) -> str:
+def _process_with_socket(inode: str) -> str:
     """The process that has socket `inode` open, if this account may inspect it; else ""."""
     wanted = f"socket:[{inode}]"
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
@@ -151,14 +156,14 @@ def _process_with(inode: str) -> str:
 
 
 def account_name(uid: int) -> str:
-    """`account me (uid 1000)`, or without the name where it has none."""
+    """`account me (uid 1000)`, or `account 1000` if the user id has no name."""
     try:
         return f"account {pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:
         return f"account {uid}"
 
 
-def _lines(table: Path) -> Iterator[list[str]]:
+def _rows(table: Path) -> Iterator[list[str]]:
     """The rows of one of the kernel's tables, split into fields, without the heading."""
     try:
         rows = table.read_text(errors="replace").splitlines()[1:]

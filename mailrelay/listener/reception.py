@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from mailrelay.listener import replies
-from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
+from mailrelay.listener.content import MAX_KEPT, ContentReceiver
 from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
@@ -138,8 +138,8 @@ class Reception:
             if header is None:
                 return b""
             # The first piece holds the whole header.
-            size = max(size, header + LEFT_BEHIND)
-        return receiver.take(size) if receiver.held >= size + LEFT_BEHIND else b""
+            size = max(size, header + MAX_KEPT)
+        return receiver.take(size) if receiver.held >= size + MAX_KEPT else b""
 
     async def _stage(self, incoming: Incoming, piece: bytes) -> None:
         try:

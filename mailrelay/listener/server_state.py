@@ -126,7 +126,7 @@ class ServerState:
         wait = min((connection.check_timeouts(loop.time()) for connection in list(self.connections)), default=None)
         self._timer = None if wait is None else loop.call_later(wait, self._check_timeouts)
 
-    def make_room(self) -> bool:
+    def enforce_connection_limit(self) -> bool:
         """Whether the latest connection may stay. Above `max_connections`, the connection that has been idle longest is
         closed. While all are busy, a tenth more is accepted, so that many large messages do not block the next client."""
         limit = self.settings.max_connections
@@ -144,7 +144,7 @@ class ServerState:
         longest.retire(IDLE_CLOSED)
         return True
 
-    def security(self, why: str, received: bytes = b"") -> None:
+    def log_dropped(self, why: str, received: bytes = b"") -> None:
         """Log a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
         80 at most are logged."""
         if self._security.count_one():
@@ -154,12 +154,12 @@ class ServerState:
                 f": {printable(received[:80])}" if received else "",
             )
 
-    def broken_off(self, received: int, why: str, sender: bytes) -> None:
+    def log_incomplete_content(self, received: int, why: str, sender: bytes) -> None:
         """Log a content that was not completed, within the limit. received: octets of it."""
         if self._refusals.count_one():
             log.warning("%s", logline.broken_off(sender, received, why))
 
-    def refused(self, command: str, reply: Reply, sender: bytes | None = None) -> None:
+    def log_refusal(self, command: str, reply: Reply, sender: bytes | None = None) -> None:
         """Log a refusal by the listener, within the limit. sender: of the transaction, None before MAIL is accepted."""
         if self._refusals.count_one():
             log.warning("%s", logline.rejected(command, reply, sender))

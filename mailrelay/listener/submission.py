@@ -4,10 +4,10 @@ A command runs in the call that received its line. The replies to all lines rece
 pipelining client gets one write for its group. A command becomes a task only when it has to wait; no other command of that
 client runs until it has ended. A client with many commands takes turns with the others.
 
-Promises: every content that was received whole and not refused is handed over once (`handle_DATA`), whether or not the
-client stays. `told` of its reply is called once: with True only if the whole reply was written to a client that had not
-closed its side. Every internal error is a 451 with a fixed text. A connection whose first line is not SMTP is dropped, with
-one `security:` line in the log. No command is read from a client that does not read its replies.
+Promises: every content that was received whole and not refused is handed over once (`handle_DATA`), even if the client
+closes the connection before the reply. `ClientReply.told` is called once: with True only if the whole reply was written to a
+client that had not closed its side. Every internal error is a 451 with a fixed text. A connection whose first line is not
+SMTP is dropped, with one `security:` line in the log. No command is read from a client that does not read its replies.
 
 Never: content in a log line; an await between the check that nothing follows DATA and the start of the content.
 """
@@ -32,31 +32,32 @@ from mailrelay.mail.printable import printable
 log = logging.getLogger("mailrelay.listener")
 
 COMMAND_LIMIT = 4096
-"""Octets of a command line. RFC 5321 section 4.5.3.1.4 asks for 512, and more for the parameters of each extension."""
+"""Octets of a command line with its line end, at most. RFC 5321 section 4.5.3.1.4 requires at least 512, and more for the
+parameters of each extension."""
 COMMANDS_AT_ONCE = 50
-"""Commands of one client that run before the other clients have their turn."""
+"""Commands of one client that run before commands of other clients may run."""
 UNKNOWN_LIMIT = 20
-"""Unknown commands in one connection."""
+"""Unknown or malformed commands in one connection after which it is closed."""
 IDLE_LIMIT = 300.0
 """Seconds in which a client must send something (RFC 5321 section 4.5.3.2.7). The rate of a content is measured over the
 same time."""
 
 
 def protocol_factory(state: ServerState) -> Callable[[], "Submission"]:
-    """Makes the connections of a listener. Called on the running loop."""
+    """A function that makes the protocol of each new connection. To be called on the running loop."""
     attributes = smtp_attributes(state)
     return lambda: Submission(state, attributes)
 
 
 class Submission(Commands):
-    """The protocol of one connection: what is done with the octets that come in."""
+    """The protocol of one connection: it passes the octets received to the commands or to the content."""
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
         super().__init__(state, attributes)
-        # Whether one line was a command: until then a bad line is taken as a sign of another protocol.
+        # Whether a line was a valid command: before that, a bad line means that the client speaks another protocol.
         self._has_sent_command = False
         self._unknown_commands = 0
-        # Loop time at which the client sent something, or had not to wait for us any more.
+        # Loop time at which the client last sent something, or last stopped having to wait for us.
         self._last_heard = self.loop.time()
         # The content that is being received, in the phase CONTENT.
         self._reception: Reception | None = None
@@ -65,7 +66,7 @@ class Submission(Commands):
         self._is_reading_paused = False
         self._is_turn_scheduled = False
 
-    # What `ServerState` and `Listening` call.
+    # Called by `ServerState` and `Listening`: see `server_state.Connection`.
 
     @property
     def idle_since(self) -> float | None:
@@ -78,15 +79,15 @@ class Submission(Commands):
         elif self._phase not in (BUSY, CONTENT):
             self.reply_and_close(reply)
 
-    # What the event loop calls.
+    # Called by the event loop: see `asyncio.Protocol`.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._state.add(self, IDLE_LIMIT)
         # With a limit of 0, `pause_writing` is called for every octet that the kernel has not accepted.
         self.transport.set_write_buffer_limits(0)
-        if self._is_accepted():
-            # In the first turn of the event loop reading starts; in the second, what came before the greeting is read.
+        if self._admit():
+            # The first turn of the event loop starts the reading. The second reads octets that came before the greeting.
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -102,24 +103,27 @@ class Submission(Commands):
 
     def data_received(self, data: bytes) -> None:
         if self._phase is CONTENT and self._reception is not None:
-            self._receive(self._reception, data)
+            self._receive_content(self._reception, data)
         elif self._phase is COMMANDS or self._phase is BUSY:
             self._unread += data
-            self._converse()
+            self._run_commands()
         elif self._phase is GREETED:
-            self._receive_first(data)
+            self._receive_first_octets(data)
         elif self._phase is CONNECTED:
             self._drop("spoke before the greeting", data)
 
     def eof_received(self) -> bool:
-        """The client sends nothing more. Complete commands still run; an incomplete content is dropped."""
+        """The client sends nothing more. Complete commands still run; an incomplete content is dropped.
+
+        Returns False to have the transport closed now, True to keep it open for the replies.
+        """
         self._client_closed = True
         if self._phase in (CONTENT, OVER):
             return False
         if self._phase is GREETED:
             self._phase = COMMANDS
         if self._phase is not CONNECTED:
-            self._converse()
+            self._run_commands()
         return True
 
     def pause_writing(self) -> None:
@@ -129,13 +133,14 @@ class Submission(Commands):
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
-            self._converse()
+            self._run_commands()
 
-    # Time.
+    # Time-outs.
 
     def check_timeouts(self, now: float) -> float:
         wait = self._last_heard + IDLE_LIMIT - now
         if wait <= 0 and (self.is_over or self._drained is not None):
+            # No reply would reach a client that reads none, or that has its last one.
             self.abort()
             return IDLE_LIMIT
         reply = replies.IDLE_TOO_LONG
@@ -149,10 +154,11 @@ class Submission(Commands):
             self._last_heard = now
         return wait if wait > 0 else IDLE_LIMIT
 
-    # The dialogue.
+    # Commands.
 
-    def _is_accepted(self) -> bool:
-        """Whether the client may use the listener. If not, this replies and closes the connection."""
+    def _admit(self) -> bool:
+        """Admit the client, or reply with the refusal and close. Returns whether the client was admitted. May close another
+        connection, which is idle, to stay within `max_connections`."""
         state = self._state
         if state.stopping:
             self.reply_and_close(replies.STOPPING)
@@ -161,10 +167,10 @@ class Submission(Commands):
         if access is Access.CLIENT_CLOSED:
             self.abort()
         elif access is Access.REFUSED:
-            state.security(f"belongs to {account}, which allow_users does not name")
+            state.log_dropped(f"belongs to {account}, which allow_users does not name")
             self.reply_and_close(replies.NOT_ALLOWED)
-        elif not state.make_room():
-            state.refused("connect", replies.TOO_MANY_CONNECTIONS)
+        elif not state.enforce_connection_limit():
+            state.log_refusal("connect", replies.TOO_MANY_CONNECTIONS)
             self.reply_and_close(replies.TOO_MANY_CONNECTIONS)
         else:
             return True
@@ -174,19 +180,19 @@ class Submission(Commands):
         if self._phase is CONNECTED:
             self._phase = COMMANDS if self._client_closed else GREETED
             self.unsent += b"220 %s %s\r\n" % (self.hostname.encode(), self.__ident__.encode())
-            self._converse()
+            self._run_commands()
 
-    def _receive_first(self, data: bytes) -> None:
+    def _receive_first_octets(self, data: bytes) -> None:
         if data[:1].isalpha():
             self._phase = COMMANDS
             self._unread += data
-            self._converse()
+            self._run_commands()
         else:
             # TLS and similar protocols have no lines to wait for.
             self._drop("does not speak SMTP", data)
 
-    def _converse(self) -> None:
-        """Run the commands received until one waits or it is the turn of other clients, then write the replies."""
+    def _run_commands(self) -> None:
+        """Run the commands received until one has to wait or COMMANDS_AT_ONCE have run, then write the replies."""
         remaining, unread = COMMANDS_AT_ONCE, self._unread
         while self._phase is COMMANDS and self._drained is None:
             if self._state.stopping:
@@ -196,7 +202,7 @@ class Submission(Commands):
             if end < 0:
                 if len(unread) >= COMMAND_LIMIT:
                     self.reply(replies.LINE_TOO_LONG)
-                    self._close_after_client()
+                    self._close_after_eof()
                 elif self._client_closed:
                     self._write_and_close()
                 break
@@ -210,24 +216,24 @@ class Submission(Commands):
             if self._line_waiter is not None:
                 self._line_waiter.set_result(line)
                 self._line_waiter, self._phase = None, BUSY
-            elif (command := self._command(line)) is not None:
-                self._run(command)
+            elif (command := self._parse_command(line)) is not None:
+                self._run_command(command)
         self._write()
         if self._is_reading_paused or len(self._unread) >= COMMAND_LIMIT:
             self._pause_or_resume_reading()
 
     def _schedule_turn(self) -> None:
-        """Run more commands once the other clients have had their turn."""
+        """Run more commands in the next turn of the event loop, after those of other clients."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
-            self.loop.call_soon(self._turn)
+            self.loop.call_soon(self._take_turn)
 
-    def _turn(self) -> None:
+    def _take_turn(self) -> None:
         self._is_turn_scheduled = False
-        self._converse()
+        self._run_commands()
 
     def _pause_or_resume_reading(self) -> None:
-        # More than one line is left only while a command waits, or while other clients have their turn.
+        # So many octets are left over only while a command waits, or until the next turn.
         pause = len(self._unread) >= COMMAND_LIMIT or (self._reception is not None and self._reception.is_full)
         if pause == self._is_reading_paused or self.transport.is_closing():
             return
@@ -241,8 +247,8 @@ class Submission(Commands):
         if self._reception is not None:
             self._reception.restart_rate_check(self._last_heard)
 
-    def _command(self, line: bytes) -> Command | None:
-        """The coroutine of the command in a line; None if the line is no command: then this has replied."""
+    def _parse_command(self, line: bytes) -> Command | None:
+        """The coroutine of the command in a line, not started. If the line is no command, this replies and returns None."""
         verb, _, arg = line.partition(b" ")
         verb = verb.upper()
         command = BY_VERB.get(verb)
@@ -261,7 +267,7 @@ class Submission(Commands):
         if error is LineError.CONTENT:
             # None of the following lines is a command.
             self.reply(replies.CONTENT_AFTER_REFUSAL)
-            self._close_after_client()
+            self._close_after_eof()
         elif error is LineError.NOT_SMTP:
             # Where a login is offered, a later line may be a password that is not encoded.
             may_be_secret = self._has_sent_command and self._state.settings.auth == "ignore"
@@ -275,17 +281,18 @@ class Submission(Commands):
             else:
                 self.reply(replies.UNKNOWN_COMMAND if error is LineError.UNKNOWN else replies.BAD_COMMAND)
 
-    def _run(self, command: Command) -> None:
-        """Run a command now; if it has to wait, the rest of it runs as a task."""
+    def _run_command(self, command: Command) -> None:
+        """Run a command; if it has to wait, the rest of it runs as a task."""
         try:
             rest = run_first_step(command)
         except Exception as error:
             self.reply(self._recover_from(error))
             return
         if rest is not None:
+            # AUTH that waits for the next line is in the phase COMMANDS, set by `next_line`.
             if self._line_waiter is None:
                 self._phase = BUSY
-            self._start(self._run_alone(rest))
+            self._start_task(self._run_alone(rest))
 
     def _recover_from(self, error: Exception) -> Reply:
         """Log the failure of a command and reset the transaction. Returns the reply."""
@@ -293,15 +300,15 @@ class Submission(Commands):
         self.envelope = self._create_envelope()
         return replies.INTERNAL_ERROR
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` to its end, whether or not the client stays."""
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` to its end as a task, even if the connection ends before it."""
         task = self.loop.create_task(work)
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
         return task
 
     async def _run_alone(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` to its end, then the commands received meanwhile."""
+        """Run `work` to its end while no other command runs, then run the commands received meanwhile."""
         try:
             await work
         except Exception as error:
@@ -310,7 +317,7 @@ class Submission(Commands):
             if self._phase is BUSY:
                 self._phase = COMMANDS
             self._last_heard = self.loop.time()
-            self._converse()
+            self._run_commands()
 
     async def next_line(self) -> bytes:
         if self._phase is OVER or (self._client_closed and b"\n" not in self._unread):
@@ -320,7 +327,7 @@ class Submission(Commands):
         self._phase = COMMANDS
         self._write()
         if self._unread:
-            # The line may have come together with the last one.
+            # The line may have been received together with the AUTH command.
             self._schedule_turn()
         return await waiter
 
@@ -332,35 +339,36 @@ class Submission(Commands):
             return
         self._reception = Reception(
             self._state.settings.max_message_size,
-            lambda: self._state.intake.new_incoming(self.envelope.complete()),
-            self._start,
+            lambda: self._state.intake.new_incoming(self.envelope.to_envelope()),
+            self._start_task,
             self._pause_or_resume_reading,
             self.loop.time(),
         )
         self._phase = CONTENT
         self.reply(replies.START_CONTENT)
 
-    def _receive(self, reception: Reception, data: bytes) -> None:
-        """Receive octets of a content; octets behind its end are command lines."""
+    def _receive_content(self, reception: Reception, data: bytes) -> None:
+        """Receive octets of a content; octets after its end are command lines."""
         self._last_heard = self.loop.time()
         leftover = reception.feed(data)
         if leftover is not None:
             transaction, self.envelope = self.envelope, self._create_envelope()
             self._reception, self._phase = None, BUSY
-            self._start(self._run_alone(self._conclude(transaction, reception)))
+            self._start_task(self._run_alone(self._conclude(transaction, reception)))
             self._unread += leftover
         if self._is_reading_paused or reception.is_full or len(self._unread) >= COMMAND_LIMIT:
             self._pause_or_resume_reading()
 
     def _give_up_content(self, why: str) -> None:
-        """Drop the content that is being received, if there is one, and log it. The connection is to be closed then."""
+        """Drop the content that is being received, if there is one, and log that with the reason `why`. The caller must
+        close the connection afterwards."""
         if self._reception is not None:
-            self._state.broken_off(self._reception.received, why, cast(bytes, self.envelope.sender))
+            self._state.log_incomplete_content(self._reception.received, why, cast(bytes, self.envelope.sender))
             self._reception.give_up()
             self._reception = None
 
     async def _conclude(self, transaction: IncomingTransaction, reception: Reception) -> None:
-        """Hand a message over, reply, and call `told`."""
+        """Hand a message over, write the reply to the client, and call `ClientReply.told`."""
         try:
             client_reply = await self.take_over(transaction, reception)
             is_written = False
@@ -372,4 +380,4 @@ class Submission(Commands):
             log.error("the reply to a message could not be written: %s", printable(repr(error), 300))
         finally:
             if reception.is_ambiguous:
-                self._close_after_client()
+                self._close_after_eof()

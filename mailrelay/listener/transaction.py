@@ -134,16 +134,16 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
         self.recipients.append(Recipient(address, notify, orcpt))
         self.rcpt_tos.append(address.decode())
 
-    def latest(self) -> Envelope:
+    def envelope_of_last_recipient(self) -> Envelope:
         """The envelope with the last recipient alone. Raises ValueError before MAIL."""
         return self._envelope(self.recipients[-1:])
 
-    def withdraw(self) -> None:
+    def remove_last_recipient(self) -> None:
         """Remove the last recipient: the mail server refuses it."""
         self.recipients.pop()
         self.rcpt_tos.pop()
 
-    def complete(self) -> Envelope:
+    def to_envelope(self) -> Envelope:
         """The envelope with all recipients. Raises ValueError before MAIL."""
         return self._envelope(self.recipients)
 

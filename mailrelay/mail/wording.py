@@ -18,13 +18,18 @@ from mailrelay.mail.printable import printable
 ADDRESS_LIMIT = 320
 """Characters of an address: a path has at most 256 octets (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
 REASON_LIMIT = 900
+"""Characters of a reply, a reason or a fix."""
 SUBJECT_LIMIT = 200
+"""Characters of a subject."""
 
-_LISTED_SHORT = 3
-_LISTED = 50
+_MAX_LISTED_SHORT = 3
+"""Recipients in a short text, or notices in a summary."""
+_MAX_LISTED = 50
+"""Recipients in the text of a report."""
 _WIDTH = 72
+"""Characters of a line in a report."""
 
-_MEANING = {
+_MEANINGS = {
     "1.1": "The mailbox does not exist. Check the spelling of the address.",
     "1.2": "The domain does not exist. Check the spelling after the @.",
     "1.3": "This is not a valid mail address. Check its spelling.",
@@ -36,7 +41,7 @@ _MEANING = {
     "4.4": "No mail server was found for this domain. Check the spelling after the @.",
     "7.1": "The mail server does not allow this message. Its reply may give the reason.",
 }
-"""The meaning of the detail of an enhanced status code (RFC 3463), for a person who does not know these codes."""
+"""Sentences for the person, by subject and detail of an enhanced status code (RFC 3463)."""
 
 
 def title(notice: Notice) -> str:
@@ -45,7 +50,7 @@ def title(notice: Notice) -> str:
         case Kind.SETUP:
             return f"Mail {'still ' if notice.repeats else ''}cannot be sent through {printable(notice.relayhost, 80)}"
         case Kind.DELAYED:
-            return _waiting(notice)
+            return _waiting_sentence(notice)
         case Kind.RESUMED:
             return f"Mail is sent again through {printable(notice.relayhost, 80)}"
         case Kind.HELD:
@@ -53,14 +58,16 @@ def title(notice: Notice) -> str:
         case Kind.RELAYED:
             return f"Mail to {_recipients(notice.concerned)} was accepted by the mail server"
         case Kind.FAILED:
-            return f"Mail to {_recipients(notice.concerned)} {_failure(notice.concerned)}"
+            return f"Mail to {_recipients(notice.concerned)} {_failure_verb(notice.concerned)}"
 
 
 def body(notice: Notice) -> str:
-    """A few lines for a small space: the reason, the subject, what to do next. About 1,500 characters at most."""
+    """A short text of a few lines: the reason, the subject, what to do next. About 1,500 characters at most."""
     if notice.kind in ABOUT_RELAYHOST:
-        return "\n".join(filter(None, (_lines(notice.text), _lines(notice.fix), *_about_relayhost(notice))))
-    lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_LISTED_SHORT]]
+        return "\n".join(
+            filter(None, (_escaped_lines(notice.text), _escaped_lines(notice.fix), *_about_relayhost(notice)))
+        )
+    lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_MAX_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
     lines += [" ".join(one) for one in _suggestions(notice)[:1]]
@@ -70,15 +77,15 @@ def body(notice: Notice) -> str:
 
 
 def summary(notices: Sequence[Notice]) -> tuple[str, str]:
-    """Title and body of one notice in place of several: for backends where many notices would be dismissed unread."""
-    titles = [title(notice) for notice in notices[:_LISTED_SHORT]]
+    """Title and body of one text in place of several notices: for backends where the person would not read many."""
+    titles = [title(notice) for notice in notices[:_MAX_LISTED_SHORT]]
     more = len(notices) - len(titles)
     lines = [*titles, *([f"and {more} more"] if more else []), "See: mailrelay queue"]
     return f"{len(notices)} notices about your mail", "\n".join(lines)
 
 
 def report_text(notice: Notice) -> str:
-    """The complete text, for a report by mail. Lines of 72 characters; only longer words make longer lines."""
+    """The complete text, for a report by mail. Lines have at most 72 characters, except for longer words."""
     if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
             f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
@@ -88,7 +95,7 @@ def report_text(notice: Notice) -> str:
             *_about_relayhost(notice),
         )
     queue_id = printable(notice.queue_id, 40)
-    listed = [_entry(one) for one in notice.concerned[:_LISTED]]
+    listed = [_entry(one) for one in notice.concerned[:_MAX_LISTED]]
     more = len(notice.concerned) - len(listed)
     return _paragraphs(
         _OPENING[notice.kind],
@@ -107,7 +114,7 @@ def report_text(notice: Notice) -> str:
 
 
 def record(notice: Notice) -> dict[str, object]:
-    """The notice for programs: values for JSON, every text escaped, with the names of `mailrelay queue --json`.
+    """The notice for programs: values for JSON with the keys of `mailrelay queue --json`, every text escaped.
 
     Times are epoch seconds. For a notice about a relayhost, `queue_id` and `recipients` are empty; for a notice about a
     message, `since` and `waiting` are 0.
@@ -174,14 +181,14 @@ What to do:
 
 
 def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
-    """Question and command for each recipient with a similar known address."""
+    """For each recipient with a similar known address: a question, and the command for the case that it is meant."""
     alone = len(notice.concerned) == 1
     found = (suggestion(printable(notice.queue_id, 40), one.likely, alone=alone) for one in notice.concerned)
     return [one for one in found if one]
 
 
 def _about_relayhost(notice: Notice) -> list[str]:
-    """The state of the mail for a relayhost, and what to do next."""
+    """Lines about the mail that waits for a relayhost, and what to do next."""
     match notice.kind:
         case Kind.RESUMED if notice.waiting:
             return [
@@ -192,20 +199,20 @@ def _about_relayhost(notice: Notice) -> list[str]:
         case Kind.DELAYED:
             return ["See: mailrelay queue"]
         case _:
-            waiting = [f"{_waiting(notice)}."] if notice.waiting else []
-            return [*waiting, "Once it is fixed: mailrelay queue retry --all"]
+            waiting = [f"{_waiting_sentence(notice)}."] if notice.waiting else []
+            return [*waiting, "To send at once after it is fixed: mailrelay queue retry --all"]
 
 
-def _waiting(notice: Notice) -> str:
+def _waiting_sentence(notice: Notice) -> str:
     verb = "has" if notice.waiting == 1 else "have"
-    return f"{_messages(notice.waiting)} {verb} been waiting since {_clock(notice.since, notice.created)}"
+    return f"{_messages(notice.waiting)} {verb} been waiting since {_time_of_day(notice.since, notice.created)}"
 
 
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
 
-def _clock(at: float, now: float) -> str:
+def _time_of_day(at: float, now: float) -> str:
     """The local time of day, with the date if it is half a day ago or more."""
     then = datetime.fromtimestamp(at).astimezone()
     return then.strftime("%H:%M" if now - at < 43_200 else "%Y-%m-%d %H:%M")
@@ -218,7 +225,7 @@ def _recipients(concerned: Sequence[Concerned]) -> str:
     return first if len(concerned) == 1 else f"{first} and {len(concerned) - 1} more"
 
 
-def _failure(concerned: Sequence[Concerned]) -> str:
+def _failure_verb(concerned: Sequence[Concerned]) -> str:
     match {one.state for one in concerned}:
         case states if states == {"bounced"}:
             return "was refused"
@@ -229,6 +236,7 @@ def _failure(concerned: Sequence[Concerned]) -> str:
 
 
 def _short(one: Concerned, *, named: bool) -> str:
+    """The reason for a recipient on one line. named: whether it begins with the address."""
     reason = printable(one.words, 250) or "the reason is not known"
     if one.remote:
         reason = f"The mail server said: {reason}"
@@ -238,9 +246,10 @@ def _short(one: Concerned, *, named: bool) -> str:
 
 
 def _entry(one: Concerned) -> str:
+    """The paragraph of a report about a recipient."""
     source = "The mail server said" if one.remote else "Reason"
     reason = f"{source}: {printable(one.words, REASON_LIMIT) or 'the reason is not known'}"
-    meaning = _MEANING.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
+    meaning = _MEANINGS.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(
         (
@@ -250,11 +259,13 @@ def _entry(one: Concerned) -> str:
     )
 
 
-def _lines(text: str) -> str:
+def _escaped_lines(text: str) -> str:
+    """Each line of `text` escaped and bounded."""
     return "\n".join(printable(line, 400) for line in text.splitlines())
 
 
 def _indented(text: str, indent: str) -> str:
+    """Each line of `text` escaped, bounded, wrapped and indented."""
     return "\n".join(
         textwrap.fill(
             printable(line, REASON_LIMIT),
@@ -268,6 +279,7 @@ def _indented(text: str, indent: str) -> str:
 
 
 def _paragraphs(*texts: str) -> str:
+    """The texts that are not empty, with an empty line between them. Single lines without indent are wrapped."""
     return "\n\n".join(
         text if "\n" in text or text.startswith(" ") else textwrap.fill(text, _WIDTH) for text in texts if text
     )

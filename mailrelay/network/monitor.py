@@ -2,14 +2,16 @@
 
     async for change in changes(): ...
 
-On Linux it needs no polling and no privilege. rtnetlink(7) reports changes of the network. A timer that never expires, but
-is cancelled when the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)), wakes us when the clock jumps. The clock
-also jumps when the computer resumes; the other clocks tell the two apart. On other systems nothing is reported, and hooks
-trigger the daemon instead (`contrib/networkmanager`, `contrib/launchd`).
+On Linux it needs no polling and no privilege. rtnetlink(7) reports changes of the network. A timer that is cancelled when
+the clock is set (TFD_TIMER_CANCEL_ON_SET of timerfd_create(2)) reports that the clock was set. The kernel also sets the
+clock when the computer resumes; a comparison with two other clocks distinguishes a suspend from a step of the clock
+(`events.change_between`). On other systems nothing is reported, and hooks trigger the daemon instead
+(`contrib/networkmanager`, `contrib/launchd`).
 
-Promises: the changes of a burst are reported as one, SETTLE seconds after the first; there is at most one report in two
-seconds.
-Never: an exception of the operating system. If it does not allow us to listen, one line in the log says so.
+Promises: the changes of a burst are reported as one, SETTLE seconds after the first. Two reports are at least SETTLE + PAUSE
+seconds apart.
+Never: an exception of the operating system. If changes of the network or of the clock cannot be observed, one line in the
+log says so.
 """
 
 import asyncio
@@ -30,11 +32,11 @@ from mailrelay.network.events import Change, Clocks, change_between
 log = logging.getLogger("mailrelay.network")
 
 SETTLE = 0.5
-"""Seconds from the first news until a report, because addresses and routes come in steps."""
+"""Seconds from the first change until its report, because addresses and routes change in steps."""
 PAUSE = 1.5
-"""Seconds after a report without another one."""
+"""Seconds after a report in which changes are only collected."""
 _FAR_FUTURE = 2**31 - 1
-"""The last time of day that all systems can represent, in epoch seconds. The timer has no effect when it expires."""
+"""The expiry of the timer in epoch seconds, the last time that all systems can represent. Expiry has no effect."""
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE (linux/rtnetlink.h)."""
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
@@ -47,42 +49,42 @@ def read_clocks() -> Clocks:
 
 
 async def changes() -> AsyncGenerator[Change, None]:
-    """The changes from now on. Ends at once on systems without rtnetlink."""
+    """The changes from now on. On systems other than Linux it ends at once; otherwise it ends when it is closed."""
     if sys.platform != "linux":
         return
-    has_news = asyncio.Event()
+    has_pending = asyncio.Event()
     pending = Change()
 
-    def note(change: Change) -> None:
+    def add(change: Change) -> None:
         nonlocal pending
         if change:
             pending |= change
-            has_news.set()
+            has_pending.set()
 
-    with contextlib.ExitStack() as open_here:
-        for what, listen in (("network", _network), ("clock", _clock)):
+    with contextlib.ExitStack() as observers:
+        for what, observe in (("network", _observe_network), ("clock", _observe_clock)):
             try:
-                open_here.enter_context(listen(note))
+                observers.enter_context(observe(add))
             except OSError as error:
                 log.warning("changes of the %s will not be noticed: %s", what, error)
         while True:
-            await has_news.wait()
+            await has_pending.wait()
             await asyncio.sleep(SETTLE)
-            has_news.clear()
+            has_pending.clear()
             reported, pending = pending, Change()
             yield reported
             await asyncio.sleep(PAUSE)
 
 
 @contextlib.contextmanager
-def _network(note: Callable[[Change], None]) -> Iterator[None]:
-    """Passes changes of the network to `note`. Raises OSError if rtnetlink is not available."""
+def _observe_network(report: Callable[[Change], None]) -> Iterator[None]:
+    """Passes changes of the network to `report`. Raises OSError if rtnetlink is not available."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
         sock.setblocking(False)
         sock.bind((0, _GROUPS))
         state = rtnetlink.NetworkState()
-        # First read the present state, which is no change. The kernel accepts one dump request at a time.
+        # First the present state is read, without a report. The kernel accepts one dump request at a time.
         next_dumps = [rtnetlink.RTM_GETADDR]
         sock.send(rtnetlink.dump(rtnetlink.RTM_GETLINK))
         is_complete = False
@@ -95,14 +97,15 @@ def _network(note: Callable[[Change], None]) -> Iterator[None]:
                 except BlockingIOError:
                     return
                 except OSError:
-                    # The kernel had more news than its buffer holds and dropped some (ENOBUFS).
-                    note(Change(may_connect=True))
+                    # The buffer of the socket was full, and the kernel dropped changes (ENOBUFS).
+                    report(Change(may_connect=True))
                     return
                 if sender != 0:
+                    # Not from the kernel.
                     continue
                 change = state.update(data)
                 if is_complete:
-                    note(change)
+                    report(change)
                 elif rtnetlink.ends_dump(data):
                     is_complete = not next_dumps
                     if next_dumps:
@@ -116,8 +119,8 @@ def _network(note: Callable[[Change], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock(note: Callable[[Change], None]) -> Iterator[None]:
-    """Passes suspends and steps of the clock to `note`. Raises OSError if there is no such timer."""
+def _observe_clock(report: Callable[[Change], None]) -> Iterator[None]:
+    """Passes suspends and steps of the clock to `report`. Raises OSError if there is no such timer."""
     loop = asyncio.get_running_loop()
     # os.timerfd_create exists since Python 3.13.
     libc = ctypes.CDLL(None, use_errno=True)
@@ -130,17 +133,18 @@ def _clock(note: Callable[[Change], None]) -> Iterator[None]:
     try:
         timer = checked(libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC))
     except AttributeError:
+        # A C library without this function.
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
 
     clocks = read_clocks()
 
     def compare() -> None:
         nonlocal clocks
-        # The read fails with ECANCELED and makes the timer wait for the next step.
+        # The read fails with ECANCELED. After it, the timer reports the next time that the clock is set.
         with contextlib.suppress(OSError):
             os.read(timer, 8)
         before, clocks = clocks, read_clocks()
-        note(change_between(before, clocks))
+        report(change_between(before, clocks))
 
     try:
         flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET

@@ -1,16 +1,18 @@
-"""Delivers pending notices: each notice by each of its backends, with retries until the backend has delivered it.
+"""Delivers pending notices: each notice by each of its backends. A backend that fails is tried again until it has delivered
+the notice.
 
 Promises:
 - A notice is marked as delivered only after its backend has delivered it. After a crash it may be delivered twice; it is
   never lost.
 - Backends do not wait for one another. A backend that fails is retried after 60 s, doubling to an hour. One that hangs is
   cancelled after `BACKEND_TIMEOUT`.
-- The desktop is not flooded: after a notification it rests for `DESKTOP_REST`. The notices of that time are shown together,
-  more than `MAX_SINGLE` of them as one summary.
-- If the spool fails, it is tried again after a minute. A notice that was delivered meanwhile is remembered and not repeated.
-- The notices for a backend that is no longer in the settings are delivered by the first backend that is.
+- The desktop shows few notifications: after each one, none is shown for `DESKTOP_PAUSE`. Notices that become pending in this
+  time are shown together afterwards, more than `MAX_SINGLE` of them as one summary.
+- If the spool fails, it is used again after `SPOOL_RETRY`. A notice whose delivery could not be recorded is not delivered
+  again, except after a restart.
+- Notices for a backend that is no longer in the settings are delivered by the first backend in the settings other than dsn.
 
-Never: use a backend that is not in the settings, or end for another reason than its own cancellation.
+Never: the use of a backend that is not in the settings; an end of `run` for a reason other than its cancellation.
 """
 
 import asyncio
@@ -32,23 +34,25 @@ log = logging.getLogger("mailrelay.notify")
 BACKEND_TIMEOUT = 30.0
 """Seconds that a backend may take for one notice."""
 FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0
-"""Seconds until a backend that failed is tried again, doubling from the first to the longest."""
+"""Seconds until a backend that failed is tried again for a notice: the first wait, doubled up to the longest."""
 MAX_DELAY_CHECK_INTERVAL = 60.0
-"""Seconds between two checks for delayed mail, at most: timers do not run while a laptop sleeps, but mail grows older."""
+"""Seconds between two checks for delayed mail, at most: timers stop while a computer is suspended, but mail becomes
+older."""
 MIN_DELAY_CHECK_INTERVAL = 5.0
 """Seconds between two checks while mail is delayed, at least: each check counts all delayed mail."""
 SPOOL_RETRY = 60.0
 """Seconds until the spool is used again after it has failed."""
 MAX_SINGLE = 3
 """Notices that the desktop shows one by one; more at once become one summary."""
-DESKTOP_REST = 10.0
-"""Seconds without a new notification on the desktop, for each notification shown."""
+DESKTOP_PAUSE = 10.0
+"""Seconds without a new notification on the desktop, for each notification shown before."""
 
 
 class Loaders(Protocol):
-    """Functions that import a slow module of this package and return what the notifier needs of it (`mailrelay.lazy`).
+    """Functions that import a module of this package which is slow to load, and return its function (`mailrelay.lazy`).
 
-    An import takes up to half a second, so the running notifier calls them on a thread. Raise what the import raises.
+    An import takes up to half a second, so the running notifier calls these on a thread. They raise what the import raises.
+    `report` delivers a notice by dsn; its float is the time now in epoch seconds.
     """
 
     def desktop(self) -> Deliver: ...
@@ -58,7 +62,7 @@ class Loaders(Protocol):
     def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
 
 
-def backends(settings: Notify) -> tuple[Backend, ...]:
+def enabled_backends(settings: Notify) -> tuple[Backend, ...]:
     """The backends that the settings enable. `mail.backends` decides which kinds of notice each one delivers."""
     enabled = {
         Backend.DESKTOP: settings.desktop,
@@ -88,27 +92,33 @@ class Notifier:
         self._spool = spool
         self._delay_after = delay_after
         self._now = now
-        self._enabled = backends(settings)
+        self._enabled = enabled_backends(settings)
         self._loaders = loaders
-        self._deliver_by = _functions(settings, loaders, now)
+        self._deliver_by = _delivery_functions(settings, loaders, now)
         self._wake = asyncio.Event()
-        self._is_watching = False
+        # Whether `run` already knows that mail waits, and checks it for delays.
+        self._is_checking_delays = False
+        # Monotonic time.
         self._no_check_before = 0.0
+        # Backends with a delivery in progress.
         self._busy: set[Backend] = set()
-        self._resting: dict[Backend, float] = {}
+        # Epoch seconds before which a backend is not used.
+        self._paused_until: dict[Backend, float] = {}
+        # Notice ids and backends of deliveries that the spool has not recorded yet.
         self._unrecorded: set[tuple[int, Backend]] = set()
 
     def wake(self) -> None:
-        """A notice may have become pending: `run` checks now. Call it on the event loop of `run`."""
+        """To be called when a notice may have become pending: `run` checks now. Call it on the event loop of `run`."""
         self._wake.set()
 
-    def mail_waits(self) -> None:
-        """The spool has undelivered mail: `run` checks it for delays from now on."""
-        if not self._is_watching:
+    def start_delay_checks(self) -> None:
+        """To be called when the spool has undelivered mail: `run` checks it for delays until there is none. Call it on the
+        event loop of `run`."""
+        if not self._is_checking_delays:
             self._wake.set()
 
     async def run(self) -> None:
-        """Delivers pending notices and sleeps until the next is due. Ends by cancellation only."""
+        """Delivers pending notices and waits until the next is due. Ends by cancellation only."""
         async with asyncio.TaskGroup() as deliveries:
             while True:
                 self._wake.clear()
@@ -124,10 +134,10 @@ class Notifier:
                     pass
 
     async def _start_due(self, deliveries: asyncio.TaskGroup) -> float | None:
-        """Starts a delivery by every backend that has notices due. Returns the seconds until the next call, None to wait
-        for `wake`."""
+        """Starts a delivery by every backend that has notices due and may be used now. Returns the seconds until the next
+        call, None to wait for `wake`. Raises what the spool raises."""
         now = self._now()
-        self._is_watching = True
+        self._is_checking_delays = True
         next_check = await self._check_delays(now)
         # Copied before the spool is read: a backend that ends during the read has delivered notices that the read still
         # returns as pending.
@@ -137,56 +147,58 @@ class Notifier:
             backend = pending.backend if pending.backend in self._enabled else self._replacement()
             if backend is not None:
                 due.setdefault(backend, []).append(pending)
-        # A time further away than the longest rest dates from before the clock was set back.
-        resting = {backend: at for backend, at in self._resting.items() if now < at <= now + LONGEST_RETRY}
+        # A pause longer than the longest one was set before the clock was set back. It has no effect.
+        paused = {backend: at for backend, at in self._paused_until.items() if now < at <= now + LONGEST_RETRY}
         for backend, batch in due.items():
-            if backend not in busy and backend not in resting:
+            if backend not in busy and backend not in paused:
                 self._busy.add(backend)
                 deliveries.create_task(self._deliver_batch(backend, batch))
         next_due = await self._spool.next_notice_due()
-        # A notice that is due already is being delivered, which ends with a wake-up, or its backend rests.
-        pauses = [at - now for at in (next_due, *resting.values()) if at is not None and at > now]
+        # A notice that is due already needs no time here: its delivery ends with `wake`, or its backend is paused.
+        pauses = [at - now for at in (next_due, *paused.values()) if at is not None and at > now]
         if next_check is not None:
             pauses.append(next_check)
         return min(pauses, default=None)
 
     async def _check_delays(self, now: float) -> float | None:
-        """Makes the notices of delayed mail pending. Returns the seconds until the next check, None if no mail waits."""
+        """Makes notices about delayed mail pending. Returns the seconds until the next check, None if there is none."""
         pause = self._no_check_before - time.monotonic()
         if pause > 0:
             return pause
-        at = await self._spool.update_delays(self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled))
-        self._is_watching = at is not None
-        if at is None:
+        next_change = await self._spool.update_delays(
+            self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled)
+        )
+        self._is_checking_delays = next_change is not None
+        if next_change is None:
             return None
-        if at > now:
-            return min(at - now, MAX_DELAY_CHECK_INTERVAL)
+        if next_change > now:
+            return min(next_change - now, MAX_DELAY_CHECK_INTERVAL)
         self._no_check_before = time.monotonic() + MIN_DELAY_CHECK_INTERVAL
         return MAX_DELAY_CHECK_INTERVAL
 
     def _replacement(self) -> Backend | None:
-        """The backend for notices whose own backend is no longer enabled, None if there is none."""
+        """The backend for notices whose own backend is not enabled any more, None if there is none."""
         # Not DSN: RFC 3461 limits what a report may be sent for.
         return next((backend for backend in self._enabled if backend is not Backend.DSN), None)
 
     async def _deliver_batch(self, backend: Backend, batch: Sequence[PendingNotice]) -> None:
-        """Delivers a batch by one backend. Raises nothing but CancelledError: `run` must go on."""
-        together = backend is Backend.DESKTOP and len(batch) > MAX_SINGLE
-        groups = [batch] if together else [[pending] for pending in batch]
+        """Delivers a batch by one backend. Raises only CancelledError, because `run` must go on."""
+        is_summary = backend is Backend.DESKTOP and len(batch) > MAX_SINGLE
+        groups = [batch] if is_summary else [[pending] for pending in batch]
         try:
             for group in groups:
                 await self._deliver_group(backend, group)
             if backend is Backend.DESKTOP:
-                self._resting[backend] = self._now() + DESKTOP_REST * len(groups)
+                self._paused_until[backend] = self._now() + DESKTOP_PAUSE * len(groups)
         except Exception as error:
             _log_spool_error(error)
-            self._resting[backend] = self._now() + SPOOL_RETRY
+            self._paused_until[backend] = self._now() + SPOOL_RETRY
         finally:
             self._busy.discard(backend)
             self.wake()
 
     async def _deliver_group(self, backend: Backend, group: Sequence[PendingNotice]) -> None:
-        """Delivers a group with one call, and records the result. Raises only what the spool raises."""
+        """Delivers a group with one call of the backend, and records the result. Raises only what the spool raises."""
         if backend is Backend.DSN:
             report = await asyncio.to_thread(self._loaders.report)
             for pending in group:
@@ -229,8 +241,9 @@ class Notifier:
         return ""
 
 
-def _functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Deliver]:
-    """The function of each enabled backend except DSN, which needs the spool. Raises BackendFailed."""
+def _delivery_functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Deliver]:
+    """The function of each enabled backend except DSN, which needs the spool. Raises BackendFailed if `urls` can never
+    work."""
     functions: dict[Backend, Deliver] = {}
     maildir = settings.mailbox
     if settings.desktop:
@@ -245,7 +258,7 @@ def _functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> 
 
 
 def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
-    """A backend that is loaded with its first notice, on a thread, because that imports its module."""
+    """A backend whose module is imported for its first notice, on a thread."""
     backend: Deliver | None = None
 
     async def deliver(notices: Sequence[Notice]) -> None:

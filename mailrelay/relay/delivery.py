@@ -155,7 +155,7 @@ class _Runner:
         for event in events:
             match event:
                 case Ready():
-                    self._source.ready(self._session.in_flight)
+                    self._source.ready(self._session.max_in_flight)
                 case ContentWanted(key):
                     self._content_wanted.append(key)
                 case Finished(key, outcomes):

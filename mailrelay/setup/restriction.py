@@ -8,7 +8,7 @@ is forced. `port-forwarding` also permits remote forwarding, which is limited to
 from pathlib import Path
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh.hops import destination
+from mailrelay.ssh.hops import parse_destination
 
 
 def authorized_keys_line(public: str, relayhost: Relayhost) -> str:
@@ -44,7 +44,7 @@ def ssh_config(relayhost: Relayhost, key: Path) -> str:
 
 def host(relayhost: Relayhost) -> str:
     """The host in the destination for ssh(1), without user and port."""
-    return destination(relayhost.ssh)[1]
+    return parse_destination(relayhost.ssh)[1]
 
 
 def _quoted(value: str) -> str:

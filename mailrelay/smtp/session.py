@@ -1,23 +1,25 @@
 """A conversation with one mail server: which command is sent next, and what the replies mean for which recipient.
 
 The caller passes received octets to `receive`, sends the octets from `take_output`, and acts on the events. While there is
-`capacity`, it may `start` the next message. Upon `ContentWanted` it sends the content and ends it. It also watches the time:
-`awaiting` and `REPLY_TIMEOUTS` say how long a reply may take. When the channel ends or the time is up, it calls `lost`.
+`capacity`, it may `start` the next message. Upon `ContentWanted` it calls `send_content` and `end_content`. The caller also
+keeps the time-outs: `awaiting` and `REPLY_TIMEOUTS` say how long a reply may take. When the channel ends or a time-out has
+passed, it calls `lost`.
 
-Round trips cost most of the time of a delivery, so the session avoids them:
+Most of the time of a delivery is spent on round trips, so the session avoids them:
 
     no PIPELINING    one command at a time
     PIPELINING       MAIL, RCPT…, DATA in one flight; content and the next message's MAIL, RCPT…, DATA in one flight
-    and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `IN_FLIGHT` messages; content larger than
+    and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
 A recipient probe sends an envelope without a message: MAIL and RCPT…. The next transaction begins with RSET.
 
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
-content for sending. If the mail server may have a message without our knowing, its outcome is lost at `Stage.AFTER_DOT`.
-Never: a byte before the greeting; a QUIT behind content whose reply is not read (its 2xx could be taken for that of the
-content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
+content for sending. If the mail server may have accepted a message and its reply was not read, the outcome is `Cause.LOST`
+at `Stage.AFTER_DOT`.
+Never: an octet before the greeting; a QUIT after content whose reply is not read (the 2xx to QUIT could be taken for that to
+the content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
 """
 
 from collections import deque
@@ -30,11 +32,11 @@ from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extensions, extensions
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
-from mailrelay.smtp.transaction import STAGES, Command, Flow, OutgoingTransaction, Verb
+from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb
 
 SMALL = 64 * 1024
 """Octets of the largest content that is sent with BDAT before the replies to RCPT."""
-IN_FLIGHT = 32
+MAX_IN_FLIGHT = 32
 """Messages with BDAT whose replies may be outstanding at once."""
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
@@ -47,7 +49,7 @@ REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.AFTER_DOT: 600.0,
 }
 """Seconds to wait for the reply that `Session.awaiting` names (RFC 5321 section 4.5.3.2, which has none for EHLO).
-`awaiting` is never CONTENT: its value is the limit for the channel to accept one block of content."""
+`awaiting` is never CONTENT: the value of CONTENT is the limit for the channel to accept one block of content."""
 
 
 class Session:
@@ -59,31 +61,37 @@ class Session:
         self._name = name
         self._parser = ReplyParser()
         self._output = bytearray()
+        # Commands that may not be sent yet, in order.
         self._planned: deque[Command] = deque()
+        # Commands in the output or sent, whose replies have not been received, in order.
         self._awaited = deque([Command(Verb.GREETING, b"", is_sent=True)])
+        # Transactions that were started and are not finished, in order.
         self._open: deque[OutgoingTransaction] = deque()
+        # The transaction whose commands were planned last, also after it is finished.
         self._latest: OutgoingTransaction | None = None
-        self._flow: Flow | None = None
+        # The content that the caller has to send, from `ContentWanted` to `end_content`.
+        self._content: OutgoingContent | None = None
         self._is_quitting = False
         self._is_over = False
 
     @property
     def capacity(self) -> int:
-        """How many transactions may be started now, each after the content of the one before; with 0, `start` must not be
-        called. A content larger than `SMALL`, or an outcome, may reduce it by more than one."""
+        """How many transactions may be started now, each after `end_content` of the one before. With 0, `start` must not be
+        called. To be read again after each `start` and each event: a content larger than `SMALL`, or an outcome, may reduce
+        it by more than one."""
         if self.extensions is None or self._is_quitting or self._is_over:
             return 0
-        if self._open and not self._open[-1].handed_over:
+        if self._open and not self._open[-1].is_content_written:
             return 0
-        if _chunks(self.extensions):
-            return IN_FLIGHT - len(self._open)
+        if _uses_bdat(self.extensions):
+            return MAX_IN_FLIGHT - len(self._open)
         # The commands of the next transaction are sent together with the content of the last one.
         return 1 if len(self._open) < (2 if self.extensions.pipelining else 1) else 0
 
     @property
-    def in_flight(self) -> int:
-        """How many messages can be sent to this mail server before a reply is read; 0 before `Ready`."""
-        return 0 if self.extensions is None else IN_FLIGHT if _chunks(self.extensions) else 1
+    def max_in_flight(self) -> int:
+        """How many messages can be sent to this mail server before the reply to their content is read; 0 before `Ready`."""
+        return 0 if self.extensions is None else MAX_IN_FLIGHT if _uses_bdat(self.extensions) else 1
 
     @property
     def awaiting(self) -> Stage | None:
@@ -94,31 +102,32 @@ class Session:
         return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
 
     def start(self, key: int, envelope: Envelope, size: int | None) -> list[Event]:
-        """Begins a transaction. envelope: has at least one recipient. size: the exact number of octets of content. None is
-        for a recipient probe: it has no content, and is finished with the replies to MAIL and RCPT.
+        """Begins a transaction. key: identifies it in the events. envelope: has at least one recipient. size: the exact
+        number of octets of content. It is None for a recipient probe, which has no content and is finished with the replies
+        to MAIL and RCPT.
 
-        An envelope that cannot be sent to this mail server is finished at once, and nothing of it is sent. Raises
-        RuntimeError without `capacity`.
+        A transaction whose envelope cannot be sent to this mail server is finished at once, and nothing of it is sent.
+        Raises RuntimeError without `capacity`.
         """
         offered = self.extensions
         if offered is None or not self.capacity:
             raise RuntimeError("a transaction was started without capacity for it")
         transaction = OutgoingTransaction(key, envelope, size)
-        fault = command.unsendable(envelope, offered)
-        if fault is not None:
-            transaction.decide(fault)
-            return [Finished(key, transaction.in_order())]
+        failure = command.unsendable(envelope, offered)
+        if failure is not None:
+            transaction.decide(failure)
+            return [Finished(key, transaction.outcomes_in_order())]
         self._open.append(transaction)
         if size is None:
-            transaction.handed_over = True
+            transaction.is_content_written = True
             self._plan(transaction, offered)
-        elif not _chunks(offered):
+        elif not _uses_bdat(offered):
             self._plan(transaction, offered, Command(Verb.DATA, b"DATA\r\n", transaction))
         elif size > SMALL:
             self._plan(transaction, offered, Command(Verb.BDAT, _bdat(size), transaction))
         else:
             # No command is sent before the content is known to be complete: a bad message does not affect the others.
-            return [self._want_content(Flow(transaction, LineEnds(), bytearray()))]
+            return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
         return self._proceed()
 
     def send_content(self, chunk: bytes) -> None:
@@ -126,40 +135,40 @@ class Session:
         wanted."""
         if self._is_over:
             return
-        self._current_flow().feed(chunk)
+        self._wanted_content().feed(chunk)
 
-    def end_content(self, fault: Outcome | None = None) -> list[Event]:
-        """Ends the content. fault: the outcome of its recipients, if the content could not be read to its end.
+    def end_content(self, failure: Outcome | None = None) -> list[Event]:
+        """Ends the content. failure: the outcome of its recipients if the content could not be read to its end, else None.
 
-        Content of another length than announced, or with a bare CR or LF, has the outcome UNREADABLE. If a part of such
-        content may have been sent, the conversation ends: the mail server must not take the part for a whole message. After
-        `Ended` nothing happens. Raises RuntimeError if no content is wanted.
+        Content of another length than announced, or with a bare CR or LF, has an outcome with `Cause.UNREADABLE`. If a part
+        of content with a failure may have been sent, the conversation ends: the mail server must not take the part for a
+        whole message. After `Ended` nothing happens. Raises RuntimeError if no content is wanted.
         """
         if self._is_over:
             return []
-        flow = self._current_flow()
-        self._flow = None
-        transaction = flow.transaction
-        streamed = flow.sink is self._output
-        fault = fault or flow.end()
-        if fault is not None:
-            transaction.decide(fault)
-            if streamed:
-                return self._end(fault, fault.text)
+        content = self._wanted_content()
+        self._content = None
+        transaction = content.transaction
+        is_streamed = content.sink is self._output
+        failure = failure or content.end()
+        if failure is not None:
+            transaction.decide(failure)
+            if is_streamed:
+                return self._end(failure, failure.text)
             self._open.pop()
-            return [Finished(transaction.key, transaction.in_order()), *self._proceed()]
-        transaction.handed_over = True
+            return [Finished(transaction.key, transaction.outcomes_in_order()), *self._proceed()]
+        transaction.is_content_written = True
         # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). BDAT may not.
-        transaction.closed = isinstance(flow.encoder, Stuffer)
-        if streamed:
+        transaction.is_closed = isinstance(content.encoder, Stuffer)
+        if is_streamed:
             self._write(Command(Verb.CONTENT, b"", transaction))
         elif self.extensions is not None:
-            content = Command(Verb.CONTENT, _bdat(flow.announced) + flow.sink, transaction)
-            self._plan(transaction, self.extensions, content)
+            bdat = Command(Verb.CONTENT, _bdat(content.announced) + content.sink, transaction)
+            self._plan(transaction, self.extensions, bdat)
         return self._proceed()
 
     def receive(self, data: bytes) -> list[Event]:
-        """Octets from the mail server, in pieces of any size."""
+        """Takes octets from the mail server, in pieces of any size. A malformed reply ends the conversation."""
         events: list[Event] = []
         try:
             for reply in self._parser.feed(data):
@@ -174,11 +183,11 @@ class Session:
         return events
 
     def lost(self, text: str) -> list[Event]:
-        """The channel has ended, or a time-out has passed. text: one sentence about it."""
+        """Ends the conversation: the channel has ended, or a time-out has passed. text: one sentence about it."""
         if self._is_over:
             return []
         if self._awaited and self._awaited[0].is_sent and self._awaited[0].transaction is not None:
-            self._awaited[0].transaction.begun = True
+            self._awaited[0].transaction.is_begun = True
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text)
 
     def quit(self) -> None:
@@ -187,7 +196,7 @@ class Session:
         self._proceed()
 
     def take_output(self) -> bytes:
-        """The octets to send now, b"" if there are none. From now on they count as sent."""
+        """Removes the octets to send and returns them, b"" if there are none. From now on they count as sent."""
         octets = bytes(self._output)
         self._output.clear()
         for awaited in self._awaited:
@@ -230,44 +239,44 @@ class Session:
     def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
         verb, transaction = replied.verb, replied.transaction
         outcome = Outcome(STAGES[verb], reply)
-        good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
-        refused = reply.code >= 400
+        is_good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
+        is_refusal = reply.code >= 400
         if transaction is not None:
-            transaction.begun = True
-            if not good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
+            transaction.is_begun = True
+            if not is_good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, replied.recipient)
         if reply.code == 421:
             return self._end(outcome, f"the mail server ended the conversation with 421 to {verb.name}")
-        if not (good or refused) or (refused and verb is Verb.RSET):
+        if not (is_good or is_refusal) or (is_refusal and verb is Verb.RSET):
             return self._end(
                 outcome, f"the mail server sent an unexpected {reply.code} to {verb.name}; the conversation was closed"
             )
         if transaction is None:
             return self._proceed()
-        if (verb is Verb.MAIL and refused) or (verb is Verb.CONTENT and good):
-            transaction.closed = True
+        if (verb is Verb.MAIL and is_refusal) or (verb is Verb.CONTENT and is_good):
+            transaction.is_closed = True
         events: list[Event] = []
-        if verb is Verb.DATA and good and not transaction.decided:
-            events.append(self._want_content(Flow(transaction, Stuffer(), self._output)))
-        elif verb is Verb.DATA and good:
+        if verb is Verb.DATA and is_good and not transaction.is_decided:
+            events.append(self._want_content(OutgoingContent(transaction, Stuffer(), self._output)))
+        elif verb is Verb.DATA and is_good:
             # RFC 2920 section 3.1: the server asks for content although no recipient is left. The reply has no meaning.
             self._write(Command(Verb.LONE_DOT, b".\r\n"))
-            transaction.closed = True
+            transaction.is_closed = True
         return [*events, *self._finish_if_decided(transaction), *self._proceed()]
 
     def _finish_if_decided(self, transaction: OutgoingTransaction) -> list[Event]:
-        """Finishes `transaction` if all is decided and no more replies to it will come."""
-        if not transaction.decided or (self._awaited and self._awaited[0].transaction is transaction):
+        """Finishes `transaction` if every recipient has an outcome and no reply to its commands is awaited."""
+        if not transaction.is_decided or (self._awaited and self._awaited[0].transaction is transaction):
             return []
         if self._planned and self._planned[0].transaction is transaction:
             self._planned.clear()
         self._open.popleft()
-        return [Finished(transaction.key, transaction.in_order())]
+        return [Finished(transaction.key, transaction.outcomes_in_order())]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:
         """A reply to no command, or to one that has not been sent."""
         if reply.code >= 400 and (sending := self._sending()) is not None:
-            # A refusal before the end of the content decides. How the server reads the rest is not known.
+            # A refusal before the end of the content is the outcome. How the mail server reads the rest is not known.
             outcome = Outcome(Stage.CONTENT, reply)
             sending.decide(outcome)
             return self._end(outcome, "")
@@ -278,7 +287,8 @@ class Session:
     # Commands.
 
     def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *last: Command) -> None:
-        if self._latest is not None and not self._latest.closed:
+        """Plans the commands of a transaction. last: those after RCPT."""
+        if self._latest is not None and not self._latest.is_closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
         envelope = transaction.envelope
@@ -288,7 +298,7 @@ class Session:
         self._planned.extend(last)
 
     def _proceed(self) -> list[Event]:
-        """Writes the commands that may be sent now."""
+        """Moves the planned commands that may be sent now to the output."""
         offered = self.extensions
         if offered is None or self._is_over:
             return []
@@ -296,7 +306,7 @@ class Session:
             planned = self._planned.popleft()
             if planned.verb is Verb.BDAT and planned.transaction is not None:
                 self._output += planned.line
-                return [self._want_content(Flow(planned.transaction, LineEnds(), self._output))]
+                return [self._want_content(OutgoingContent(planned.transaction, LineEnds(), self._output))]
             self._write(planned)
         if self._is_quitting and not self._open and not self._awaited:
             self._write(Command(Verb.QUIT, b"QUIT\r\n"))
@@ -306,27 +316,28 @@ class Session:
         self._output += written.line
         self._awaited.append(written)
 
-    def _want_content(self, flow: Flow) -> ContentWanted:
-        self._flow = flow
-        return ContentWanted(flow.transaction.key)
+    def _want_content(self, content: OutgoingContent) -> ContentWanted:
+        self._content = content
+        return ContentWanted(content.transaction.key)
 
     def _end(self, outcome: Outcome, text: str) -> list[Event]:
-        """Ends the conversation. text: one sentence for the transactions that `outcome` does not decide."""
+        """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
+        `Cause.LOST` and the sentence `text`. A transaction that was not begun is `Untried`."""
         events: list[Event] = []
         unsent = [
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for transaction in self._open:
-            if transaction.handed_over and transaction not in unsent:
+            if transaction.is_content_written and transaction not in unsent:
                 transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
-            elif transaction.begun:
+            elif transaction.is_begun:
                 transaction.decide(Outcome(outcome.stage, cause=Cause.LOST, text=text))
-            if transaction.decided:
-                events.append(Finished(transaction.key, transaction.in_order()))
+            if transaction.is_decided:
+                events.append(Finished(transaction.key, transaction.outcomes_in_order()))
             else:
                 events.append(Untried(transaction.key))
         self._is_over = True
-        self._flow = None
+        self._content = None
         self._output.clear()
         for queue in (self._planned, self._awaited, self._open):
             queue.clear()
@@ -338,23 +349,23 @@ class Session:
         return bool(self._awaited) and self._awaited[0].verb is verb
 
     def _sending(self) -> OutgoingTransaction | None:
-        """The transaction whose content is being sent, if the mail server has got commands of it."""
-        if self._flow is not None and self._flow.sink is self._output:
-            return self._flow.transaction
+        """The transaction whose content is in the output or was sent, if the reply to it is the next; else None."""
+        if self._content is not None and self._content.sink is self._output:
+            return self._content.transaction
         return self._awaited[0].transaction if self._awaits(Verb.CONTENT) else None
 
     def _stage(self) -> Stage:
-        """The stage of a conversation that breaks now. Between transactions it is MAIL, the next command."""
+        """The stage of the outcome if the conversation were lost now. Between transactions it is MAIL, the next command."""
         return self.awaiting or (Stage.CONTENT if self._sending() is not None else Stage.MAIL)
 
-    def _current_flow(self) -> Flow:
-        if self._flow is None:
+    def _wanted_content(self) -> OutgoingContent:
+        if self._content is None:
             raise RuntimeError("content was sent, but none was wanted")
-        return self._flow
+        return self._content
 
 
-def _chunks(offered: Extensions) -> bool:
-    # Without PIPELINING, BDAT saves no round trip.
+def _uses_bdat(offered: Extensions) -> bool:
+    # BDAT without PIPELINING saves no round trip.
     return offered.chunking and offered.pipelining
 
 

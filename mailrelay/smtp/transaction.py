@@ -1,4 +1,4 @@
-"""The values that a session keeps: the commands whose replies are expected, and the state of each transaction."""
+"""The values that a session keeps: its commands, the state of each transaction, and the content that is being sent."""
 
 import enum
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ class Verb(enum.Enum):
     RCPT = enum.auto()
     DATA = enum.auto()
     BDAT = enum.auto()
-    """The BDAT line without its content, which waits for the replies to RCPT; its reply is that of CONTENT."""
+    """The BDAT line alone, sent after the replies to RCPT. It has no reply of its own: the reply belongs to CONTENT."""
     CONTENT = enum.auto()
     """The content with its end."""
     LONE_DOT = enum.auto()
-    """The empty content of a transaction that has no recipient left."""
+    """The empty content that ends DATA if every recipient was refused (RFC 2920 section 3.1)."""
     QUIT = enum.auto()
 
 
@@ -40,27 +40,27 @@ STAGES = {
     Verb.CONTENT: Stage.CONTENT,
     Verb.LONE_DOT: Stage.CONTENT,
 }
-"""The stage of the outcome that a reply brings."""
+"""The stage of the outcome that a reply brings. BDAT has none, because it has no reply of its own."""
 
 
 @dataclass(slots=True, eq=False)
 class OutgoingTransaction:
     """The transaction of one message, or of a recipient probe. size: octets of content, None for a probe, which has none.
-    outcomes: those that are decided, by index of the recipient."""
+    key: identifies it in the events. outcomes: those that are decided, by index of the recipient."""
 
     key: int
     envelope: Envelope
     size: int | None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-    begun: bool = False
-    """The mail server has replied to a command of it, or may have received one."""
-    handed_over: bool = False
-    """All of its content was written, with the end: the mail server may have the message."""
-    closed: bool = False
-    """The mail server has no transaction open any more."""
+    is_begun: bool = False
+    """The mail server has replied to a command of the transaction, or may have received one."""
+    is_content_written: bool = False
+    """All of its content was written to the output, with the end: the mail server may have the message. True for a probe."""
+    is_closed: bool = False
+    """The mail server does not have this transaction open any more: the next MAIL needs no RSET before it."""
 
     @property
-    def decided(self) -> bool:
+    def is_decided(self) -> bool:
         """Whether every recipient has an outcome."""
         return len(self.outcomes) == len(self.envelope.recipients)
 
@@ -69,64 +69,66 @@ class OutgoingTransaction:
         for index in range(len(self.envelope.recipients)) if recipient is None else (recipient,):
             self.outcomes.setdefault(index, outcome)
 
-    def in_order(self) -> tuple[Outcome, ...]:
+    def outcomes_in_order(self) -> tuple[Outcome, ...]:
         """The outcomes in the order of the recipients, once all are decided."""
         return tuple(self.outcomes[index] for index in range(len(self.envelope.recipients)))
 
 
 @dataclass(slots=True, eq=False)
 class Command:
-    """A command, or content, that has a reply. recipient: the index of the recipient of RCPT, otherwise None."""
+    """A command, or content, that is to be sent or whose reply is awaited. line: its octets. transaction: None for a command
+    outside of transactions. recipient: the index of the recipient of RCPT, otherwise None."""
 
     verb: Verb
     line: bytes
     transaction: OutgoingTransaction | None = None
     recipient: int | None = None
     is_sent: bool = False
-    """Whether the caller has taken it for sending. A reply before that is no reply to it."""
+    """Whether the caller has taken its octets for sending. A reply that is received before is not a reply to it."""
 
 
 @dataclass(slots=True, eq=False)
-class Flow:
-    """The content that is being sent: it goes through the encoder into the sink, as long as it is as announced."""
+class OutgoingContent:
+    """The content that is being sent. The encoder turns it into the octets to send, which are added to `sink`: the output of
+    the session, or a buffer of this content. Nothing is added after a failure."""
 
     transaction: OutgoingTransaction
     encoder: LineEnds | Stuffer
     sink: bytearray
     _octets: int = 0
-    _fault: str = ""
+    _failure: str = ""
 
     @property
     def announced(self) -> int:
-        """Octets of the whole content."""
+        """Octets that the whole content must have."""
         return self.transaction.size or 0
 
     def feed(self, chunk: bytes) -> None:
-        """Adds the next octets. After a fault, the rest is dropped."""
+        """Adds the next octets of the content. After a failure, they are dropped."""
         self._octets += len(chunk)
         if self._octets > self.announced:
-            self._fault = self._fault or "the content has more octets than were announced"
-        if self._fault:
+            self._failure = self._failure or "the content has more octets than were announced"
+        if self._failure:
             return
         try:
             self.sink += self.encoder.feed(chunk)
         except BareNewline as error:
-            self._fault = str(error)
+            self._failure = str(error)
 
     def end(self) -> Outcome | None:
-        """Completes the content in the sink. Returns an outcome if it cannot be sent."""
-        if not self._fault and self._octets < self.announced:
-            self._fault = "the content has fewer octets than were announced"
+        """Completes the content in the sink. Returns None, or the outcome of its recipients after a failure."""
+        if not self._failure and self._octets < self.announced:
+            self._failure = "the content has fewer octets than were announced"
         try:
-            if not self._fault:
+            if not self._failure:
                 self.sink += self.encoder.end()
         except BareNewline as error:
-            self._fault = str(error)
-        if not self._fault:
+            self._failure = str(error)
+        if not self._failure:
             return None
         return Outcome(
             Stage.CONTENT,
             cause=Cause.UNREADABLE,
-            text=self._fault,
+            text=self._failure,
             fix="show the message with `mailrelay queue show ID --content`, then cancel it and send it again",
         )

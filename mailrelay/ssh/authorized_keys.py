@@ -1,14 +1,14 @@
-"""The keys that we can offer to a hop, the login with them, and changes to the account's authorized_keys on the relayhost.
+"""Keys for the login: those that we can offer to a hop, and changes to authorized_keys of the account on the relayhost.
 
     found = await offered_keys(hop)                    # what a login would offer
-    refused = await try_login(relayhost)               # None: the login works
-    await authorize(relayhost, line, password=…)       # as ssh-copy-id; without a password, the login is by key
+    failure = await try_login(relayhost)               # None: the login works
+    await authorize(relayhost, line, password=…)       # like ssh-copy-id; without a password, the login is by key
     await withdraw(relayhost, line)
 
 Promises: the host key is verified before a password is sent, as for every dial. Only the relayhost itself gets the password;
-logins to jump hosts are by key. authorized_keys changes in one step, only in lines with the very same key, and no other line
-is lost.
-Never: a password that is kept, logged or put into a command line; a prompt.
+logins to jump hosts are by key. authorized_keys is replaced in one step; only lines with the same key are changed or
+removed.
+Never: a password that is stored, logged or put into a command line; a prompt.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 
 SCRIPT_TIMEOUT = 30.0
-"""Seconds for the server to change its file."""
+"""Seconds for the server to change authorized_keys."""
 
 _DEFAULT_KEY = "~/.ssh/id_ed25519"
 
@@ -51,20 +51,21 @@ mv -f "$new" "$file" || exit 1
 if command -v restorecon >/dev/null 2>&1; then restorecon -F .ssh "$file"; fi
 exit 0
 """
-"""For sh on the server, whatever the shell of the account is: removes the lines with the key and adds `line`, if any."""
+"""Input of sh on the server, which may be another shell than the account's: removes the lines with the key, then adds `line`
+if it is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedKeys:
-    """What a login offers to a hop. user: the account there. by_hand: the ssh(1) command to log in to it.
+    """What a login offers to a hop. user: the account there. login_command: as in `Hop`.
 
-    lines: the public halves of the usable keys in the format of authorized_keys, best first. tried: keys and agents, as text
-    for people. unusable: key files that cannot be used, each with the reason and the fix. fix: how to get a usable key.
+    lines: the usable keys as lines of authorized_keys, in the order in which they are offered. tried: keys and agents, as
+    text for people. unusable: key files that cannot be used, each with the reason and the fix. fix: how to get a usable key.
     new_key_file: the file in which ssh(1) would look for a key that does not exist yet.
     """
 
     user: str
-    by_hand: str
+    login_command: str
     lines: tuple[str, ...]
     tried: tuple[str, ...]
     unusable: tuple[tuple[Path, str, str], ...]
@@ -73,10 +74,10 @@ class OfferedKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class LoginRefused:
-    """Why a login failed. at_relayhost: the relayhost itself refused it, not a jump host.
+class LoginFailure:
+    """Why a login failed. at_relayhost: it failed at the relayhost itself, not at a jump host or before.
 
-    password_was_sent: the server asked for the password and got it.
+    password_was_sent: the server asked for the password, and it was sent.
     """
 
     outcome: Outcome
@@ -85,7 +86,7 @@ class LoginRefused:
 
 
 class ChangeFailed(Exception):
-    """The server did not change its authorized_keys. The text is its message, escaped."""
+    """authorized_keys was not changed. The text is the message of the server or of the connection, escaped."""
 
 
 async def offered_keys(hop: Hop) -> OfferedKeys:
@@ -106,25 +107,29 @@ async def offered_keys(hop: Hop) -> OfferedKeys:
         (one.file, one.note, one.fix) for one in hop.identities if one.note and not one.public & usable.keys()
     )
     host = hop.place.rpartition("@")[2]
-    make = f"make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    make_key_fix = (
+        f"make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    )
     return OfferedKeys(
         user=hop.user,
-        by_hand=hop.by_hand,
+        login_command=hop.login_command,
         lines=tuple(usable.values()),
         tried=tuple(client.progress.tried),
         unusable=unusable,
-        fix=next((one.fix for one in hop.identities if one.fix), make),
+        fix=next((one.fix for one in hop.identities if one.fix), make_key_fix),
         new_key_file=_new_key_file(hop),
     )
 
 
 def _new_key_file(hop: Hop) -> Path:
+    """~/.ssh/id_ed25519, or the first key file that ssh_config names if it does not name that one."""
     named = [name for name in hop.configuration.get("identityfile", ()) if "%" not in name and name != "none"]
     return Path(_DEFAULT_KEY if _DEFAULT_KEY in named or not named else named[0]).expanduser()
 
 
 def make_key(file: Path, comment: str) -> str:
-    """Makes an ed25519 key without a passphrase, in OpenSSH's format; its public line. Raises FileExistsError, OSError."""
+    """Makes an ed25519 key without a passphrase in `file` and its .pub, in OpenSSH's format. Returns its public line. Raises
+    OSError, FileExistsError if `file` exists."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = asyncssh.generate_private_key("ssh-ed25519", comment=comment)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as private:
@@ -142,56 +147,57 @@ def read_key(file: Path) -> str:
         return asyncssh.read_private_key(file).export_public_key().decode("utf-8").strip()
 
 
-async def try_login(relayhost: Relayhost) -> LoginRefused | None:
-    """Logs in as a dial does; why that fails, None if it works."""
+async def try_login(relayhost: Relayhost) -> LoginFailure | None:
+    """Logs in as a dial does. Returns why that failed, None if it worked."""
     try:
         async with _logged_in(relayhost, None):
             return None
-    except _Refused as refused:
-        return refused.reason
+    except _LoginFailed as failed:
+        return failed.failure
 
 
-async def authorize(relayhost: Relayhost, line: str, *, password: str | None = None) -> LoginRefused | None:
+async def authorize(relayhost: Relayhost, line: str, *, password: str | None = None) -> LoginFailure | None:
     """Puts `line` into the account's authorized_keys, in place of all lines with the same key.
 
-    Logs in with the password if there is one, otherwise by key. Returns why the login failed. Raises ChangeFailed.
+    Logs in with the password if there is one, otherwise by key. Returns why the login failed, None if it worked and the file
+    was changed. Raises ChangeFailed.
     """
     return await _change(relayhost, line, line, password)
 
 
-async def withdraw(relayhost: Relayhost, line: str) -> LoginRefused | None:
+async def withdraw(relayhost: Relayhost, line: str) -> LoginFailure | None:
     """Removes all lines with the key of `line` from the account's authorized_keys. Result and errors as in `authorize`."""
     return await _change(relayhost, line, "", None)
 
 
 def key_in_base64(line: str) -> str:
-    """The key in base64 of a public line or a line of authorized_keys."""
+    """The key in base64 of a public line or a line of authorized_keys, which must contain one."""
     return next(word for word in line.split() if word.startswith("AAAA"))
 
 
-async def _change(relayhost: Relayhost, key: str, line: str, password: str | None) -> LoginRefused | None:
+async def _change(relayhost: Relayhost, key: str, line: str, password: str | None) -> LoginFailure | None:
     script = _SCRIPT.format(key=shlex.quote(key_in_base64(key)), line=shlex.quote(line))
     try:
         async with _logged_in(relayhost, password) as connection, asyncio.timeout(SCRIPT_TIMEOUT):
-            done = await connection.run("sh", input=script.encode(), encoding=None, env=None, send_env=None)
-    except _Refused as refused:
-        return refused.reason
+            result = await connection.run("sh", input=script.encode(), encoding=None, env=None, send_env=None)
+    except _LoginFailed as failed:
+        return failed.failure
     except (asyncssh.Error, OSError) as error:
         raise ChangeFailed(errors.message(error)) from error
-    if done.exit_status != 0:
-        output = done.stderr or done.stdout or b""
-        raise ChangeFailed(printable(output[-300:].strip()) or f"its shell ended with status {done.exit_status}")
+    if result.exit_status != 0:
+        output = result.stderr or result.stdout or b""
+        raise ChangeFailed(printable(output[-300:].strip()) or f"its shell ended with status {result.exit_status}")
     return None
 
 
-class _Refused(Exception):
-    def __init__(self, reason: LoginRefused) -> None:
-        super().__init__(reason.outcome.text)
-        self.reason = reason
+class _LoginFailed(Exception):
+    def __init__(self, failure: LoginFailure) -> None:
+        super().__init__(failure.outcome.text)
+        self.failure = failure
 
 
 class _PasswordClient(HopClient):
-    """Offers a password, once, and no key."""
+    """Sends a password, once, and no key. was_sent: whether it was sent."""
 
     def __init__(self, hop: Hop, password: str) -> None:
         super().__init__(hop)
@@ -199,14 +205,14 @@ class _PasswordClient(HopClient):
         self.was_sent = False
 
     def begin_auth(self, username: str) -> None:
-        # The server is asked for its methods first: here it matters which ones it has.
+        # Overrides the shortcut of HopClient: the server must first say whether it takes passwords.
         pass
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         return None
 
     def password_auth_requested(self) -> str | None:
-        return self._once()
+        return self._password_once()
 
     def kbdint_auth_requested(self) -> str | None:
         return None if self.was_sent else ""
@@ -217,10 +223,10 @@ class _PasswordClient(HopClient):
         if not prompts:
             return []
         # A single prompt without echo asks for the password. Other prompts cannot be answered.
-        password = self._once() if len(prompts) == 1 and not prompts[0][1] else None
+        password = self._password_once() if len(prompts) == 1 and not prompts[0][1] else None
         return None if password is None else [password]
 
-    def _once(self) -> str | None:
+    def _password_once(self) -> str | None:
         if self.was_sent:
             return None
         self.was_sent = True
@@ -229,7 +235,7 @@ class _PasswordClient(HopClient):
 
 @contextlib.asynccontextmanager
 async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterator[HopConnection]:
-    """A connection to the relayhost, logged in. password: for the relayhost, None to log in by key. Raises _Refused."""
+    """A connection to the relayhost, logged in. password: for the relayhost, None to log in by key. Raises _LoginFailed."""
     client: _PasswordClient | None = None
     at_relayhost = False
 
@@ -238,7 +244,7 @@ async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterato
         at_relayhost = hop is hops[-1]
         if password is None or not at_relayhost:
             return await connect(hop, through)
-        client = _PasswordClient(_for_password(hop), password)
+        client = _PasswordClient(_with_password_login(hop), password)
         return await connect(client.hop, through, client)
 
     try:
@@ -247,10 +253,11 @@ async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterato
             yield connections[-1]
     except Fault as fault:
         was_sent = client is not None and client.was_sent
-        raise _Refused(LoginRefused(fault.outcome, at_relayhost, was_sent)) from fault
+        raise _LoginFailed(LoginFailure(fault.outcome, at_relayhost, was_sent)) from fault
 
 
-def _for_password(hop: Hop) -> Hop:
+def _with_password_login(hop: Hop) -> Hop:
+    """`hop` with a login by password only."""
     options = asyncssh.SSHClientConnectionOptions(
         options=hop.options,
         config=None,
@@ -263,6 +270,7 @@ def _for_password(hop: Hop) -> Hop:
 
 
 def _public_line(pair: asyncssh.SSHKeyPair) -> str:
+    """The public key as a line of authorized_keys, with its comment escaped."""
     data = pair.key_public_data
     kind = data[4 : 4 + int.from_bytes(data[:4], "big")].decode("ascii", "replace")
     comment = printable(pair.get_comment_bytes() or b"", 100)

@@ -5,7 +5,7 @@
 Promises: every failure is a `Fault` with one sentence that says what happened and where, and the fix if the person must act.
 After a host key that does not match, nothing else is tried. Every wait has a time limit; a cancelled `dial` leaves nothing
 open.
-Never: a prompt, a password, a log line, a process other than ssh(1), which reads ssh_config, and the ProxyCommand in it.
+Never: a prompt, a password, a log line; a process other than ssh(1), which evaluates ssh_config, and its ProxyCommand.
 """
 
 import asyncio
@@ -42,7 +42,8 @@ async def read_hops(relayhost: Relayhost, within: float | None = None) -> list[H
 def _read_on_thread(relayhost: Relayhost) -> asyncio.Future[list[Hop]]:
     """Reads the hops on a thread of its own, not on a thread of the loop's executor.
 
-    The thread may hang for ever in a Match exec. The executor has few threads, and the program waits for them at its end.
+    The command of a `Match exec` in ssh_config may hang, and the thread with it. The executor has few threads, and the
+    program waits for them at its end.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[list[Hop]] = loop.create_future()

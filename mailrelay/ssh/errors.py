@@ -1,8 +1,9 @@
 """Turns an exception of the resolver, the network, asyncssh or a jump host into an outcome: one sentence that says what
 happened, and the fix if the person must act.
 
-Promises: every exception gets an outcome. Text from the server is shown escaped and bounded. A failure that ends by itself
-(the network is down) gets a cause that is reported after a delay; every other failure is a setup fault, reported at once.
+Promises: every exception gets an outcome. Text from the server is shown escaped and bounded. A failure that may end without
+the person (the network is down) has a cause that is reported after a delay; every other failure is a setup fault, reported
+at once.
 """
 
 import os
@@ -20,10 +21,10 @@ from mailrelay.ssh import known_hosts
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.known_hosts import HostKeyStatus
 
-_NOT_RUN = (126, 127)
+_CANNOT_RUN = (126, 127)
 """Exit statuses of a shell that could not run a command."""
-_TURNED_AWAY = (b"Exceeded MaxStartups", b"Not allowed at this time")
-"""OpenSSH's sshd sends these in place of its version: to a connection too many, and to a client that failed too often."""
+_REFUSED_FOR_NOW = (b"Exceeded MaxStartups", b"Not allowed at this time")
+"""What OpenSSH's sshd sends in place of its version: if there are too many connections, or if a client failed too often."""
 
 
 @dataclass(slots=True)
@@ -32,9 +33,9 @@ class HopProgress:
     SSH version.
 
     first_data: the first octets from a server that does not speak SSH. host_key: the key of the host, or of the authority
-    that signed its certificate, as we were asked to check it; host_key_status: the result. tried: the keys and agents that
-    were tried, as text for people.
-    proxy_status, proxy_stderr: exit status of the ProxyCommand, None if it has not ended, and the end of its stderr.
+    that signed its certificate; None if asyncssh did not ask us to check it. host_key_status: the result of the check.
+    tried: the keys and agents that were tried, as text for people. proxy_status, proxy_stderr: exit status of the
+    ProxyCommand, None if it has not ended, and the end of its stderr.
     """
 
     is_connected: bool = False
@@ -48,7 +49,7 @@ class HopProgress:
 
 
 def message(error: BaseException) -> str:
-    """The message of an error on one line, escaped. Part of it may come from the server."""
+    """The message of an error on one line, escaped, without a full stop. Part of it may come from the server."""
     text = ""
     if isinstance(error, asyncssh.Error):
         text = error.reason
@@ -60,7 +61,7 @@ def message(error: BaseException) -> str:
 
 
 def reading_failed(error: Exception, relayhost: Relayhost) -> Outcome:
-    """ssh_config, or a file that it names, could not be read."""
+    """The outcome if ssh_config, or a file that it names, could not be read."""
     file = relayhost.ssh_config
     match error:
         case TimeoutError():
@@ -70,22 +71,24 @@ def reading_failed(error: Exception, relayhost: Relayhost) -> Outcome:
         case _:
             text = f"The SSH settings for {relayhost.ssh} cannot be read from {file}: {message(error)}."
     ssh = shlex.join(("ssh", "-F", str(file), "-G", relayhost.ssh))
-    return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct it; to see how ssh reads it: {ssh}")
+    return _setup_fault(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct it; to see how ssh reads it: {ssh}")
 
 
 def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:  # noqa: PLR0911 - one for each error
-    """A hop could not be reached, its host key was not accepted, or it refused the login."""
+    """The outcome if a hop could not be reached, its host key was not accepted, or it refused the login."""
     match error:
         case asyncssh.HostKeyNotVerifiable():
-            return _host_key(error, hop, progress)
+            return _host_key_failed(error, hop, progress)
         case asyncssh.PermissionDenied():
             return _login_refused(hop, progress, "")
         case asyncssh.ChannelOpenError():
-            return _jump_host(error, hop)
+            return _jump_host_failed(error, hop)
         case socket.gaierror():
             return _lookup_failed(error, hop)
         case TimeoutError() if not progress.is_connected:
-            return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} did not answer within {hop.connect:g} s.")
+            return _temporary(
+                Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} did not answer within {hop.connect_timeout:g} s."
+            )
         case TimeoutError() | asyncssh.Error() | ConnectionError() if progress.first_data:
             return _not_ssh(error, hop, progress)
         case TimeoutError():
@@ -95,33 +98,35 @@ def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome: 
         case asyncssh.DisconnectError() if progress.host_key_status is HostKeyStatus.TRUSTED:
             return _login_refused(hop, progress, message(error))
         case _:
-            return _other(error, hop)
+            return _other_failure(error, hop)
 
 
 def channel_failed(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) -> Outcome:
-    """No channel to the mail server could be opened. is_up: whether the connection still exists."""
+    """The outcome if no channel to the mail server could be opened. is_up: whether the connection still exists."""
     place, command, target = hop.place, relayhost.command, relayhost.smtp
     match error:
         case asyncssh.ChannelOpenError() if is_up and command:
             text = f"{place} refuses to run {command!r}: {message(error)}."
-            fix = f"The account must be allowed to run it; try by hand: {hop.by_hand} {shlex.quote(command)}"
-            return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
+            fix = f"The account must be allowed to run it; try by hand: {hop.login_command} {shlex.quote(command)}"
+            return _setup_fault(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
         case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) if is_up:
             text = f"The SSH server of {place} prohibits forwarding to {target}: {message(error)}."
             fix = (
                 f'In sshd_config there: "AllowTcpForwarding yes", and {target} in PermitOpen (or permitopen= of the key); '
                 'or, without forwarding, command = "/usr/sbin/sendmail -bs" in the settings of this relayhost'
             )
-            return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
+            return _setup_fault(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, fix)
         case asyncssh.ChannelOpenError() if is_up:
             text = f"No mail server answers on {target} of {place}: {message(error)}."
-            return _setup(Stage.CHANNEL, Cause.SMTP_CLOSED, text, "Start it there, or correct smtp in the settings.")
+            return _setup_fault(
+                Stage.CHANNEL, Cause.SMTP_CLOSED, text, "Start it there, or correct smtp in the settings."
+            )
         case _:
-            return _unanswered(error, place, f"run {command!r}" if command else f"open a channel to {target}")
+            return _request_failed(error, place, f"run {command!r}" if command else f"open a channel to {target}")
 
 
 def stream_failed(error: Exception, to: Endpoint, hop: Hop, *, is_up: bool) -> Outcome:
-    """As `channel_failed`, for a channel to another endpoint than the mail server."""
+    """As `channel_failed`, for a channel to an endpoint other than the mail server."""
     match error:
         case asyncssh.ChannelOpenError(code=asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) if is_up:
             text = f"The SSH server of {hop.place} prohibits forwarding to {to}: {message(error)}."
@@ -130,134 +135,142 @@ def stream_failed(error: Exception, to: Endpoint, hop: Hop, *, is_up: bool) -> O
                 if isinstance(to, Unix)
                 else f'"AllowTcpForwarding yes", and {to} in PermitOpen (or permitopen= of the key)'
             )
-            return _setup(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, f"In sshd_config there: {allowed}")
+            return _setup_fault(Stage.CHANNEL, Cause.FORWARDING_PROHIBITED, text, f"In sshd_config there: {allowed}")
         case asyncssh.ChannelOpenError() if is_up:
-            return _passing(Stage.CHANNEL, Cause.UNREACHABLE, f"{hop.place} cannot reach {to}: {message(error)}.")
+            return _temporary(Stage.CHANNEL, Cause.UNREACHABLE, f"{hop.place} cannot reach {to}: {message(error)}.")
         case _:
-            return _unanswered(error, hop.place, f"open a channel to {to}")
+            return _request_failed(error, hop.place, f"open a channel to {to}")
 
 
 def no_greeting(output: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
-    """The relayhost's command ended, or sent too much other output, before an SMTP greeting. output: its last output."""
+    """The outcome if the relayhost's command ended, or sent too much other output, before an SMTP greeting. output: its last
+    output."""
     shown = printable(output.strip(), 300) or "it sent nothing"
     text = f"{relayhost.command!r} on {hop.place} sent no SMTP greeting: {shown}."
-    fix = f"It must send a greeting with 220; try by hand: {hop.by_hand} {shlex.quote(relayhost.command)}"
-    return _setup(Stage.CHANNEL, Cause.NOT_SMTP, text, fix)
+    fix = f"It must send a greeting with 220; try by hand: {hop.login_command} {shlex.quote(relayhost.command)}"
+    return _setup_fault(Stage.CHANNEL, Cause.NOT_SMTP, text, fix)
 
 
-def _unanswered(error: Exception, place: str, request: str) -> Outcome:
+def _request_failed(error: Exception, place: str, request: str) -> Outcome:
+    """A request on an open connection had no reply. request: what was asked for, as a text after "asked to"."""
     if isinstance(error, TimeoutError):
-        return _passing(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked to {request}.")
-    return _passing(Stage.CHANNEL, Cause.LOST, f"The connection to {place} was lost when it was asked to {request}.")
+        return _temporary(Stage.CHANNEL, Cause.LOST, f"{place} did not answer in time when asked to {request}.")
+    return _temporary(Stage.CHANNEL, Cause.LOST, f"The connection to {place} was lost when it was asked to {request}.")
 
 
-def _jump_host(error: asyncssh.ChannelOpenError, hop: Hop) -> Outcome:
+def _jump_host_failed(error: asyncssh.ChannelOpenError, hop: Hop) -> Outcome:
     if error.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
         text = f"The jump host cannot reach {hop.place}: {message(error)}."
-        return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+        return _temporary(Stage.DIAL, Cause.UNREACHABLE, text)
     text = f"The jump host prohibits forwarding to {hop.place}: {message(error)}."
     fix = f'In sshd_config of the jump host: "AllowTcpForwarding yes", and a PermitOpen for {hop.host}:{hop.port}'
-    return _setup(Stage.DIAL, Cause.FORWARDING_PROHIBITED, text, fix)
+    return _setup_fault(Stage.DIAL, Cause.FORWARDING_PROHIBITED, text, fix)
 
 
 def _lookup_failed(error: socket.gaierror, hop: Hop) -> Outcome:
     if error.errno != socket.EAI_NONAME:
         text = f"The name {hop.host} cannot be looked up: {message(error)}."
     else:
-        # No setup fault: the networks of many hotels resolve no name before a login on their web page.
+        # Not a setup fault: the networks of many hotels resolve no name before a login on their web page.
         text = (
             f"There is no host with the name {hop.host} ({message(error)}); "
             "if the name is wrong, correct it in the settings or in ssh_config."
         )
-    return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+    return _temporary(Stage.DIAL, Cause.UNREACHABLE, text)
 
 
 def _not_ssh(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     first_line = _first_line(progress.first_data)
-    if progress.first_data.startswith(_TURNED_AWAY) and not isinstance(error, TimeoutError):
+    if progress.first_data.startswith(_REFUSED_FOR_NOW) and not isinstance(error, TimeoutError):
         text = f"{hop.place} refuses connections for now: {first_line}."
-        return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+        return _temporary(Stage.DIAL, Cause.UNREACHABLE, text)
     text = f'The server on port {hop.port} of {hop.host} does not speak SSH: it sent "{first_line}".'
     fix = f"Correct the port in ssh_config or the settings. {_see_more(hop)}"
-    return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, fix)
+    return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, fix)
 
 
 def _login_timeout(hop: Hop, progress: HopProgress) -> Outcome:
     if not progress.has_greeted:
-        return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} accepted the connection and sent nothing.")
+        return _temporary(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} accepted the connection and sent nothing.")
     stage = Stage.AUTH if progress.host_key_status is HostKeyStatus.TRUSTED else Stage.DIAL
     text = f"{hop.place} accepted the connection but did not complete the login in time."
-    return _passing(stage, Cause.UNREACHABLE, text)
+    return _temporary(stage, Cause.UNREACHABLE, text)
 
 
 def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     if isinstance(error, ConnectionRefusedError):
         text = f"No SSH server answers on port {hop.port} of {hop.host}: {message(error)}."
-        return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+        return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
     if progress.has_greeted:
         text = f"The connection to {hop.place} was lost before the login was complete."
-        return _passing(Stage.DIAL, Cause.LOST, text)
+        return _temporary(Stage.DIAL, Cause.LOST, text)
     if not hop.proxy:
         text = f"{hop.place} accepted the connection and closed it before the SSH protocol began."
-        return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+        return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
     stderr = _last_line(progress.proxy_stderr)
-    if progress.proxy_status in _NOT_RUN:
+    if progress.proxy_status in _CANNOT_RUN:
         text = f"The ProxyCommand for {hop.place} cannot be run: {stderr or hop.proxy}."
-        return _setup(Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct the ProxyCommand line in ssh_config: {hop.proxy}")
+        return _setup_fault(
+            Stage.DIAL, Cause.SSH_CONFIG, text, f"Correct the ProxyCommand line in ssh_config: {hop.proxy}"
+        )
     text = f"The ProxyCommand for {hop.place} ended before the SSH server answered{f': {stderr}' if stderr else ''}."
-    return _passing(Stage.DIAL, Cause.UNREACHABLE, text)
+    return _temporary(Stage.DIAL, Cause.UNREACHABLE, text)
 
 
-def _other(error: Exception, hop: Hop) -> Outcome:
+def _other_failure(error: Exception, hop: Hop) -> Outcome:
     match error:
         case asyncssh.Error():
             text = f"The SSH protocol with {hop.place} failed: {message(error)}."
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+            return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
         case OSError():
-            return _passing(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} cannot be reached: {message(error)}.")
+            return _temporary(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} cannot be reached: {message(error)}.")
         case _:
             text = f"Connecting to {hop.place} failed: {message(error)}."
-            return _setup(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
+            return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
 
 
-def _host_key(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
+def _host_key_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     match progress.host_key_status:
         case HostKeyStatus.TRUSTED:
             text = f"The host certificate of {hop.place} is not valid here: {message(error)}; nothing was sent."
             fix = f"Ask the administrator of the server for a certificate that is valid for {hop.known.name}."
-            return _setup(Stage.HOST_KEY, Cause.HOST_KEY_UNKNOWN, text, fix)
+            return _setup_fault(Stage.HOST_KEY, Cause.HOST_KEY_UNKNOWN, text, fix)
         case None:
-            # The library did not ask us: it found by itself that the key is revoked, or it could not read the key.
+            # asyncssh did not ask us to check a key: the key is revoked, or asyncssh could not read it.
             status = HostKeyStatus.REVOKED if hop.known.keys("revoked") else HostKeyStatus.UNKNOWN
         case status:
             pass
     found = known_hosts.outcome(status, hop.known, hop.place, progress.host_key)
-    return _setup(found.stage, found.cause, found.text, found.fix)
+    # Made again to escape the texts, which describe the server's key.
+    return _setup_fault(found.stage, found.cause, found.text, found.fix)
 
 
 def _login_refused(hop: Hop, progress: HopProgress, reason: str) -> Outcome:
-    """reason: the server's message, "" if there is none."""
+    """A hop refused the login. reason: the server's message, "" if there is none."""
     usable = [identity.file for identity in hop.identities if identity.pairs]
     unusable = [identity for identity in hop.identities if identity.fix]
-    nothing = "nothing, because it asked for no key" if usable or unusable else "nothing, because there is no key"
+    nothing = (
+        "nothing, because the server asked for no key" if usable or unusable else "nothing, because there is no key"
+    )
     tried = ", ".join(progress.tried) or nothing
     text = f"{hop.place} refused the login of {hop.user}{f' ({reason})' if reason else ''}; tried: {tried}."
     if (usable or unusable) and not progress.tried:
-        fix = f'In sshd_config there: "PubkeyAuthentication yes"; then try: {hop.by_hand}'
+        fix = f'In sshd_config there: "PubkeyAuthentication yes"; then try: {hop.login_command}'
     elif usable:
-        fix = f"Add {usable[0]}.pub to ~/.ssh/authorized_keys of {hop.user} there; then try: {hop.by_hand}"
+        fix = f"Add {usable[0]}.pub to ~/.ssh/authorized_keys of {hop.user} there; then try: {hop.login_command}"
     elif unusable:
-        fix = f"{unusable[0].fix}; then try: {hop.by_hand}"
+        fix = f"{unusable[0].fix}; then try: {hop.login_command}"
     else:
         fix = (
             f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there; "
-            f"then try: {hop.by_hand}"
+            f"then try: {hop.login_command}"
         )
-    return _setup(Stage.AUTH, Cause.AUTH_REFUSED, text, fix)
+    return _setup_fault(Stage.AUTH, Cause.AUTH_REFUSED, text, fix)
 
 
 def _see_more(hop: Hop) -> str:
-    return f"To see more: {hop.by_hand}"
+    """The fix if only a login by hand shows more."""
+    return f"To see more: {hop.login_command}"
 
 
 def _first_line(octets: bytes) -> str:
@@ -268,11 +281,11 @@ def _last_line(octets: bytes) -> str:
     return printable(octets.strip().rpartition(b"\n")[2], 300).rstrip(".")
 
 
-def _setup(stage: Stage, cause: Cause, text: str, fix: str) -> Outcome:
-    """A setup fault: only the person can fix it."""
+def _setup_fault(stage: Stage, cause: Cause, text: str, fix: str) -> Outcome:
+    """The outcome of a setup fault, which only the person can fix. Escapes both texts."""
     return Outcome(stage, cause=cause, text=printable(text), fix=printable(fix))
 
 
-def _passing(stage: Stage, cause: Cause, text: str) -> Outcome:
-    """A failure that ends by itself."""
+def _temporary(stage: Stage, cause: Cause, text: str) -> Outcome:
+    """The outcome of a failure that may end without the person. Escapes the text."""
     return Outcome(stage, cause=cause, text=printable(text))

@@ -2,9 +2,9 @@
 
 Promises: the same result as ssh(1) with the same files, because ssh(1) itself evaluates ssh_config: Host aliases, ProxyJump
 over several hops, ProxyCommand, IdentityFile, CertificateFile, IdentityAgent, IdentitiesOnly, UserKnownHostsFile. A key with
-a passphrase is left to the agent; a key that other users can read is not used.
-Every hop has its own known hosts, so that no hop is trusted because of another one.
-Never: a connection. It reads files and the environment and blocks, so it must run on a thread.
+a passphrase is used only through the agent; a key file that other users can read is not used. Every hop has its own known
+hosts, so that no hop is trusted because of another one.
+Never: a connection. These functions block: they read files and run ssh(1). So they must be called on a thread.
 """
 
 import getpass
@@ -31,32 +31,33 @@ from mailrelay.config import Relayhost
 from mailrelay.ssh import known_hosts
 from mailrelay.ssh.ssh_config import Configuration, arguments, read
 
-CONNECT = 30.0
-"""Seconds for a TCP connection if ssh_config has no ConnectTimeout."""
-KEEPALIVE = 15
-"""Seconds without data after which the server is asked for a sign of life."""
-KEEPALIVES = 3
-"""Requests without a reply, one after the other, after which the connection ends: 45 seconds."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds to open a TCP connection if ssh_config has no ConnectTimeout."""
+KEEPALIVE_INTERVAL = 15
+"""Seconds without data from the server after which it gets a keepalive request."""
+KEEPALIVE_COUNT = 3
+"""Requests in a row without a reply after which the connection ends: after 45 seconds."""
 MAX_HOPS = 8
+"""Hops that may be reached through one another."""
 
 _HOST_PORT = re.compile(r"(?P<host>[^\s:/@\[\]-][^\s:/@\[\]]*)(?::(?P<port>\d{1,5}))?")
 _V6_PORT = re.compile(
     r"\[(?P<host>[^\s\[\]-][^\s\[\]]*)\](?::(?P<port>\d{1,5}))?|(?P<bare>[0-9A-Fa-f]*:[0-9A-Fa-f]*:[^\s/@\[\]]*)"
 )
 _SPECIAL = re.compile(r"""['"`$\\;&<>|(){}*?!,#]""")
-"""Characters that the shell of a ProxyCommand interprets, or that are patterns in known_hosts. No host name has them."""
+"""Characters with a meaning for the shell of a ProxyCommand, or in patterns of known_hosts. No host name has them."""
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _AGENTS = ("gcr/ssh", "keyring/ssh", "ssh-agent.socket", "openssh_agent")
-"""The usual sockets of agents, below XDG_RUNTIME_DIR."""
+"""The usual socket files of SSH agents, below XDG_RUNTIME_DIR."""
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _YES, _NO = ("yes", "true"), ("no", "false")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A key file. pairs: the keys that can sign here. public: the public keys under which an agent may have it.
-
-    certificates: for its public keys. note: why the file cannot be used here, or "". fix: how to make it usable, or "".
+    """A key file. pairs: its private keys that can be used without an agent. public: its public keys, by which a key of an
+    agent is recognized. certificates: for these public keys. note: why the file cannot be used without an agent, or "". fix:
+    how to make it usable, or "".
     """
 
     file: Path
@@ -69,16 +70,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """An SSH host on the path to the relayhost. place: its name in messages. by_hand: the ssh(1) command to log in to it.
+    """An SSH host on the path to the relayhost. place: its name in messages. login_command: the ssh(1) command line with
+    which the person can log in to it.
 
-    configuration: all ssh_config directives for the host. proxy: the ProxyCommand, for a shell; "" for none.
-    known: the lines of known_hosts about it. known_hosts_file: the first UserKnownHostsFile, to which a key may be added;
-    None if ssh_config names none. connect: seconds for the TCP connection. agent: path of the agent's socket, "" for none.
+    configuration: all ssh_config directives for the host. proxy: the ProxyCommand, for a shell; "" for none. known: the
+    entries of known_hosts about it. known_hosts_file: the first UserKnownHostsFile, to which a key may be added; None if
+    there is none. connect_timeout: seconds to open the TCP connection. agent: path of the agent's socket, "" for none.
     identities_only: of the agent's keys, use only those of `identities`.
     """
 
     place: str
-    by_hand: str
+    login_command: str
     host: str
     port: int
     user: str
@@ -87,7 +89,7 @@ class Hop:
     options: asyncssh.SSHClientConnectionOptions
     known: known_hosts.KnownHost
     known_hosts_file: Path | None
-    connect: float
+    connect_timeout: float
     agent: str
     identities: tuple[Identity, ...]
     identities_only: bool
@@ -96,109 +98,123 @@ class Hop:
 def hops_of(relayhost: Relayhost) -> list[Hop]:
     """The jump hosts in order, and the relayhost itself last.
 
-    Raises OSError for an ssh_config that cannot be read, TimeoutError for one that hangs, and ValueError for one that is
-    wrong, with file and line if they are known.
+    Raises OSError for an ssh_config that cannot be read, TimeoutError if its evaluation hangs, and ValueError for one that
+    is wrong, with file and line if they are known.
     """
     return list(_hops(relayhost.ssh, relayhost.ssh_config, ()))
 
 
-def destination(spec: str) -> tuple[str, str, int | None]:
+def parse_destination(spec: str) -> tuple[str, str, int | None]:
     """User ("" if none is given), host and port of `[user@]host[:port]` or `ssh://…`. Raises ValueError."""
     user, _, place = spec.removeprefix("ssh://").removesuffix("/").rpartition("@")
     found = _HOST_PORT.fullmatch(place) or _V6_PORT.fullmatch(place)
     port = int(found["port"]) if found and found["port"] else None
     host = (found["host"] or found["bare"]) if found else ""
-    # A text that begins with a dash could become an option, of ssh(1) or of a ProxyCommand.
+    # A text that begins with a dash could be taken for an option, of ssh(1) or of a ProxyCommand.
     if not host or port == 0 or (port or 0) > 65535 or user.startswith("-") or _SPECIAL.search(host):
         raise ValueError(f"{spec!r} is not [user@]host[:port]")
     return user, host, port
 
 
-def _hops(spec: str, file: Path, through: tuple[str, ...]) -> Iterator[Hop]:
-    """The hops to `spec`. through: the hosts that have it as a jump host, to detect a circle."""
-    if spec in through or len(through) > MAX_HOPS:
-        raise ValueError(f"ProxyJump goes in a circle: {' through '.join((*through, spec))}")
-    configuration = read(file, *destination(spec))
-    jumps = [jump.strip() for jump in _one(configuration, "proxyjump").split(",") if jump.strip()]
+def _hops(spec: str, file: Path, reached_through_it: tuple[str, ...]) -> Iterator[Hop]:
+    """The hops to `spec`. reached_through_it: the hosts that are reached through it, the relayhost first, to detect a
+    circle."""
+    if spec in reached_through_it:
+        raise ValueError(f"ProxyJump goes in a circle: {' through '.join((*reached_through_it, spec))}")
+    if len(reached_through_it) > MAX_HOPS:
+        raise ValueError(f"ProxyJump leads through too many hosts: {' through '.join((*reached_through_it, spec))}")
+    configuration = read(file, *parse_destination(spec))
+    jumps = [jump.strip() for jump in _value(configuration, "proxyjump").split(",") if jump.strip()]
     if jumps:
         # As in ssh(1), the ProxyJump of the first jump host counts; the others are reached through the one before them.
-        yield from _hops(jumps[0], file, (*through, spec))
+        yield from _hops(jumps[0], file, (*reached_through_it, spec))
         for jump in jumps[1:]:
-            yield _hop(jump, file, read(file, *destination(jump)))
+            yield _hop(jump, file, read(file, *parse_destination(jump)))
     yield _hop(spec, file, configuration)
 
 
 def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
-    user, named, port = destination(spec)
-    host, number = _one(configuration, "hostname").strip("[]"), int(_one(configuration, "port"))
-    login, alias = _one(configuration, "user"), _one(configuration, "hostkeyalias")
-    machine = socket.gethostname()
+    given_user, given_host, given_port = parse_destination(spec)
+    host, port = _value(configuration, "hostname").strip("[]"), int(_value(configuration, "port"))
+    user, alias = _value(configuration, "user"), _value(configuration, "hostkeyalias")
+    own_host = socket.gethostname()
+    # ssh_config(5), TOKENS.
     tokens = {
         "%": "%",
         "d": str(Path.home()),
         "h": host,
         "i": str(os.getuid()),
-        "j": _one(configuration, "proxyjump"),
-        "k": alias or named,
-        "L": machine.partition(".")[0],
-        "l": machine,
-        "n": named,
-        "p": str(number),
-        "r": login,
+        "j": _value(configuration, "proxyjump"),
+        "k": alias or given_host,
+        "L": own_host.partition(".")[0],
+        "l": own_host,
+        "n": given_host,
+        "p": str(port),
+        "r": user,
         "u": getpass.getuser(),
     }
-    own = _known_hosts(configuration, "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", tokens)
-    global_files = _known_hosts(
+    own_files = _known_hosts_files(
+        configuration, "userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2", tokens
+    )
+    global_files = _known_hosts_files(
         configuration, "globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2", tokens
     )
-    known = known_hosts.look_up(known_hosts.read([*own, *global_files]), host, number, alias)
-    proxy = _one(configuration, "proxycommand")
+    known = known_hosts.look_up(known_hosts.read([*own_files, *global_files]), host, port, alias)
+    proxy = _value(configuration, "proxycommand")
     return Hop(
         place=spec,
-        by_hand=shlex.join(
-            ("ssh", *arguments(file), *(("-p", str(port)) if port else ()), f"{user}@{named}" if user else named)
+        login_command=shlex.join(
+            (
+                "ssh",
+                *arguments(file),
+                *(("-p", str(given_port)) if given_port else ()),
+                f"{given_user}@{given_host}" if given_user else given_host,
+            )
         ),
         host=host,
-        port=number,
-        user=login,
+        port=port,
+        user=user,
         configuration=configuration,
-        options=_options(configuration, host, number, login, known, alias),
+        options=_options(configuration, host, port, user, known, alias),
         proxy=_expanded(proxy, tokens) if proxy else "",
         known=known,
-        known_hosts_file=next(iter(own), None),
-        connect=float(_number(configuration, "connecttimeout") or CONNECT),
+        known_hosts_file=next(iter(own_files), None),
+        connect_timeout=float(_number(configuration, "connecttimeout") or CONNECT_TIMEOUT),
         agent=_agent(configuration.get("identityagent", ("SSH_AUTH_SOCK",))[0], tokens),
         identities=tuple(_identities(configuration, tokens)),
-        identities_only=_one(configuration, "identitiesonly") in _YES,
+        identities_only=_value(configuration, "identitiesonly") in _YES,
     )
 
 
 def _options(
     configuration: Configuration, host: str, port: int, user: str, known: known_hosts.KnownHost, alias: str
 ) -> asyncssh.SSHClientConnectionOptions:
-    """The options for asyncssh. All options that could prompt, forward or weaken are set here, whatever ssh_config says."""
-    wanted = _common(configuration, "hostkeyalgorithms", get_certificate_algs() + get_public_key_algs())
-    bind = _one(configuration, "bindaddress")
+    """The options for asyncssh. Options that could prompt, forward or weaken the login are set here and do not depend on
+    ssh_config."""
+    wanted = _common_algorithms(configuration, "hostkeyalgorithms", get_certificate_algs() + get_public_key_algs())
+    bind = _value(configuration, "bindaddress")
     return asyncssh.SSHClientConnectionOptions(
         config=None,
         host=host,
         port=port,
         username=user,
-        family=_FAMILIES.get(_one(configuration, "addressfamily"), socket.AF_UNSPEC),
+        family=_FAMILIES.get(_value(configuration, "addressfamily"), socket.AF_UNSPEC),
         local_addr=(bind, 0) if bind else None,
-        tcp_keepalive=_one(configuration, "tcpkeepalive") not in _NO,
+        tcp_keepalive=_value(configuration, "tcpkeepalive") not in _NO,
         host_key_alias=alias or None,
-        kex_algs=_common(configuration, "kexalgorithms", get_kex_algs()) or (),
-        encryption_algs=_common(configuration, "ciphers", get_encryption_algs()) or (),
-        mac_algs=_common(configuration, "macs", get_mac_algs()) or (),
-        public_key_auth=_one(configuration, "pubkeyauthentication") not in _NO,
+        kex_algs=_common_algorithms(configuration, "kexalgorithms", get_kex_algs()) or (),
+        encryption_algs=_common_algorithms(configuration, "ciphers", get_encryption_algs()) or (),
+        mac_algs=_common_algorithms(configuration, "macs", get_mac_algs()) or (),
+        public_key_auth=_value(configuration, "pubkeyauthentication") not in _NO,
         # asyncssh trusts no key by itself: it asks us about each offered key.
         known_hosts=([], [], known.keys("revoked"), [], [], [], []),
         server_host_key_algs=known_hosts.algorithms(known, wanted or _host_key_algorithms()),
-        # A shorter interval is the person's choice. With a longer one, a dead connection would look like a slow one.
-        keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE, KEEPALIVE),
+        # The person may choose a shorter interval. With a longer one, a dead connection would be noticed too late.
+        keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL),
         # asyncssh waits for one more interval than ssh(1).
-        keepalive_count_max=max(min(_number(configuration, "serveralivecountmax") or KEEPALIVES, KEEPALIVES) - 1, 1),
+        keepalive_count_max=max(
+            min(_number(configuration, "serveralivecountmax") or KEEPALIVE_COUNT, KEEPALIVE_COUNT) - 1, 1
+        ),
         proxy_command=None,
         tunnel=None,
         client_keys=None,
@@ -233,12 +249,13 @@ def _host_key_algorithms() -> list[str]:
 
 
 def _rank(algorithm: str) -> int:
+    """The place of a host key algorithm in the order of ssh(1), from 0."""
     return next((rank for rank, name in enumerate(("ssh-ed25519", "ecdsa-", "sk-")) if algorithm.startswith(name)), 3)
 
 
-def _common(configuration: Configuration, keyword: str, ours: list[bytes]) -> list[str]:
+def _common_algorithms(configuration: Configuration, keyword: str, ours: list[bytes]) -> list[str]:
     """The algorithms of ssh_config, in its order, that asyncssh also has; [] if it names none. Raises ValueError."""
-    named = _one(configuration, keyword)
+    named = _value(configuration, keyword)
     common = [name for name in named.split(",") if name.encode() in ours]
     if named and not common:
         raise ValueError(
@@ -247,72 +264,77 @@ def _common(configuration: Configuration, keyword: str, ours: list[bytes]) -> li
     return common
 
 
-def _one(configuration: Configuration, keyword: str) -> str:
+def _value(configuration: Configuration, keyword: str) -> str:
     """The value of a keyword with a single value; "" if it is missing or `none`."""
     value = configuration.get(keyword, ("",))[0]
     return "" if value.lower() == "none" and keyword != "user" else value
 
 
 def _number(configuration: Configuration, keyword: str) -> int:
-    value = _one(configuration, keyword)
+    """The value of a keyword as a number; 0 if it is missing or not a number."""
+    value = _value(configuration, keyword)
     return int(value) if value.isdecimal() else 0
 
 
 def _expanded(value: str, tokens: Mapping[str, str]) -> str:
+    """`value` with its %-tokens replaced; unknown tokens stay."""
     return re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), value)
 
 
 def _path(value: str, tokens: Mapping[str, str]) -> Path:
-    """A file name of ssh_config: ssh_config(5), TOKENS and ENVIRONMENT VARIABLES."""
-    named = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
-    return Path(_expanded(named, tokens)).expanduser()
+    """The path in a value of ssh_config, with tokens and variables replaced: ssh_config(5), TOKENS and ENVIRONMENT
+    VARIABLES."""
+    text = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), value)
+    return Path(_expanded(text, tokens)).expanduser()
 
 
-def _known_hosts(configuration: Configuration, keyword: str, default: str, tokens: Mapping[str, str]) -> list[Path]:
-    """The files of a list, which `ssh -G` prints without quotes: a new name begins only where a path begins, so that a name
-    may contain blanks. `none` is an empty list: then no host is known."""
+def _known_hosts_files(
+    configuration: Configuration, keyword: str, default: str, tokens: Mapping[str, str]
+) -> list[Path]:
+    """The known_hosts files that a keyword names. `ssh -G` prints the list without quotes, and a name may contain blanks, so
+    only a blank before the start of a path separates two names. `none` is an empty list: then no host is known."""
     names = re.split(r" (?=[/~%$])", configuration.get(keyword, (default,))[0])
     return [_path(name, tokens) for name in names if name and name.lower() != "none"]
 
 
-def _agent(named: str, tokens: Mapping[str, str]) -> str:
-    """The agent's socket. named: the value of IdentityAgent, a path, a variable or `none`."""
-    if named == "none":
+def _agent(value: str, tokens: Mapping[str, str]) -> str:
+    """The path of the agent's socket, "" for none. value: that of IdentityAgent, a path, a variable or `none`."""
+    if value == "none":
         return ""
-    if named not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
-        return os.environ.get(named[1:], "") if named.startswith("$") else str(_path(named, tokens))
+    if value not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
+        return os.environ.get(value[1:], "") if value.startswith("$") else str(_path(value, tokens))
     socket_file = os.environ.get("SSH_AUTH_SOCK", "")
     if Path(socket_file).is_socket():
         return socket_file
-    # The environment of a service is that of its start; agents are often started later.
+    # A service keeps the environment that it was started with; agents are often started later.
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"))
     return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket_file)
 
 
 def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> Iterator[Identity]:
-    """The key files that exist."""
+    """The identities of which a private or public key file exists."""
     names = configuration.get("identityfile", tuple(f"~/.ssh/{name}" for name in _DEFAULT_KEYS))
     certs = [_path(name, tokens) for name in configuration.get("certificatefile", ()) if name.lower() != "none"]
     for file in (_path(name, tokens) for name in names if name.lower() != "none"):
-        public = frozenset(_public(file))
+        public = frozenset(_public_keys(file))
         if not file.is_file() and not public:
             continue
-        pairs, note, fix = _signing(file, certs)
+        pairs, note, fix = _load_identity(file, certs)
         public = public.union(pair.public_data for pair in pairs)
         yield Identity(file, pairs, public, tuple(_certificates([*certs, Path(f"{file}-cert.pub")], public)), note, fix)
 
 
-def _signing(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, ...], str, str]:
-    """The keys of a file that can sign, or why it cannot be used and how to fix that."""
+def _load_identity(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, ...], str, str]:
+    """The `pairs`, `note` and `fix` of the identity in a file."""
     if not file.is_file():
-        return (), "only its public half is here", ""
+        return (), "only its public key is here", ""
     status = file.stat()
     if status.st_uid == os.getuid() and status.st_mode & 0o077:
         # ssh(1) does not use it either.
-        return (), "other users can read it", f"Make it yours alone: chmod 600 {shlex.quote(str(file))}"
+        return (), "other users can read it", f"Remove their access: chmod 600 {shlex.quote(str(file))}"
     try:
-        there = [path for path in certs if path.is_file()]
-        pairs = tuple(asyncssh.load_keypairs([file], None, there, skip_public=True, ignore_encrypted=True))
+        existing = [path for path in certs if path.is_file()]
+        pairs = tuple(asyncssh.load_keypairs([file], None, existing, skip_public=True, ignore_encrypted=True))
     except (OSError, ValueError) as error:
         return (), f"cannot be read: {error}", ""
     if pairs:
@@ -325,7 +347,7 @@ def _signing(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, 
 
 
 def _certificates(files: list[Path], public: frozenset[bytes]) -> Iterator[asyncssh.SSHCertificate]:
-    """The user certificates for these public keys."""
+    """The user certificates in these files for the public keys; files that cannot be read are skipped."""
     for file in files:
         try:
             found = asyncssh.load_certificates(file)
@@ -334,7 +356,8 @@ def _certificates(files: list[Path], public: frozenset[bytes]) -> Iterator[async
         yield from (cert for cert in found if cert.key.public_data in public)
 
 
-def _public(file: Path) -> Iterator[bytes]:
+def _public_keys(file: Path) -> Iterator[bytes]:
+    """The public keys of a key file and of its .pub, as far as they can be read."""
     for candidate in (file, Path(f"{file}.pub")):
         try:
             yield asyncssh.read_public_key(candidate).public_data

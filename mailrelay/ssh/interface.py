@@ -1,4 +1,4 @@
-"""The SSH connection as other packages see it: how to get one, how to use it, and how it fails.
+"""The SSH connection as other packages see it: `Dial` opens one, `Connection` is its use, `Fault` its failure.
 
 Imports no SSH library and nothing else that is slow to load, because the relay imports it at start.
 """
@@ -12,7 +12,7 @@ from mailrelay.mail.outcome import Outcome
 
 
 class Fault(Exception):
-    """A relayhost cannot be used. outcome: the reason, of scope relayhost."""
+    """A relayhost cannot be used. outcome: the reason, with the scope relayhost."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.text)
@@ -22,14 +22,20 @@ class Fault(Exception):
 class Channel(Protocol):
     """A byte stream to the mail server."""
 
-    async def read(self) -> bytes: ...
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
+    async def read(self) -> bytes:
+        """The next octets; b"" at the end of the stream. Raises ConnectionError."""
+
+    def write(self, data: bytes) -> None:
+        """Queues octets; does not wait. Raises ConnectionError."""
+
+    async def drain(self) -> None:
+        """Waits until most of the queued octets have been sent. Raises ConnectionError."""
+
     def close(self) -> None: ...
 
 
 class Stream(Channel, Protocol):
-    """A byte stream to another endpoint, for a forward."""
+    """A byte stream to an endpoint other than the mail server, for a forward."""
 
     def write_eof(self) -> None: ...
     def abort(self) -> None: ...
@@ -40,13 +46,16 @@ class Connection(Protocol):
     """An SSH connection to a relayhost."""
 
     @property
-    def is_up(self) -> bool: ...
+    def is_up(self) -> bool:
+        """Whether the connection can still be used, as far as is known."""
+
     @property
     def address(self) -> str:
         """Our own address on the connection, as inet_ntop(3) writes it; "" if it is not known (ProxyCommand)."""
 
     def check_alive(self) -> None:
-        """Asks the server for a sign of life and ends the connection if none comes within two seconds."""
+        """Asks the server for a reply and ends the connection if none is received within two seconds. Does not wait for
+        it."""
 
     async def open_channel(self) -> Channel:
         """A new byte stream to the mail server. Raises Fault."""
@@ -56,8 +65,8 @@ class Connection(Protocol):
 
     async def wait_closed(self) -> None: ...
     async def close(self) -> None:
-        """Takes at most a few seconds and never raises."""
+        """Closes the connection. Takes at most a few seconds and never raises."""
 
 
 Dial = Callable[[Relayhost], Coroutine[Any, Any, Connection]]
-"""Connects and logs in. Raises Fault. Leaves nothing open if it is cancelled."""
+"""A function that connects to a relayhost and logs in. Raises Fault. Leaves nothing open if it is cancelled."""

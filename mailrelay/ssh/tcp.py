@@ -1,4 +1,5 @@
-"""Opens the TCP connection to an SSH server, on networks that lose packets and with addresses that do not answer."""
+"""Opens the TCP connection to an SSH server. Works on networks that lose packets, and if some of the server's addresses do
+not answer."""
 
 import asyncio
 import contextlib
@@ -9,22 +10,25 @@ from collections.abc import Callable, Coroutine
 from mailrelay.ssh.hops import Hop
 
 CONNECT_RETRY = 3.0
-"""Seconds without an answer after which one more connection is begun, beside those that still wait. The kernel repeats its
-SYN at ever longer intervals: on a network that comes back unannounced, its next one may be half a minute away. On Linux 6.15
-and later this is also the longest interval between retransmissions on an established connection."""
+"""Seconds without an answer after which one more connection attempt begins, beside those that still wait. The kernel repeats
+its SYN at ever longer intervals: after an interruption of the network that it does not notice, its next SYN may be half a
+minute away. On Linux 6.15 and later this is also the longest interval between retransmissions on an established
+connection."""
 MAX_UNSENT = 64 * 1024
-"""Octets that the kernel may hold unsent. Small data that is written later waits behind them."""
+"""Octets that the kernel may hold unsent. Data that is written later, of other channels too, is sent after them."""
 FIRST_DATA_TIMEOUT = 2.0
-"""Seconds for a server that does not speak SSH to send something else."""
+"""Seconds for a server that does not speak SSH to send its first data."""
 MAX_FIRST_DATA = 1024
+"""Octets of this data that are read."""
 _TCP_RTO_MAX_MS = 44
-"""Of linux/tcp.h; the socket module does not have it."""
+"""A socket option of linux/tcp.h that the socket module does not have."""
 
 
 async def open_tcp(hop: Hop) -> socket.socket:
-    """A TCP connection to the first address that answers, in the resolver's order. Raises OSError."""
+    """A TCP connection to the first address that answers, in the resolver's order. Raises OSError: that of an address that
+    refused the connection, else that of the first address."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + hop.connect
+    end = loop.time() + hop.connect_timeout
     async with asyncio.timeout_at(end):
         found = await loop.getaddrinfo(hop.host, hop.port, family=hop.options.family, type=socket.SOCK_STREAM)
     failures: list[OSError] = []
@@ -39,7 +43,8 @@ async def open_tcp(hop: Hop) -> socket.socket:
 
 
 async def first_to_connect(connect: Callable[[], Coroutine[None, None, socket.socket]]) -> socket.socket:
-    """Calls `connect` every CONNECT_RETRY seconds until one call ends; closes the sockets of the others. Raises OSError."""
+    """Calls `connect` every CONNECT_RETRY seconds until one call ends, and returns its socket or raises its OSError. Closes
+    the sockets of the other calls."""
     attempts: set[asyncio.Task[socket.socket]] = set()
     try:
         while True:
@@ -56,7 +61,8 @@ async def first_to_connect(connect: Callable[[], Coroutine[None, None, socket.so
 
 
 async def read_first_data(hop: Hop) -> bytes:
-    """The first data from a server that did not complete the login; b"" if it sends nothing, or speaks SSH."""
+    """Connects once more to a server with which the login failed, and returns the first data that it sends; b"" if it sends
+    none, speaks SSH or cannot be reached."""
     data = b""
     with contextlib.suppress(OSError):
         sock = await open_tcp(hop)

@@ -18,7 +18,7 @@ from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
-from mailrelay.notify.notifier import DESKTOP_REST, Notifier
+from mailrelay.notify.notifier import DESKTOP_PAUSE, Notifier
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin" or shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)"
@@ -145,7 +145,7 @@ async def test_many_notices_are_shown_as_one_summary_and_those_that_follow_soon_
             for _ in range(20):
                 await asyncio.sleep(0)
         assert len(screen.shown) == 1
-        spool.clock += DESKTOP_REST
+        spool.clock += DESKTOP_PAUSE
         notifier.wake()
         await screen.until(2)
         while spool.due:

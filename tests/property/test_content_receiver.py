@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.listener import replies
-from mailrelay.listener.content import LEFT_BEHIND, ContentReceiver
+from mailrelay.listener.content import MAX_KEPT, ContentReceiver
 
 OCTETS = st.lists(
     st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b".", b"a", b"\r", b"\n", b"\r\n.\r\n", b"\xff"]), max_size=30
@@ -101,7 +101,7 @@ def test_content_that_is_taken_while_it_comes_is_the_same_content_and_little_sta
         rest = rest[octets:]
         if takes:
             taken += receiver.take(1000)
-            assert receiver.held <= LEFT_BEHIND
+            assert receiver.held <= MAX_KEPT
     else:
         assert receiver.feed(rest) == b""
     assert receiver.refusal is None

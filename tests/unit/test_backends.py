@@ -5,7 +5,7 @@ import pytest
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for, report_wanted
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.notify.notifier import backends
+from mailrelay.notify.notifier import enabled_backends
 
 ALL = tuple(Backend)
 BUT_DSN = tuple(backend for backend in Backend if backend is not Backend.DSN)
@@ -47,9 +47,9 @@ def test_a_recipient_with_notify_never_is_left_out_of_the_report() -> None:
 
 
 def test_the_settings_enable_backends() -> None:
-    assert backends(Notify()) == (Backend.DESKTOP, Backend.DSN)
-    assert backends(Notify(desktop=False, dsn=False)) == ()
-    assert backends(Notify(desktop=False, command=("say",), urls=("json://x",))) == (
+    assert enabled_backends(Notify()) == (Backend.DESKTOP, Backend.DSN)
+    assert enabled_backends(Notify(desktop=False, dsn=False)) == ()
+    assert enabled_backends(Notify(desktop=False, command=("say",), urls=("json://x",))) == (
         Backend.DSN,
         Backend.COMMAND,
         Backend.URLS,

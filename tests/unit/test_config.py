@@ -274,9 +274,12 @@ MISTAKES = [
     ("[relayhost.a]\nssh='a'\nsender = []", 'relayhost.a.sender: no such setting; did you mean "senders"?'),
     ("[relayhost.a]\nname='a'", "relayhost.a.name: no such setting; there are ssh, "),
     ("[relayhost.a]\nsmtp_port=25", 'relayhost.a.smtp_port: no such setting; did you mean "smtp"?'),
-    (LEAST + "forward = 5", "forward: there may be several; write [[forward]] in two brackets, its settings below"),
-    (LEAST + "[forward]\nto='a:80'", "forward: there may be several; write [[forward]] in two brackets"),
-    (LEAST + "forward = [5]", "forward[1]: expected a table, found 5; write [[forward]], its settings below"),
+    (
+        LEAST + "forward = 5",
+        "forward: must be a list of tables; write [[forward]] with two brackets, and its settings below it",
+    ),
+    (LEAST + "[forward]\nto='a:80'", "forward: must be a list of tables; write [[forward]] with two brackets"),
+    (LEAST + "forward = [5]", "forward[1]: expected a table, found 5; write [[forward]], and its settings below it"),
     (LEAST + "[[forward]]\nto='a:80'", """forward[1].listen: missing; for example: listen = "localhost:8888\""""),
     (LEAST + "[[forward]]\nlisten='localhost:1'", """forward[1].to: missing; for example: to = "localhost:80\""""),
     (
@@ -431,14 +434,14 @@ def test_a_mistake_in_a_file_names_the_file(file: Path) -> None:
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_can_write_is_refused_with_the_command_that_fixes_it(file: Path, mode: int) -> None:
     file.chmod(mode)
-    assert refusal(file) == f"{file} can be written by other users; make it yours alone: chmod go-w '{file}'"
+    assert refusal(file) == f"{file} can be written by other users; remove their access: chmod go-w '{file}'"
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777])
 def test_a_file_in_a_directory_that_others_can_write_is_refused(file: Path, mode: int) -> None:
     file.parent.chmod(mode)
     assert (
-        refusal(file) == f"{file.parent} can be written by other users; make it yours alone: chmod go-w '{file.parent}'"
+        refusal(file) == f"{file.parent} can be written by other users; remove their access: chmod go-w '{file.parent}'"
     )
 
 
@@ -468,13 +471,16 @@ def test_a_file_or_directory_of_another_user_is_refused(file: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_an_unreadable_file_is_refused(file: Path) -> None:
     file.chmod(0)
-    assert refusal(file) == f"{file} cannot be read: Permission denied; make it yours to read, or name another"
+    assert (
+        refusal(file)
+        == f"{file} cannot be read: Permission denied; allow your account to read it, or name another file"
+    )
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     for path in (tmp_path / "fifo", Path("/dev/null")):
-        assert refusal(path) == f"{path} is not a file; name one with --config or MAILRELAY_CONFIG"
+        assert refusal(path) == f"{path} is not a file; name a file with --config or MAILRELAY_CONFIG"
     assert "cannot be read: Is a directory; " in refusal(tmp_path)
 
 

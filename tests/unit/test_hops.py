@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh.hops import Hop, destination, hops_of
+from mailrelay.ssh.hops import Hop, hops_of, parse_destination
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def way(home: Path, ssh: str, config: str) -> list[Hop]:
     ],
 )
 def test_a_destination_is_read_as_ssh_reads_it(spec: str, found: tuple[str, str, int | None]) -> None:
-    assert destination(spec) == found
+    assert parse_destination(spec) == found
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_a_destination_is_read_as_ssh_reads_it(spec: str, found: tuple[str, str,
 )
 def test_a_destination_that_makes_no_sense_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="is not"):
-        destination(spec)
+        parse_destination(spec)
 
 
 @given(st.text() | st.text(st.sampled_from("a-@:[]./1s\n %")))
 def test_a_destination_never_begins_with_a_dash(spec: str) -> None:
     try:
-        user, host, port = destination(spec)
+        user, host, port = parse_destination(spec)
     except ValueError:
         return
     assert host and not host.startswith("-") and not user.startswith("-")
@@ -89,7 +89,7 @@ def test_what_the_settings_name_outranks_ssh_config(home: Path) -> None:
     assert (hop.host, hop.port, hop.user) == ("mail.example.org", 2222, "there")
     [hop] = way(home, "me@mail:2223", config)
     assert (hop.host, hop.port, hop.user) == ("mail.example.org", 2223, "me")
-    assert hop.by_hand == f"ssh -F {home / 'config'} -p 2223 me@mail"
+    assert hop.login_command == f"ssh -F {home / 'config'} -p 2223 me@mail"
 
 
 def test_proxy_jump_gives_the_hops_in_the_order_in_which_they_are_passed(home: Path) -> None:

@@ -103,7 +103,9 @@ def test_a_notice_says_if_the_message_may_have_arrived() -> None:
 
 
 def test_a_setup_fault_says_what_to_do() -> None:
-    assert body(SETUP) == "The key was refused.\nssh-add\nOnce it is fixed: mailrelay queue retry --all"
+    assert (
+        body(SETUP) == "The key was refused.\nssh-add\nTo send at once after it is fixed: mailrelay queue retry --all"
+    )
     assert "What to do:\n\n  ssh-add" in report_text(SETUP)
 
 

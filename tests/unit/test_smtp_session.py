@@ -5,7 +5,7 @@ import pytest
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.session import IN_FLIGHT, REPLY_TIMEOUTS, SMALL, Session
+from mailrelay.smtp.session import MAX_IN_FLIGHT, REPLY_TIMEOUTS, SMALL, Session
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
 PIPELINING = b"250-mx\r\n250 PIPELINING\r\n"
@@ -96,8 +96,8 @@ def test_each_further_message_with_pipelining_costs_one_flight() -> None:
 
 def test_messages_with_chunking_share_a_flight() -> None:
     assert flights(CHUNKING, 1) == 1
-    assert flights(CHUNKING, IN_FLIGHT) == 1
-    assert flights(CHUNKING, 2 * IN_FLIGHT) == 2
+    assert flights(CHUNKING, MAX_IN_FLIGHT) == 1
+    assert flights(CHUNKING, 2 * MAX_IN_FLIGHT) == 2
 
 
 @pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
