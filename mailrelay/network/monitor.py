@@ -84,7 +84,7 @@ def _network(note: Callable[[Change], None]) -> Iterator[None]:
         state = rtnetlink.NetworkState()
         # First read the present state, which is no change. The kernel accepts one dump request at a time.
         next_dumps = [rtnetlink.RTM_GETADDR]
-        sock.send(rtnetlink.dump(rtnetlink.RTM_GETLINK))
+        sock.send(rtnetlink.dump_request(rtnetlink.RTM_GETLINK))
         is_complete = False
 
         def receive() -> None:
@@ -106,7 +106,7 @@ def _network(note: Callable[[Change], None]) -> Iterator[None]:
                 elif rtnetlink.ends_dump(data):
                     is_complete = not next_dumps
                     if next_dumps:
-                        sock.send(rtnetlink.dump(next_dumps.pop()))
+                        sock.send(rtnetlink.dump_request(next_dumps.pop()))
 
         loop.add_reader(sock, receive)
         try:
