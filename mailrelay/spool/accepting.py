@@ -20,7 +20,8 @@ ROWS = 16
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
     """Writes a message, due at once. Returns its key.
 
-    Raises SpoolFull if the spool would exceed `max_size` octets, or the message would need the space that `space` reserves.
+    Raises SpoolFull if the spool would exceed `max_size` octets, or if the message would use the reserve of the disk
+    (`check_space`).
     """
     check_space(db, arrival.size, max_size)
     return write_messages(db, (arrival,))[0]

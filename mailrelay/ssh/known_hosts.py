@@ -162,8 +162,8 @@ def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.S
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
                 text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} has "
-                f"{describe(entry.key)}; nothing was sent, because this may be another server, as in hotel and hotspot "
-                "networks.",
+                f"{describe(entry.key)}; nothing was sent, because this may be another server, as in networks of "
+                "hotels and hotspots.",
                 fix="In such a network, do nothing: mail is sent once the right host replies. Otherwise ask the "
                 "administrator of the server to confirm the new fingerprint; then: mailrelay trust",
             )

@@ -71,7 +71,7 @@ async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
         async with asyncio.timeout(PATH_TIMEOUT):
             channel = await connection.with_command(command).open_channel()
             try:
-                return await _greet(channel, command)
+                return await _handshake(channel, command)
             finally:
                 channel.close()
     except TimeoutError:
@@ -79,7 +79,8 @@ async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _greet(channel: RelayhostChannel, command: str) -> MailPath:
+async def _handshake(channel: RelayhostChannel, command: str) -> MailPath:
+    """Reads the greeting, sends EHLO, reads the reply and sends QUIT. Raises Fault."""
     session, received = Session(EHLO_NAME), b""
     while session.extensions is None:
         try:
