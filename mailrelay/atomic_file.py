@@ -9,12 +9,12 @@ def replace_file(file: Path, data: bytes) -> None:
     """Replaces the content of a file with `data` and keeps its permissions. A new file is made with mode 0600, missing
     directories with mode 0700.
 
-    Of a symbolic link the target is replaced. The data is on disk when this returns. Raises OSError.
+    If `file` is a symbolic link, its target is replaced. The data is on disk when this returns. Raises OSError.
     """
     file = file.resolve()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
-    # Not by `tempfile`: the daemon needs this file to start, and nothing else of that module.
+    # Without `tempfile`: its import would delay the start of the daemon, which needs it for nothing else.
     fresh_file = file.with_name(f"{file.name}.{os.urandom(8).hex()}")
     handle = os.open(fresh_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -31,7 +31,7 @@ def replace_file(file: Path, data: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Puts the entries of a directory on disk: a file that was made, renamed or removed there. Raises OSError."""
+    """Puts the entries of a directory on disk, after a file was made, renamed or removed there. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -1,14 +1,14 @@
 """Reads single values of the settings file: durations, sizes, paths, endpoints and the like.
 
-A reader takes a value as TOML returns it and returns the value of the setting. A reader raises SettingsError with what is
-wrong and what is allowed; `config` adds the file and the key.
+A reader is a function that takes a value as `tomllib` returns it and returns the value of the setting. It raises
+SettingsError with what is wrong and what is allowed; `config` adds the file and the key.
 
     durations   a number and one of ms s m h d w: "8s", "1.5h"          -> seconds
-    sizes       a number and one of B kB MB GB TB KiB MiB GiB TiB       -> octets
+    sizes       a number and one of B kB KB MB GB TB KiB MiB GiB TiB    -> octets
     paths       `~` and `$NAME` are expanded, here and nowhere else     -> an absolute path
     endpoints   "host:port", "[::1]:port", "unix:/path"                 -> Tcp or Unix
 
-Promises: a reader accepts a value of any type and returns a result or raises SettingsError.
+Promises: a reader may be called with a value of any type; it returns a result or raises SettingsError.
 Never: a guess at the meaning of a wrong value.
 Patterns are compiled at their first use, because every command imports this file.
 """
@@ -23,7 +23,7 @@ from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.mail import routing
 
 SECOND, MINUTE, WEEK = 1.0, 60.0, 604_800.0
-UNITS = {"ms": 0.001, "s": SECOND, "m": MINUTE, "h": 3600.0, "d": 86_400.0, "w": WEEK}
+DURATIONS = {"ms": 0.001, "s": SECOND, "m": MINUTE, "h": 3600.0, "d": 86_400.0, "w": WEEK}
 SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 XDG = {
@@ -100,7 +100,7 @@ def duration(least: float, most: float, allowed: str) -> Callable[[object], floa
     """Seconds, from `least` to `most`; `allowed` is the text for that range."""
 
     def read(value: object) -> float:
-        seconds = _quantity(value, UNITS)
+        seconds = _quantity(value, DURATIONS)
         if seconds is None:
             raise SettingsError(f"{shown(value)} is not a duration; write a number and one of ms s m h d w, {allowed}")
         if not least <= seconds <= most:
@@ -205,7 +205,7 @@ def destination(value: object) -> str:
 
 
 def account(value: object) -> str:
-    """The name or number of a local account, or "self" or "any"."""
+    """The name or number of a local account, or "self" or "any". A number has at most 10 digits."""
     name = shown(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
     if not re.fullmatch(r"(?!\d{11})[^\s:-][^\s:]*", name):
         raise SettingsError(f'{shown(value)} is not an account; write a name, a uid, "self" or "any"')
@@ -245,5 +245,6 @@ def url(value: object) -> str:
 
 
 def _quantity(value: object, units: Mapping[str, float]) -> float | None:
+    """A number times its unit; None if `value` is not a number and one of `units`."""
     found = re.fullmatch(_QUANTITY, value) if isinstance(value, str) else None
     return float(found[1]) * units[found[2]] if found and found[2] in units else None

@@ -243,7 +243,7 @@ class SpoolView(Protocol):
         """The message with this key, which exists."""
         ...
 
-    def story(self, key: int) -> list[Event]:
+    def events(self, key: int) -> list[Event]:
         """The history of a message: all its events, in order of time."""
         ...
 

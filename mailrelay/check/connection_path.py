@@ -119,7 +119,7 @@ async def _mail_server(connection: RelayhostConnection, relayhost: Relayhost, ma
     """The mail server behind the last hop. Raises Fault."""
     name = relayhost.name
     server = relayhost.command or str(relayhost.smtp)
-    path = await mail_path.greet(connection, relayhost.command)
+    path = await mail_path.try_path(connection, relayhost.command)
     offered = [keyword for keyword, name in _KEYWORDS.items() if getattr(path.extensions, name)]
     return [
         Finding("channel", True, f"to {server}, as seen from {relayhost.ssh}", about=name),

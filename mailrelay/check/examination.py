@@ -1,4 +1,4 @@
-"""Runs all checks, and yields the findings in the order in which a message depends on what they check.
+"""Runs all checks, and yields the findings in the order in which a message passes the checked parts.
 
 All relayhosts and their senders are checked at the same time; their findings come in the order of the settings.
 """
@@ -22,17 +22,17 @@ from mailrelay.spool import listing
 from mailrelay.spool.database import SpoolError, connect, reading
 from mailrelay.ssh.hops import Hop
 
-HEADER = 65536
+HEADER_LIMIT = 65536
 """Octets of a message that are searched for its From field."""
 LOOKUP_TIMEOUT = 10.0
 """Seconds to look up the address of a host."""
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class CheckOptions:
     """The options of a check. look_up: asks the DNS. online: False to use no network. blacklists: whether to query them.
 
-    public: the public addresses of the server; if empty, the public ones among those of its SSH host are used.
+    public: the public addresses of the server; if empty, the public addresses of its SSH host are used.
     """
 
     look_up: LookUp
@@ -41,7 +41,7 @@ class Questions:
     blacklists: bool = False
 
 
-async def examine(settings: Settings, pid: str | None, questions: Questions) -> AsyncGenerator[Finding, None]:
+async def examine(settings: Settings, pid: str | None, options: CheckOptions) -> AsyncGenerator[Finding, None]:
     """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
     local = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
     senders = await asyncio.to_thread(_senders, settings)
@@ -50,7 +50,7 @@ async def examine(settings: Settings, pid: str | None, questions: Questions) -> 
         local,
         asyncio.create_task(backends.examine(settings.notify)),
         *(
-            asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), questions))
+            asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), options))
             for relayhost in settings.relayhosts
         ),
     ]
@@ -65,36 +65,38 @@ async def examine(settings: Settings, pid: str | None, questions: Questions) -> 
 
 
 async def _relayhost(
-    relayhost: Relayhost, max_message_size: int, senders: Sequence[Sender], questions: Questions
+    relayhost: Relayhost, max_message_size: int, senders: Sequence[Sender], options: CheckOptions
 ) -> list[Finding]:
     hosts = await connection_path.read(relayhost)
     if isinstance(hosts, Finding):
         return [hosts]
-    ours = connection_path.examine(relayhost, hosts, max_message_size, online=questions.online)
-    if not questions.online:
-        return await ours
-    theirs = _seen_from_outside(relayhost.name, hosts, senders, questions)
-    return [finding for findings in await asyncio.gather(ours, theirs) for finding in findings]
+    from_here = connection_path.examine(relayhost, hosts, max_message_size, online=options.online)
+    if not options.online:
+        return await from_here
+    from_outside = _seen_from_outside(relayhost.name, hosts, senders, options)
+    return [finding for findings in await asyncio.gather(from_here, from_outside) for finding in findings]
 
 
 async def _seen_from_outside(
-    name: str, hosts: Sequence[Hop], senders: Sequence[Sender], questions: Questions
+    name: str, hosts: Sequence[Hop], senders: Sequence[Sender], options: CheckOptions
 ) -> list[Finding]:
-    public = questions.public or await _public(hosts[-1].host)
+    public = options.public or await _public_addresses(hosts[-1].host)
     found = []
     if not public:
-        what = f"{hosts[-1].host} has no public address known here"
-        found.append(Finding("public address", None, f"{what}; name it: mailrelay check --address ADDRESS", about=name))
+        what = f"no public address of {hosts[-1].host} is known here"
+        found.append(
+            Finding("public address", None, f"{what}; give one: mailrelay check --address ADDRESS", about=name)
+        )
     checks = [
-        dns_reputation.addresses(questions.look_up, public, reverse.BLACKLISTS if questions.blacklists else ()),
-        *(dns_reputation.domain(questions.look_up, sender, public) for sender in senders),
+        dns_reputation.addresses(options.look_up, public, reverse.BLACKLISTS if options.blacklists else ()),
+        *(dns_reputation.domain(options.look_up, sender, public) for sender in senders),
     ]
     for findings in await asyncio.gather(*checks):
         found += findings
     return found
 
 
-async def _public(host: str) -> tuple[str, ...]:
+async def _public_addresses(host: str) -> tuple[str, ...]:
     """The addresses of a host that are globally routable; none if it has none or the look-up fails."""
     try:
         async with asyncio.timeout(LOOKUP_TIMEOUT):
@@ -108,11 +110,14 @@ async def _public(host: str) -> tuple[str, ...]:
 def _senders(settings: Settings) -> dict[str, list[Sender]]:
     """The senders' domains, by relayhost: those of recent messages in the spool, and those that the settings name."""
     found: dict[tuple[str, str, str], Sender] = {}
-    for sender, head in (*_recent(settings), *((address, b"") for address in _configured(settings.relayhosts))):
-        domain = _domain(sender)
+    for sender, head in (
+        *_recent_senders(settings),
+        *((address, b"") for address in _configured_senders(settings.relayhosts)),
+    ):
+        domain = _dns_domain(sender)
         relayhost = choose(sender.encode("utf-8", "surrogateescape"), settings.relayhosts)
         if domain and relayhost is not None:
-            author = _author(head) or domain
+            author = _author_domain(head) or domain
             found.setdefault((relayhost, domain, author), Sender(domain, sender, author))
     by_relayhost: dict[str, list[Sender]] = {}
     for (relayhost, _, _), one in found.items():
@@ -120,7 +125,7 @@ def _senders(settings: Settings) -> dict[str, list[Sender]]:
     return by_relayhost
 
 
-def _recent(settings: Settings) -> list[tuple[str, bytes]]:
+def _recent_senders(settings: Settings) -> list[tuple[str, bytes]]:
     """The reverse path and the beginning of the content of recent messages."""
     try:
         db = connect(settings.queue.directory, create=False)
@@ -134,20 +139,21 @@ def _recent(settings: Settings) -> list[tuple[str, bytes]]:
         db.close()
 
 
-def _configured(relayhosts: Iterable[Relayhost]) -> list[str]:
+def _configured_senders(relayhosts: Iterable[Relayhost]) -> list[str]:
     """One address for each pattern in `senders` that names a domain."""
     patterns = [pattern for relayhost in relayhosts for pattern in relayhost.senders]
     exact = [pattern for pattern in patterns if "@" in pattern and "*." not in pattern]
     return [f"postmaster{pattern[1:]}" if pattern.startswith("*@") else pattern for pattern in exact]
 
 
-def _domain(address: str) -> str:
+def _dns_domain(address: str) -> str:
+    """The domain of an address, "" if the DNS can have no records for it."""
     domain = address.rpartition("@")[2].lower()
     # The DNS has no records for an address literal or a local host name.
     return domain if "." in domain and "[" not in domain and domain.isprintable() else ""
 
 
-def _author(head: bytes) -> str:
+def _author_domain(head: bytes) -> str:
     """The domain of the From field, "" if there is none."""
-    fields = BytesHeaderParser().parsebytes(head[:HEADER]).get_all("From", [])
-    return next((_domain(address) for _, address in getaddresses(map(str, fields)) if "@" in address), "")
+    fields = BytesHeaderParser().parsebytes(head[:HEADER_LIMIT]).get_all("From", [])
+    return next((_dns_domain(address) for _, address in getaddresses(map(str, fields)) if "@" in address), "")

@@ -31,7 +31,7 @@ def examine(settings: Settings, pid: str | None) -> Iterator[Finding]:
 
 
 def _spool(queue: Queue, size: int) -> Finding:
-    """size: octets of the largest message that clients may send."""
+    """Whether the spool can be used and has space. size: octets of the largest message that clients may send."""
     directory = queue.directory
     try:
         db = connect(directory, create=False)
@@ -64,6 +64,7 @@ def _not_created(directory: Path) -> Finding:
 
 
 def _unusable(error: SpoolError) -> Finding:
+    """The text of a SpoolError is the reason, and after "; " the fix if there is one."""
     what, _, fix = str(error).partition("; ")
     return Finding("spool", False, what, fix or "repair that, or set another queue.directory")
 
@@ -77,11 +78,12 @@ def _addresses(listen: Listen, *, serving: bool) -> Iterator[Finding]:
     if isinstance(address, Unix):
         yield _greeting(socket.AF_UNIX, address.path, str(address))
         return
-    hosts = ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,)
+    hosts: tuple[str, ...] = (address.host,)
+    if address.host == "localhost":
+        hosts = ("127.0.0.1", "::1") if _has_v6() else ("127.0.0.1",)
     for host in hosts:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        if host != "::1" or address.host != "localhost" or _has_v6():
-            yield _greeting(family, (host, address.port), str(Tcp(host, address.port)))
+        yield _greeting(family, (host, address.port), str(Tcp(host, address.port)))
 
 
 def _free_address(address: Endpoint) -> Finding:
@@ -124,8 +126,8 @@ def _greeting(family: socket.AddressFamily, address: str | tuple[str, int], show
 
 def _has_v6() -> bool:
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
     except OSError:
         return False
     return True

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import click
 
 from mailrelay.check import environment
-from mailrelay.check.examination import Questions, examine
+from mailrelay.check.examination import CheckOptions, examine
 from mailrelay.check.finding import Finding
 from mailrelay.cli.base import load_settings
 from mailrelay.cli.terminal import colour
@@ -53,12 +53,12 @@ def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: 
     adopted = environment.adopt(pid)
     # Again, in the environment of the daemon: paths with variables may differ.
     settings = load_settings()
-    questions = Questions(resolver.look_up, online=not offline, public=public, blacklists=blacklists)
-    return asyncio.run(_print_findings(settings, pid, adopted, questions, as_json=as_json))
+    options = CheckOptions(resolver.look_up, online=not offline, public=public, blacklists=blacklists)
+    return asyncio.run(_print_findings(settings, pid, adopted, options, as_json=as_json))
 
 
 async def _print_findings(
-    settings: Settings, pid: str | None, adopted: Finding, questions: Questions, *, as_json: bool
+    settings: Settings, pid: str | None, adopted: Finding, options: CheckOptions, *, as_json: bool
 ) -> int:
     failed = 0
     plain = not _can_show("✓✗–")
@@ -70,7 +70,7 @@ async def _print_findings(
 
     show(Finding("settings", True, "can be read, and others cannot write them"))
     show(adopted)
-    async with contextlib.aclosing(examine(settings, pid, questions)) as findings:
+    async with contextlib.aclosing(examine(settings, pid, options)) as findings:
         async for finding in findings:
             show(finding)
     return 1 if failed else 0

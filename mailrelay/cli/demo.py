@@ -3,11 +3,11 @@ everything happened as it should, 1 otherwise."""
 
 import click
 
-from mailrelay.demo import story
+from mailrelay.demo import scenario
 
 
 @click.command("demo")
 def command() -> int:
     """Show mailrelay at work on loopback, with an embedded mail server: one message arrives, one is refused, one waits
     and arrives."""
-    return story.run()
+    return scenario.run()

@@ -38,7 +38,7 @@ def details(directory: Path, given: str) -> Details:
     with _found(directory, given) as (view, key, _):
         message = view.one(key)
         likely = [view.suggestion(to.address, to.stage) for to in message.recipients]
-        return Details(message, view.story(key), likely)
+        return Details(message, view.events(key), likely)
 
 
 def content(directory: Path, given: str) -> tuple[str, bytes]:

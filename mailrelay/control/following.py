@@ -46,7 +46,7 @@ def follow_progress(directory: Path, key: int, seconds: float) -> Iterator[Progr
         message = view.one(key)
         faults = view.status().faults
         fault = next((one for one in faults if one.relayhost == message.relayhost), None)
-        return Progress(message, view.story(key), fault, daemon_runs)
+        return Progress(message, view.events(key), fault, daemon_runs)
 
     return _reads(directory, read, seconds)
 

@@ -5,7 +5,7 @@
 
 Promises: a result within `TIMEOUT` seconds, or `LookUpFailed`. A name or record that does not exist gives an empty result.
 Results are text from outside and are not escaped.
-A result is secure only if the resolver reports it as validated by DNSSEC (the AD bit, RFC 4035 section 3.2.3) and nobody
+A result is secure only if the resolver reports it as validated by DNSSEC (the AD bit, RFC 4035 section 3.2.3) and nothing
 between the resolver and this program can have set that bit: the resolver is on this machine, or resolv.conf(5) has
 `trust-ad`, with which the administrator declares the network path to it trustworthy. This module validates no signatures.
 """
@@ -35,18 +35,18 @@ _NAMESERVER = re.compile(r"(?P<v4>[^:]+)(?::(?P<port>\d+))?|\[(?P<v6>[^]]+)\](?:
 class Resolver:
     """Queries this machine's resolvers. nameserver: `ADDRESS` or `ADDRESS:PORT` of another one, IPv6 in brackets.
 
-    is_trusted: whether its AD bit counts. Raises ValueError for an invalid `nameserver`.
+    is_trusted: whether the AD bit of its replies counts. Raises ValueError for an invalid `nameserver`.
     """
 
     def __init__(self, nameserver: str = "") -> None:
-        self._broken = ""
+        self._config_error = ""
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         if not nameserver:
             try:
                 self._resolver.read_resolv_conf(str(RESOLV_CONF))
             except (dns.exception.DNSException, OSError) as error:
-                self._broken = f"this machine names no DNS resolver: {error}"
-        if nameserver:
+                self._config_error = f"this machine names no DNS resolver: {error}"
+        else:
             address, self._resolver.port = _address_and_port(nameserver)
             self._resolver.nameservers = [address]
         self._resolver.cache = dns.resolver.LRUCache()
@@ -54,13 +54,13 @@ class Resolver:
         # AD in a query requests the AD bit in the reply, without the signatures (RFC 6840 section 5.7).
         self._resolver.flags = dns.flags.RD | dns.flags.AD
         self._resolver.use_edns(0, 0, 1232)
-        here = all(_is_loopback(str(server)) for server in self._resolver.nameservers)
-        self.is_trusted = here or (not nameserver and _trusts_ad(RESOLV_CONF))
+        is_local = all(_is_loopback(str(server)) for server in self._resolver.nameservers)
+        self.is_trusted = is_local or (not nameserver and _trusts_ad(RESOLV_CONF))
 
     async def look_up(self, name: str, kind: str) -> Records:
         """The records of a type, such as "TXT", at `name`; none for an invalid name. Raises LookUpFailed."""
-        if self._broken:
-            raise LookUpFailed(self._broken)
+        if self._config_error:
+            raise LookUpFailed(self._config_error)
         try:
             parsed = dns.name.from_text(name)
         except (dns.exception.DNSException, UnicodeError):
@@ -81,6 +81,7 @@ def _text(record: dns.rdata.Rdata) -> str:
     if isinstance(record, dns.rdtypes.ANY.TXT.TXT):
         return b"".join(record.strings).decode("latin-1")
     text = record.to_text()
+    # The null MX of RFC 7505 stays as it is.
     return text if text == "0 ." else text.removesuffix(".")
 
 

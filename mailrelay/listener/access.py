@@ -3,7 +3,7 @@
 Every account of the machine can connect to a port on loopback. So on Linux the kernel is asked for the owner of the
 client's end of a connection.
 
-Promises: a client whose account cannot be determined is refused. Never: to rely on what a client says about itself.
+Promises: a client whose account cannot be determined is refused. Never: relies on what a client says about itself.
 
 Limits: on systems other than Linux, the owner of a TCP connection cannot be determined, and all local accounts may use the
 port. A UNIX socket is protected by its mode on all systems, on Linux by its owner too. A connection from another machine has
@@ -52,17 +52,18 @@ def _uid(user: str) -> int:
         raise KeyError(user) from None
 
 
-class Connected(Protocol):
-    """A transport or a stream of asyncio."""
+class HasExtraInfo(Protocol):
+    """A transport or a stream writer of asyncio."""
 
     def get_extra_info(self, name: str, /) -> Any: ...
 
 
-def check_access(connection: Connected, allowed: frozenset[int] | None) -> tuple[Access, str]:
-    """Whether the client's account is one of `allowed` (user ids, None for any). If refused, also the account's name."""
+def check_access(connection: HasExtraInfo, allowed: frozenset[int] | None) -> tuple[Access, str]:
+    """Whether the client's account is one of `allowed` (user ids, None for any). If refused, also the account's
+    name; otherwise ""."""
     if allowed is None or sys.platform != "linux":
         return Access.ALLOWED, ""
-    # The event loop has known both ends since it accepted. Asking the socket costs ten system calls.
+    # The event loop has stored both ends; to ask the socket for them would cost ten system calls.
     client_end, own_end = connection.get_extra_info("peername"), connection.get_extra_info("sockname")
     owner: int | NoOwner
     if not isinstance(own_end, tuple):
@@ -82,7 +83,7 @@ def check_access(connection: Connected, allowed: frozenset[int] | None) -> tuple
     return Access.REFUSED, account_name(owner) if isinstance(owner, int) else "an unknown account"
 
 
-def _is_closed(connection: Connected) -> bool:
+def _is_closed(connection: HasExtraInfo) -> bool:
     """Whether the client has closed the connection: then the kernel names no owner of its end."""
     try:
         connection.get_extra_info("socket").getpeername()

@@ -23,9 +23,9 @@ from mailrelay.mail.printable import printable
 log = logging.getLogger("mailrelay.listener")
 
 PIECE = 64 * 1024
-"""Octets of a content in memory above which it is staged: the octets of a row in the spool."""
+"""Octets of a content in memory above which it is staged: as many as one row in the spool has."""
 MIN_CONTENT_RATE = 100.0
-"""Octets a second below which a content is refused: less than on a person's slowest network."""
+"""Octets a second below which a content is refused: slower than any network in use."""
 
 
 class Incoming(Protocol):
@@ -45,9 +45,9 @@ class Incoming(Protocol):
 class Reception:
     """Receives one content.
 
-    start: runs a coroutine as a task that outlives the connection. on_progress: called when `is_full` may have changed.
-    now: loop time. incoming: the message with the staged pieces, None if nothing is staged.
-    """
+    size_limit: octets. make_incoming: called for the first piece. start: runs a coroutine as a task that outlives the
+    connection. on_progress: called when `is_full` may have changed. now: loop time. incoming: the message with the staged
+    pieces, None if nothing is staged."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class Reception:
 
     @property
     def own_refusal(self) -> Reply | None:
-        """The refusal, if it comes from the listener; a refusal by `Incoming` is logged there."""
+        """The refusal if it still has to be logged; None if there is none, or the code that refused has logged it."""
         return None if self._is_refusal_logged else self._receiver.refusal
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether the end that was found may not be the client's end."""
+        """Whether it is uncertain that the client meant the end that was found: there was a bare CR or LF before it."""
         return self._receiver.ambiguous
 
     def feed(self, data: bytes) -> bytes | None:
-        """Receives octets. Returns None before the end is found, then the octets behind the end."""
+        """Receives octets. Returns None before the end is found, then the octets after the end."""
         leftover = self._receiver.feed(data)
         if self._staging is None:
             if piece := self._take_piece():
@@ -99,9 +99,9 @@ class Reception:
                 self._abandon()
         return leftover
 
-    def until_rate_check(self, now: float, period: float) -> float:
-        """Seconds until the rate is to be checked again; 0 if the content came too slowly. now: loop time. period: seconds
-        over which the rate is measured."""
+    def check_rate(self, now: float, period: float) -> float:
+        """Checks the rate if `period` is over. Returns the seconds until the next check; 0 if the content came too slowly.
+        now: loop time. period: seconds over which the rate is measured."""
         since, received = self._rate_checkpoint
         if now < since + period:
             return since + period - now
@@ -109,17 +109,18 @@ class Reception:
         return period if self.received - received >= MIN_CONTENT_RATE * (now - since) else 0.0
 
     def restart_rate_check(self, now: float) -> None:
-        """Begin a new period: in the time before, the client had to wait for us. now: loop time."""
+        """Begins a new period, because the client had to wait for us. now: loop time."""
         self._rate_checkpoint = (now, self.received)
 
     def give_up(self) -> None:
-        """Stop: the content will not be completed."""
+        """Stops staging and removes what is staged: the content will not be completed."""
         self._is_given_up = True
         if self._staging is None:
             self._abandon()
 
     async def conclude(self) -> Reply | None:
-        """After the end: waits until all pieces are staged. Returns the refusal; None if the content is accepted."""
+        """To be called after the end. Waits until all pieces are staged. Returns the refusal; None if the content is
+        accepted."""
         if self._staging is not None:
             await asyncio.wait({self._staging})
         return self._receiver.refusal

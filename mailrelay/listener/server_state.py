@@ -26,24 +26,24 @@ SECURITY_LINES = 20
 REFUSAL_LINES = 200
 """Log lines a minute about refusals, at most."""
 BETWEEN_COMMANDS = 1.0
-"""Seconds without a command that do not count as idle."""
+"""Seconds. A connection with a command since then is closed for a new one only if the tenth above the limit is used up."""
 
 
 class IntakePort(Protocol):
-    """Takes over messages. Exceptions are logged, and the reply to the client is 451."""
+    """Takes over messages. The listener logs an exception and replies 451 to the client."""
 
     def expect_message(self, reverse_path: bytes) -> None:
-        """A client's MAIL was accepted: its message will follow."""
+        """A client's MAIL was accepted: a message may follow."""
 
     def refusal(self) -> Reply | None:
         """Why no message can be accepted now, a 4xx; None if one can. Called at every MAIL."""
 
     async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
-        """The mail server's refusal of an envelope with one recipient, that of the last RCPT. None if there is none within
-        `timeout` seconds."""
+        """Asks the mail server about `envelope`, whose only recipient is that of the last RCPT. Returns its refusal; None if
+        there is none within `timeout` seconds."""
 
     async def submit(self, envelope: Envelope, content: bytes) -> ClientReply:
-        """Take over a message. Returns the reply once the message is on disk. content: lines end with CRLF, no dots of
+        """Takes over a message. Returns the reply once the message is on disk. content: lines end with CRLF, no dots of
         transparency."""
 
     def new_incoming(self, envelope: Envelope) -> Incoming:
@@ -64,22 +64,22 @@ class Connection(Protocol):
         """Loop time of the last command; None within a transaction, and before the greeting."""
 
     def check_timeouts(self, now: float) -> float:
-        """Close the connection if its client has been idle or slow for too long. now: loop time. Returns the seconds until
+        """Closes the connection if its client has been idle or slow for too long. now: loop time. Returns the seconds until
         the next check."""
 
     def retire(self, reply: Reply) -> None:
-        """Close with `reply`, unless a command or a content is in progress. Closes at once if the last reply was sent
+        """Sends `reply` and closes, unless a command or a content is in progress. Closes at once if the last reply was sent
         already."""
 
     def abort(self) -> None:
-        """End the connection now."""
+        """Ends the connection now, without a reply."""
 
 
-class LineLimit:
+class LogLimit:
     """Allows at most `limit` log lines of one kind a minute."""
 
     def __init__(self, limit: int, more: str) -> None:
-        """more: the line about suppressed lines, with their number as %d. It is logged with the first line of a later
+        """more: the line about suppressed lines, with their number as %d. It is logged before the first line of a later
         minute."""
         self._limit = limit
         self._more = more
@@ -87,7 +87,7 @@ class LineLimit:
         self._lines = 0
 
     def count_one(self) -> bool:
-        """Count a line. Returns whether it may be logged."""
+        """Counts a line. Returns whether it may be logged."""
         minute = int(asyncio.get_running_loop().time() // 60)
         if minute != self._minute:
             if self._lines > self._limit:
@@ -99,8 +99,8 @@ class LineLimit:
 
 @dataclass(slots=True)
 class ServerState:
-    """The state that all connections of one listener share. allowed: user ids, None for any. tasks: those that may outlive
-    their connection. stopping: whether the listener accepts no more mail."""
+    """The state that all connections of one listener share. allowed: user ids, None for any. tasks: tasks that may
+    outlive their connection. stopping: whether the listener accepts no more mail."""
 
     settings: Listen
     intake: IntakePort
@@ -109,13 +109,14 @@ class ServerState:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
     _timer: asyncio.TimerHandle | None = None
-    _security: LineLimit = field(
-        default_factory=lambda: LineLimit(SECURITY_LINES, "security: %d more connections were dropped")
+    _security: LogLimit = field(
+        default_factory=lambda: LogLimit(SECURITY_LINES, "security: %d more connections were dropped")
     )
-    _refusals: LineLimit = field(default_factory=lambda: LineLimit(REFUSAL_LINES, "%d more refusals were not logged"))
+    _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LINES, "%d more refusals were not logged"))
 
     def add(self, connection: Connection, wait: float) -> None:
-        """Add a new connection. Its time-outs are first checked in `wait` seconds: not before those of the other ones."""
+        """Adds a new connection. wait: seconds until the first check of the time-outs, if it is the only connection;
+        otherwise the next check of all connections includes it."""
         self.connections.add(connection)
         if self._timer is None:
             # One timer for all: a timer for each connection costs more than all other bookkeeping.
@@ -128,7 +129,8 @@ class ServerState:
 
     def enforce_connection_limit(self) -> bool:
         """Whether the latest connection may stay. Above `max_connections`, the connection that has been idle longest is
-        closed. While all are busy, a tenth more is accepted, so that many large messages do not block the next client."""
+        closed. While all are busy, a tenth more is accepted, so that many large messages do not block the next client.
+        Connections that are over count only towards a second limit, twice as high."""
         limit = self.settings.max_connections
         if len(self.connections) <= limit:
             return True
@@ -145,7 +147,7 @@ class ServerState:
         return True
 
     def log_dropped(self, why: str, received: bytes = b"") -> None:
-        """Log a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
+        """Logs a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
         80 at most are logged."""
         if self._security.count_one():
             log.warning(
@@ -155,11 +157,11 @@ class ServerState:
             )
 
     def log_incomplete_content(self, received: int, why: str, sender: bytes) -> None:
-        """Log a content that was not completed, within the limit. received: octets of it."""
+        """Logs a content that was not completed, within the limit. received: octets of it."""
         if self._refusals.count_one():
             log.warning("%s", logline.broken_off(sender, received, why))
 
     def log_refusal(self, command: str, reply: Reply, sender: bytes | None = None) -> None:
-        """Log a refusal by the listener, within the limit. sender: of the transaction, None before MAIL is accepted."""
+        """Logs a refusal by the listener, within the limit. sender: of the transaction, None before MAIL is accepted."""
         if self._refusals.count_one():
             log.warning("%s", logline.rejected(command, reply, sender))

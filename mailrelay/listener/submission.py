@@ -145,7 +145,7 @@ class Submission(Commands):
             return IDLE_LIMIT
         reply = replies.IDLE_TOO_LONG
         if self._reception is not None and wait > 0:
-            wait, reply = min(wait, self._reception.until_rate_check(now, IDLE_LIMIT)), replies.TOO_SLOW
+            wait, reply = min(wait, self._reception.check_rate(now, IDLE_LIMIT)), replies.TOO_SLOW
         # Time in which the client waits for us does not count.
         waits_for_us = self._phase is BUSY or self._is_reading_paused
         if wait <= 0 and not waits_for_us:

@@ -28,6 +28,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 
 RECIPIENT_LIMIT = 1000
+"""Recipients of one message, at most."""
 
 
 class _Refusal(Exception):
@@ -44,7 +45,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
     content: the message, or the part of it that `incoming` has not staged.
     probe_seconds: seconds left for the recipient probes, all together.
     is_data_refused: DATA was refused because there was no recipient; the client may send the content nevertheless.
-    mail_from, mail_options and rcpt_tos repeat the others as text, for hooks of aiosmtpd.
+    mail_from, mail_options and rcpt_tos repeat the sender, its parameters and the recipients as text, for hooks of aiosmtpd.
     """
 
     sender: bytes | None = None
@@ -62,7 +63,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
     def mail(self, arg: bytes, size_limit: int, *, has_auth: bool = False) -> Reply:
         """Accepts or refuses MAIL (RFC 5321 section 4.1.1.2).
 
-        arg: the line behind `MAIL `. size_limit: octets. has_auth: whether the AUTH parameter is accepted, and ignored
+        arg: the line after `MAIL `. size_limit: octets. has_auth: whether the AUTH parameter is accepted, and ignored
         (RFC 4954 section 5).
         """
         try:
@@ -85,8 +86,8 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
         size = check_size(parameters.pop("SIZE")) if "SIZE" in parameters else 0
         smtputf8 = parameters.pop("SMTPUTF8", None)
         body = check_body(parameters.pop("BODY")) if "BODY" in parameters else b"7BIT"
-        ret = _given(parameters, "RET", check_ret)
-        envid = _given(parameters, "ENVID", check_envid)
+        ret = _pop_checked(parameters, "RET", check_ret)
+        envid = _pop_checked(parameters, "ENVID", check_envid)
         if has_auth:
             parameters.pop("AUTH", None)
         if smtputf8:
@@ -105,7 +106,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
             self.mail_options = rest.decode().split()
 
     def rcpt(self, arg: bytes) -> Reply:
-        """Accepts or refuses RCPT (RFC 5321 section 4.1.1.3). arg: the line behind `RCPT `."""
+        """Accepts or refuses RCPT (RFC 5321 section 4.1.1.3). arg: the line after `RCPT `."""
         try:
             self._rcpt(arg)
         except BadPath as error:
@@ -123,8 +124,8 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
             raise _Refusal(replies.RCPT_SYNTAX)
         address, rest = parse_path(arg[3:], smtputf8=True, null=False)
         parameters = parse_parameters(rest) if rest else {}
-        notify = _given(parameters, "NOTIFY", check_notify)
-        orcpt = _given(parameters, "ORCPT", partial(check_orcpt, smtputf8=self.smtp_utf8))
+        notify = _pop_checked(parameters, "NOTIFY", check_notify)
+        orcpt = _pop_checked(parameters, "ORCPT", partial(check_orcpt, smtputf8=self.smtp_utf8))
         if parameters:
             raise _Refusal(replies.UNKNOWN_PARAMETER)
         if not address.isascii() and not self.smtp_utf8:
@@ -139,7 +140,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
         return self._envelope(self.recipients[-1:])
 
     def remove_last_recipient(self) -> None:
-        """Remove the last recipient: the mail server refuses it."""
+        """Removes the last recipient, which the mail server refuses."""
         self.recipients.pop()
         self.rcpt_tos.pop()
 
@@ -153,6 +154,6 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
         return Envelope(self.sender, tuple(recipients), self.body, self.smtp_utf8, self.ret, self.envid)
 
 
-def _given(parameters: dict[str, bytes], keyword: str, check: Callable[[bytes], bytes]) -> bytes:
-    """Remove a parameter and return its checked value; b"" if it is absent."""
+def _pop_checked(parameters: dict[str, bytes], keyword: str, check: Callable[[bytes], bytes]) -> bytes:
+    """Removes a parameter and returns its checked value; b"" if it is absent."""
     return check(parameters.pop(keyword)) if keyword in parameters else b""

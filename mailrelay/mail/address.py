@@ -33,7 +33,8 @@ _PATH = re.compile(
 )
 _LDH_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?")
 _CONTEXTUAL = frozenset("\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb")
-"""Characters that RFC 5892 allows in a U-label besides letters, marks and numbers."""
+"""Characters that RFC 5892 allows in a U-label besides letters, marks and numbers, in certain contexts. The context is not
+checked."""
 
 
 class BadPath(ValueError):
@@ -41,9 +42,9 @@ class BadPath(ValueError):
 
 
 def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]:
-    """The mailbox in `arg`, as sent but without angle brackets and source route, and the ESMTP parameters behind it.
+    """The mailbox in `arg`, as sent but without angle brackets and source route, and the ESMTP parameters after it.
 
-    arg: the octets behind `FROM:` or `TO:`, without the line end. smtputf8: whether UTF-8 may occur (RFC 6531). null:
+    arg: the octets after `FROM:` or `TO:`, without the line end. smtputf8: whether UTF-8 may occur (RFC 6531). null:
     whether `<>`, the null reverse path, is accepted; it is returned as b"". The parameters are returned without the space
     before them (see `listener.parameters`). Raises BadPath.
     """
@@ -62,8 +63,8 @@ def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]
         raise BadPath("the path does not follow RFC 5321")
     _check_characters(found[0])
     if found["route"]:
-        for hop in found["route"].split(","):
-            _check_domain(hop[1:])
+        for domain in found["route"].split(","):
+            _check_domain(domain.removeprefix("@"))
     if found["domain"]:
         _check_domain(found["domain"])
     mailbox = found["mailbox"].encode()
@@ -74,7 +75,7 @@ def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]
 
 def _rest(text: str) -> bytes:
     if text and not text.startswith(" "):
-        raise BadPath("a space is missing behind the path")
+        raise BadPath("a space is missing after the path")
     return text.lstrip(" ").encode()
 
 
@@ -94,15 +95,15 @@ def _check_domain(domain: str) -> None:
         if label.isascii():
             if len(label) > LABEL_LIMIT or _LDH_LABEL.fullmatch(label) is None:
                 raise BadPath("the domain does not follow RFC 5321")
-        elif any(not char.isascii() and not _in_u_label(char) for char in label) or not _ldh_outside(label):
-            raise BadPath("the domain is not one of RFC 5890")
+        elif any(not char.isascii() and not _in_u_label(char) for char in label) or not _has_valid_ascii(label):
+            raise BadPath("the domain does not follow RFC 5890")
 
 
 def _in_u_label(char: str) -> bool:
     return unicodedata.category(char)[0] in "LMN" or char in _CONTEXTUAL
 
 
-def _ldh_outside(label: str) -> bool:
+def _has_valid_ascii(label: str) -> bool:
     """Whether the ASCII in a U-label is letters, digits and hyphens, with no hyphen at either end (RFC 5891 4.2.3.1)."""
     ascii_part = "".join(char for char in label if char.isascii() and char != "-")
     return (not ascii_part or ascii_part.isalnum()) and not label.startswith("-") and not label.endswith("-")

@@ -3,13 +3,14 @@
 A report is a multipart/report (RFC 6522): a text for the person, fields for programs (RFC 3464), and, unless the content is
 no longer kept, the header of the message. The whole message is returned where RET=FULL requests it and the message is small
 and 7-bit. If an address is not ASCII, the parts are message/global-* and the report needs SMTPUTF8 (RFC 6533); every other
-report is 7-bit. A setup fault concerns no message: its report is the text alone.
+report is 7-bit. A notice about a relayhost concerns no single message: its
+report is the text alone.
 
 Promises: CRLF line ends; no line over 998 octets. No octet of an address, a subject, a reply or the original can start a
 header line, a field or a part. A report names neither this machine nor an address of the client (RFC 3464 section 2.2.2
 allows any name for the reporting MTA).
 
-Never: a report about a report. The caller asks `mail.backends` first.
+Never: a report about a report. The caller must have chosen the backend with `mail.backends`, which excludes it.
 """
 
 import re
@@ -63,25 +64,29 @@ def compose(
         b"Subject: %s" % _subject(notice),
         b"Date: %s" % _date(now),
         b"Message-ID: %s" % message_id,
-        *_thread(original),
+        *_references(original),
         b"Auto-Submitted: auto-replied",
         b"MIME-Version: 1.0",
     ]
     text = _part(b"text/plain; charset=utf-8", report_text(notice).encode().replace(b"\n", b"\r\n"))
     if notice.kind in ABOUT_RELAYHOST:
         return b"\r\n".join(headers) + b"\r\n" + text + b"\r\n"
-    parts = [text, _status(notice, reporting_mta, utf8), *([_returned(notice, original, utf8)] if original else [])]
+    parts = [
+        text,
+        _delivery_status(notice, reporting_mta, utf8),
+        *([_returned(notice, original, utf8)] if original else []),
+    ]
     if any(boundary in part for part in parts):
         raise ValueError("the boundary occurs in the report")
-    kind = b"global-delivery-status" if utf8 else b"delivery-status"
-    headers.append(b'Content-Type: multipart/report; report-type=%s;\r\n\tboundary="%s"' % (kind, boundary))
+    report_type = b"global-delivery-status" if utf8 else b"delivery-status"
+    headers.append(b'Content-Type: multipart/report; report-type=%s;\r\n\tboundary="%s"' % (report_type, boundary))
     if utf8:
         headers.append(b"Content-Transfer-Encoding: 8bit")
     delimited = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts)
     return b"\r\n".join(headers) + b"\r\n\r\n" + delimited + b"--%s--\r\n" % boundary
 
 
-def _status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
+def _delivery_status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
     groups = [
         [
             b"Reporting-MTA: dns; %s" % reporting_mta.encode("ascii"),
@@ -98,14 +103,14 @@ def _status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
 
 def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
     """The fields of RFC 3464 section 2.3."""
-    original = _ORCPT.fullmatch(one.orcpt)
+    orcpt = _ORCPT.fullmatch(one.orcpt)
     status = one.status.encode() if _STATUS_FORM.fullmatch(one.status) else _STATUS[notice.kind]
     return [
-        *([b"Original-Recipient: %s; %s" % (original[1], _ascii(_unxtext(original[2]), 600))] if original else []),
+        *([b"Original-Recipient: %s; %s" % (orcpt[1], _ascii(_unxtext(orcpt[2]), 600))] if orcpt else []),
         b"Final-Recipient: %s; %s" % (b"rfc822" if one.address.isascii() else b"utf-8", _address(one.address, utf8)),
         b"Action: %s" % _ACTION[notice.kind],
         b"Status: %s" % status,
-        # Of the mail server, only the name of its relayhost is known.
+        # The name of the mail server is not known, only that of its relayhost.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
         _folded(
             b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, REASON_LIMIT))
@@ -120,7 +125,7 @@ def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
         return b"Content-Type: message/rfc822\r\n\r\n" + original
     head, end, _ = original.partition(b"\r\n\r\n")
     if not end and not whole:
-        # The original was cut off inside the header: the last line may be incomplete.
+        # `original` ends inside the header: its last line may be incomplete.
         head = head.rpartition(b"\r\n")[0]
     if utf8:
         lines = (printable(line.replace(b"\t", b" ")).encode()[:_LINE_LIMIT] for line in head.split(b"\r\n"))
@@ -133,7 +138,7 @@ def _part(content_type: bytes, text: bytes) -> bytes:
     """A text part: as it is if it is 7-bit and its lines are short, otherwise quoted-printable (RFC 2045)."""
     if _is_plain(text):
         return b"Content-Type: %s\r\n\r\n%s\r\n" % (content_type, text)
-    # Line by line and as binary, so that a lone CR or LF is encoded too.
+    # Each line is encoded as binary, so that a lone CR or LF is encoded too.
     lines = (b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in text.split(b"\r\n"))
     return b"Content-Type: %s\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n%s\r\n" % (
         content_type,
@@ -152,7 +157,8 @@ def _subject(notice: Notice) -> bytes:
     return Header(text, charset, maxlinelen=76, header_name="Subject").encode(linesep="\r\n").encode("ascii")
 
 
-def _thread(original: bytes) -> list[bytes]:
+def _references(original: bytes) -> list[bytes]:
+    """The fields that name the original's Message-ID; none if it has none."""
     found = _MESSAGE_ID.search(original.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"\n"))
     return [b"In-Reply-To: %s" % found[1], b"References: %s" % found[1]] if found else []
 
@@ -171,7 +177,7 @@ def _unxtext(xtext: bytes) -> bytes:
 
 
 def _folded(field: bytes) -> bytes:
-    """`field` folded at spaces into lines of about 76 octets; longer words stay whole."""
+    """`field` folded at spaces into lines of about 76 octets; longer words stay whole. No line has only spaces."""
     lines = [b""]
     for word in field.split(b" "):
         if lines[-1] and len(lines[-1]) + len(word) >= 76 and word:

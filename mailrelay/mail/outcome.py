@@ -23,7 +23,9 @@ class Stage(enum.StrEnum):
     RCPT = "RCPT"
     DATA = "DATA"
     CONTENT = "content"
+    """The content, and the reply to it."""
     AFTER_DOT = "after-dot"
+    """The connection was lost between the end of the content and the reply to it."""
 
 
 class Scope(enum.StrEnum):
@@ -54,6 +56,7 @@ class Cause(enum.StrEnum):
     # The message: it cannot be sent as it is.
     NO_SMTPUTF8 = "no-smtputf8"
     UNREADABLE = "unreadable"
+    """Its envelope or its content cannot be read from the spool or written in SMTP."""
 
 
 _ENHANCED = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?= |$)")
@@ -103,6 +106,7 @@ class Outcome:
 
     @property
     def scope(self) -> Scope:
+        """What the outcome concerns; it follows from the cause and the stage."""
         if self.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
             return Scope.MESSAGE
         match self.stage:

@@ -23,7 +23,7 @@ class Disposition(enum.StrEnum):
     """The relayhost had a fault, so the message was not tried. No attempt is counted."""
 
 
-QUIET = frozenset({Cause.UNREACHABLE, Cause.LOST})
+TRANSIENT = frozenset({Cause.UNREACHABLE, Cause.LOST})
 """Causes that are due to the network and end by themselves."""
 
 PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KEY_CHANGED, Cause.HOST_KEY_REVOKED})
@@ -51,10 +51,10 @@ def classify(outcome: Outcome) -> Disposition:
 
 
 def is_setup_fault(outcome: Outcome) -> bool:
-    """Whether an outcome of scope relayhost is a fault that only the person can fix: then a notice is sent at once.
+    """Whether `outcome` is a fault of a relayhost that only the person can fix: then a notice is sent at once.
 
     A missing network, a broken connection and a mail server that asks to try later (4xx) are not: they end by themselves.
     """
-    if outcome.scope is not Scope.RELAYHOST or outcome.cause in QUIET:
+    if outcome.scope is not Scope.RELAYHOST or outcome.cause in TRANSIENT:
         return False
     return outcome.reply is None or outcome.reply.code // 100 == 5

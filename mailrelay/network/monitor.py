@@ -86,7 +86,7 @@ def _observe_network(report: Callable[[Change], None]) -> Iterator[None]:
         state = rtnetlink.NetworkState()
         # First the present state is read, without a report. The kernel accepts one dump request at a time.
         next_dumps = [rtnetlink.RTM_GETADDR]
-        sock.send(rtnetlink.dump(rtnetlink.RTM_GETLINK))
+        sock.send(rtnetlink.dump_request(rtnetlink.RTM_GETLINK))
         is_complete = False
 
         def receive() -> None:
@@ -109,7 +109,7 @@ def _observe_network(report: Callable[[Change], None]) -> Iterator[None]:
                 elif rtnetlink.ends_dump(data):
                     is_complete = not next_dumps
                     if next_dumps:
-                        sock.send(rtnetlink.dump(next_dumps.pop()))
+                        sock.send(rtnetlink.dump_request(next_dumps.pop()))
 
         loop.add_reader(sock, receive)
         try:

@@ -5,8 +5,8 @@ were removed.
     change = state.update(data)      # data: one datagram of the socket
 
 Promises: no bytes raise an exception. A message that only repeats what is known (a renewed lease, another IPv6 router
-advertisement) is no change. A message about an interface that leads nowhere (loopback, link-local addresses, interfaces of
-containers) is no change.
+advertisement) is no change. A message about loopback, a link-local address, or an interface without an address (such as a
+container's) is no change.
 Pure: no system call, no clock.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from mailrelay.network.events import Change
 
-# Of linux/netlink.h and linux/rtnetlink.h.
+# From linux/netlink.h and linux/rtnetlink.h.
 NLMSG_DONE = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -26,7 +26,7 @@ NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 _INTERFACE = struct.Struct("=BxHiII")  # family, type, index, flags, mask
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # family, length to, from, tos, table, protocol, scope, type, flags
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, destination and source length, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _NUMBER = struct.Struct("=I")
 
@@ -39,7 +39,7 @@ _RTN_UNICAST = 1
 _RTM_F_CLONED = 0x200
 
 
-def dump(kind: int) -> bytes:
+def dump_request(kind: int) -> bytes:
     """The request for the present state: of the interfaces (RTM_GETLINK) or of the addresses (RTM_GETADDR)."""
     body = b"\0"  # any address family
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, 0) + body
@@ -106,7 +106,7 @@ class NetworkState:
 
 
 def ends_dump(data: bytes) -> bool:
-    """Whether this datagram ends the reply to a `dump`."""
+    """Whether this datagram ends the reply to a `dump_request`."""
     return any(kind == NLMSG_DONE for kind, _ in _messages(data))
 
 

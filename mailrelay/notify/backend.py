@@ -13,4 +13,4 @@ Deliver = Callable[[Sequence[Notice]], Coroutine[Any, Any, None]]
 
 
 class BackendFailed(Exception):
-    """The backend delivered nothing; the notice stays pending. The text is one sentence with a fix, escaped."""
+    """The backend did not deliver all notices; all of them stay pending. The text is one sentence with a fix, escaped."""

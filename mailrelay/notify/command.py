@@ -20,11 +20,14 @@ from mailrelay.notify.backend import BackendFailed, Deliver
 from mailrelay.process_group import signal_group
 
 _TAIL = 300
-"""Octets from the end of stderr that become the reason of a failure."""
+"""Octets from the end of stderr that are shown as the reason of a failure."""
 
 
 def command(argv: Sequence[str]) -> Deliver:
-    """A backend through `argv`, run once for each notice, without a shell."""
+    """The backend that runs `argv` once for each notice, without a shell.
+
+    It raises BackendFailed at the first notice that fails. Then all of them are tried again, also those before it.
+    """
 
     async def deliver(notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -70,7 +73,7 @@ async def _kill(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
 
 
 async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
-    assert process.stdin is not None  # noqa: S101 - requested above
+    assert process.stdin is not None  # noqa: S101 - `_run` requests a pipe
     # A command need not read its stdin.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(stdin)

@@ -1,10 +1,12 @@
 """The `desktop` backend: a desktop notification that stays until the person dismisses it.
 
-Promises: `show` returns only after the desktop's notification service has accepted the text. The library hides every
-failure, so `show` first requests the service's capabilities, which does raise, and then requires that the library reports
-the notification as dispatched. Markup characters are escaped, because free desktops read notification bodies as markup.
+Promises: `show` returns only after the desktop's notification service has accepted the text. The library,
+desktop_notifier, hides every failure, so `show` first requests the service's capabilities, which does raise, and then
+requires that the library reports the notification as dispatched. Markup characters are escaped, because the desktops of
+Linux and BSD read notification bodies as markup.
 
-After a failure the connection to the desktop is closed, so retries for hours without a desktop leak nothing.
+After a failure the connection to the desktop is closed, so retries for hours without a desktop do not leave connections
+open.
 
 Never: start a session bus or wait for one. Where there is no desktop, the backend fails and says so.
 """

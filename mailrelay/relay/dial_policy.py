@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.outcome import Cause
-from mailrelay.mail.triage import PENALISED, QUIET
+from mailrelay.mail.triage import PENALISED, TRANSIENT
 from mailrelay.ports import RelayhostFailure
 
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
@@ -65,7 +65,7 @@ def _wait_ahead_of_schedule(cause: Cause, facts: DialFacts) -> float | None:
     """Seconds from the last try to the first moment at which a dial ahead of the schedule is allowed; None: never."""
     if cause in PENALISED:
         return PENALTY_SCHEDULE[0] if facts.retry_pending else None
-    if facts.retry_pending and cause in QUIET:
+    if facts.retry_pending and cause in TRANSIENT:
         return 0.0
     return EARLY_DIAL_WAIT if facts.retry_pending or facts.is_asked_for else None
 
@@ -80,7 +80,7 @@ def wait_after_fault(
     """
     if cause in PENALISED:
         return wait(PENALTY_SCHEDULE, failures, chance)
-    if cause in QUIET and failures_before_change is not None:
+    if cause in TRANSIENT and failures_before_change is not None:
         return wait((*SETTLING_SCHEDULE, *schedule), max(1, failures - failures_before_change), chance)
     return wait(schedule, failures, chance)
 

@@ -22,7 +22,7 @@ async def find_mail_path(relayhost: Relayhost) -> tuple[MailPath | None, list[tu
     try:
         if relayhost.command:
             try:
-                return await mail_path.greet(connection, relayhost.command), []
+                return await mail_path.try_path(connection, relayhost.command), []
             except Fault:
                 # The command in the settings no longer works; another mail path may.
                 pass
@@ -37,7 +37,7 @@ async def find_command(relayhost: Relayhost) -> str:
     try:
         for command in mail_path.commands(relayhost):
             with suppress(Fault):
-                return (await mail_path.greet(connection, command)).command
+                return (await mail_path.try_path(connection, command)).command
         return ""
     finally:
         await connection.close()

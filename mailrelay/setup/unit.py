@@ -54,16 +54,17 @@ class Unit:
 
 
 def command_line(settings: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The command line of `mailrelay serve` with these settings, by the script that runs now, or else the interpreter."""
+    """The command line of `mailrelay serve` with these settings: through the script that runs now, or else the
+    interpreter."""
     script = shutil.which(sys.argv[0])
     program = (str(Path(script).absolute()),) if script and Path(script).name == NAME else (sys.executable, "-m", NAME)
-    usual = Path(environ.get("HOME", "~")) / ".config" / NAME / "config.toml"
+    default = Path(environ.get("HOME", "~")) / ".config" / NAME / "config.toml"
     # A service manager does not see MAILRELAY_CONFIG of the person's shell.
-    return (*program, "serve") if settings == usual else (*program, "--config", str(settings.absolute()), "serve")
+    return (*program, "serve") if settings == default else (*program, "--config", str(settings.absolute()), "serve")
 
 
 def find(argv: Sequence[str], environ: Mapping[str, str]) -> Unit | None:
-    """The unit for the service manager of this session; None if there is none, or it does not work."""
+    """The unit for the service manager of this session; None if there is none, or its `check_manager` fails."""
     unit = launchd(argv, environ) if sys.platform == "darwin" else systemd(argv, environ)
     if shutil.which(unit.check_manager[0]) is None:
         return None
@@ -76,7 +77,8 @@ def is_running(unit: Unit) -> bool:
 
 
 def install(unit: Unit, *, restart: bool) -> bool:
-    """Writes the unit if it differs, starts it now and with each session. Returns whether anything was done.
+    """Writes the unit if it differs. Starts the service now and at the start of each session. Returns whether anything was
+    done.
 
     restart: whether to restart a running service whose unit is up to date. Raises NotInstalled, OSError.
     """
@@ -99,16 +101,16 @@ def systemd(argv: Sequence[str], environ: Mapping[str, str]) -> Unit:
     """A systemd user unit that runs this command line."""
     text = resources.files(__package__).joinpath("mailrelay.service").read_text("utf-8")
     file = grammar.path("$XDG_CONFIG_HOME/systemd/user/mailrelay.service", environ)
-    control = ("systemctl", "--user")
+    systemctl = ("systemctl", "--user")
     return Unit(
         manager="systemd",
         file=file,
         text=text.replace(_EXEC_START, f"ExecStart={_exec_start(argv)}").encode(),
-        check_manager=(*control, "show-environment"),
-        check_running=(*control, "is-active", "--quiet", NAME),
-        reload=((*control, "daemon-reload"),),
-        start=(*control, "enable", "--now", NAME),
-        restart=((*control, "enable", NAME), (*control, "restart", NAME)),
+        check_manager=(*systemctl, "show-environment"),
+        check_running=(*systemctl, "is-active", "--quiet", NAME),
+        reload=((*systemctl, "daemon-reload"),),
+        start=(*systemctl, "enable", "--now", NAME),
+        restart=((*systemctl, "enable", NAME), (*systemctl, "restart", NAME)),
         undo=f"systemctl --user disable --now {NAME}; rm {file}",
     )
 
@@ -140,7 +142,8 @@ def lingers(environ: Mapping[str, str]) -> bool:
 
 
 def _exec_start(argv: Sequence[str]) -> str:
-    """A command line in the syntax of systemd.service(5) and systemd.syntax(7). Its first word has no variables."""
+    """A command line in the syntax of systemd.service(5) and systemd.syntax(7). systemd
+    expands no variables in the first word, so `$` is not doubled there."""
     program, *rest = argv
     return " ".join((_systemd_word(program), *(_systemd_word(word).replace("$", "$$") for word in rest)))
 
@@ -154,6 +157,7 @@ def _systemd_word(word: str) -> str:
 
 
 def _run(argv: Sequence[str]) -> "subprocess.CompletedProcess[bytes]":
+    """Raises nothing: a command that cannot be started, or takes too long, has status 124."""
     try:
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=MANAGER_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -18,7 +18,7 @@ _VALUE = re.compile(rb"[!-<>-~\x80-\xff]*")
 
 
 def mail(envelope: Envelope, size: int | None, offered: Extensions) -> bytes:
-    """The MAIL command with its CR LF, for an envelope without an outcome from `unsendable`. size: octets of content, None
+    """The MAIL command with its CR LF. `unsendable` must have returned None for the envelope. size: octets of content, None
     if it is not known."""
     line = b"MAIL FROM:<%b>" % envelope.sender
     if offered.size is not None and size is not None:
@@ -35,7 +35,7 @@ def mail(envelope: Envelope, size: int | None, offered: Extensions) -> bytes:
 
 
 def rcpt(recipient: Recipient, offered: Extensions) -> bytes:
-    """The RCPT command with its CR LF, for a recipient of an envelope without an outcome from `unsendable`."""
+    """The RCPT command with its CR LF. `unsendable` must have returned None for the envelope of the recipient."""
     line = b"RCPT TO:<%b>" % recipient.address
     if offered.dsn and recipient.notify:
         line += b" NOTIFY=%b" % recipient.notify
@@ -48,7 +48,7 @@ def rcpt(recipient: Recipient, offered: Extensions) -> bytes:
 def unsendable(envelope: Envelope, offered: Extensions) -> Outcome | None:
     """Why `envelope` cannot be sent to this mail server; None if it can."""
     addresses = (envelope.sender, *(recipient.address for recipient in envelope.recipients))
-    values = (envelope.ret, envelope.envid, *(v for r in envelope.recipients for v in (r.notify, r.orcpt)))
+    values = (envelope.ret, envelope.envid, *(value for to in envelope.recipients for value in (to.notify, to.orcpt)))
     if not all(map(_ADDRESS.fullmatch, addresses)) or not all(map(_VALUE.fullmatch, values)):
         return Outcome(
             Stage.MAIL,

@@ -17,15 +17,15 @@ class BareNewline(ValueError):
 class LineEnds:
     """Returns content unchanged after checking its line ends: the encoding for BDAT (RFC 3030).
 
-    The last octet, or the last CR LF, is held back until the end. With the last octet of a BDAT the mail server has the
-    message, and it must not have one that is found incomplete here.
+    The last octet, or the last CR LF, is held back until `end`. The mail server accepts the message with the last octet of a
+    BDAT, so this octet must not be sent before the whole content has been checked.
     """
 
     def __init__(self) -> None:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The next octets. Raises BareNewline."""
+        """The octets to send next, for the next octets of the content. Raises BareNewline."""
         octets = self._held + chunk
         self._held = b"\r\n" if octets.endswith(b"\r\n") else octets[-1:]
         octets = octets.removesuffix(self._held)
@@ -34,7 +34,7 @@ class LineEnds:
         return octets
 
     def end(self) -> bytes:
-        """The last octets. Raises BareNewline."""
+        """The last octets to send. Raises BareNewline."""
         if self._held in (b"\r", b"\n"):
             raise BareNewline
         return self._held
@@ -48,7 +48,7 @@ class Stuffer:
         self._at_line_start = True
 
     def feed(self, chunk: bytes) -> bytes:
-        """The next octets. Raises BareNewline."""
+        """The octets to send next, for the next octets of the content. Raises BareNewline."""
         return self._stuffed(self._line_ends.feed(chunk))
 
     def end(self) -> bytes:

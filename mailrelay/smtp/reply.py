@@ -1,7 +1,7 @@
 """Parses replies of the mail server (RFC 5321 section 4.2), however the octets arrive.
 
 Promises: the parser is lenient where this is harmless (a bare LF ends a line, a code may have no text) and strict elsewhere.
-It is bounded: for endless lines or garbage it needs a few kilobytes and raises `MalformedReply`.
+Its memory is bounded: it raises `MalformedReply` for a line above LINE_LIMIT or a reply above REPLY_LIMIT.
 Never: a reply from an incomplete line, or a code guessed from text.
 """
 
@@ -14,6 +14,7 @@ from mailrelay.mail.printable import printable
 LINE_LIMIT = 2048
 """Octets in a line, without its end. RFC 5321 section 4.5.3.1.5 allows 512; some servers send more."""
 LINES_LIMIT = 128
+"""Lines of a reply."""
 REPLY_LIMIT = 64 * 1024
 """Octets in all lines of a reply, without their ends."""
 
@@ -25,7 +26,8 @@ class MalformedReply(ValueError):
 
 
 class ReplyParser:
-    """Octets in, replies out. Not to be used after it has raised: octets behind garbage cannot be trusted."""
+    """Returns the replies in a stream of octets. Must not be used after it has raised: the octets after a malformed reply
+    cannot be trusted."""
 
     def __init__(self) -> None:
         self._partial = bytearray()

@@ -1,7 +1,8 @@
 """Writes incoming messages. With the commit of `write_messages`, mailrelay is responsible for the message.
 
-A large content is written before that: `stage` writes its pieces under a key that is reserved for the message,
-`write_messages` makes the message, `unstage` removes the pieces if no message comes of them.
+Large content is written before that commit: `stage` writes its pieces under a key that is reserved for the message,
+`write_messages` makes the message, `unstage` removes the pieces if the message is not completed. All functions run inside
+the caller's transaction.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,14 @@ from mailrelay.spool.database import PIECE, SpoolError, row, rows
 from mailrelay.spool.space import check_space
 
 ROWS = 16
-"""Rows in one INSERT, at most. Each number of rows is another statement in SQLite's cache."""
+"""Rows in one INSERT, at most. Each number of rows is a statement of its own in the statement cache."""
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
     """Writes a message, due at once. Returns its key.
 
-    Raises SpoolFull if the spool would exceed `max_size` octets, or the disk lose its reserve.
+    Raises SpoolFull if the spool would exceed `max_size` octets, or if the message would use the reserve of the disk
+    (`check_space`).
     """
     check_space(db, arrival.size, max_size)
     return write_messages(db, (arrival,))[0]
@@ -27,14 +29,14 @@ def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
 
 def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
     """Writes messages, due at once. Returns their keys. The caller has checked the space, and rolls back after an error."""
-    new = next_key(db)
+    unused = next_key(db)
     keyed: list[tuple[int, Arrival]] = []
     for arrival in arrivals:
         if arrival.staged is None:
-            keyed.append((new, arrival))
-            new += 1
+            keyed.append((unused, arrival))
+            unused += 1
         else:
-            keyed.append((_claim(db, arrival.staged), arrival))
+            keyed.append((_end_staging(db, arrival.staged), arrival))
     _insert(
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt)",
@@ -102,15 +104,16 @@ def unstage(db: apsw.Connection, key: int) -> None:
 
 
 def unstage_all(db: apsw.Connection) -> int:
-    """Removes all incoming messages, which a crash has left; returns their number. Called while no daemon runs."""
+    """Removes all incoming messages, which a crash has left; returns their number. Must not be called while a daemon
+    runs."""
     left = rows(db, "SELECT message FROM incoming")
     for (key,) in left:
         unstage(db, key)
     return len(left)
 
 
-def _claim(db: apsw.Connection, staged: Staged) -> int:
-    """The key of the staged content, which belongs to a message from now on. Raises SpoolError if it is gone."""
+def _end_staging(db: apsw.Connection, staged: Staged) -> int:
+    """Ends the reservation of the key, which a message takes over, and returns it. Raises SpoolError if it is gone."""
     db.execute("DELETE FROM incoming WHERE message = ?", (staged.key,))
     if not db.changes():
         raise SpoolError("the beginning of a message is no longer in the spool; send it again")

@@ -13,7 +13,7 @@ from mailrelay.spool.attempts import retire
 from mailrelay.spool.database import IS_PENDING, rows, states
 
 KEEP_REFUSED = 7 * 86_400.0
-"""Seconds for which the content of a refused message is kept, so that it can be corrected and sent again."""
+"""Seconds for which the content of a retired message with a refused recipient is kept, to correct and resend it."""
 PURGE_BATCH = 500
 """Messages deleted in one commit, at most."""
 
@@ -22,14 +22,16 @@ def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
     """The key and the whole id of the message whose id is `prefix` or begins with it. Raises NoSuchMessage."""
     prefix = prefix.lower()
     # A command line that is not valid UTF-8 comes with lone surrogates, which SQLite does not accept.
-    found = prefix.isascii() and rows(
-        db,
-        "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' ORDER BY queue_id LIMIT 2",
-        (prefix,),
-    )
-    if not found or not prefix:
+    found: list[tuple[int, str]] = []
+    if prefix and prefix.isascii():
+        found = rows(
+            db,
+            "SELECT id, queue_id FROM message WHERE queue_id >= ?1 AND queue_id < ?1 || '~' ORDER BY queue_id LIMIT 2",
+            (prefix,),
+        )
+    if not found:
         raise NoSuchMessage(f"no message has the id {prefix or '(empty)'}; see `mailrelay queue --all`")
-    # An older id is longer, and may begin with a whole new one.
+    # Ids of older spools are longer: one may begin with the whole id of a newer message.
     if len(found) > 1 and found[0][1] != prefix:
         raise NoSuchMessage(f"more than one message has an id that begins with {prefix}; give more letters of it")
     key, queue_id = found[0]
@@ -49,7 +51,8 @@ def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
 
 
 def retry_all(db: apsw.Connection, now: float) -> int:
-    """Makes all waiting messages due now, and lets every relayhost be dialled now. Returns the number of messages."""
+    """Makes all messages with a next attempt due now, and lets every relayhost be dialled now. Returns the number of
+    messages."""
     db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt IS NOT NULL", (now,))
     due = db.changes()
     db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0", (now,))
@@ -95,20 +98,24 @@ def check_not_active(db: apsw.Connection, key: int, queue_id: str) -> None:
 
 
 def purge(db: apsw.Connection, now: float, keep_sent: float) -> int:
-    """Deletes history older than `keep_sent` seconds, at most PURGE_BATCH messages; returns their number."""
-    kept = "EXISTS (SELECT 1 FROM content WHERE message = m.id)"
+    """Deletes messages that were retired more than `keep_sent` seconds ago, except those with a pending notice.
+
+    Deletes also old content of refused messages (KEEP_REFUSED), old notices about relayhosts and surplus correspondents, and
+    gives free pages back to the file system. Deletes at most PURGE_BATCH messages and returns their number.
+    """
+    has_content = "EXISTS (SELECT 1 FROM content WHERE message = m.id)"
     is_pending = (
         "EXISTS (SELECT 1 FROM notice n JOIN notice_backend b ON b.notice = n.id"
         " WHERE n.message = m.id AND b.delivered IS NULL)"
     )
     db.execute(
         "DELETE FROM content WHERE message IN"
-        f" (SELECT id FROM message m WHERE retired < ? AND {kept} ORDER BY retired LIMIT ?)",
+        f" (SELECT id FROM message m WHERE retired < ? AND {has_content} ORDER BY retired LIMIT ?)",
         (now - KEEP_REFUSED, PURGE_BATCH),
     )
     db.execute(
         "DELETE FROM message WHERE id IN"
-        f" (SELECT id FROM message m WHERE retired < ? AND NOT {kept} AND NOT {is_pending} ORDER BY retired LIMIT ?)",
+        f" (SELECT id FROM message m WHERE retired < ? AND NOT {has_content} AND NOT {is_pending} ORDER BY retired LIMIT ?)",
         (now - keep_sent, PURGE_BATCH),
     )
     gone = db.changes()

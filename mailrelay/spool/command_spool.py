@@ -40,8 +40,8 @@ class _View(ports.SpoolView):
     def one(self, key: int) -> Listed:
         return listing.one(self._db, key)
 
-    def story(self, key: int) -> list[Event]:
-        return listing.story(self._db, key)
+    def events(self, key: int) -> list[Event]:
+        return listing.events(self._db, key)
 
     def content(self, key: int) -> Iterator[bytes]:
         return listing.content(self._db, key)

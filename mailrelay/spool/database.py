@@ -1,8 +1,8 @@
-"""Opens the database of the spool: checks the library and the directory, makes or migrates the schema.
+"""Opens the database of the spool: checks SQLite's version and the directory, makes or migrates the schema.
 
 Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit),
-unless its user lowers that for a while, as `writer` does. Only our account can enter the directory (0700) and read the file
-(0600). Both are on disk before the first message is.
+unless the caller lowers `synchronous` for a while, as `writer` does. Only our account can enter the directory (0700) and
+read the file (0600). The directory and the file are on disk before the first message is.
 Never: uses a SQLite older than 3.51.3, which can lose committed rows in WAL mode; opens a spool of a newer version.
 """
 
@@ -52,7 +52,7 @@ CREATE UNIQUE INDEX notice_open ON notice (kind, relayhost, cause) WHERE reminde
 UPDATE notice SET cause = 'relayhost' WHERE kind = 'delayed' AND cause = 'way';
 ALTER TABLE attempt RENAME COLUMN owner TO node;
 """
-"""Plainer names. `attempt.node` has process ids in old rows, which are the ids of no node."""
+"""Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
 
 
 def translate(error: apsw.Error) -> SpoolError:
@@ -60,13 +60,13 @@ def translate(error: apsw.Error) -> SpoolError:
     match error:
         case apsw.FullError():
             return SpoolFull("the spool's disk is full; make space")
-        # A disk too full for the index of the log has an error of its own.
+        # The error if the disk is too full for the -shm file, the index of the write-ahead log.
         case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
             return SpoolFull("the spool's disk is full; make space")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
             return SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
         case apsw.BusyError() | apsw.LockedError():
-            return SpoolError("another program holds the spool; try again")
+            return SpoolError("another program has locked the spool; try again")
         case _:
             return SpoolError(f"the spool cannot be used ({error})")
 
@@ -109,7 +109,7 @@ def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
         raise FileNotFoundError(path)
     prepare_directory(directory)
     try:
-        # SQLite would make it with permissions of the umask. Its -wal and -shm files get those of this file.
+        # SQLite would make the file with the permissions of the umask. The -wal and -shm files get those of this file.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
@@ -158,9 +158,9 @@ def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> li
     return db.execute(sql, bindings).fetchall()
 
 
-def states(some: Iterable[State]) -> str:
+def states(listed: Iterable[State]) -> str:
     """States as an SQL list, for use after IN."""
-    return "(" + ", ".join(f"'{state}'" for state in sorted(some)) + ")"
+    return "(" + ", ".join(f"'{state}'" for state in sorted(listed)) + ")"
 
 
 IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
@@ -191,7 +191,8 @@ def _migrate(db: apsw.Connection) -> None:
         found = db.pragma("user_version")
         if found > VERSION:
             raise SpoolError(
-                f"the spool was written by a newer mailrelay (format {found}; this one knows {VERSION}); install that one"
+                f"the spool was written by a newer mailrelay (format {found}; this one knows {VERSION});"
+                " install that version"
             )
         if found == 0:
             db.execute(Path(__file__).with_name("schema.sql").read_text("utf-8"))

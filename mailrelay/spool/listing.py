@@ -1,4 +1,4 @@
-"""What the person sees of the spool: listings, the events of one message, and the state of the whole.
+"""What the person sees of the spool: listings, the events of one message, and the state of the spool.
 
 Only reads. No function but `content` and `senders` reads the content of a message. Bytes from outside are not escaped.
 """
@@ -18,8 +18,8 @@ from mailrelay.mail.overview import RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
 
-LATEST = 200
-"""Messages in which `senders` looks for reverse paths."""
+RECENT = 200
+"""The number of latest messages in which `senders` looks for reverse paths."""
 
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
@@ -41,27 +41,27 @@ def everything(db: apsw.Connection) -> Iterator[Listed]:
 
 
 def one(db: apsw.Connection, key: int) -> Listed:
-    """The message with this key."""
+    """The message with this key, which must exist."""
     return next(_listed(db.execute(f"{_SELECT} WHERE m.id = ? ORDER BY r.id", (key,))))
 
 
-def _listed(rows: Iterator[tuple[Any, ...]]) -> Iterator[Listed]:
-    for _, group in groupby(rows, key=itemgetter(0)):
+def _listed(found: Iterator[tuple[Any, ...]]) -> Iterator[Listed]:
+    """found: rows of `_SELECT`, one for each recipient; those of one message are neighbours."""
+    for _, group in groupby(found, key=itemgetter(0)):
         yield _one_listed(list(group))
 
 
-def _one_listed(rows: list[tuple[Any, ...]]) -> Listed:
-    of_message = rows[0][:12]
-    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, fault_text, dial, active = (
-        of_message
+def _one_listed(found: list[tuple[Any, ...]]) -> Listed:
+    key, queue_id, relayhost, arrival, size, sender, subject, attempts, next_attempt, fault_text, next_dial, active = (
+        found[0][:12]
     )
-    states = {row[13] for row in rows}
-    if dial is not None and next_attempt is not None and not states.isdisjoint(PENDING):
+    states = {columns[13] for columns in found}
+    if next_dial is not None and next_attempt is not None and not states.isdisjoint(PENDING):
         # No message is tried before its relayhost is dialled again.
-        next_attempt = max(next_attempt, dial)
+        next_attempt = max(next_attempt, next_dial)
     recipients = tuple(
         ListedRecipient(address, "active" if active and state in PENDING else state, status, stage, words, uncertain)
-        for address, state, status, stage, words, uncertain in (row[12:] for row in rows)
+        for address, state, status, stage, words, uncertain in (columns[12:] for columns in found)
     )
     return Listed(
         key,
@@ -92,19 +92,19 @@ def _queue_name(states: AbstractSet[str], *, active: bool, attempts: int) -> str
     return "sent" if State.SENT in states else "cancelled"
 
 
-def story(db: apsw.Connection, key: int) -> list[Event]:
+def events(db: apsw.Connection, key: int) -> list[Event]:
     """All events of a message, in order of time."""
     listed = one(db, key)
-    events = [Event(listed.arrival, "accepted")]
+    found = [Event(listed.arrival, "accepted")]
     for attempt, opened, closed, interrupted, dialled in rows(
         db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
     ):
         if dialled:
-            events.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
-        events.append(Event(opened, "attempt"))
+            found.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
+        found.append(Event(opened, "attempt"))
         if interrupted:
-            events.append(Event(closed, "interrupted"))
-        events.extend(
+            found.append(Event(closed, "interrupted"))
+        found.extend(
             Event(closed, state, address, status, words, stage)
             for state, address, status, words, stage in rows(
                 db,
@@ -121,10 +121,10 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
         (key,),
     ):
         if delivered is not None:
-            events.append(Event(delivered, f"notice ({kind}) delivered by {backend}"))
+            found.append(Event(delivered, f"notice ({kind}) delivered by {backend}"))
         elif why:
-            events.append(Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", words=why.encode()))
-    events.extend(
+            found.append(Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", words=why.encode()))
+    found.extend(
         Event(changed, state, address, words=b"replaced by %s" % successor.encode() if successor else b"")
         for state, address, changed, successor in rows(
             db,
@@ -133,7 +133,7 @@ def story(db: apsw.Connection, key: int) -> list[Event]:
         )
     )
     # The sort is stable: events of the same instant stay in the order of cause and effect.
-    return sorted(events, key=lambda event: event.at)
+    return sorted(found, key=lambda event: event.at)
 
 
 def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
@@ -143,12 +143,15 @@ def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
 
 
 def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:
-    """The latest senders, the last one first: the reverse path and the beginning of the content, b"" if it is gone."""
+    """The reverse path and the first `PIECE` octets of the content of recent messages, the latest first.
+
+    The content is b"" if it is no longer kept. Messages with a null reverse path are left out.
+    """
     return rows(
         db,
         "SELECT sender, coalesce(data, x'') FROM (SELECT * FROM message ORDER BY arrival DESC LIMIT ?) m"
         " LEFT JOIN content c ON c.message = m.id AND c.seq = 0 WHERE length(sender) > 0 ORDER BY arrival DESC",
-        (LATEST,),
+        (RECENT,),
     )
 
 
@@ -162,7 +165,7 @@ def status(db: apsw.Connection) -> SpoolStatus:
         "SELECT count(*), min(arrival) FROM message m WHERE retired IS NULL AND EXISTS"
         f" (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {IS_PENDING})",
     )
-    # A recipient that an attempt held. One that the person has held later, or again, has changed since.
+    # Messages that an attempt held. If the person has held the recipient later, `changed` is later than `closed`.
     (stranded,) = row(
         db,
         "SELECT count(DISTINCT r.message) FROM recipient r JOIN outcome o ON o.recipient = r.id JOIN attempt a"

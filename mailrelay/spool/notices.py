@@ -1,6 +1,6 @@
-"""Pending notices: the notifier reads them, and marks them as delivered for one backend after another.
+"""Pending notices: the notifier reads them, and marks them as delivered, for each backend by itself.
 
-A notice stays pending for a backend until this one has delivered it, unless the person has dealt with its recipients
+A notice stays pending for a backend until the backend has delivered it, unless the person has dealt with its recipients
 (`actions.act`), or its setup fault or delay is over.
 """
 
@@ -13,6 +13,7 @@ from mailrelay.spool.correspondents import suggestion
 from mailrelay.spool.database import row, rows
 
 BATCH = 50
+"""Notices that are read for one backend at once, at most."""
 SUGGESTIONS = 5
 """Recipients of a notice for which a similar address is looked up, at most: a typing error concerns few of them."""
 _IS_PENDING = "b.delivered IS NULL AND notice.over IS NULL"
@@ -143,6 +144,6 @@ def content_start(db: apsw.Connection, message: int, limit: int) -> bytes:
 
 
 def accept_report(db: apsw.Connection, pending: PendingNotice, arrival: Arrival, max_size: int, now: float) -> None:
-    """Accepts a DSN and marks its notice as delivered, in one commit: it is neither lost nor sent twice."""
+    """Accepts a DSN and marks its notice as delivered. The caller commits both at once, so no DSN is lost or sent twice."""
     accept(db, arrival, max_size)
     notice_delivered(db, pending, now)

@@ -1,8 +1,8 @@
 """Queue ids: short, and in the order of time, so that new messages are neighbours in the index.
 
-An id is `LENGTH` letters and digits: a number of ticks since 2024. The daemon uses even ticks and commands use odd ones,
-so they never choose the same id. The daemon continues above the highest id in the spool (`QueueIds`); a command chooses one
-that is free within its own transaction (`new_for_command`).
+An id is a number of ticks since 2024, written with `LENGTH` letters and digits. The daemon uses even ticks and commands use
+odd ones, so they never choose the same id. The daemon continues above the highest id in the spool (`QueueIds`); a command
+chooses one that is free within its own transaction (`new_for_command`).
 
 Promises: no two messages of a spool have the same id, whatever the clock does. Older spools contain random ids of ten
 letters; these stay valid.
@@ -18,7 +18,7 @@ LENGTH = 8
 TICKS = 500
 """Ticks a second. Above 250 messages a second, ids run ahead of the clock, which is harmless."""
 EPOCH = 1_704_067_200
-"""2024-01-01 in epoch seconds. The ids last for forty years."""
+"""2024-01-01 in epoch seconds. There are enough ids for forty years from then."""
 
 _ALPHABET = "0123456789bcdfghjkmnpqrstvwxyz"
 """No vowels, so that no id is a word."""
@@ -65,8 +65,8 @@ def _tick(now: float) -> int:
 def _text(tick: int) -> str:
     letters = []
     for _ in range(LENGTH):
-        tick, letter = divmod(tick, _BASE)
-        letters.append(_ALPHABET[letter])
+        tick, digit = divmod(tick, _BASE)
+        letters.append(_ALPHABET[digit])
     return "".join(reversed(letters))
 
 

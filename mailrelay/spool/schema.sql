@@ -1,5 +1,5 @@
 -- The spool. Times are epoch seconds. Addresses and replies are BLOBs: bytes from outside, as they came.
--- The CHECKs repeat mail/lifecycle.py: a state that its table does not allow cannot be written.
+-- The CHECKs repeat the states of mail/states.py and what each state requires (mail/lifecycle.py).
 
 CREATE TABLE message (
   id           INTEGER PRIMARY KEY,
@@ -11,15 +11,15 @@ CREATE TABLE message (
   smtputf8     INTEGER NOT NULL CHECK (smtputf8 IN (0, 1)),
   ret          TEXT    NOT NULL CHECK (ret IN ('', 'FULL', 'HDRS')),
   envid        BLOB    NOT NULL,
-  size         INTEGER NOT NULL CHECK (size >= 0),
+  size         INTEGER NOT NULL CHECK (size >= 0),  -- octets of content
   subject      TEXT    NOT NULL,
   attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
   next_attempt REAL,                             -- null while an attempt is open, and when nothing is left to try
-  retired      REAL                              -- null while a recipient is open or failed
+  retired      REAL                              -- when no recipient was open or failed any more; null before
 ) STRICT;
 
--- Messages that are due: untried before tried, small before large, then the longest due. Each of these four groups is one
--- range of this index.
+-- Due messages: untried before tried, then small before large, then the longest due. Each of the four combinations of
+-- untried or tried and small or large is one range of this index.
 CREATE INDEX message_due ON message (relayhost, attempts > 0, size > 65536, next_attempt) WHERE next_attempt IS NOT NULL;
 CREATE INDEX message_waiting ON message (arrival) WHERE next_attempt IS NOT NULL;
 CREATE INDEX message_live ON message (id) WHERE retired IS NULL;
@@ -76,8 +76,8 @@ CREATE TABLE attempt (
   opened      REAL    NOT NULL,
   closed      REAL,
   interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)),
-  dialled     REAL    NOT NULL DEFAULT 0,
-  transacted  REAL    NOT NULL DEFAULT 0
+  dialled     REAL    NOT NULL DEFAULT 0,        -- seconds to dial the relayhost; 0 if the connection was open
+  transacted  REAL    NOT NULL DEFAULT 0         -- seconds of the mail transaction
 ) STRICT;
 
 CREATE UNIQUE INDEX attempt_open ON attempt (message) WHERE closed IS NULL;
@@ -133,15 +133,15 @@ CREATE TABLE notice (
   message   INTEGER REFERENCES message ON DELETE CASCADE,
   created   REAL    NOT NULL,
   over      REAL,                                -- when it was closed or cancelled
-  since     REAL    NOT NULL DEFAULT 0,          -- the earliest arrival of the messages that wait for it
-  waiting   INTEGER NOT NULL DEFAULT 0,          -- the number of messages that wait for it
+  since     REAL    NOT NULL DEFAULT 0,          -- the earliest arrival of the messages that the fault or delay concerns
+  waiting   INTEGER NOT NULL DEFAULT 0,          -- the number of these messages
   repeats   INTEGER NOT NULL DEFAULT 0,
   reminder  REAL,                                -- when an open notice is repeated; null if it is not open
   CHECK ((kind IN ('setup', 'delayed', 'resumed')) = (message IS NULL)),
   CHECK ((kind IN ('setup', 'delayed') AND over IS NULL) = (reminder IS NOT NULL))
 ) STRICT;
 
--- One open notice for one cause, however many messages wait for it.
+-- One open notice for one cause, however many messages it concerns.
 CREATE UNIQUE INDEX notice_open ON notice (kind, relayhost, cause) WHERE reminder IS NOT NULL;
 CREATE INDEX notice_of_message ON notice (message);
 

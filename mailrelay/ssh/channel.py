@@ -1,7 +1,7 @@
-"""A byte stream to a server on the other side: one channel of an SSH connection.
+"""A byte stream to the mail server or another endpoint: one channel of an SSH connection.
 
-Promises: written data is sent in order. A writer waits for the network below, not only for the channel's window, so that
-small data of other channels does not queue up behind it.
+Promises: written data is sent in order. `drain` waits for the TCP connection, not only for the channel's window, so that
+small data of other channels does not queue up behind large data.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from mailrelay.ssh import errors
 from mailrelay.ssh.flow_control import FlowControl
 
 READ_SIZE = 65536
-MAX_NOISE = 8192
+"""Octets of one read, at most."""
+MAX_BEFORE_GREETING = 8192
 """Octets that a command may send before its greeting."""
-MAX_STDERR = 1024
+MAX_OUTPUT = 1024
+"""Octets of the output of a failed command that are kept, from its end."""
 
 _GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
 """A greeting, positive or negative. Other lines before it come from the command's shell."""
@@ -89,11 +91,11 @@ class RelayhostChannel:
             self._stderr_tail.cancel()
         self._writer.close()
 
-    async def skip_noise(self) -> bytes | None:
+    async def skip_to_greeting(self) -> bytes | None:
         """Reads up to the greeting of a command and drops the output of its shell before it.
 
-        Returns None if the greeting is next to be read; otherwise the last output of a command that ended, or that sent more
-        than MAX_NOISE octets without a greeting. Raises ConnectionError.
+        Returns None if it found a greeting, which is the next to be read. Otherwise the command has ended, or has sent more
+        than MAX_BEFORE_GREETING octets: returns its last output. Raises ConnectionError.
         """
         output = b""
         while data := await self.read():
@@ -101,15 +103,15 @@ class RelayhostChannel:
             if found := _GREETING.search(output):
                 self._read_ahead = output[found.start() :]
                 return None
-            if len(output) > MAX_NOISE:
-                return output[-MAX_STDERR:]
-        return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_STDERR:]
+            if len(output) > MAX_BEFORE_GREETING:
+                return output[-MAX_OUTPUT:]
+        return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_OUTPUT:]
 
 
 async def _read_tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
-    """Reads `stderr` to its end and returns the last MAX_STDERR octets."""
+    """Reads `stderr` to its end and returns the last MAX_OUTPUT octets."""
     tail = b""
     with contextlib.suppress(asyncssh.Error, OSError):
         while data := await stderr.read(READ_SIZE):
-            tail = (tail + data)[-MAX_STDERR:]
+            tail = (tail + data)[-MAX_OUTPUT:]
     return tail

@@ -1,6 +1,6 @@
 """An SSH connection to a relayhost: opens one byte stream for each SMTP conversation, and for each client of a forward.
 
-    channel = await connection.open_channel()     # to the mail server; open_stream(endpoint) leads elsewhere
+    channel = await connection.open_channel()     # to the mail server; open_stream(endpoint): to another endpoint
     await channel.read(); channel.write(b"EHLO …"); await channel.drain()
 
 Promises: every failure is a `Fault` with one sentence, and the fix if the person must act. Every wait has a time limit.
@@ -46,6 +46,7 @@ class RelayhostConnection:
 
     @property
     def is_up(self) -> bool:
+        """Whether the connection is open, as far as is known."""
         return not self._connection.is_closed()
 
     @property
@@ -81,7 +82,7 @@ class RelayhostConnection:
         channel = await self._open(self._run_command(), self._channel_fault)
         try:
             async with asyncio.timeout(GREETING_TIMEOUT):
-                output = await channel.skip_noise()
+                output = await channel.skip_to_greeting()
         except (TimeoutError, ConnectionError) as error:
             channel.close()
             raise self._channel_fault(error) from error
@@ -128,7 +129,7 @@ class RelayhostConnection:
     async def _open(
         self, opening: Coroutine[None, None, RelayhostChannel], fault: Callable[[Exception], Fault]
     ) -> RelayhostChannel:
-        # The task goes on after a timeout or a cancellation; a channel that opens then is closed.
+        # The task goes on after a time-out (an OSError) or a cancellation; a channel that opens then is closed.
         task = asyncio.create_task(opening)
         try:
             async with asyncio.timeout(CHANNEL_TIMEOUT):

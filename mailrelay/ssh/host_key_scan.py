@@ -7,7 +7,7 @@
 Promises: a host gets only the data that is needed to see its key: no user name, no authentication. The only logins are to
 trusted jump hosts with another hop behind them. There is one connection for each host, which gets the key that a dial would
 get: many servers lock out clients that connect too often.
-Never: a key that is written without a request, a revoked key that is written, a changed line of another host.
+Never: writes a key without a request, writes a revoked key, or changes a line of another host.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Offer:
 
     @property
     def place(self) -> str:
-        """The name of the host in messages: its name in the settings or in ssh_config."""
+        """The name of the host in texts for the person: its name in the settings or in ssh_config."""
         return self.hop.place
 
     @property
@@ -89,7 +89,8 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """The result of `pin`. file: the changed file. old: a copy of it from before, None if no line was changed or removed.
+    """The result of `pin`. file: the changed file. old: a copy of the file before the change, None if
+    no line was changed or removed.
 
     stale: `file:line` of lines that still have another key for the host and that `pin` does not change: lines with patterns,
     lines of other files.
@@ -152,27 +153,27 @@ def pin(offer: Offer) -> Pinned:
         )
     if named is None or (named.exists() and not named.is_file()):
         raise Unpinnable(
-            f"ssh_config names no file for the key of {place} (UserKnownHostsFile {named or 'none'}); name one there"
+            f"ssh_config has no regular file for the key of {place} (UserKnownHostsFile {named or 'none'}); set one there"
         )
-    # A symbolic link stays: people keep these files in other places.
+    # A symbolic link stays a link: some people keep the file in another place.
     file = named.resolve()
     text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
     salt = os.urandom(SALT) if offer.hop.configuration.get("hashknownhosts") == ("yes",) else b""
-    new, changed, left = known_hosts.with_key(text, offer.name, offer.key, salt=salt)
+    new, changed, conflicting = known_hosts.with_key(text, offer.name, offer.key, salt=salt)
     old = Path(f"{file}.old") if changed else None
     if old is not None:
         shutil.copy2(file, old)
     replace_file(file, new.encode("utf-8", "surrogateescape"))
     elsewhere = (entry for entry in offer.hop.known.entries if entry.marker == "" and entry.file.resolve() != file)
     stale = (
-        *(f"{named}:{number}" for number in left),
+        *(f"{named}:{number}" for number in conflicting),
         *(f"{entry.file}:{entry.line}" for entry in elsewhere if entry.key.public_data != offer.key.public_data),
     )
     return Pinned(named, old, stale)
 
 
 class _ScanClient(HopClient):
-    """Notes the host key and rejects it, so that asyncssh ends the connection before the login."""
+    """Records the host key and rejects it, so that asyncssh ends the connection before the login."""
 
     is_authority = False
 

@@ -3,8 +3,8 @@
 Promises: as strict as ssh(1) with StrictHostKeyChecking. A key is trusted only for a name under which known_hosts lists it
 (plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never for the address of the host or of a jump host. `@revoked`
 takes precedence over everything. A line that cannot be read is skipped; the other lines count.
-Never: a key that is trusted because none is known, a file that is written (`host_key_scan.pin` does that), a prompt. All
-functions except `read` are pure.
+Never: trusts a key because none is known, writes a file (`host_key_scan.pin` does that), or prompts. All functions except
+`read` are pure.
 """
 
 import base64
@@ -32,7 +32,7 @@ class HostKeyStatus(enum.StrEnum):
     TRUSTED = "trusted"
     UNKNOWN = "unknown"
     CHANGED = "changed"
-    """Another key is known for the host: the server was set up anew, or another server answers in its place."""
+    """Another key is known for the host: the server was set up anew, or another server replies in its place."""
     REVOKED = "revoked"
 
 
@@ -106,7 +106,7 @@ def with_key(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
     stay as they are.
     """
     lines = text.split("\n")
-    changed, left = [], []
+    changed, conflicting = [], []
     for entry in _entries([(Path(), text)], name)[0]:
         if entry.marker:
             continue
@@ -117,13 +117,13 @@ def with_key(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
             changed.append(entry.line)
             lines[entry.line - 1] = line.replace(names, others, 1) if others else ""
         if others and _matches(others, name) and entry.key.public_data != key.public_data:
-            left.append(entry.line)
+            conflicting.append(entry.line)
     removed = [number for number in changed if not lines[number - 1]]
     kept = "\n".join(line for number, line in enumerate(lines, start=1) if number not in removed)
     if kept and not kept.endswith("\n"):
         kept += "\n"
     shown = key.export_public_key().decode("ascii").strip()
-    return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, left
+    return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, conflicting
 
 
 def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
@@ -141,7 +141,8 @@ def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
 def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.SSHKey | None) -> Outcome:
     """The outcome of a status other than TRUSTED.
 
-    place: the person's name for the host. key: the offered key, None if asyncssh did not show it to us.
+    place: the name of the host in the settings or in ssh_config. key: the offered key, None if asyncssh did not show it to
+    us.
     """
     unread = f" ({', '.join(known.unreadable)} cannot be read)" if known.unreadable else ""
     match status:
@@ -160,10 +161,10 @@ def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.S
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
-                text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} knows "
-                f"{describe(entry.key)}; nothing was sent, because another server may be answering, as in networks of "
+                text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} has "
+                f"{describe(entry.key)}; nothing was sent, because this may be another server, as in networks of "
                 "hotels and hotspots.",
-                fix="In such a network there is nothing to do: mail goes once the right host answers. Otherwise ask the "
+                fix="In such a network, do nothing: mail is sent once the right host replies. Otherwise ask the "
                 "administrator of the server to confirm the new fingerprint; then: mailrelay trust",
             )
         case _:

@@ -2,9 +2,10 @@
 
     path, failures = await find(connection, relayhost)
     path.command, path.greeting, path.extensions      # command: for the settings, "" for port forwarding
-    for command, outcome in failures: ...             # why the paths that were tried before do not work
+    for command, outcome in failures: ...             # why the paths before it do not work
 
-Promises: a mail path works if its mail server sends a greeting and replies to EHLO. Each path has at most PATIENCE seconds.
+Promises: a mail path works if its mail server sends a greeting and replies to EHLO. Each path has at most PATH_TIMEOUT
+seconds.
 Never: an SMTP command other than EHLO and QUIT.
 """
 
@@ -23,9 +24,9 @@ from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.interface import Fault
 
-PATIENCE = 30.0
+PATH_TIMEOUT = 30.0
 """Seconds to open one path and to get its greeting and the reply to EHLO."""
-NAME = b"localhost"
+EHLO_NAME = b"localhost"
 """Our name in EHLO."""
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
@@ -50,13 +51,13 @@ async def find(
 ) -> tuple[MailPath | None, list[tuple[str, Outcome]]]:
     """The first mail path that works, None if none does; and the command and the failure of each path before it.
 
-    Port forwarding is tried first, because it needs no program there; then sendmail, which needs no listening mail server;
-    then the programs that connect to the mail server's port.
+    Port forwarding is tried first, because it needs no program on the relayhost; then sendmail, which needs no listening
+    mail server; then the programs that connect to the mail server's port.
     """
     failures: list[tuple[str, Outcome]] = []
     for command in ("", *commands(relayhost)):
         try:
-            return await greet(connection, command), failures
+            return await try_path(connection, command), failures
         except Fault as fault:
             failures.append((command, fault.outcome))
             if not connection.is_up:
@@ -64,22 +65,23 @@ async def find(
     return None, failures
 
 
-async def greet(connection: RelayhostConnection, command: str) -> MailPath:
-    """Opens one mail path and reads the greeting and the reply to EHLO. Raises Fault, with the outcome of a delivery."""
+async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
+    """Opens one mail path and reads the greeting and the reply to EHLO. Raises Fault if that fails."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATH_TIMEOUT):
             channel = await connection.with_command(command).open_channel()
             try:
-                return await _greet(channel, command)
+                return await _handshake(channel, command)
             finally:
                 channel.close()
     except TimeoutError:
-        text = f"{command or 'The mail server'} did not answer within {PATIENCE:.0f} s."
+        text = f"{command or 'The mail server'} did not reply within {PATH_TIMEOUT:.0f} s."
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _greet(channel: RelayhostChannel, command: str) -> MailPath:
-    session, received = Session(NAME), b""
+async def _handshake(channel: RelayhostChannel, command: str) -> MailPath:
+    """Reads the greeting, sends EHLO, reads the reply and sends QUIT. Raises Fault."""
+    session, received = Session(EHLO_NAME), b""
     while session.extensions is None:
         try:
             data = await channel.read()

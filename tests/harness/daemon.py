@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailrelay.config import Listen, Notify, Queue, Relayhost, Settings
 from mailrelay.demo.remote import Remote
-from mailrelay.demo.story import served as serving
+from mailrelay.demo.scenario import running_daemon as serving
 from mailrelay.endpoint import Tcp
 
 LETTER = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: a letter\r\n\r\nhello\r\n"

@@ -26,7 +26,7 @@ from harness.remotes import amend, two_jump_hosts
 from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay import config
-from mailrelay.check.examination import Questions, examine
+from mailrelay.check.examination import CheckOptions, examine
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.dns.resolver import Resolver
 from mailrelay.spool import lock
@@ -83,7 +83,7 @@ async def examined(
     """The findings of `examine`, called in this process."""
     ours = config.load(person.config)
     look_up = Resolver(server.address if server else "127.0.0.1:1").look_up
-    questions = Questions(look_up, online=online, public=public, blacklists=blacklists)
+    questions = CheckOptions(look_up, online=online, public=public, blacklists=blacklists)
     async with aclosing(examine(ours, lock.holder(ours.queue.directory), questions)) as findings:
         return Checked([asdict(finding) async for finding in findings])
 

@@ -193,7 +193,7 @@ async def test_while_another_host_answers_mail_waits_and_it_goes_once_the_right_
             with reading(db):
                 (trouble,) = listing.status(db).faults
             db.close()
-            assert trouble.setup and "hotels and hotspots" in trouble.text and "mail goes once" in trouble.fix
+            assert trouble.setup and "hotels and hotspots" in trouble.text and "mail is sent once" in trouble.fix
             assert remote.logins == 0
             await remote.down()
             remote.host_key = right

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mailrelay.demo.story import STEP_TIMEOUT
+from mailrelay.demo.scenario import STEP_TIMEOUT
 
 
 def test_the_demo_shows_a_delivery_a_refusal_and_a_delay_and_ends_with_status_0(tmp_path: Path) -> None:

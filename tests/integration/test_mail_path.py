@@ -14,7 +14,7 @@ from mailrelay.ssh import mail_path
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.mail_path import find, greet
+from mailrelay.ssh.mail_path import find, try_path
 
 
 @asynccontextmanager
@@ -76,12 +76,12 @@ async def test_a_mail_server_that_wants_nothing_of_us_is_no_way(tmp_path: Path) 
 
         remote.policy = unwilling
         with pytest.raises(Fault) as caught:
-            await greet(link, "")
+            await try_path(link, "")
         assert b"5.3.2 go away" in caught.value.outcome.description
 
 
 async def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mail_path, "PATIENCE", 0.2)
+    monkeypatch.setattr(mail_path, "PATH_TIMEOUT", 0.2)
 
     async with linked(tmp_path) as (remote, link):
 
@@ -92,7 +92,7 @@ async def test_a_way_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: 
         remote.policy = never
         for command in ("", "sendmail -bs"):
             with pytest.raises(Fault) as caught:
-                await greet(link, command)
+                await try_path(link, command)
             assert caught.value.outcome.cause is Cause.LOST
         assert link.is_up
 

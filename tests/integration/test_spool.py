@@ -301,7 +301,7 @@ def test_a_sent_message_keeps_its_story_and_not_its_content(engine: Engine) -> N
     assert [message.queue_name for message in engine.everything()] == ["sent"]
     assert engine.content(key) == b""
     with engine.commands.reading() as view:
-        assert [event.what for event in view.story(key)] == ["accepted", "attempt", "sent"]
+        assert [event.what for event in view.events(key)] == ["accepted", "attempt", "sent"]
 
 
 def test_the_story_tells_of_the_dial_and_of_the_stage_at_which_the_remote_spoke(engine: Engine) -> None:
@@ -310,7 +310,7 @@ def test_the_story_tells_of_the_dial_and_of_the_stage_at_which_the_remote_spoke(
     record = record_of(engine, key, {State.DEFERRED: BUSY}, now=NOW + 2, next_attempt=NOW + 60)
     assert engine.do(engine.spool.record(dataclasses.replace(record, dialled=0.5)))
     with engine.commands.reading() as view:
-        told = [(event.at - NOW, event.what, event.stage) for event in view.story(key)]
+        told = [(event.at - NOW, event.what, event.stage) for event in view.events(key)]
     assert told == [(0, "accepted", ""), (0.5, "dialled, in 0.50 s", ""), (1, "attempt", ""), (2, "deferred", "RCPT")]
 
 

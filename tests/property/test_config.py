@@ -107,10 +107,10 @@ def test_every_key_that_nobody_knows_is_refused(table: str, key: str) -> None:
     assert key in KEYS[table] or outcome(text) is None
 
 
-@given(st.integers(0, 10**6), st.sampled_from(sorted(grammar.UNITS)))
+@given(st.integers(0, 10**6), st.sampled_from(sorted(grammar.DURATIONS)))
 def test_a_duration_is_as_many_of_its_unit(number: int, unit: str) -> None:
     read = grammar.duration(0, math.inf, "")
-    assert read(f"{number}{unit}") == number * grammar.UNITS[unit]
+    assert read(f"{number}{unit}") == number * grammar.DURATIONS[unit]
 
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(grammar.SIZES)))

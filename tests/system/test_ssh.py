@@ -25,7 +25,7 @@ from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ssh.dial import dial
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.mail_path import greet
+from mailrelay.ssh.mail_path import try_path
 
 pytestmark = pytest.mark.system
 
@@ -98,7 +98,7 @@ class Scene:
         relayhost = Relayhost(name="x", ssh=ALIAS, ssh_config=self.config, smtp=Tcp("localhost", self.sink.port))
         link = await dial(relayhost)
         try:
-            return (await greet(link, "")).greeting
+            return (await try_path(link, "")).greeting
         finally:
             await link.close()
 

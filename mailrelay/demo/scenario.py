@@ -1,7 +1,8 @@
-"""`mailrelay demo`: a real daemon against the embedded remote, in a temporary directory, with a commentary on stdout.
+"""`mailrelay demo`: a real daemon and the embedded SSH and mail server of `demo.remote`, in a temporary directory, with a
+commentary on stdout.
 
-It sends three messages. One is delivered. One is refused while its client waits. One is sent while the remote is down; when
-the remote is back, it is delivered to one of its two recipients and refused for the other.
+It sends three messages. One is delivered. One is refused while its client waits. One is sent while the server is down; when
+the server is up again, it is delivered to one of its two recipients and refused for the other.
 Promises: uses none of the person's files (~/.ssh, settings, spool), listens only on loopback, and ends by itself, with
 status 0 only if everything happened as described.
 """
@@ -50,15 +51,15 @@ async def _run(directory: Path) -> int:
     )
     (directory / "remote").mkdir()
     async with Remote(directory / "remote") as remote, _daemon(directory, remote) as port:
-        _heading("1", "A message to bob@example.net")
+        _heading("1. A message to bob@example.net")
         await _send(port, ["bob@example.net"], "Hello Bob")
         async with asyncio.timeout(STEP_TIMEOUT):
             await remote.arrived(1)
 
-        _heading("2", "A message to refused@example.net, an address that does not exist")
+        _heading("2. A message to refused@example.net, an address that does not exist")
         await _send(port, ["refused@example.net"], "Hello nobody")
 
-        _heading("3", "A message to carol@example.net and refused@example.net while the server is down")
+        _heading("3. A message to carol@example.net and refused@example.net while the server is down")
         await remote.down()
         await _send(port, ["carol@example.net", "refused@example.net"], "Hello both")
         _show_queue(directory / "spool")
@@ -71,12 +72,12 @@ async def _run(directory: Path) -> int:
         for report in _reports(directory / "Maildir"):
             print(f"         the report Maildir, which needs no network, contains: {report!r}")
 
-        _heading("End", "The queue keeps the refused messages until you have dealt with them")
+        _heading("The queue keeps the refused messages until you have dealt with them")
         _show_queue(directory / "spool")
-        got = sorted(address.decode() for message in remote.received for address in message.recipients)
+        delivered = sorted(address.decode() for message in remote.received for address in message.recipients)
     expected = ["bob@example.net", "carol@example.net", SENDER]
-    succeeded = got == expected
-    print("\nEverything happened as it should." if succeeded else f"\nSomething went wrong: delivered to {got}.")
+    succeeded = delivered == expected
+    print("\nEverything happened as it should." if succeeded else f"\nSomething went wrong: delivered to {delivered}.")
     return 0 if succeeded else 1
 
 
@@ -90,12 +91,12 @@ async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
     )
     with _timeline():
-        async with served(settings) as (port, _):
+        async with running_daemon(settings) as (port, _):
             yield port
 
 
 @contextlib.asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
+async def running_daemon(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
     """A daemon that is ready and runs for the time of the context; yields the port on which it listens, and its task."""
     listening: asyncio.Future[list[Endpoint]] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(daemon.serve(settings, listening.set_result))
@@ -157,11 +158,12 @@ def _reports(maildir: Path) -> list[str]:
     return [str(message_from_bytes(file.read_bytes(), policy=SMTP)["Subject"]) for file in files]
 
 
-def _heading(number: str, title: str) -> None:
-    print(f"\n{number}. {title}" if number != "End" else f"\n{title}")
+def _heading(title: str) -> None:
+    print(f"\n{title}")
 
 
 _START = time.monotonic()
+"""The zero of the times in the commentary."""
 
 
 def _line(source: str, text: str) -> None:
