@@ -33,7 +33,7 @@ StructType = TypeVar("StructType", bound=msgspec.Struct)
 
 EXAMPLE = 'relayhost.default.ssh = "me@mail.example.org"'
 """The shortest valid settings file."""
-FILE_MAX = 1 << 20
+MAX_FILE = 1 << 20
 """The largest settings file, in octets."""
 
 _INVALID = r"Expected `(\w+)`(?: ([<>]=) (-?\d+))?.*? - at `\$\.([^`]*)`"
@@ -179,8 +179,8 @@ def _read_protected(path: Path) -> str:
         # The directory of a symbolic link and that of its target: a user who can write one of them can replace the file.
         for directory in {path.absolute().parent, path.resolve().parent}:
             _check_protection(directory, directory.stat())
-        octets = file.read(FILE_MAX + 1)
-    if len(octets) > FILE_MAX:
+        octets = file.read(MAX_FILE + 1)
+    if len(octets) > MAX_FILE:
         raise _error(f"{path} is larger than 1 MiB and cannot be a settings file; name another file")
     return octets.removeprefix(codecs.BOM_UTF8).decode("utf-8")
 

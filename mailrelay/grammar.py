@@ -33,7 +33,7 @@ XDG = {
     "XDG_STATE_HOME": "~/.local/state",
 }
 """Defaults of the XDG Base Directory Specification for variables that are unset or relative."""
-SOCKET_PATH_MAX = 107
+MAX_SOCKET_PATH = 107
 """Octets of sun_path on Linux, without the final NUL."""
 
 _QUANTITY = r"([0-9]{1,12}(?:\.[0-9]{1,12})?)([A-Za-z]+)"
@@ -160,9 +160,9 @@ def listen_endpoint(value: object, environ: Mapping[str, str]) -> Endpoint:
     written = text(value)
     if written.startswith("unix:"):
         socket = path(written.removeprefix("unix:"), environ)
-        if len(os.fsencode(socket)) > SOCKET_PATH_MAX:
+        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
             raise SettingsError(
-                f"{shown(value)} is too long for a socket; the path has at most {SOCKET_PATH_MAX} octets"
+                f"{shown(value)} is too long for a socket; the path has at most {MAX_SOCKET_PATH} octets"
             )
         return Unix(str(socket))
     found = re.fullmatch(_LOOPBACK, written)

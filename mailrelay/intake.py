@@ -26,7 +26,7 @@ from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolError, SpoolFull
-from mailrelay.mail.trace import RECEIVED_MAX, count_received
+from mailrelay.mail.trace import MAX_RECEIVED, count_received
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
@@ -129,7 +129,7 @@ class Intake:
                 "refused mail from <%s> with 4xx: no relayhost in the settings takes it", printable(envelope.sender)
             )
             return ClientReply(NO_RELAYHOST)
-        if count_received(content) >= RECEIVED_MAX:
+        if count_received(content) >= MAX_RECEIVED:
             log.error("%s", logline.rejected("content", LOOP, envelope.sender))
             return ClientReply(LOOP)
         queue_id = self._spool.new_queue_id()

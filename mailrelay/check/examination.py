@@ -22,7 +22,7 @@ from mailrelay.spool import listing
 from mailrelay.spool.database import SpoolError, connect, reading
 from mailrelay.ssh.hops import Hop
 
-HEADER_LIMIT = 65536
+MAX_HEADER = 65536
 """Octets of a message that are searched for its From field."""
 LOOKUP_TIMEOUT = 10.0
 """Seconds to look up the address of a host."""
@@ -155,5 +155,5 @@ def _dns_domain(address: str) -> str:
 
 def _author_domain(head: bytes) -> str:
     """The domain of the From field, "" if there is none."""
-    fields = BytesHeaderParser().parsebytes(head[:HEADER_LIMIT]).get_all("From", [])
+    fields = BytesHeaderParser().parsebytes(head[:MAX_HEADER]).get_all("From", [])
     return next((_dns_domain(address) for _, address in getaddresses(map(str, fields)) if "@" in address), "")

@@ -26,7 +26,7 @@ from mailrelay.control.daemon import daemon_pid
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.printable import printable
 
-TEXT_LIMIT = 1000
+MAX_TEXT = 1000
 """Characters of a finding that are shown: a DNS record may have sixty thousand."""
 
 _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–", "--", "yellow")}
@@ -82,7 +82,7 @@ def _json_line(finding: Finding) -> str:
             "check": finding.check,
             "about": printable(finding.about),
             "ok": finding.ok,
-            "text": printable(finding.text, TEXT_LIMIT),
+            "text": printable(finding.text, MAX_TEXT),
             "fix": printable(finding.fix),
         }
     )
@@ -93,7 +93,7 @@ def _text_lines(finding: Finding, *, plain: bool) -> str:
     sign, word, colour_name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
     shown_sign = colour(word if plain else sign, colour_name, sys.stdout)
-    line = f"{shown_sign} {about}{finding.check}: {printable(finding.text, TEXT_LIMIT)}"
+    line = f"{shown_sign} {about}{finding.check}: {printable(finding.text, MAX_TEXT)}"
     return f"{line}\n  {'->' if plain else '→'} {printable(finding.fix)}" if finding.fix else line
 
 

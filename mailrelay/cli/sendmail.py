@@ -42,12 +42,12 @@ from mailrelay.control.records import WAITING
 from mailrelay.control.status import SpoolError
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.printable import printable
-from mailrelay.mail.trace import RECEIVED_MAX, count_received
+from mailrelay.mail.trace import MAX_RECEIVED, count_received
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
 _NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
-_ENVID_LIMIT = 100
+_MAX_ENVID = 100
 """Octets of xtext (RFC 3461 section 4.4)."""
 _XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 or code in b"+="}
 _IGNORED_FLAGS = ("-G", "-U", "-m", "-n", "-s", "-v")
@@ -137,7 +137,7 @@ def _message(
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
-    if count_received(content) >= RECEIVED_MAX:
+    if count_received(content) >= MAX_RECEIVED:
         raise Failed("the message is in a mail loop; look at its Received fields", EX_DATAERR)
     envelope = Envelope(
         reverse_path,
@@ -248,6 +248,6 @@ def _notify(words: str) -> bytes:
 
 def _envid(name: str) -> bytes:
     xtext = name.translate(_XTEXT)
-    if not xtext.isascii() or len(xtext) > _ENVID_LIMIT:
-        raise _usage(f"-V is at most {_ENVID_LIMIT} ASCII characters")
+    if not xtext.isascii() or len(xtext) > _MAX_ENVID:
+        raise _usage(f"-V is at most {_MAX_ENVID} ASCII characters")
     return xtext.encode("ascii")

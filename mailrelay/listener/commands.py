@@ -35,7 +35,7 @@ logging.getLogger("mail.log").disabled = True
 
 log = logging.getLogger("mailrelay.listener")
 
-PROBE_LIMIT = 1.0
+MAX_PROBE = 1.0
 """Seconds for the recipient probes of one message, all together."""
 
 _ENHANCED_CODES = {b"250": b" 2.0.0 ", b"500": b" 5.5.2 ", b"501": b" 5.5.4 ", b"502": b" 5.5.1 ", b"503": b" 5.5.1 "}
@@ -100,7 +100,7 @@ class Commands(ClientConnection):
     AuthLoginPasswordChallenge = "Password:"
 
     # aiosmtpd's EHLO writes its limits here; nothing reads them, so one dict serves all connections. Our limit is
-    # `submission.COMMAND_LIMIT`.
+    # `submission.MAX_COMMAND`.
     command_size_limits: dict[str, int] = defaultdict(int)  # noqa: RUF012
 
     envelope: IncomingTransaction
@@ -175,7 +175,7 @@ class Commands(ClientConnection):
             refusal = state.intake.refusal()
             if refusal is None:
                 # A client that does not wait for the result of a message (`answer_within`) does not wait at RCPT either.
-                transaction.probe_seconds = min(PROBE_LIMIT, settings.answer_within)
+                transaction.probe_seconds = min(MAX_PROBE, settings.answer_within)
                 state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()

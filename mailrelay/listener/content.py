@@ -20,7 +20,7 @@ import re
 
 from mailrelay.listener import replies
 from mailrelay.mail.outcome import Reply
-from mailrelay.mail.trace import HEADER_MAX
+from mailrelay.mail.trace import MAX_HEADER
 
 _CRLF = b"\r\n"
 _LINE_WITH_DOT = b"\r\n."
@@ -65,12 +65,12 @@ class ContentReceiver:
 
     @property
     def header_size(self) -> int | None:
-        """Octets of the buffer up to the end of the header; of a header longer than HEADER_MAX (`mail.trace`), those that
-        hold its first HEADER_MAX octets. None before they are received. Valid before the first `take`."""
-        end = self._buffer.find(b"\r\n\r\n", 0, HEADER_MAX)
+        """Octets of the buffer up to the end of the header; of a header longer than MAX_HEADER (`mail.trace`), those that
+        hold its first MAX_HEADER octets. None before they are received. Valid before the first `take`."""
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEADER)
         if end >= 0:
             return end + 4
-        return HEADER_MAX + self._stuffed if self._size > HEADER_MAX else None
+        return MAX_HEADER + self._stuffed if self._size > MAX_HEADER else None
 
     def refuse(self, reply: Reply) -> None:
         """Refuse this content with `reply` and drop its octets. If it was refused before, the first refusal stays."""

@@ -12,7 +12,7 @@ from mailrelay.config import Listen
 from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
-from mailrelay.listener.server_state import Connection, IntakePort, ServerState
+from mailrelay.listener.server_state import ClientConnection, IntakePort, ServerState
 from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, remove_socket_file
 from mailrelay.listener.submission import protocol_factory
 
@@ -33,7 +33,7 @@ class Listening:
         self._state = state
 
     @property
-    def connections(self) -> frozenset[Connection]:
+    def connections(self) -> frozenset[ClientConnection]:
         """The clients' connections that are open."""
         return frozenset(self._state.connections)
 

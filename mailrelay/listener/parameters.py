@@ -7,9 +7,9 @@ parameter cannot smuggle a line end into a delivery status notification. Pure: n
 import re
 
 NOTIFY_WORDS = frozenset({b"SUCCESS", b"FAILURE", b"DELAY"})
-ENVID_LIMIT = 100
+MAX_ENVID = 100
 """Octets of ENVID (RFC 3461 section 4.4)."""
-ORCPT_LIMIT = 500
+MAX_ORCPT = 500
 """Octets of ORCPT (RFC 3461 section 4.2)."""
 
 _KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9\-]*")
@@ -65,8 +65,8 @@ def check_ret(value: bytes) -> bytes:
 
 def check_envid(value: bytes) -> bytes:
     """`value` itself: xtext (RFC 3461 section 4.4)."""
-    if len(value) > ENVID_LIMIT or _XTEXT.fullmatch(value) is None:
-        raise BadParameter(f"ENVID must be xtext of up to {ENVID_LIMIT} octets")
+    if len(value) > MAX_ENVID or _XTEXT.fullmatch(value) is None:
+        raise BadParameter(f"ENVID must be xtext of up to {MAX_ENVID} octets")
     return value
 
 
@@ -85,8 +85,8 @@ def check_orcpt(value: bytes, *, smtputf8: bool) -> bytes:
         fits = _is_utf8_address(address, smtputf8=smtputf8)
     else:
         fits = _ATOM.fullmatch(kind) is not None and _XTEXT.fullmatch(address) is not None
-    if not semicolon or not fits or len(value) > ORCPT_LIMIT:
-        raise BadParameter(f"ORCPT must be an address type, a semicolon and xtext, up to {ORCPT_LIMIT} octets")
+    if not semicolon or not fits or len(value) > MAX_ORCPT:
+        raise BadParameter(f"ORCPT must be an address type, a semicolon and xtext, up to {MAX_ORCPT} octets")
     return value
 
 

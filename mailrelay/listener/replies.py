@@ -12,7 +12,7 @@ from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 
-LINE_LIMIT = 512
+MAX_LINE = 512
 """Octets of a reply line, its end included."""
 
 SENDER_OK = Reply(250, (b"2.1.0 sender ok",))
@@ -66,7 +66,7 @@ _ENHANCED = re.compile(rb"([245])\.\d{1,3}\.\d{1,3}(?: +|$)")
 @lru_cache(maxsize=64)
 def encode(reply: Reply) -> bytes:
     """`reply` as octets to send, with line ends. Lines without an enhanced code get that of the reply."""
-    width = LINE_LIMIT - len(b"250 2.255.255 \r\n")
+    width = MAX_LINE - len(b"250 2.255.255 \r\n")
     pieces: list[bytes] = []
     for line in reply.lines or (b"",):
         text = printable(line).encode("ascii", "backslashreplace")

@@ -50,7 +50,7 @@ class IntakePort(Protocol):
         """A message whose content is handed over in pieces."""
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """A connection of a client. closed: done once it is gone."""
 
     closed: asyncio.Future[None]
@@ -105,7 +105,7 @@ class ServerState:
     settings: Listen
     intake: IntakePort
     allowed: frozenset[int] | None
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
     _timer: asyncio.TimerHandle | None = None
@@ -114,7 +114,7 @@ class ServerState:
     )
     _refusals: LogLimit = field(default_factory=lambda: LogLimit(REFUSAL_LINES, "%d more refusals were not logged"))
 
-    def add(self, connection: Connection, wait: float) -> None:
+    def add(self, connection: ClientConnection, wait: float) -> None:
         """Adds a new connection. wait: seconds until the first check of the time-outs, if it is the only connection;
         otherwise the next check of all connections includes it."""
         self.connections.add(connection)
@@ -147,8 +147,8 @@ class ServerState:
         return True
 
     def log_dropped(self, why: str, received: bytes = b"") -> None:
-        """Logs a dropped connection, within the limit. why: a text that follows "the client". received: octets of the client;
-        80 at most are logged."""
+        """Logs a dropped connection, within the limit. why: a text that follows "the client". received: octets of the
+        client; 80 at most are logged."""
         if self._security.count_one():
             log.warning(
                 "security: connection dropped, the client %s%s",

@@ -31,14 +31,14 @@ from mailrelay.mail.printable import printable
 
 log = logging.getLogger("mailrelay.listener")
 
-COMMAND_LIMIT = 4096
+MAX_COMMAND = 4096
 """Octets of a command line with its line end, at most. RFC 5321 section 4.5.3.1.4 requires at least 512, and more for the
 parameters of each extension."""
 COMMANDS_AT_ONCE = 50
 """Commands of one client that run before commands of other clients may run."""
-UNKNOWN_LIMIT = 20
+MAX_UNKNOWN = 20
 """Unknown or malformed commands in one connection after which it is closed."""
-IDLE_LIMIT = 300.0
+MAX_IDLE = 300.0
 """Seconds in which a client must send something (RFC 5321 section 4.5.3.2.7). The rate of a content is measured over the
 same time."""
 
@@ -66,7 +66,7 @@ class Submission(Commands):
         self._is_reading_paused = False
         self._is_turn_scheduled = False
 
-    # Called by `ServerState` and `Listening`: see `server_state.Connection`.
+    # Called by `ServerState` and `Listening`: see `server_state.ClientConnection`.
 
     @property
     def idle_since(self) -> float | None:
@@ -83,7 +83,7 @@ class Submission(Commands):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._state.add(self, IDLE_LIMIT)
+        self._state.add(self, MAX_IDLE)
         # With a limit of 0, `pause_writing` is called for every octet that the kernel has not accepted.
         self.transport.set_write_buffer_limits(0)
         if self._admit():
@@ -138,21 +138,21 @@ class Submission(Commands):
     # Time-outs.
 
     def check_timeouts(self, now: float) -> float:
-        wait = self._last_heard + IDLE_LIMIT - now
+        wait = self._last_heard + MAX_IDLE - now
         if wait <= 0 and (self.is_over or self._drained is not None):
             # No reply would reach a client that reads none, or that has its last one.
             self.abort()
-            return IDLE_LIMIT
+            return MAX_IDLE
         reply = replies.IDLE_TOO_LONG
         if self._reception is not None and wait > 0:
-            wait, reply = min(wait, self._reception.check_rate(now, IDLE_LIMIT)), replies.TOO_SLOW
+            wait, reply = min(wait, self._reception.check_rate(now, MAX_IDLE)), replies.TOO_SLOW
         # Time in which the client waits for us does not count.
         waits_for_us = self._phase is BUSY or self._is_reading_paused
         if wait <= 0 and not waits_for_us:
             self._give_up_content(reply.text.decode())
             self.reply_and_close(reply)
             self._last_heard = now
-        return wait if wait > 0 else IDLE_LIMIT
+        return wait if wait > 0 else MAX_IDLE
 
     # Commands.
 
@@ -198,9 +198,9 @@ class Submission(Commands):
             if self._state.stopping:
                 self.reply_and_close(replies.STOPPING)
                 return
-            end = unread.find(b"\n", 0, COMMAND_LIMIT)
+            end = unread.find(b"\n", 0, MAX_COMMAND)
             if end < 0:
-                if len(unread) >= COMMAND_LIMIT:
+                if len(unread) >= MAX_COMMAND:
                     self.reply(replies.LINE_TOO_LONG)
                     self._close_after_eof()
                 elif self._client_closed:
@@ -219,7 +219,7 @@ class Submission(Commands):
             elif (command := self._parse_command(line)) is not None:
                 self._run_command(command)
         self._write()
-        if self._is_reading_paused or len(self._unread) >= COMMAND_LIMIT:
+        if self._is_reading_paused or len(self._unread) >= MAX_COMMAND:
             self._pause_or_resume_reading()
 
     def _schedule_turn(self) -> None:
@@ -234,7 +234,7 @@ class Submission(Commands):
 
     def _pause_or_resume_reading(self) -> None:
         # So many octets are left over only while a command waits, or until the next turn.
-        pause = len(self._unread) >= COMMAND_LIMIT or (self._reception is not None and self._reception.is_full)
+        pause = len(self._unread) >= MAX_COMMAND or (self._reception is not None and self._reception.is_full)
         if pause == self._is_reading_paused or self.transport.is_closing():
             return
         self._is_reading_paused = pause
@@ -276,7 +276,7 @@ class Submission(Commands):
             self._drop(f"did not wait for the reply to {verb.decode()}", reply=replies.DID_NOT_WAIT)
         else:
             self._unknown_commands += 1
-            if self._unknown_commands >= UNKNOWN_LIMIT:
+            if self._unknown_commands >= MAX_UNKNOWN:
                 self.reply_and_close(replies.TOO_MANY_UNKNOWN)
             else:
                 self.reply(replies.UNKNOWN_COMMAND if error is LineError.UNKNOWN else replies.BAD_COMMAND)
@@ -356,7 +356,7 @@ class Submission(Commands):
             self._reception, self._phase = None, BUSY
             self._start_task(self._run_alone(self._conclude(transaction, reception)))
             self._unread += leftover
-        if self._is_reading_paused or reception.is_full or len(self._unread) >= COMMAND_LIMIT:
+        if self._is_reading_paused or reception.is_full or len(self._unread) >= MAX_COMMAND:
             self._pause_or_resume_reading()
 
     def _give_up_content(self, why: str) -> None:

@@ -17,10 +17,10 @@ import ipaddress
 import re
 import unicodedata
 
-MAILBOX_LIMIT = 512 - len("MAIL FROM:<>\r\n")
+MAX_MAILBOX = 512 - len("MAIL FROM:<>\r\n")
 """Octets of a mailbox, at most."""
-DOMAIN_LIMIT = 255
-LABEL_LIMIT = 63
+MAX_DOMAIN = 255
+MAX_LABEL = 63
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+"
 _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
@@ -68,8 +68,8 @@ def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]
     if found["domain"]:
         _check_domain(found["domain"])
     mailbox = found["mailbox"].encode()
-    if len(mailbox) > MAILBOX_LIMIT:
-        raise BadPath(f"the address is longer than {MAILBOX_LIMIT} octets")
+    if len(mailbox) > MAX_MAILBOX:
+        raise BadPath(f"the address is longer than {MAX_MAILBOX} octets")
     return mailbox, _rest(text[found.end() :])
 
 
@@ -89,11 +89,11 @@ def _check_domain(domain: str) -> None:
     if domain.startswith("["):
         _check_literal(domain[1:-1])
         return
-    if len(domain.encode()) > DOMAIN_LIMIT:
-        raise BadPath(f"the domain is longer than {DOMAIN_LIMIT} octets")
+    if len(domain.encode()) > MAX_DOMAIN:
+        raise BadPath(f"the domain is longer than {MAX_DOMAIN} octets")
     for label in domain.split("."):
         if label.isascii():
-            if len(label) > LABEL_LIMIT or _LDH_LABEL.fullmatch(label) is None:
+            if len(label) > MAX_LABEL or _LDH_LABEL.fullmatch(label) is None:
                 raise BadPath("the domain does not follow RFC 5321")
         elif any(not char.isascii() and not _in_u_label(char) for char in label) or not _has_valid_ascii(label):
             raise BadPath("the domain does not follow RFC 5890")

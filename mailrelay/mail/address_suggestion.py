@@ -16,7 +16,7 @@ SHORTEST = 3
 """Characters of the shorter text below which no two texts are similar: one of two letters is not a typing error."""
 LONG = 6
 """Characters of the shorter text from which two typing errors are allowed; below it is one."""
-SUGGESTED_LIMIT = 100
+MAX_SUGGESTED = 100
 """Characters of a suggested address at most: a truncated one would be another address."""
 UNLIKE = 3
 """A number of typing errors that is never allowed."""
@@ -66,7 +66,7 @@ def suggestion(queue_id: str, likely: bytes, *, alone: bool) -> tuple[str, ...]:
     """
     address = printable(likely)
     # An escaped or truncated text is another address.
-    if not likely or address.encode() != likely or len(address) > SUGGESTED_LIMIT:
+    if not likely or address.encode() != likely or len(address) > MAX_SUGGESTED:
         return ()
     command = f"resend {queue_id} --to {shlex.quote(address)}" if alone else f"edit {queue_id}"
     return f"Did you mean {address}?", f"mailrelay queue {command}"

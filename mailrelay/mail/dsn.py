@@ -21,9 +21,9 @@ from email.utils import format_datetime
 
 from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
-from mailrelay.mail.wording import ADDRESS_LIMIT, REASON_LIMIT, SUBJECT_LIMIT, report_text, title
+from mailrelay.mail.wording import MAX_ADDRESS, MAX_REASON, MAX_SUBJECT, report_text, title
 
-RETURN_LIMIT = 100 * 1024
+MAX_RETURN = 100 * 1024
 """Octets of the largest original that is returned whole for RET=FULL. Of a larger one, only the header is returned."""
 
 _ACTION = {Kind.FAILED: b"failed", Kind.HELD: b"delayed", Kind.RELAYED: b"relayed"}
@@ -33,7 +33,7 @@ _MESSAGE_ID = re.compile(rb"^message-id:(?:\r\n)?[ \t]*(<[!-;=?-~]{1,300}>)[ \t]
 _ORCPT = re.compile(rb"([A-Za-z0-9-]{1,32});([!-~]+)")
 _XTEXT = re.compile(rb"\+([0-9A-F]{2})")
 _PLAIN = re.compile(rb"[\t -~]{0,998}")
-_LINE_LIMIT = 998
+_MAX_LINE = 998
 
 
 def needs_smtputf8(notice: Notice) -> bool:
@@ -113,14 +113,14 @@ def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
         # The name of the mail server is not known, only that of its relayhost.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
         _folded(
-            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, REASON_LIMIT))
+            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, MAX_REASON))
         ),
         b"Last-Attempt-Date: %s" % _date(notice.created),
     ]
 
 
 def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
-    whole = len(original) == notice.size and len(original) <= RETURN_LIMIT
+    whole = len(original) == notice.size and len(original) <= MAX_RETURN
     if notice.ret.upper() == b"FULL" and whole and not utf8 and _is_plain(original):
         return b"Content-Type: message/rfc822\r\n\r\n" + original
     head, end, _ = original.partition(b"\r\n\r\n")
@@ -128,7 +128,7 @@ def _returned(notice: Notice, original: bytes, utf8: bool) -> bytes:
         # `original` ends inside the header: its last line may be incomplete.
         head = head.rpartition(b"\r\n")[0]
     if utf8:
-        lines = (printable(line.replace(b"\t", b" ")).encode()[:_LINE_LIMIT] for line in head.split(b"\r\n"))
+        lines = (printable(line.replace(b"\t", b" ")).encode()[:_MAX_LINE] for line in head.split(b"\r\n"))
         readable = b"\r\n".join(line.decode("utf-8", "ignore").encode() for line in lines)
         return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%s\r\n" % readable
     return _part(b"text/rfc822-headers", head)
@@ -151,7 +151,7 @@ def _is_plain(text: bytes) -> bool:
 
 
 def _subject(notice: Notice) -> bytes:
-    text = title(notice) + (f": {printable(notice.subject, SUBJECT_LIMIT)}" if notice.subject else "")
+    text = title(notice) + (f": {printable(notice.subject, MAX_SUBJECT)}" if notice.subject else "")
     # Mail clients decode "=?" (RFC 2047 section 7): an unencoded one could restore characters that were escaped here.
     charset = "us-ascii" if text.isascii() and "=?" not in text else "utf-8"
     return Header(text, charset, maxlinelen=76, header_name="Subject").encode(linesep="\r\n").encode("ascii")
@@ -164,7 +164,7 @@ def _references(original: bytes) -> list[bytes]:
 
 
 def _address(address: bytes, utf8: bool) -> bytes:
-    return printable(address, ADDRESS_LIMIT).encode() if utf8 else _ascii(address, ADDRESS_LIMIT)
+    return printable(address, MAX_ADDRESS).encode() if utf8 else _ascii(address, MAX_ADDRESS)
 
 
 def _ascii(text: bytes | str, limit: int) -> bytes:

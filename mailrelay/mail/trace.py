@@ -4,7 +4,7 @@ The Received field names neither the client's address nor this machine, because 
 FROM clause, like the fields that other servers write for mail from their own machine. Times are in UTC for the same reason.
 
 Promises: content is changed only by additions at its top. A field whose absence is signed is not added, so signed mail stays
-valid. Every function accepts any bytes as content; its time is bounded by HEADER_MAX and one copy.
+valid. Every function accepts any bytes as content; its time is bounded by MAX_HEADER and one copy.
 Never: the repair of a header; an addition other than Received to a malformed header.
 
 Content is a message of RFC 5322 with CRLF line ends. A bare CR or LF makes a header malformed.
@@ -17,11 +17,11 @@ from binascii import a2b_base64, a2b_qp
 from datetime import UTC, datetime
 from functools import lru_cache
 
-HEADER_MAX = 1 << 18
+MAX_HEADER = 1 << 18
 """Octets of content that are searched for header fields; a longer header counts as malformed."""
-RECEIVED_MAX = 50
+MAX_RECEIVED = 50
 """A message with this many Received fields is in a mail loop (RFC 5321 section 6.3)."""
-SUBJECT_MAX = 200
+MAX_SUBJECT = 200
 """Characters of a subject that are kept."""
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -76,13 +76,13 @@ def message_id(content: bytes) -> bytes:
 
 def subject(content: bytes) -> str:
     """The subject for people: encoded words decoded (RFC 2047), on one line, without control characters and bidirectional
-    controls, at most SUBJECT_MAX characters; "" if there is none. Not escaped for any display."""
+    controls, at most MAX_SUBJECT characters; "" if there is none. Not escaped for any display."""
     for name, value in _fields(content)[0]:
         if name == b"subject":
             # No encoding needs more than 20 octets for a character. What follows would be cut off below.
-            text = _decode(value[: 20 * SUBJECT_MAX].decode("utf-8", "replace"))
+            text = _decode(value[: 20 * MAX_SUBJECT].decode("utf-8", "replace"))
             shown = (" " if char == "\t" else char for char in text if char == "\t" or _is_shown(char))
-            return "".join(shown).strip()[:SUBJECT_MAX].rstrip()
+            return "".join(shown).strip()[:MAX_SUBJECT].rstrip()
     return ""
 
 
@@ -98,9 +98,9 @@ def _fields(content: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
     """The fields of the header as names in lower case and unfolded values, and whether the header is well-formed."""
     if content.startswith(b"\r\n"):
         return [], True
-    end = content.find(b"\r\n\r\n", 0, HEADER_MAX)
-    fields, is_well_formed = _parse(content[: end if end >= 0 else HEADER_MAX])
-    return list(fields), is_well_formed and (end >= 0 or len(content) <= HEADER_MAX)
+    end = content.find(b"\r\n\r\n", 0, MAX_HEADER)
+    fields, is_well_formed = _parse(content[: end if end >= 0 else MAX_HEADER])
+    return list(fields), is_well_formed and (end >= 0 or len(content) <= MAX_HEADER)
 
 
 @lru_cache(maxsize=1)

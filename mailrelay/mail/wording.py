@@ -15,11 +15,11 @@ from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 
-ADDRESS_LIMIT = 320
+MAX_ADDRESS = 320
 """Characters of an address: a path has at most 256 octets (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
-REASON_LIMIT = 900
+MAX_REASON = 900
 """Characters of a reply, a reason or a fix."""
-SUBJECT_LIMIT = 200
+MAX_SUBJECT = 200
 """Characters of a subject."""
 
 _MAX_LISTED_SHORT = 3
@@ -104,7 +104,7 @@ def report_text(notice: Notice) -> str:
         *(f"{question}\n\n  {command}" for question, command in _suggestions(notice)),
         "\n".join(
             (
-                f"Subject:  {printable(notice.subject, SUBJECT_LIMIT) or '(none)'}",
+                f"Subject:  {printable(notice.subject, MAX_SUBJECT) or '(none)'}",
                 f"Sent:     {format_datetime(datetime.fromtimestamp(notice.arrival, UTC).astimezone())}",
                 f"Queue id: {queue_id}",
             )
@@ -128,23 +128,23 @@ def record(notice: Notice) -> dict[str, object]:
         "relayhost": printable(notice.relayhost, 80),
         "since": notice.since,
         "waiting": notice.waiting,
-        "text": printable(notice.text, REASON_LIMIT),
-        "fix": printable(notice.fix, REASON_LIMIT),
+        "text": printable(notice.text, MAX_REASON),
+        "fix": printable(notice.fix, MAX_REASON),
         "queue_id": printable(notice.queue_id, 40),
-        "sender": printable(notice.sender, ADDRESS_LIMIT),
-        "subject": printable(notice.subject, SUBJECT_LIMIT),
+        "sender": printable(notice.sender, MAX_ADDRESS),
+        "subject": printable(notice.subject, MAX_SUBJECT),
         "arrival_time": notice.arrival,
         "message_size": notice.size,
         "recipients": [
             {
-                "address": printable(one.address, ADDRESS_LIMIT),
+                "address": printable(one.address, MAX_ADDRESS),
                 "state": one.state,
                 "status": one.status,
-                "reply": printable(one.words, REASON_LIMIT),
+                "reply": printable(one.words, MAX_REASON),
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
-                "did_you_mean": printable(one.likely, ADDRESS_LIMIT),
+                "did_you_mean": printable(one.likely, MAX_ADDRESS),
             }
             for one in notice.concerned
         ],
@@ -248,12 +248,12 @@ def _short(one: Concerned, *, named: bool) -> str:
 def _entry(one: Concerned) -> str:
     """The paragraph of a report about a recipient."""
     source = "The mail server said" if one.remote else "Reason"
-    reason = f"{source}: {printable(one.words, REASON_LIMIT) or 'the reason is not known'}"
+    reason = f"{source}: {printable(one.words, MAX_REASON) or 'the reason is not known'}"
     meaning = _MEANINGS.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(
         (
-            f"  {printable(one.address, ADDRESS_LIMIT)}",
+            f"  {printable(one.address, MAX_ADDRESS)}",
             *(_indented(line, "    ") for line in (reason, meaning, uncertain) if line),
         )
     )
@@ -268,7 +268,7 @@ def _indented(text: str, indent: str) -> str:
     """Each line of `text` escaped, bounded, wrapped and indented."""
     return "\n".join(
         textwrap.fill(
-            printable(line, REASON_LIMIT),
+            printable(line, MAX_REASON),
             _WIDTH,
             initial_indent=indent,
             subsequent_indent=indent,

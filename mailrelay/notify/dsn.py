@@ -8,7 +8,7 @@ import dataclasses
 import secrets
 
 from mailrelay.mail.backends import report_wanted
-from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
+from mailrelay.mail.dsn import MAX_RETURN, compose, needs_smtputf8
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Notice, PendingNotice
 from mailrelay.ports import NoticePort
@@ -18,7 +18,7 @@ async def report(pending: PendingNotice, spool: NoticePort, now: float) -> None:
     """Queues the report for a pending notice. now: epoch seconds. Raises what the spool raises."""
     wanted = tuple(one for one in pending.notice.concerned if report_wanted(pending.notice.kind, one.notify))
     notice = dataclasses.replace(pending.notice, concerned=wanted)
-    original = b"" if notice.message is None else await spool.content_start(notice.message, RETURN_LIMIT)
+    original = b"" if notice.message is None else await spool.content_start(notice.message, MAX_RETURN)
     utf8 = needs_smtputf8(notice)
     envelope = Envelope(
         sender=b"",

@@ -1,7 +1,7 @@
 """Parses replies of the mail server (RFC 5321 section 4.2), however the octets arrive.
 
 Promises: the parser is lenient where this is harmless (a bare LF ends a line, a code may have no text) and strict elsewhere.
-Its memory is bounded: it raises `MalformedReply` for a line above LINE_LIMIT or a reply above REPLY_LIMIT.
+Its memory is bounded: it raises `MalformedReply` for a line above MAX_LINE or a reply above MAX_REPLY.
 Never: a reply from an incomplete line, or a code guessed from text.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from mailrelay.mail.outcome import Reply
 from mailrelay.mail.printable import printable
 
-LINE_LIMIT = 2048
+MAX_LINE = 2048
 """Octets in a line, without its end. RFC 5321 section 4.5.3.1.5 allows 512; some servers send more."""
-LINES_LIMIT = 128
+MAX_LINES = 128
 """Lines of a reply."""
-REPLY_LIMIT = 64 * 1024
+MAX_REPLY = 64 * 1024
 """Octets in all lines of a reply, without their ends."""
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
@@ -47,12 +47,12 @@ class ReplyParser:
                 yield reply
         del self._partial[:start]
         # One more octet may be the CR of an incomplete line end.
-        if len(self._partial) > LINE_LIMIT + 1:
-            raise MalformedReply(f"the mail server sent a line of more than {LINE_LIMIT} octets")
+        if len(self._partial) > MAX_LINE + 1:
+            raise MalformedReply(f"the mail server sent a line of more than {MAX_LINE} octets")
 
     def _add(self, line: bytes) -> Reply | None:
-        if len(line) > LINE_LIMIT:
-            raise MalformedReply(f"the mail server sent a line of more than {LINE_LIMIT} octets")
+        if len(line) > MAX_LINE:
+            raise MalformedReply(f"the mail server sent a line of more than {MAX_LINE} octets")
         found = _LINE.fullmatch(line)
         if found is None:
             raise MalformedReply(f'the mail server said "{printable(line, 60)}", which is not an SMTP reply')
@@ -64,10 +64,8 @@ class ReplyParser:
         self._code = code
         self._lines.append(text)
         self._octets += len(line)
-        if len(self._lines) > LINES_LIMIT or self._octets > REPLY_LIMIT:
-            raise MalformedReply(
-                f"the mail server sent a reply of more than {LINES_LIMIT} lines or {REPLY_LIMIT} octets"
-            )
+        if len(self._lines) > MAX_LINES or self._octets > MAX_REPLY:
+            raise MalformedReply(f"the mail server sent a reply of more than {MAX_LINES} lines or {MAX_REPLY} octets")
         if separator == b"-":
             return None
         lines = tuple(self._lines) if any(self._lines) else ()

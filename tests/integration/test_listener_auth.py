@@ -100,7 +100,7 @@ async def test_a_login_is_cancelled_if_the_connection_ends_before_its_last_line_
 
 
 async def test_a_client_that_is_idle_during_a_login_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
+    monkeypatch.setattr("mailrelay.listener.submission.MAX_IDLE", 0.05)
 
     async with listener(Intake(), auth="ignore") as listening:
         wire = await connect(listening)

@@ -121,7 +121,7 @@ async def test_data_is_refused_if_all_recipients_were_refused() -> None:
 
 
 async def test_the_recipient_probes_of_one_message_share_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "PROBE_LIMIT", 0.05)
+    monkeypatch.setattr(commands, "MAX_PROBE", 0.05)
     intake = Intake()
     intake.before_probe_result = asyncio.Event().wait
     rcpt = (b"RCPT TO:<you@example.net>", b"250 2.1.5 ")
@@ -376,7 +376,7 @@ async def test_no_connection_with_an_open_transaction_is_closed_for_another_clie
 
 
 async def test_an_idle_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.05)
+    monkeypatch.setattr("mailrelay.listener.submission.MAX_IDLE", 0.05)
 
     intake = Intake()
     async with listener(intake) as listening:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from harness.listener import GROUP, Intake, codes, greeted
 
-from mailrelay.listener.submission import COMMAND_LIMIT
+from mailrelay.listener.submission import MAX_COMMAND
 
 
 async def test_the_replies_to_a_group_of_commands_are_written_together() -> None:
@@ -47,7 +47,7 @@ async def test_no_command_is_read_from_a_client_that_does_not_read_its_replies()
         submission.data_received(b"NOOP\r\n")
         assert transport.written == []
         assert transport.is_read
-        submission.data_received(b"RSET\r\n" * COMMAND_LIMIT)
+        submission.data_received(b"RSET\r\n" * MAX_COMMAND)
         assert transport.written == []
         assert not transport.is_read
         submission.resume_writing()
@@ -55,7 +55,7 @@ async def test_no_command_is_read_from_a_client_that_does_not_read_its_replies()
         assert codes(flight)[-1] == b"521"
 
 
-@pytest.mark.parametrize("behind", [b"MAIL FROM:<a@b>\r\n", b"RSET\r\n" * COMMAND_LIMIT])
+@pytest.mark.parametrize("behind", [b"MAIL FROM:<a@b>\r\n", b"RSET\r\n" * MAX_COMMAND])
 async def test_commands_behind_a_content_wait_for_its_reply_and_reading_stops(behind: bytes) -> None:
     intake, gate = Intake(), asyncio.Event()
     intake.before_answer = gate.wait
@@ -65,7 +65,7 @@ async def test_commands_behind_a_content_wait_for_its_reply_and_reading_stops(be
         transport.written.clear()
         submission.data_received(b"hi\r\n.\r\n")
         submission.data_received(behind)
-        assert transport.is_read == (len(behind) < COMMAND_LIMIT)
+        assert transport.is_read == (len(behind) < MAX_COMMAND)
         assert transport.written == []
         gate.set()
         lines = 1 + behind.count(b"\n")
@@ -100,7 +100,7 @@ async def test_a_reply_to_a_connection_that_breaks_was_not_told() -> None:
 
 
 async def test_a_client_that_never_reads_its_reply_is_closed_and_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailrelay.listener.submission.IDLE_LIMIT", 0.02)
+    monkeypatch.setattr("mailrelay.listener.submission.MAX_IDLE", 0.02)
     intake = Intake()
 
     async with greeted(intake) as (submission, transport):

@@ -53,7 +53,7 @@ def test_a_message_that_has_an_id_keeps_it(content: bytes) -> None:
 def test_every_subject_can_be_shown_on_one_line(charset: str, encoding: str, octets: bytes) -> None:
     word = f"=?{charset}?{encoding}?".encode() + octets + b"?="
     shown = trace.subject(b"Subject: a " + word + word + b"\r\n\r\n")
-    assert len(shown) <= trace.SUBJECT_MAX
+    assert len(shown) <= trace.MAX_SUBJECT
     assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in shown)
     shown.encode()
 

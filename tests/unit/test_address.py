@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailrelay.mail.address import MAILBOX_LIMIT, BadPath, parse_path
+from mailrelay.mail.address import MAX_MAILBOX, BadPath, parse_path
 
 LABEL = b"x" * 63
 
@@ -90,7 +90,7 @@ def test_an_address_is_returned_as_it_was_sent(arg: bytes, mailbox: bytes, rest:
         "<a@-ä>".encode(),
         b"<a@" + b"x" * 64 + b">",
         b"<a@" + b".".join([LABEL] * 4) + b".x>",
-        b"<" + b"l" * MAILBOX_LIMIT + b"@b>",
+        b"<" + b"l" * MAX_MAILBOX + b"@b>",
     ],
 )
 def test_an_invalid_path_is_refused_with_a_reason_that_repeats_nothing_of_it(arg: bytes) -> None:

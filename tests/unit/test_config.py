@@ -496,7 +496,7 @@ def test_text_that_is_not_utf_8_is_refused_with_its_line(file: Path) -> None:
 
 
 def test_a_file_beyond_all_reason_is_not_read(file: Path) -> None:
-    file.write_bytes(b"#" * (config.FILE_MAX + 1))
+    file.write_bytes(b"#" * (config.MAX_FILE + 1))
     assert "larger than 1 MiB" in refusal(file)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import flufl.bounce
 import pytest
 
-from mailrelay.mail.dsn import RETURN_LIMIT, compose, needs_smtputf8
+from mailrelay.mail.dsn import MAX_RETURN, compose, needs_smtputf8
 from mailrelay.mail.notice import Concerned, Kind, Notice
 
 BOB = Concerned(
@@ -187,7 +187,7 @@ def test_the_whole_message_comes_back_byte_for_byte_where_it_was_asked_for() -> 
 @pytest.mark.parametrize(
     ("size", "original"),
     [
-        (RETURN_LIMIT + 1, b"Subject: a\r\n\r\n" + b"x" * 70 + b"\r\nAt eight?"),
+        (MAX_RETURN + 1, b"Subject: a\r\n\r\n" + b"x" * 70 + b"\r\nAt eight?"),
         (14 + 10, b"Subject: a\r\n\r\nAt eight?\xff"),
     ],
     ids=["too large", "not 7-bit"],

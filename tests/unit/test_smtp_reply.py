@@ -3,7 +3,7 @@
 import pytest
 
 from mailrelay.mail.outcome import Reply
-from mailrelay.smtp.reply import LINE_LIMIT, LINES_LIMIT, REPLY_LIMIT, MalformedReply, ReplyParser
+from mailrelay.smtp.reply import MAX_LINE, MAX_LINES, MAX_REPLY, MalformedReply, ReplyParser
 
 
 def test_a_reply_of_several_lines_keeps_each() -> None:
@@ -44,7 +44,7 @@ def test_replies_before_garbage_count() -> None:
         "\u0662\u0665\u0660 ok\r\n".encode(),
         b"250-ok\r\n251 ok\r\n",
         b"250-ok\r\n\r\n",
-        b"250 ok\r250 ok" + b"\xff" * LINE_LIMIT + b"\r\n",
+        b"250 ok\r250 ok" + b"\xff" * MAX_LINE + b"\r\n",
     ],
 )
 def test_what_is_not_a_reply_is_malformed(garbage: bytes) -> None:
@@ -60,8 +60,8 @@ def test_the_excerpt_of_garbage_is_short_and_escaped() -> None:
 
 
 def test_a_line_of_the_limit_is_read_and_one_octet_more_is_not() -> None:
-    most = b"250 " + b"x" * (LINE_LIMIT - 4)
-    assert list(ReplyParser().feed(most + b"\r\n")) == [Reply(250, (b"x" * (LINE_LIMIT - 4),))]
+    most = b"250 " + b"x" * (MAX_LINE - 4)
+    assert list(ReplyParser().feed(most + b"\r\n")) == [Reply(250, (b"x" * (MAX_LINE - 4),))]
     with pytest.raises(MalformedReply):
         list(ReplyParser().feed(most + b"x\r\n"))
 
@@ -74,14 +74,14 @@ def test_a_line_without_end_is_not_collected() -> None:
 
 
 def test_a_reply_of_the_most_lines_is_read_and_one_more_is_not() -> None:
-    assert len(next(ReplyParser().feed(b"250-x\r\n" * (LINES_LIMIT - 1) + b"250 x\r\n")).lines) == LINES_LIMIT
+    assert len(next(ReplyParser().feed(b"250-x\r\n" * (MAX_LINES - 1) + b"250 x\r\n")).lines) == MAX_LINES
     with pytest.raises(MalformedReply):
-        list(ReplyParser().feed(b"250-x\r\n" * (LINES_LIMIT + 1)))
+        list(ReplyParser().feed(b"250-x\r\n" * (MAX_LINES + 1)))
 
 
 def test_a_reply_of_too_many_octets_is_malformed() -> None:
-    line = b"250-" + b"x" * (LINE_LIMIT - 4) + b"\r\n"
-    count = REPLY_LIMIT // LINE_LIMIT
+    line = b"250-" + b"x" * (MAX_LINE - 4) + b"\r\n"
+    count = MAX_REPLY // MAX_LINE
     assert list(ReplyParser().feed(line * count)) == []
     with pytest.raises(MalformedReply):
         list(ReplyParser().feed(line * (count + 1)))

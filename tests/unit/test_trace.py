@@ -58,7 +58,7 @@ def test_a_date_inside_a_folded_field_is_no_date() -> None:
         b"From me@example.org Tue Nov 14 22:13:20 2023\r\nSubject: x\r\n\r\n",
         b"Subject: x\nTo: y\n\nbody\n",
         b"Subject: x\ry\r\n\r\n",
-        b"X: " + b"x" * trace.HEADER_MAX + b"\r\n\r\n",
+        b"X: " + b"x" * trace.MAX_HEADER + b"\r\n\r\n",
     ],
 )
 def test_a_malformed_header_gets_nothing_but_received(content: bytes) -> None:
@@ -157,4 +157,4 @@ def test_a_message_without_a_subject_has_an_empty_one() -> None:
 
 
 def test_a_long_subject_is_cut() -> None:
-    assert trace.subject(b"Subject: " + b"x" * 100_000 + b"\r\n\r\n") == "x" * trace.SUBJECT_MAX
+    assert trace.subject(b"Subject: " + b"x" * 100_000 + b"\r\n\r\n") == "x" * trace.MAX_SUBJECT
