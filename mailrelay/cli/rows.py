@@ -33,7 +33,7 @@ def rows(message: Listed, now: float) -> list[Row]:
             size(message.size),
             f"<{printable(message.sender)}>",
             f"<{printable(to.address)}>",
-            "; ".join(filter(None, (uncertainty(to), printable(to.words) or _waits_for(message, to)))),
+            "; ".join(filter(None, (uncertainty(to), printable(to.description) or _waits_for(message, to)))),
         )
         for to in message.recipients
     ]

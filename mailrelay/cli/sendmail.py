@@ -175,7 +175,7 @@ def _wait(settings: Settings, key: int, seconds: float) -> int:
             break
     for to in message.recipients:
         if to.state != "sent":
-            words = printable(to.words) or message.fault_text
+            words = printable(to.description) or message.fault_text
             say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
     return exit_status(message.recipients)
 

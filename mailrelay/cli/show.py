@@ -85,8 +85,8 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
     for to, meant in zip(message.recipients, likely, strict=True):
         facts = (f"<{printable(to.address)}>", to.state, to.status, rows.uncertainty(to))
         yield "to         " + "  ".join(filter(None, facts))
-        if to.words:
-            yield f"           {printable(to.words)}"
+        if to.description:
+            yield f"           {printable(to.description)}"
         if hint := suggestion(message.queue_id, meant, alone=resendable == [to]):
             yield f"           {' '.join(hint)}"
 
@@ -103,4 +103,6 @@ def _to_do(message: Listed) -> Iterator[str]:
 def _event_line(event: Event) -> str:
     address = f"<{printable(event.address)}>" if event.address else ""
     stage = f"at {event.stage}" if event.stage else ""
-    return "  ".join(filter(None, (clock(event.at), event.what, address, event.status, stage, printable(event.words))))
+    return "  ".join(
+        filter(None, (clock(event.at), event.what, address, event.status, stage, printable(event.description)))
+    )

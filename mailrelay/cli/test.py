@@ -112,7 +112,7 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
     """Why a message that is not sent need not be followed any longer, as a sentence; "" if it is to be followed."""
     message, fault = progress.message, progress.fault
     (recipient,) = message.recipients
-    queue_id, reply = message.queue_id, printable(recipient.words)
+    queue_id, reply = message.queue_id, printable(recipient.description)
     if recipient.state not in WAITING:
         return f"{queue_id} is {recipient.state}: {reply}; see `mailrelay queue show {queue_id}`"
     # A fault from before this message may be gone.
@@ -130,8 +130,8 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
 def _lines(event: Event, begun: float) -> Iterator[str]:
     stage = f" at {event.stage}" if event.stage and event.what != State.SENT else ""
     yield f"{max(0.0, event.at - begun):6.1f} s  {event.what}{stage}"
-    if event.words:
-        yield f"          {printable(event.words)}"
+    if event.description:
+        yield f"          {printable(event.description)}"
 
 
 def _envelope(sender: bytes, to: bytes) -> Envelope:

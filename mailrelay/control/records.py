@@ -78,7 +78,7 @@ def message_record(message: Listed) -> MessageRecord:
                 "delay_reason": _delay_reason(message, to),
                 "state": to.state,
                 "status": to.status,
-                "reply": printable(to.words),
+                "reply": printable(to.description),
                 "uncertain": to.uncertain is not None,
             }
             for to in message.recipients
@@ -103,9 +103,9 @@ def event_record(event: Event) -> EventRecord:
         "address": printable(event.address),
         "status": event.status,
         "stage": event.stage,
-        "reply": printable(event.words),
+        "reply": printable(event.description),
     }
 
 
 def _delay_reason(message: Listed, to: ListedRecipient) -> str:
-    return printable(to.words or message.fault_text) if to.state in WAITING else ""
+    return printable(to.description or message.fault_text) if to.state in WAITING else ""

@@ -135,7 +135,7 @@ def _show_queue(directory: Path) -> None:
     db = connect(directory)
     for message in live(db):
         for to in message.recipients:
-            words = to.words.decode("utf-8", "replace") or message.fault_text
+            words = to.description.decode("utf-8", "replace") or message.fault_text
             print(f"         in the queue: {message.queue_id} to {to.address.decode()}: {to.state} ({words})")
     db.close()
 

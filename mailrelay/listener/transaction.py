@@ -27,7 +27,7 @@ from mailrelay.mail.address import BadPath, parse_path
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 
-MAX_RECIPIENT = 1000
+MAX_RECIPIENTS = 1000
 """Recipients of one message, at most."""
 
 
@@ -130,7 +130,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
             raise _Refusal(replies.UNKNOWN_PARAMETER)
         if not address.isascii() and not self.smtp_utf8:
             raise _Refusal(replies.NEEDS_SMTPUTF8)
-        if len(self.recipients) >= MAX_RECIPIENT:
+        if len(self.recipients) >= MAX_RECIPIENTS:
             raise _Refusal(replies.TOO_MANY_RECIPIENTS)
         self.recipients.append(Recipient(address, notify, orcpt))
         self.rcpt_tos.append(address.decode())

@@ -113,7 +113,8 @@ def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
         # The name of the mail server is not known, only that of its relayhost.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
         _folded(
-            b"Diagnostic-Code: %s; %s" % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.words, MAX_REASON))
+            b"Diagnostic-Code: %s; %s"
+            % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.description, MAX_REASON))
         ),
         b"Last-Attempt-Date: %s" % _date(notice.created),
     ]

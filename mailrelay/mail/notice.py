@@ -39,15 +39,15 @@ class Backend(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """A recipient that a notice is about, and its outcome. `words` is the reply or our own text, not escaped."""
+    """A recipient that a notice is about, and its outcome. `description` is the reply or our own text, not escaped."""
 
     address: bytes
     state: str
     status: str
-    words: bytes
+    description: bytes
     stage: str
     remote: bool
-    """Whether `words` is a reply of the mail server."""
+    """Whether `description` is a reply of the mail server."""
     uncertain: bool = False
     notify: bytes = b""
     orcpt: bytes = b""

@@ -10,15 +10,15 @@ from typing import NamedTuple
 class ListedRecipient(NamedTuple):
     """A recipient as listed.
 
-    state: a name of the state table, or "active". words: the reply of the mail server, or our text where there was none.
-    uncertain: when an attempt ended that may have delivered the message all the same; None if there was none.
+    state: a name of the state table, or "active". description: the reply of the mail server, or our text where there was
+    none. uncertain: when an attempt ended that may have delivered the message all the same; None if there was none.
     """
 
     address: bytes
     state: str
     status: str
     stage: str
-    words: bytes
+    description: bytes
     uncertain: float | None
 
 
@@ -44,13 +44,13 @@ class Listed(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One event in the history of a message. stage: where the attempt stood when `words` came."""
+    """One event in the history of a message. stage: where the attempt stood when `description` came."""
 
     at: float
     what: str
     address: bytes = b""
     status: str = ""
-    words: bytes = b""
+    description: bytes = b""
     stage: str = ""
 
 

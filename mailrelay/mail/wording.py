@@ -140,7 +140,7 @@ def record(notice: Notice) -> dict[str, object]:
                 "address": printable(one.address, MAX_ADDRESS),
                 "state": one.state,
                 "status": one.status,
-                "reply": printable(one.words, MAX_REASON),
+                "reply": printable(one.description, MAX_REASON),
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
@@ -237,7 +237,7 @@ def _failure_verb(concerned: Sequence[Concerned]) -> str:
 
 def _short(one: Concerned, *, named: bool) -> str:
     """The reason for a recipient on one line. named: whether it begins with the address."""
-    reason = printable(one.words, 250) or "the reason is not known"
+    reason = printable(one.description, 250) or "the reason is not known"
     if one.remote:
         reason = f"The mail server said: {reason}"
     if one.uncertain:
@@ -248,7 +248,7 @@ def _short(one: Concerned, *, named: bool) -> str:
 def _entry(one: Concerned) -> str:
     """The paragraph of a report about a recipient."""
     source = "The mail server said" if one.remote else "Reason"
-    reason = f"{source}: {printable(one.words, MAX_REASON) or 'the reason is not known'}"
+    reason = f"{source}: {printable(one.description, MAX_REASON) or 'the reason is not known'}"
     meaning = _MEANINGS.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(

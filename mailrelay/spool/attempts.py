@@ -152,7 +152,7 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
         outcome = one.outcome
         values = (one.state.value, one.status, outcome.stage.value, outcome.description)
         db.execute(
-            "UPDATE recipient SET state = ?, status = ?, stage = ?, words = ?, remote = ?, changed = ?,"
+            "UPDATE recipient SET state = ?, status = ?, stage = ?, description = ?, remote = ?, changed = ?,"
             " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
             (*values, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
         )
@@ -225,12 +225,12 @@ def recover(db: apsw.Connection, now: float, node: str = "") -> int:
     for attempt, message in found:
         db.execute("UPDATE attempt SET closed = ?, interrupted = 1 WHERE id = ?", (now, attempt))
         db.execute(
-            "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, words = ?, remote = 0,"
+            "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, description = ?, remote = 0,"
             f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
             (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message),
         )
         db.execute(
-            "INSERT INTO outcome SELECT ?, id, state, status, stage, words FROM recipient"
+            "INSERT INTO outcome SELECT ?, id, state, status, stage, description FROM recipient"
             " WHERE message = ? AND state = 'deferred'",
             (attempt, message),
         )

@@ -9,7 +9,7 @@ Never: uses a SQLite older than 3.51.3, which can lose committed rows in WAL mod
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ DROP INDEX notice_standing;
 CREATE UNIQUE INDEX notice_open ON notice (kind, relayhost, cause) WHERE reminder IS NOT NULL;
 UPDATE notice SET cause = 'relayhost' WHERE kind = 'delayed' AND cause = 'way';
 ALTER TABLE attempt RENAME COLUMN owner TO node;
+ALTER TABLE recipient RENAME COLUMN words TO description;
+ALTER TABLE outcome RENAME COLUMN words TO description;
 """
 """Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
 
@@ -83,10 +85,10 @@ def prepare_directory(directory: Path) -> None:
     try:
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
-            directory.mkdir(mode=0o700)
-            sync_directory(directory.parent)
-        found = directory.stat()
-    except FileExistsError:
+            # Another process may make it at the same time.
+            with suppress(FileExistsError):
+                directory.mkdir(mode=0o700)
+                sync_directory(directory.parent)
         found = directory.stat()
     except OSError as error:
         raise SpoolError(f"{directory} cannot be made: {error.strerror}") from None
@@ -163,7 +165,7 @@ def states(listed: Iterable[State]) -> str:
     return "(" + ", ".join(f"'{state}'" for state in sorted(listed)) + ")"
 
 
-IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
+IS_PENDING, IS_FAILED, IS_LIVE = states(PENDING), states(FAILED), states(OPEN | FAILED)
 
 
 def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:

@@ -16,14 +16,14 @@ from mailrelay.mail.overview import Listed as Listed
 from mailrelay.mail.overview import ListedRecipient as ListedRecipient
 from mailrelay.mail.overview import RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
-from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
+from mailrelay.spool.database import IS_FAILED, IS_LIVE, IS_PENDING, row, rows
 
 RECENT = 200
 """The number of latest messages in which `senders` looks for reverse paths."""
 
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
-    " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.words, r.uncertain"
+    " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.description, r.uncertain"
     " FROM message m JOIN recipient r ON r.message = m.id"
     " LEFT JOIN attempt a ON a.message = m.id AND a.closed IS NULL"
     " LEFT JOIN relayhost h ON h.name = m.relayhost AND h.failures > 0"
@@ -60,8 +60,10 @@ def _one_listed(found: list[tuple[Any, ...]]) -> Listed:
         # No message is tried before its relayhost is dialled again.
         next_attempt = max(next_attempt, next_dial)
     recipients = tuple(
-        ListedRecipient(address, "active" if active and state in PENDING else state, status, stage, words, uncertain)
-        for address, state, status, stage, words, uncertain in (columns[12:] for columns in found)
+        ListedRecipient(
+            address, "active" if active and state in PENDING else state, status, stage, description, uncertain
+        )
+        for address, state, status, stage, description, uncertain in (columns[12:] for columns in found)
     )
     return Listed(
         key,
@@ -105,11 +107,11 @@ def events(db: apsw.Connection, key: int) -> list[Event]:
         if interrupted:
             found.append(Event(closed, "interrupted"))
         found.extend(
-            Event(closed, state, address, status, words, stage)
-            for state, address, status, words, stage in rows(
+            Event(closed, state, address, status, description, stage)
+            for state, address, status, description, stage in rows(
                 db,
-                "SELECT o.state, r.address, o.status, o.words, o.stage FROM outcome o JOIN recipient r ON r.id = o.recipient"
-                " WHERE o.attempt = ? ORDER BY r.id",
+                "SELECT o.state, r.address, o.status, o.description, o.stage"
+                " FROM outcome o JOIN recipient r ON r.id = o.recipient WHERE o.attempt = ? ORDER BY r.id",
                 (attempt,),
             )
         )
@@ -123,9 +125,11 @@ def events(db: apsw.Connection, key: int) -> list[Event]:
         if delivered is not None:
             found.append(Event(delivered, f"notice ({kind}) delivered by {backend}"))
         elif why:
-            found.append(Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", words=why.encode()))
+            found.append(
+                Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", description=why.encode())
+            )
     found.extend(
-        Event(changed, state, address, words=b"replaced by %s" % successor.encode() if successor else b"")
+        Event(changed, state, address, description=b"replaced by %s" % successor.encode() if successor else b"")
         for state, address, changed, successor in rows(
             db,
             "SELECT state, address, changed, successor FROM recipient WHERE message = ? AND state = 'cancelled'",
@@ -158,7 +162,10 @@ def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:
 def status(db: apsw.Connection) -> SpoolStatus:
     """The state of the whole spool."""
     counts: dict[str, int] = dict(
-        db.execute(f"SELECT state, count(DISTINCT message) FROM recipient WHERE state IN {IS_LIVE} GROUP BY state")
+        db.execute(
+            f"SELECT iif(state IN {IS_FAILED}, 'failed', state) AS kind, count(DISTINCT message) FROM recipient"
+            f" WHERE state IN {IS_LIVE} GROUP BY kind"
+        )
     )
     pending, oldest = row(
         db,
@@ -187,7 +194,7 @@ def status(db: apsw.Connection) -> SpoolStatus:
         oldest,
         counts.get("held", 0),
         stranded,
-        counts.get("bounced", 0) + counts.get("expired", 0),
+        counts.get("failed", 0),
         tuple(failing_notices),
         faults,
     )

@@ -203,7 +203,7 @@ def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
         db,
         "SELECT m.relayhost,"
         " CASE WHEN coalesce(h.failures, 0) OR r.stage = '' THEN ?2 ELSE r.stage END AS cause,"
-        " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.words)"
+        " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.description)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
         " AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.fixed, 0) <= ?1 AND coalesce(h.setup, 0) = 0"
@@ -213,9 +213,15 @@ def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
     )
     return [
         OpenNotice(
-            Kind.DELAYED, relayhost, cause, text or words.decode("utf-8", "replace") or NO_REPLY_YET, "", since, waiting
+            Kind.DELAYED,
+            relayhost,
+            cause,
+            text or description.decode("utf-8", "replace") or NO_REPLY_YET,
+            "",
+            since,
+            waiting,
         )
-        for relayhost, cause, since, waiting, text, words in found
+        for relayhost, cause, since, waiting, text, description in found
     ]
 
 

@@ -77,7 +77,7 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
             address,
             state,
             status,
-            words,
+            description,
             stage,
             bool(remote),
             uncertain is not None,
@@ -85,10 +85,10 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
             orcpt,
             suggestion(db, address, stage) if kind == Kind.FAILED and place < SUGGESTIONS else b"",
         )
-        for place, (address, state, status, words, stage, remote, uncertain, notify, orcpt) in enumerate(
+        for place, (address, state, status, description, stage, remote, uncertain, notify, orcpt) in enumerate(
             rows(
                 db,
-                "SELECT address, state, status, words, stage, remote, uncertain, notify, orcpt FROM recipient"
+                "SELECT address, state, status, description, stage, remote, uncertain, notify, orcpt FROM recipient"
                 " JOIN notice_recipient ON recipient = recipient.id WHERE notice = ? ORDER BY recipient.id",
                 (key,),
             )

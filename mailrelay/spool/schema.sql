@@ -54,8 +54,8 @@ CREATE TABLE recipient (
               ('queued', 'deferred', 'held', 'sent', 'bounced', 'refused', 'expired', 'cancelled')),
   status    TEXT    NOT NULL DEFAULT '',         -- enhanced status code
   stage     TEXT    NOT NULL DEFAULT '',
-  words     BLOB    NOT NULL DEFAULT x'',        -- the reply, or our own text
-  remote    INTEGER NOT NULL DEFAULT 0 CHECK (remote IN (0, 1)),  -- whether `words` is a reply of the mail server
+  description BLOB  NOT NULL DEFAULT x'',        -- the reply, or our own text
+  remote    INTEGER NOT NULL DEFAULT 0 CHECK (remote IN (0, 1)),  -- whether `description` is a reply of the mail server
   uncertain REAL,                                -- when an attempt ended that may have delivered it
   changed   REAL    NOT NULL,
   successor TEXT    NOT NULL DEFAULT '',         -- queue id of the message that replaces this one for the recipient
@@ -90,7 +90,7 @@ CREATE TABLE outcome (
   state     TEXT    NOT NULL,
   status    TEXT    NOT NULL,
   stage     TEXT    NOT NULL,
-  words     BLOB    NOT NULL,
+  description     BLOB    NOT NULL,
   PRIMARY KEY (attempt, recipient)
 ) STRICT, WITHOUT ROWID;
 

@@ -85,7 +85,7 @@ def test_what_was_owed_of_the_old_one_is_struck_off_and_what_was_told_stays_in_i
     new = resend(engine, queue_id, b"ann@example.net")
     assert engine.pending() == []
     with engine.commands.reading() as view:
-        told = [(event.what, event.words) for event in view.events(key)][-3:]
+        told = [(event.what, event.description) for event in view.events(key)][-3:]
     assert told == [
         ("notice (failed) delivered by desktop", b""),
         *[("cancelled", b"replaced by %s" % new.encode())] * 2,

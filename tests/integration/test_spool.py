@@ -320,7 +320,15 @@ def test_a_failed_message_is_kept_whole(engine: Engine) -> None:
     end(engine, key, {State.BOUNCED: NO_SUCH_USER})
     assert b"hello" in engine.content(key)
     (listed,) = engine.live()
-    assert (listed.queue_name, listed.recipients[0].words) == ("failed", b"550 5.1.1 no such user")
+    assert (listed.queue_name, listed.recipients[0].description) == ("failed", b"550 5.1.1 no such user")
+
+
+def test_a_message_with_a_bounced_and_an_expired_recipient_counts_as_one_that_failed(engine: Engine) -> None:
+    key = accept(engine, b"bob@example.net", b"ann@example.net")
+    take(engine)
+    end(engine, key, {State.BOUNCED: NO_SUCH_USER, State.EXPIRED: BUSY})
+    with engine.commands.reading() as view:
+        assert view.status().failed == 1
 
 
 def test_a_refused_message_is_history_but_can_still_be_read(engine: Engine) -> None:
@@ -452,7 +460,7 @@ def test_a_notice_is_pending_from_the_commit_of_its_failure_until_its_backend_ha
     end(engine, key, {State.SENT: TAKEN, State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DESKTOP, Backend.MAILBOX))
     desktop, mailbox = engine.pending()
     assert (desktop.backend, mailbox.backend) == (Backend.DESKTOP, Backend.MAILBOX)
-    assert [(one.address, one.words, one.remote) for one in desktop.notice.concerned] == [
+    assert [(one.address, one.description, one.remote) for one in desktop.notice.concerned] == [
         (b"c@example.net", b"550 5.1.1 no such user", True)
     ]
     engine.do(engine.spool.notice_delivered(mailbox))

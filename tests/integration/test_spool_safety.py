@@ -65,6 +65,12 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
         prepare_directory(tmp_path / "spool")
 
 
+def test_a_link_that_leads_nowhere_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spool").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(SpoolError, match="cannot be made: No such file or directory"):
+        prepare_directory(tmp_path / "spool")
+
+
 def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     db = connect(tmp_path / "spool")
     db.pragma("user_version", 99)

@@ -16,7 +16,7 @@ BOB = Concerned(
     address=b"bob@example.net",
     state="bounced",
     status="5.1.1",
-    words=b"550 5.1.1 <bob@example.net>: Recipient address rejected: no such user here",
+    description=b"550 5.1.1 <bob@example.net>: Recipient address rejected: no such user here",
     stage="RCPT",
     remote=True,
 )
@@ -91,19 +91,21 @@ def test_a_report_gives_the_refused_recipient_and_the_reply_for_people_and_for_p
     assert bob["Action"] == "failed"
     assert bob["Status"] == "5.1.1"
     assert bob["Last-Attempt-Date"] == "Tue, 14 Nov 2023 22:13:40 +0000"
-    assert " ".join(bob["Diagnostic-Code"].split()) == f"smtp; {BOB.words.decode()}"
+    assert " ".join(bob["Diagnostic-Code"].split()) == f"smtp; {BOB.description.decode()}"
 
 
 def test_a_long_reply_is_folded_in_a_report() -> None:
     content = composed(
-        dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, words=b"550 no " + b"word " * 99),))
+        dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, description=b"550 no " + b"word " * 99),))
     )
     assert content.isascii()
     assert max(len(line) for line in content.split(b"\r\n")) <= 78
 
 
 def test_a_list_manager_finds_the_failed_recipients() -> None:
-    ann = dataclasses.replace(BOB, address=b"ann@example.net", state="expired", status="4.2.2", words=b"452 4.2.2 full")
+    ann = dataclasses.replace(
+        BOB, address=b"ann@example.net", state="expired", status="4.2.2", description=b"452 4.2.2 full"
+    )
     message = email.message_from_bytes(composed(dataclasses.replace(REFUSED, concerned=(BOB, ann))))
     assert flufl.bounce.all_failures(message) == (
         frozenset(),
@@ -113,7 +115,9 @@ def test_a_list_manager_finds_the_failed_recipients() -> None:
 
 def test_a_list_manager_takes_a_relayed_message_for_no_failure() -> None:
     relayed = dataclasses.replace(
-        REFUSED, kind=Kind.RELAYED, concerned=(dataclasses.replace(BOB, state="sent", status="2.1.5", words=b"250 ok"),)
+        REFUSED,
+        kind=Kind.RELAYED,
+        concerned=(dataclasses.replace(BOB, state="sent", status="2.1.5", description=b"250 ok"),),
     )
     content = composed(relayed)
     assert fields(parsed(content))[1]["Action"] == "relayed"
@@ -126,7 +130,9 @@ def test_held_mail_is_reported_as_delayed_and_not_as_failed() -> None:
 
 
 def test_our_own_reason_is_not_shown_as_a_reply_of_the_mail_server() -> None:
-    ours = dataclasses.replace(BOB, words=b"the connection was lost", remote=False, status="4.4.2", state="expired")
+    ours = dataclasses.replace(
+        BOB, description=b"the connection was lost", remote=False, status="4.4.2", state="expired"
+    )
     report = parsed(composed(dataclasses.replace(REFUSED, concerned=(ours,))))
     assert fields(report)[1]["Diagnostic-Code"] == "x-mailrelay; the connection was lost"
     assert "The mail server said" not in parts(report)[0].get_content()

@@ -142,7 +142,7 @@ TEXT = st.one_of(st.text(st.characters(), max_size=60), st.sampled_from(["\x1b[2
 def test_text_from_outside_is_escaped_in_a_notice(
     address: bytes, words: bytes, subject: str, text: str, kind: Kind
 ) -> None:
-    one = dataclasses.replace(BOB, address=address, words=words, likely=address)
+    one = dataclasses.replace(BOB, address=address, description=words, likely=address)
     notice = dataclasses.replace(
         REFUSED, kind=kind, subject=subject, text=text, fix=text, queue_id=text, relayhost=text, concerned=(one,) * 4
     )
