@@ -64,7 +64,7 @@ async def _print_findings(
     def show(finding: Finding) -> None:
         nonlocal failed
         failed += finding.ok is False
-        print(_line(finding) if as_json else _shown(finding, plain=plain), flush=True)
+        print(json_line(finding) if as_json else shown(finding, plain=plain), flush=True)
 
     show(Finding("settings", True, "can be read, and others cannot write them"))
     show(adopted)
@@ -74,7 +74,8 @@ async def _print_findings(
     return 1 if failed else 0
 
 
-def _line(finding: Finding) -> str:
+def json_line(finding: Finding) -> str:
+    """A finding as one line of JSON."""
     return json.dumps(
         {
             "check": finding.check,
@@ -86,7 +87,8 @@ def _line(finding: Finding) -> str:
     )
 
 
-def _shown(finding: Finding, *, plain: bool) -> str:
+def shown(finding: Finding, *, plain: bool) -> str:
+    """A finding for the terminal. plain: in ASCII, but for the texts."""
     sign, word, name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""
     shown_sign = colour(word if plain else sign, name, sys.stdout)

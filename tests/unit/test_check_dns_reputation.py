@@ -27,6 +27,6 @@ async def test_a_slow_dns_ends_each_check_after_its_time_limit(monkeypatch: pyte
 
 def test_a_published_text_is_shortened_and_escaped_for_the_terminal() -> None:
     finding = Finding("SPF", False, "\x1b[2J" + "x" * 60_000, "fix it", "d.example")
-    for line in (check._line(finding), check._shown(finding, plain=False)):
+    for line in (check.json_line(finding), check.shown(finding, plain=False)):
         assert len(line) < 2000
         assert "\x1b[2J" not in line
