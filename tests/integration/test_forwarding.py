@@ -238,12 +238,11 @@ async def test_who_does_not_read_holds_back_who_writes(tmp_path: Path) -> None:
         await at.until(lambda: bool(written))
         # Nobody else is held back by that: another client gets as much as it reads.
         reader, other = await connect(forwarding)
-        for _ in range(640):
+        for _ in range(1600):
             await reader.readexactly(65536)
         await at.settled(await at.send(), "sent")
         # The window of the channel, and what the buffers of kernels hold.
-        print("WRITTEN", written)
-        assert written[0] < 20_000_000 < written[1]
+        assert written[0] < 40_000_000 < written[1]
         writer.transport.abort()
         other.transport.abort()
 

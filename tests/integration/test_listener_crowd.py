@@ -72,9 +72,12 @@ async def test_a_client_that_reads_nothing_is_not_served_beyond_what_the_kernel_
         await greedy.say(b"EHLO x")
         greedy.writer.transport.pause_reading()  # type: ignore[attr-defined]
         greedy.writer.write(b"RSET\r\n" * 500_000)
+        [connection] = listening.connections
         await is_full.wait()
         honest = await connect(listening)
         assert (await honest.send(b"hi\r\n")).startswith(b"250 ")
+        waiting = connection.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        assert waiting <= COMMANDS_AT_ONCE * len(b"250 2.0.0 flushed\r\n")
 
 
 async def test_idle_connections_leave_room_for_an_honest_client() -> None:

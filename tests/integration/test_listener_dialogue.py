@@ -429,11 +429,12 @@ async def test_a_client_that_closes_its_side_before_its_content_gets_a_421(monke
     assert intake.committed == []
 
 
-async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile() -> None:
+async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.listening.LAST_WAIT", 0.0)
     gate, intake = asyncio.Event(), Intake()
     intake.before_answer = gate.wait
 
-    async with listener(intake) as listening:
+    async with listener(intake) as listening, listener(Intake()) as another:
         wire = await connect(listening)
         await wire.begin()
         [connection] = listening.connections
@@ -448,6 +449,8 @@ async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile() -> None:
         wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         wire.writer.transport.abort()
         await connection.closed
+        # Longer than a stop that waits for nothing.
+        assert (await (await connect(another)).send(b"hi\r\n")).startswith(b"250 ")
         assert not stopping.done()
         gate.set()
         await stopping

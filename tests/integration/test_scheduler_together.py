@@ -174,9 +174,18 @@ async def test_a_remote_that_allows_as_many_connections_as_the_settings_is_asked
 async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_to_begin_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_relay(tmp_path, linger=0.0) as at:
-        await at.settled(await at.send(), "sent")
-        await connections(at, 0)
+    async with running_relay(tmp_path) as at:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            if verb == "CONTENT" and not reached.is_set():
+                reached.set()
+                await go_on.wait()
+            return None
+
+        at.remote.policy = policy
+        keys = [await at.send()]
+        await reached.wait()
         conversation_begun = connector.Connector.conversation_begun
         changes = [SLEPT]
 
@@ -186,5 +195,11 @@ async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_
                 at.scheduler.network_changed(changes.pop())
 
         monkeypatch.setattr(connector.Connector, "conversation_begun", and_it_changes)
-        await at.settled(await at.send(), "sent")
-        assert at.remote.logins == 3
+        # Enough for several conversations more: the network changes with the first of them.
+        keys += [await at.spool.accept(letter(at=time.time())) for _ in range(100)]
+        at.scheduler.look_again()
+        await at.until(lambda: not changes)
+        go_on.set()
+        for key in keys:
+            await at.settled(key, "sent")
+        assert at.remote.logins == 2

@@ -179,22 +179,28 @@ async def test_one_that_cannot_be_written_does_not_take_the_others_along(tmp_pat
 
 async def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_messages = accepting.write_messages
-    begun, go_on = threading.Event(), threading.Event()
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
 
     def write_slowly(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
-        begun.set()
-        go_on.wait()
+        begun.release()
+        go_on.acquire()
         return write_messages(db, arrivals)
 
     monkeypatch.setattr(accepting, "write_messages", write_slowly)
     spool = Spool(tmp_path / "spool", LIMIT, nobody)
-    waiting = asyncio.ensure_future(spool.accept(letter()))
-    await asyncio.to_thread(begun.wait)
+    first = asyncio.create_task(spool.accept(letter(relayhost="other")))
+    await asyncio.to_thread(begun.acquire)
+    waiting = asyncio.create_task(spool.accept(letter()))
+    other = asyncio.create_task(spool.accept(letter(relayhost="other")))
+    # Behind the beginning of both, so that they share a commit.
+    asyncio.get_running_loop().call_soon(go_on.release)
+    await first
+    await asyncio.to_thread(begun.acquire)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert waiting.cancelled()
-    go_on.set()
-    await spool.accept(letter(relayhost="other"))
+    go_on.release()
+    await other
     assert await spool.next_due("default") == NOW
     spool.close()
 

@@ -14,7 +14,7 @@ async def test_a_slow_dns_ends_each_check_after_its_time_limit(monkeypatch: pyte
     monkeypatch.setattr(dns_reputation, "CHECK_TIMEOUT", 0.02)
 
     async def look_up(name: str, kind: str) -> Records:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
         return Records()
 
     found = await dns_reputation.addresses(look_up, ["192.0.2.1"], ["list.example"])
