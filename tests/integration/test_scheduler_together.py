@@ -16,6 +16,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.relay import connector, dial_policy
+from mailrelay.spool.actions import retry_all
 from mailrelay.ssh.interface import Stream
 
 
@@ -195,8 +196,9 @@ async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_
                 at.scheduler.network_changed(changes.pop())
 
         monkeypatch.setattr(connector.Connector, "conversation_begun", and_it_changes)
-        # Enough for several conversations more: the network changes with the first of them.
-        keys += [await at.spool.accept(letter(at=time.time())) for _ in range(100)]
+        # Enough for several conversations more, and due in one instant: the network changes with the first of them.
+        keys += [await at.spool.accept(letter(at=time.time() + 3600.0)) for _ in range(100)]
+        retry_all(at.db, time.time())
         at.scheduler.look_again()
         await at.until(lambda: not changes)
         go_on.set()
