@@ -66,7 +66,7 @@ async def _print_findings(
     def show(finding: Finding) -> None:
         nonlocal failed
         failed += finding.ok is False
-        print(_json_line(finding) if as_json else _text_lines(finding, plain=plain), flush=True)
+        print(json_line(finding) if as_json else text_lines(finding, plain=plain), flush=True)
 
     show(Finding("settings", True, "can be read, and others cannot write them"))
     show(adopted)
@@ -76,7 +76,8 @@ async def _print_findings(
     return 1 if failed else 0
 
 
-def _json_line(finding: Finding) -> str:
+def json_line(finding: Finding) -> str:
+    """A finding as one line of JSON."""
     return json.dumps(
         {
             "check": finding.check,
@@ -88,7 +89,7 @@ def _json_line(finding: Finding) -> str:
     )
 
 
-def _text_lines(finding: Finding, *, plain: bool) -> str:
+def text_lines(finding: Finding, *, plain: bool) -> str:
     """A finding as text. plain: without characters that are not ASCII."""
     sign, word, colour_name = _SIGNS[finding.ok]
     about = f"{printable(finding.about)} " if finding.about else ""

@@ -40,7 +40,7 @@ def command(queue_id: str | None, follow: bool) -> None:
         files = [opened.enter_context(path.open("rb")) for path in _files(directory)]
         if not files and not follow:
             raise Failed(f"there is no log in {directory} yet; `mailrelay serve` writes it")
-        found = [line for file in files for line in _whole_lines(file) if about in line]
+        found = [line for file in files for line in whole_lines(file) if about in line]
         if about and not found and not follow:
             raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
         for line in found[-LAST:] if follow and not about else found:
@@ -67,7 +67,7 @@ def _files(directory: Path) -> list[Path]:
     return [*rotated, file] if file.exists() else rotated
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[str]:
+def whole_lines(file: BinaryIO) -> Iterator[str]:
     """The lines from the current position on, without line ends. An incomplete last line is left for the next call."""
     at = file.tell()
     for line in file:
@@ -84,7 +84,7 @@ def _new_lines(path: Path, file: BinaryIO | None) -> Iterator[str]:
         newer = _newer(path, file)
         # After `_newer`, so that the last lines of a file that was rotated meanwhile are read.
         if file is not None:
-            yield from _whole_lines(file)
+            yield from whole_lines(file)
         if newer is not None:
             file = newer
         else:

@@ -51,13 +51,14 @@ def uid_of_connection(near: Address, far: Address) -> int | NoOwner:
     """The user id of the account that owns the TCP socket of this machine with the local end `near` and the remote end
     `far`."""
     try:
-        return _uid_by_netlink(near, far)
+        return uid_by_netlink(near, far)
     except (OSError, struct.error, LookupError):
         # Netlink for TCP is not available, or there is no such socket; then it is searched twice.
-        return _uid_by_proc(near, far)
+        return uid_by_proc(near, far)
 
 
-def _uid_by_netlink(near: Address, far: Address) -> int | NoOwner:
+def uid_by_netlink(near: Address, far: Address) -> int | NoOwner:
+    """As `uid_of_connection`, by sock_diag(7). Raises OSError, struct.error or LookupError if that is not available."""
     family = _family(near)
     ends = _IDENTITY.pack(near[1], far[1], _octets(near[0]), _octets(far[0]))
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL) + ends + _NO_INTERFACE_NO_COOKIE
@@ -105,7 +106,8 @@ def _octets(host: str) -> bytes:
     return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")
 
 
-def _uid_by_proc(near: Address, far: Address) -> int | NoOwner:
+def uid_by_proc(near: Address, far: Address) -> int | NoOwner:
+    """As `uid_of_connection`, by /proc/net/tcp and tcp6."""
     tables = {"/proc/net/tcp6": (_as_in_proc(_as_ipv6(near[0]), near[1]), _as_in_proc(_as_ipv6(far[0]), far[1]))}
     if _family(near) == socket.AF_INET:
         tables["/proc/net/tcp"] = (_as_in_proc(*near), _as_in_proc(*far))

@@ -19,6 +19,7 @@ class Intake:
     """Accepts every message, unless a test sets another behaviour.
 
     before_answer: awaited between the commit and the reply. before_probe_result: awaited in a recipient probe.
+    piece_begun, piece_added, abandoned: what has happened to the content in pieces.
     current_refusal: why no message can be accepted. expected_from: the reverse paths of `expect_message`.
     """
 
@@ -36,6 +37,9 @@ class Intake:
         self.before_answer: Callable[[], Awaitable[object]] | None = None
         self.in_pieces: list[Incoming] = []
         self.before_piece: Callable[[], Awaitable[object]] | None = None
+        self.piece_begun = asyncio.Event()
+        self.piece_added = asyncio.Event()
+        self.abandoned = asyncio.Event()
         self.piece_refusal: Reply | None = None
 
     def expect_message(self, reverse_path: bytes) -> None:
@@ -76,11 +80,13 @@ class Incoming:
         self.is_abandoned = False
 
     async def add(self, octets: bytes) -> Reply | None:
+        self.intake.piece_begun.set()
         if self.intake.before_piece is not None:
             await self.intake.before_piece()
         if self.intake.piece_refusal is not None:
             return self.intake.piece_refusal
         self.pieces.append(octets)
+        self.intake.piece_added.set()
         return None
 
     async def finish(self, octets: bytes) -> ClientReply:
@@ -88,6 +94,7 @@ class Incoming:
 
     async def abandon(self) -> None:
         self.is_abandoned = True
+        self.intake.abandoned.set()
 
 
 class Wire:
@@ -180,6 +187,7 @@ class Transport(asyncio.Transport):
         self.is_read = True
         self.is_closed = False
         self._was_written = asyncio.Event()
+        self._was_resumed = asyncio.Event()
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         self.written.append(data)
@@ -191,6 +199,12 @@ class Transport(asyncio.Transport):
             self._was_written.clear()
             await self._was_written.wait()
 
+    async def until_read(self) -> None:
+        """Waits until the client is read again."""
+        while not self.is_read:
+            self._was_resumed.clear()
+            await self._was_resumed.wait()
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high == 0
 
@@ -199,6 +213,7 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.is_read = True
+        self._was_resumed.set()
 
     def is_reading(self) -> bool:
         return self.is_read
@@ -210,6 +225,20 @@ class Transport(asyncio.Transport):
         self.is_closed = True
 
     abort = close
+
+
+class Clock:
+    """An event loop whose time the test sets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.now = loop.time()
+
+    def time(self) -> float:
+        return self.now
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
 
 
 @contextlib.asynccontextmanager

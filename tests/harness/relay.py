@@ -26,13 +26,24 @@ from mailrelay.ssh.interface import Connection, Dial, Fault
 PATIENCE = 20.0
 
 
+class WatchedSpool(Spool):
+    """A spool that counts how often a scheduler has asked when mail is due."""
+
+    questions = 0
+
+    async def next_due(self, relayhost: str) -> float | None:
+        due = await super().next_due(relayhost)
+        self.questions += 1
+        return due
+
+
 @dataclass
 class RelayHarness:
     """A scheduler at work between a spool and a remote. db: a connection to that spool of the test's own."""
 
     directory: Path
     remote: Remote
-    spool: Spool
+    spool: WatchedSpool
     db: apsw.Connection
     scheduler: Scheduler
     running: asyncio.Future[None]
@@ -65,6 +76,16 @@ class RelayHarness:
             while not (await answer if isinstance(answer := holds(), Awaitable) else answer):
                 await asyncio.sleep(0.01)
 
+    async def looked_again(self, times: int = 2) -> None:
+        """Has the scheduler look into the spool so often. All that it decided before the last time has begun then.
+
+        For a scheduler with a connection that is up, or with none, and without messages in progress.
+        """
+        for _ in range(times):
+            questions = self.spool.questions
+            self.scheduler.look_again()
+            await self.until(lambda: self.spool.questions > questions)  # noqa: B023
+
     async def settled(self, key: int, *states: str) -> None:
         async def holds() -> bool:
             return await self.states(key) == list(states)
@@ -93,7 +114,7 @@ async def running_relay(
 ) -> AsyncIterator[RelayHarness]:
     (tmp_path / "remote").mkdir()
     async with Remote(tmp_path / "remote") as remote:
-        spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
+        spool = WatchedSpool(tmp_path / "spool", LIMIT, lambda _name: None)
         policy = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
         relayhost = remote.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.person import Person
 
-from mailrelay.cli.log import _whole_lines
+from mailrelay.cli.log import whole_lines
 from mailrelay.cli.serve import _LogFile
 
 
@@ -62,7 +62,7 @@ def test_a_line_that_is_still_being_written_is_shown_when_it_is_whole(tmp_path: 
         for written, shown in ((b"one\ntw", ["one"]), (b"", []), (b"o", []), (b"\nthree\n", ["two", "three"])):
             writer.write(written)
             writer.flush()
-            assert list(_whole_lines(reader)) == shown
+            assert list(whole_lines(reader)) == shown
 
 
 def test_following_goes_on_through_a_rotation_and_ends_quietly_at_ctrl_c(person: Person) -> None:

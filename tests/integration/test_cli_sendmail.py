@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from email import message_from_bytes
 from email.policy import SMTP
 from pathlib import Path
@@ -285,9 +284,8 @@ def test_with_wait_the_status_is_what_the_remote_said(
 
 
 def test_with_wait_and_nobody_serving_it_is_stored_and_not_waited_for(person: Person) -> None:
-    began = time.monotonic()
+    # Longer than the time limit of a test.
     done = person.run("sendmail", "--wait=500", "bob", stdin=LETTER)
-    assert time.monotonic() - began < 100
     assert done.returncode == 75
     assert "the daemon is not running" in done.stderr
     assert stored(person)[1] == [b"bob"]

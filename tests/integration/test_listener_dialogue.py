@@ -6,9 +6,11 @@ import socket
 import struct
 
 import pytest
-from harness.listener import Intake, Wire, connect, listener
+from harness.listener import GROUP, Clock, Intake, Wire, codes, connect, greeted, listener
+from harness.waiting import called
 
 from mailrelay.listener import commands
+from mailrelay.listener.submission import Submission
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 
@@ -378,13 +380,29 @@ async def test_no_connection_with_an_open_transaction_is_closed_for_another_clie
 async def test_an_idle_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.MAX_IDLE", 0.05)
 
-    intake = Intake()
-    async with listener(intake) as listening:
+    async with listener(Intake()) as listening:
         wire = await connect(listening)
         assert (await wire.rest()).endswith(b"421 4.4.2 idle for too long; closing\r\n")
-        # While it is we who take long, nobody is idle.
-        intake.before_answer = lambda: asyncio.sleep(0.2)
-        assert (await (await connect(listening)).send(b"hi\r\n")).startswith(b"250 ")
+
+
+async def test_a_client_that_waits_for_us_is_not_idle() -> None:
+    intake, gate = Intake(), asyncio.Event()
+    intake.before_answer = gate.wait
+
+    async with greeted(intake) as (submission, transport):
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+        submission.data_received(GROUP)
+        submission.data_received(b"hi\r\n.\r\n")
+        transport.written.clear()
+        clock.now += 1_000
+        submission.check_timeouts(clock.now)
+        gate.set()
+        await transport.until_written(1)
+        assert codes(b"".join(transport.written)) == [b"250"]
+        assert not transport.is_closed
+        clock.now += 1_000
+        submission.check_timeouts(clock.now)
+        assert transport.written[-1].startswith(b"421 4.4.2 idle for too long")
 
 
 async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -396,9 +414,9 @@ async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture)
     assert not [record for record in caplog.records if record.name != "asyncio"]
 
 
-async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> None:
-    gate, intake = asyncio.Event(), Intake()
-    intake.before_probe_result = gate.wait
+async def test_a_client_that_closes_its_side_before_its_content_gets_a_421(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_closed, intake = called(monkeypatch, Submission, "eof_received"), Intake()
+    intake.before_probe_result = has_closed.wait
 
     async with listener(intake) as listening:
         wire = await connect(listening)
@@ -406,30 +424,33 @@ async def test_a_client_that_closes_its_side_before_its_content_gets_a_421() -> 
         await wire.say(b"EHLO x")
         wire.writer.write(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
         wire.writer.write_eof()
-        while not intake.probed:
-            await asyncio.sleep(0)
-        gate.set()
         assert (await wire.rest()).splitlines()[-1].startswith(b"421 4.4.2 the client closed the connection")
+    assert intake.probed
     assert intake.committed == []
 
 
-async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile() -> None:
+async def test_a_stop_waits_for_a_message_that_is_completed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailrelay.listener.listening.LAST_WAIT", 0.0)
     gate, intake = asyncio.Event(), Intake()
     intake.before_answer = gate.wait
 
-    async with listener(intake) as listening:
+    async with listener(intake) as listening, listener(Intake()) as another:
         wire = await connect(listening)
         await wire.begin()
+        [connection] = listening.connections
+        idle = await connect(listening)
+        await idle.reply()
         stopping = asyncio.create_task(listening.close(grace=20.0))
-        await asyncio.sleep(0)
+        assert (await idle.rest()).startswith(b"421 4.3.2 ")
         wire.writer.write(b"hello\r\n.\r\n")
         await intake.arrived.wait()
         # The client resets the connection, which ends that, but not its message.
         reset = struct.pack("ii", 1, 0)
         wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         wire.writer.transport.abort()
-        while listening.connections:
-            await asyncio.sleep(0)
+        await connection.closed
+        # Longer than a stop that waits for nothing.
+        assert (await (await connect(another)).send(b"hi\r\n")).startswith(b"250 ")
         assert not stopping.done()
         gate.set()
         await stopping

@@ -79,11 +79,16 @@ async def test_a_reply_counts_as_told_only_after_the_connection_has_accepted_it_
 
     async with greeted(intake) as (submission, transport):
         submission.data_received(GROUP)
-        transport.write = lambda data: submission.pause_writing()  # type: ignore[method-assign,assignment]
+        written = asyncio.Event()
+
+        def write_in_part(_data: bytes) -> None:
+            submission.pause_writing()
+            written.set()
+
+        transport.write = write_in_part  # type: ignore[method-assign,assignment]
         submission.data_received(b"hi\r\n.\r\n")
-        while not intake.committed:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await written.wait()
+        assert intake.committed
         assert intake.told.empty()
         submission.resume_writing()
         assert await intake.told.get() is True

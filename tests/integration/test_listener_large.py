@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from harness.listener import GROUP, Intake, Wire, codes, connect, greeted, listener
+from harness.listener import GROUP, Clock, Intake, Wire, codes, connect, greeted, listener
 from harness.loops import on_uvloop
 
 from mailrelay.listener.reception import PIECE
@@ -73,12 +73,12 @@ async def test_a_client_is_not_read_while_the_disk_is_slower_than_it() -> None:
         sent = 0
         while transport.is_read:
             submission.data_received(LINE * 500)
-            await asyncio.sleep(0)
             sent += len(LINE) * 500
         assert PIECE < sent <= 4 * PIECE
+        await intake.piece_begun.wait()
+        assert not transport.is_read
         gate.set()
-        while not transport.is_read:
-            await asyncio.sleep(0)
+        await transport.until_read()
         submission.data_received(b".\r\n")
         await transport.until_written(1)
         assert codes(b"".join(transport.written)) == [b"250"]
@@ -154,15 +154,13 @@ async def test_a_client_that_closes_during_a_content_leaves_nothing_staged_and_i
         wire = await connect(listening)
         await wire.begin()
         wire.writer.write(HEADER + LINE * 1_000)
-        while not intake.in_pieces or not (is_staging or intake.in_pieces[0].pieces):
-            await asyncio.sleep(0)
+        await (intake.piece_begun if is_staging else intake.piece_added).wait()
+        [connection] = listening.connections
         wire.close()
-        while listening.connections:
-            await asyncio.sleep(0)
+        await connection.closed
         assert not (is_staging and intake.in_pieces[0].is_abandoned)
         gate.set()
-        while not intake.in_pieces[0].is_abandoned:
-            await asyncio.sleep(0)
+        await intake.abandoned.wait()
     assert intake.committed == []
     [line] = caplog.messages
     assert line.startswith("NOQUEUE from=<me@example.org> command=content status=broken-off (the client has gone; ")
@@ -176,25 +174,10 @@ async def test_a_stop_in_the_middle_of_a_content_removes_what_had_come(caplog: p
             wire = await connect(listening)
             await wire.begin()
             wire.writer.write(HEADER + LINE * 1_000)
-            while not intake.in_pieces or not intake.in_pieces[0].pieces:
-                await asyncio.sleep(0)
+            await intake.piece_added.wait()
             await listening.close(grace=0.0)
     assert intake.in_pieces[0].is_abandoned
     assert "status=broken-off (mailrelay is stopping; " in caplog.text
-
-
-class Clock:
-    """An event loop whose time the test sets."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.now = loop.time()
-
-    def time(self) -> float:
-        return self.now
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._loop, name)
 
 
 async def paced(octets: int, intake: Intake) -> bytes:
@@ -241,7 +224,6 @@ async def test_time_in_which_a_client_waits_for_the_disk_does_not_count_for_its_
         submission.check_timeouts(clock.now)
         assert not transport.is_closed
         gate.set()
-        while not transport.is_read:
-            await asyncio.sleep(0)
+        await transport.until_read()
         submission.check_timeouts(clock.now + 1)
         assert not transport.is_closed

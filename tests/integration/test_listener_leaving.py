@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from harness.listener import Intake, Wire, connect, listener
 from harness.loops import on_both_loops
+from harness.waiting import called
 
-from mailrelay.listener.listening import Listening
+from mailrelay.listener.submission import Submission
 from mailrelay.mail.outcome import Reply
 
 
@@ -19,8 +20,11 @@ def slow_intake() -> tuple[Intake, asyncio.Event]:
 
 @on_both_loops
 @pytest.mark.parametrize("leave", ["half-close", "close", "reset"])
-async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_and_was_not_told(leave: str) -> None:
+async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_and_was_not_told(
+    leave: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     intake, gate = slow_intake()
+    seen_leaving = called(monkeypatch, Submission, "eof_received", "connection_lost")
     intake.reply = Reply(550, (b"5.1.1 no such user",))
     async with listener(intake) as listening:
         wire = await connect(listening)
@@ -33,7 +37,7 @@ async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_an
             wire.close()
         else:
             wire.writer.transport.abort()
-        await seen_leaving(listening)
+        await seen_leaving.wait()
         gate.set()
         assert await asyncio.wait_for(intake.told.get(), 10) is False
         assert len(intake.committed) == 1
@@ -41,12 +45,6 @@ async def test_a_client_that_closes_before_the_reply_does_not_stop_the_commit_an
             # It may still be listening, so it is answered all the same.
             assert await wire.rest() == b"550 5.1.1 no such user\r\n"
     assert intake.told.empty()
-
-
-async def seen_leaving(listening: Listening) -> None:
-    """Wait until the listener knows that its client has said its last word."""
-    while any(not connection._client_closed for connection in listening.connections):
-        await asyncio.sleep(0.001)
 
 
 @on_both_loops

@@ -18,14 +18,16 @@ from mailrelay.network.events import Change
 from mailrelay.ports import RelayhostFailure
 from mailrelay.relay import connector, dial_policy
 from mailrelay.relay.waiters import Queued
+from mailrelay.ssh import connection
 from mailrelay.ssh.interface import Connection, Fault
 
 
 class Wire:
     """A port that passes all on to the remote's SSH port, until it is `cut`: then the connections that there are swallow
-    everything without a word, and others can be made."""
+    everything without a word, and others can be made. requests: how often the client's end has written."""
 
     def __init__(self) -> None:
+        self.requests = 0
         self._passing: set[asyncio.Task[None]] = set()
         self._swallowing: set[asyncio.Task[None]] = set()
 
@@ -38,12 +40,13 @@ class Wire:
 
     async def take(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", port)
-        for one, other in ((reader, back), (there, writer)):
-            self._passing.add(asyncio.create_task(self._pass(one, other)))
+        for one, other, requests in ((reader, back, 1), (there, writer, 0)):
+            self._passing.add(asyncio.create_task(self._pass(one, other, requests)))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requests: int) -> None:
         try:
             while data := await reader.read(65536):
+                self.requests += requests
                 if asyncio.current_task() not in self._swallowing:
                     writer.write(data)
         except OSError:
@@ -228,9 +231,11 @@ async def test_a_connection_made_while_the_network_settles_stays_and_one_from_be
 
 @pytest.mark.parametrize("extensions", [(), (b"PIPELINING",)])
 async def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_comes_goes_elsewhere(
-    tmp_path: Path, extensions: tuple[bytes, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extensions: tuple[bytes, ...]
 ) -> None:
-    async with running_relay(tmp_path) as at:
+    monkeypatch.setattr(connection, "KEEPALIVE", 0.2)
+
+    async with running_relay(tmp_path) as at, wired(at) as wire:
         at.remote.extensions = extensions
         reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -245,8 +250,9 @@ async def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_
         await reached.wait()
         at.scheduler.network_changed(SLEPT)
         other = await at.send()
-        # Longer than a connection that says nothing at all would live.
-        await asyncio.sleep(3)
+        # Only keepalive requests go there now. A connection that says nothing at all would live for three of them.
+        asked = wire.requests
+        await at.until(lambda: wire.requests > asked + 5)
         assert await at.states(slow) == ["active"]
         go_on.set()
         await at.settled(slow, "sent")
@@ -262,11 +268,14 @@ async def test_a_conversation_that_is_done_takes_nothing_more_from_before_while_
     async with running_relay(tmp_path) as at:
         at.remote.extensions = ()
         reached: list[asyncio.Event] = []
+        left = asyncio.Event()
 
         async def policy(verb: str, _argument: bytes) -> bytes | None:
             if verb == "CONTENT" and len(reached) < 2:
                 reached.append(go_on := asyncio.Event())
                 await go_on.wait()
+            if verb == "QUIT":
+                left.set()
             return None
 
         async def both() -> bool:
@@ -283,8 +292,8 @@ async def test_a_conversation_that_is_done_takes_nothing_more_from_before_while_
             return "sent" in {state for key in under_way for state in await at.states(key)}
 
         await at.until(one_is_sent)
-        # Time enough for it to be sent, if anybody took it.
-        await asyncio.sleep(0.3)
+        # The conversation that is done has asked for more before.
+        await left.wait()
         assert await at.states(other) == ["queued"]
         reached[1].set()
         await at.settled(other, "sent")

@@ -47,6 +47,7 @@ class FakeSpool:
         self.reports: list[tuple[Envelope, bytes]] = []
         self.broken = False
         self.failures = 0
+        self.looks = 0
         self.changed = asyncio.Condition()
 
     def add(self, notice: Notice, *by: Backend) -> None:
@@ -56,6 +57,11 @@ class FakeSpool:
     async def until(self, seen: Callable[[], bool]) -> None:
         async with asyncio.timeout(30), self.changed:
             await self.changed.wait_for(seen)
+
+    async def looked_at_again(self) -> None:
+        """Waits until the notifier has seen what is due, once more: all that it decided before has begun."""
+        looks = self.looks
+        await self.until(lambda: self.looks > looks)
 
     async def _check(self) -> None:
         async with self.changed:
@@ -71,6 +77,9 @@ class FakeSpool:
         return [one for at, one in sorted(self.due.values(), key=lambda one: one[0]) if at <= self.clock]
 
     async def next_notice_due(self) -> float | None:
+        async with self.changed:
+            self.looks += 1
+            self.changed.notify_all()
         return min((at for at, _ in self.due.values()), default=None)
 
     async def notice_delivered(self, pending: PendingNotice) -> None:
@@ -134,7 +143,7 @@ async def test_every_backend_delivers_a_pending_notice_once_and_the_log_says_so(
 async def test_a_notice_that_becomes_pending_is_delivered_when_the_notifier_is_woken(tmp_path: Path) -> None:
     spool = FakeSpool()
     async with notifying(quiet(command=("true",)), spool) as notifier:
-        await asyncio.sleep(0)
+        await spool.looked_at_again()
         spool.add(refused(1), Backend.COMMAND)
         notifier.wake()
         await spool.until(lambda: spool.delivered_by == [(1, Backend.COMMAND)])
@@ -201,7 +210,7 @@ async def test_a_backend_that_hangs_is_cancelled_and_delays_no_other(
     spool = FakeSpool()
     spool.add(refused(1), Backend.COMMAND)
     async with notifying(quiet(command=("sleep", "60"), mailbox=tmp_path / "reports"), spool) as notifier:
-        await asyncio.sleep(0)
+        await spool.looked_at_again()
         spool.add(refused(2), Backend.MAILBOX)
         notifier.wake()
         await spool.until(lambda: len(spool.failed_tries) == 1)
@@ -218,15 +227,16 @@ async def test_a_spool_that_fails_is_tried_again_and_no_notice_is_delivered_twic
     async with notifying(quiet(command=("sh", "-c", f"cat >>'{tmp_path}/heard'")), spool) as notifier:
         for failures in (1, 2):
             await spool.until(lambda failures=failures: spool.failures == failures)  # type: ignore[misc]
-            for _ in range(50):
+            for _ in range(5):
                 notifier.wake()
-                await asyncio.sleep(0)
+                await spool.looked_at_again()
             assert spool.failures == failures
             spool.clock += notifier_module.SPOOL_RETRY
             notifier.wake()
         await spool.until(lambda: spool.failures == 3)
         spool.broken = False
-        await asyncio.sleep(0)
+        # The end of the delivery that failed wakes the notifier.
+        await spool.looked_at_again()
         spool.clock += notifier_module.SPOOL_RETRY
         notifier.wake()
         await spool.until(lambda: spool.delivered_by == [(1, Backend.COMMAND)])
@@ -250,16 +260,16 @@ async def test_without_any_backend_notices_stay_pending() -> None:
     async with notifying(quiet(), spool) as notifier:
         for _ in range(5):
             notifier.wake()
-            await asyncio.sleep(0)
+            await spool.looked_at_again()
     assert (1, Backend.COMMAND) in spool.due
 
 
 async def test_however_often_it_is_woken_the_notifier_checks_delays_once_in_an_interval(tmp_path: Path) -> None:
     class Late(FakeSpool):
-        looks = 0
+        checks = 0
 
         async def update_delays(self, after: float, backends: object) -> float | None:
-            self.looks += 1
+            self.checks += 1
             return self.clock - 1
 
     spool = Late()
@@ -268,7 +278,7 @@ async def test_however_often_it_is_woken_the_notifier_checks_delays_once_in_an_i
             spool.add(refused(number), Backend.MAILBOX)
             notifier.wake()
             await spool.until(lambda number=number: len(spool.delivered_by) == number)  # type: ignore[misc]
-    assert spool.looks == 1
+    assert spool.checks == 1
 
 
 async def test_a_notice_delivered_while_the_spool_is_read_is_not_delivered_twice(tmp_path: Path) -> None:
@@ -277,12 +287,12 @@ async def test_a_notice_delivered_while_the_spool_is_read_is_not_delivered_twice
     class SlowSpool(FakeSpool):
         """Its second result is outdated when it arrives: the backend has delivered the notice meanwhile."""
 
-        looks = 0
+        reads = 0
 
         async def pending_notices(self) -> list[PendingNotice]:
             result = await super().pending_notices()
-            self.looks += 1
-            if self.looks == 2:
+            self.reads += 1
+            if self.reads == 2:
                 (tmp_path / "go").touch()
                 await self.until(lambda: bool(self.delivered_by))
             async with self.changed:
@@ -293,9 +303,9 @@ async def test_a_notice_delivered_while_the_spool_is_read_is_not_delivered_twice
     spool.add(refused(1), Backend.COMMAND)
     wait = f"until [ -e '{tmp_path}/go' ]; do sleep 0.01; done; cat >>'{heard}'"
     async with notifying(quiet(command=("sh", "-c", wait)), spool) as notifier:
-        await spool.until(lambda: spool.looks == 1)
+        await spool.until(lambda: spool.reads == 1)
         notifier.wake()
-        await spool.until(lambda: spool.looks == 3)
+        await spool.until(lambda: spool.reads == 3)
         spool.add(refused(2), Backend.COMMAND)
         notifier.wake()
         await spool.until(lambda: (2, Backend.COMMAND) in spool.delivered_by)

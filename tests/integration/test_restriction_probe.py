@@ -18,7 +18,7 @@ async def test_a_host_that_the_remote_tries_to_reach_is_not_one_that_it_refused(
     async def goes_there(_server: object, host: str, *_: object) -> None:
         if host == "192.0.2.1":
             # As a connection to an address from which nothing comes back.
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed")
 
     monkeypatch.setattr(demo.RemoteSSHServer, "connection_requested", goes_there)

@@ -65,15 +65,18 @@ async def test_a_remote_that_allows_few_connections_gets_all_mail_through_those_
 ) -> None:
     async with waiting(tmp_path, 60) as at:
         greeted = 0
+        all_refused = asyncio.Event()
 
         async def policy(verb: str, _argument: bytes) -> bytes | None:
             nonlocal greeted
             if verb == "GREETING":
                 greeted += 1
                 # Those that it refuses are refused at once, the others wait: no order may matter.
+                if greeted == 8:
+                    all_refused.set()
                 if greeted > 3:
                     return b"421 4.7.0 too many connections"
-                await asyncio.sleep(0.05)
+                await all_refused.wait()
             return None
 
         at.remote.policy = policy

@@ -76,6 +76,7 @@ class Mail:
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         for _ in range(20):
+            # Others run between two pieces, as with a real spool.
             await asyncio.sleep(0)
             self._at_piece(message)
             yield b"x" * 998 + b"\r\n"
@@ -390,18 +391,22 @@ async def test_the_cause_of_a_fault_is_not_lost_in_the_closing_of_its_connection
     async with running_relay(tmp_path) as at:
         at.remote.forbid_forwarding = True
         close = connection.RelayhostConnection.close
-        closing = asyncio.Event()
+        closing, go_on, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def slowly(link: connection.RelayhostConnection) -> None:
             closing.set()
-            await asyncio.sleep(0.2)
+            await go_on.wait()
             await close(link)
+            closed.set()
 
         monkeypatch.setattr(connection.RelayhostConnection, "close", slowly)
         await at.send()
         await closing.wait()
         await at.send()
         await at.failure()
-        await asyncio.sleep(0.4)
+        await at.looked_again()
+        go_on.set()
+        await closed.wait()
+        await at.looked_again()
         assert await at.failure() is Cause.FORWARDING_PROHIBITED
         assert at.remote.channels == 1

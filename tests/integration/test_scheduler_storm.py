@@ -69,6 +69,7 @@ class Storm:
                 return None if verb == "GREETING" else b"421 4.3.2 bye"
             case 3:
                 self.cut()
+        # Weather, not a wait: nothing depends on how long it takes.
         await asyncio.sleep(0.03)
         return None
 
@@ -132,6 +133,7 @@ class Storm:
         happening = thing()
         if isinstance(happening, Awaitable):
             await happening
+        # Others run between two steps; how far they come does not matter.
         await asyncio.sleep(0)
 
     async def clear_up(self) -> None:

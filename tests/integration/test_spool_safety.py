@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import apsw
@@ -12,7 +14,8 @@ import pytest
 from harness.messages import LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import State
-from mailrelay.spool import listing, lock, trigger
+from mailrelay.mail.record import Arrival
+from mailrelay.spool import accepting, listing, lock, trigger
 from mailrelay.spool.database import (
     FILE,
     SpoolBroken,
@@ -141,8 +144,20 @@ def test_a_bell_without_a_daemon_says_so_and_one_with_it_is_heard(tmp_path: Path
 # The daemon's view.
 
 
-async def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+def on_open(monkeypatch: pytest.MonkeyPatch, prepare: Callable[[apsw.Connection], object]) -> list[apsw.Connection]:
+    """Prepares each connection that a spool opens. Returns the list of them, the writing one first."""
+    opened: list[apsw.Connection] = []
+
+    def connect_prepared(directory: Path) -> apsw.Connection:
+        opened.append(connect(directory))
+        prepare(opened[-1])
+        return opened[-1]
+
+    monkeypatch.setattr("mailrelay.spool.spool.connect", connect_prepared)
+    return opened
+
+
+async def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = 0
 
     def count(_db: apsw.Connection, _name: str, _pages: int) -> int:
@@ -150,11 +165,11 @@ async def test_all_who_wait_at_a_moment_share_one_commit(tmp_path: Path) -> None
         frames += 1
         return apsw.SQLITE_OK
 
-    # Nothing else sees the commits of the writing connection; asked through the writer, it is safe to touch.
-    await spool._write(lambda db: db.set_wal_hook(count))
+    on_open(monkeypatch, lambda db: db.set_wal_hook(count))
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
     keys = await asyncio.gather(*(spool.accept(letter()) for _ in range(200)))
     assert len(set(keys)) == 200
-    assert frames < 20
+    assert 0 < frames < 20
     spool.close()
 
 
@@ -168,23 +183,38 @@ async def test_one_that_cannot_be_written_does_not_take_the_others_along(tmp_pat
     spool.close()
 
 
-async def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path) -> None:
+async def test_who_stops_waiting_does_not_undo_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_messages = accepting.write_messages
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def write_slowly(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
+        begun.release()
+        go_on.acquire()
+        return write_messages(db, arrivals)
+
+    monkeypatch.setattr(accepting, "write_messages", write_slowly)
     spool = Spool(tmp_path / "spool", LIMIT, nobody)
-    waiting = asyncio.ensure_future(spool.accept(letter()))
-    await asyncio.sleep(0)
+    first = asyncio.create_task(spool.accept(letter(relayhost="other")))
+    await asyncio.to_thread(begun.acquire)
+    waiting = asyncio.create_task(spool.accept(letter()))
+    other = asyncio.create_task(spool.accept(letter(relayhost="other")))
+    # Behind the beginning of both, so that they share a commit.
+    asyncio.get_running_loop().call_soon(go_on.release)
+    await first
+    await asyncio.to_thread(begun.acquire)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await spool.accept(letter(relayhost="other"))
+    assert waiting.cancelled()
+    go_on.release()
+    await other
     assert await spool.next_due("default") == NOW
     spool.close()
 
 
-async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_took(tmp_path: Path) -> None:
+async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = tmp_path / "spool"
-    spool = Spool(directory, LIMIT, nobody)
-    key = await spool.accept(letter())
-    (message,) = await spool.take("default", (), 1)
-    assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
 
     def full_while_the_ballast_is_there() -> None:
         if (directory / BALLAST).exists():
@@ -194,7 +224,11 @@ async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_
         db.create_scalar_function("disk", full_while_the_ballast_is_there)
         db.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.outcome BEGIN SELECT disk(); END")
 
-    await spool._write(fill)
+    on_open(monkeypatch, fill)
+    spool = Spool(directory, LIMIT, nobody)
+    key = await spool.accept(letter())
+    (message,) = await spool.take("default", (), 1)
+    assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
     await spool.record(ending(key, message.recipient_ids, {State.SENT: TAKEN}))
     assert not (directory / BALLAST).exists()
     spool.close()
@@ -203,28 +237,36 @@ async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_
     db.close()
 
 
-async def test_after_the_disk_failed_nothing_more_is_written_by_this_process(tmp_path: Path) -> None:
+async def test_after_the_disk_failed_nothing_more_is_written_by_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = Spool(tmp_path / "spool", LIMIT, nobody)
     await spool.accept(letter())
 
-    def fail(_db: apsw.Connection) -> None:
+    def fail(_db: apsw.Connection, _arrivals: Sequence[Arrival]) -> list[int]:
         raise apsw.IOError("disk I/O error")
 
-    with pytest.raises(SpoolBroken):
-        await spool._write(fail)
+    with monkeypatch.context() as disk:
+        disk.setattr(accepting, "write_messages", fail)
+        with pytest.raises(SpoolBroken):
+            await spool.accept(letter())
     with pytest.raises(SpoolBroken):
         await spool.accept(letter())
     assert isinstance(await spool.broken, SpoolBroken)
     spool.close()
 
 
-async def test_a_full_disk_refuses_mail_without_ending_the_spool(tmp_path: Path) -> None:
+async def test_a_full_disk_refuses_mail_without_ending_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = on_open(monkeypatch, lambda _db: None)
     spool = Spool(tmp_path / "spool", LIMIT, nobody)
-    pages = await spool._write(lambda db: db.pragma("page_count"))
-    await spool._write(lambda db: db.pragma("max_page_count", pages + 4))
+    # Nothing is submitted, so the thread that writes does not use its connection.
+    pages = opened[0].pragma("page_count")
+    opened[0].pragma("max_page_count", pages + 4)
     with pytest.raises(SpoolFull):
         await spool.accept(letter(content=b"x" * 1_000_000))
-    await spool._write(lambda db: db.pragma("max_page_count", pages + 4000))
+    opened[0].pragma("max_page_count", pages + 4000)
     await spool.accept(letter())
     spool.close()
 

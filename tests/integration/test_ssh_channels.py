@@ -16,8 +16,9 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ssh import connection
 from mailrelay.ssh.channel import READ_SIZE
 from mailrelay.ssh.connection import RelayhostConnection
-from mailrelay.ssh.dial import dial
+from mailrelay.ssh.dial import dial, read_hops
 from mailrelay.ssh.flow_control import FlowControl
+from mailrelay.ssh.hop_connection import connect_hops
 from mailrelay.ssh.interface import Fault
 
 # As the daemon runs; the dialling tests run on the standard loop.
@@ -91,20 +92,28 @@ async def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatc
 async def test_who_writes_waits_until_the_connection_below_has_room_and_not_for_ever_when_it_goes(
     tmp_path: Path,
 ) -> None:
-    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+    async with Remote(tmp_path) as remote:
+        relayhost = remote.relayhost()
+        hops = await read_hops(relayhost)
+        [hop_connection] = connections = await connect_hops(hops)
+        link = RelayhostConnection(relayhost, hops[-1], connections)
         wire = await link.open_channel()
+        assert (await wire.read()).startswith(b"220 ")
         # As the transport calls it when its buffer is full.
-        link._connections[0].pause_writing()
+        hop_connection.pause_writing()
         waiting = asyncio.ensure_future(wire.drain())
-        await asyncio.sleep(0)
+        # What is written goes out meanwhile, and is answered.
+        wire.write(b"NOOP\r\n")
+        assert (await wire.read()).startswith(b"250 ")
         assert not waiting.done()
-        link._connections[0].resume_writing()
+        hop_connection.resume_writing()
         await waiting
-        link._connections[0].pause_writing()
+        hop_connection.pause_writing()
         waiting = asyncio.ensure_future(wire.drain())
-        link._connections[0].abort()
+        hop_connection.abort()
         await link.wait_closed()
         await asyncio.wait({waiting})
+        await link.close()
 
 
 async def test_one_connection_carries_several_wires_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+from harness.waiting import until
 
 from mailrelay.ssh import tcp
 
@@ -30,10 +31,9 @@ async def test_who_gets_no_answer_asks_again_and_only_the_first_answer_is_kept(m
         answers[2].set_result(late)
         kept = await attempt
         assert kept in (first, late)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        other = late if kept is first else first
+        await until(lambda: other.fileno() == -1)
         assert kept.fileno() >= 0
-        assert {first.fileno(), late.fileno()} == {kept.fileno(), -1}
     assert answers[0].cancelled()
 
 
@@ -58,18 +58,21 @@ async def test_a_server_that_begins_to_answer_is_reached_and_left_by_none_but_on
         socket.create_connection(server.getsockname()),
     ):
         # The backlog is full: what comes now hears nothing.
-        asked: list[int] = []
+        asked = 0
+        asked_thrice = asyncio.Event()
 
         async def connect() -> socket.socket:
-            asked.append(1)
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                asked_thrice.set()
             sock = socket.socket()
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, server.getsockname())
             return sock
 
         attempt = asyncio.create_task(tcp.first_to_connect(connect))
-        while len(asked) < 3:
-            await asyncio.sleep(0.01)
+        await asked_thrice.wait()
         assert not attempt.done()
         server.accept()[0].close()
         with await attempt as sock:

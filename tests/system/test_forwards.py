@@ -116,6 +116,7 @@ def test_data_for_a_slow_server_arrives_although_linger_is_zero(sshd: Sshd, rela
 
             sending = Thread(target=send)
             sending.start()
+            # A slow reader, not a wait: data is under way when the client closes.
             while data := there.recv(65536):
                 count += len(data)
                 time.sleep(0.001)

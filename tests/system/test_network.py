@@ -5,6 +5,7 @@ import ctypes
 import errno
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from harness.network_namespaces import SERVER, Networks, apart, takes_mail
 from harness.processes import PATIENCE, program
 from harness.sshd import Sshd
 
-from mailrelay.network import monitor
+from mailrelay.network import monitor, rtnetlink
 from mailrelay.network.events import Change, Clocks
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word is Linux's")]
@@ -93,7 +94,7 @@ def test_a_connection_of_another_network_is_never_used_again(networks: Networks,
     assert far.logins() == 2
 
 
-def told(burst: Callable[[], None]) -> list[Change]:
+def told(burst: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[Change]:
     """The changes reported for `burst`, in a network namespace with one cable, and then for an address that is removed."""
     ip = program("ip", "iproute2")
     found: list[Change] = []
@@ -108,9 +109,20 @@ def told(burst: Callable[[], None]) -> list[Change]:
 
     async def main() -> None:
         async with asyncio.timeout(PATIENCE):
+            is_complete = asyncio.Event()
+            ends: list[bool] = []
+
+            def ends_dump(data: bytes) -> bool:
+                ends.append(rtnetlink.ends_dump(data))
+                # The links, and then the addresses.
+                if ends.count(True) == 2:
+                    is_complete.set()
+                return ends[-1]
+
+            monkeypatch.setattr(monitor, "rtnetlink", Namespace(**{**vars(rtnetlink), "ends_dump": ends_dump}))
             listening = asyncio.ensure_future(listen())
             # The monitor must have read the present state before it can report changes.
-            await asyncio.sleep(0.3)
+            await is_complete.wait()
             burst()
             await listening
 
@@ -123,13 +135,13 @@ def told(burst: Callable[[], None]) -> list[Change]:
     return found
 
 
-def test_a_burst_of_events_is_reported_once() -> None:
+def test_a_burst_of_events_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def burst() -> None:
         for number in range(1, 20):
             subprocess.run(["ip", "addr", "add", f"10.77.{number}.1/24", "dev", "one"], check=True)
         subprocess.run(["ip", "route", "add", "default", "via", "10.77.1.9"], check=True)
 
-    opens, last = told(burst)
+    opens, last = told(burst, monkeypatch)
     assert opens == Change(may_connect=True)
     assert last.removed_addresses == {"10.77.9.9"}
 
@@ -166,10 +178,17 @@ async def test_a_resume_and_a_set_clock_are_noticed_without_polling(
     """A test cannot suspend the computer: the event of the kernel is real, the times of the clocks after it are not."""
 
     shown = Clocks(1_700_000_000.0, 5000.0, 4000.0)
-    monkeypatch.setattr(monitor, "read_clocks", lambda: shown)
+    is_read = asyncio.Event()
+
+    def read_clocks() -> Clocks:
+        is_read.set()
+        return shown
+
+    monkeypatch.setattr(monitor, "read_clocks", read_clocks)
     telling = monitor.changes()
     first = asyncio.ensure_future(anext(telling))
-    await asyncio.sleep(0.1)
+    # After it, the monitor waits for the kernel.
+    await is_read.wait()
     shown = Clocks(shown.realtime + day, shown.boottime + boot, shown.monotonic)
     step_the_clock()
     try:

@@ -14,7 +14,7 @@ async def test_a_slow_dns_ends_each_check_after_its_time_limit(monkeypatch: pyte
     monkeypatch.setattr(dns_reputation, "CHECK_TIMEOUT", 0.02)
 
     async def look_up(name: str, kind: str) -> Records:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
         return Records()
 
     found = await dns_reputation.addresses(look_up, ["192.0.2.1"], ["list.example"])
@@ -27,6 +27,6 @@ async def test_a_slow_dns_ends_each_check_after_its_time_limit(monkeypatch: pyte
 
 def test_a_published_text_is_shortened_and_escaped_for_the_terminal() -> None:
     finding = Finding("SPF", False, "\x1b[2J" + "x" * 60_000, "fix it", "d.example")
-    for line in (check._json_line(finding), check._text_lines(finding, plain=False)):
+    for line in (check.json_line(finding), check.text_lines(finding, plain=False)):
         assert len(line) < 2000
         assert "\x1b[2J" not in line
