@@ -339,7 +339,7 @@ async def _after_the_client(at: Scene) -> None:
 
 
 @failure(
-    "the server asks to come back later until `expire_after`",
+    "the mail server defers a recipient until `expire_after`",
     change=lambda settings: msgspec.structs.replace(
         settings, queue=msgspec.structs.replace(settings.queue, retry=(0.3,), expire_after=0.5, delay_notice_after=60.0)
     ),
@@ -407,7 +407,7 @@ async def _moves(at: Scene) -> None:
     assert (await at.run("status")).returncode == 0
 
 
-@failure("your server asks to come back later (4xx, greylisting)")
+@failure("the mail server defers the message (4xx, greylisting)")
 async def _greylisted(at: Scene) -> None:
     assert "451 4.2.1" in await at.submit("later@example.net")
     await _delayed(at, "451 4.2.1")
@@ -437,7 +437,7 @@ async def _cut_after_the_dot(at: Scene) -> None:
     assert at.recipients()[BOB].uncertain is not None
 
 
-@failure("your server stops answering in the middle", answer_within="500ms")
+@failure("the mail server stops replying in the middle", answer_within="500ms")
 async def _hangs(at: Scene) -> None:
     go_on = asyncio.Event()
 
@@ -455,7 +455,7 @@ async def _hangs(at: Scene) -> None:
     assert at.recipients()[BOB].state == "sent"
 
 
-@failure("no network, no such host, or no way to it", answer_within="500ms")
+@failure("no network, no such host, or no route to it", answer_within="500ms")
 async def _no_name(at: Scene) -> None:
     ssh_config = at.remote.ssh_config.read_text()
     at.remote.ssh_config.write_text(ssh_config.replace("HostName 127.0.0.1", "HostName nowhere.invalid"))
@@ -465,7 +465,7 @@ async def _no_name(at: Scene) -> None:
     await _moves(at)
 
 
-@failure("the SSH server takes the connection and says nothing", answer_within="500ms")
+@failure("the SSH server accepts the connection and sends nothing", answer_within="500ms")
 async def _mute(at: Scene) -> None:
     await at.remote.mute()
     await at.submit()
@@ -528,7 +528,7 @@ async def _greets_with_5xx(at: Scene) -> None:
     await _setup(at, "must take mail from its own host", fixed)
 
 
-@failure("what answers there is no mail server")
+@failure("the program on port 25 is no mail server")
 async def _not_smtp(at: Scene) -> None:
     at.remote.policy = saying("GREETING", b"SSH-2.0-OpenSSH_9.9")
 
@@ -559,7 +559,7 @@ async def _full(at: Scene) -> None:
 
 
 @failure(
-    "a backend to you fails",
+    "a notice backend fails",
     change=lambda settings: msgspec.structs.replace(
         settings, notify=msgspec.structs.replace(settings.notify, command=("/nonexistent/command",))
     ),
@@ -572,14 +572,14 @@ async def _backend(at: Scene) -> None:
     assert "notices not delivered" in await at.status()
 
 
-@failure("mailrelay does not take it: too large, a bare LF, not an address …")
+@failure("mailrelay itself refuses the message: too large, a bare LF, not an address …")
 async def _not_taken(at: Scene) -> None:
     await at.submit(content=b"Subject: a\n\nb\r\n")
     assert at.recipients() == {}
     await at.status()
 
 
-@failure("no relayhost of the settings takes this sender")
+@failure("no relayhost in the settings accepts this sender")
 async def _no_relayhost(at: Scene) -> None:
     assert "relayhost" in await at.submit(sender="a@elsewhere.example")
     assert at.recipients() == {}

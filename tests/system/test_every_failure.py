@@ -155,7 +155,7 @@ def _no_key(at: Scene) -> None:
     _setup(at, "Make a key", lambda: _write(at.sshd.ssh_config, text))
 
 
-@failure("the jump host does not let us through")
+@failure("the jump host does not forward the connection")
 def _jump_host(at: Scene) -> None:
     jump = Sshd(at.directory / "jump")
     text = jump.ssh_config.read_text().replace(f"Host {ALIAS}", "Host jump")
@@ -197,7 +197,7 @@ def _port(at: Scene) -> None:
     _setup(at, "correct smtp in the settings", fixed)
 
 
-@failure("nobody serves")
+@failure("no daemon runs")
 def _nobody_serves(at: Scene) -> None:
     with pytest.raises(ConnectionRefusedError):
         at.submit()
