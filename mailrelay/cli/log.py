@@ -1,10 +1,11 @@
 """`mailrelay log [ID] [-f]`: prints the daemon's log, the current file and the rotated ones, oldest first.
 
 With an id (a unique beginning is enough) only the lines about that message; if the spool has no such id, the lines that
-contain the text. With -f new lines too, as they are written, until Ctrl-C; without an id, only the last lines before them.
+contain the text. With -f it goes on with new lines as they are written, until Ctrl-C. With -f and without an id, it begins
+with the last lines, not with the first.
 
-The daemon has escaped text from outside. It is escaped again here, which changes nothing there, because libraries write to
-the log too. Never: a change to a file.
+Lines are escaped here because libraries write to the log too. Lines of the daemon are escaped already and do not change.
+Never: a change to a file.
 """
 
 import os

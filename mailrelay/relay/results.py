@@ -161,7 +161,7 @@ class Results:
 
 
 def _result(message: Message, record: Record) -> DeliveryResult | Queued:
-    """The result for the client that waits, where the mail server did not refuse all recipients.
+    """The result for the client that waits. If the mail server refused all recipients, the client has had `Refused` before.
 
     `Queued` if all recipients are in the same state for the same reason, and none was sent.
     """

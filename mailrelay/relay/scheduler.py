@@ -2,7 +2,7 @@
 
 Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
 It sleeps until mail is due, the back-off is over, or an event comes. It never polls.
-A stream carries the octets of a forward through the same connection (`connector`).
+A stream carries the octets of a forward (`[[forward]]` in the settings) through the same connection (`connector`).
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class SpoolPort(RelayPort, RelayhostPort, Protocol):
 
 @dataclass(slots=True)
 class _Due:
-    """What the spool was asked since the last action. None: not asked.
+    """What the spool has returned since the last action. None: not asked.
 
     next_due: epoch seconds, inf if nothing is pending. due_count: as in `Facts`.
     """
@@ -92,10 +92,11 @@ class Scheduler:
         self._probes = ProbeQueue()
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
-        # Open conversations, at most: by the settings, and by the mail server, which may have refused more.
+        # The most conversations that may be open by the settings: `_backlog_channels` if each carries one message at a time.
         self._channels = relayhost.channels
         self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
-        self._allowed = self._backlog_channels
+        # The most that the mail server allows; lowered when it refuses one.
+        self._server_limit = self._backlog_channels
         self._conversations: set[Conversation] = set()
         self._conversation_tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -240,7 +241,7 @@ class Scheduler:
             conversations=len(conversations),
             idle=idle,
             all_ready=all(one.phase is not ConversationPhase.OPENING for one in conversations),
-            more_allowed=min(self._channels, self._allowed) - len(conversations),
+            more_allowed=min(self._channels, self._server_limit) - len(conversations),
             asking=self._claims.asking,
             messages_in_progress=len(self._jobs),
             is_untested=self._is_untested,
@@ -293,8 +294,8 @@ class Scheduler:
         if connection is None:
             return
         self._channels = self._relayhost.channels
-        self._allowed = self._backlog_channels
-        # Only a conversation shows whether a fault is over.
+        self._server_limit = self._backlog_channels
+        # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
         self._is_untested = for_mail or bool(self.fault_text)
         if not for_mail:
             # No message has waited for this dial: do not log its time for a later one.
@@ -316,6 +317,7 @@ class Scheduler:
         self.waiters.tell_all(Queued(text))
 
     async def _close_retired(self) -> None:
+        """Closes a retired connection on which no message is in progress."""
         for task in self._conversation_tasks:
             # Idle conversations may linger, and no dial is made before all conversations have ended.
             task.cancel()
@@ -360,9 +362,7 @@ class Scheduler:
             outcome = fault.outcome
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", self._name)
-            outcome = Outcome(
-                Stage.CHANNEL, cause=Cause.LOST, text="mailrelay failed on its way to the server; see the log"
-            )
+            outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
         finally:
             self._conversation_ended(conversation)
         effect = consequence(
@@ -373,7 +373,7 @@ class Scheduler:
             others=len(self._conversations),
         )
         if effect is Consequence.FEWER_CONVERSATIONS:
-            self._allowed = len(self._conversations)
+            self._server_limit = len(self._conversations)
         elif effect is Consequence.FAULT and outcome is not None and self._connector.connection is connection:
             await self._found_fault(connection, outcome)
 
@@ -404,7 +404,7 @@ class Scheduler:
         self._event.set()
 
     async def next_jobs(self, limit: int) -> Sequence[Job]:
-        """A probe for which a client waits, or messages with open attempts: up to `limit` if they are small."""
+        """A probe for which a client waits; else a message, or up to `limit` small ones, with open attempts; else none."""
         if self._connector.retired is not None:
             return ()
         # Look for probes again: one that came during the wait for the spool has woken no conversation.

@@ -17,7 +17,7 @@ A recipient probe sends an envelope without a message: MAIL and RCPT…. The nex
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
 content for sending. If the mail server may have accepted a message and its reply was not read, the outcome is `Cause.LOST`
-at `Stage.AFTER_DOT`.
+at `Stage.AFTER_DOT`; so is that of a recipient probe whose replies were not read.
 Never: an octet before the greeting; a QUIT after content whose reply is not read (the 2xx to QUIT could be taken for that to
 the content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
 """
@@ -48,8 +48,8 @@ REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.CONTENT: 180.0,
     Stage.AFTER_DOT: 600.0,
 }
-"""Seconds to wait for the reply that `Session.awaiting` names (RFC 5321 section 4.5.3.2, which has none for EHLO).
-`awaiting` is never CONTENT: the value of CONTENT is the limit for the channel to accept one block of content."""
+"""Seconds to wait for a reply, by `Session.awaiting` (RFC 5321 section 4.5.3.2, which has no value for EHLO). AFTER_DOT: for
+the reply to the content. CONTENT: for the channel to accept one block of content; `awaiting` never has this value."""
 
 
 class Session:
@@ -66,7 +66,7 @@ class Session:
         # Commands in the output or sent, whose replies have not been received, in order.
         self._awaited = deque([Command(Verb.GREETING, b"", is_sent=True)])
         # Transactions that were started and are not finished, in order.
-        self._open: deque[OutgoingTransaction] = deque()
+        self._unfinished: deque[OutgoingTransaction] = deque()
         # The transaction whose commands were planned last, also after it is finished.
         self._latest: OutgoingTransaction | None = None
         # The content that the caller has to send, from `ContentWanted` to `end_content`.
@@ -76,17 +76,16 @@ class Session:
 
     @property
     def capacity(self) -> int:
-        """How many transactions may be started now, each after `end_content` of the one before. With 0, `start` must not be
-        called. To be read again after each `start` and each event: a content larger than `SMALL`, or an outcome, may reduce
-        it by more than one."""
+        """How many transactions may be started, one after the other. Must be read again before each `start`: it is 0 while
+        the last transaction still needs its content, and after `quit` or `Ended`."""
         if self.extensions is None or self._is_quitting or self._is_over:
             return 0
-        if self._open and not self._open[-1].is_content_written:
+        if self._unfinished and not self._unfinished[-1].is_content_written:
             return 0
         if _uses_bdat(self.extensions):
-            return MAX_IN_FLIGHT - len(self._open)
+            return MAX_IN_FLIGHT - len(self._unfinished)
         # The commands of the next transaction are sent together with the content of the last one.
-        return 1 if len(self._open) < (2 if self.extensions.pipelining else 1) else 0
+        return 1 if len(self._unfinished) < (2 if self.extensions.pipelining else 1) else 0
 
     @property
     def max_in_flight(self) -> int:
@@ -95,7 +94,8 @@ class Session:
 
     @property
     def awaiting(self) -> Stage | None:
-        """The stage whose reply is awaited. None if none is: between transactions, and while content is being sent."""
+        """The stage of the outcome if the awaited reply does not come: AFTER_DOT for the reply to the content. None if no
+        reply is awaited: between transactions, and while content is being sent."""
         if not self._awaited:
             return None
         stage = STAGES[self._awaited[0].verb]
@@ -117,7 +117,7 @@ class Session:
         if failure is not None:
             transaction.decide(failure)
             return [Finished(key, transaction.outcomes_in_order())]
-        self._open.append(transaction)
+        self._unfinished.append(transaction)
         if size is None:
             transaction.is_content_written = True
             self._plan(transaction, offered)
@@ -155,10 +155,11 @@ class Session:
             transaction.decide(failure)
             if is_streamed:
                 return self._end(failure, failure.text)
-            self._open.pop()
+            self._unfinished.pop()
             return [Finished(transaction.key, transaction.outcomes_in_order()), *self._proceed()]
         transaction.is_content_written = True
-        # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). BDAT may not.
+        # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). A failed BDAT
+        # might not clear them.
         transaction.is_closed = isinstance(content.encoder, Stuffer)
         if is_streamed:
             self._write(Command(Verb.CONTENT, b"", transaction))
@@ -187,6 +188,7 @@ class Session:
         if self._is_over:
             return []
         if self._awaited and self._awaited[0].is_sent and self._awaited[0].transaction is not None:
+            # The mail server may have received this command.
             self._awaited[0].transaction.is_begun = True
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text)
 
@@ -239,6 +241,7 @@ class Session:
     def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
         verb, transaction = replied.verb, replied.transaction
         outcome = Outcome(STAGES[verb], reply)
+        replied_to = "the content" if outcome.stage is Stage.CONTENT else verb.name
         is_good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
         is_refusal = reply.code >= 400
         if transaction is not None:
@@ -246,10 +249,11 @@ class Session:
             if not is_good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, replied.recipient)
         if reply.code == 421:
-            return self._end(outcome, f"the mail server ended the conversation with 421 to {verb.name}")
+            return self._end(outcome, f"the mail server ended the conversation with 421 to {replied_to}")
         if not (is_good or is_refusal) or (is_refusal and verb is Verb.RSET):
             return self._end(
-                outcome, f"the mail server sent an unexpected {reply.code} to {verb.name}; the conversation was closed"
+                outcome,
+                f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed",
             )
         if transaction is None:
             return self._proceed()
@@ -259,7 +263,8 @@ class Session:
         if verb is Verb.DATA and is_good and not transaction.is_decided:
             events.append(self._want_content(OutgoingContent(transaction, Stuffer(), self._output)))
         elif verb is Verb.DATA and is_good:
-            # RFC 2920 section 3.1: the server asks for content although no recipient is left. The reply has no meaning.
+            # RFC 2920 section 3.1: the server asks for content although no recipient is left.
+            # The reply to the lone dot has no meaning.
             self._write(Command(Verb.LONE_DOT, b".\r\n"))
             transaction.is_closed = True
         return [*events, *self._finish_if_decided(transaction), *self._proceed()]
@@ -269,8 +274,9 @@ class Session:
         if not transaction.is_decided or (self._awaited and self._awaited[0].transaction is transaction):
             return []
         if self._planned and self._planned[0].transaction is transaction:
+            # The rest of its commands: no other transaction has planned commands now.
             self._planned.clear()
-        self._open.popleft()
+        self._unfinished.popleft()
         return [Finished(transaction.key, transaction.outcomes_in_order())]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:
@@ -308,7 +314,7 @@ class Session:
                 self._output += planned.line
                 return [self._want_content(OutgoingContent(planned.transaction, LineEnds(), self._output))]
             self._write(planned)
-        if self._is_quitting and not self._open and not self._awaited:
+        if self._is_quitting and not self._unfinished and not self._awaited:
             self._write(Command(Verb.QUIT, b"QUIT\r\n"))
         return []
 
@@ -321,13 +327,14 @@ class Session:
         return ContentWanted(content.transaction.key)
 
     def _end(self, outcome: Outcome, text: str) -> list[Event]:
-        """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
-        `Cause.LOST` and the sentence `text`. A transaction that was not begun is `Untried`."""
+        """Ends the conversation with `outcome`. In a transaction that was begun, and in a recipient probe, recipients
+        without an outcome get one with `Cause.LOST` and the sentence `text`. A message that was not begun is `Untried`."""
         events: list[Event] = []
+        # The mail server cannot have a message whose last octets were not taken for sending.
         unsent = [
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
-        for transaction in self._open:
+        for transaction in self._unfinished:
             if transaction.is_content_written and transaction not in unsent:
                 transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
             elif transaction.is_begun:
@@ -339,7 +346,7 @@ class Session:
         self._is_over = True
         self._content = None
         self._output.clear()
-        for queue in (self._planned, self._awaited, self._open):
+        for queue in (self._planned, self._awaited, self._unfinished):
             queue.clear()
         return [*events, Ended(outcome)]
 
@@ -349,7 +356,7 @@ class Session:
         return bool(self._awaited) and self._awaited[0].verb is verb
 
     def _sending(self) -> OutgoingTransaction | None:
-        """The transaction whose content is in the output or was sent, if the reply to it is the next; else None."""
+        """The transaction whose content is being sent, or to whose content the next reply is awaited; else None."""
         if self._content is not None and self._content.sink is self._output:
             return self._content.transaction
         return self._awaited[0].transaction if self._awaits(Verb.CONTENT) else None

@@ -1,8 +1,8 @@
 """Group commit: one thread owns the writing connection and does all waiting work in one transaction.
 
-Promises: durable work is on disk when its future is done; work that fails by itself does not affect other work; if a commit
-fails, all of its work fails, and nothing of it is on disk. Work may be run twice, if other work in its commit failed: it
-must do nothing but read and write the database.
+Promises: durable work is on disk when its future is done; a failure of one piece of work does not affect the others; if a
+commit fails, all of its work fails, and nothing of it is on disk. Work may be run twice, if other work in its commit failed:
+it must do nothing but read and write the database.
 A commit that contains only work that is not durable (a part of an incoming content) does not wait for the disk. The next
 durable commit syncs SQLite's write-ahead log, with everything that was written before.
 Never: retries a commit after the disk failed. From then on all work is refused; only a new process may open the file again.
@@ -51,17 +51,17 @@ class Writer:
     ) -> None:
         self._db = db
         self._loop = loop
-        self._broken = broken
-        self._failed: SpoolBroken | None = None
+        self._on_broken = broken
+        self._broken: SpoolBroken | None = None
         self._syncs_commits = True
         self._works: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
     def submit(self, run: Run, item: Any, *, is_durable: bool = True) -> asyncio.Future[Any]:
-        """Does `run` for `item` in the next commit, in one call for consecutive work with the same `run`.
+        """Calls `run` with `item` in the next commit. Consecutive items with the same `run` are passed in one call.
 
-        is_durable: whether the work is on disk when the future is done; if not, it is with the next durable work.
+        is_durable: whether the work is on disk when the future is done. If false, the next durable commit puts it on disk.
         The future has the result of the item, or the exception: SpoolError for errors of SQLite. Cancelling it does not undo
         the work.
         """
@@ -70,7 +70,7 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Waits until all submitted work is on disk, and ends the thread."""
+        """Waits until all submitted work is committed, and ends the thread."""
         self._works.put(None)
         self._thread.join()
 
@@ -103,7 +103,7 @@ class Writer:
             self._syncs_commits = is_durable
 
     def _commit(self, group: list[_Work]) -> None:
-        if self._failed is None:
+        if self._broken is None:
             try:
                 self._set_synchronous(any(work.is_durable for work in group))
                 if not self._do_together(group):
@@ -115,17 +115,17 @@ class Writer:
                 # Any error: this thread must not end while callers wait for it.
                 failure = error
                 if isinstance(error, SpoolBroken):
-                    self._failed = error
-                    self._loop.call_soon_threadsafe(self._broken, error)
+                    self._broken = error
+                    self._loop.call_soon_threadsafe(self._on_broken, error)
         else:
-            failure = self._failed
+            failure = self._broken
         for work in group:
             work.error = work.error or failure
 
     def _do_together(self, group: list[_Work]) -> bool:
         """Does all of the work without savepoints, which cost as much as the work itself.
 
-        Returns False, with nothing done, if one piece of it fails by itself. Then `_do_alone` finds out which one.
+        Returns False, with nothing done, if one piece of it fails and the commit does not. `_do_alone` then finds it.
         """
         try:
             with transaction(self._db):
@@ -157,13 +157,13 @@ class Writer:
         db.execute("RELEASE work")
 
     def _concerns_all(self, error: Exception) -> bool:
-        """Whether the whole commit has failed, not one piece of work by itself."""
-        # SQLite may have rolled back the whole transaction by itself.
+        """Whether the whole commit has failed, not only one piece of work."""
+        # After some errors SQLite has rolled back the whole transaction.
         return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
 
 
 class _FailedAlone(Exception):
-    """A piece of work failed by itself, without effect on the others."""
+    """One piece of work failed, and the commit did not."""
 
 
 def _set_results(group: list[_Work]) -> None:

@@ -1,14 +1,15 @@
 """The only module that uses names of asyncssh which are not its public interface: for faster logins, flow control, quick TCP
 acknowledgements, and one request that the library does not offer.
 
-A login: asyncssh has no option that saves these two round trips, which over a satellite take longer than the mail. It first
-asks the server for its authentication methods, although we have only keys. Then it asks for each key whether the server
-would accept a signature. RFC 4252 section 7 makes that question optional, and a signature by a local key costs nothing.
+A login by asyncssh has two needless round trips, which over a satellite take longer than the mail; no option saves them.
+asyncssh first asks the server for its authentication methods, although we have only keys. Then it asks for each key whether
+the server would accept a signature. RFC 4252 section 7 makes that question optional, and a signature by a local key costs
+nothing.
 
 Promises: with a version of asyncssh that lacks one of these names, logins and channels still work, only slower; the one
 exception is `request_agent_forwarding`. A test notices names that are gone.
-Never: a signature for which the person must confirm or touch something, with a key that the server may not accept, while
-another key is left to try.
+Never: a signature that needs the person (a confirmation, a touch) before the server has said that it accepts the key. The
+exception is the last key to try.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from asyncssh import SSHClientChannel, SSHClientConnection, SSHKeyPair, auth
 
 
 def skip_methods_query(connection: SSHClientConnection) -> None:
-    """For `begin_auth`: starts with a key, without a request for the methods ("none", RFC 4252 section 5.2)."""
+    """Makes the login start with a key, without a request for the methods ("none", RFC 4252 section 5.2). To be called in
+    `asyncssh.SSHClient.begin_auth`."""
     connection._auth_methods = [b"publickey"]
 
 
@@ -28,11 +30,12 @@ with contextlib.suppress(AttributeError):
     _QueryFirst = auth._ClientPublicKeyAuth
 
     class _SignAtOnce(_QueryFirst):
+        # Looked up here, so that this class is not installed if asyncssh has no such method.
         _sign = _QueryFirst._send_signed_request
 
         async def send_request(self, *args: bytes, key: Any = None, trivial: bool = True) -> None:
             pair = getattr(self, "_keypair", None)
-            # The keys that have not been tried yet, and a certificate that is tried under a second algorithm name.
+            # Other keys to try, and an RSA certificate that asyncssh will try again under the name of a SHA-2 algorithm.
             is_last = not (getattr(self._conn, "_client_keys", True) or getattr(self._conn, "_saved_rsa_key", None))
             if key is None and pair is not None and (is_last or _signs_at_no_cost(pair)):
                 # If signing fails, ask first as usual: the server may not accept the key anyway.
@@ -45,7 +48,7 @@ with contextlib.suppress(AttributeError):
 
 
 def _signs_at_no_cost(pair: SSHKeyPair) -> bool:
-    """Whether a signature needs no person: a key of an agent or of a token may."""
+    """Whether a signature needs no action of the person. With a key of an agent or of a token, it may need one."""
     return pair.get_key_type() == "local" and not pair.use_executor
 
 

@@ -42,11 +42,11 @@ _OF_ASYNCSSH = (
 
 
 def arguments(file: Path) -> tuple[str, ...]:
-    """The arguments for ssh(1) to read `file`. None for the person's own file: then ssh(1) reads the system's file too."""
+    """The arguments for ssh(1) to read `file`: () for the person's own file, so that the system's file is read too."""
     file = file.expanduser()
     if file == Path(pwd.getpwuid(os.getuid()).pw_dir, _OWN):
         return ()
-    # ssh(1) ignores $HOME. In the directory that $HOME names, the file may be missing without an error.
+    # ssh(1) ignores $HOME: it must get the path of ~/.ssh/config if $HOME is another directory. That file may be missing.
     return ("-F", "none" if file == Path.home() / _OWN and not file.exists() else str(file))
 
 
@@ -88,10 +88,14 @@ def parse(text: str) -> Configuration:
 
 
 def _by_asyncssh(file: Path, user: str, host: str, port: int | None) -> Configuration:
-    ours = arguments(file)
-    candidates = [file.expanduser(), SYSTEM] if not ours else [Path(ours[1])] if ours[1] != "none" else []
-    # A file that was named must exist.
-    files = [str(each) for each in candidates if ours or each.exists()]
+    match arguments(file):
+        case ():
+            files = [str(each) for each in (file.expanduser(), SYSTEM) if each.exists()]
+        case (_, "none"):
+            files = []
+        case (_, named):
+            # It must exist: if it does not, `load` raises.
+            files = [named]
 
     def evaluate(*, final: bool) -> SSHClientConfig:
         found = SSHClientConfig.load(None, files, False, False, final, getpass.getuser(), user or (), host, port or ())
