@@ -327,15 +327,18 @@ class Session:
         return ContentWanted(content.transaction.key)
 
     def _end(self, outcome: Outcome, text: str) -> list[Event]:
-        """Ends the conversation with `outcome`. In a transaction that was begun, and in a recipient probe, recipients
-        without an outcome get one with `Cause.LOST` and the sentence `text`. A message that was not begun is `Untried`."""
+        """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
+        `Cause.LOST` and the sentence `text`. A message that was not begun, and a probe without a reply, are `Untried`."""
         events: list[Event] = []
         # The mail server cannot have a message whose last octets were not taken for sending.
         unsent = [
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for transaction in self._unfinished:
-            if transaction.is_content_written and transaction not in unsent:
+            if transaction.size is None:
+                # A lost probe shows nothing of its recipient.
+                pass
+            elif transaction.is_content_written and transaction not in unsent:
                 transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
             elif transaction.is_begun:
                 transaction.decide(Outcome(outcome.stage, cause=Cause.LOST, text=text))

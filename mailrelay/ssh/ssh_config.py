@@ -70,7 +70,7 @@ def read(file: Path, user: str, host: str, port: int | None) -> Configuration:
         except subprocess.TimeoutExpired:
             raise TimeoutError from None
         finally:
-            process.poll()
+            # Not after a `poll`: the end of ssh(1) is not that of the processes which it started.
             signal_group(process, signal.SIGKILL)
     if process.returncode != 0:
         lines = complaint.decode(errors="replace").strip().splitlines() or [f"ssh -G ended with {process.returncode}"]

@@ -114,6 +114,15 @@ def test_a_recipient_probe_costs_one_flight_and_the_reset_after_it_none(ehlo: by
     assert session.take_output().startswith(b"RSET\r\nMAIL FROM:")
 
 
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_probe_that_is_lost_is_untried(is_sent: bool) -> None:
+    session = ready(b"250-there\r\n250 PIPELINING\r\n")
+    session.start(-1, ENVELOPE, None)
+    if is_sent:
+        session.take_output()
+    assert session.lost("the connection was lost")[0] == Untried(-1)
+
+
 def test_a_sender_refused_in_a_probe_is_refused_for_every_recipient_and_leaves_no_transaction_open() -> None:
     session = ready(b"250 mx\r\n")
     session.start(-1, ENVELOPE, None)

@@ -92,6 +92,15 @@ def test_what_only_ssh_understands_is_understood(file: Path) -> None:
     assert (found["connecttimeout"], found["user"]) == (("60",), ("matched",))
 
 
+def ends(gate: Path) -> None:
+    """Waits until no process has the FIFO open for reading."""
+    end = time.monotonic() + 20
+    with pytest.raises(OSError):
+        while time.monotonic() < end:
+            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+            time.sleep(0.01)
+
+
 @needs_ssh
 def test_a_file_that_hangs_is_ended_with_all_that_it_started(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = file.with_name("gate")
@@ -100,12 +109,21 @@ def test_a_file_that_hangs_is_ended_with_all_that_it_started(file: Path, monkeyp
     monkeypatch.setattr(ssh_config, "EVALUATION_TIMEOUT", 0.2)
     with pytest.raises(TimeoutError):
         read(file, "", "mail", None)
-    # Soon nobody is left who could read it: a signal takes its time.
-    end = time.monotonic() + 20
-    with pytest.raises(OSError):
-        while time.monotonic() < end:
-            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
-            time.sleep(0.01)
+    ends(gate)
+
+
+@needs_ssh
+def test_a_process_that_outlives_ssh_is_ended_with_the_time_for_the_files(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = file.with_name("gate")
+    os.mkfifo(gate)
+    # It keeps the stderr of ssh(1), which ends at once.
+    file.write_text(f'Match exec "(exec 3<>{gate}; read line <&3) &"\n  User never\n')
+    monkeypatch.setattr(ssh_config, "EVALUATION_TIMEOUT", 0.5)
+    with pytest.raises(TimeoutError):
+        read(file, "", "mail", None)
+    ends(gate)
 
 
 def test_ssh_is_given_any_file_but_its_own(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
