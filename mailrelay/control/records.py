@@ -16,16 +16,16 @@ from mailrelay.mail.states import PENDING
 from mailrelay.spool.listing import Event, Listed, ListedRecipient
 
 WAITING = frozenset({"active", *PENDING})
-"""States, as words of the state table, in which the daemon tries a recipient without the person."""
+"""States in which the daemon tries a recipient without the person: the pending ones, and "active"."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class RecipientRecord(TypedDict):
-    """delay_reason: why it waits, the last reply or the fault of its relayhost; "" if it does not wait. state: a word of the
-    state table. status: enhanced status code. reply: the last reply. uncertain: whether an attempt may have delivered the
-    message although no reply says so. did_you_mean: only in `queue show`; an address that was reached before and that this
-    one is similar to, or ""."""
+    """delay_reason: why it waits, the last reply or the fault of its relayhost; "" if it does not wait. state: a name in
+    `mail.states`, or "active" while an attempt is open. status: enhanced status code. reply: the last reply. uncertain:
+    whether an attempt may have delivered the message although no reply says so. did_you_mean: only in `queue show`; an
+    address that was reached before and that this one is similar to, or ""."""
 
     address: str
     delay_reason: str

@@ -57,7 +57,7 @@ class Submission(Commands):
         # Whether a line was a valid command: before that, a bad line means that the client speaks another protocol.
         self._has_sent_command = False
         self._unknown_commands = 0
-        # Loop time at which the client last sent something, or last stopped having to wait for us.
+        # Loop time at which the client last sent something, or at which its last wait for us ended.
         self._last_heard = self.loop.time()
         # The content that is being received, in the phase CONTENT.
         self._reception: Reception | None = None
@@ -87,7 +87,7 @@ class Submission(Commands):
         # With a limit of 0, `pause_writing` is called for every octet that the kernel has not accepted.
         self.transport.set_write_buffer_limits(0)
         if self._admit():
-            # The first turn of the event loop starts the reading. The second reads octets that came before the greeting.
+            # Greet two turns of the event loop later: by then, octets that the client sent too early have been read.
             self.loop.call_soon(self.loop.call_soon, self._greet)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -140,7 +140,7 @@ class Submission(Commands):
     def check_timeouts(self, now: float) -> float:
         wait = self._last_heard + MAX_IDLE - now
         if wait <= 0 and (self.is_over or self._drained is not None):
-            # No reply would reach a client that reads none, or that has its last one.
+            # Send no reply: the client reads no replies, or the last one was sent already.
             self.abort()
             return MAX_IDLE
         reply = replies.IDLE_TOO_LONG
@@ -233,7 +233,7 @@ class Submission(Commands):
         self._run_commands()
 
     def _pause_or_resume_reading(self) -> None:
-        # So many octets are left over only while a command waits, or until the next turn.
+        # MAX_COMMAND octets stay unread only while a command or the writing waits, or until the next turn.
         pause = len(self._unread) >= MAX_COMMAND or (self._reception is not None and self._reception.is_full)
         if pause == self._is_reading_paused or self.transport.is_closing():
             return
@@ -251,12 +251,12 @@ class Submission(Commands):
         """The coroutine of the command in a line, not started. If the line is no command, this replies and returns None."""
         verb, _, arg = line.partition(b" ")
         verb = verb.upper()
-        command = BY_VERB.get(verb)
-        error = check_line(line, verb, command is not None, bool(self._unread))
-        if command is not None and error is None:
+        function = BY_VERB.get(verb)
+        error = check_line(line, verb, function is not None, bool(self._unread))
+        if function is not None and error is None:
             self._has_sent_command = True
             # As aiosmtpd does it: None for no argument, octets that are not UTF-8 as surrogates.
-            return command(self, arg.strip(b" ").decode("utf-8", "surrogateescape") or None)
+            return function(self, arg.strip(b" ").decode("utf-8", "surrogateescape") or None)
         error = check_in_session(
             verb, error or LineError.UNKNOWN, not self._has_sent_command, self.envelope.is_data_refused
         )

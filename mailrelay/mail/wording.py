@@ -88,7 +88,7 @@ def report_text(notice: Notice) -> str:
     """The complete text, for a report by mail. Lines have at most 72 characters, except for longer words."""
     if notice.kind in ABOUT_RELAYHOST:
         return _paragraphs(
-            f"{title(notice)}.{_SAFE.get(notice.kind, '')}",
+            f"{title(notice)}.{_MAIL_IS_SAFE.get(notice.kind, '')}",
             _indented(notice.text, "  "),
             "What to do:" if notice.fix else "",
             _indented(notice.fix, "  "),
@@ -114,7 +114,8 @@ def report_text(notice: Notice) -> str:
 
 
 def record(notice: Notice) -> dict[str, object]:
-    """The notice for programs: values for JSON with the keys of `mailrelay queue --json`, every text escaped.
+    """The notice for programs: values for JSON, every text escaped. Keys that `mailrelay queue --json` also has
+    mean the same as there.
 
     Times are epoch seconds. For a notice about a relayhost, `queue_id` and `recipients` are empty; for a notice about a
     message, `since` and `waiting` are 0.
@@ -151,7 +152,7 @@ def record(notice: Notice) -> dict[str, object]:
     }
 
 
-_SAFE = {
+_MAIL_IS_SAFE = {
     Kind.SETUP: " Your mail is stored safely. It is sent automatically once this is fixed.",
     Kind.DELAYED: " Your mail is stored safely and is tried again automatically. You get a notice when mail is sent again.",
 }
@@ -181,7 +182,7 @@ What to do:
 
 
 def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
-    """For each recipient with a similar known address: a question, and the command for the case that it is meant."""
+    """For each recipient with a similar known address: a question, and the command to run if the answer is yes."""
     alone = len(notice.concerned) == 1
     found = (suggestion(printable(notice.queue_id, 40), one.likely, alone=alone) for one in notice.concerned)
     return [one for one in found if one]

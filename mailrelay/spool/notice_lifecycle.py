@@ -65,9 +65,9 @@ class OpenNotice:
 
 
 def open_notice(db: apsw.Connection, new: OpenNotice, backends: Iterable[Backend], now: float) -> bool:
-    """Opens a notice. Returns whether one became pending.
+    """Opens a notice. Returns whether it became pending.
 
-    None does if a notice of this kind and cause is open already, or if a delivered one was reopened instead.
+    Returns False if a notice of this kind and cause is open already, or if a delivered one was reopened instead.
     """
     found = rows(
         db,
@@ -125,7 +125,8 @@ def close_notices(
 ) -> bool:
     """Closes the open notices of these causes. Returns whether a "resumed" notice became pending.
 
-    It does only if a notice since the last "resumed" one was delivered, and no other notice of the relayhost is open.
+    Returns True only if something was closed, a notice after the last "resumed" one was delivered, and no other notice of
+    the relayhost is open.
     """
     closed = 0
     for cause in causes:
@@ -136,7 +137,7 @@ def close_notices(
         )
         closed += db.changes()
     others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
-    # Look at earlier notices too: one may have been delivered that was closed when another cause came.
+    # Look at earlier notices too: the delivered one may have been closed when another cause came.
     delivered = (
         "SELECT 1 FROM notice WHERE kind IN ('setup', 'delayed') AND relayhost = ?"
         f" AND id > {_LAST_RESUMED} AND {_WAS_DELIVERED}"
