@@ -10,8 +10,9 @@ from typing import NamedTuple
 class ListedRecipient(NamedTuple):
     """A recipient as listed.
 
-    state: a name of the state table, or "active". description: the reply of the mail server, or our text where there was
-    none. uncertain: when an attempt ended that may have delivered the message all the same; None if there was none.
+    state: a name in `mail.states`, or "active" while an attempt is open. description: the reply of the mail server, or our
+    text where there was none. uncertain: when an attempt ended that may have delivered the message all the same; None if
+    there was none.
     """
 
     address: bytes
@@ -44,7 +45,11 @@ class Listed(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One event in the history of a message. stage: where the attempt stood when `description` came."""
+    """One event in the history of a message.
+
+    what: the event in words for the person: "accepted", "attempt", a name in `mail.states`, or what became of a notice.
+    stage: where the attempt stood when `description` came.
+    """
 
     at: float
     what: str
