@@ -85,9 +85,13 @@ async def _try(what: str, attempt: Callable[[], Awaitable[str]]) -> Trial:
 
 async def _run(connection: HopConnection, command: str | None) -> str:
     # Not as a context manager: its end waits for the server without a limit.
-    process = await connection.create_process(
-        command, encoding=None, request_pty=False, env=None, send_env=None, stderr=asyncssh.STDOUT
-    )
+    try:
+        process = await _start(connection, command)
+    except asyncssh.ChannelOpenError as error:
+        if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:
+            raise
+        # Dropbear 2022.83 closes a session that is opened while another one is ending: that is no refusal.
+        process = await _start(connection, command)
     try:
         if command is None:
             process.stdin.write(_SUM)
@@ -100,6 +104,12 @@ async def _run(connection: HopConnection, command: str | None) -> str:
         return ""
     finally:
         process.close()
+
+
+async def _start(connection: HopConnection, command: str | None) -> asyncssh.SSHClientProcess[bytes]:
+    return await connection.create_process(
+        command, encoding=None, request_pty=False, env=None, send_env=None, stderr=asyncssh.STDOUT
+    )
 
 
 async def _sftp(connection: HopConnection) -> str:
