@@ -18,8 +18,9 @@ from mailrelay.config import Relayhost, Settings
 from mailrelay.dns import reverse
 from mailrelay.dns.lookup import LookUp
 from mailrelay.mail.routing import choose
+from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool import listing
-from mailrelay.spool.database import SpoolError, connect, reading
+from mailrelay.spool.database import connect, reading
 from mailrelay.ssh.hops import Hop
 
 MAX_HEADER = 65536

@@ -13,7 +13,8 @@ from mailrelay.config import Listen, Queue, Settings
 from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.peer_account import NoOwner, uid_of_connection
 from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
-from mailrelay.spool.database import SpoolError, connect, prepare_directory, reading
+from mailrelay.mail.spool_errors import SpoolError
+from mailrelay.spool.database import opened_for_reading, prepare_directory
 from mailrelay.spool.space import check_space
 
 GREETING_TIMEOUT = 5.0
@@ -34,18 +35,12 @@ def _spool(queue: Queue, size: int) -> Finding:
     """Whether the spool can be used and has space. size: octets of the largest message that clients may send."""
     directory = queue.directory
     try:
-        db = connect(directory, create=False)
+        with opened_for_reading(directory) as db:
+            check_space(db, size, queue.max_size)
     except FileNotFoundError:
         return _not_created(directory)
     except SpoolError as error:
         return _unusable(error)
-    try:
-        with reading(db):
-            check_space(db, size, queue.max_size)
-    except SpoolError as error:
-        return _unusable(error)
-    finally:
-        db.close()
     return Finding("spool", True, f"{directory} is private and has space for the largest message")
 
 

@@ -6,7 +6,7 @@ The imports are statements: the linter and mypy check them. `command_line` does 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mailrelay.control.listing import Listed
+from mailrelay.mail.overview import Listed
 
 
 def print_messages(messages: Sequence[Listed], directory: Path) -> None:

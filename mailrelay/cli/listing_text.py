@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mailrelay.cli import rows
 from mailrelay.cli.base import NO_DAEMON
-from mailrelay.cli.terminal import is_terminal, size
+from mailrelay.cli.terminal import is_terminal
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.control.listing import Listed
 from mailrelay.control.records import WAITING
+from mailrelay.mail.overview import Listed
+from mailrelay.mail.quantity import size
 
 
 def print_messages(

@@ -9,10 +9,11 @@ Pure. Promises: text from outside is escaped (`mail.printable`).
 
 from collections.abc import Iterable
 
-from mailrelay.cli.terminal import moment, size
-from mailrelay.control.listing import Listed, ListedRecipient
+from mailrelay.cli.terminal import moment
 from mailrelay.control.records import WAITING
+from mailrelay.mail.overview import Listed, ListedRecipient
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import size
 from mailrelay.mail.states import PENDING
 
 Row = tuple[str, ...]

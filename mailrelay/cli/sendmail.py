@@ -37,11 +37,11 @@ from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login, submit
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Settings
 from mailrelay.control.following import follow
-from mailrelay.control.listing import ListedRecipient
 from mailrelay.control.records import WAITING
-from mailrelay.control.status import SpoolError
 from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
+from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69

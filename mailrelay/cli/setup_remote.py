@@ -17,10 +17,11 @@ from mailrelay.atomic_file import replace_file
 from mailrelay.cli import trust
 from mailrelay.cli.base import Failed
 from mailrelay.cli.steps import ask, fine, note, stop, undo
-from mailrelay.cli.terminal import is_terminal, size
+from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Relayhost
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.quantity import size
 from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import authorized_keys

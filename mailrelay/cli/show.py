@@ -17,11 +17,13 @@ import click
 
 from mailrelay.cli import lazy, rows
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import clock, is_terminal, moment, size
-from mailrelay.control.details import Details, Event, Listed, content, details, details_record
+from mailrelay.cli.terminal import clock, is_terminal, moment
+from mailrelay.control.details import Details, content, details, details_record
 from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import size
 
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 

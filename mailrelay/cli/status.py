@@ -26,10 +26,12 @@ import click
 
 from mailrelay.cli import lazy
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import colour, length, moment
+from mailrelay.cli.terminal import colour, moment
 from mailrelay.config import SettingsError
-from mailrelay.control.status import Level, SpoolError, Status, read_status, status_record
+from mailrelay.control.status import Level, Status, read_status, status_record
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import length
+from mailrelay.mail.spool_errors import SpoolError
 
 CANNOT_TELL = 3
 _COLOURS = {Level.FINE: "green", Level.LATE: "yellow", Level.FAILED: "red"}

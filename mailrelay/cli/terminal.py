@@ -7,8 +7,7 @@ import os
 import time
 from typing import TextIO
 
-from mailrelay.mail.quantity import length as length
-from mailrelay.mail.quantity import size as size
+from mailrelay.mail.quantity import length
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1}
 

@@ -22,15 +22,17 @@ import click
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.submission import login, submit
-from mailrelay.cli.terminal import colour, length, moment
+from mailrelay.cli.terminal import colour, moment
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.control.following import Event, Progress, follow_progress
+from mailrelay.control.following import Progress, follow_progress
 from mailrelay.control.records import WAITING
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
+from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import length
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mailrelay.control.errors import no_such_message
 from mailrelay.control.records import EventRecord, MessageRecord, event_record, message_record
-from mailrelay.mail.overview import Event as Event
-from mailrelay.mail.overview import Listed as Listed
+from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
 from mailrelay.ports import SpoolView
 from mailrelay.spool.command_spool import CommandSpool

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
+from mailrelay.control.daemon import wake
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
-from mailrelay.spool import trigger
 from mailrelay.spool.command_spool import CommandSpool
 
 
@@ -45,4 +45,4 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
         envelope, content, relayhost
     )
-    return Enqueued(key, queue_id, trigger.fire(settings.queue.directory))
+    return Enqueued(key, queue_id, wake(settings.queue.directory))

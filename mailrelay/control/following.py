@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.mail.overview import Event as Event
-from mailrelay.mail.overview import Listed as Listed
-from mailrelay.mail.overview import RelayhostFault as RelayhostFault
+from mailrelay.mail.overview import Event, Listed, RelayhostFault
 from mailrelay.ports import SpoolView
 from mailrelay.spool.command_spool import CommandSpool
 

@@ -4,11 +4,11 @@ Imports only what an empty queue needs: the commands of prompts and status bars 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from mailrelay.spool.database import connect, reading
-from mailrelay.spool.listing import Listed as Listed
-from mailrelay.spool.listing import ListedRecipient as ListedRecipient
+from mailrelay.mail.overview import Listed
+from mailrelay.spool.database import opened_for_reading
 from mailrelay.spool.listing import everything, live
 
 
@@ -18,12 +18,5 @@ def messages(directory: Path, *, history: bool) -> Iterator[Listed]:
     All are of one instant. Read the iterator to its end before anything is printed: a pager would keep the view open, and
     the spool's log would grow. Raises SpoolError.
     """
-    try:
-        db = connect(directory, create=False)
-    except FileNotFoundError:
-        return
-    try:
-        with reading(db):
-            yield from everything(db) if history else live(db)
-    finally:
-        db.close()
+    with suppress(FileNotFoundError), opened_for_reading(directory) as db:
+        yield from everything(db) if history else live(db)

@@ -11,9 +11,9 @@ from typing import NotRequired, TypedDict
 
 import msgspec
 
+from mailrelay.mail.overview import Event, Listed, ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.states import PENDING
-from mailrelay.spool.listing import Event, Listed, ListedRecipient
 
 WAITING = frozenset({"active", *PENDING})
 """States in which the daemon tries a recipient without the person: the pending ones, and "active"."""

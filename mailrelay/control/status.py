@@ -27,9 +27,9 @@ from mailrelay.config import Settings
 from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.mail.spool_errors import SpoolFull
 from mailrelay.spool import listing, lock
-from mailrelay.spool.database import SpoolError as SpoolError
-from mailrelay.spool.database import SpoolFull, connect, reading
+from mailrelay.spool.database import opened_for_reading
 from mailrelay.spool.space import check_space
 
 _NOTHING = SpoolStatus(pending=0, oldest=None, held=0, stranded=0, failed=0, failing_notices=(), faults=())
@@ -155,18 +155,14 @@ def status_record(status: Status) -> StatusRecord:
 
 def _read_spool(settings: Settings) -> tuple[SpoolStatus, str]:
     """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
-    try:
-        db = connect(settings.queue.directory, create=False)
-    except FileNotFoundError:
-        return _NOTHING, ""
     full = ""
     try:
-        with reading(db):
+        with opened_for_reading(settings.queue.directory) as db:
             found = listing.status(db)
             try:
                 check_space(db, settings.listen.max_message_size, settings.queue.max_size)
             except SpoolFull as error:
                 full = str(error)
-    finally:
-        db.close()
+    except FileNotFoundError:
+        return _NOTHING, ""
     return found, full

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import apsw
 
 from mailrelay.mail.record import Arrival, Staged
-from mailrelay.spool.database import PIECE, SpoolError, row, rows
+from mailrelay.mail.spool_errors import SpoolError
+from mailrelay.spool.database import PIECE, row, rows
 from mailrelay.spool.space import check_space
 
 ROWS = 16

@@ -6,8 +6,7 @@ An action on a message that is being sent is refused: the mail server may have a
 import apsw
 
 from mailrelay.mail.lifecycle import ACT_TABLE, FAILED, Act, State
-from mailrelay.mail.spool_errors import NoSuchMessage as NoSuchMessage
-from mailrelay.mail.spool_errors import NotAllowed as NotAllowed
+from mailrelay.mail.spool_errors import NoSuchMessage, NotAllowed
 from mailrelay.spool import correspondents
 from mailrelay.spool.attempts import retire
 from mailrelay.spool.database import IS_PENDING, rows, states

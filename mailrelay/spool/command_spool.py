@@ -18,7 +18,7 @@ from mailrelay.mail.overview import Event, Listed, SpoolStatus
 from mailrelay.mail.record import Arrival, arrive
 from mailrelay.mail.trace import subject
 from mailrelay.spool import accepting, actions, attempts, correspondents, listing, lock, queue_ids, replacement, space
-from mailrelay.spool.database import connect, reading, transaction
+from mailrelay.spool.database import connect, opened_for_reading, transaction
 
 
 class _View(ports.SpoolView):
@@ -99,7 +99,7 @@ class CommandSpool(ports.CommandPort):
 
     @contextmanager
     def reading(self) -> Iterator[ports.SpoolView]:
-        with closing(connect(self._directory, create=False)) as db, reading(db):
+        with opened_for_reading(self._directory) as db:
             yield _View(db, self._max_size)
 
     @contextmanager

@@ -9,16 +9,14 @@ Never: uses a SQLite older than 3.51.3, which can lose committed rows in WAL mod
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from mailrelay.atomic_file import sync_directory
-from mailrelay.mail.spool_errors import SpoolBroken as SpoolBroken
-from mailrelay.mail.spool_errors import SpoolError as SpoolError
-from mailrelay.mail.spool_errors import SpoolFull as SpoolFull
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -153,6 +151,14 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
                 db.execute("ROLLBACK")
     except apsw.Error as error:
         raise translate(error) from None
+
+
+@contextmanager
+def opened_for_reading(directory: Path) -> Iterator[apsw.Connection]:
+    """One consistent view of the spool in `directory`, on a connection of its own. Raises SpoolError; FileNotFoundError if
+    there is no spool."""
+    with closing(connect(directory, create=False)) as db, reading(db):
+        yield db
 
 
 def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:

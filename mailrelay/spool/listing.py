@@ -11,10 +11,7 @@ from typing import Any
 
 import apsw
 
-from mailrelay.mail.overview import Event as Event
-from mailrelay.mail.overview import Listed as Listed
-from mailrelay.mail.overview import ListedRecipient as ListedRecipient
-from mailrelay.mail.overview import RelayhostFault, SpoolStatus
+from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
 from mailrelay.spool.database import IS_FAILED, IS_LIVE, IS_PENDING, row, rows
 

@@ -9,6 +9,7 @@ import apsw
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.record import Arrival
+from mailrelay.mail.spool_errors import NotAllowed
 from mailrelay.spool import actions
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.attempts import load_message
@@ -24,12 +25,10 @@ def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, b
     actions.check_not_active(db, key, queue_id)
     found = load_message(db, key, [state for state in State if (state, what) in ACT_TABLE])
     if not found.recipient_ids:
-        raise actions.NotAllowed(
-            f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
-        )
+        raise NotAllowed(f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`")
     octets = b"".join(content(db, key))
     if not octets:
-        raise actions.NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")
+        raise NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")
     return found, octets
 
 
@@ -39,7 +38,7 @@ def replace(db: apsw.Connection, old: Message, what: Act, new: Arrival, max_size
     max_size: octets, as for `accepting.accept`. Raises NotAllowed if their states have changed since; SpoolFull.
     """
     if replaceable(db, old.queue_id, what)[0].recipient_ids != old.recipient_ids:
-        raise actions.NotAllowed(
+        raise NotAllowed(
             f"the state of {old.queue_id} has changed meanwhile; see `mailrelay queue show {old.queue_id}`"
         )
     accept(db, new, max_size)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from mailrelay.spool.database import SpoolFull
+from mailrelay.mail.spool_errors import SpoolFull
 
 CHECK_INTERVAL = 1.0
 """Seconds for which a check stays valid."""

@@ -19,7 +19,7 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.ssh import errors
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
-from mailrelay.ssh.hop_connection import HopConnection, close
+from mailrelay.ssh.hop_connection import HopConnection, close, with_session
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 
@@ -79,7 +79,7 @@ class RelayhostConnection:
         """A new channel to the mail server. Raises Fault of stage channel."""
         if not self._relayhost.command:
             return await self._open(self._forward(self._relayhost.smtp), self._channel_fault)
-        channel = await self._open(self._run_command(), self._channel_fault)
+        channel = await self._open(with_session(self._connection, self._run_command), self._channel_fault)
         try:
             async with asyncio.timeout(GREETING_TIMEOUT):
                 output = await channel.skip_to_greeting()
@@ -112,15 +112,6 @@ class RelayhostConnection:
         )
 
     async def _run_command(self) -> RelayhostChannel:
-        try:
-            return await self._open_session()
-        except asyncssh.ChannelOpenError as error:
-            if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED or not self.is_up:
-                raise
-            # dropbear (2022.83) closes a session that is opened while another one ends.
-            return await self._open_session()
-
-    async def _open_session(self) -> RelayhostChannel:
         writer, reader, stderr = await self._connection.open_session(
             self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )

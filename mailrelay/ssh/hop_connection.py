@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import asyncssh
 
@@ -19,6 +20,8 @@ from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.proxy_command import ProxyCommand, start
 from mailrelay.ssh.tcp import open_tcp, read_first_data
+
+T = TypeVar("T")
 
 LOGIN_TIMEOUT = 60.0
 """Seconds from the TCP connection to the end of the authentication."""
@@ -87,6 +90,19 @@ async def connected(hops: Sequence[Hop], connect: Connect = connect) -> AsyncIte
         yield connections
     finally:
         await close(connections)
+
+
+async def with_session(connection: HopConnection, open_session: Callable[[], Awaitable[T]]) -> T:
+    """The result of `open_session`, which opens a session on `connection`. Raises what it raises.
+
+    It runs again if the server closes the session at once: dropbear 2022.83 does so if another session is just ending.
+    """
+    try:
+        return await open_session()
+    except asyncssh.ChannelOpenError as error:
+        if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED or connection.is_closed():
+            raise
+        return await open_session()
 
 
 async def close(connections: Sequence[HopConnection]) -> None:

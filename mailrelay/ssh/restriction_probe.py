@@ -21,7 +21,7 @@ from mailrelay.config import Relayhost
 from mailrelay.ssh import errors
 from mailrelay.ssh.asyncssh_patches import request_agent_forwarding
 from mailrelay.ssh.dial import read_hops
-from mailrelay.ssh.hop_connection import HopConnection, connected
+from mailrelay.ssh.hop_connection import HopConnection, connected, with_session
 from mailrelay.ssh.hops import Hop
 
 TRIAL_TIMEOUT = 10.0
@@ -60,18 +60,18 @@ async def trials(relayhost: Relayhost, key: Path) -> list[Trial]:
             ("-R, a port opened there", lambda: _listen(connection)),
             ("agent forwarding", lambda: _forward_agent(connection)),
         ]
-        return [await _try(what, attempt) for what, attempt in tried]
+        return [await _try(connection, what, attempt) for what, attempt in tried]
 
 
 def _with_only(hop: Hop, key: Path) -> Hop:
     return dataclasses.replace(hop, identities=tuple(one for one in hop.identities if one.file == key), agent="")
 
 
-async def _try(what: str, attempt: Callable[[], Awaitable[str]]) -> Trial:
+async def _try(connection: HopConnection, what: str, attempt: Callable[[], Awaitable[str]]) -> Trial:
     """attempt: returns its result, "" if it achieved nothing."""
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT):
-            achieved = await attempt()
+            achieved = await with_session(connection, attempt)
     except asyncssh.ChannelOpenError as error:
         # With "connect failed" the server allowed the forwarding; only its connection to the target failed.
         detail = errors.message(error) if error.reason else ""
@@ -85,13 +85,9 @@ async def _try(what: str, attempt: Callable[[], Awaitable[str]]) -> Trial:
 
 async def _run(connection: HopConnection, command: str | None) -> str:
     # Not as a context manager: its end waits for the server without a limit.
-    try:
-        process = await _start(connection, command)
-    except asyncssh.ChannelOpenError as error:
-        if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:
-            raise
-        # Dropbear 2022.83 closes a session that is opened while another one is ending: that is no refusal.
-        process = await _start(connection, command)
+    process = await connection.create_process(
+        command, encoding=None, request_pty=False, env=None, send_env=None, stderr=asyncssh.STDOUT
+    )
     try:
         if command is None:
             process.stdin.write(_SUM)
@@ -104,12 +100,6 @@ async def _run(connection: HopConnection, command: str | None) -> str:
         return ""
     finally:
         process.close()
-
-
-async def _start(connection: HopConnection, command: str | None) -> asyncssh.SSHClientProcess[bytes]:
-    return await connection.create_process(
-        command, encoding=None, request_pty=False, env=None, send_env=None, stderr=asyncssh.STDOUT
-    )
 
 
 async def _sftp(connection: HopConnection) -> str:

@@ -15,6 +15,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.overview import Listed
 from mailrelay.network.events import Change
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import listing
@@ -59,7 +60,7 @@ class RelayHarness:
         self.scheduler.message_arrived(key)
         return key
 
-    def message(self, key: int) -> listing.Listed:
+    def message(self, key: int) -> Listed:
         """A message as the listing has it."""
         return listing.one(self.db, key)
 

@@ -17,9 +17,9 @@ from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay.cli.sendmail import exit_status
 from mailrelay.mail.outcome import Outcome, Reply, Stage
+from mailrelay.mail.overview import ListedRecipient
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.database import FILE
-from mailrelay.spool.listing import ListedRecipient
 
 ME = "me@example.org"
 LETTER = b"From: me@example.org\nTo: bob@example.org\nDate: x\nMessage-ID: <a@b>\n\nHello.\n"

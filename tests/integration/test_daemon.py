@@ -15,6 +15,7 @@ from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import NewNotice
+from mailrelay.mail.spool_errors import NotAllowed
 from mailrelay.spool import accepting, actions, attempts, listing, notice_lifecycle, notices, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.spool.spool import BALLAST
@@ -135,7 +136,7 @@ async def test_what_the_person_does_to_mail_that_is_being_sent_is_refused_and_no
             try:
                 with transaction(db):
                     actions.act(db, active.id, active.queue_id, what, time.time())
-            except actions.NotAllowed:
+            except NotAllowed:
                 refusals += 1
         db.close()
         assert refusals == len(Act)

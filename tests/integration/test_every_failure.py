@@ -30,7 +30,7 @@ import mailrelay
 from mailrelay import config
 from mailrelay.config import Settings
 from mailrelay.demo.remote import Remote
-from mailrelay.mail.overview import SpoolStatus
+from mailrelay.mail.overview import ListedRecipient, SpoolStatus
 from mailrelay.notify import notifier
 from mailrelay.spool import listing
 from mailrelay.spool.database import connect, transaction
@@ -150,7 +150,7 @@ class Scene:
     async def retry(self) -> None:
         assert (await self.run("queue", "retry", "--all")).returncode == 0
 
-    def recipients(self) -> dict[str, listing.ListedRecipient]:
+    def recipients(self) -> dict[str, ListedRecipient]:
         """Everybody who was written to, by address."""
         db = connect(self.directory / "spool")
         try:

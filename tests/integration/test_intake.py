@@ -11,9 +11,9 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import Arrival, Staged
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.relay import waiters
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
-from mailrelay.spool.database import SpoolBroken, SpoolError, SpoolFull
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), b"7BIT", False, b"", b"")
 CONTENT = b"Subject: a letter\r\n\r\nhello\r\n"

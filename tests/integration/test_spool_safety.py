@@ -15,17 +15,9 @@ from harness.messages import LIMIT, NOW, TAKEN, ending, letter
 
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.record import Arrival
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.spool import accepting, listing, lock, trigger
-from mailrelay.spool.database import (
-    FILE,
-    SpoolBroken,
-    SpoolError,
-    SpoolFull,
-    check_library,
-    connect,
-    prepare_directory,
-    translate,
-)
+from mailrelay.spool.database import FILE, check_library, connect, prepare_directory, translate
 from mailrelay.spool.spool import BALLAST, Spool
 
 

@@ -7,8 +7,9 @@ import pytest
 from harness.messages import LIMIT, NOW, letter
 
 from mailrelay.mail.lifecycle import State
+from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.spool import accepting, actions, attempts, correspondents, listing, space
-from mailrelay.spool.database import SpoolError, SpoolFull, connect, transaction
+from mailrelay.spool.database import connect, transaction
 
 
 def accept(db: apsw.Connection, content: bytes = b"hello\r\n") -> int:

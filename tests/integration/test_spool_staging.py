@@ -10,8 +10,9 @@ import pytest
 from harness.messages import LIMIT, letter
 
 from mailrelay.mail.record import Arrival, Staged
+from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.spool import accepting, listing
-from mailrelay.spool.database import PIECE, SpoolError, SpoolFull, connect, row
+from mailrelay.spool.database import PIECE, connect, row
 from mailrelay.spool.spool import BALLAST, STAGED_AT_ONCE, Spool
 
 PART = b"x" * 60_000 + b"\r\n"

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.cli.rows import HEADINGS, plain, rows, uncertainty
-from mailrelay.cli.terminal import colour, length, moment, size
+from mailrelay.cli.terminal import colour, moment
 from mailrelay.control.records import line, message_record
+from mailrelay.mail.overview import Listed, ListedRecipient
 from mailrelay.mail.printable import printable
-from mailrelay.spool.listing import Listed, ListedRecipient
+from mailrelay.mail.quantity import length, size
 
 NOW = 1_000_000.0
 
