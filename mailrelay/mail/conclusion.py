@@ -12,8 +12,9 @@ from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Outcome, Scope, Stage
+from mailrelay.mail.recipient_limit import dispositions
 from mailrelay.mail.record import NewNotice, Place, Record, Settled
-from mailrelay.mail.triage import Disposition, classify, dispositions
+from mailrelay.mail.triage import Disposition, classify
 
 BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
 """(kind, reverse path, NOTIFY of the recipient) -> the backends that must deliver such a notice."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.recipient_limit import recipient_limit
 from mailrelay.mail.record import Place, Record
 from mailrelay.mail.states import PENDING
-from mailrelay.mail.triage import recipient_limit
 
 
 @dataclass(slots=True)

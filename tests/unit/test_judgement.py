@@ -20,14 +20,13 @@ from mailrelay.mail.lifecycle import (
 )
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.mail.recipient_limit import dispositions, recipient_limit
 from mailrelay.mail.record import Place
 from mailrelay.mail.triage import (
     PENALISED,
     Disposition,
     classify,
-    dispositions,
     is_setup_fault,
-    recipient_limit,
 )
 
 BEFORE_MAIL = (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH, Stage.CHANNEL, Stage.GREETING, Stage.EHLO)
@@ -91,6 +90,10 @@ MANY, DEFER, BOUNCE, SENT = Disposition.TOO_MANY, Disposition.DEFERRED, Disposit
         (452, "too many recipients", DEFER, MANY),
         (452, "Too many envelope recipients", DEFER, MANY),
         (452, "Recipient limit exceeded", DEFER, MANY),
+        (452, "maximum number of recipients exceeded", DEFER, MANY),
+        (452, "4.5.3 Requested action not taken: max recipients reached", DEFER, MANY),
+        (450, "<x@example.net>: Recipient address rejected: rate limit", DEFER, DEFER),
+        (550, "<x@example.net>: Recipient address rejected: quota exceeded", BOUNCE, BOUNCE),
         (452, "No more than 50 rcpts, please: more than 50 recipients", DEFER, MANY),
         (452, "4.3.1 Too many recipients", DEFER, MANY),
         (451, "4.5.3 Too many recipients", DEFER, MANY),
@@ -129,6 +132,8 @@ def test_the_accepted_recipients_go_again_if_the_content_is_refused_because_ther
     assert dispositions((refused, refused)) == (BOUNCE, BOUNCE)
     other = said(554, "5.7.1 spam", Stage.DATA)
     assert dispositions((other, surplus)) == (BOUNCE, MANY)
+    # Without a limit that makes the next transaction smaller, the round would not end.
+    assert dispositions((refused, surplus, refused)) == (BOUNCE, MANY, BOUNCE)
 
 
 def test_the_limit_is_the_number_of_accepted_recipients_if_none_behind_them_was_accepted() -> None:
