@@ -4,8 +4,8 @@ A mail server may take only so many recipients in a transaction. RFC 5321 sectio
 RFC 3463 the enhanced status code X.5.3; servers send other codes too, and the words alone. Such a reply counts only behind
 a recipient that was accepted: without one, another transaction would bring nothing.
 
-Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit below
-their number, so the next transaction has fewer recipients.
+Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit
+below the number of recipients in the transaction; so the next one has fewer.
 """
 
 import re
