@@ -138,7 +138,7 @@ class Results:
             # The level `error` means: the person must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
             log.log(level, "%s", logline.recipient_status(message, record, one))
-        if record.notices:
+        if record.notices or record.place is Place.LAST:
             self._notices_pending()
         result = _result(message, record)
         if record.place is Place.GOES_ON:

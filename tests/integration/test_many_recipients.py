@@ -341,6 +341,34 @@ async def test_the_reply_says_sent_only_if_all_were_sent(tmp_path: Path) -> None
         assert "; 45 more, see `mailrelay queue show " in words
 
 
+async def test_the_notice_of_a_round_is_delivered_at_its_end(tmp_path: Path) -> None:
+    class Refusing(Limit):
+        """Refuses a recipient behind another one, so not when it is probed."""
+
+        async def __call__(self, verb: str, argument: bytes) -> bytes | None:
+            if self.accepted and argument == b"TO:<r0001@example.net>":
+                return b"550 5.1.1 no such user"
+            return await super().__call__(verb, argument)
+
+    (tmp_path / "remote").mkdir()
+    async with (
+        Remote(tmp_path / "remote") as remote,
+        served(settings(tmp_path, remote.relayhost(name="default"))) as (
+            port,
+            _task,
+        ),
+    ):
+        recipients = numbered(25)
+        remote.policy = Refusing(10)
+        words = await asyncio.to_thread(submit, port, recipients)
+        assert words.startswith("sent to 24 of 25; <r0001@example.net> was refused: 550 ")
+        async with asyncio.timeout(20):
+            while not (found := list((tmp_path / "Maildir/new").glob("*"))):
+                await asyncio.sleep(0.01)
+        (report,) = found
+        assert "r0001@example.net" in report.read_text()
+
+
 async def test_a_client_whose_time_is_over_hears_how_far_the_round_has_come(tmp_path: Path) -> None:
     class Stopping(Limit):
         async def __call__(self, verb: str, argument: bytes) -> bytes | None:
