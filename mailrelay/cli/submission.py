@@ -24,7 +24,7 @@ def submit(settings: Settings, envelope: Envelope, content: bytes, *, sender_opt
 
 
 def login(sender_option: str) -> bytes:
-    """The name of this process's account, as a reverse path; the mail server completes it. Raises Failed if it has none."""
+    """The name of this process's account, as a bare reverse path. Raises Failed if it has none."""
     try:
         return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:

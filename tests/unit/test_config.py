@@ -269,7 +269,7 @@ MISTAKES = [
     ("[relayhost.default]", "relayhost.default.ssh: missing; for example: "),
     ('[relayhost."a b"]\nssh = "me@a"', "relayhost: 'a b' is not a name; write up to 64 of A-Z a-z 0-9 _ -"),
     ("listn = 5", 'listn: no such setting; did you mean "listen"?'),
-    ("zzz = 5", "zzz: no such setting; there are listen, relayhost, queue, notify, forward"),
+    ("zzz = 5", "zzz: no such setting; there are listen, submission, relayhost, queue, notify, forward"),
     ("[queue]\nexpire = '5d'", 'queue.expire: no such setting; did you mean "expire_after"?'),
     ("[relayhost.a]\nssh='a'\nsender = []", 'relayhost.a.sender: no such setting; did you mean "senders"?'),
     ("[relayhost.a]\nname='a'", "relayhost.a.name: no such setting; there are ssh, "),
