@@ -14,6 +14,11 @@ def completion(submission: Submission) -> Completion:
     )
 
 
+def login() -> bytes:
+    """The name of this process's account: the bare sender of a program that gives none. Raises KeyError if it has none."""
+    return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+
+
 def is_local_account(name: bytes) -> bool:
     """Whether an account of this computer has this name."""
     try:
