@@ -96,15 +96,15 @@ def _end_of_bare(value: bytes, mailbox: list[Token]) -> Iterator[int]:
     """Where the address of a mailbox ends, if it is bare."""
     if not mailbox:
         return
-    kind, start, end = mailbox[-1]
-    if kind == "angle":
+    kinds = [kind for kind, _, _ in mailbox]
+    _, start, end = mailbox[-1]
+    if kinds.count("angle") == 1 and kinds[-1] == "angle":
         inner = value[start + 1 : end - 1].rstrip()
         address, end = inner.lstrip(), start + 1 + len(inner)
-    else:
-        kinds = [kind for kind, _, _ in mailbox]
-        if "angle" in kinds or kinds[::2] != ["word"] * len(kinds[::2]) or kinds[1::2] != ["joint"] * len(kinds[1::2]):
-            return
+    elif set(kinds[::2]) == {"word"} and set(kinds[1::2]) <= {"joint"}:
         address = b"".join(value[start:end] for _, start, end in mailbox)
+    else:
+        return
     # An encoded word is text for people, not an address.
     if not address.startswith(b"=?") and _is_bare_path(address):
         yield end
