@@ -112,7 +112,7 @@ def account_address(account: str, server_names: Sequence[bytes], host: str) -> b
     """
     if not account or not account.isprintable():
         return b""
-    names = [name for name in (*server_names, host.encode()) if is_domain(name)]
+    names = [name for name in (*server_names, host.encode("utf-8", "surrogateescape")) if is_domain(name)]
     others = [name for name in names if not _LOCALHOST.fullmatch(name)]
     name = next((name for name in others if b"." in name), next(iter((*others, *names)), b"localhost"))
     if _DOT_STRING.fullmatch(account):

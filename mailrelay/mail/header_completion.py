@@ -12,6 +12,7 @@ addresses stays as it is, and so does a header with a DKIM signature.
 import itertools
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from mailrelay.mail.address import BadPath, parse_path
 from mailrelay.mail.completion import is_bare
@@ -46,7 +47,11 @@ class _Malformed(ValueError):
 
 
 def complete(content: bytes, domain: bytes) -> bytes:
-    """`content`, which begins with a header, with all addresses in it whole. domain: not empty."""
+    """`content`, which begins with a header, with all addresses in it whole. domain: not empty; one that is not ASCII is
+    written in its ASCII form (RFC 5890), so that the header stays ASCII."""
+    if not domain.isascii():
+        with suppress(UnicodeError):
+            domain = domain.decode().encode("idna")
     parts: list[bytes] = []
     at = 0
     while field := _FIELD.match(content, at):

@@ -84,7 +84,9 @@ class _Change(_View, ports.SpoolChange):
     def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
         now = self._now()
         queue_id = queue_ids.new_for_command(self._db, now)
-        new = Arrival(queue_id, envelope, content, relayhost, now, subject(content))
+        new = Arrival(
+            queue_id, envelope, content, relayhost, now, subject(content), has_bare_header=old.has_bare_header
+        )
         replacement.replace(self._db, old, what, new, self._max_size)
         return queue_id
 

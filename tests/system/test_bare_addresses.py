@@ -3,6 +3,7 @@
 The account over there is the one that runs the tests, and each mail server names itself remote.example.
 """
 
+import json
 import os
 import re
 import shlex
@@ -86,6 +87,12 @@ def test_the_mail_of_cron_arrives_in_the_account_over_there(remote: Remote, rela
 
 def test_the_test_message_needs_no_sender(remote: Remote, relay: Relay) -> None:
     assert "your server took it" in relay.do("test", f"alice@{DOMAIN}")
+
+
+def test_check_shows_the_sender_and_whether_the_mail_server_takes_it(remote: Remote, relay: Relay) -> None:
+    found = [json.loads(line) for line in relay.run("check", "--json").stdout.splitlines()]
+    (sender,) = [one for one in found if one["check"] == "sender"]
+    assert (sender["ok"], sender["text"].split(",")[0]) == (True, ACCOUNT)
 
 
 def test_the_settings_decide_who_sends_and_where_local_mail_goes(

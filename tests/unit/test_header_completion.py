@@ -149,3 +149,8 @@ def test_any_value_is_completed_once_and_only_by_the_domain(written: bytes) -> N
 def test_any_octets_are_accepted(content: bytes) -> None:
     once = complete(content, DOMAIN)
     assert complete(once, DOMAIN) == once
+
+
+def test_a_domain_that_is_not_ascii_is_written_in_its_ascii_form() -> None:
+    assert complete(b"From: root\r\n\r\n", "bücher.example".encode()) == b"From: root@xn--bcher-kva.example\r\n\r\n"
+    assert complete(b"From: root\r\n\r\n", b"\xff.example") == b"From: root@\xff.example\r\n\r\n"
