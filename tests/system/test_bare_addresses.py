@@ -22,6 +22,7 @@ from harness.mailboxes import DOMAIN, LOGIN
 from harness.postfix import Postfix
 from harness.processes import Child, program
 from harness.sendmail import Sendmail
+from harness.sshd import ALIAS
 
 pytestmark = pytest.mark.system
 
@@ -87,6 +88,14 @@ def test_the_mail_of_cron_arrives_in_the_account_over_there(remote: Remote, rela
 
 def test_the_test_message_needs_no_sender(remote: Remote, relay: Relay) -> None:
     assert "your server took it" in relay.do("test", f"alice@{DOMAIN}")
+
+
+def test_the_last_step_of_setup_needs_no_sender(remote: Remote, relay: Relay) -> None:
+    said = relay.do("setup", ALIAS, "--yes")
+    assert f"a test message to <{ACCOUNT}> is queued" in said
+    assert "your server took it" in said
+    records = relay.queue("--all")
+    assert [(one["sender"], one["recipients"][0]["address"]) for one in records] == [(ACCOUNT, ACCOUNT)]
 
 
 def test_check_shows_the_sender_and_whether_the_mail_server_takes_it(remote: Remote, relay: Relay) -> None:
