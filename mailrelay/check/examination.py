@@ -46,7 +46,9 @@ class CheckOptions:
 
 async def examine(settings: Settings, pid: str | None, options: CheckOptions) -> AsyncGenerator[Finding, None]:
     """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
-    local = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
+    local = asyncio.create_task(
+        asyncio.to_thread(lambda: [*machine.examine(settings, pid), *_unroutable_sender(settings)])
+    )
     senders = await asyncio.to_thread(_senders, settings)
     tasks = [
         local,
@@ -85,17 +87,32 @@ async def _relayhost(
     return [finding for findings in await asyncio.gather(from_here, from_outside) for finding in findings]
 
 
+def _sender_here(settings: Settings) -> bytes:
+    """The sender of programs that give none, as far as the settings complete it; b"" if this account has no name."""
+    try:
+        return submission.completion(settings.submission).whole_sender(submission.login())
+    except KeyError:
+        return b""
+
+
+def _unroutable_sender(settings: Settings) -> list[Finding]:
+    """Whether a relayhost takes mail of programs that give no sender; nothing if one does."""
+    sender = _sender_here(settings)
+    if not sender or choose(sender, settings.relayhosts) is not None:
+        return []
+    shown = sender.decode("utf-8", "backslashreplace")
+    what = f"no relayhost takes mail of programs that give no sender, such as cron: it is from {shown}"
+    fix = "set `from` below [submission] in the settings to an address that `senders` of a relayhost names"
+    return [Finding("sender", False, what, fix)]
+
+
 def _default_sender(settings: Settings, name: str, account: bytes) -> bytes:
     """The sender of programs that give none, as the mail server of the relayhost `name` gets it; b"" if such mail does not
     go through it. account: the address of the account there."""
-    known = submission.completion(settings.submission)
-    try:
-        sender = known.whole_sender(submission.login())
-    except KeyError:
+    sender = _sender_here(settings)
+    if not sender or choose(sender, settings.relayhosts) != name:
         return b""
-    if choose(sender, settings.relayhosts) != name:
-        return b""
-    return dataclasses.replace(known, account=account).whole_sender(sender)
+    return dataclasses.replace(submission.completion(settings.submission), account=account).whole_sender(sender)
 
 
 async def _seen_from_outside(

@@ -471,3 +471,6 @@ async def test_a_relayhost_that_gets_no_mail_without_a_sender_is_not_asked_about
     async with Remote(tmp_path) as remote:
         found = await examined(person_of(remote, 'relayhost.default.senders = ["*@good.example"]'))
         assert ("sender", "default") not in found.found
+        # No other relayhost gets it either.
+        assert found.ok("sender", "") is False
+        assert "no relayhost takes mail" in found.text("sender", "")
