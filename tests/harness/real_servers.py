@@ -54,12 +54,11 @@ def postfix(postfix_package: Package) -> Iterator[Postfix]:
 
 
 @pytest.fixture(scope="session")
-def exim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exim]:
-    package = find_exim(tmp_path_factory.mktemp("package") / "exim")
-    # Exim gives up root, and pytest's own directories let nobody else through.
+def exim() -> Iterator[Exim]:
+    # Exim gives up root and starts itself again, and pytest's own directories let nobody else through.
     with tempfile.TemporaryDirectory(prefix="exim-") as directory:
         Path(directory).chmod(0o755)
-        remote = Exim(package, Path(directory) / "remote")
+        remote = Exim(find_exim(Path(directory) / "package"), Path(directory) / "remote")
         yield remote
         remote.stop()
 
