@@ -42,23 +42,29 @@ def relayhost_for(settings: Settings, sender: bytes) -> str:
     return relayhost
 
 
-def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
-    """Puts a message on disk, due at once. content: with CRLF line ends. Makes the spool if there is none.
-
-    Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
-    """
+def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes, bool]:
+    """Envelope and content, completed as far as the settings say, and whether the header still has bare addresses."""
     known = completion(settings.submission)
     envelope = completed(envelope, known)
     # Two bare recipients may have become the same one.
     recipients: dict[bytes, Recipient] = {}
     for to in envelope.recipients:
         recipients.setdefault(to.address, to)
-    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
     if known.any_domain:
         content = header_completion.complete(content, known.any_domain)
+    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
+    return envelope, content, header_completion.needs_completion(content)
+
+
+def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
+    """Puts a message on disk, due at once. content: with CRLF line ends. Makes the spool if there is none.
+
+    Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
+    """
+    envelope, content, has_bare_header = whole(settings, envelope, content)
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
-        envelope, content, relayhost, has_bare_header=header_completion.needs_completion(content)
+        envelope, content, relayhost, has_bare_header=has_bare_header
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
