@@ -1,6 +1,7 @@
 """Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, and the mail server.
 
-After a step that fails, the steps behind it are not checked. The mail server gets no command other than EHLO and QUIT.
+After a step that fails, the steps behind it are not checked. The mail server gets EHLO, MAIL from the null reverse path,
+RCPT to the account there, and QUIT (`ssh.mail_path`).
 """
 
 import asyncio
@@ -33,6 +34,8 @@ _STEPS = {
     Stage.CHANNEL: "channel",
     Stage.GREETING: "greeting",
     Stage.EHLO: "EHLO",
+    Stage.MAIL: "MAIL",
+    Stage.RCPT: "RCPT",
 }
 
 

@@ -4,20 +4,22 @@
     path.command, path.greeting, path.extensions      # command: for the settings, "" for port forwarding
     for command, outcome in failures: ...             # why the paths before it do not work
 
-Promises: a mail path works if its mail server sends a greeting and replies to EHLO. Each path has at most PATH_TIMEOUT
-seconds.
-Never: an SMTP command other than EHLO and QUIT.
+Promises: a mail path works if its mail server sends a greeting, replies to EHLO, and does not refuse mailrelay itself at
+MAIL or RCPT (`mail.setup_reply`). Each path has at most PATH_TIMEOUT seconds.
+Never: a message. The transaction is from the null reverse path to the account on the relayhost, and ends with QUIT.
 """
 
 import asyncio
 import contextlib
+import re
 import shlex
 from dataclasses import dataclass
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
 from mailrelay.mail.printable import printable
-from mailrelay.smtp.events import Ended
+from mailrelay.smtp.events import Ended, Event, Finished
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.smtp.session import Session
 from mailrelay.ssh.channel import RelayhostChannel
@@ -25,9 +27,12 @@ from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.interface import Fault
 
 PATH_TIMEOUT = 30.0
-"""Seconds to open one path and to get its greeting and the reply to EHLO."""
-EHLO_NAME = b"localhost"
-"""Our name in EHLO."""
+"""Seconds to open one path and to get its replies."""
+PROBE_TIMEOUT = 10.0
+"""Seconds to wait for the replies to MAIL and RCPT."""
+
+_GREETING = re.compile(rb"220[ -]((?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+)")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
 
@@ -66,12 +71,13 @@ async def find(
 
 
 async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
-    """Opens one mail path and reads the greeting and the reply to EHLO. Raises Fault if that fails."""
+    """Opens one mail path, reads the greeting and the reply to EHLO, and probes a recipient. Raises Fault if that fails."""
+    connection = connection.with_command(command)
     try:
         async with asyncio.timeout(PATH_TIMEOUT):
-            channel = await connection.with_command(command).open_channel()
+            channel = await connection.open_channel()
             try:
-                return await _handshake(channel, command)
+                return await _handshake(channel, connection, command)
             finally:
                 channel.close()
     except TimeoutError:
@@ -79,24 +85,52 @@ async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _handshake(channel: RelayhostChannel, command: str) -> MailPath:
-    """Reads the greeting, sends EHLO, reads the reply and sends QUIT. Raises Fault."""
-    session, received = Session(EHLO_NAME), b""
+async def _handshake(channel: RelayhostChannel, connection: RelayhostConnection, command: str) -> MailPath:
+    """Reads the greeting and the reply to EHLO, probes a recipient and sends QUIT. Raises Fault."""
+    session, received = Session(connection.helo.encode()), b""
     while session.extensions is None:
-        try:
-            data = await channel.read()
-        except ConnectionError as error:
-            events = session.lost(f"the connection was lost ({error})")
-        else:
-            events = session.receive(data) if data else session.lost("the mail server closed the connection")
-            received += data
+        data, events = await _receive(channel, session)
+        received += data
         for event in events:
             if isinstance(event, Ended):
-                raise Fault(event.outcome)
+                raise connection.refusal(event.outcome)
         _send(channel, session)
+    with contextlib.suppress(TimeoutError):
+        # A mail server may take its time at RCPT, to look up or to slow down. That is no fault.
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await _probe(channel, session, connection, _probed_address(connection.user, received))
     session.quit()
     _send(channel, session)
     return MailPath(command, printable(received.partition(b"\n")[0].strip(), 200), session.extensions)
+
+
+def _probed_address(user: str, greeting: bytes) -> bytes:
+    """The account on the relayhost, at the name with which its mail server greets. Without such a name, <postmaster>: every
+    mail server must accept it (RFC 5321 section 4.5.1). Postfix accepts it even before it looks at our name."""
+    name = _GREETING.match(greeting)
+    return b"%b@%b" % (user.encode(), name[1]) if name and _LOCAL_PART.fullmatch(user) else b"postmaster"
+
+
+async def _probe(
+    channel: RelayhostChannel, session: Session, connection: RelayhostConnection, recipient: bytes
+) -> None:
+    """Sends MAIL and RCPT: some mail servers refuse mailrelay only there. Raises Fault if this one does; a refusal of the
+    recipient is none."""
+    events = session.start(0, Envelope(b"", (Recipient(recipient),)), None)
+    while not events:
+        _send(channel, session)
+        _, events = await _receive(channel, session)
+    for event in events:
+        if isinstance(event, Finished) and event.outcomes[0].scope is Scope.RELAYHOST:
+            raise connection.refusal(event.outcomes[0])
+
+
+async def _receive(channel: RelayhostChannel, session: Session) -> tuple[bytes, list[Event]]:
+    try:
+        data = await channel.read()
+    except ConnectionError as error:
+        return b"", session.lost(f"the connection was lost ({error})")
+    return data, session.receive(data) if data else session.lost("the mail server closed the connection")
 
 
 def _send(channel: RelayhostChannel, session: Session) -> None:
