@@ -24,6 +24,7 @@ from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
+from mailrelay.mail.sender_refusal import is_sender_refused
 
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 
@@ -96,7 +97,12 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 def _to_do(message: Listed) -> Iterator[str]:
     """The commands for a message that failed."""
     command_for = f"mailrelay queue {{}} {message.queue_id}".format
-    yield f"to do      {command_for('resend')} [--to ADDRESS]   send it again, if need be to another address"
+    if any(
+        is_sender_refused(to.stage, to.status, to.description) for to in message.recipients if to.state == "bounced"
+    ):
+        yield f"to do      {command_for('resend')} --from ADDRESS   send it again, with another sender"
+    else:
+        yield f"to do      {command_for('resend')} [--to ADDRESS]   send it again, if need be to another address"
     yield f"           {command_for('edit')}                    change it in your editor, and send it"
     if any((to.state, Act.DROP) in ACT_TABLE for to in message.recipients):
         yield f"           {command_for('drop')}                    you have dealt with it: do not keep it"

@@ -1,17 +1,24 @@
 """Puts a message in the spool, as `sendmail` and `test` do, and wakes the daemon.
 
+Bare addresses, in the envelope and in the header, are completed as the settings say (`mail.completion`). What the settings
+leave open is completed before the message is sent.
+
 Promises: when `enqueue` returns, the message is on disk, for all of its recipients.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
 from mailrelay.control.daemon import wake
-from mailrelay.mail.envelope import Envelope
+from mailrelay.mail import header_completion
+from mailrelay.mail.completion import completed
+from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.spool.command_spool import CommandSpool
+from mailrelay.submission import completion
 
 
 class NoRelayhost(Exception):
@@ -40,9 +47,18 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
 
     Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
     """
+    known = completion(settings.submission)
+    envelope = completed(envelope, known)
+    # Two bare recipients may have become the same one.
+    recipients: dict[bytes, Recipient] = {}
+    for to in envelope.recipients:
+        recipients.setdefault(to.address, to)
+    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
+    if known.any_domain:
+        content = header_completion.complete(content, known.any_domain)
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
-        envelope, content, relayhost
+        envelope, content, relayhost, has_bare_header=header_completion.needs_completion(content)
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))

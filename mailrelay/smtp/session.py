@@ -63,6 +63,8 @@ class Session:
     def __init__(self, name: bytes, unusable: Collection[Extension] = ()) -> None:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
+        self.server_names: tuple[bytes, ...] = ()
+        """The mail server's names for itself: the first words of its greeting and of its reply to EHLO, b"" if missing."""
         self._name = name
         self._unusable = unusable
         self._parser = ReplyParser()
@@ -248,6 +250,7 @@ class Session:
 
     def _handle_greeting(self, reply: Reply) -> list[Event]:
         if reply.code == 220:
+            self.server_names = (_first_word(reply),)
             self._write(Command(Verb.EHLO, b"EHLO %b\r\n" % self._name))
             return []
         if reply.code < 400:
@@ -260,6 +263,7 @@ class Session:
             self._awaited.append(Command(verb, b"", is_sent=True))
             return []
         if reply.code // 100 == 2:
+            self.server_names = (*self.server_names, _first_word(reply))
             offered = extensions(reply) if verb is Verb.EHLO else Extensions()
             self.extensions = offered.without(self._unusable)
             return [Ready(self.extensions), *self._proceed()]
@@ -442,6 +446,11 @@ class Session:
 def _uses_bdat(offered: Extensions) -> bool:
     # BDAT without PIPELINING saves no round trip.
     return offered.chunking and offered.pipelining
+
+
+def _first_word(reply: Reply) -> bytes:
+    """The word of a greeting or of a reply to EHLO that is the mail server's name (RFC 5321 sections 4.2 and 4.1.1.1)."""
+    return next(iter(reply.text.split()), b"")
 
 
 def _bdat(size: int) -> bytes:

@@ -59,6 +59,16 @@ class RelayhostConnection:
         sockname = self._connections[0].get_extra_info("sockname")
         return str(sockname[0]) if sockname else ""
 
+    @property
+    def account(self) -> str:
+        """The user of the last hop."""
+        return self._hop.user
+
+    @property
+    def host(self) -> str:
+        """The host name of the last hop."""
+        return self._hop.host
+
     def check_alive(self) -> None:
         """Ends the connection if the server does not reply within two seconds: its network may be gone."""
         self._connection.set_keepalive(KEEPALIVE, 3)
@@ -83,11 +93,6 @@ class RelayhostConnection:
     def helo(self) -> str:
         """The argument of EHLO for the mail server."""
         return self._relayhost.helo
-
-    @property
-    def user(self) -> str:
-        """The account on the relayhost."""
-        return self._hop.user
 
     def refusal(self, outcome: Outcome) -> Fault:
         """The fault of a mail server that refuses all mail, with its fix. outcome: of scope relayhost."""

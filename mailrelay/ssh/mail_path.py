@@ -6,18 +6,20 @@
 
 Promises: a mail path works if its mail server sends a greeting, replies to EHLO, and does not refuse mailrelay itself at
 MAIL or RCPT (`mail.setup_reply`). Each path has at most PATH_TIMEOUT seconds.
-Never: a message. The transaction is from the null reverse path to the account on the relayhost, and ends with QUIT.
+Never: a message. The transaction is from the sender about which the caller asks, or from the null reverse path, to the
+account on the relayhost, and ends with QUIT.
 """
 
 import asyncio
 import contextlib
 import re
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.smtp.events import Ended, Event, Finished
 from mailrelay.smtp.extensions import Extensions
@@ -31,18 +33,29 @@ PATH_TIMEOUT = 30.0
 PROBE_TIMEOUT = 10.0
 """Seconds to wait for the replies to MAIL and RCPT."""
 
-_GREETING = re.compile(rb"220[ -]((?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+)")
+_DOMAIN = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
 
 @dataclass(frozen=True, slots=True)
 class MailPath:
-    """A mail path that works. command: for the settings, "" for port forwarding. greeting: its first line, escaped."""
+    """A mail path that works. command: for the settings, "" for port forwarding. greeting: its first line, escaped.
+
+    server_names: the mail server's names for itself (`smtp.session`). sender, sender_reply: the reverse path about which it
+    was asked, and its reply to MAIL; b"" and None if it was not.
+    """
 
     command: str
     greeting: str
     extensions: Extensions
+    server_names: tuple[bytes, ...] = ()
+    sender: bytes = b""
+    sender_reply: Reply | None = None
+
+
+SenderFor = Callable[[Sequence[bytes]], bytes]
+"""Gives the reverse path to ask a mail server about, b"" for none, from its names for itself."""
 
 
 def commands(relayhost: Relayhost) -> tuple[str, ...]:
@@ -70,14 +83,17 @@ async def find(
     return None, failures
 
 
-async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
-    """Opens one mail path, reads the greeting and the reply to EHLO, and probes a recipient. Raises Fault if that fails."""
+async def try_path(
+    connection: RelayhostConnection, command: str, sender_for: SenderFor = lambda _names: b""
+) -> MailPath:
+    """Opens one mail path, reads the greeting and the reply to EHLO, and probes a sender and a recipient. Raises Fault if
+    that fails."""
     connection = connection.with_command(command)
     try:
         async with asyncio.timeout(PATH_TIMEOUT):
             channel = await connection.open_channel()
             try:
-                return await _handshake(channel, connection, command)
+                return await _handshake(channel, connection, command, sender_for)
             finally:
                 channel.close()
     except TimeoutError:
@@ -85,8 +101,10 @@ async def try_path(connection: RelayhostConnection, command: str) -> MailPath:
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _handshake(channel: RelayhostChannel, connection: RelayhostConnection, command: str) -> MailPath:
-    """Reads the greeting and the reply to EHLO, probes a recipient and sends QUIT. Raises Fault."""
+async def _handshake(
+    channel: RelayhostChannel, connection: RelayhostConnection, command: str, sender_for: SenderFor
+) -> MailPath:
+    """Reads the greeting and the reply to EHLO, probes a sender and a recipient, and sends QUIT. Raises Fault."""
     session, received = Session(connection.helo.encode()), b""
     while session.extensions is None:
         data, events = await _receive(channel, session)
@@ -95,34 +113,43 @@ async def _handshake(channel: RelayhostChannel, connection: RelayhostConnection,
             if isinstance(event, Ended):
                 raise connection.refusal(event.outcome)
         _send(channel, session)
+    sender, sender_reply = sender_for(session.server_names), None
     with contextlib.suppress(TimeoutError):
         # A mail server may take its time at RCPT, to look up or to slow down. That is no fault.
         async with asyncio.timeout(PROBE_TIMEOUT):
-            await _probe(channel, session, connection, _probed_address(connection.user, received))
+            recipient = _probed_address(connection.account, session.server_names)
+            sender_reply = await _probe(channel, session, connection, Envelope(sender, (Recipient(recipient),)))
     session.quit()
     _send(channel, session)
-    return MailPath(command, printable(received.partition(b"\n")[0].strip(), 200), session.extensions)
+    greeting = printable(received.partition(b"\n")[0].strip(), 200)
+    return MailPath(command, greeting, session.extensions, session.server_names, sender, sender_reply)
 
 
-def _probed_address(user: str, greeting: bytes) -> bytes:
-    """The account on the relayhost, at the name with which its mail server greets. Without such a name, <postmaster>: every
-    mail server must accept it (RFC 5321 section 4.5.1). Postfix accepts it even before it looks at our name."""
-    name = _GREETING.match(greeting)
-    return b"%b@%b" % (user.encode(), name[1]) if name and _LOCAL_PART.fullmatch(user) else b"postmaster"
+def _probed_address(account: str, server_names: Sequence[bytes]) -> bytes:
+    """The account on the relayhost, at the name of its mail server. Without such a name, <postmaster>: every mail server
+    must accept it (RFC 5321 section 4.5.1). Postfix accepts it even before it looks at our name."""
+    names = [name for name in server_names if _DOMAIN.fullmatch(name)]
+    return b"%b@%b" % (account.encode(), names[0]) if names and _LOCAL_PART.fullmatch(account) else b"postmaster"
 
 
 async def _probe(
-    channel: RelayhostChannel, session: Session, connection: RelayhostConnection, recipient: bytes
-) -> None:
-    """Sends MAIL and RCPT: some mail servers refuse mailrelay only there. Raises Fault if this one does; a refusal of the
-    recipient is none."""
-    events = session.start(0, Envelope(b"", (Recipient(recipient),)), None)
+    channel: RelayhostChannel, session: Session, connection: RelayhostConnection, envelope: Envelope
+) -> Reply | None:
+    """Sends MAIL and RCPT. The reply that MAIL had, None if there is none. Raises Fault if the mail server refuses mailrelay
+    itself: some do so only here. A refusal of the recipient is no fault."""
+    events = session.start(0, envelope, None)
     while not events:
         _send(channel, session)
         _, events = await _receive(channel, session)
     for event in events:
-        if isinstance(event, Finished) and event.outcomes[0].scope is Scope.RELAYHOST:
-            raise connection.refusal(event.outcomes[0])
+        if isinstance(event, Finished):
+            [outcome] = event.outcomes
+            if outcome.scope is Scope.RELAYHOST:
+                raise connection.refusal(outcome)
+            if outcome.stage is Stage.RCPT and outcome.reply is not None:
+                return Reply(250)
+            return outcome.reply
+    return None
 
 
 async def _receive(channel: RelayhostChannel, session: Session) -> tuple[bytes, list[Event]]:
