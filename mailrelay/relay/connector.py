@@ -19,9 +19,10 @@ from typing import Any
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
+from mailrelay.mail import setup_reply
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Kind
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import is_setup_fault
 from mailrelay.ports import RelayhostFailure, RelayhostPort
@@ -276,8 +277,18 @@ class Connector:
         return dial_policy.pause(self._fault, DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for))
 
     def mail_server_ready(self) -> None:
-        """The mail server has replied to EHLO: the fault, if there was one, is over."""
+        """The mail server has replied to EHLO: a fault before MAIL, if there was one, is over."""
         self._failures_before_change = None
+        if self._fault is not None and self._fault.cause in SETUP_REPLIES:
+            # The same reply may come again, to MAIL or RCPT: `mail_judged` says when it is over.
+            return
+        self._end_fault()
+
+    def mail_judged(self) -> None:
+        """The mail server has judged a message: the fault, if there was one, is over."""
+        self._end_fault()
+
+    def _end_fault(self) -> None:
         if self._is_known_usable:
             return
         self._is_known_usable = True
@@ -300,7 +311,7 @@ class Connector:
         self._tried_at = time.monotonic()
         is_setup = is_setup_fault(outcome)
         if is_setup and outcome.reply is not None:
-            outcome = _with_fix(outcome, self._relayhost)
+            outcome = dataclasses.replace(outcome, fix=setup_fix(outcome.cause, self._relayhost))
         wait = dial_policy.wait_after_fault(
             outcome.cause,
             self._failures + 1,
@@ -320,8 +331,7 @@ class Connector:
         return text
 
 
-def _with_fix(outcome: Outcome, relayhost: Relayhost) -> Outcome:
-    """Adds the fix for a mail server that refuses all mail."""
+def setup_fix(cause: Cause, relayhost: Relayhost) -> str:
+    """The fix for a reply of the mail server that refuses all mail."""
     server = relayhost.command or str(relayhost.smtp)
-    fix = f"This is the reply of the mail server ({server}). See its log; it must take mail from its own host."
-    return dataclasses.replace(outcome, fix=printable(fix))
+    return printable(setup_reply.fix(cause, server=server, helo=relayhost.helo, command=relayhost.command))

@@ -235,13 +235,25 @@ class Consequence(enum.Enum):
 
 
 def consequence(
-    progress: ConversationProgress, *, broke_off: bool, was_idle: bool, is_connected: bool, others: int
+    progress: ConversationProgress,
+    *,
+    broke_off: bool,
+    was_idle: bool,
+    is_connected: bool,
+    others: int,
+    refuses_us: bool = False,
+    refuses_extension: bool = False,
 ) -> Consequence:
     """What follows from the end of a conversation.
 
     broke_off: it ended by a failure; we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is
-    up. others: how many other conversations are open.
+    up. others: how many other conversations are open. refuses_us: the mail server refuses mailrelay itself, as a reply to
+    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use.
     """
+    if refuses_extension:
+        return Consequence.NONE
+    if refuses_us:
+        return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT
     if not broke_off or was_idle or progress is ConversationProgress.REPLIED:
         return Consequence.NONE
     if progress is ConversationProgress.FINISHED and is_connected:

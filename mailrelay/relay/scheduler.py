@@ -20,7 +20,7 @@ from mailrelay.endpoint import Endpoint
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion, account_address, completed
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
 from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
 from mailrelay.relay.conversation import Conversation, ConversationPhase
@@ -38,6 +38,7 @@ from mailrelay.relay.plan import (
     decide,
 )
 from mailrelay.relay.waiters import Queued, Waiters
+from mailrelay.smtp.extensions import Extension
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
 log = logging.getLogger("mailrelay.relay")
@@ -46,8 +47,6 @@ SPOOL_RETRY = 10.0
 """Seconds to wait after the spool has failed."""
 MAX_SLEEP = 60.0
 """Seconds of sleep at most: timers stand still while a laptop is suspended, but mail becomes due meanwhile."""
-EHLO_NAME = b"localhost"
-"""The name in EHLO: the mail server gets the connection from its own localhost, and this computer's name is private."""
 
 
 class SpoolPort(RelayPort, RelayhostPort, Protocol):
@@ -90,7 +89,9 @@ class Scheduler:
         # Account and host of the last dial.
         self._login = ("", "")
         self._event = asyncio.Event()
-        self._results = results.Results(spool, policy, notices_pending, self._event.set, self.message_arrived, now)
+        self._results = results.Results(
+            spool, policy, notices_pending, self._event.set, self._mail_judged, self.message_arrived, now
+        )
         self._connector = connector.Connector(
             relayhost, spool, dial, policy, self._results.run_to_end, notices_pending, self._event.set, now
         )
@@ -107,6 +108,8 @@ class Scheduler:
         self._server_limit = self._backlog_channels
         self._conversations: set[Conversation] = set()
         self._conversation_tasks: set[asyncio.Task[None]] = set()
+        # Extensions that the mail server has offered and refused.
+        self._unusable: frozenset[Extension] = frozenset()
         self._is_stopping = False
         self._is_untested = False
         self._faults: list[Outcome] = []
@@ -362,24 +365,34 @@ class Scheduler:
         task.add_done_callback(lambda _task: self._conversation_ended(conversation))
 
     async def _converse(self, conversation: Conversation, connection: Connection) -> None:
-        progress = ConversationProgress.NOTHING
+        progress, refused = ConversationProgress.NOTHING, frozenset[Extension]()
         outcome: Outcome | None
         try:
-            end = await converse(await connection.open_channel(), EHLO_NAME, conversation)
-            outcome, progress = end.outcome, end.progress
+            channel = await connection.open_channel()
+            end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
+            outcome, progress, refused = end.outcome, end.progress, end.refused
+            if end.goes_on:
+                # Its messages are due again: the connection is still wanted.
+                await self._results.written()
         except Fault as fault:
             outcome = fault.outcome
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", self._name)
             outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
         finally:
+            self._unusable |= refused
             self._conversation_ended(conversation)
+        if refused:
+            names = ", ".join(sorted(one.upper() for one in refused))
+            log.info("relay=%s offers %s and refuses it; it is not used any more", self._name, names)
         effect = consequence(
             progress,
             broke_off=outcome is not None,
             was_idle=conversation.phase is ConversationPhase.IDLE,
             is_connected=connection.is_up,
             others=len(self._conversations),
+            refuses_us=outcome is not None and outcome.cause in SETUP_REPLIES,
+            refuses_extension=bool(refused),
         )
         if effect is Consequence.FEWER_CONVERSATIONS:
             self._server_limit = len(self._conversations)
@@ -404,6 +417,9 @@ class Scheduler:
         self._event.set()
 
     # For conversations (`conversation.ConversationPort`).
+
+    def _mail_judged(self) -> None:
+        self._connector.mail_judged()
 
     def conversation_ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         account, host = self._login

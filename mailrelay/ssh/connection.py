@@ -8,6 +8,7 @@ Promises: every failure is a `Fault` with one sentence, and the fix if the perso
 
 import asyncio
 import copy
+import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import cast
 
@@ -16,6 +17,9 @@ import msgspec
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint, Unix
+from mailrelay.mail import setup_reply
+from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
+from mailrelay.mail.printable import printable
 from mailrelay.ssh import errors
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
@@ -84,6 +88,19 @@ class RelayhostConnection:
         other = copy.copy(self)
         other._relayhost = msgspec.structs.replace(self._relayhost, command=command)
         return other
+
+    @property
+    def helo(self) -> str:
+        """The argument of EHLO for the mail server."""
+        return self._relayhost.helo
+
+    def refusal(self, outcome: Outcome) -> Fault:
+        """The fault of a mail server that refuses all mail, with its fix. outcome: of scope relayhost."""
+        if outcome.cause not in SETUP_REPLIES:
+            return Fault(outcome)
+        server = self._relayhost.command or str(self._relayhost.smtp)
+        fix = setup_reply.fix(outcome.cause, server=server, helo=self.helo, command=self._relayhost.command)
+        return Fault(dataclasses.replace(outcome, fix=printable(fix)))
 
     async def open_channel(self) -> RelayhostChannel:
         """A new channel to the mail server. Raises Fault of stage channel."""

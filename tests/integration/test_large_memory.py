@@ -100,7 +100,7 @@ class Mail:
     def finished(self, message: Message, outcomes: Sequence[Outcome], **_: object) -> None:
         self.outcomes += outcomes
 
-    def untried(self, message: Message) -> None:
+    def untried(self, message: Message, *, goes_on: bool) -> None:
         raise AssertionError
 
 
