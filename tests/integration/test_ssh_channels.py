@@ -1,6 +1,8 @@
 """Channels through a real SSH server: what opens, what is refused, what breaks, and that bytes arrive as they are."""
 
 import asyncio
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from mailrelay.ssh.dial import dial, read_hops
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import connect_hops
 from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.tcp import tcp_progress
 
 # As the daemon runs; the dialling tests run on the standard loop.
 pytestmark = on_uvloop
@@ -274,3 +277,32 @@ async def test_the_whole_path_leaves_the_persons_own_ssh_files_alone(
             assert await (await link.open_channel()).read()
         assert list(home.iterdir()) == []
         assert HOST in remote.ssh_config.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not report it")
+async def test_a_response_of_the_server_is_heard_and_octets_that_it_has_acknowledged_are_counted(
+    tmp_path: Path,
+) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        before = link.tcp_progress
+        await link.response()
+        after = link.tcp_progress
+        assert before is not None and after is not None
+        assert after.acknowledged > before.acknowledged > 0
+        assert 0 < after.round_trip < 60
+
+
+async def test_a_wait_for_a_response_ends_with_the_connection(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        for connection in remote.connections:
+            connection.abort()
+        await link.response()
+        await link.wait_closed()
+        await link.response()
+        assert not link.is_up
+
+
+async def test_the_progress_of_what_is_not_tcp_is_not_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert tcp_progress(ours) is None

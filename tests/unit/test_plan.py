@@ -20,7 +20,7 @@ from mailrelay.relay.plan import (
     decide,
 )
 
-NONE, UP, DOWN, RETIRED = ConnectionState
+NONE, UP, DOWN, RETIRED, DOUBTFUL = ConnectionState
 NOTHING_DUE = Facts(due_in=inf)
 MAIL_DUE = Facts(due_in=-1.0)
 CONNECTED = Facts(connection=UP, due_in=inf)
@@ -62,6 +62,21 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
             Facts(connection=RETIRED, network_changed=True),
             do(Action.CLOSE_RETIRED),
             id="retired comes before the recall",
+        ),
+        pytest.param(
+            Facts(connection=UP, waited_in_vain=True, conversations=8, more_allowed=0),
+            do(Action.CHECK),
+            id="a client waited in vain",
+        ),
+        pytest.param(
+            Facts(connection=RETIRED, waited_in_vain=True),
+            do(Action.CLOSE_RETIRED),
+            id="a client waited in vain, and the connection is retired",
+        ),
+        pytest.param(
+            Facts(connection=DOUBTFUL, conversations=1, idle=1, due_in=-1.0),
+            wait(blocked=inf),
+            id="in doubt: nothing begins, and clients hear it",
         ),
         pytest.param(
             Facts(connection=DOWN, conversations=1, due_in=-1.0), wait(), id="lost, conversations not ended yet"
