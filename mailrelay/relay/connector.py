@@ -243,7 +243,7 @@ class Connector:
         self._changed()
 
     def _patience(self, connection: Connection) -> float:
-        return dial_policy.patience(self._dial_seconds, connection.tcp_progress)
+        return dial_policy.patience(self._dial_seconds, connection.tcp_state)
 
     # Streams.
 

@@ -14,7 +14,7 @@ from mailrelay.mail.backoff import wait
 from mailrelay.mail.outcome import Cause
 from mailrelay.mail.triage import PENALISED, TRANSIENT
 from mailrelay.ports import RelayhostFailure
-from mailrelay.ssh.interface import TcpProgress
+from mailrelay.ssh.interface import TcpState
 
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Waits between dials after causes for which SSH servers lock out an address (`mail.triage.PENALISED`)."""
@@ -31,7 +31,7 @@ CHECK_GRACE = 0.8
 kept waiting for it."""
 RESPONSE_WAIT = 2.0
 """Seconds to wait for a response, at least, before a connection that may be dead is closed."""
-RESPONSE_ROUND_TRIPS = 3
+RESPONSE_ROUND_TRIPS = 4
 """Round trips to wait for a response, at least: a request or its reply may have to be sent again."""
 
 
@@ -102,22 +102,22 @@ def is_doubtful(change: NetworkChange, address: str, age: float) -> bool:
     return change.suspended > 0 or address in change.removed_addresses or (change.may_connect and age > SETTLING_TIME)
 
 
-def patience(dial_seconds: float, progress: TcpProgress | None) -> float:
+def patience(dial_seconds: float, state: TcpState | None) -> float:
     """Seconds to wait for a response on a connection that may be dead.
 
     dial_seconds: how long its dial took. That is six round trips and more, to all of its hops.
     """
-    round_trip = progress.round_trip if progress is not None else 0.0
+    round_trip = state.round_trip if state is not None else 0.0
     return max(RESPONSE_WAIT, dial_seconds, RESPONSE_ROUND_TRIPS * round_trip)
 
 
-def is_moving(before: TcpProgress | None, after: TcpProgress | None) -> bool:
-    """Whether octets were acknowledged meanwhile: the connection is slow, and the server's response waits behind a large
-    content. False if that is not known."""
-    return before is not None and after is not None and before.acknowledged != after.acknowledged
+def is_moving(state: TcpState | None, waited: float) -> bool:
+    """Whether anything was acknowledged in the last `waited` seconds: then the connection is slow, and the server's response
+    waits behind a large content. False if that is not known."""
+    return state is not None and state.silence < waited
 
 
-def is_dead(before: TcpProgress | None, after: TcpProgress | None) -> bool:
-    """Whether a connection is dead on which the server did not respond for `patience` seconds. before, after: its progress
-    at the beginning and at the end of this time. If it is not known, the ordinary keepalive requests decide."""
-    return before is not None and after is not None and not is_moving(before, after)
+def is_dead(state: TcpState | None, waited: float) -> bool:
+    """Whether a connection is dead on which the server did not respond for `waited` seconds, its `patience`. If its
+    state is not known, the ordinary keepalive requests decide."""
+    return state is not None and not is_moving(state, waited)

@@ -62,21 +62,19 @@ class Doubt:
         """
         name = self._relayhost.name
         response = asyncio.ensure_future(connection.response())
-        after = connection.tcp_progress
         try:
             while True:
-                before = after
                 wait = dial_policy.CHECK_GRACE if self.phase is not DoubtPhase.NO_RESPONSE else patience()
                 done, _ = await asyncio.wait({response}, timeout=wait)
                 if done:
                     break
-                after = connection.tcp_progress
-                if dial_policy.is_moving(before, after):
+                state = connection.tcp_state
+                if dial_policy.is_moving(state, wait):
                     continue
                 if self.phase is not DoubtPhase.NO_RESPONSE:
                     self._set(DoubtPhase.NO_RESPONSE)
                     log.warning("relay=%s does not respond; new mail waits until its connection has been checked", name)
-                elif dial_policy.is_dead(before, after):
+                elif dial_policy.is_dead(state, wait):
                     return False
             if self.phase is DoubtPhase.NO_RESPONSE:
                 if not connection.is_up:

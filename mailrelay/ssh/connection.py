@@ -22,8 +22,8 @@ from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.interface import Fault, TcpProgress
-from mailrelay.ssh.tcp import tcp_progress
+from mailrelay.ssh.interface import Fault, TcpState
+from mailrelay.ssh.tcp import tcp_state
 
 CHANNEL_TIMEOUT = 30.0
 """Seconds for the server to open a channel."""
@@ -61,10 +61,10 @@ class RelayhostConnection:
         return str(sockname[0]) if sockname else ""
 
     @property
-    def tcp_progress(self) -> TcpProgress | None:
+    def tcp_state(self) -> TcpState | None:
         """The TCP connection to the first hop; None if it is not known."""
         sock = self._connections[0].get_extra_info("socket")
-        return tcp_progress(sock) if sock is not None else None
+        return tcp_state(sock) if sock is not None else None
 
     def check_alive(self, patience: float) -> None:
         """Ends the connection if nothing comes from the server for `patience` seconds: its network may be gone."""

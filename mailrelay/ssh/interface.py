@@ -44,14 +44,14 @@ class Stream(Channel, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TcpProgress:
+class TcpState:
     """The TCP connection to the first hop, as the kernel knows it.
 
-    acknowledged: octets that the hop has acknowledged so far. round_trip: seconds within which the kernel expects an
+    silence: seconds since the hop last acknowledged anything. round_trip: seconds within which the kernel expects an
     acknowledgement: the mean and four times its variation (RFC 6298).
     """
 
-    acknowledged: int
+    silence: float
     round_trip: float
 
 
@@ -67,7 +67,7 @@ class Connection(Protocol):
         """Our own address on the connection, as inet_ntop(3) writes it; "" if it is not known (ProxyCommand)."""
 
     @property
-    def tcp_progress(self) -> TcpProgress | None:
+    def tcp_state(self) -> TcpState | None:
         """None if it is not known (ProxyCommand, or a system other than Linux)."""
 
     def check_alive(self, patience: float) -> None:

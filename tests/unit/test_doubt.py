@@ -9,29 +9,30 @@ import pytest
 from mailrelay.config import Relayhost
 from mailrelay.relay import dial_policy
 from mailrelay.relay.doubt import Doubt, DoubtPhase
-from mailrelay.ssh.interface import TcpProgress
+from mailrelay.ssh.interface import TcpState
 
 RELAYHOST = Relayhost(name="default", ssh="me@server", ssh_config=Path("/nowhere"))
+LONG = 1e6
 
 
 class Connection:
-    """A connection whose progress is read from a list, the last value of which repeats. The read after that list brings the
+    """A connection whose silences are read from a list, the last of which repeats. The read of the last one brings the
     response if `responds`, or the end of the connection if `ends`."""
 
-    def __init__(self, *acknowledged: int | None, responds: bool = False, ends: bool = False) -> None:
+    def __init__(self, *silences: float | None, responds: bool = False, ends: bool = False) -> None:
         self.is_up = True
-        self._reads = list(acknowledged)
+        self._reads = list(silences)
         self._responds = responds
         self._ends = ends
         self._response = asyncio.Event()
 
     @property
-    def tcp_progress(self) -> TcpProgress | None:
-        acknowledged = self._reads.pop(0) if len(self._reads) > 1 else self._reads[0]
+    def tcp_state(self) -> TcpState | None:
+        silence = self._reads.pop(0) if len(self._reads) > 1 else self._reads[0]
         if len(self._reads) == 1 and (self._responds or self._ends):
             self.is_up = not self._ends
             self._response.set()
-        return None if acknowledged is None else TcpProgress(acknowledged, 0.1)
+        return None if silence is None else TcpState(silence, 0.1)
 
     async def response(self) -> None:
         await self._response.wait()
@@ -46,17 +47,19 @@ async def check(connection: Connection) -> tuple[bool, DoubtPhase, Sequence[Doub
 
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial_policy, "CHECK_GRACE", 0.0)
+    monkeypatch.setattr(dial_policy, "CHECK_GRACE", 0.001)
 
 
 @pytest.mark.parametrize(
     ("connection", "works"),
     [
-        pytest.param(lambda: Connection(100), False, id="nothing is acknowledged"),
-        pytest.param(lambda: Connection(100, 200, 300, 300), False, id="the last octets are acknowledged, no response"),
-        pytest.param(lambda: Connection(1, 1, 2, 3, 4, responds=True), True, id="it stalls and then moves"),
-        pytest.param(lambda: Connection(None, None, None, responds=True), True, id="progress unknown, late response"),
-        pytest.param(lambda: Connection(None, None, None, ends=True), False, id="progress unknown, keepalive ends it"),
+        pytest.param(lambda: Connection(LONG), False, id="nothing is acknowledged"),
+        pytest.param(
+            lambda: Connection(LONG, 0.0, 0.0, LONG), False, id="the last octets are acknowledged, no response"
+        ),
+        pytest.param(lambda: Connection(LONG, 0.0, 0.0, 0.0, responds=True), True, id="it stalls and then moves"),
+        pytest.param(lambda: Connection(None, None, None, responds=True), True, id="not known, a late response"),
+        pytest.param(lambda: Connection(None, None, None, ends=True), False, id="not known, keepalive ends it"),
     ],
 )
 async def test_a_connection_is_dead_only_without_any_progress(connection: type[Connection], works: bool) -> None:
@@ -68,12 +71,12 @@ async def test_a_connection_is_dead_only_without_any_progress(connection: type[C
 
 async def test_while_octets_are_acknowledged_there_is_no_doubt() -> None:
     """The response waits behind a large content on a slow line."""
-    assert await check(Connection(1, 2, 3, 4, 5, responds=True)) == (True, DoubtPhase.NONE, [DoubtPhase.NONE])
+    assert await check(Connection(0.0, 0.0, 0.0, 0.0, responds=True)) == (True, DoubtPhase.NONE, [DoubtPhase.NONE])
 
 
 async def test_a_response_in_time_leaves_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dial_policy, "CHECK_GRACE", 3600.0)
-    connection = Connection(1)
+    connection = Connection(LONG)
     connection._response.set()
     assert await check(connection) == (True, DoubtPhase.NONE, [DoubtPhase.NONE])
 
