@@ -112,9 +112,9 @@ def patience(dial_seconds: float, state: TcpState | None) -> float:
 
 
 def is_moving(state: TcpState | None, waited: float) -> bool:
-    """Whether anything was acknowledged in the last `waited` seconds: then the connection is slow, and the server's response
-    waits behind a large content. False if that is not known."""
-    return state is not None and state.silence < waited
+    """Whether anything was acknowledged in the last `waited` seconds or in the last round trip: then the connection is slow,
+    or the server's response waits behind a large content. False if that is not known."""
+    return state is not None and state.silence < max(waited, state.round_trip)
 
 
 def is_dead(state: TcpState | None, waited: float) -> bool:

@@ -128,6 +128,8 @@ def test_the_patience_with_a_connection_grows_with_its_round_trip(
         (TcpState(9.0, 0.1), True, False),
         (TcpState(2.0, 0.1), True, False),
         (TcpState(1.9, 0.1), False, True),
+        (TcpState(2.9, 3.0), False, True),
+        (TcpState(3.0, 3.0), True, False),
         (None, False, False),
     ],
 )
