@@ -2,6 +2,7 @@
 
 Promises: at most one dial at a time; a fault of the relayhost is recorded once, however much mail waits for it, and no
 attempt is counted for it. After a change of the network, a connection that may be dead is retired: nothing new begins on it.
+After a client has waited in vain, the connection is checked (`doubt`).
 Streams (for forwards) use the same connection (`stream`). A stream's failure is no fault of the relayhost.
 The scheduler decides when to dial and when to hang up.
 """
@@ -28,6 +29,7 @@ from mailrelay.mail.triage import is_setup_fault
 from mailrelay.ports import RelayhostFailure, RelayhostPort
 from mailrelay.relay import dial_policy
 from mailrelay.relay.dial_policy import DialFacts, NetworkChange
+from mailrelay.relay.doubt import Doubt, DoubtPhase
 from mailrelay.relay.plan import ConnectionState
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -84,11 +86,12 @@ class Connector:
         self._dialling: asyncio.Timeout | None = None
         # Monotonic times: the end of the last dial, successful or not; the end of the last dial, or the last fault.
         self._dialled_at = self._tried_at = -math.inf
-        self._dial_seconds = 0.0
+        self._dial_seconds = self._unclaimed_dial_seconds = 0.0
         self._expected_until = 0.0
         self._requests: set[asyncio.Future[Connection | Outcome]] = set()
         self._streams: Counter[Connection] = Counter()
         self._linger_end = 0.0
+        self._doubt = Doubt(relayhost, changed)
 
     @property
     def state(self) -> ConnectionState:
@@ -96,7 +99,9 @@ class Connector:
             return ConnectionState.RETIRED
         if self.connection is None:
             return ConnectionState.NONE
-        return ConnectionState.UP if self.connection.is_up else ConnectionState.DOWN
+        if not self.connection.is_up:
+            return ConnectionState.DOWN
+        return ConnectionState.DOUBTFUL if self._doubt.phase is DoubtPhase.NO_RESPONSE else ConnectionState.UP
 
     # Reasons to dial.
 
@@ -121,15 +126,19 @@ class Connector:
         connection = self.connection
         age = time.monotonic() - self._dialled_at
         if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
-            connection.check_alive()
+            connection.check_alive(self._patience(connection))
             self.retired, self.connection = connection, None
         if change.may_connect or change.suspended:
-            self.must_retry_lost = self._retry_pending = True
-            self._failures_before_change = self._failures
+            self._retry_now()
             if self._dialling is not None and self._dialling.when() is None:
                 # This dial may use an address or a route that no longer works.
                 self._dialling.reschedule(asyncio.get_running_loop().time() + DIAL_GRACE)
         self._changed()
+
+    def _retry_now(self) -> None:
+        """Allows a dial at once, and makes the mail due that waits for the network."""
+        self.must_retry_lost = self._retry_pending = True
+        self._failures_before_change = self._failures
 
     @property
     def _failures(self) -> int:
@@ -153,15 +162,17 @@ class Connector:
         finally:
             self._dialling = None
             self._tried_at = self._dialled_at = time.monotonic()
-            self._dial_seconds = self._dialled_at - began
+            self._dial_seconds = self._unclaimed_dial_seconds = self._dialled_at - began
             self._expected_until = 0.0
+            if not self._retry_pending:
+                self._doubt = Doubt(self._relayhost, self._changed)
         log.info("relay=%s connected in %.2f s", self._name, self._dial_seconds)
         self._end_requests(self.connection)
         return self.connection
 
     def claim_dial_seconds(self) -> float:
         """Seconds that the last dial took; 0 on all calls but the first. For the message that had to wait for the dial."""
-        seconds, self._dial_seconds = self._dial_seconds, 0.0
+        seconds, self._unclaimed_dial_seconds = self._unclaimed_dial_seconds, 0.0
         return seconds
 
     def forget(self) -> None:
@@ -178,10 +189,10 @@ class Connector:
             log.info("relay=%s closed", self._name)
 
     async def close_retired(self) -> None:
-        """Closes the connection from before a change of the network, once its messages have ended."""
+        """Closes the retired connection, once its messages have ended."""
         connection, self.retired = self.retired, None
         # It may still work: its streams go on.
-        if connection is not None and not self._streams[connection]:
+        if connection is not None and connection.is_up and not self._streams[connection]:
             await connection.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
@@ -196,6 +207,44 @@ class Connector:
         if self.has_streams or self._relayhost.linger == math.inf:
             return math.inf
         return max(0.0, self._linger_end - time.monotonic())
+
+    # Doubt.
+
+    def waited_in_vain(self) -> None:
+        """A client has waited for the result of its message in vain."""
+        if self._dialling is not None:
+            self._doubt.dialled_in_vain()
+        elif self.state is ConnectionState.UP:
+            self._doubt.waited_in_vain()
+
+    @property
+    def must_check(self) -> bool:
+        """Whether the server must be asked for a response."""
+        return self._doubt.phase is DoubtPhase.WAITED_IN_VAIN
+
+    @property
+    def doubt_text(self) -> str:
+        """Why no client should wait for the connection, not escaped; "" if it is not in doubt."""
+        return self._doubt.text(is_dialling=self.connection is None and self.retired is None)
+
+    def start_check(self) -> Coroutine[Any, Any, None]:
+        """Returns the check of the connection, to be run as a task."""
+        self._doubt.phase = DoubtPhase.ASKED
+        return self._check(self.connection)
+
+    async def _check(self, connection: Connection | None) -> None:
+        """Closes the connection if it is dead. Its messages are sent through a new one; until then no client waits."""
+        if connection is None or await self._doubt.check(connection, lambda: self._patience(connection)):
+            return
+        if self.connection is connection:
+            log.warning("relay=%s lost the connection: no response", self._name)
+            self.retired, self.connection = connection, None
+            self._retry_now()
+        await connection.close()
+        self._changed()
+
+    def _patience(self, connection: Connection) -> float:
+        return dial_policy.patience(self._dial_seconds, connection.tcp_state)
 
     # Streams.
 

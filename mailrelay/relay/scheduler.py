@@ -30,6 +30,7 @@ from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
 from mailrelay.relay.plan import (
     MESSAGES_PER_CHANNEL,
     Action,
+    ConnectionState,
     Consequence,
     ConversationProgress,
     Facts,
@@ -144,7 +145,7 @@ class Scheduler:
         Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
         the probe.
         """
-        if self._connector.retired is not None or not any(
+        if self._connector.state is not ConnectionState.UP or not any(
             one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._conversations
         ):
             return None
@@ -154,6 +155,10 @@ class Scheduler:
             return await probe.reply
         finally:
             probe.reply.cancel()
+
+    def waited_in_vain(self) -> None:
+        """A client has waited for the result of its message, and got none: asks the server whether it is still there."""
+        self._connector.waited_in_vain()
 
     def octets_sent(self, message: int) -> int:
         """Octets of a message's content that were handed to the connection by now. message: the spool's key."""
@@ -171,8 +176,8 @@ class Scheduler:
 
     @property
     def fault_text(self) -> str:
-        """Why the relayhost cannot be used, not escaped; "" if no fault is known."""
-        return self._connector.fault_text
+        """Why no client should wait for the relayhost: a fault, a connection in doubt. Not escaped; "" if none is known."""
+        return self._connector.fault_text or self._connector.doubt_text
 
     @property
     def is_connected(self) -> bool:
@@ -263,6 +268,7 @@ class Scheduler:
             redial_pause=self._connector.redial_pause,
             linger_left=self._connector.linger_left,
             network_changed=self._connector.must_retry_lost,
+            waited_in_vain=self._connector.must_check,
             due_in=None if view.next_due is None else view.next_due - self._now(),
             due_count=view.due_count,
         )
@@ -276,6 +282,8 @@ class Scheduler:
             case Action.FORGET_LOST:
                 log.info("relay=%s lost the connection", self._name)
                 self._connector.forget()
+            case Action.CHECK:
+                group.create_task(self._connector.start_check())
             case Action.RETRY_LOST:
                 self._connector.must_retry_lost = False
                 await self._spool.retry_lost(self._name)
@@ -286,8 +294,7 @@ class Scheduler:
             case Action.WAKE_CONVERSATION:
                 self._wake_one()
             case Action.OPEN_CONVERSATIONS:
-                for _ in range(plan.conversations):
-                    self._open_conversation(group)
+                self._open_conversations(plan.conversations, group)
 
     async def _count_due(self) -> int:
         """How many messages are due, at most as many as would fill all channels."""
@@ -308,7 +315,7 @@ class Scheduler:
         self._channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
         # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
-        self._is_untested = for_mail or bool(self.fault_text)
+        self._is_untested = for_mail or bool(self._connector.fault_text)
         if not for_mail:
             # No message has waited for this dial: do not log its time for a later one.
             self._connector.claim_dial_seconds()
@@ -349,11 +356,13 @@ class Scheduler:
         if idle is not None:
             idle.wake()
 
-    def _open_conversation(self, group: asyncio.TaskGroup) -> None:
-        connection = self._connector.connection
-        if connection is None:
-            # A change of the network has retired it since the plan was made.
-            return
+    def _open_conversations(self, count: int, group: asyncio.TaskGroup) -> None:
+        for _ in range(count):
+            # A change of the network may have retired the connection since the plan was made.
+            if self._connector.connection is not None:
+                self._open_conversation(group, self._connector.connection)
+
+    def _open_conversation(self, group: asyncio.TaskGroup, connection: Connection) -> None:
         conversation = Conversation(self)
         self._conversations.add(conversation)
         self._is_untested = False
@@ -454,4 +463,5 @@ class Scheduler:
         return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
 
     def _may_begin(self) -> bool:
-        return not (self._is_stopping or self.is_stuck or time.monotonic() < self._spool_pause_end)
+        is_doubtful = self._connector.state is ConnectionState.DOUBTFUL
+        return not (self._is_stopping or self.is_stuck or is_doubtful or time.monotonic() < self._spool_pause_end)
