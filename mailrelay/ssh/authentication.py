@@ -1,12 +1,13 @@
 """The login to one hop: the keys that we offer, and the check of the host key. asyncssh calls a `HopClient` for both."""
 
+import contextlib
 import copy
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import asyncssh
 
-from mailrelay.ssh import asyncssh_patches, known_hosts
+from mailrelay.ssh import asyncssh_patches, certificate, known_hosts
 from mailrelay.ssh.agent import Agent, AgentState
 from mailrelay.ssh.asyncssh_patches import LoginObserver, signs_at_no_cost
 from mailrelay.ssh.hops import Hop
@@ -109,7 +110,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         """The keys to offer: those of ssh_config first, and of these first the ones that the agent has, as in ssh(1)."""
         identities = self.hop.identities
         configured = frozenset().union(*(one.public for one in identities))
-        certificates = [cert for one in identities for cert in one.certificates]
+        certificates = [cert for one in identities for _, cert in one.certificates]
         local = {pair.key_public_data for one in identities for pair in one.pairs}
         in_agent = {key.public_data for key in agent_keys}
         chosen: list[asyncssh.SSHKeyPair] = []
@@ -170,6 +171,11 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
             progress.skipped = [
                 self._name(pair) for public, pair in self._offered.items() if public not in self._answered
             ]
+        files = {cert.public_data: str(file) for one in self.hop.identities for file, cert in one.certificates}
+        for public, pair in self._offered.items():
+            if pair.has_cert:
+                with contextlib.suppress(ValueError):
+                    progress.certificates.append((files.get(public) or self._name(pair), certificate.parse(public)))
         if self._agent is not None and progress.unsigned:
             progress.refused_by_agent = bool(self._agent.refused)
             progress.agent = self._agent.state
@@ -183,8 +189,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
 
 def _certified(key: asyncssh.SSHKeyPair, certificates: list[asyncssh.SSHCertificate]) -> Iterator[asyncssh.SSHKeyPair]:
     """An agent's key with each certificate that was issued for it."""
-    for certificate in certificates:
-        if certificate.key.public_data == key.public_data:
+    for one in certificates:
+        if one.key.public_data == key.public_data:
             certified = copy.copy(key)
-            certified.set_certificate(certificate)
+            certified.set_certificate(one)
             yield certified

@@ -19,6 +19,9 @@ from asyncssh.public_key import decode_ssh_public_key
 USER, HOST = 1, 2
 """The kinds of certificates."""
 
+MAX_NAME = 80
+"""Characters of a name in a certificate that are shown."""
+
 _SUFFIX = b"-cert-v01@openssh.com"
 _PARAMETERS = {
     b"ssh-rsa": 2,
@@ -115,9 +118,10 @@ def fault(  # noqa: PLR0911 - one for each cause
         return f"expired on {moment(certificate.valid_before)}"
     # A host certificate without names is valid for all hosts (ssh(1)), a user certificate for no account (sshd(8)).
     if name not in certificate.principals and (certificate.principals or kind == USER):
-        return f"is for {', '.join(certificate.principals[:3]) or 'no name'}, not for {name}"
+        listed = ", ".join(listed[:MAX_NAME] for listed in certificate.principals[:3])
+        return f"is for {listed or 'no name'}, not for {name}"
     if kind == HOST and certificate.critical:
-        return f"has a critical option that is not known here: {certificate.critical[0]}"
+        return f"has a critical option that is not known here: {certificate.critical[0][:MAX_NAME]}"
     if signatures is not None and certificate.signature_algorithm not in signatures:
         return f"is signed with {certificate.signature_algorithm}, which CASignatureAlgorithms does not allow"
     return ""

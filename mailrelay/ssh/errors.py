@@ -131,7 +131,7 @@ def stream_failed(error: Exception, to: Endpoint, hop: Hop, *, is_up: bool) -> O
 def no_greeting(output: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
     """The outcome if the relayhost's command ended, or sent too much other output, before an SMTP greeting. output: its last
     output."""
-    shown = printable(output.strip(), 300) or "it sent nothing"
+    shown = printable(output.strip(), 300).rstrip(".") or "it sent nothing"
     text = f"{relayhost.command!r} on {hop.place} sent no SMTP greeting: {shown}."
     fix = f"It must send a greeting with 220; try by hand: {hop.login_command} {shlex.quote(relayhost.command)}"
     return _setup_fault(Stage.CHANNEL, Cause.NOT_SMTP, text, fix)

@@ -16,9 +16,6 @@ from pathlib import Path
 import asyncssh
 from asyncssh.packet import SSHPacket
 
-from mailrelay.ssh import certificate
-from mailrelay.ssh.certificate import Certificate
-
 USUAL = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _MAGIC = b"openssh-key-v1\0"
 _ALSO_OF_SSH = ("id_xmss", "id_dsa")
@@ -32,6 +29,7 @@ class Obstacle(enum.Enum):
     NONE = ""
     PUBLIC_HALF = "only its public key is here"
     PROTECTED = "needs a passphrase, so only an agent can use it"
+    CERTIFICATE = "is a certificate, not a key"
     MISSING = "does not exist"
     OTHERS_CAN_READ = "other users can read it"
     UNREADABLE = "cannot be read"
@@ -43,15 +41,13 @@ class Obstacle(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A key file. pairs: its private keys that can be used without an agent. public: its public keys, by which a key of an
-    agent is recognized. certificates: for these public keys. validity: the same certificates, as far as they can be judged.
-    fix: how to make the file usable, or "".
+    agent is recognized. certificates: for these public keys, each with its file. fix: how to make the file usable, or "".
     """
 
     file: Path
     pairs: tuple[asyncssh.SSHKeyPair, ...]
     public: frozenset[bytes]
-    certificates: tuple[asyncssh.SSHCertificate, ...] = ()
-    validity: tuple[tuple[Path, Certificate], ...] = ()
+    certificates: tuple[tuple[Path, asyncssh.SSHCertificate], ...] = ()
     obstacle: Obstacle = Obstacle.NONE
     fix: str = ""
 
@@ -71,14 +67,11 @@ def read(names: Sequence[Path], certs: Sequence[Path]) -> Iterator[Identity]:
             continue
         pairs, obstacle = _load(file, [path for path in certs if path.is_file()], has_public=bool(public))
         public = public.union(pair.key_public_data for pair in pairs)
-        files = (*certs, Path(f"{file}-cert.pub"))
-        found = list(_certificates(files, public))
         yield Identity(
             file,
             pairs,
             public,
-            tuple(cert for _, cert, _ in found),
-            tuple((path, judged) for path, _, judged in found if judged is not None),
+            tuple(_certificates((*certs, Path(f"{file}-cert.pub")), public)),
             obstacle,
             _FIXES[obstacle].format(
                 file=shlex.quote(str(file)),
@@ -115,6 +108,8 @@ def _obstacle(file: Path, *, has_public: bool) -> Obstacle:
     status = file.stat()
     if content.startswith(b"PuTTY-User-Key-File-"):
         return Obstacle.PUTTY
+    if content.partition(b" ")[0].endswith(b"-cert-v01@openssh.com"):
+        return Obstacle.CERTIFICATE
     if b"PRIVATE KEY-----" not in content:
         return Obstacle.PUBLIC_HALF if has_public else Obstacle.NO_KEY
     # ssh(1) does not use it either.
@@ -127,6 +122,7 @@ _FIXES = {
     Obstacle.PUBLIC_HALF: "Load its private key into an agent: ssh-add {private}",
     Obstacle.PROTECTED: "Add the key to the agent: ssh-add {file}",
     Obstacle.SECURITY_KEY: "Add the key to the agent: ssh-add {file}",
+    Obstacle.CERTIFICATE: "In ssh_config, name the private key as IdentityFile, and {file} as CertificateFile",
     Obstacle.MISSING: "Correct IdentityFile in ssh_config, or make the key: ssh-keygen -f {file}",
     Obstacle.OTHERS_CAN_READ: "Remove their access: chmod 600 {file}",
     Obstacle.UNREADABLE: "Make it readable for the account that runs mailrelay; who may read it: ls -l {file}",
@@ -135,21 +131,14 @@ _FIXES = {
 }
 
 
-def _certificates(
-    files: Sequence[Path], public: frozenset[bytes]
-) -> Iterator[tuple[Path, asyncssh.SSHCertificate, Certificate | None]]:
+def _certificates(files: Sequence[Path], public: frozenset[bytes]) -> Iterator[tuple[Path, asyncssh.SSHCertificate]]:
     """The user certificates in these files for the public keys; files that cannot be read are skipped."""
     for file in files:
         try:
             found = asyncssh.load_certificates(file)
         except (OSError, ValueError):
             continue
-        for cert in found:
-            if cert.key.public_data in public:
-                try:
-                    yield file, cert, certificate.parse(cert.public_data)
-                except ValueError:
-                    yield file, cert, None
+        yield from ((file, cert) for cert in found if cert.key.public_data in public)
 
 
 def _public_keys(file: Path) -> Iterator[bytes]:
@@ -159,6 +148,9 @@ def _public_keys(file: Path) -> Iterator[bytes]:
             yield asyncssh.read_public_key(candidate).public_data
         except (OSError, ValueError):
             continue
+    # A certificate, which an agent may hold.
+    with contextlib.suppress(OSError, ValueError):
+        yield from (cert.public_data for cert in asyncssh.load_certificates(file))
     # OpenSSH's format has the public key in clear beside the encrypted private one (PROTOCOL.key).
     with contextlib.suppress(OSError, ValueError):
         yield _public_part(file.read_bytes()[:MAX_KEY_FILE])

@@ -35,6 +35,8 @@ _NEEDS_NO_MAC = ("-gcm", "chacha20-poly1305")
 _MAX_SHOWN = 4
 """Algorithms of a list that are named in a sentence."""
 
+_MAX_NAME = 64
+"""Characters of the name of an algorithm: the lists come from the server."""
 _NEED_AN_AGENT = (Obstacle.PUBLIC_HALF, Obstacle.PROTECTED, Obstacle.SECURITY_KEY)
 _START_AGAIN = "Start the agent again, or name another one (IdentityAgent in ssh_config)"
 _ALLOW_TYPE = "Add the type of the key to PubkeyAcceptedAlgorithms in ssh_config, or use another key"
@@ -69,8 +71,8 @@ class Login:
 
     @property
     def usable(self) -> list[Identity]:
-        """The key files that can be used without an agent."""
-        return [identity for identity in self.hop.identities if identity.pairs]
+        """The key files of which a key could be used, by itself or through the agent."""
+        return [identity for identity in self.hop.identities if identity not in self.progress.unused]
 
     @property
     def authorized_keys(self) -> str:
@@ -94,7 +96,26 @@ def no_key_fix(hop: Hop, progress: HopProgress) -> str:
         needs_an_agent = progress.unused[0].obstacle in _NEED_AN_AGENT and progress.agent is not AgentState.ANSWERED
         return f"{'Start an agent (ssh-agent). ' if needs_an_agent else ''}{progress.unused[0].fix}"
     host = hop.place.rpartition("@")[2]
-    return f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    start = f"Start the agent at {hop.agent}, or make" if progress.agent is AgentState.ABSENT else "Make"
+    return f"{start} a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+
+
+def _before_any_key(login: Login) -> Advice | None:
+    if login.progress.tried or login.progress.methods is not None or not login.reason:
+        return None
+    return (
+        f"{login.hop.place} ended the login of {login.hop.user} before it asked for a key: {login.reason}",
+        "Ask the administrator of the server",
+    )
+
+
+def _keys_switched_off(login: Login) -> Advice | None:
+    if login.hop.options.public_key_auth:
+        return None
+    return (
+        f"ssh_config has PubkeyAuthentication no for {login.hop.place}, and mailrelay logs in only with a key",
+        "Remove that line",
+    )
 
 
 def _second_step(login: Login) -> Advice | None:
@@ -189,17 +210,14 @@ def _no_common_signature(login: Login) -> Advice | None:
 
 
 def _certificate(login: Login) -> Advice | None:
-    for one in login.hop.identities:
-        for file, cert in one.validity:
-            why = certificate.fault(cert, kind=certificate.USER, name=login.hop.user, now=login.now)
-            if why:
-                validity = (
-                    f"valid from {certificate.moment(cert.valid_after)} to {certificate.moment(cert.valid_before)}"
-                )
-                return (
-                    f"{login.refusal}. The certificate {file} {why} ({validity})",
-                    f"Renew the certificate, for the principal {login.hop.user}",
-                )
+    for name, cert in login.progress.certificates:
+        why = certificate.fault(cert, kind=certificate.USER, name=login.hop.user, now=login.now)
+        if why:
+            validity = f"valid from {certificate.moment(cert.valid_after)} to {certificate.moment(cert.valid_before)}"
+            return (
+                f"{login.refusal}. The certificate {name} {why} ({validity})",
+                f"Renew the certificate, for the principal {login.hop.user}",
+            )
     return None
 
 
@@ -230,7 +248,8 @@ def _unusable_key(login: Login) -> Advice | None:
     identity = login.progress.unused[0]
     match login.progress.agent:
         case AgentState.ANSWERED:
-            agent = f"the agent at {login.hop.agent} holds {login.progress.agent_keys or 'no'} other keys"
+            held = f"{login.progress.agent_keys} other keys" if login.progress.agent_keys else "no keys, or is locked"
+            agent = f"the agent at {login.hop.agent} holds {held}"
         case AgentState.ABSENT:
             agent = f"no agent answers at {login.hop.agent}"
         case _:
@@ -250,6 +269,8 @@ def _no_key(login: Login) -> Advice:
 
 
 _CAUSES: tuple[Callable[[Login], Advice | None], ...] = (
+    _before_any_key,
+    _keys_switched_off,
     _second_step,
     _not_signed,
     _no_key_wanted,
@@ -296,6 +317,6 @@ def _public(identity: Identity) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
-    shown = [name for name in names if not name.startswith(("kex-strict-", "ext-info-"))]
+    shown = [name[:_MAX_NAME] for name in names if not name.startswith(("kex-strict-", "ext-info-"))]
     more = f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else ""
     return (", ".join(shown[:_MAX_SHOWN]) or "none") + more

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mailrelay.ssh.agent import AgentState
+from mailrelay.ssh.certificate import Certificate
 from mailrelay.ssh.identities import Identity
 from mailrelay.ssh.known_hosts import HostKey, HostKeyStatus
 
@@ -14,8 +15,9 @@ class HopProgress:
     `asyncssh_patches`. host_key: what the server offered; None if it has offered nothing.
 
     tried: the keys and agents that were tried, as text for people. unused: key files of which no key could be used.
-    kept_out: keys that PubkeyAcceptedAlgorithms of ssh_config excludes. skipped: keys for which the server supports no
-    signature that we may use. signatures: the algorithms of signatures that the server accepts, none if it has not said.
+    certificates: those that were offered, each with its file or its comment in the agent. kept_out: keys that
+    PubkeyAcceptedAlgorithms of ssh_config excludes. skipped: keys for which the server supports no signature that we allow.
+    signatures: the algorithms of signatures that the server accepts, none if it has not said.
 
     methods: those with which the server would continue, None if it has not refused a request. accepted: keys that it
     accepted as one of several steps. unsigned: keys that it accepts and with which no signature could be made.
@@ -33,6 +35,7 @@ class HopProgress:
     host_key: HostKey | None = None
     tried: list[str] = field(default_factory=list)
     unused: list[Identity] = field(default_factory=list)
+    certificates: list[tuple[str, Certificate]] = field(default_factory=list)
     kept_out: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     signatures: frozenset[str] = frozenset()

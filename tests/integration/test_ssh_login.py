@@ -8,7 +8,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 from asyncssh.rsa import RSAKey
-from harness.remotes import amend
+from harness.remotes import amend, fault_of
+from harness.silent_agent import silent_agent
 from harness.ssh_agent import agent
 
 from mailrelay.demo.remote import Remote, RemoteSSHServer
@@ -67,6 +68,64 @@ async def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> 
     async with Counting(tmp_path) as remote:
         await log_in(remote)
         assert remote.requests == ["key"]
+
+
+class Open(Remote):
+    """A remote that asks for nothing (RFC 4252 section 5.2: "none")."""
+
+    def ssh_server(self) -> asyncssh.SSHServer:
+        return OpenSSHServer(self)
+
+
+class OpenSSHServer(RemoteSSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+async def test_a_server_that_asks_for_nothing_lets_us_in(tmp_path: Path, has_key: bool) -> None:
+    async with Open(tmp_path) as remote:
+        if not has_key:
+            (tmp_path / "id_ed25519").unlink()
+        await log_in(remote)
+
+
+async def test_without_a_key_the_server_is_asked_whether_it_wants_one(tmp_path: Path) -> None:
+    async with Counting(tmp_path) as remote:
+        (tmp_path / "id_ed25519").unlink()
+        outcome = await fault_of(remote.relayhost())
+        assert remote.requests == ["refused"]
+        assert "id_ed25519 (does not exist)" in outcome.text
+
+
+async def test_an_rsa_key_is_used_with_sha_1_only_where_ssh_config_allows_it(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
+        remote.client_key = put_key(tmp_path / "rsa", "ssh-rsa")
+        server = await asyncssh.listen(
+            "127.0.0.1",
+            server_factory=remote.ssh_server,
+            server_host_keys=[remote.host_key],
+            signature_algs=["ssh-rsa"],
+            config=None,
+            gss_host=None,
+        )
+        remote.known_hosts.write_text(f"* {remote.host_key.export_public_key().decode()}")
+        text = remote.ssh_config.read_text().replace("/id_ed25519", "/rsa")
+        remote.ssh_config.write_text(text.replace(f"Port {remote.ssh_port}", f"Port {server.get_port()}"))
+        outcome = await fault_of(remote.relayhost())
+        assert "it supports no signature with" in outcome.text and "PubkeyAcceptedAlgorithms +ssh-rsa" in outcome.fix
+        amend(remote, "PubkeyAcceptedAlgorithms ssh-rsa")
+        await log_in(remote)
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_login_with_a_key_of_a_file_does_not_need_the_agent(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, silent_agent(tmp_path / "agent") as silent:
+        text = remote.ssh_config.read_text()
+        remote.ssh_config.write_text(text.replace("IdentityAgent none", f'IdentityAgent "{tmp_path / "agent"}"'))
+        await log_in(remote)
+        assert silent.connections == 0
 
 
 @pytest.mark.parametrize("error", [ValueError, OverflowError])

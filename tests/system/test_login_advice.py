@@ -137,6 +137,20 @@ async def test_a_type_of_key_that_ssh_config_excludes_is_not_offered(at: Scene) 
     await at.logs_in()
 
 
+async def test_a_certificate_that_an_agent_holds_is_used_and_named(at: Scene) -> None:
+    """The agent of step-ca, Vault and the like: ssh-add adds the certificate beside the key."""
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h")
+    at.client(f"IdentityAgent {at.socket}", identities=[at.directory / "certificate"])
+    (at.directory / "certificate").write_bytes(Path(f"{key}-cert.pub").read_bytes())
+    async with agent(at.socket, key):
+        await at.logs_in()
+
+
+async def test_keys_that_ssh_config_switches_off_are_named(at: Scene) -> None:
+    at.client("PubkeyAuthentication no")
+    says(await at.refused(), "PubkeyAuthentication no", fix=["Remove"])
+
+
 @pytest.mark.parametrize("named", ["public half", "private half is elsewhere"])
 async def test_a_private_half_in_no_agent_is_named_as_missing(at: Scene, named: str) -> None:
     at.public.chmod(0o644)
@@ -236,6 +250,13 @@ def encrypt(at: Scene) -> None:
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", at.key], capture_output=True, check=True)
 
 
+def certify(at: Scene) -> None:
+    make_key(at.directory / "authority")
+    subprocess.run(["ssh-keygen", "-q", "-s", at.directory / "authority", "-I", "x", at.public], check=True)
+    (at.sshd.directory / "client-cert.pub").rename(at.key)
+    at.key.chmod(0o600)
+
+
 def spoil(at: Scene) -> None:
     at.key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n")
 
@@ -248,8 +269,9 @@ def spoil(at: Scene) -> None:
         (puttys, "PuTTY", "puttygen {key} -O private-openssh"),
         (spoil, "is not a private key", "ssh-keygen -y -f {key}"),
         (lambda at: (at.key.unlink(), at.public.unlink()), "does not exist", "IdentityFile"),
+        (certify, "is a certificate", "{key} as CertificateFile"),
     ],
-    ids=["passphrase", "mode", "putty", "broken", "missing"],
+    ids=["passphrase", "mode", "putty", "broken", "missing", "certificate"],
 )
 async def test_a_key_file_that_cannot_be_used_is_named_with_its_own_fix(
     at: Scene, change: Callable[[Scene], object], said: str, fix: str
@@ -276,6 +298,7 @@ async def test_a_key_that_is_not_there_is_still_added_to_authorized_keys(at: Sce
     ],
     ids=["kex", "cipher", "mac"],
 )
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 async def test_no_common_algorithm_names_both_lists_and_the_directive(
     at: Scene, options: Mapping[str, str], kind: str, directive: str
 ) -> None:
