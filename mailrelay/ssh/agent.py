@@ -80,6 +80,7 @@ class Agent(asyncssh.SSHAgentClient):
             if is_patient:
                 self._given_up.add(key_blob)
             raise ValueError("the agent has not signed yet")
+        self.state = AgentState.ANSWERED
         del self._pending[key_blob]
         try:
             return task.result()

@@ -64,6 +64,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         async for pairs in self._rounds:
             allowed = [pair for pair in pairs if self._is_allowed(pair)]
             self._offered |= {pair.public_data: pair for pair in allowed}
+            self.progress.offered = len(self._offered)
             if allowed:
                 return allowed
         return None
@@ -83,6 +84,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
     def close_agent(self) -> None:
         """Closes the connection to the agent, if there is one."""
         if self._agent is not None:
+            if self._agent.state is AgentState.SILENT:
+                self.hop.silent_agents.add(self.hop.agent)
             self._agent.close()
 
     async def _rounds_of_keys(self) -> AsyncIterator[list[asyncssh.SSHKeyPair]]:
@@ -145,8 +148,6 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
             self._agent = Agent(path)
             keys = await self._agent.keys()
             self.progress.agent, self.progress.agent_keys = self._agent.state, len(keys)
-        if self.progress.agent is AgentState.SILENT:
-            self.hop.silent_agents.add(path)
         if self.progress.agent is not AgentState.ANSWERED:
             self.progress.tried.append(f"the agent at {path} ({self.progress.agent.value})")
         return keys

@@ -166,7 +166,8 @@ def _no_key_wanted(login: Login) -> Advice | None:
 
 
 def _too_many(login: Login) -> Advice | None:
-    if "too many authentication failures" not in login.reason.lower():
+    if "too many authentication failures" not in login.reason.lower() or login.progress.offered == 1:
+        # A server may end the login after a single key that it does not know.
         return None
     return (
         f"{login.hop.place} ended the login of {login.hop.user} because too many keys were tried: {login.tried}",
@@ -192,7 +193,7 @@ def _kept_out(login: Login) -> Advice | None:
     if not kept_out:
         return None
     return (
-        f"{login.nothing_offered}; PubkeyAcceptedAlgorithms in ssh_config does not allow {kept_out}",
+        f"{login.nothing_offered}; PubkeyAcceptedAlgorithms in ssh_config (or ssh's default) does not allow {kept_out}",
         _ALLOW_TYPE,
     )
 
@@ -239,7 +240,9 @@ def _refused_key(login: Login) -> Advice | None:
     if not login.usable:
         return None
     add = f"Add {_public(login.usable[0])} to {login.authorized_keys}"
-    return login.refusal, f"{add} (if it is there, the log of the SSH server says why it does not count)"
+    if login.progress.certificates:
+        add += f", or let the server trust the authority of {login.progress.certificates[0][0]} (TrustedUserCAKeys)"
+    return login.refusal, f"{add}; if that is so already, the log of the SSH server says why the key does not count"
 
 
 def _unusable_key(login: Login) -> Advice | None:

@@ -19,7 +19,8 @@ class HopProgress:
     PubkeyAcceptedAlgorithms of ssh_config excludes. skipped: keys for which the server supports no signature that we allow.
     signatures: the algorithms of signatures that the server accepts, none if it has not said.
 
-    methods: those with which the server would continue, None if it has not refused a request. accepted: keys that it
+    methods: those with which the server would continue, None if it has not refused a request. offered: how many
+    keys there were to offer. accepted: keys that it
     accepted as one of several steps. unsigned: keys that it accepts and with which no signature could be made.
     refused_by_agent: the agent refused a signature by one of these. agent: what is known of it. agent_keys: how many it
     holds.
@@ -40,6 +41,7 @@ class HopProgress:
     skipped: list[str] = field(default_factory=list)
     signatures: frozenset[str] = frozenset()
     methods: tuple[str, ...] | None = None
+    offered: int = 0
     accepted: list[str] = field(default_factory=list)
     unsigned: list[str] = field(default_factory=list)
     agent: AgentState = AgentState.NOT_ASKED

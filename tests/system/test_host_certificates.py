@@ -86,7 +86,12 @@ async def test_a_certificate_that_is_not_valid_leaves_the_plain_key_to_count(
     assert at.sshd.logins() == 3
 
 
-async def test_a_certificate_that_is_valid_needs_no_plain_key(at: Scene) -> None:
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+async def test_a_certificate_that_is_valid_needs_no_plain_key(at: Scene, kind: str) -> None:
+    for file in (at.sshd.directory / "host", at.sshd.directory / "host.pub"):
+        file.unlink()
+    keygen = program("ssh-keygen", "openssh-client")
+    subprocess.run([keygen, "-q", "-t", kind, "-N", "", "-f", at.sshd.directory / "host"], check=True)
     authority = certify(at, *NAMED)
     at.known_hosts.write_text(authority)
     await at.logs_in()

@@ -211,12 +211,16 @@ async def test_an_agent_that_hangs_is_named_as_a_fault_of_the_setup(at: Scene) -
         assert silent.connections == 1
 
 
-async def test_an_agent_that_hangs_costs_its_time_once_for_all_hops(at: Scene) -> None:
-    at.client(f"IdentityAgent {at.socket}", "ProxyJump hop", identities=[at.public, at.key])
+@pytest.mark.parametrize("answers", [0, 1], ids=["at listing", "at signing"])
+async def test_an_agent_that_hangs_costs_its_time_once_for_all_hops(at: Scene, answers: int) -> None:
+    first = at.directory / "first"
+    with (at.sshd.directory / "authorized_keys").open("a") as file:
+        file.write(make_key(first) + "\n")
+    at.client(f"IdentityAgent {at.socket}", "ProxyJump hop", identities=[first.with_suffix(".pub"), at.key])
     text = at.sshd.ssh_config.read_text()
     with at.sshd.ssh_config.open("a") as file:
         file.write(text.replace(f"Host {ALIAS}", "Host hop").replace("ProxyJump hop", ""))
-    async with silent_agent(at.socket) as silent, asyncio.timeout(15):
+    async with silent_agent(at.socket, first.with_suffix(".pub"), answers=answers) as silent, asyncio.timeout(15):
         await at.logs_in(with_ssh=False)
         assert silent.connections == 1
 
@@ -278,6 +282,18 @@ async def test_a_key_file_that_cannot_be_used_is_named_with_its_own_fix(
 ) -> None:
     change(at)
     says(await at.refused(), f"{at.key} (", said, fix=[fix.format(key=at.key)])
+
+
+async def test_a_server_that_ends_the_login_after_one_key_does_not_know_it(at: Scene) -> None:
+    (at.sshd.directory / "authorized_keys").write_text("")
+    at.server(MaxAuthTries="1")
+    says(await at.refused(), str(at.key), fix=[f"Add {at.public} to ~/.ssh/authorized_keys"])
+
+
+async def test_a_certificate_of_an_authority_that_the_server_does_not_trust_is_named(at: Scene) -> None:
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h")
+    at.server()
+    says(await at.refused(), str(key), fix=[f"trust the authority of {key}-cert.pub (TrustedUserCAKeys)"])
 
 
 async def test_a_key_that_is_not_there_is_still_added_to_authorized_keys(at: Scene) -> None:

@@ -17,11 +17,15 @@ from mailrelay.ssh.progress import HopProgress
 FILE = Path("/home/me/.ssh/client")
 PAIR = asyncssh.load_keypairs([asyncssh.generate_private_key("ssh-ed25519")])[0]
 GOOD = Identity(FILE, (PAIR,), frozenset({PAIR.public_data}))
-CERTIFICATE = certificate.parse(
-    asyncssh.generate_private_key("ssh-ed25519")
-    .generate_user_certificate(asyncssh.generate_private_key("ssh-ed25519"), "id", principals=["me"], valid_before=1)
-    .public_data
-)
+
+
+def certified(valid_before: int) -> certificate.Certificate:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    made = key.generate_user_certificate(key, "id", principals=["me"], valid_before=valid_before)
+    return certificate.parse(made.public_data)
+
+
+CERTIFICATE, VALID = certified(1), certified(1 << 63)
 
 
 def bad(obstacle: Obstacle) -> Identity:
@@ -57,7 +61,27 @@ SILENT, ANSWERED, ABSENT = AgentState.SILENT, AgentState.ANSWERED, AgentState.AB
         ),
         ([GOOD], {"methods": ("password",), "tried": TRIED}, "", "takes no key", "PubkeyAuthentication yes"),
         ([GOOD], {"methods": (), "tried": TRIED}, "", "something that mailrelay does not know", "PubkeyAuthentication"),
-        ([GOOD], {"tried": TRIED}, "Too many authentication failures", "too many keys", "IdentitiesOnly yes"),
+        (
+            [GOOD],
+            {"tried": TRIED, "offered": 6},
+            "Too many authentication failures",
+            "too many keys",
+            "IdentitiesOnly yes",
+        ),
+        (
+            [GOOD],
+            {"tried": TRIED, "offered": 1},
+            "Too many authentication failures",
+            "refused the login of me (Too many",
+            "authorized_keys",
+        ),
+        (
+            [GOOD],
+            {"tried": TRIED, "certificates": [("mine-cert.pub", VALID)]},
+            "",
+            "refused the login",
+            "the authority of mine-cert.pub (TrustedUserCAKeys)",
+        ),
         (
             [],
             {"unsigned": TRIED, "refused_by_agent": True, "agent": ANSWERED},
