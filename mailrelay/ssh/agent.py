@@ -44,12 +44,12 @@ class Agent(asyncssh.SSHAgentClient):
         self.state = AgentState.NOT_ASKED
         self.patient: Collection[bytes] = ()
         self.refused: set[bytes] = set()
-        self._pending: dict[bytes, tuple[bytes, asyncio.Task[bytes]]] = {}
+        self._pending: dict[tuple[bytes, bytes], asyncio.Task[bytes]] = {}
         self._given_up: set[bytes] = set()
 
     @property
     def pending(self) -> set[bytes]:
-        return set(self._pending)
+        return {key_blob for key_blob, _ in self._pending}
 
     async def keys(self) -> list[asyncssh.SSHKeyPair]:
         """Its keys. Never raises; sets `state`."""
@@ -67,13 +67,13 @@ class Agent(asyncssh.SSHAgentClient):
 
     async def sign(self, key_blob: bytes, data: bytes, flags: int = 0) -> bytes:
         """Signs `data` with a key. Raises ValueError if the agent refuses, or does not answer in time."""
-        if key_blob in self.refused | self._given_up or (self._pending and key_blob not in self._pending):
+        request = (key_blob, data)
+        if key_blob in self.refused | self._given_up or (self._pending and request not in self._pending):
             raise ValueError("the agent has not signed")
         is_patient = key_blob in self.patient
-        signed, task = self._pending.get(key_blob, (b"", None))
-        if task is None or signed != data:
-            task = asyncio.create_task(super().sign(key_blob, data, flags))
-            self._pending[key_blob] = data, task
+        task = self._pending.get(request)
+        if task is None:
+            task = self._pending[request] = asyncio.create_task(super().sign(key_blob, data, flags))
         await asyncio.wait([task], timeout=CONFIRM_TIMEOUT if is_patient else AGENT_TIMEOUT)
         if not task.done():
             self.state = AgentState.SILENT
@@ -81,7 +81,7 @@ class Agent(asyncssh.SSHAgentClient):
                 self._given_up.add(key_blob)
             raise ValueError("the agent has not signed yet")
         self.state = AgentState.ANSWERED
-        del self._pending[key_blob]
+        del self._pending[request]
         try:
             return task.result()
         except ValueError:
@@ -90,7 +90,7 @@ class Agent(asyncssh.SSHAgentClient):
 
     def close(self) -> None:
         """Closes the connection to the agent, and gives up what it has not signed."""
-        for _, task in self._pending.values():
+        for task in self._pending.values():
             task.cancel()
             task.add_done_callback(_forget)
         super().close()

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import asyncssh
 
@@ -26,7 +26,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         self.progress = HopProgress()
         self._agent: Agent | None = None
         self._connection: asyncssh.SSHClientConnection
-        self._rounds = self._rounds_of_keys()
+        self._rounds = [self._keys_of_files, self._keys_of_agent, self._keys_not_signed_yet]
         self._offered: dict[bytes, asyncssh.SSHKeyPair] = {}
         self._answered: set[bytes] = set()
 
@@ -61,7 +61,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
         """The next keys to try, the most likely first: many servers end the connection after about six. None at the end."""
-        async for pairs in self._rounds:
+        while self._rounds:
+            pairs = await self._rounds.pop(0)()
             allowed = [pair for pair in pairs if self._is_allowed(pair)]
             self._offered |= {pair.public_data: pair for pair in allowed}
             self.progress.offered = len(self._offered)
@@ -88,26 +89,38 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
                 self.hop.silent_agents.add(self.hop.agent)
             self._agent.close()
 
-    async def _rounds_of_keys(self) -> AsyncIterator[list[asyncssh.SSHKeyPair]]:
-        identities = self.hop.identities
-        if identities and all(one.pairs for one in identities):
-            # The agent is not needed for these, and may hang.
-            self.progress.tried += [str(one.file) for one in identities]
-            yield [pair for one in identities for pair in one.pairs]
-            if self.hop.identities_only:
-                return
-            in_files = frozenset().union(*(one.public for one in identities))
-            yield self._others(await self._agent_keys(), in_files)
-        else:
+    @property
+    def _needs_no_agent(self) -> bool:
+        """Whether there are key files, and each of them can be used by itself. Then the agent, which may hang, is not asked
+        before they have been tried."""
+        return bool(self.hop.identities) and all(one.pairs for one in self.hop.identities)
+
+    async def _keys_of_files(self) -> list[asyncssh.SSHKeyPair]:
+        if not self._needs_no_agent:
+            return []
+        self.progress.tried += [str(one.file) for one in self.hop.identities]
+        return [pair for one in self.hop.identities for pair in one.pairs]
+
+    async def _keys_of_agent(self) -> list[asyncssh.SSHKeyPair]:
+        if not self._needs_no_agent:
             chosen = self._with_agent(await self._agent_keys())
-            if self._agent is not None:
-                # A key of a file that is still to be tried need not wait for the person at the agent.
-                last_file = max((at for at, pair in enumerate(chosen) if signs_at_no_cost(pair)), default=-1)
-                self._agent.patient = {pair.key_public_data for pair in chosen[last_file + 1 :]}
-            yield chosen
-        if self._agent is not None and self._agent.pending:
-            self._agent.patient = self._agent.pending
-            yield [pair for pair in self._offered.values() if pair.key_public_data in self._agent.pending]
+        elif self.hop.identities_only:
+            return []
+        else:
+            chosen = self._others(
+                await self._agent_keys(), frozenset().union(*(one.public for one in self.hop.identities))
+            )
+        if self._agent is not None:
+            # A key of a file that is still to be tried need not wait for the person at the agent.
+            last_file = max((at for at, pair in enumerate(chosen) if signs_at_no_cost(pair)), default=-1)
+            self._agent.patient = {pair.key_public_data for pair in chosen[last_file + 1 :]}
+        return chosen
+
+    async def _keys_not_signed_yet(self) -> list[asyncssh.SSHKeyPair]:
+        if self._agent is None:
+            return []
+        self._agent.patient = pending = self._agent.pending
+        return [pair for pair in self._offered.values() if pair.key_public_data in pending]
 
     def _with_agent(self, agent_keys: list[asyncssh.SSHKeyPair]) -> list[asyncssh.SSHKeyPair]:
         """The keys to offer: those of ssh_config first, and of these first the ones that the agent has, as in ssh(1)."""

@@ -178,7 +178,7 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         silent_agents=set(),
         identities=_identities(configuration, tokens),
         identities_only=_value(configuration, "identitiesonly") in _YES,
-        key_algorithms=_names(configuration, "pubkeyacceptedalgorithms"),
+        key_algorithms=_key_algorithms(configuration),
     )
 
 
@@ -265,12 +265,17 @@ def _common_algorithms(configuration: Configuration, keyword: str, ours: list[by
 def _signature_algorithms(configuration: Configuration) -> list[str]:
     """The algorithms with which a key may sign: those of PubkeyAcceptedAlgorithms that asyncssh has."""
     ours = [name.decode("ascii") for name in get_public_key_algs()]
-    accepted = _names(configuration, "pubkeyacceptedalgorithms")
+    accepted = _key_algorithms(configuration)
     if accepted is None:
         return [name for name in ours if name != "ssh-rsa"]
     certified = {name.replace("-cert-v01@openssh.com", "") for name in accepted}
     # An empty list would mean the defaults of asyncssh. `HopClient` offers no key then.
     return [name for name in ours if name in accepted or name.removesuffix("@openssh.com") in certified] or ours
+
+
+def _key_algorithms(configuration: Configuration) -> frozenset[str] | None:
+    """PubkeyAcceptedAlgorithms, which has another name before OpenSSH 8.5; None if ssh_config has no such list."""
+    return _names(configuration, "pubkeyacceptedalgorithms") or _names(configuration, "pubkeyacceptedkeytypes")
 
 
 def _names(configuration: Configuration, keyword: str) -> frozenset[str] | None:

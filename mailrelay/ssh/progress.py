@@ -19,11 +19,10 @@ class HopProgress:
     PubkeyAcceptedAlgorithms of ssh_config excludes. skipped: keys for which the server supports no signature that we allow.
     signatures: the algorithms of signatures that the server accepts, none if it has not said.
 
-    methods: those with which the server would continue, None if it has not refused a request. offered: how many
-    keys there were to offer. accepted: keys that it
-    accepted as one of several steps. unsigned: keys that it accepts and with which no signature could be made.
-    refused_by_agent: the agent refused a signature by one of these. agent: what is known of it. agent_keys: how many it
-    holds.
+    methods: those with which the server would continue, None if it has not refused a request. offered: how many keys there
+    were to offer. accepted: keys that the server accepted as one of several steps. unsigned: keys that it accepts and with
+    which no signature could be made. refused_by_agent: the agent refused a signature by one of these. agent: what is known
+    of it. agent_keys: how many it holds.
 
     banner: what the server sent for people to read. proxy_status, proxy_stderr: exit status of the ProxyCommand, None if it
     has not ended, and the end of its stderr.

@@ -1,5 +1,7 @@
 """What a login costs: questions to the server, and to the person."""
 
+import asyncio
+import os
 import shutil
 import stat
 import sys
@@ -22,6 +24,7 @@ class Counting(Remote):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.requests: list[str] = []
+        self.refused = asyncio.Event()
 
     def ssh_server(self) -> asyncssh.SSHServer:
         return CountingSSHServer(self)
@@ -36,6 +39,7 @@ class CountingSSHServer(RemoteSSHServer):
 
         def refuse(partial_success: bool) -> None:
             self.remote.requests.append("refused")
+            self.remote.refused.set()
             fail(partial_success)
 
         conn.send_userauth_failure = refuse  # type: ignore[method-assign]
@@ -62,6 +66,16 @@ def put_key(path: Path, kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
     path.touch(mode=0o600)
     path.write_bytes(key.export_private_key())
     return key
+
+
+def askpass(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """The program by which an agent asks the person: it runs `script` and says yes."""
+    program = directory / "askpass"
+    program.write_text(f"#!{sys.executable}\n{script}\n")
+    program.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("SSH_ASKPASS", str(program))
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    monkeypatch.setenv("DISPLAY", ":none")
 
 
 async def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> None:
@@ -128,6 +142,33 @@ async def test_a_login_with_a_key_of_a_file_does_not_need_the_agent(tmp_path: Pa
         assert silent.connections == 0
 
 
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs OpenSSH's ssh-agent")
+async def test_a_person_who_confirms_late_is_asked_once_and_still_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key file behind the agent's key is tried meanwhile; then the answer counts."""
+    monkeypatch.setattr("mailrelay.ssh.agent.AGENT_TIMEOUT", 1.0)
+    async with Counting(tmp_path) as remote:
+        asked, go_on = tmp_path / "asked", tmp_path / "go on"
+        askpass(tmp_path, monkeypatch, f"open({str(asked)!r}, 'a').write('once '); open({str(go_on)!r}).read()")
+        os.mkfifo(go_on)
+        unknown = tmp_path / "unknown"
+        put_key(unknown)
+        public = tmp_path / "wanted.pub"
+        remote.client_key.write_public_key(str(public))
+        socket = tmp_path / "agent"
+        text = remote.ssh_config.read_text().replace("IdentityAgent none", f'IdentityAgent "{socket}"')
+        lines = f'IdentityFile "{public}"\n    IdentityFile "{unknown}"'
+        remote.ssh_config.write_text(text.replace(f'IdentityFile "{tmp_path / "id_ed25519"}"', lines))
+        async with agent(socket, tmp_path / "id_ed25519", confirm=True):
+            login = asyncio.create_task(log_in(remote))
+            # The wanted key is asked about, and the other one is refused while the person is still being asked.
+            await remote.refused.wait()
+            await asyncio.to_thread(go_on.write_text, "yes")
+            await login
+            assert asked.read_text() == "once "
+
+
 @pytest.mark.parametrize("error", [ValueError, OverflowError])
 async def test_a_key_that_cannot_sign_and_that_nobody_wants_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -161,12 +202,7 @@ async def test_of_several_keys_in_an_agent_only_the_one_that_the_server_takes_is
         unwanted = tmp_path / "unwanted"
         put_key(unwanted)
         asked = tmp_path / "asked"
-        program = tmp_path / "askpass"
-        program.write_text(f"#!{sys.executable}\nopen({str(asked)!r}, 'a').write('once ')\n")
-        program.chmod(stat.S_IRWXU)
-        monkeypatch.setenv("SSH_ASKPASS", str(program))
-        monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
-        monkeypatch.setenv("DISPLAY", ":none")
+        askpass(tmp_path, monkeypatch, f"open({str(asked)!r}, 'a').write('once ')")
         socket = tmp_path / "agent"
         async with agent(socket, unwanted, wanted, confirm=True):
             wanted.unlink()

@@ -154,3 +154,28 @@ def test_identity_agent_is_read_as_ssh_reads_it(home: Path, monkeypatch: pytest.
 def test_an_unknown_host_is_asked_for_the_key_that_ssh_would_show(home: Path) -> None:
     [hop] = way(home, "mail", "UserKnownHostsFile none\nGlobalKnownHostsFile none\n")
     assert next(iter(hop.options.server_host_key_algs)) == "ssh-ed25519"
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "signature"),
+    [
+        ("", "ssh-ed25519", {"ssh-ed25519", "rsa-sha2-512", "sk-ssh-ed25519@openssh.com"}),
+        ("PubkeyAcceptedAlgorithms ssh-rsa", "ssh-rsa", {"ssh-rsa"}),
+        (
+            "PubkeyAcceptedAlgorithms ssh-ed25519-cert-v01@openssh.com",
+            "ssh-ed25519-cert-v01@openssh.com",
+            {"ssh-ed25519"},
+        ),
+        (
+            "PubkeyAcceptedAlgorithms sk-ssh-ed25519-cert-v01@openssh.com",
+            "sk-ssh-ed25519-cert-v01@openssh.com",
+            {"sk-ssh-ed25519@openssh.com"},
+        ),
+    ],
+)
+def test_keys_and_signatures_are_those_of_ssh_config(home: Path, config: str, key: str, signature: set[str]) -> None:
+    [hop] = way(home, "mail", config)
+    signatures = {name.decode() for name in hop.options.signature_algs}
+    assert hop.key_algorithms is not None and key in hop.key_algorithms
+    assert signature <= signatures and (config == "" or signature == signatures)
+    assert "ssh-rsa" not in signatures or "ssh-rsa" in config
