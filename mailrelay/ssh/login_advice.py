@@ -96,8 +96,8 @@ def no_key_fix(hop: Hop, progress: HopProgress) -> str:
         needs_an_agent = progress.unused[0].obstacle in _NEED_AN_AGENT and progress.agent is not AgentState.ANSWERED
         return f"{'Start an agent (ssh-agent). ' if needs_an_agent else ''}{progress.unused[0].fix}"
     host = hop.place.rpartition("@")[2]
-    start = f"Start the agent at {hop.agent}, or make" if progress.agent is AgentState.ABSENT else "Make"
-    return f"{start} a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    make = f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    return f"{make}; or start the agent at {hop.agent}" if progress.agent is AgentState.ABSENT else make
 
 
 def _before_any_key(login: Login) -> Advice | None:

@@ -156,7 +156,7 @@ def test_each_cause_has_its_sentence_and_its_fix(
 def test_without_a_usable_key_the_fix_is_that_of_the_first_file(tmp_path: Path) -> None:
     there = hop(tmp_path)
     assert no_key_fix(there, HopProgress()).startswith("Make a key")
-    assert no_key_fix(there, HopProgress(agent=ABSENT)).startswith("Start the agent at /run/agent, or make a key")
+    assert no_key_fix(there, HopProgress(agent=ABSENT)).endswith("; or start the agent at /run/agent")
     assert no_key_fix(there, HopProgress(agent=SILENT)).startswith("Start the agent again")
     assert no_key_fix(there, HopProgress(kept_out=TRIED)).startswith("Add the type")
     assert no_key_fix(there, HopProgress(unused=[bad(Obstacle.PUTTY), bad(Obstacle.MISSING)])) == "mend it"
