@@ -13,7 +13,7 @@ from mailrelay.config import Relayhost
 from mailrelay.mail.completion import account_address
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.ssh import errors, ignored_directives, known_hosts, mail_path
+from mailrelay.ssh import errors, ignored_directives, mail_path
 from mailrelay.ssh.authentication import HopClient
 from mailrelay.ssh.authorized_keys import offered_keys
 from mailrelay.ssh.connection import RelayhostConnection
@@ -21,7 +21,6 @@ from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.mail_path import MailPath
 
 PATIENCE = 20.0
@@ -76,11 +75,7 @@ async def examine(
 
 
 async def _keys(hop: Hop, name: str) -> Finding:
-    try:
-        async with asyncio.timeout(PATIENCE):
-            keys = await offered_keys(hop)
-    except TimeoutError:
-        return Finding("key", False, f"the agent at {hop.agent} does not answer", "start it again", name)
+    keys = await offered_keys(hop)
     if keys.lines:
         return Finding("key", True, f"for {hop.place}: {', '.join(keys.tried)}", about=name)
     what = "; ".join((f"there is no key for {hop.place} that can be used here", *keys.tried))
@@ -89,7 +84,7 @@ async def _keys(hop: Hop, name: str) -> Finding:
 
 def _known(hop: Hop, name: str) -> Finding:
     """Whether known_hosts has a key of the hop, without a connection to it."""
-    lines = [entry for entry in (*hop.known.entries, *hop.known.portless) if entry.marker != "revoked"]
+    lines = [entry for entry in hop.known.lines if entry.marker != "revoked"]
     if lines:
         return Finding("host key", True, f"{hop.place} is known: {lines[0].file}:{lines[0].line}", about=name)
     return Finding("host key", False, f"known_hosts has no key of {hop.place}", "mailrelay trust", name)
@@ -111,9 +106,9 @@ async def _connect(
         except TimeoutError as error:
             raise Fault(errors.login_failed(error, hop, progress)) from error
         finally:
-            if progress.host_key_status is HostKeyStatus.TRUSTED:
-                key = known_hosts.describe(progress.host_key)
-                found.append(Finding("host key", True, f"{hop.place} offers the known one: {key}", about=name))
+            if progress.host_key is not None and progress.is_trusted:
+                what = f"{hop.place} offers the known one: {progress.host_key.description}"
+                found.append(Finding("host key", True, what, about=name))
         found.append(Finding("login", True, f"{hop.place} accepts the login of {hop.user}", about=name))
         logged_in.append(hop)
         return connection

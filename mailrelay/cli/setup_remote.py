@@ -84,7 +84,7 @@ def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *
     if refused is None:
         fine(f"{host} lets {keys.user} in without a password")
         return
-    if not refused.at_relayhost or refused.outcome.cause is not Cause.AUTH_REFUSED:
+    if not refused.at_relayhost or refused.outcome.cause is not Cause.AUTH_REFUSED or not refused.key_is_unknown:
         raise _stop(refused.outcome)
     if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
         # The restricted key, with its restriction.

@@ -103,8 +103,10 @@ def _described(offer: Offer) -> Iterator[str]:
     status = colour(offer.status, "green" if offer.status is HostKeyStatus.TRUSTED else "red", sys.stdout)
     yield f"{printable(offer.place)}{name}: {status}"
     for entry in offer.known:
-        yield f"  {entry.marker or 'known':10}{fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
-    yield f"  {label:10}{offer.fingerprint}"
+        yield f"  {entry.marker or 'known':9} {fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
+    yield f"  {label:9} {offer.fingerprint}"
+    if offer.certificate_fault:
+        yield f"  Its host certificate {printable(offer.certificate_fault)}; so its own key counts."
     if offer.status is HostKeyStatus.TRUSTED:
         return
     old = next((art(entry.key) for entry in offer.known if not entry.marker), "")

@@ -1,55 +1,138 @@
-"""The only module that uses names of asyncssh which are not its public interface: for faster logins, flow control, quick TCP
-acknowledgements, and requests that the library does not offer.
+"""The only module that uses names of asyncssh which are not its public interface: for faster logins, for what a server says
+when it refuses one, for host keys, flow control, quick TCP acknowledgements, and requests that the library does not offer.
 
 A login by asyncssh has two needless round trips, which over a satellite take longer than the mail; no option saves them.
 asyncssh first asks the server for its authentication methods, although we have only keys. Then it asks for each key whether
 the server would accept a signature. RFC 4252 section 7 makes that question optional, and a signature by a local key costs
 nothing.
 
-Promises: with a version of asyncssh that lacks one of these names, logins and channels still work, only slower; the one
-exception is `request_agent_forwarding`. A test notices names that are gone.
+Promises: with a version of asyncssh that lacks one of these names, logins and channels still work, only slower and with less
+to say about a failure; the one exception is `request_agent_forwarding`. A test notices names that are gone.
 Never: a signature that needs the person (a confirmation, a touch) before the server has said that it accepts the key. The
 exception is the last key to try.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from asyncssh import SSHClientChannel, SSHClientConnection, SSHKeyPair, auth
+from asyncssh import SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth
+from asyncssh.packet import Boolean, SSHPacket, String
+
+
+class LoginObserver:
+    """Methods that the owner of a connection may override, to hear about its login."""
+
+    def login_refused(self, methods: Sequence[str], key: SSHKeyPair | None, *, partial: bool) -> None:
+        """The server refused a request, or accepted it and wants another one: `partial` (RFC 4252 section 5.1).
+
+        methods: those with which the login can continue, as far as asyncssh knows them. key: None for the method "none".
+        """
+
+    def key_not_signed(self, key: SSHKeyPair) -> None:
+        """The server accepts a key, and no signature by the key could be made."""
 
 
 def skip_methods_query(connection: SSHClientConnection) -> None:
-    """Makes the login start with a key, without a request for the methods ("none", RFC 4252 section 5.2). To be called in
-    `asyncssh.SSHClient.begin_auth`."""
-    connection._auth_methods = [b"publickey"]
+    """Makes the login start with a key, without a request for the methods ("none", RFC 4252 section 5.2), which follows if
+    there is no key. To be called in `asyncssh.SSHClient.begin_auth`."""
+    connection._auth_methods = [b"publickey", b"none"]
 
+
+def _observer(connection: Any) -> LoginObserver:
+    owner = connection.get_owner()
+    return owner if isinstance(owner, LoginObserver) else LoginObserver()
+
+
+_ASKED_FOR_NONE = "mailrelay_asked_for_none"
+"""An attribute of ours on a connection: whether the method "none" has been tried."""
 
 with contextlib.suppress(AttributeError):
+    _NoneFirst = auth._ClientNullAuth
     _QueryFirst = auth._ClientPublicKeyAuth
 
-    class _SignAtOnce(_QueryFirst):
-        # Looked up here, so that this class is not installed if asyncssh has no such method.
-        _sign = _QueryFirst._send_signed_request
+    class _ObservedNone(_NoneFirst):
+        async def _start(self) -> None:
+            setattr(self._conn, _ASKED_FOR_NONE, True)
+            await super()._start()
 
+        def auth_failed(self) -> None:
+            _observer(self._conn).login_refused(self._conn.get_server_auth_methods(), None, partial=False)
+
+    class _SignAtOnce(_QueryFirst):
         async def send_request(self, *args: bytes, key: Any = None, trivial: bool = True) -> None:
             pair = getattr(self, "_keypair", None)
             # Other keys to try, and an RSA certificate that asyncssh will try again under the name of a SHA-2 algorithm.
             is_last = not (getattr(self._conn, "_client_keys", True) or getattr(self._conn, "_saved_rsa_key", None))
-            if key is None and pair is not None and (is_last or _signs_at_no_cost(pair)):
+            if key is None and pair is not None and (is_last or signs_at_no_cost(pair)):
                 # If signing fails, ask first as usual: the server may not accept the key anyway.
                 with contextlib.suppress(Exception):
-                    await self._sign()
+                    await self._send_signature()
                     return
             await super().send_request(*args, key=key, trivial=trivial)
 
+        async def _send_signed_request(self) -> None:
+            # The server has said that it accepts the key.
+            try:
+                await self._send_signature()
+            except Exception:
+                if self._keypair is not None:
+                    _observer(self._conn).key_not_signed(self._keypair)
+                self._conn.try_next_auth()
+
+        async def _send_signature(self) -> None:
+            pair = self._keypair
+            if pair is None:
+                raise ValueError("no key to sign with")
+            words = (Boolean(True), String(pair.algorithm), String(pair.public_data))
+            await super().send_request(*words, key=pair, trivial=False)
+
+        def auth_failed(self) -> None:
+            methods = self._conn.get_server_auth_methods()
+            _observer(self._conn).login_refused(methods, self._keypair, partial=False)
+            if "publickey" not in methods and not getattr(self._conn, _ASKED_FOR_NONE, False):
+                # A server that takes no keys may ask for nothing.
+                self._conn._auth_methods.append(b"none")
+
+        def auth_succeeded(self) -> None:
+            # Also called after the first of several steps.
+            methods = self._conn.get_server_auth_methods()
+            _observer(self._conn).login_refused(methods, self._keypair, partial=True)
+
+    auth._client_auth_handlers[b"none"] = _ObservedNone
     auth._client_auth_handlers[b"publickey"] = _SignAtOnce
 
 
-def _signs_at_no_cost(pair: SSHKeyPair) -> bool:
+def signs_at_no_cost(pair: SSHKeyPair) -> bool:
     """Whether a signature needs no action of the person. With a key of an agent or of a token, it may need one."""
     return pair.get_key_type() == "local" and not pair.use_executor
+
+
+def judge_host_key(connection: SSHClientConnection, judge: Callable[[bytes], SSHKey]) -> None:
+    """Lets `judge` check what the server offers, the octets of a host key or of a host certificate: it returns the server's
+    own key, or raises asyncssh.HostKeyNotVerifiable.
+
+    The library's own check ends the login for a certificate that is not valid. If the library had no such method, it would
+    accept no host key.
+    """
+    connection.validate_server_host_key = judge  # type: ignore[method-assign,assignment]
+
+
+def server_algorithms(connection: SSHClientConnection) -> tuple[tuple[str, ...], ...]:
+    """The lists of algorithms that the server offers, in the order of RFC 4253 section 7.1; () if it has sent none."""
+    payload: bytes = getattr(connection, "_server_kexinit", b"")
+    if not payload:
+        return ()
+    packet = SSHPacket(payload)
+    packet.get_bytes(17)
+    return tuple(tuple(name.decode("ascii", "replace") for name in packet.get_namelist()) for _ in range(8))
+
+
+def server_signature_algorithms(connection: SSHClientConnection) -> frozenset[str]:
+    """The algorithms of signatures that the server accepts (RFC 8308 section 3.1); none if it has not said."""
+    found: set[bytes] = getattr(connection, "_server_sig_algs", set())
+    return frozenset(name.decode("ascii", "replace") for name in found if name)
 
 
 def watch_transport(connection: SSHClientConnection, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:

@@ -26,11 +26,12 @@ import asyncssh
 from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.printable import printable
-from mailrelay.ssh import errors
+from mailrelay.ssh import errors, login_advice
 from mailrelay.ssh.authentication import HopClient
 from mailrelay.ssh.dial import read_hops
-from mailrelay.ssh.hop_connection import LOGIN_TIMEOUT, HopConnection, connect, connected
+from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
+from mailrelay.ssh.identities import Obstacle
 from mailrelay.ssh.interface import Fault
 
 SCRIPT_TIMEOUT = 30.0
@@ -77,11 +78,12 @@ class OfferedKeys:
 class LoginFailure:
     """Why a login failed. at_relayhost: it failed at the relayhost itself, not at a jump host or before.
 
-    password_was_sent: the server asked for the password, and it was sent.
+    key_is_unknown: a line in authorized_keys may help. password_was_sent: the server asked for the password, which was sent.
     """
 
     outcome: Outcome
     at_relayhost: bool
+    key_is_unknown: bool = True
     password_was_sent: bool = False
 
 
@@ -92,23 +94,20 @@ class ChangeFailed(Exception):
 async def offered_keys(hop: Hop) -> OfferedKeys:
     """The keys of ssh_config, ~/.ssh and the agent. Nothing is sent to the hop.
 
-    An agent that does not answer within LOGIN_TIMEOUT seconds counts as one without keys.
+    An agent that does not answer counts as one without keys.
     """
     client = HopClient(hop)
+    chosen: list[asyncssh.SSHKeyPair] = []
     try:
-        async with asyncio.timeout(LOGIN_TIMEOUT):
-            chosen = await client.public_key_auth_requested() or []
-    except TimeoutError:
-        chosen = []
+        while pairs := await client.public_key_auth_requested():
+            chosen += pairs
     finally:
         client.close_agent()
     usable = {pair.key_public_data: _public_line(pair) for pair in chosen}
     unusable = tuple(
-        (one.file, one.note, one.fix) for one in hop.identities if one.note and not one.public & usable.keys()
-    )
-    host = hop.place.rpartition("@")[2]
-    make_key_fix = (
-        f"make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+        (one.file, one.note, one.fix)
+        for one in hop.identities
+        if one.note and one.obstacle is not Obstacle.MISSING and not one.public & usable.keys()
     )
     return OfferedKeys(
         user=hop.user,
@@ -116,7 +115,7 @@ async def offered_keys(hop: Hop) -> OfferedKeys:
         lines=tuple(usable.values()),
         tried=tuple(client.progress.tried),
         unusable=unusable,
-        fix=next((one.fix for one in hop.identities if one.fix), make_key_fix),
+        fix=login_advice.no_key_fix(hop, client.progress),
         new_key_file=_new_key_file(hop),
     )
 
@@ -236,15 +235,14 @@ class _PasswordClient(HopClient):
 @contextlib.asynccontextmanager
 async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterator[HopConnection]:
     """A connection to the relayhost, logged in. password: for the relayhost, None to log in by key. Raises _LoginFailed."""
-    client: _PasswordClient | None = None
+    client: HopClient | None = None
     at_relayhost = False
 
     async def log_in(hop: Hop, through: HopConnection | None) -> HopConnection:
         nonlocal client, at_relayhost
         at_relayhost = hop is hops[-1]
-        if password is None or not at_relayhost:
-            return await connect(hop, through)
-        client = _PasswordClient(_with_password_login(hop), password)
+        is_by_key = password is None or not at_relayhost
+        client = HopClient(hop) if is_by_key else _PasswordClient(_with_password_login(hop), password or "")
         return await connect(client.hop, through, client)
 
     try:
@@ -252,8 +250,9 @@ async def _logged_in(relayhost: Relayhost, password: str | None) -> AsyncIterato
         async with connected(hops, log_in) as connections:
             yield connections[-1]
     except Fault as fault:
-        was_sent = client is not None and client.was_sent
-        raise _LoginFailed(LoginFailure(fault.outcome, at_relayhost, was_sent)) from fault
+        was_sent = isinstance(client, _PasswordClient) and client.was_sent
+        key_is_unknown = client is None or client.progress.is_key_unknown
+        raise _LoginFailed(LoginFailure(fault.outcome, at_relayhost, key_is_unknown, was_sent)) from fault
 
 
 def _with_password_login(hop: Hop) -> Hop:

@@ -9,43 +9,29 @@ at once.
 import os
 import shlex
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import asyncssh
+from asyncssh.encryption import get_encryption_algs
+from asyncssh.kex import get_kex_algs
+from asyncssh.mac import get_mac_algs
+from asyncssh.public_key import get_public_key_algs
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
-from mailrelay.ssh import known_hosts
+from mailrelay.ssh import known_hosts, login_advice
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.known_hosts import HostKeyStatus
+from mailrelay.ssh.progress import HopProgress
+
+Names = Sequence[str] | Sequence[bytes]
+"""Names of algorithms, as the library has them."""
 
 _CANNOT_RUN = (126, 127)
 """Exit statuses of a shell that could not run a command."""
 _REFUSED_FOR_NOW = (b"Exceeded MaxStartups", b"Not allowed at this time")
 """What OpenSSH's sshd sends in place of its version: if there are too many connections, or if a client failed too often."""
-
-
-@dataclass(slots=True)
-class HopProgress:
-    """How far the login to one hop came. is_connected: a byte stream to the server existed. has_greeted: the server sent its
-    SSH version.
-
-    first_data: the first octets from a server that does not speak SSH. host_key: the key of the host, or of the authority
-    that signed its certificate; None if asyncssh did not ask us to check it. host_key_status: the result of the check.
-    tried: the keys and agents that were tried, as text for people. proxy_status, proxy_stderr: exit status of the
-    ProxyCommand, None if it has not ended, and the end of its stderr.
-    """
-
-    is_connected: bool = False
-    has_greeted: bool = False
-    first_data: bytes = b""
-    host_key: asyncssh.SSHKey | None = None
-    host_key_status: HostKeyStatus | None = None
-    tried: list[str] = field(default_factory=list)
-    proxy_status: int | None = None
-    proxy_stderr: bytes = b""
 
 
 def message(error: BaseException) -> str:
@@ -95,10 +81,10 @@ def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome: 
             return _login_timeout(hop, progress)
         case asyncssh.ConnectionLost() | ConnectionError():
             return _connection_lost(error, hop, progress)
-        case asyncssh.DisconnectError() if progress.host_key_status is HostKeyStatus.TRUSTED:
+        case asyncssh.DisconnectError() if progress.is_trusted:
             return _login_refused(hop, progress, message(error))
         case _:
-            return _other_failure(error, hop)
+            return _other_failure(error, hop, progress)
 
 
 def channel_failed(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) -> Outcome:
@@ -145,7 +131,7 @@ def stream_failed(error: Exception, to: Endpoint, hop: Hop, *, is_up: bool) -> O
 def no_greeting(output: bytes, relayhost: Relayhost, hop: Hop) -> Outcome:
     """The outcome if the relayhost's command ended, or sent too much other output, before an SMTP greeting. output: its last
     output."""
-    shown = printable(output.strip(), 300) or "it sent nothing"
+    shown = printable(output.strip(), 300).rstrip(".") or "it sent nothing"
     text = f"{relayhost.command!r} on {hop.place} sent no SMTP greeting: {shown}."
     fix = f"It must send a greeting with 220; try by hand: {hop.login_command} {shlex.quote(relayhost.command)}"
     return _setup_fault(Stage.CHANNEL, Cause.NOT_SMTP, text, fix)
@@ -192,7 +178,7 @@ def _not_ssh(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
 def _login_timeout(hop: Hop, progress: HopProgress) -> Outcome:
     if not progress.has_greeted:
         return _temporary(Stage.DIAL, Cause.UNREACHABLE, f"{hop.place} accepted the connection and sent nothing.")
-    stage = Stage.AUTH if progress.host_key_status is HostKeyStatus.TRUSTED else Stage.DIAL
+    stage = Stage.AUTH if progress.is_trusted else Stage.DIAL
     text = f"{hop.place} accepted the connection but did not complete the login in time."
     return _temporary(stage, Cause.UNREACHABLE, text)
 
@@ -202,7 +188,11 @@ def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outco
         text = f"No SSH server answers on port {hop.port} of {hop.host}: {message(error)}."
         return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
     if progress.has_greeted:
-        text = f"The connection to {hop.place} was lost before the login was complete."
+        outcome = _negotiation_failed(hop, progress)
+        if outcome is not None:
+            return outcome
+        said = _last_line(progress.banner.encode())
+        text = f"The connection to {hop.place} was lost before the login was complete{f'; it said: {said}' if said else ''}."
         return _temporary(Stage.DIAL, Cause.LOST, text)
     if not hop.proxy:
         text = f"{hop.place} accepted the connection and closed it before the SSH protocol began."
@@ -217,8 +207,10 @@ def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outco
     return _temporary(Stage.DIAL, Cause.UNREACHABLE, text)
 
 
-def _other_failure(error: Exception, hop: Hop) -> Outcome:
+def _other_failure(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     match error:
+        case asyncssh.Error() if outcome := _negotiation_failed(hop, progress):
+            return outcome
         case asyncssh.Error():
             text = f"The SSH protocol with {hop.place} failed: {message(error)}."
             return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
@@ -230,41 +222,34 @@ def _other_failure(error: Exception, hop: Hop) -> Outcome:
 
 
 def _host_key_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
-    match progress.host_key_status:
-        case HostKeyStatus.TRUSTED:
-            text = f"The host certificate of {hop.place} is not valid here: {message(error)}; nothing was sent."
-            fix = f"Ask the administrator of the server for a certificate that is valid for {hop.known.name}."
-            return _setup_fault(Stage.HOST_KEY, Cause.HOST_KEY_UNKNOWN, text, fix)
-        case None:
-            # asyncssh did not ask us to check a key: the key is revoked, or asyncssh could not read it.
-            status = HostKeyStatus.REVOKED if hop.known.keys("revoked") else HostKeyStatus.UNKNOWN
-        case status:
-            pass
-    found = known_hosts.outcome(status, hop.known, hop.place, progress.host_key)
+    if progress.host_key is None or progress.is_trusted:
+        return _other_failure(error, hop, progress)
+    found = known_hosts.outcome(progress.host_key, hop.known, hop.place)
     # Made again to escape the texts, which describe the server's key.
     return _setup_fault(found.stage, found.cause, found.text, found.fix)
 
 
+def _negotiation_failed(hop: Hop, progress: HopProgress) -> Outcome | None:
+    """The outcome if both sides have no algorithm in common, None if they have, or if the server has not sent its lists."""
+    options = hop.options
+    ours = _lists(options.kex_algs, options.server_host_key_algs, options.encryption_algs, options.mac_algs)
+    have = _lists(get_kex_algs(), get_public_key_algs(), get_encryption_algs(), get_mac_algs())
+    advice = login_advice.no_common_algorithm(ours, progress.server_algorithms, have)
+    if advice is None:
+        return None
+    text, fix = advice
+    return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, f"{hop.place} {text}.", f"{fix}. {_see_more(hop)}")
+
+
+def _lists(kex: Names, host_key: Names, ciphers: Names, macs: Names) -> list[list[str]]:
+    """Lists of algorithms in the order of RFC 4253 section 7.1."""
+    lists = (kex, host_key, ciphers, ciphers, macs, macs)
+    return [[name if isinstance(name, str) else name.decode("ascii") for name in names] for names in lists]
+
+
 def _login_refused(hop: Hop, progress: HopProgress, reason: str) -> Outcome:
     """A hop refused the login. reason: the server's message, "" if there is none."""
-    usable = [identity.file for identity in hop.identities if identity.pairs]
-    unusable = [identity for identity in hop.identities if identity.fix]
-    nothing = (
-        "nothing, because the server asked for no key" if usable or unusable else "nothing, because there is no key"
-    )
-    tried = ", ".join(progress.tried) or nothing
-    text = f"{hop.place} refused the login of {hop.user}{f' ({reason})' if reason else ''}; tried: {tried}."
-    if (usable or unusable) and not progress.tried:
-        fix = f'In sshd_config there: "PubkeyAuthentication yes"; then try: {hop.login_command}'
-    elif usable:
-        fix = f"Add {usable[0]}.pub to ~/.ssh/authorized_keys of {hop.user} there; then try: {hop.login_command}"
-    elif unusable:
-        fix = f"{unusable[0].fix}; then try: {hop.login_command}"
-    else:
-        fix = (
-            f"Make a key (ssh-keygen), add its .pub to ~/.ssh/authorized_keys of {hop.user} there; "
-            f"then try: {hop.login_command}"
-        )
+    text, fix = login_advice.refused(hop, progress, reason)
     return _setup_fault(Stage.AUTH, Cause.AUTH_REFUSED, text, fix)
 
 

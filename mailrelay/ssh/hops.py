@@ -7,6 +7,7 @@ hosts, so that no hop is trusted because of another one.
 Never: a connection. These functions block: they read files and run ssh(1). So they must be called on a thread.
 """
 
+import dataclasses
 import getpass
 import os
 import re
@@ -28,7 +29,8 @@ from asyncssh.public_key import (
 )
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh import known_hosts
+from mailrelay.ssh import identities, known_hosts
+from mailrelay.ssh.identities import Identity
 from mailrelay.ssh.ssh_config import Configuration, arguments, read
 
 CONNECT_TIMEOUT = 30.0
@@ -46,26 +48,10 @@ _V6_PORT = re.compile(
 )
 _SPECIAL = re.compile(r"""['"`$\\;&<>|(){}*?!,#]""")
 """Characters with a meaning for the shell of a ProxyCommand, or in patterns of known_hosts. No host name has them."""
-_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _AGENTS = ("gcr/ssh", "keyring/ssh", "ssh-agent.socket", "openssh_agent")
 """The usual socket files of SSH agents, below XDG_RUNTIME_DIR."""
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _YES, _NO = ("yes", "true"), ("no", "false")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A key file. pairs: its private keys that can be used without an agent. public: its public keys, by which a key of an
-    agent is recognized. certificates: for these public keys. note: why the file cannot be used without an agent, or "". fix:
-    how to make it usable, or "".
-    """
-
-    file: Path
-    pairs: tuple[asyncssh.SSHKeyPair, ...]
-    public: frozenset[bytes]
-    certificates: tuple[asyncssh.SSHCertificate, ...] = ()
-    note: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +61,10 @@ class Hop:
 
     configuration: all ssh_config directives for the host. proxy: the ProxyCommand, for a shell; "" for none. known: the
     entries of known_hosts about it. known_hosts_file: the first UserKnownHostsFile, to which a key may be added; None if
-    there is none. connect_timeout: seconds to open the TCP connection. agent: path of the agent's socket, "" for none.
-    identities_only: of the agent's keys, use only those of `identities`.
+    there is none. ca_signatures: CASignatureAlgorithms, None for any. connect_timeout: seconds to open the TCP connection.
+    agent: path of the agent's socket, "" for none. silent_agents: paths of agents that did not answer; the hops of one dial
+    share it. identities_only: of the agent's keys, use only those of `identities`. key_algorithms: PubkeyAcceptedAlgorithms,
+    None for any.
     """
 
     place: str
@@ -89,10 +77,13 @@ class Hop:
     options: asyncssh.SSHClientConnectionOptions
     known: known_hosts.KnownHost
     known_hosts_file: Path | None
+    ca_signatures: frozenset[str] | None
     connect_timeout: float
     agent: str
+    silent_agents: set[str]
     identities: tuple[Identity, ...]
     identities_only: bool
+    key_algorithms: frozenset[str] | None
 
 
 def hops_of(relayhost: Relayhost) -> list[Hop]:
@@ -101,7 +92,9 @@ def hops_of(relayhost: Relayhost) -> list[Hop]:
     Raises OSError for an ssh_config that cannot be read, TimeoutError if its evaluation hangs, and ValueError for one that
     is wrong, with file and line if they are known.
     """
-    return list(_hops(relayhost.ssh, relayhost.ssh_config, ()))
+    silent_agents: set[str] = set()
+    found = _hops(relayhost.ssh, relayhost.ssh_config, ())
+    return [dataclasses.replace(hop, silent_agents=silent_agents) for hop in found]
 
 
 def parse_destination(spec: str) -> tuple[str, str, int | None]:
@@ -179,10 +172,13 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         proxy=_expanded(proxy, tokens) if proxy else "",
         known=known,
         known_hosts_file=next(iter(own_files), None),
+        ca_signatures=_names(configuration, "casignaturealgorithms"),
         connect_timeout=float(_number(configuration, "connecttimeout") or CONNECT_TIMEOUT),
         agent=_agent(configuration.get("identityagent", ("SSH_AUTH_SOCK",))[0], tokens),
-        identities=tuple(_identities(configuration, tokens)),
+        silent_agents=set(),
+        identities=_identities(configuration, tokens),
         identities_only=_value(configuration, "identitiesonly") in _YES,
+        key_algorithms=_key_algorithms(configuration),
     )
 
 
@@ -206,8 +202,8 @@ def _options(
         encryption_algs=_common_algorithms(configuration, "ciphers", get_encryption_algs()) or (),
         mac_algs=_common_algorithms(configuration, "macs", get_mac_algs()) or (),
         public_key_auth=_value(configuration, "pubkeyauthentication") not in _NO,
-        # asyncssh trusts no key by itself: it asks us about each offered key.
-        known_hosts=([], [], known.keys("revoked"), [], [], [], []),
+        # asyncssh trusts no key by itself: `HopClient` judges each offered key.
+        known_hosts=([], [], [], [], [], [], []),
         server_host_key_algs=known_hosts.algorithms(known, wanted or _host_key_algorithms()),
         # The person may choose a shorter interval. With a longer one, a dead connection would be noticed too late.
         keepalive_interval=min(_number(configuration, "serveraliveinterval") or KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL),
@@ -219,7 +215,9 @@ def _options(
         tunnel=None,
         client_keys=None,
         x509_trusted_certs=None,
-        preferred_auth=["publickey"],
+        signature_algs=_signature_algorithms(configuration),
+        # Only a key is ever sent. The others are here to learn whether the server wants them.
+        preferred_auth=["publickey", "hostbased", "gssapi-with-mic", "keyboard-interactive", "password"],
         password_auth=False,
         kbdint_auth=False,
         host_based_auth=False,
@@ -262,6 +260,28 @@ def _common_algorithms(configuration: Configuration, keyword: str, ours: list[by
             f"{keyword} names no algorithm that mailrelay has: {named}; add one of {b','.join(ours).decode()}"
         )
     return common
+
+
+def _signature_algorithms(configuration: Configuration) -> list[str]:
+    """The algorithms with which a key may sign: those of PubkeyAcceptedAlgorithms that asyncssh has."""
+    ours = [name.decode("ascii") for name in get_public_key_algs()]
+    accepted = _key_algorithms(configuration)
+    if accepted is None:
+        return [name for name in ours if name != "ssh-rsa"]
+    certified = {name.replace("-cert-v01@openssh.com", "") for name in accepted}
+    # An empty list would mean the defaults of asyncssh. `HopClient` offers no key then.
+    return [name for name in ours if name in accepted or name.removesuffix("@openssh.com") in certified] or ours
+
+
+def _key_algorithms(configuration: Configuration) -> frozenset[str] | None:
+    """PubkeyAcceptedAlgorithms, which has another name before OpenSSH 8.5; None if ssh_config has no such list."""
+    return _names(configuration, "pubkeyacceptedalgorithms") or _names(configuration, "pubkeyacceptedkeytypes")
+
+
+def _names(configuration: Configuration, keyword: str) -> frozenset[str] | None:
+    """The names in a list of algorithms; None if ssh_config, as far as it could be read, has no such list."""
+    named = _value(configuration, keyword)
+    return frozenset(named.split(",")) if named else None
 
 
 def _value(configuration: Configuration, keyword: str) -> str:
@@ -311,55 +331,8 @@ def _agent(value: str, tokens: Mapping[str, str]) -> str:
     return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket_file)
 
 
-def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> Iterator[Identity]:
-    """The identities of which a private or public key file exists."""
-    names = configuration.get("identityfile", tuple(f"~/.ssh/{name}" for name in _DEFAULT_KEYS))
+def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> tuple[Identity, ...]:
+    names = configuration.get("identityfile", tuple(f"~/.ssh/{name}" for name in identities.USUAL))
+    files = [_path(name, tokens) for name in names if name.lower() != "none"]
     certs = [_path(name, tokens) for name in configuration.get("certificatefile", ()) if name.lower() != "none"]
-    for file in (_path(name, tokens) for name in names if name.lower() != "none"):
-        public = frozenset(_public_keys(file))
-        if not file.is_file() and not public:
-            continue
-        pairs, note, fix = _load_identity(file, certs)
-        public = public.union(pair.public_data for pair in pairs)
-        yield Identity(file, pairs, public, tuple(_certificates([*certs, Path(f"{file}-cert.pub")], public)), note, fix)
-
-
-def _load_identity(file: Path, certs: list[Path]) -> tuple[tuple[asyncssh.SSHKeyPair, ...], str, str]:
-    """The `pairs`, `note` and `fix` of the identity in a file."""
-    if not file.is_file():
-        return (), "only its public key is here", ""
-    status = file.stat()
-    if status.st_uid == os.getuid() and status.st_mode & 0o077:
-        # ssh(1) does not use it either.
-        return (), "other users can read it", f"Remove their access: chmod 600 {shlex.quote(str(file))}"
-    try:
-        existing = [path for path in certs if path.is_file()]
-        pairs = tuple(asyncssh.load_keypairs([file], None, existing, skip_public=True, ignore_encrypted=True))
-    except (OSError, ValueError) as error:
-        return (), f"cannot be read: {error}", ""
-    if pairs:
-        return pairs, "", ""
-    return (
-        (),
-        "needs a passphrase, so only an agent can use it",
-        f"Add the key to the agent: ssh-add {shlex.quote(str(file))}",
-    )
-
-
-def _certificates(files: list[Path], public: frozenset[bytes]) -> Iterator[asyncssh.SSHCertificate]:
-    """The user certificates in these files for the public keys; files that cannot be read are skipped."""
-    for file in files:
-        try:
-            found = asyncssh.load_certificates(file)
-        except (OSError, ValueError):
-            continue
-        yield from (cert for cert in found if cert.key.public_data in public)
-
-
-def _public_keys(file: Path) -> Iterator[bytes]:
-    """The public keys of a key file and of its .pub, as far as they can be read."""
-    for candidate in (file, Path(f"{file}.pub")):
-        try:
-            yield asyncssh.read_public_key(candidate).public_data
-        except (OSError, ValueError):
-            continue
+    return tuple(identities.read(files, certs))

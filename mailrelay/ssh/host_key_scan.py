@@ -10,7 +10,6 @@ get: many servers lock out clients that connect too often.
 Never: writes a key without a request, writes a revoked key, or changes a line of another host.
 """
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -28,7 +27,7 @@ from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.known_hosts import HostKeyStatus
+from mailrelay.ssh.known_hosts import HostKey, HostKeyStatus
 
 SALT = 20
 """Octets of a salt for a hashed host name."""
@@ -41,12 +40,27 @@ class Unpinnable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The key that a hop offers. is_authority: `key` is the key of the authority that signed its host certificate."""
+    """The key that a hop offers, judged as a dial judges it. key: that of the host, or of the authority that signed its host
+    certificate, if the status follows from that one.
+    """
 
     hop: Hop
+    host_key: HostKey
     key: asyncssh.SSHKey
-    status: HostKeyStatus
-    is_authority: bool = False
+
+    @property
+    def status(self) -> HostKeyStatus:
+        return self.host_key.status
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether `key` is that of an authority."""
+        return self.host_key.authority is not None
+
+    @property
+    def certificate_fault(self) -> str:
+        """Why the host's certificate does not count, as a text after "the certificate"; "" if it counts or there is none."""
+        return self.host_key.certificate_fault
 
     @property
     def place(self) -> str:
@@ -76,7 +90,7 @@ class Offer:
     @property
     def known(self) -> tuple[known_hosts.Entry, ...]:
         """The lines of known_hosts about the host; `fingerprint_of(entry)` shows their keys."""
-        return (*self.hop.known.entries, *self.hop.known.portless)
+        return self.hop.known.lines
 
     @property
     def sshfp(self) -> tuple[int, dict[int, bytes]]:
@@ -148,9 +162,7 @@ def pin(offer: Offer) -> Pinned:
             f"the key of {place} is marked as revoked and is not accepted; ask the administrator of {place}"
         )
     if offer.is_authority:
-        raise Unpinnable(
-            f"{place} offers a certificate of an authority; if you trust the authority, add a @cert-authority line yourself"
-        )
+        raise Unpinnable(f"{place} offers a certificate of an authority that is known; no line is needed for it")
     if named is None or (named.exists() and not named.is_file()):
         raise Unpinnable(
             f"ssh_config has no regular file for the key of {place} (UserKnownHostsFile {named or 'none'}); set one there"
@@ -173,28 +185,21 @@ def pin(offer: Offer) -> Pinned:
 
 
 class _ScanClient(HopClient):
-    """Records the host key and rejects it, so that asyncssh ends the connection before the login."""
+    """Rejects every host key, after its check, so that asyncssh ends the connection before the login."""
 
-    is_authority = False
-
-    def accepts(self, key: asyncssh.SSHKey, *, is_authority: bool) -> bool:
-        super().accepts(key, is_authority=is_authority)
-        self.is_authority = is_authority
-        return False
+    def judge_host_key(self, blob: bytes) -> asyncssh.SSHKey:
+        super().judge_host_key(blob)
+        raise asyncssh.HostKeyNotVerifiable("the host key is only shown")
 
 
 async def _scan_hop(hop: Hop, through: HopConnection | None) -> Offer:
     """The key that a hop offers. Raises Fault."""
-    # Without the revoked keys: asyncssh would reject them without a call of `accepts`.
-    options = asyncssh.SSHClientConnectionOptions(
-        options=hop.options, config=None, known_hosts=([], [], [], [], [], [], [])
-    )
-    client = _ScanClient(dataclasses.replace(hop, options=options))
-    progress = client.progress
+    client = _ScanClient(hop)
     try:
-        (await connect(client.hop, through, client)).abort()
+        (await connect(hop, through, client)).abort()
     except Fault:
-        if progress.host_key is None or progress.host_key_status is None:
-            raise
-    assert progress.host_key is not None and progress.host_key_status is not None  # noqa: S101 - set by `accepts`
-    return Offer(hop, progress.host_key, progress.host_key_status, client.is_authority)
+        offered = client.progress.host_key
+        if offered is not None and offered.key is not None:
+            return Offer(hop, offered, offered.key)
+        raise
+    raise AssertionError("a login without a host key")

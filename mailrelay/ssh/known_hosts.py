@@ -2,7 +2,8 @@
 
 Promises: as strict as ssh(1) with StrictHostKeyChecking. A key is trusted only for a name under which known_hosts lists it
 (plain, by pattern, hashed, `[host]:port`, HostKeyAlias), never for the address of the host or of a jump host. `@revoked`
-takes precedence over everything. A line that cannot be read is skipped; the other lines count.
+takes precedence over everything. Where a host certificate is not valid, the plain key in it is checked, as in ssh(1). A line
+that cannot be read is skipped; the other lines count.
 Never: trusts a key because none is known, writes a file (`host_key_scan.pin` does that), or prompts. All functions except
 `read` are pure.
 """
@@ -13,14 +14,16 @@ import enum
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import asyncssh
+from asyncssh.public_key import decode_ssh_public_key
 
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.ssh import certificate
 
 SSH_PORT = 22
 _MARKERS = ("", "cert-authority", "revoked")
@@ -48,7 +51,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class KnownHost:
-    """What known_hosts files contain about a host. name: in the notation of known_hosts.
+    """What known_hosts files contain about a host. name: in the notation of known_hosts. principal: the name without
+    the port, which a certificate of the host must list.
 
     portless: for a host at another port than 22, the lines about the same host at port 22. Like ssh(1), we accept a key from
     them, but another key there does not mean that the key has changed. unreadable: lines, as `file:line`, that name the host
@@ -59,9 +63,39 @@ class KnownHost:
     entries: tuple[Entry, ...] = ()
     portless: tuple[Entry, ...] = ()
     unreadable: tuple[str, ...] = ()
+    principal: str = ""
+
+    @property
+    def lines(self) -> tuple[Entry, ...]:
+        """All lines about the host, each once: a pattern may match its name with the port and without it."""
+        return tuple(dict.fromkeys((*self.entries, *self.portless)))
 
     def keys(self, marker: str) -> list[asyncssh.SSHKey]:
         return [entry.key for entry in (*self.entries, *self.portless) if entry.marker == marker]
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """What a server offered, and the result of its check. plain: its own key, None if it cannot be read.
+
+    authority: the key that signed its certificate, if `status` follows from it. certificate_fault: why its certificate does
+    not count, as a text after "the certificate"; "" if it counts, or if there is none.
+    """
+
+    status: HostKeyStatus
+    plain: asyncssh.SSHKey | None
+    authority: asyncssh.SSHKey | None = None
+    certificate_fault: str = ""
+
+    @property
+    def key(self) -> asyncssh.SSHKey | None:
+        """The key that was looked up in known_hosts."""
+        return self.authority or self.plain
+
+    @property
+    def description(self) -> str:
+        """The key that was looked up, on one line, and why the certificate does not count."""
+        return f"{describe(self.key)}{f' (its certificate {self.certificate_fault})' if self.certificate_fault else ''}"
 
 
 def read(files: Iterable[Path]) -> list[tuple[Path, str]]:
@@ -82,7 +116,35 @@ def look_up(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str 
     name = alias.lower() if alias else host.lower() if port == SSH_PORT else f"[{host.lower()}]:{port}"
     entries, unreadable = _entries(texts, name)
     portless, _ = ((), ()) if alias or port == SSH_PORT else _entries(texts, host.lower())
-    return KnownHost(name, entries, portless, unreadable)
+    return KnownHost(name, entries, portless, unreadable, alias.lower() if alias else host.lower())
+
+
+def judge(known: KnownHost, blob: bytes, now: float, ca_signatures: Container[str] | None = None) -> HostKey:
+    """Checks what a server offers: the octets of its host key, or of its host certificate. The only place that decides.
+
+    now: seconds since 1970. ca_signatures: CASignatureAlgorithms, None for any. Accepts any octets.
+    """
+    try:
+        offered = certificate.parse(blob)
+    except ValueError:
+        try:
+            plain = decode_ssh_public_key(blob)
+        except ValueError:
+            return HostKey(HostKeyStatus.UNKNOWN, None)
+        return HostKey(check(known, plain), plain)
+    by_authority = check(known, offered.authority, is_authority=True)
+    if HostKeyStatus.REVOKED in (by_authority, check(known, offered.key)):
+        authority = offered.authority if by_authority is HostKeyStatus.REVOKED else None
+        return HostKey(HostKeyStatus.REVOKED, offered.key, authority)
+    if by_authority is HostKeyStatus.TRUSTED:
+        fault = certificate.fault(
+            offered, kind=certificate.HOST, name=known.principal, now=now, signatures=ca_signatures
+        )
+        if not fault:
+            return HostKey(HostKeyStatus.TRUSTED, offered.key, offered.authority)
+    else:
+        fault = f"is signed by an authority that known_hosts does not list for it, {describe(offered.authority)}"
+    return HostKey(check(known, offered.key), offered.key, None, fault)
 
 
 def check(known: KnownHost, key: asyncssh.SSHKey, *, is_authority: bool = False) -> HostKeyStatus:
@@ -138,22 +200,20 @@ def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*certified, *(name for name in ours if name in plain), *plain]))
 
 
-def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.SSHKey | None) -> Outcome:
-    """The outcome of a status other than TRUSTED.
-
-    place: the name of the host in the settings or in ssh_config. key: the offered key, None if asyncssh did not show it to
-    us.
-    """
+def outcome(offered: HostKey, known: KnownHost, place: str) -> Outcome:
+    """The outcome of a status other than TRUSTED. place: the name of the host in the settings or in ssh_config."""
     unread = f" ({', '.join(known.unreadable)} cannot be read)" if known.unreadable else ""
-    match status:
+    fault = f"The host certificate of {place} {offered.certificate_fault}. " if offered.certificate_fault else ""
+    renew = "Ask the administrator for a valid host certificate, or compare" if fault else "Compare"
+    match offered.status:
         case HostKeyStatus.REVOKED:
-            offer = f" ({describe(key)})" if key else ""
-            revoked = (entry for entry in (*known.entries, *known.portless) if entry.marker == "revoked")
-            lines = ", ".join(dict.fromkeys(f"{entry.file}:{entry.line}" for entry in revoked))
+            offer = f" ({describe(offered.key)})" if offered.key else ""
+            what = "a certificate of an authority" if offered.authority else "a host key"
+            lines = ", ".join(f"{entry.file}:{entry.line}" for entry in known.lines if entry.marker == "revoked")
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_REVOKED,
-                text=f"{place} offers a host key{offer} that is marked as revoked in {lines}; nothing was sent.",
+                text=f"{place} offers {what}{offer} that is marked as revoked in {lines}; nothing was sent.",
                 fix=f"Ask the administrator of {place} for its new host key; keep the @revoked line until you have it.",
             )
         case HostKeyStatus.CHANGED:
@@ -161,9 +221,9 @@ def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.S
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
-                text=f"The host key of {place} has changed: it offers {describe(key)}, but {entry.file}:{entry.line} has "
-                f"{describe(entry.key)}; nothing was sent, because this may be another server, as in networks of "
-                "hotels and hotspots.",
+                text=f"{fault}The host key of {place} has changed: it offers {describe(offered.key)}, but "
+                f"{entry.file}:{entry.line} has {describe(entry.key)}; nothing was sent, because this may be another "
+                "server, as in networks of hotels and hotspots.",
                 fix="In such a network, do nothing: mail is sent once the right host replies. Otherwise ask the "
                 "administrator of the server to confirm the new fingerprint; then: mailrelay trust",
             )
@@ -171,8 +231,9 @@ def outcome(status: HostKeyStatus, known: KnownHost, place: str, key: asyncssh.S
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_UNKNOWN,
-                text=f"The host key of {place} is not known{unread}: it offers {describe(key)}; nothing was sent.",
-                fix="Compare the fingerprint with the server's own and accept it once: mailrelay trust",
+                text=f"{fault}The host key of {place} is not known{unread}: it offers {describe(offered.key)}; nothing was "
+                "sent.",
+                fix=f"{renew} the fingerprint with the server's own and accept it once: mailrelay trust",
             )
 
 

@@ -20,13 +20,14 @@ PASSWORD = "correct horse"
 
 
 class Account(Remote):
-    """The host. takes_password: whether its SSH server takes passwords; by_question: whether by keyboard-interactive
-    authentication (RFC 4256)."""
+    """The host. takes_keys, takes_password: whether its SSH server takes keys and passwords; by_question: whether it takes
+    passwords by keyboard-interactive authentication (RFC 4256)."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.home = directory / "home"
         self.home.mkdir()
+        self.takes_keys = True
         self.takes_password = True
         self.by_question = False
         self.passwords: list[str] = []
@@ -49,6 +50,9 @@ class AccountSSHServer(RemoteSSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return False
+
+    def public_key_auth_supported(self) -> bool:
+        return self.remote.takes_keys
 
     def password_auth_supported(self) -> bool:
         return self.remote.takes_password and not self.remote.by_question

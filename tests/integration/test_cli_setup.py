@@ -272,6 +272,17 @@ async def test_a_host_that_takes_no_password_gets_the_line_for_whoever_runs_it(t
         assert here.account.passwords == []
 
 
+async def test_a_host_that_takes_no_key_is_told_as_such_and_no_password_is_asked_for(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.account.takes_keys = False
+        here.account.authorized_keys.unlink()
+        done = await here.run(ME, "--yes")
+        assert done.returncode == 1
+        assert "takes no key for the login of me; it wants a password" in done.stderr
+        assert "PubkeyAuthentication yes" in done.stderr and "ssh-copy-id" not in done.stderr
+
+
 async def test_a_wrong_password_is_asked_for_three_times(tmp_path: Path) -> None:
     def first(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")

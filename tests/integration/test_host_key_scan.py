@@ -181,7 +181,7 @@ async def test_what_keeps_us_from_the_next_host_is_told_beside_what_was_seen(tmp
         assert found == [] and fault is not None and fault.cause is Cause.SSH_CONFIG
 
 
-async def test_an_authority_is_not_pinned_as_if_it_were_a_host(tmp_path: Path) -> None:
+async def test_an_authority_is_not_pinned_but_the_key_of_a_host_with_another_one_is(tmp_path: Path) -> None:
     authority, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
     host_key = asyncssh.generate_private_key("ssh-ed25519")
     certificate = authority.generate_host_certificate(host_key, "id", principals=["127.0.0.1"])
@@ -193,9 +193,14 @@ async def test_an_authority_is_not_pinned_as_if_it_were_a_host(tmp_path: Path) -
         for known, status in ((authority, HostKeyStatus.TRUSTED), (other, HostKeyStatus.UNKNOWN)):
             remote.known_hosts.write_text(f"@cert-authority * {known.export_public_key().decode()}")
             (offer,) = await offered(remote.relayhost())
-            assert (offer.status, offer.is_authority) == (status, True)
-            with pytest.raises(Unpinnable, match="authority"):
+            assert (offer.status, offer.is_authority) == (status, known is authority)
+            if known is authority:
+                with pytest.raises(Unpinnable, match="authority"):
+                    pin(offer)
+            else:
+                assert offer.key.public_data == host_key.public_data
                 pin(offer)
+                assert [each.status for each in await offered(remote.relayhost())] == [HostKeyStatus.TRUSTED]
         server.close()
         await server.wait_closed()
 

@@ -15,10 +15,20 @@ from mailrelay.ssh import asyncssh_patches
 PUBLIC_KEY_AUTH = asyncssh_patches._QueryFirst
 """The library's own class: at import, `asyncssh_patches` registers a subclass of it."""
 
-ON_THE_MODULE = ("_ClientPublicKeyAuth", "_client_auth_handlers")
+NULL_AUTH = asyncssh_patches._NoneFirst
+
+ON_THE_MODULE = ("_ClientPublicKeyAuth", "_ClientNullAuth", "_client_auth_handlers")
 ON_THE_CLASS = (
     (PUBLIC_KEY_AUTH, "_send_signed_request"),
     (PUBLIC_KEY_AUTH, "send_request"),
+    (PUBLIC_KEY_AUTH, "auth_failed"),
+    (PUBLIC_KEY_AUTH, "auth_succeeded"),
+    (NULL_AUTH, "_start"),
+    (NULL_AUTH, "auth_failed"),
+    (asyncssh.SSHClientConnection, "validate_server_host_key"),
+    (asyncssh.SSHClientConnection, "try_next_auth"),
+    (asyncssh.SSHClientConnection, "get_owner"),
+    (asyncssh.SSHClientConnection, "get_server_auth_methods"),
     (asyncssh.SSHClientConnection, "_recv_data"),
     (asyncssh.SSHClientConnection, "_make_keepalive_request"),
     (asyncssh.SSHClientConnection, "create_task"),
@@ -29,11 +39,13 @@ ON_INSTANCES = (
     (asyncssh.SSHClientConnection.try_next_auth, "_auth_methods"),
     (asyncssh.SSHClientConnection.public_key_auth_requested, "_client_keys"),
     (asyncssh.SSHClientConnection.public_key_auth_requested, "_saved_rsa_key"),
+    (asyncssh.SSHClientConnection._process_kexinit, "_server_kexinit"),
+    (asyncssh.SSHClientConnection._process_ext_info, "_server_sig_algs"),
     (PUBLIC_KEY_AUTH._start, "_keypair"),
     (PUBLIC_KEY_AUTH._start, "_conn"),
 )
 """Each attribute with a method of the library that uses it."""
-OURS = {"_sign"}
+OURS = {"_send_signature"}
 
 
 @pytest.mark.parametrize("name", ON_THE_MODULE)

@@ -113,7 +113,8 @@ def test_nothing_is_forwarded_or_asked_for_whatever_ssh_config_says(home: Path) 
     assert options.agent_forward_path is None and options.x11_forwarding is False and options.command is None
     assert options.compression_algs == [b"none"]
     assert options.known_hosts is not None
-    assert not options.password_auth and not options.kbdint_auth and options.preferred_auth == ["publickey"]
+    assert not options.password_auth and not options.kbdint_auth and not options.host_based_auth
+    assert options.gss_host is None
 
 
 @pytest.mark.parametrize(
@@ -136,9 +137,8 @@ def test_a_silent_connection_is_never_trusted_longer_than_a_minute(
 def test_key_files_that_are_missing_or_broken_do_not_keep_the_others_from_being_tried(home: Path) -> None:
     (home / "broken").write_text("not a key")
     [hop] = way(home, "mail", f"IdentityFile {home}/missing\nIdentityFile {home}/broken\n")
-    assert [identity.file for identity in hop.identities] == [home / "broken"]
-    assert hop.identities[0].pairs == ()
-    assert hop.identities[0].note
+    assert [identity.file for identity in hop.identities] == [home / "missing", home / "broken"]
+    assert all(identity.pairs == () and identity.note and identity.fix for identity in hop.identities)
 
 
 def test_identity_agent_is_read_as_ssh_reads_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +154,28 @@ def test_identity_agent_is_read_as_ssh_reads_it(home: Path, monkeypatch: pytest.
 def test_an_unknown_host_is_asked_for_the_key_that_ssh_would_show(home: Path) -> None:
     [hop] = way(home, "mail", "UserKnownHostsFile none\nGlobalKnownHostsFile none\n")
     assert next(iter(hop.options.server_host_key_algs)) == "ssh-ed25519"
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "signature"),
+    [
+        ("", "ssh-ed25519", {"ssh-ed25519", "rsa-sha2-512", "sk-ssh-ed25519@openssh.com"}),
+        ("PubkeyAcceptedAlgorithms ssh-rsa", "ssh-rsa", {"ssh-rsa"}),
+        (
+            "PubkeyAcceptedAlgorithms ssh-ed25519-cert-v01@openssh.com",
+            "ssh-ed25519-cert-v01@openssh.com",
+            {"ssh-ed25519"},
+        ),
+        (
+            "PubkeyAcceptedAlgorithms sk-ssh-ed25519-cert-v01@openssh.com",
+            "sk-ssh-ed25519-cert-v01@openssh.com",
+            {"sk-ssh-ed25519@openssh.com"},
+        ),
+    ],
+)
+def test_keys_and_signatures_are_those_of_ssh_config(home: Path, config: str, key: str, signature: set[str]) -> None:
+    [hop] = way(home, "mail", config)
+    signatures = {name.decode() for name in hop.options.signature_algs}
+    assert hop.key_algorithms is not None and key in hop.key_algorithms
+    assert signature <= signatures and (config == "" or signature == signatures)
+    assert "ssh-rsa" not in signatures or "ssh-rsa" in config

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.mail.outcome import Cause, Stage
-from mailrelay.ssh.known_hosts import HostKeyStatus, KnownHost, algorithms, check, look_up, outcome, read, with_key
+from mailrelay.ssh.known_hosts import (
+    HostKey,
+    HostKeyStatus,
+    KnownHost,
+    algorithms,
+    check,
+    look_up,
+    outcome,
+    read,
+    with_key,
+)
 
 FILE = Path("known_hosts")
 # Generated once, by ssh-keygen -H, for [mail.example.org]:2222.
@@ -163,7 +173,7 @@ def test_each_verdict_says_what_is_offered_and_which_step_fixes_it(
     status: HostKeyStatus, cause: Cause, said: str, step: str
 ) -> None:
     text = line("*", THIRD, "@revoked") + line("[mail.example.org]:2222", OTHER)
-    found = outcome(status, about(text, port=2222), "mail", KEY)
+    found = outcome(HostKey(status, KEY), about(text, port=2222), "mail")
     assert (found.stage, found.cause) == (Stage.HOST_KEY, cause)
     assert said in found.text and step in found.fix
 

@@ -1,0 +1,325 @@
+"""Says why a server refused a login, and what the person can do: from the facts of the login to a sentence and a fix.
+
+Promises: pure, but for the clock. Each cause that the facts show has a sentence and a fix of its own. Texts from the server
+are not escaped here.
+"""
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailrelay.ssh import certificate
+from mailrelay.ssh.agent import AgentState
+from mailrelay.ssh.hops import Hop
+from mailrelay.ssh.identities import Identity, Obstacle
+from mailrelay.ssh.progress import HopProgress
+
+_METHODS = {
+    "password": "a password",
+    "keyboard-interactive": "a typed answer (keyboard-interactive: a password or a code, often by PAM)",
+    "publickey": "a second key",
+    "hostbased": "a key of this computer (hostbased)",
+    "gssapi-with-mic": "Kerberos (GSSAPI)",
+}
+_KINDS = (
+    ("key exchange", "KexAlgorithms"),
+    ("host key algorithm", "HostKeyAlgorithms"),
+    ("cipher", "Ciphers"),
+    ("cipher", "Ciphers"),
+    ("MAC", "MACs"),
+    ("MAC", "MACs"),
+)
+"""What is agreed on, and its directive of ssh_config, in the order of RFC 4253 section 7.1."""
+_NEEDS_NO_MAC = ("-gcm", "chacha20-poly1305")
+_MAX_SHOWN = 4
+"""Algorithms of a list that are named in a sentence."""
+
+_MAX_NAME = 64
+"""Characters of the name of an algorithm: the lists come from the server."""
+_NEED_AN_AGENT = (Obstacle.PUBLIC_HALF, Obstacle.PROTECTED, Obstacle.SECURITY_KEY)
+_START_AGAIN = "Start the agent again, or name another one (IdentityAgent in ssh_config)"
+_ALLOW_TYPE = "Add the type of the key to PubkeyAcceptedAlgorithms in ssh_config, or use another key"
+
+Advice = tuple[str, str]
+"""A sentence, and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login that a hop refused. reason: the server's message, "" if there is none. now: seconds since 1970."""
+
+    hop: Hop
+    progress: HopProgress
+    reason: str
+    now: float
+
+    @property
+    def refusal(self) -> str:
+        """The refusal and the keys that were tried, as a sentence without its full stop."""
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.hop.place} refused the login of {self.hop.user}{reason}; tried: {self.tried}"
+
+    @property
+    def nothing_offered(self) -> str:
+        """As `refusal`, where a key that was found was not offered to the server."""
+        return self.refusal.replace("; tried:", "; found:")
+
+    @property
+    def tried(self) -> str:
+        return ", ".join(self.progress.tried) or "nothing, because there is no key"
+
+    @property
+    def usable(self) -> list[Identity]:
+        """The key files of which a key could be used, by itself or through the agent."""
+        return [identity for identity in self.hop.identities if identity not in self.progress.unused]
+
+    @property
+    def authorized_keys(self) -> str:
+        return f"~/.ssh/authorized_keys of {self.hop.user} there"
+
+
+def refused(hop: Hop, progress: HopProgress, reason: str) -> Advice:
+    """Why a hop refused the login. reason: the server's message, "" if there is none."""
+    login = Login(hop, progress, reason, time.time())
+    text, fix = next(advice for cause in _CAUSES if (advice := cause(login)))
+    return f"{text}.", f"{fix}; then try: {hop.login_command}"
+
+
+def no_key_fix(hop: Hop, progress: HopProgress) -> str:
+    """How to get a key for a hop, if none can be used here."""
+    if progress.agent is AgentState.SILENT:
+        return _START_AGAIN
+    if progress.kept_out:
+        return _ALLOW_TYPE
+    if progress.unused:
+        needs_an_agent = progress.unused[0].obstacle in _NEED_AN_AGENT and progress.agent is not AgentState.ANSWERED
+        return f"{'Start an agent (ssh-agent). ' if needs_an_agent else ''}{progress.unused[0].fix}"
+    host = hop.place.rpartition("@")[2]
+    make = f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
+    return f"{make}; or start the agent at {hop.agent}" if progress.agent is AgentState.ABSENT else make
+
+
+def _before_any_key(login: Login) -> Advice | None:
+    if login.progress.tried or login.progress.methods is not None or not login.reason:
+        return None
+    return (
+        f"{login.hop.place} ended the login of {login.hop.user} before it asked for a key: {login.reason}",
+        "Ask the administrator of the server",
+    )
+
+
+def _keys_switched_off(login: Login) -> Advice | None:
+    if login.hop.options.public_key_auth:
+        return None
+    return (
+        f"ssh_config has PubkeyAuthentication no for {login.hop.place}, and mailrelay logs in only with a key",
+        "Remove that line",
+    )
+
+
+def _second_step(login: Login) -> Advice | None:
+    hop, progress = login.hop, login.progress
+    if not progress.accepted:
+        return None
+    wanted = " or ".join(_METHODS.get(method, method) for method in progress.methods or ()) or "another step"
+    key = ", ".join(progress.accepted)
+    second_key = "Give a second key as IdentityFile, or exempt" if progress.methods == ("publickey",) else "Exempt"
+    return (
+        f"{hop.place} accepts the key of {hop.user} ({key}), but wants {wanted} too, which mailrelay cannot give",
+        f'{second_key} this account or your address in sshd_config there: "Match User {hop.user}" or "Match Address …", '
+        'and below it "AuthenticationMethods publickey"',
+    )
+
+
+def _not_signed(login: Login) -> Advice | None:
+    hop, progress = login.hop, login.progress
+    if not progress.unsigned:
+        return None
+    key = ", ".join(progress.unsigned)
+    accepted = f"which {hop.place} accepts for {hop.user}"
+    if progress.refused_by_agent:
+        return (
+            f"The agent refused to sign with {key}, {accepted} (the agent at {hop.agent})",
+            "Confirm it when the agent asks, or unlock the agent or the token",
+        )
+    if progress.agent is AgentState.SILENT:
+        return (
+            f"The agent at {hop.agent} does not answer: it did not sign with {key}, {accepted}",
+            "Confirm it when the agent asks, or start the agent again",
+        )
+    return (
+        f"No signature could be made with {key}, {accepted}",
+        f"Load the key into an agent: ssh-add {shlex.quote(progress.unsigned[0])}",
+    )
+
+
+def _no_key_wanted(login: Login) -> Advice | None:
+    hop, methods = login.hop, login.progress.methods
+    if methods is None or "publickey" in methods:
+        return None
+    wanted = " or ".join(_METHODS.get(method, method) for method in methods) or "something that mailrelay does not know"
+    return (
+        f"{hop.place} takes no key for the login of {hop.user}; it wants {wanted}",
+        'In sshd_config there: "PubkeyAuthentication yes", and no AuthenticationMethods that lacks publickey',
+    )
+
+
+def _too_many(login: Login) -> Advice | None:
+    if "too many authentication failures" not in login.reason.lower() or login.progress.offered == 1:
+        # A server may end the login after a single key that it does not know.
+        return None
+    return (
+        f"{login.hop.place} ended the login of {login.hop.user} because too many keys were tried: {login.tried}",
+        f"In ssh_config for {login.hop.place}: IdentitiesOnly yes, and the right key as IdentityFile",
+    )
+
+
+def _silent_agent(login: Login) -> Advice | None:
+    hop, files = login.hop, [str(one.file) for one in login.usable]
+    if login.progress.agent is not AgentState.SILENT:
+        return None
+    what, start = f"The agent at {hop.agent} accepts connections and does not answer", _START_AGAIN
+    if files:
+        return (
+            f"{what}, and {hop.place} refused the login of {hop.user} with {', '.join(files)}",
+            f"{start}, or add {_public(login.usable[0])} to {login.authorized_keys}",
+        )
+    return f"{what}, and without it there is no key for {hop.user} on {hop.place}", start
+
+
+def _kept_out(login: Login) -> Advice | None:
+    kept_out = ", ".join(login.progress.kept_out)
+    if not kept_out:
+        return None
+    return (
+        f"{login.nothing_offered}; PubkeyAcceptedAlgorithms in ssh_config (or ssh's default) does not allow {kept_out}",
+        _ALLOW_TYPE,
+    )
+
+
+def _no_common_signature(login: Login) -> Advice | None:
+    """Keys that were not even offered, because of what the server supports: RSA with a server that knows only SHA-1."""
+    skipped = ", ".join(login.progress.skipped)
+    if not skipped:
+        return None
+    return (
+        f"{login.nothing_offered}; it supports no signature with {skipped} that ssh_config allows",
+        "Use a key of another type (ssh-keygen -t ed25519), or for an old server PubkeyAcceptedAlgorithms +ssh-rsa in "
+        "ssh_config",
+    )
+
+
+def _certificate(login: Login) -> Advice | None:
+    for name, cert in login.progress.certificates:
+        why = certificate.fault(cert, kind=certificate.USER, name=login.hop.user, now=login.now)
+        if why:
+            validity = f"valid from {certificate.moment(cert.valid_after)} to {certificate.moment(cert.valid_before)}"
+            return (
+                f"{login.refusal}. The certificate {name} {why} ({validity})",
+                f"Renew the certificate, for the principal {login.hop.user}",
+            )
+    return None
+
+
+def _refused_type(login: Login) -> Advice | None:
+    """The server has said which signatures it accepts, and none of them can be made with our keys."""
+    pairs = [pair for one in login.usable for pair in one.pairs]
+    ours = {name.decode("ascii") for pair in pairs for name in pair.sig_algorithms}
+    accepted = login.progress.signatures
+    if not pairs or not accepted or ours & accepted:
+        return None
+    kind = pairs[-1].get_algorithm()
+    return (
+        f"{login.refusal}. The server accepts only {_some(sorted(accepted))}, and the key is of the type {kind}",
+        f'Make a key of a type that it accepts, or allow {kind} in sshd_config there ("PubkeyAcceptedAlgorithms")',
+    )
+
+
+def _refused_key(login: Login) -> Advice | None:
+    if not login.usable:
+        return None
+    add = f"Add {_public(login.usable[0])} to {login.authorized_keys}"
+    if login.progress.certificates:
+        add += f", or let the server trust the authority of {login.progress.certificates[0][0]} (TrustedUserCAKeys)"
+    return login.refusal, f"{add}; if that is so already, the log of the SSH server says why the key does not count"
+
+
+def _unusable_key(login: Login) -> Advice | None:
+    if not login.progress.unused:
+        return None
+    identity = login.progress.unused[0]
+    match login.progress.agent:
+        case AgentState.ANSWERED:
+            held = f"{login.progress.agent_keys} other keys" if login.progress.agent_keys else "no keys, or is locked"
+            agent = f"the agent at {login.hop.agent} holds {held}"
+        case AgentState.ABSENT:
+            agent = f"no agent answers at {login.hop.agent}"
+        case _:
+            agent = "no agent runs"
+    if identity.obstacle is Obstacle.PUBLIC_HALF:
+        text = f"The private key of {identity.file} is in no agent ({agent}), and only its public half is here; "
+        return f"{text}{login.hop.place} refused the login of {login.hop.user}", no_key_fix(login.hop, login.progress)
+    if identity.obstacle in _NEED_AN_AGENT:
+        return f"{login.refusal}; {agent}", no_key_fix(login.hop, login.progress)
+    return login.refusal, no_key_fix(login.hop, login.progress)
+
+
+def _no_key(login: Login) -> Advice:
+    if login.progress.agent_keys:
+        return login.refusal, f"Add the right key of the agent (ssh-add -L) to {login.authorized_keys}"
+    return login.refusal, no_key_fix(login.hop, login.progress)
+
+
+_CAUSES: tuple[Callable[[Login], Advice | None], ...] = (
+    _before_any_key,
+    _keys_switched_off,
+    _second_step,
+    _not_signed,
+    _no_key_wanted,
+    _too_many,
+    _silent_agent,
+    _kept_out,
+    _no_common_signature,
+    _certificate,
+    _refused_type,
+    _refused_key,
+    _unusable_key,
+    _no_key,
+)
+"""What can be the cause, the first that fits counts. The last one always fits."""
+
+
+def no_common_algorithm(
+    ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], have: Sequence[Sequence[str]]
+) -> Advice | None:
+    """A sentence without its subject about the first kind of algorithm of which both sides have none in common; None if
+    there is no such kind.
+
+    ours, theirs: the lists of both sides, in the order of RFC 4253 section 7.1. have: those that ssh_config could add.
+    """
+    for (kind, directive), our, their, possible in zip(_KINDS, ours, theirs, have, strict=False):
+        if not set(our) & set(their):
+            cipher = next((name for name in ours[2] if name in theirs[2]), "")
+            if kind == "MAC" and any(word in cipher for word in _NEEDS_NO_MAC):
+                continue
+            known = [name for name in their if name in possible]
+            text = f"has no {kind} in common with mailrelay: it offers {_some(their)}; mailrelay offers {_some(our)}"
+            fix = (
+                f"In ssh_config: {directive} +{known[0]}, if that is safe enough; or set up a newer one on the server"
+                if known
+                else f"Allow one of these on the server ({directive} in sshd_config): {_some(our)}"
+            )
+            return text, fix
+    return None
+
+
+def _public(identity: Identity) -> str:
+    return f"{str(identity.file).removesuffix('.pub')}.pub"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = [name[:_MAX_NAME] for name in names if not name.startswith(("kex-strict-", "ext-info-"))]
+    more = f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else ""
+    return (", ".join(shown[:_MAX_SHOWN]) or "none") + more
