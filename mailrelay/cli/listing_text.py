@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from mailrelay.cli import rows
 from mailrelay.cli.base import NO_DAEMON
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.control.records import WAITING
-from mailrelay.mail.overview import Listed
+from mailrelay.mail.overview import Listed, counts
 from mailrelay.mail.quantity import size
 
 
@@ -32,11 +30,12 @@ def print_messages(
 
 
 def _summary(messages: Sequence[Listed], directory: Path) -> str:
-    counted = Counter(message.queue_name for message in messages)
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+    counted = counts(messages)
+    by_word = ", ".join(f"{count} {word}" for word, count in counted.items())
     octets = size(sum(message.size for message in messages))
-    line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {counts}"
-    waits = any(to.state in WAITING for message in messages for to in message.recipients)
-    if counted["failed"]:
+    line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {by_word}"
+    if sum(counted.values()) > len(messages):
+        line += " (a message counts once for each state of its recipients)"
+    if "failed" in counted:
         line += "; what to do: `mailrelay queue show ID`"
-    return f"{line}; {NO_DAEMON}" if waits and daemon_pid(directory) is None else line
+    return f"{line}; {NO_DAEMON}" if "pending" in counted and daemon_pid(directory) is None else line

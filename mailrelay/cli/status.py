@@ -31,6 +31,7 @@ from mailrelay.config import SettingsError
 from mailrelay.control.status import Level, Status, read_status, status_record
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
 
 CANNOT_TELL = 3
@@ -77,7 +78,8 @@ def _screen(status: Status, now: float) -> Iterator[str]:
     yield colour(status.level.name.lower(), _COLOURS[status.level], sys.stdout)
     yield "serving  nobody: start `mailrelay serve`" if pid is None else f"serving  process {pid or 'unknown'}"
     oldest = f", the oldest for {length(now - spool.oldest)}" if spool.oldest is not None else ""
-    yield f"pending  {spool.pending}{oldest}"
+    late = f", {spool.late} late" if spool.late else ""
+    yield f"pending  {spool.pending}{late}{oldest}"
     stranded = f", {spool.stranded} cannot be sent as it is; see `mailrelay queue`" if spool.stranded else ""
     yield f"held     {spool.held}{stranded}"
     yield f"failed   {spool.failed}{'; see `mailrelay queue`' if spool.failed else ''}"
@@ -94,7 +96,7 @@ def _faults(status: Status, now: float) -> Iterator[str]:
     for fault in status.spool.faults:
         yield ""
         yield f"relayhost {fault.relayhost} cannot be reached, since {length(now - fault.since)}"
-        yield from (f"  {printable(line)}" for line in fault.text.splitlines())
+        yield from (f"  {reply_text(line)}" for line in fault.text.splitlines())
         yield from (f"  → {printable(line)}" for line in fault.fix.splitlines())
         if status.pid is not None:
             yield f"  next try {moment(max(now, fault.next_dial), now)}"
