@@ -262,6 +262,10 @@ class SpoolView(Protocol):
         """The state of the whole spool."""
         ...
 
+    def successors(self, queue_id: str) -> list[str]:
+        """The ids of the newest messages that replaced this one (`queue resend`, `queue edit`); [] if none did."""
+        ...
+
     def suggestion(self, address: bytes, stage: str) -> bytes:
         """A similar address to which mail was sent before, for one that was refused at `stage`; b"" if there is none."""
         ...

@@ -41,6 +41,7 @@ from mailrelay.control.records import WAITING
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 
@@ -175,7 +176,7 @@ def _wait(settings: Settings, key: int, seconds: float) -> int:
             break
     for to in message.recipients:
         if to.state != "sent":
-            words = printable(to.description) or message.fault_text
+            words = reply_text(to.description or message.fault_text)
             say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
     return exit_status(message.recipients)
 

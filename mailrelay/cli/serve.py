@@ -92,6 +92,8 @@ class _LogLine(logging.Formatter):
 
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
+    # The zone of a laptop changes while the daemon runs.
+    time.tzset()
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 

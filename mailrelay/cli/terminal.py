@@ -31,6 +31,11 @@ def moment(at: float, now: float) -> str:
     return f"in {length(at - now)}" if at > now else f"{length(now - at)} ago"
 
 
+def age(at: float, now: float) -> str:
+    """How long ago something happened, both in epoch seconds: "12 min ago", "now". For a time after `now` it says why."""
+    return moment(at, now) if at < now + 1 else "the clock was set back since"
+
+
 def clock(at: float) -> str:
-    """A time, in epoch seconds, as local date and time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    """A time, in epoch seconds, as local date and time with the zone: "2026-11-28 14:03:00 +0900". As in `mailrelay log`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))

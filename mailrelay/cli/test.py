@@ -21,6 +21,7 @@ import click
 
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
+from mailrelay.cli.rows import replaced
 from mailrelay.cli.submission import login, submit
 from mailrelay.cli.terminal import colour, moment
 from mailrelay.config import Settings
@@ -33,6 +34,7 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.mail.reply_text import reply_text
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""
@@ -104,8 +106,7 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
 def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
     """Prints the events that are not in `printed`, and adds them."""
     for event in progress.timeline:
-        # A timeline also has times in the future: the next try of a notice.
-        if event not in printed and event.at <= time.time():
+        if event not in printed and not event.planned:
             print("\n".join(_lines(event, begun)), flush=True)
     printed.update(progress.timeline)
 
@@ -114,13 +115,14 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
     """Why a message that is not sent need not be followed any longer, as a sentence; "" if it is to be followed."""
     message, fault = progress.message, progress.fault
     (recipient,) = message.recipients
-    queue_id, reply = message.queue_id, printable(recipient.description)
+    queue_id, reply = message.queue_id, reply_text(recipient.description)
     if recipient.state not in WAITING:
-        return f"{queue_id} is {recipient.state}: {reply}; see `mailrelay queue show {queue_id}`"
+        why = replaced(recipient) or reply
+        return f"{queue_id} is {recipient.state}{': ' if why else ''}{why}; see `mailrelay queue show {queue_id}`"
     # A fault from before this message may be gone.
     if fault is not None and fault.next_dial > begun:
         fix = f" {printable(fault.fix)}" if fault.setup else ""
-        return f"{queue_id} waits: {printable(fault.text)}{fix}"
+        return f"{queue_id} waits: {reply_text(fault.text)}{fix}"
     if not progress.daemon_runs:
         return f"{NO_DAEMON}; {queue_id} waits for it"
     if recipient.state == "deferred" and message.next_attempt is not None and message.next_attempt > deadline:
@@ -133,7 +135,7 @@ def _lines(event: Event, begun: float) -> Iterator[str]:
     stage = f" at {event.stage}" if event.stage and event.what != State.SENT else ""
     yield f"{max(0.0, event.at - begun):6.1f} s  {event.what}{stage}"
     if event.description:
-        yield f"          {printable(event.description)}"
+        yield f"          {reply_text(event.description)}"
 
 
 def _envelope(sender: bytes, to: bytes) -> Envelope:
@@ -143,7 +145,7 @@ def _envelope(sender: bytes, to: bytes) -> Envelope:
 def _content(sender: bytes, to: bytes) -> bytes:
     """The test message, with CRLF line ends."""
     found = EmailMessage(policy=SMTP)
-    body = f"This is the test message of `mailrelay test`, sent {formatdate()}.\n"
+    body = f"This is the test message of `mailrelay test`, sent {formatdate(localtime=True)}.\n"
     found["Subject"] = "mailrelay test: this message came through your relay"
     found["Auto-Submitted"] = "auto-generated"
     found.set_content(f"{body}As you can read it, mail from this computer arrives. It needs no answer.\n")

@@ -24,6 +24,7 @@ from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.endpoint import Endpoint, Tcp
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
 from mailrelay.spool.notices import next_notice_due
@@ -135,7 +136,7 @@ def _show_queue(directory: Path) -> None:
     db = connect(directory)
     for message in live(db):
         for to in message.recipients:
-            words = to.description.decode("utf-8", "replace") or message.fault_text
+            words = reply_text(to.description) or message.fault_text
             print(f"         in the queue: {message.queue_id} to {to.address.decode()}: {to.state} ({words})")
     db.close()
 
