@@ -17,7 +17,9 @@ Never: a password that is kept or shown.
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -25,7 +27,9 @@ import msgspec
 from mailrelay import config, grammar
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli.base import Failed, settings_path
+from mailrelay.cli.questions import answer
 from mailrelay.cli.setup_remote import (
+    MAIL_KEY,
     OWN_SSH_CONFIG,
     ensure_login,
     find_mail_path,
@@ -36,7 +40,7 @@ from mailrelay.cli.setup_remote import (
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
-from mailrelay.cli.test import mailbox, send_and_follow
+from mailrelay.cli.test import default_sender, send_and_follow, whole_address
 from mailrelay.config import Relayhost, Settings
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
@@ -44,6 +48,9 @@ from mailrelay.mail.printable import printable
 from mailrelay.setup import restriction
 from mailrelay.setup.addresses import own_address, sender_for
 from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
+from mailrelay.ssh.authorized_keys import OfferedKeys
+
+T = TypeVar("T")
 
 
 @click.command("setup")
@@ -60,14 +67,13 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         host = grammar.destination(host)
     except SettingsError as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
-    to = mailbox(address) if address else None
+    to = None if address is None else _option_to(address)
     before = config.load(file) if file.exists() else None
     relayhost = (of_host(before, host) if before else None) or Relayhost(
         name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser()
     )
-    is_ordinary = relayhost.ssh_config == OWN_SSH_CONFIG.expanduser()
     heading("1. A key")
-    keys = find_or_make_key(relayhost, yes=yes)
+    keys = find_or_make_key(relayhost, file, yes=yes)
     heading("2. The host key")
     trust_hosts(relayhost, yes=yes)
     heading("3. The login")
@@ -82,16 +88,15 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         fine("mail uses one already; --restricted tests it again")
     else:
         note("Not asked for: with --restricted mail uses a separate key, which can do nothing else there.")
+    own = own_address(keys.user, path.greeting, host)
     if to is None:
-        to = mailbox(
-            _answer("To which address is the test message sent?", own_address(keys.user, path.greeting, host), yes=yes)
-        )
+        to = _answer("To which address is the test message sent?", own, whole_address, yes=yes)
     heading("6. The settings")
     settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, yes=yes)
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test message")
-    sender = sender_for(settings, host, to)
+    sender = sender_for(settings, host, (default_sender(settings, own), to))
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)
@@ -99,15 +104,36 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if not serves:
         print("Start `mailrelay serve` when you want to send mail.")
     print(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
-    if is_ordinary:
-        print(f"`ssh {host}`, rsync and scp need no password either: they use the same key.")
+    for line in _about_keys(relayhost, keys, file):
+        print(line)
     print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
 
-def _answer(question: str, default: str, *, yes: bool) -> str:
+def _option_to(address: str) -> bytes:
+    try:
+        return whole_address(address)
+    except Failed as error:
+        raise click.BadParameter(str(error), param_hint="--to") from None
+
+
+def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool) -> T:
+    """What `read` makes of the person's answer, or of `default` if `yes` or without a terminal."""
     if yes or not is_terminal(sys.stdin):
-        return default
-    return str(click.prompt(f"\n  {question}", default=default))
+        return read(default)
+    print()
+    return answer(f"  {question}", default, read)
+
+
+def _about_keys(relayhost: Relayhost, keys: OfferedKeys, file: Path) -> Iterator[str]:
+    """Which key mail uses, and which one ssh uses. keys: those of the login in step 3. file: the settings."""
+    name = relayhost.ssh
+    if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser():
+        yield f"`ssh {name}`, rsync and scp need no password either: they use the same key."
+    elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
+        yield f"Mail uses the key {MAIL_KEY}, which can do nothing on {name} but send mail."
+        # When setup is run again, the login is with the restricted key.
+        ordinary = "" if str(MAIL_KEY.expanduser()) in keys.tried else f", {printable(tilde(', '.join(keys.tried)))}"
+        yield f"`ssh {name}`, rsync and scp do not use it: they use your ordinary key{ordinary}."
 
 
 def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:
@@ -123,7 +149,7 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
         relayhost.ssh,
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
-        grammar.sender(_answer(question, f"*@{domain}", yes=yes)) if others else "*",
+        _answer(question, f"*@{domain}", grammar.sender, yes=yes) if others else "*",
         max_size,
     )
     planned = plan(text, desired, str(file), os.environ)

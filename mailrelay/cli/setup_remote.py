@@ -10,11 +10,10 @@ import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
-import click
 import msgspec
 
 from mailrelay.atomic_file import replace_file
-from mailrelay.cli import trust
+from mailrelay.cli import questions, trust
 from mailrelay.cli.base import Failed
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.terminal import is_terminal
@@ -39,11 +38,12 @@ OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
-def find_or_make_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
-    """The keys that ssh would offer. A key is made if there is none."""
+def find_or_make_key(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> OfferedKeys:
+    """The keys that mail would offer. A key is made if there is none."""
     found = _keys(relayhost)
     if found.lines:
-        fine(f"ssh offers {', '.join(found.tried)}")
+        is_restricted = relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file)
+        fine(f"{'mail' if is_restricted else 'ssh'} offers {', '.join(found.tried)}")
         return found
     for file, why, fix in found.unusable:
         raise stop(f"{file} {why}", fix)
@@ -108,7 +108,7 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
     """Puts `line` into authorized_keys of the account `user`, with the password. by_hand: how the person can do it."""
     host = relayhost.ssh
     for _ in range(PASSWORD_TRIES):
-        password = click.prompt(f"  Password of {user} on {host}", hide_input=True, default="", show_default=False)
+        password = questions.password(f"  Password of {user} on {host}")
         try:
             refused = asyncio.run(authorized_keys.authorize(relayhost, line, password=password))
         except ChangeFailed as error:

@@ -7,9 +7,8 @@ only; without one, the command ends with a line that says so.
 import sys
 from pathlib import Path
 
-import click
-
 from mailrelay.cli.base import Failed
+from mailrelay.cli.questions import yes_no
 from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.mail.printable import printable
 
@@ -50,7 +49,7 @@ def ask(question: str, *, yes: bool) -> bool:
         return True
     if not is_terminal(sys.stdin):
         raise Failed(f"{question} There is no terminal to ask in; run it in a terminal, or with --yes")
-    return click.confirm(f"  {_shown(question)}", default=True)
+    return yes_no(f"  {_shown(question)}", default=True)
 
 
 def stop(text: str, *fix: str) -> Failed:

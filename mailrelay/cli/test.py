@@ -50,7 +50,15 @@ def command(address: str, sender: str | None, wait: float) -> None:
     """Send a test message and follow it to its end. Exit status 0 only if your server accepted it."""
     settings = load_settings()
     to = mailbox(address)
-    send_and_follow(settings, to, login("--from") if sender is None else mailbox(sender), wait)
+    send_and_follow(settings, to, default_sender(settings) if sender is None else mailbox(sender), wait)
+
+
+def default_sender(settings: Settings, own: str = "") -> bytes:
+    """The reverse path of a test message, of `mailrelay test` and of `mailrelay setup`. Raises Failed.
+
+    own: the person's address on the relayhost, if it is known; else it is the login name.
+    """
+    return mailbox(own) if own else login("--from")
 
 
 def mailbox(word: str) -> bytes:
@@ -62,6 +70,18 @@ def mailbox(word: str) -> bytes:
     if len(found) != 1:
         raise Failed(f"'{word}' is not one address", 2)
     return found[0]
+
+
+def whole_address(word: str) -> bytes:
+    """The one address in `word`, with its domain. Raises Failed, with what is wanted."""
+    wanted = "give one address, as in name@example.org"
+    try:
+        found = mailbox(word)
+    except Failed as error:
+        raise Failed(f"{error}; {wanted}", 2) from None
+    if b"@" not in found:
+        raise Failed(f"'{word}' has no domain; {wanted}", 2)
+    return found
 
 
 def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = WAIT) -> None:

@@ -361,6 +361,77 @@ async def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: P
         assert here.newcomer.config.read_text().startswith(f'relayhost.default.ssh = "{ME}"\n[listen]')
 
 
+async def test_after_restricted_the_last_lines_name_the_key_for_mail_and_the_one_for_ssh(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
+        plain = await here.run(ME, "--yes")
+        assert f"`ssh {ME}`, rsync and scp need no password either: they use the same key." in plain.stdout
+        first = await here.run(ME, "--yes", "--restricted")
+        assert first.returncode == 0, first.stdout + first.stderr
+        for_mail = f"Mail uses the key ~/.ssh/id_mailrelay, which can do nothing on {ME} but send mail.\n"
+        for_ssh = f"`ssh {ME}`, rsync and scp do not use it: they use your ordinary key"
+        assert f"{for_mail}{for_ssh}, ~/.ssh/id_ed25519.\n" in first.stdout
+        assert "ssh offers ~/.ssh/id_ed25519" in first.stdout
+        assert "the same key" not in first.stdout
+        again = await here.run(ME, "--yes")
+        assert f"{for_mail}{for_ssh}.\n" in again.stdout
+        assert "mail offers ~/.ssh/id_mailrelay" in again.stdout
+
+
+async def test_a_wrong_answer_is_asked_again_with_what_is_wanted(tmp_path: Path) -> None:
+    def answers(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME)
+        question = r"To which address is the test message sent\?.*: "
+        terminal.answer(question, "nonsense")
+        terminal.answer(
+            r"'nonsense' has no domain; give one address, as in name@example\.org\.\n.*" + question, "a@b c"
+        )
+        terminal.answer(
+            r"'b c' is not an address; give one address, as in name@example\.org\.\n.*" + question, "a@b.de, c@d.de"
+        )
+        terminal.answer(r"is not one address; give one address.*\n.*" + question, "friend@example.net")
+        senders = r"Mail from which senders uses this one\?.*: "
+        terminal.answer(senders, "nonsense")
+        terminal.answer(r'is not a sender pattern; write "user@domain".*\n.*' + senders, "*@example.net")
+        terminal.answer(r"Write that to .*: ", "perhaps")
+        terminal.answer(r"Answer y for yes or n for no\.\n.*Write that to .*: ", "Yes")
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.other.ssh = "elsewhere.example"\n{QUIET}')
+        status, said = await aside(lambda: answers(here))
+        assert status == 0, said
+        (letter,) = here.account.received
+        assert letter.recipients == (b"friend@example.net",)
+        assert letter.sender == b"friend@example.net"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "", "a@b c", "a@example.org, b@example.org"])
+async def test_what_is_no_address_for_the_test_message_is_wrong_usage(tmp_path: Path, address: str) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run(ME, "--to", address)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "give one address, as in name@example.org" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+async def test_where_the_input_ends_setup_ends_with_a_sentence(tmp_path: Path) -> None:
+    def gone(here: Scene, question: str) -> tuple[int, str]:
+        terminal = here.terminal(ME)
+        terminal.answer(question, "\x04")
+        return terminal.end(), terminal.text.splitlines()[-1]
+
+    async with scene(tmp_path) as here:
+        ended = "mailrelay: the input ended before an answer to: "
+        status, last = await aside(lambda: gone(here, r"There is no key\..*: "))
+        assert (status, last.startswith(f"{ended}There is no key.")) == (1, True)
+        here.let_in()
+        status, last = await aside(lambda: gone(here, r"To which address .*: "))
+        assert (status, last) == (1, f"{ended}To which address is the test message sent?; run it again")
+
+
 async def test_a_key_for_mail_alone_that_was_taken_out_comes_back_with_its_restriction(tmp_path: Path) -> None:
     def again(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")
