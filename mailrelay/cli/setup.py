@@ -17,7 +17,7 @@ Never: a password that is kept or shown.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +48,6 @@ from mailrelay.mail.printable import printable
 from mailrelay.setup import restriction
 from mailrelay.setup.addresses import own_address, sender_for
 from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
-from mailrelay.ssh.authorized_keys import OfferedKeys
 
 T = TypeVar("T")
 
@@ -104,7 +103,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if not serves:
         print("Start `mailrelay serve` when you want to send mail.")
     print(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
-    for line in _about_keys(relayhost, keys, file):
+    for line in _about_keys(relayhost, keys.tried, file):
         print(line)
     print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
@@ -124,15 +123,15 @@ def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool)
     return answer(f"  {question}", default, read)
 
 
-def _about_keys(relayhost: Relayhost, keys: OfferedKeys, file: Path) -> Iterator[str]:
-    """Which key mail uses, and which one ssh uses. keys: those of the login in step 3. file: the settings."""
+def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterator[str]:
+    """Which key mail uses, and which one ssh uses. keys: those of the login in step 3, for people. file: the settings."""
     name = relayhost.ssh
     if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser():
         yield f"`ssh {name}`, rsync and scp need no password either: they use the same key."
     elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
         yield f"Mail uses the key {MAIL_KEY}, which can do nothing on {name} but send mail."
         # When setup is run again, the login is with the restricted key.
-        ordinary = "" if str(MAIL_KEY.expanduser()) in keys.tried else f", {printable(tilde(', '.join(keys.tried)))}"
+        ordinary = "" if str(MAIL_KEY.expanduser()) in keys else f", {printable(tilde(', '.join(keys)))}"
         yield f"`ssh {name}`, rsync and scp do not use it: they use your ordinary key{ordinary}."
 
 
