@@ -23,6 +23,7 @@ import click
 from mailrelay.cli import rfc822_input
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.errors import CONTROL_ERRORS
 from mailrelay.control.replacement import replace, replaceable
@@ -41,7 +42,8 @@ def command(queue_id: str) -> int:
     """
     settings = load_settings()
     editor = _editor()
-    old, content = replaceable(settings, queue_id, Act.EDIT)
+    with waiting_for("the spool"):
+        old, content = replaceable(settings, queue_id, Act.EDIT)
     before = draft(old.envelope, content.replace(b"\r\n", b"\n"))
     directory = Path(tempfile.mkdtemp(prefix="mailrelay-"))
     file = directory / "message.eml"
@@ -77,7 +79,8 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
     envelope = readdressed(old.envelope, sender, to)
     if not changed.isascii():
         envelope = dataclasses.replace(envelope, body=b"8BITMIME")
-    new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
+    with waiting_for("the spool"):
+        new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
     print(f"{old.queue_id} is replaced by {new.queue_id}")
     if not new.daemon_runs:
         say(NO_DAEMON)

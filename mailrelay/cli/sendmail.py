@@ -35,6 +35,7 @@ from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login, submit
 from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
@@ -171,9 +172,10 @@ def _read(
 
 def _wait(settings: Settings, key: int, seconds: float) -> int:
     """Waits until every recipient is settled, `seconds` at most; prints a line for each that is not sent."""
-    for message in follow(settings.queue.directory, key, seconds):
-        if not any(to.state in WAITING for to in message.recipients):
-            break
+    with waiting_for("the mail server to take the message"):
+        for message in follow(settings.queue.directory, key, seconds):
+            if not any(to.state in WAITING for to in message.recipients):
+                break
     for to in message.recipients:
         if to.state != "sent":
             words = reply_text(to.description or message.fault_text)

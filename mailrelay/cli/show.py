@@ -21,6 +21,7 @@ import click
 from mailrelay.cli import lazy, rows
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.terminal import age, clock, is_terminal, moment
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.control.details import Details, content, details, details_record, whole_id
 from mailrelay.mail.address_suggestion import suggestion
@@ -46,7 +47,8 @@ def command(queue_id: str, wants_content: bool, as_json: bool) -> None:
     if wants_content:
         _print_content(directory, queue_id)
         return
-    found = details(directory, queue_id)
+    with waiting_for("the spool", quiet=as_json):
+        found = details(directory, queue_id)
     if as_json:
         lazy.print_json(details_record(found))
     else:

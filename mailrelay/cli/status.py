@@ -27,6 +27,7 @@ import click
 from mailrelay.cli import lazy
 from mailrelay.cli.base import Failed, load_settings
 from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import SettingsError
 from mailrelay.control.status import Level, Status, read_status, status_record
 from mailrelay.mail.printable import printable
@@ -48,7 +49,9 @@ def command(as_json: bool, brief: bool) -> int:
         raise click.UsageError("--json and --brief do not go together", click.get_current_context())
     now = time.time()
     try:
-        status = read_status(load_settings(), now)
+        settings = load_settings()
+        with waiting_for("the spool", quiet=as_json or brief):
+            status = read_status(settings, now)
     except (SettingsError, SpoolError, OSError) as error:
         if brief:
             print(_brief(("cannot tell",)))

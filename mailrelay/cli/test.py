@@ -24,6 +24,7 @@ from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.rows import replaced
 from mailrelay.cli.submission import login, submit
 from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
@@ -92,9 +93,11 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     directory = settings.queue.directory
     if daemon_pid(directory) is None:
         raise Failed(f"{NO_DAEMON}; no message was sent")
-    stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
+    with waiting_for("the spool"):
+        stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
     # Ends the back-off of the relayhost: the test is to find out whether the cause of an earlier fault is repaired.
-    retry(directory, [stored.queue_id])
+    with waiting_for("the spool"):
+        retry(directory, [stored.queue_id])
     # After `retry`: a fault whose next dial is later than `begun` is from a dial for this message, not from an earlier one.
     begun = time.time()
     print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
@@ -107,17 +110,21 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
     Returns when the mail server has taken it; raises Failed for every other end.
     """
     printed: set[Event] = set()
-    for progress in follow_progress(settings.queue.directory, key, deadline - time.time()):
-        (recipient,) = progress.message.recipients
-        # The time that dialling took is known at the end of the attempt.
-        if recipient.state != "active":
-            _print_new(progress, printed, begun)
-        if recipient.state == "sent":
-            print(colour("your server took it", "green", sys.stdout), flush=True)
-            return
-        why = _why_it_ends(progress, begun, deadline)
-        if why:
-            raise Failed(why)
+    with waiting_for("the daemon") as wait:
+        for progress in follow_progress(settings.queue.directory, key, deadline - time.time()):
+            (recipient,) = progress.message.recipients
+            # The time that dialling took is known at the end of the attempt.
+            if recipient.state != "active" and not printed.issuperset(progress.timeline):
+                wait.pause()
+                _print_new(progress, printed, begun)
+            if recipient.state == "sent":
+                wait.pause()
+                print(colour("your server took it", "green", sys.stdout), flush=True)
+                return
+            why = _why_it_ends(progress, begun, deadline)
+            if why:
+                raise Failed(why)
+            wait.goes_on(_awaited(progress))
     queue_id = progress.message.queue_id
     waited = length(time.time() - begun)
     raise Failed(f"{queue_id} is not sent after {waited}; see `mailrelay queue show {queue_id}`")
@@ -149,6 +156,16 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
         next_attempt = moment(message.next_attempt, time.time())
         return f"{queue_id} waits, and is tried again {next_attempt}: {reply}; see `mailrelay queue show {queue_id}`"
     return ""
+
+
+def _awaited(progress: Progress) -> str:
+    """What a message that is not sent waits for."""
+    (recipient,) = progress.message.recipients
+    if recipient.state == "active":
+        return "the mail server to take the message"
+    if recipient.state == State.QUEUED:
+        return f"the connection to relayhost {progress.message.relayhost}"
+    return "the next attempt"
 
 
 def _lines(event: Event, begun: float) -> Iterator[str]:

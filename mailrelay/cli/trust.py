@@ -20,6 +20,7 @@ import click
 from mailrelay.cli.base import Failed, load_settings, say
 from mailrelay.cli.questions import yes_no
 from mailrelay.cli.terminal import colour, is_terminal
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Relayhost, Settings
 from mailrelay.control.acts import dial_now
 from mailrelay.dns import sshfp
@@ -81,7 +82,8 @@ def trust_hops(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
     accepted: list[str] = []
     shown = 0
     while True:
-        found, fault = asyncio.run(scan(relayhost))
+        with waiting_for(f"the host keys of {relayhost.ssh}"):
+            found, fault = asyncio.run(scan(relayhost))
         for offer in found[shown:]:
             print("\n".join(_described(offer)))
         if fault is not None:
@@ -123,7 +125,8 @@ async def _check_published(offer: Offer, resolver: Resolver) -> sshfp.Match | No
         return None
     algorithm, digests = offer.sshfp
     try:
-        match = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
+        with waiting_for(f"the DNS: does {offer.host} publish its key"):
+            match = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
     except LookUpFailed as error:
         print(f"DNS: {printable(str(error))}")
         return None
