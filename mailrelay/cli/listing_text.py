@@ -36,6 +36,6 @@ def _summary(messages: Sequence[Listed], directory: Path) -> str:
     line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {by_word}"
     if sum(counted.values()) > len(messages):
         line += " (a message counts once for each state of its recipients)"
-    if "failed" in counted:
+    if "failed" in counted or "held" in counted:
         line += "; what to do: `mailrelay queue show ID`"
     return f"{line}; {NO_DAEMON}" if "pending" in counted and daemon_pid(directory) is None else line

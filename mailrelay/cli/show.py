@@ -24,6 +24,7 @@ from mailrelay.cli.terminal import age, clock, is_terminal, moment
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.control.details import Details, content, details, details_record, whole_id
+from mailrelay.control.records import WAITING
 from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.lifecycle import ACT_TABLE, FAILED, Act, State
 from mailrelay.mail.overview import Event, Listed
@@ -31,7 +32,15 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.reply_text import names_status, reply_text
 
-_DEAL_WITH = FAILED | {State.REFUSED}
+_DEAL_WITH = FAILED | {State.REFUSED, State.HELD}
+"""States after which the person may have something to do."""
+_TO_DO = (
+    (Act.RELEASE, "", "try it again"),
+    (Act.RESEND, " [--to ADDRESS]", "send it again, if need be to another address"),
+    (Act.EDIT, "", "change it in your editor, and send it"),
+    (Act.DROP, "", "you have dealt with it: do not keep it"),
+    (Act.CANCEL, "", "do not send it"),
+)
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 
 
@@ -89,7 +98,7 @@ def _envelope(found: Details, now: float, *, is_served: bool) -> Iterator[str]:
     yield f"size       {size(message.size)}"
     yield f"arrived    {clock(message.arrival)} ({age(message.arrival, now)})"
     yield f"relayhost  {message.relayhost}"
-    if message.fault_text:
+    if message.fault_text and any(to.state in WAITING for to in message.recipients):
         yield f"fault      {reply_text(message.fault_text)}"
     yield f"attempts   {message.attempts}"
     if message.next_attempt is not None:
@@ -112,17 +121,19 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 
 
 def _to_do(message: Listed) -> Iterator[str]:
-    """The commands for a message that failed."""
-    command_for = f"mailrelay queue {{}} {message.queue_id}".format
-    yield f"to do      {command_for('resend')} [--to ADDRESS]   send it again, if need be to another address"
-    yield f"           {command_for('edit')}                    change it in your editor, and send it"
-    if any((to.state, Act.DROP) in ACT_TABLE for to in message.recipients):
-        yield f"           {command_for('drop')}                    you have dealt with it: do not keep it"
+    """The commands for a message that failed or is held."""
+    states = {State(to.state) for to in message.recipients if to.state in _DEAL_WITH}
+    label = "to do"
+    for act, option, meaning in _TO_DO:
+        if any((state, act) in ACT_TABLE for state in states):
+            command_line = f"mailrelay queue {act} {message.queue_id}{option}"
+            yield f"{label:11}{command_line:{len(message.queue_id) + 39}}{meaning}"
+            label = ""
 
 
 def _event_line(event: Event, now: float) -> str:
     address = f"<{printable(event.address)}>" if event.address else ""
-    stage = f"at {event.stage}" if event.stage else ""
+    stage = f"at {event.stage}" if event.stage and event.what != State.SENT else ""
     reply = reply_text(event.description)
     status = "" if names_status(reply, event.status) else event.status
     if event.planned:

@@ -251,6 +251,24 @@ def test_the_commands_that_fix_failed_mail_are_shown_with_it(person: Person) -> 
     assert "to do" not in person.run("queue", "show", "aaaa").stdout
 
 
+def test_the_commands_for_held_mail_are_shown_with_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.run("queue", "hold", "aaaa")
+    assert "1 held; what to do: `mailrelay queue show ID`" in person.run("queue").stdout
+    shown = person.run("queue", "show", "aaaa").stdout
+    for command in ("release", "resend", "edit", "cancel"):
+        assert f" mailrelay queue {command} aaaa000001 " in shown
+    assert "drop" not in shown
+
+
+def test_the_fault_of_a_relayhost_is_shown_only_with_mail_that_waits_for_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.relayhost_fails(AWAY)
+    assert "fault      the network is away" in person.run("queue", "show", "aaaa").stdout
+    person.run("queue", "hold", "aaaa")
+    assert "the network is away" not in person.run("queue", "show", "aaaa").stdout
+
+
 def test_mail_that_may_arrive_twice_is_shown_as_such(person: Person) -> None:
     person.put("aaaa000001")
     person.attempt(LOST)
