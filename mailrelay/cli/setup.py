@@ -64,13 +64,14 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     file = settings_path()
     try:
         host = grammar.destination(host)
-    except SettingsError as error:
+        new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
+        # Raises ValueError for a name that `destination` cannot tell from a host.
+        restriction.host(new)
+    except (SettingsError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
     to = None if address is None else _option_to(address)
     before = config.load(file) if file.exists() else None
-    relayhost = (of_host(before, host) if before else None) or Relayhost(
-        name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser()
-    )
+    relayhost = (of_host(before, host) if before else None) or new
     heading("1. A key")
     keys = find_or_make_key(relayhost, file, yes=yes)
     heading("2. The host key")

@@ -28,7 +28,7 @@ AFTER = 1.0
 
 
 class Wait:
-    """A wait. is_shown: whether anybody is to see for what."""
+    """A wait. is_shown: whether the line is printed."""
 
     def __init__(self, what: str, *, is_shown: bool) -> None:
         self._what = what

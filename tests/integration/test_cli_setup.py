@@ -471,7 +471,7 @@ async def test_a_daemon_that_was_started_by_hand_takes_the_letter(
             assert f"End it: kill {os.getpid()}" in changed.stderr
 
 
-@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", ""])
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "", "me@", "me@host:0", "host:port"])
 async def test_what_is_no_host_is_wrong_usage(tmp_path: Path, host: str) -> None:
     async with scene(tmp_path) as here:
         done = await here.run("--", host)
