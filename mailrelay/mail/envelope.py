@@ -39,6 +39,10 @@ class Message:
     id: the key in the spool. queue_id: the name of the message for the person and in the log. size: octets of content,
     before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
     spool, one for each recipient of `envelope`, which holds only the pending ones.
+
+    A mail server may take fewer recipients in a transaction than the message has: then `envelope` holds those of one
+    transaction of a round (`relay.rounds`). later: the number of recipients for further transactions of the round. waiting:
+    the number of those that the round has deferred already. is_continued: the round has had a transaction before this one.
     """
 
     id: int
@@ -49,3 +53,11 @@ class Message:
     size: int
     arrival: float
     attempts: int
+    later: int = 0
+    waiting: int = 0
+    is_continued: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the transaction is the only one of its round as far as is known, with all pending recipients."""
+        return not (self.later or self.is_continued)
