@@ -15,7 +15,7 @@ from mailrelay.mail.printable import printable
 T = TypeVar("T")
 
 
-def yes_no(question: str, *, default: bool) -> bool:
+def confirm(question: str, *, default: bool) -> bool:
     """Whether the person says yes. default: the meaning of an empty answer. Raises Failed at the end of the input."""
 
     def read(word: str) -> bool:
@@ -35,7 +35,7 @@ def answer(question: str, default: str, read: Callable[[str], T]) -> T:
     return _asked(f"{question} [{printable(default)}]: ", lambda word: read(word or default))
 
 
-def password(question: str) -> str:
+def secret(question: str) -> str:
     """What the person types, which is not shown. Raises Failed at the end of the input."""
     return _typed(getpass.getpass, f"{question}: ")
 

@@ -14,8 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from mailrelay.atomic_file import replace_file
-from mailrelay.cli import questions, trust
+from mailrelay.cli import trust
 from mailrelay.cli.base import Failed
+from mailrelay.cli.questions import secret
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.waiting import waiting_for
@@ -112,7 +113,7 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
     """Puts `line` into authorized_keys of the account `user`, with the password. by_hand: how the person can do it."""
     host = relayhost.ssh
     for _ in range(PASSWORD_TRIES):
-        password = questions.password(f"  Password of {user} on {host}")
+        password = secret(f"  Password of {user} on {host}")
         try:
             refused = _run(f"{host} to take the key", authorized_keys.authorize(relayhost, line, password=password))
         except ChangeFailed as error:

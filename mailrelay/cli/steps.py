@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mailrelay.cli.base import Failed
-from mailrelay.cli.questions import yes_no
+from mailrelay.cli.questions import confirm
 from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.mail.printable import printable
 
@@ -49,7 +49,7 @@ def ask(question: str, *, yes: bool) -> bool:
         return True
     if not is_terminal(sys.stdin):
         raise Failed(f"{question} There is no terminal to ask in; run it in a terminal, or with --yes")
-    return yes_no(f"  {_shown(question)}", default=True)
+    return confirm(f"  {_shown(question)}", default=True)
 
 
 def stop(text: str, *fix: str) -> Failed:

@@ -18,7 +18,7 @@ from itertools import zip_longest
 import click
 
 from mailrelay.cli.base import Failed, load_settings, say
-from mailrelay.cli.questions import yes_no
+from mailrelay.cli.questions import confirm
 from mailrelay.cli.terminal import colour, is_terminal
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Relayhost, Settings
@@ -143,7 +143,7 @@ def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
             why = "its domain publishes another one" if yes else "compare the fingerprint, then use --yes"
             say(f"the host key of {place} is not accepted; {why}")
             return False
-        if not yes_no("Trust this key from now on?", default=False):
+        if not confirm("Trust this key from now on?", default=False):
             say(f"the host key of {place} is not accepted; its mail waits")
             return False
     try:
