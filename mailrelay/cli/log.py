@@ -9,7 +9,6 @@ Never: a change to a file.
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from typing import BinaryIO
 import click
 
 from mailrelay.cli.base import Failed, load_settings
+from mailrelay.cli.terminal import put
 from mailrelay.control.details import whole_id
 from mailrelay.control.errors import NoSuchMessage
 from mailrelay.mail.printable import printable
@@ -44,13 +44,11 @@ def command(queue_id: str | None, follow: bool) -> None:
         found = [line for file in files for line in whole_lines(file) if about in line]
         if about and not found and not follow:
             raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
-        for line in found[-LAST:] if follow and not about else found:
-            print(printable(line))
+        put(*map(printable, found[-LAST:] if follow and not about else found))
         if follow:
-            sys.stdout.flush()
             for line in _new_lines(directory / FILE, files[-1] if files else None):
                 if about in line:
-                    print(printable(line), flush=True)
+                    put(printable(line))
 
 
 def _whole_id(directory: Path, queue_id: str) -> str:

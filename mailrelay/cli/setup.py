@@ -25,6 +25,7 @@ import msgspec
 from mailrelay import config, grammar
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli.base import Failed, settings_path
+from mailrelay.cli.questions import answer
 from mailrelay.cli.setup_remote import (
     OWN_SSH_CONFIG,
     ensure_login,
@@ -35,7 +36,7 @@ from mailrelay.cli.setup_remote import (
 )
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
-from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.terminal import is_terminal, put
 from mailrelay.cli.test import mailbox, send_and_follow
 from mailrelay.config import Relayhost, Settings
 from mailrelay.endpoint import Endpoint, Unix
@@ -95,19 +96,20 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)
-    print()
+    put("")
     if not serves:
-        print("Start `mailrelay serve` when you want to send mail.")
-    print(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
+        put("Start `mailrelay serve` when you want to send mail.")
+    put(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
     if is_ordinary:
-        print(f"`ssh {host}`, rsync and scp need no password either: they use the same key.")
-    print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
+        put(f"`ssh {host}`, rsync and scp need no password either: they use the same key.")
+    put("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
 
 def _answer(question: str, default: str, *, yes: bool) -> str:
     if yes or not is_terminal(sys.stdin):
         return default
-    return str(click.prompt(f"\n  {question}", default=default))
+    put("")
+    return answer(f"  {question}", default)
 
 
 def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
-import click
 import msgspec
 
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli import trust
 from mailrelay.cli.base import Failed
+from mailrelay.cli.questions import secret
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Relayhost
@@ -108,7 +108,7 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
     """Puts `line` into authorized_keys of the account `user`, with the password. by_hand: how the person can do it."""
     host = relayhost.ssh
     for _ in range(PASSWORD_TRIES):
-        password = click.prompt(f"  Password of {user} on {host}", hide_input=True, default="", show_default=False)
+        password = secret(f"  Password of {user} on {host}")
         try:
             refused = asyncio.run(authorized_keys.authorize(relayhost, line, password=password))
         except ChangeFailed as error:

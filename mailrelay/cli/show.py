@@ -11,13 +11,14 @@ meant, or "".
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
 
 from mailrelay.cli import lazy, rows
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import clock, is_terminal, moment
+from mailrelay.cli.terminal import clock, is_terminal, moment, put
 from mailrelay.control.details import Details, content, details, details_record
 from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
@@ -44,7 +45,7 @@ def command(queue_id: str, wants_content: bool, as_json: bool) -> None:
     if as_json:
         lazy.print_json(details_record(found))
     else:
-        print("\n\n".join(map("\n".join, _parts(found, time.time()))))
+        put(*islice((line for part in _parts(found, time.time()) for line in ("", *part)), 1, None))
 
 
 def _parts(found: Details, now: float) -> Iterator[Iterator[str]]:

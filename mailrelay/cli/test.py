@@ -22,7 +22,7 @@ import click
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.submission import login, submit
-from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.terminal import colour, moment, put
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
@@ -75,7 +75,7 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     retry(directory, [stored.queue_id])
     # After `retry`: a fault whose next dial is later than `begun` is from a dial for this message, not from an earlier one.
     begun = time.time()
-    print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
+    put(f"a test message to <{printable(to)}> is queued as {stored.queue_id}")
     follow(settings, stored.key, begun, begun + wait)
 
 
@@ -91,7 +91,7 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
         if recipient.state != "active":
             _print_new(progress, printed, begun)
         if recipient.state == "sent":
-            print(colour("your server took it", "green", sys.stdout), flush=True)
+            put(colour("your server took it", "green", sys.stdout))
             return
         why = _why_it_ends(progress, begun, deadline)
         if why:
@@ -106,7 +106,7 @@ def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
     for event in progress.timeline:
         # A timeline also has times in the future: the next try of a notice.
         if event not in printed and event.at <= time.time():
-            print("\n".join(_lines(event, begun)), flush=True)
+            put(*_lines(event, begun))
     printed.update(progress.timeline)
 
 
