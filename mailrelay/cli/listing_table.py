@@ -40,10 +40,10 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 def _column_widths(rows: Sequence[Row], width: int) -> list[int] | None:
     """The widths of the columns of a table that is `width` columns wide; None if the rows do not fit into one."""
-    *widths, _ = (max(map(cells, column)) for column in zip(HEADINGS, *rows, strict=True))
+    *widths, last = (max(map(cells, column)) for column in zip(HEADINGS, *rows, strict=True))
     left = width - sum(widths) - 2 * len(widths)
     longest = max(cells(word) for row in rows for word in row[-1].split(" "))
-    return [*widths, left] if width >= TABLE_WIDTH and left >= max(MIN_WHY, longest) else None
+    return [*widths, min(left, last)] if width >= TABLE_WIDTH and left >= max(MIN_WHY, longest) else None
 
 
 def _table_lines(row: Row, widths: Sequence[int]) -> Iterator[str]:

@@ -9,6 +9,9 @@ import click
 
 from mailrelay.cli.terminal import wrapped
 
+ROOM = 2
+"""Columns behind a question, for a space and the first character of the answer."""
+
 
 def confirm(question: str, *, default: bool, err: bool = False) -> bool:
     """Whether the person says yes. err: the question is printed on stderr."""
@@ -17,8 +20,8 @@ def confirm(question: str, *, default: bool, err: bool = False) -> bool:
 
 
 def answer(question: str, default: str) -> str:
-    """The person's answer; `default` for an empty one."""
-    shown = _shown(f"{question} [{default}]:")
+    """The person's answer; `default` for an empty one, which is not shown if it is empty."""
+    shown = _shown(f"{question} [{default}]:" if default else f"{question}:")
     return str(click.prompt(shown, default=default, show_default=False, prompt_suffix=" "))
 
 
@@ -29,4 +32,4 @@ def secret(question: str) -> str:
 
 
 def _shown(question: str, *, err: bool = False) -> str:
-    return "\n".join(wrapped(question, sys.stderr if err else sys.stdout))
+    return "\n".join(wrapped(question, sys.stderr if err else sys.stdout, spare=ROOM))

@@ -22,6 +22,8 @@ _COLOURS = {
     "bold red": "1;31",
     "dim": "2",
 }
+MAX_DIGITS = 6
+"""Digits of COLUMNS; a number with more is no width."""
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -33,7 +35,7 @@ def line_width(stream: TextIO | None) -> int:
     """The columns in which text for `stream` is wrapped: COLUMNS, else the width of the terminal. 0: it is not wrapped, as
     there is no terminal, or none that knows its width."""
     given = os.environ.get("COLUMNS", "")
-    if given.isdecimal() and int(given) > 0:
+    if given.isdecimal() and len(given) <= MAX_DIGITS and int(given) > 0:
         return int(given)
     if stream is None or not is_terminal(stream):
         return 0
@@ -43,9 +45,9 @@ def line_width(stream: TextIO | None) -> int:
         return 0
 
 
-def wrapped(line: str, stream: TextIO, hang: int | None = None) -> list[str]:
-    """The lines of printable text as they are printed on `stream` (`wrapping.wrap`)."""
-    width = line_width(stream)
+def wrapped(line: str, stream: TextIO, hang: int | None = None, spare: int = 0) -> list[str]:
+    """The lines of printable text as they are printed on `stream` (`wrapping.wrap`). spare: columns that they leave free."""
+    width = max(line_width(stream) - spare, 0)
     if width and not line.isascii():
         # With the escapes for characters that its encoding lacks, which take more columns.
         encoding = stream.encoding or "utf-8"

@@ -5,7 +5,8 @@
     hanging(text)        the column at which the further lines of a text begin
 
 Promises: lines are broken at spaces only, never at a hyphen or inside an address, a path or a fingerprint. A command that a
-person may copy stays on one line if it fits on one: a text in quotes, and a command behind a colon. A line is wider than the
+person may copy stays on one line if it fits on one: a text in quotes, and a command behind a colon, an arrow or a
+parenthesis. A line is wider than the
 width only if it is one word. The words of the lines are the words of the text, in order.
 """
 
@@ -15,7 +16,7 @@ import re
 _COLOUR_CODE = r"\x1b\[[0-9;]*m"
 _PROGRAMS = "mailrelay|ssh|ssh-add|ssh-copy-id|ssh-keygen|systemctl|launchctl|loginctl|kill|rm|mv|chmod|pip|sudo"
 _WORD = (
-    rf"(?:(?<=: )(?:{_PROGRAMS}) .*?(?=;|\. |\.?$)"
+    rf"(?:(?:(?<=: )|(?<=→ )|(?<=> )|(?<=\())(?:{_PROGRAMS}) .*?(?=;|\)|\. |\.?$)"
     rf"|(?<=  )(?:{_PROGRAMS}) (?! )(?:[^ ]| (?! ))+"
     r"|(?<![^ (\[])'[^']*'(?![^ ,.;:)\]])"
     r'|(?<![^ (\[])"[^"]*"(?![^ ,.;:)\]])'

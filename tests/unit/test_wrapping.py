@@ -61,10 +61,11 @@ def test_a_terminal_that_is_too_narrow_for_anything_breaks_no_word(width: int) -
         '"PubkeyAuthentication yes or no"',
         "try: ssh -p 2222 -l me mail.example.org",
         "undo: systemctl --user disable --now mailrelay",
+        "a key (ssh-keygen -t ed25519 -f ~/.ssh/id_mail)",
     ],
 )
 def test_a_command_to_copy_stays_on_one_line_if_it_fits(command: str) -> None:
-    copied = command.partition(": ")[2] or command
+    copied = command.partition("(")[2] or command.partition(": ")[2] or command
     for before in range(60):
         lines = wrap(f"{'x' * before} {command}; then run `mailrelay setup` again", 60)
         assert sum(copied in line for line in lines) == 1
