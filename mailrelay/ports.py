@@ -171,6 +171,10 @@ class NoticePort(Protocol):
         """Writes that a backend failed: the notice stays pending, and is due again at `next_try` (epoch seconds)."""
         ...
 
+    async def notice_dropped(self, pending: PendingNotice) -> None:
+        """Writes that a notice is not pending for its backend any more, which will never deliver it."""
+        ...
+
     async def content_start(self, message: int, limit: int) -> bytes:
         """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone."""
         ...

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from mailrelay.cli.base import NO_DAEMON, load_settings, say
+from mailrelay.cli.terminal import put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control import acts
 from mailrelay.control.acts import Done
@@ -43,7 +44,7 @@ def retry(ids: Sequence[str], everything: bool, network: bool) -> int:
     else:
         with waiting_for("the spool"):
             due, lacks_daemon = acts.retry_all(directory)
-        print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
+        put(f"{due} {'message is' if due == 1 else 'messages are'} due now")
     if lacks_daemon:
         say(NO_DAEMON)
     return 0
@@ -87,7 +88,7 @@ def _act(ids: Sequence[str], what: Act) -> int:
 def _tell(done: Done, words: str) -> int:
     """Prints what was done; returns the exit status."""
     for queue_id in done.changed:
-        print(f"{queue_id} {words}")
+        put(f"{queue_id} {words}")
     for failure in done.failures:
         say(failure)
     if done.lacks_daemon:

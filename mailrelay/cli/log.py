@@ -10,7 +10,6 @@ Never: a change to a file.
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from typing import BinaryIO
 import click
 
 from mailrelay.cli.base import Failed, load_settings, say
+from mailrelay.cli.terminal import put
 from mailrelay.control.details import whole_id
 from mailrelay.control.errors import NoSuchMessage
 from mailrelay.mail.printable import printable
@@ -47,16 +47,13 @@ def command(queue_id: str | None, follow: bool) -> None:
         found = [line for file in files for line in whole_lines(file) if about in line]
         if about and not found and not follow and not newer:
             raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
-        for line in found[-LAST:] if follow and not about else found:
-            print(_shown(line))
+        put(*map(_shown, found[-LAST:] if follow and not about else found))
         if newer:
-            sys.stdout.flush()
             say(f"{about} was replaced by {' and '.join(newer)}; see `mailrelay log {newer[0]}`")
         if follow:
-            sys.stdout.flush()
             for line in _new_lines(directory / FILE, files[-1] if files else None):
                 if about in line:
-                    print(_shown(line), flush=True)
+                    put(_shown(line))
 
 
 def _whole_id(directory: Path, given: str) -> tuple[str, list[str]]:

@@ -16,6 +16,7 @@ import click
 
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
+from mailrelay.cli.terminal import put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.replacement import replace, replaceable
 from mailrelay.mail.draft import readdressed
@@ -42,7 +43,7 @@ def command(queue_id: str, recipients: Sequence[str], reverse_path: str | None) 
     )
     with waiting_for("the spool"):
         new = replace(settings, old, Act.RESEND, envelope, content)
-    print(f"{old.queue_id} is replaced by {new.queue_id}")
+    put(f"{old.queue_id} is replaced by {new.queue_id}")
     if not new.daemon_runs:
         say(NO_DAEMON)
 

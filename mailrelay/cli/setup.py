@@ -5,7 +5,7 @@
     3  the login: if the account does not accept the key yet, it is put into authorized_keys there, with the password
     4  the mail path: forwarding to the mail server's port, or a command, whichever reaches the mail server
     5  with --restricted, a separate key that can only send mail, and a test that it can do nothing else
-    6  the settings: a new file, or additions to the person's own
+    6  the settings: a new file, or additions to the person's own; without a desktop, with how the person hears of failures
     7  the service: a unit for systemd or launchd is installed and started
     8  a test message, followed to its end
 
@@ -39,14 +39,15 @@ from mailrelay.cli.setup_remote import (
 )
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
-from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.terminal import is_terminal, put
 from mailrelay.cli.test import default_sender, send_and_follow, whole_address
 from mailrelay.config import Relayhost, Settings
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
-from mailrelay.setup import restriction
+from mailrelay.setup import notice_backend, restriction
 from mailrelay.setup.addresses import own_address, sender_for
+from mailrelay.setup.notice_backend import DEFAULT_MAILBOX, NoticeBackend, with_backend
 from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
 
 T = TypeVar("T")
@@ -100,13 +101,13 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)
-    print()
+    put("")
     if not serves:
-        print("Start `mailrelay serve` when you want to send mail.")
-    print(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
+        put("Start `mailrelay serve` when you want to send mail.")
+    put(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
     for line in _about_keys(relayhost, keys.tried, file):
-        print(line)
-    print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
+        put(line)
+    put("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
 
 def _option_to(address: str) -> bytes:
@@ -120,7 +121,7 @@ def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool)
     """What `read` makes of the person's answer, or of `default` if `yes` or without a terminal."""
     if yes or not is_terminal(sys.stdin):
         return read(default)
-    print()
+    put("")
     return answer(f"  {question}", default, read)
 
 
@@ -152,7 +153,7 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
         _answer(question, f"*@{domain}", grammar.sender, yes=yes) if others else "*",
         max_size,
     )
-    planned = plan(text, desired, str(file), os.environ)
+    planned = _with_notices(plan(text, desired, str(file), os.environ), file, yes=yes)
     if not planned.changes:
         fine(f"{file} has {relayhost.ssh} already")
         return config.load(file), False
@@ -161,6 +162,48 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
         raise Failed(f"{file} is left as it was; mail is sent through {relayhost.ssh} only when it is in the settings")
     _write(file, text, planned)
     return config.load(file), True
+
+
+def _with_notices(planned: SettingsPlan, file: Path, *, yes: bool) -> SettingsPlan:
+    """The plan, with the person's choice of how notices come if this computer has no desktop to show them."""
+    notify = config.parse(planned.text, str(file), os.environ).notify
+    if not notice_backend.must_be_chosen(notify, os.environ) or not (yes or is_terminal(sys.stdin)):
+        return planned
+    note("This computer has no desktop on which mailrelay could show that mail has failed. It can tell you by:")
+    for name, explanation in _BACKENDS.items():
+        note(f"{name:<9}{explanation}")
+    return with_backend(planned, _chosen_backend(yes=yes), str(file), os.environ)
+
+
+_BACKENDS = {
+    "mailbox": "a report in a Maildir; needs no network",
+    "command": "a command of yours, which gets the notice as JSON; needs no network",
+    "dsn": "only a report by mail to the sender, through the server that may be what has failed",
+}
+
+
+def _chosen_backend(*, yes: bool) -> NoticeBackend:
+    while True:
+        name = _answer("Which one: mailbox, command or dsn?", "mailbox", _backend_name, yes=yes)
+        # Not judged while it is asked for: after a wrong one, the person may choose another backend.
+        try:
+            if name == "mailbox":
+                return notice_backend.mailbox(
+                    _answer("Which Maildir?", DEFAULT_MAILBOX, str.strip, yes=yes), os.environ
+                )
+            if name == "command":
+                return notice_backend.command(_answer("Which command, with its arguments?", "", str, yes=yes))
+            return NoticeBackend()
+        except SettingsError as error:
+            if yes:
+                raise
+            note(f"{error}.")
+
+
+def _backend_name(word: str) -> str:
+    if word.lower() not in _BACKENDS:
+        raise Failed(f"'{word}' is none of them. Type mailbox, command or dsn")
+    return word.lower()
 
 
 def _write(file: Path, text: str | None, planned: SettingsPlan) -> None:

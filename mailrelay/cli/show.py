@@ -14,13 +14,14 @@ only if the reply does not hold it.
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
 
 from mailrelay.cli import lazy, rows
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
-from mailrelay.cli.terminal import age, clock, is_terminal, moment
+from mailrelay.cli.terminal import age, clock, is_terminal, moment, put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.control.details import Details, content, details, details_record, whole_id
@@ -61,8 +62,8 @@ def command(queue_id: str, wants_content: bool, as_json: bool) -> None:
     if as_json:
         lazy.print_json(details_record(found))
     else:
-        is_served = daemon_pid(directory) is not None
-        print("\n\n".join(map("\n".join, _parts(found, time.time(), is_served=is_served))))
+        parts = _parts(found, time.time(), is_served=daemon_pid(directory) is not None)
+        put(*islice((line for part in parts for line in ("", *part)), 1, None))
 
 
 def _parts(found: Details, now: float, *, is_served: bool) -> Iterator[Iterator[str]]:

@@ -26,7 +26,7 @@ import click
 
 from mailrelay.cli import lazy
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.terminal import colour, moment, put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import SettingsError
 from mailrelay.control.status import Level, Status, read_status, status_record
@@ -62,7 +62,7 @@ def command(as_json: bool, brief: bool) -> int:
     elif as_json:
         lazy.print_json(status_record(status))
     else:
-        print("\n".join(_screen(status, now)))
+        put(*_screen(status, now))
     return status.level.value
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailrelay.cli.base import Failed
 from mailrelay.cli.questions import confirm
-from mailrelay.cli.terminal import colour, is_terminal
+from mailrelay.cli.terminal import colour, is_terminal, put
 from mailrelay.mail.printable import printable
 
 
@@ -24,18 +24,18 @@ def _shown(text: str) -> str:
 
 def heading(text: str) -> None:
     """Prints the heading of a step."""
-    print(f"\n{colour(text, 'bold', sys.stdout)}", flush=True)
+    put("", colour(text, "bold", sys.stdout))
 
 
 def fine(text: str) -> None:
     """Prints that something is in order, or has been put in order."""
-    print(f"  {colour('✓', 'green', sys.stdout)} {_shown(text)}", flush=True)
+    put(f"  {colour('✓', 'green', sys.stdout)} {_shown(text)}")
 
 
 def note(*lines: str) -> None:
     """Prints lines for the person to read."""
     for line in lines:
-        print(f"    {_shown(line)}", flush=True)
+        put(f"    {_shown(line)}")
 
 
 def undo(text: str) -> None:

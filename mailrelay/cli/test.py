@@ -23,7 +23,7 @@ from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.rows import replaced
 from mailrelay.cli.submission import login, submit
-from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.terminal import colour, moment, put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
@@ -100,7 +100,7 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
         retry(directory, [stored.queue_id])
     # After `retry`: a fault whose next dial is later than `begun` is from a dial for this message, not from an earlier one.
     begun = time.time()
-    print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
+    put(f"a test message to <{printable(to)}> is queued as {stored.queue_id}")
     follow(settings, stored.key, begun, begun + wait)
 
 
@@ -119,7 +119,7 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
                 _print_new(progress, printed, begun)
             if recipient.state == "sent":
                 wait.pause()
-                print(colour("your server took it", "green", sys.stdout), flush=True)
+                put(colour("your server took it", "green", sys.stdout))
                 return
             why = _why_it_ends(progress, begun, deadline)
             if why:
@@ -134,7 +134,7 @@ def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
     """Prints the events that are not in `printed`, and adds them."""
     for event in progress.timeline:
         if event not in printed and not event.planned:
-            print("\n".join(_lines(event, begun)), flush=True)
+            put(*_lines(event, begun))
     printed.update(progress.timeline)
 
 

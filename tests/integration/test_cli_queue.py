@@ -22,7 +22,6 @@ HEAVY = {
     "asyncssh",
     "cryptography",
     "dns",
-    "rich",
     "uvloop",
     "desktop_notifier",
     "ssl",

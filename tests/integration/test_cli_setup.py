@@ -16,9 +16,10 @@ import asyncssh
 import pytest
 from harness.account import HOST, PASSWORD, Account, AccountSSHServer, Newcomer
 from harness.daemon import served
-from harness.terminal import Terminal
+from harness.terminal import Terminal, lines_too_wide, words
 
 from mailrelay import config
+from mailrelay.notify.desktop_presence import can_have_desktop
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ class Scene:
     account: Account
     newcomer: Newcomer
 
-    def terminal(self, *words: str) -> Terminal:
-        return Terminal(self.newcomer.argv("setup", *words), self.newcomer.environment)
+    def terminal(self, *words: str, columns: int = 0) -> Terminal:
+        return Terminal(self.newcomer.argv("setup", *words), self.newcomer.environment, columns)
 
     async def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Without a terminal."""
@@ -162,6 +163,93 @@ async def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_
         assert len(here.account.received) == 2
         calls = (tmp_path / "systemctl.log").read_text().splitlines()
         assert [call for call in calls if "enable" in call] == ["--user enable --now mailrelay"]
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+async def test_on_a_terminal_no_line_is_wider_and_no_word_is_broken(tmp_path: Path, columns: int) -> None:
+    def first(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME, columns=columns)
+        for question, line in (
+            (r"Make\s+~/\.ssh/id_ed25519", "y"),
+            (r"Trust\s+this\s+key", "y"),
+            (r"Put\s+it\s+there\?", "y"),
+            (r"Password\s+of\s+me", PASSWORD),
+            (r"To\s+which\s+address", "me@example.org"),
+            (r"Write\s+that\s+to", "y"),
+            (r"Have\s+systemd\s+run", "y"),
+        ):
+            terminal.answer(question + r"[^:]*: $", line)
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        here.systemctl()
+        status, said = await aside(lambda: first(here))
+        assert status == 0, said
+        # What the person typed is on the terminal, too.
+        assert [line for line in lines_too_wide(said, columns) if not line.endswith(": me@example.org")] == []
+        whole = {"~/.ssh/id_ed25519.pub", "me@mail.example.org", "~/.config/mailrelay/config.toml"}
+        assert whole <= {word.rstrip(",?:") for word in words(said)}
+        assert "`mailrelay status`" in said
+        again = here.terminal(ME, "--to", "me@example.org", columns=columns)
+        assert await aside(again.end) == 0
+        assert lines_too_wide(again.text, columns) == []
+
+
+def without_a_desktop(here: Scene) -> None:
+    here.newcomer.has_desktop = False
+    if can_have_desktop(here.newcomer.environment):
+        pytest.skip("this computer has a desktop")
+
+
+@pytest.mark.parametrize(
+    ("answers", "written"),
+    [
+        ([("Which one", "")], 'mailbox = "~/Maildir"'),
+        ([("Which one", "mail"), ("Which one", "mailbox")], 'mailbox = "~/Maildir"'),
+        (
+            [("Which one", "command"), ("Which command", "/no/such"), ("Which one", "command")],
+            'command = ["/bin/sh", "-c", "x y"]',
+        ),
+        ([("Which one", "dsn")], "desktop = false"),
+    ],
+)
+async def test_on_a_computer_without_a_desktop_it_asks_how_failures_are_told(
+    tmp_path: Path, answers: list[tuple[str, str]], written: str
+) -> None:
+    last = {"m": [("Which Maildir", "")], "c": [("Which command", "/bin/sh -c 'x y'")]}
+
+    def first(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME, "--to", "me@example.org")
+        for question, line in (*answers, *last.get(written[0], []), ("Write that to", "y")):
+            terminal.answer(question + ".*: ", line)
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        without_a_desktop(here)
+        here.let_in()
+        status, said = await aside(lambda: first(here))
+        assert status == 0, said
+        assert ("'mail' is none of them. Type mailbox, command or dsn." in said) == (("Which one", "mail") in answers)
+        assert ("/no/such is no program that can be run" in said) == (("Which command", "/no/such") in answers)
+        text = here.newcomer.config.read_text()
+        assert "[notify]\ndesktop = false\n" in text
+        assert written in text
+        # It is asked once.
+        again = here.terminal(ME, "--to", "me@example.org")
+        assert await aside(again.end) == 0
+        assert "Which one" not in again.text
+
+
+async def test_without_a_desktop_yes_takes_a_maildir_and_settings_that_say_how_are_left_alone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        without_a_desktop(here)
+        here.let_in()
+        done = await here.run(ME, "--yes", "--to", "me@example.org")
+        assert done.returncode == 0, done.stderr
+        assert here.newcomer.config.read_text().endswith('[notify]\ndesktop = false\nmailbox = "~/Maildir"\n')
+        before = here.newcomer.config.read_text()
+        done = await here.run(ME, "--yes", "--to", "me@example.org")
+        assert (done.returncode, here.newcomer.config.read_text()) == (0, before)
 
 
 async def test_without_a_service_manager_it_serves_for_the_letter_alone(tmp_path: Path) -> None:
