@@ -220,12 +220,13 @@ async def test_on_a_computer_without_a_desktop_it_asks_how_failures_are_told(
 
     def first(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--to", "me@example.org")
-        for question, line in (*answers, *last.get(written[0], []), ("Write that to", "y")):
+        for question, line in (*answers, *last.get(written[0], []), ("Write that to", "y"), ("Have systemd run", "y")):
             terminal.answer(question + ".*: ", line)
         return terminal.end(), terminal.text
 
     async with scene(tmp_path) as here:
         without_a_desktop(here)
+        here.systemctl()
         here.let_in()
         status, said = await aside(lambda: first(here))
         assert status == 0, said
@@ -243,6 +244,7 @@ async def test_on_a_computer_without_a_desktop_it_asks_how_failures_are_told(
 async def test_without_a_desktop_yes_takes_a_maildir_and_settings_that_say_how_are_left_alone(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         without_a_desktop(here)
+        here.systemctl()
         here.let_in()
         done = await here.run(ME, "--yes", "--to", "me@example.org")
         assert done.returncode == 0, done.stderr
