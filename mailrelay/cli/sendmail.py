@@ -6,10 +6,10 @@
     sendmail -bs                              SMTP on stdin and stdout, with the daemon, which must run
     sendmail -bp                              the listing, as `mailrelay queue` and `mailq`
 
--f (or -r) gives the sender, <> for none; without it, the sender is the bare login name, which the mail server completes. -F
-is the name in the From field that is added if there is none. Without -i (or -oi) a line with only a dot ends the message.
--N, -R and -V are NOTIFY, RET and ENVID of RFC 3461; -B is the body's type. Other options of sendmail(1) have no meaning
-here and are ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
+-f (or -r) gives the sender, <> for none; without it, the sender is the login name. Bare names, in the envelope and in the
+header, are completed (settings, `[submission]`). -F is the name in the From field that is added if there is none. Without
+-i (or -oi) a line with only a dot ends the message. -N, -R and -V are NOTIFY, RET and ENVID of RFC 3461; -B is the body's
+type. Other options of sendmail(1) have no meaning here and are ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
 
 Exit status, from sysexits: 0 the message is on disk; 64 usage, for example no recipient; 65 the message cannot be sent: an
 invalid address, no recipient in its header, too large, a NUL; 75 not stored, because of a failure on this
@@ -45,6 +45,7 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
+from mailrelay.submission import completion
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
@@ -93,7 +94,7 @@ def command(mode: str, wait: str | None, **given: Any) -> int:
         raise _usage(f"-b{mode} is not supported; the daemon is `mailrelay serve`")
     seconds = None if wait is None else _seconds(wait, settings)
     try:
-        envelope, content = _message(settings.listen.max_message_size, **given)
+        envelope, content = _message(settings, **given)
         stored = submit(settings, envelope, content, sender_option="-f")
         if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
             say(NO_DAEMON)
@@ -111,7 +112,7 @@ for _name in _IGNORED_VALUES:
 
 
 def _message(
-    limit: int,
+    settings: Settings,
     *,
     recipients: Sequence[str],
     from_header: bool,
@@ -124,7 +125,7 @@ def _message(
     body: str,
     others: Sequence[str],
 ) -> tuple[Envelope, bytes]:
-    """Envelope and content from the command line and stdin. limit: octets of content. Raises Failed."""
+    """Envelope and content from the command line and stdin. Raises Failed."""
     if not recipients and not from_header:
         raise _usage("there is no recipient; give addresses, or -t")
     if body.upper() not in ("7BIT", "8BITMIME"):
@@ -133,9 +134,10 @@ def _message(
         raise _usage("-R is full or hdrs")
     if not full_name.isprintable():
         raise _usage("-F contains a character that cannot be printed")
-    reverse_path, reports, name = _reverse_path(sender), _notify(notify), _envid(envid)
+    reverse_path = completion(settings.submission).whole_sender(_reverse_path(sender))
+    reports, name = _notify(notify), _envid(envid)
     dot_ends = not (ignore_dots or "i" in others)
-    message, to = _read(recipients, limit, from_header=from_header, dot_ends=dot_ends)
+    message, to = _read(recipients, settings.listen.max_message_size, from_header=from_header, dot_ends=dot_ends)
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content

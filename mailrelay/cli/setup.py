@@ -89,11 +89,11 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         fine("mail uses one already; --restricted tests it again")
     else:
         note("Not asked for: with --restricted mail uses a separate key, which can do nothing else there.")
-    own = own_address(keys.user, path.greeting, host)
+    own = own_address(keys.user, path.server_names, host)
     if to is None:
         to = _answer("To which address is the test message sent?", own, whole_address, yes=yes)
     heading("6. The settings")
-    settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, yes=yes)
+    settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, own, yes=yes)
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test message")
@@ -137,10 +137,12 @@ def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterat
         yield f"`ssh {name}`, rsync and scp do not use it: they use your ordinary key{ordinary}."
 
 
-def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:
+def _settings(
+    relayhost: Relayhost, max_size: int, file: Path, to: bytes, own: str, *, yes: bool
+) -> tuple[Settings, bool]:
     """Settings with this relayhost in them, and whether they were changed.
 
-    max_size: octets that the mail server takes, 0 if unknown.
+    max_size: octets that the mail server takes, 0 if unknown. own: the address of the account there.
     """
     text = file.read_text("utf-8-sig") if file.exists() else None
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
@@ -151,6 +153,7 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
         _answer(question, f"*@{domain}", grammar.sender, yes=yes) if others else "*",
+        own,
         max_size,
     )
     planned = _with_notices(plan(text, desired, str(file), os.environ), file, yes=yes)

@@ -32,12 +32,14 @@ from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.reply_text import names_status, reply_text
+from mailrelay.mail.sender_refusal import is_sender_refused
 
 _DEAL_WITH = FAILED | {State.REFUSED, State.HELD}
 """States after which the person may have something to do."""
+_RESEND_TO = (Act.RESEND, " [--to ADDRESS]", "send it again, if need be to another address")
+_RESEND_FROM = (Act.RESEND, " --from ADDRESS", "send it again, with another sender")
 _TO_DO = (
     (Act.RELEASE, "", "try it again"),
-    (Act.RESEND, " [--to ADDRESS]", "send it again, if need be to another address"),
     (Act.EDIT, "", "change it in your editor, and send it"),
     (Act.DROP, "", "you have dealt with it: do not keep it"),
     (Act.CANCEL, "", "do not send it"),
@@ -124,8 +126,11 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 def _to_do(message: Listed) -> Iterator[str]:
     """The commands for a message that failed or is held."""
     states = {State(to.state) for to in message.recipients if to.state in _DEAL_WITH}
+    is_refused_sender = any(
+        is_sender_refused(to.stage, to.status, to.description) for to in message.recipients if to.state == "bounced"
+    )
     label = "to do"
-    for act, option, meaning in _TO_DO:
+    for act, option, meaning in (_RESEND_FROM if is_refused_sender else _RESEND_TO, *_TO_DO):
         if any((state, act) in ACT_TABLE for state in states):
             command_line = f"mailrelay queue {act} {message.queue_id}{option}"
             yield f"{label:11}{command_line:{len(message.queue_id) + 39}}{meaning}"

@@ -30,12 +30,14 @@ from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.control.following import Progress, follow_progress
 from mailrelay.control.records import WAITING
+from mailrelay.mail.completion import is_bare
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
 from mailrelay.mail.reply_text import reply_text
+from mailrelay.submission import completion
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""
@@ -43,7 +45,7 @@ WAIT = 60.0
 
 @click.command("test")
 @click.argument("address")
-@click.option("--from", "sender", metavar="ADDRESS", help="The sender; without it, your login name.")
+@click.option("--from", "sender", metavar="ADDRESS", help="The sender; by default that of programs that give none.")
 @click.option(
     "--wait", type=click.FloatRange(0, 86_400), default=WAIT, metavar="SECONDS", help="How long to wait (60)."
 )
@@ -55,11 +57,13 @@ def command(address: str, sender: str | None, wait: float) -> None:
 
 
 def default_sender(settings: Settings, own: str = "") -> bytes:
-    """The reverse path of a test message, of `mailrelay test` and of `mailrelay setup`. Raises Failed.
+    """The reverse path of the test message, of `mailrelay test` and of `mailrelay setup`: that of programs that give none.
+    Raises Failed.
 
-    own: the person's address on the relayhost, if it is known; else it is the login name.
+    own: the person's address on the relayhost, "" if it is not known; then the result may be bare.
     """
-    return mailbox(own) if own else login("--from")
+    sender = completion(settings.submission).whole_sender(login("--from"))
+    return own.encode() if own and is_bare(sender) else sender
 
 
 def mailbox(word: str) -> bytes:

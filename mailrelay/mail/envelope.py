@@ -38,7 +38,8 @@ class Message:
 
     id: the key in the spool. queue_id: the name of the message for the person and in the log. size: octets of content,
     before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
-    spool, one for each recipient of `envelope`, which holds only the pending ones.
+    spool, one for each recipient of `envelope`, which holds only the pending ones. has_bare_header: whether its header has
+    bare addresses (`mail.header_completion`).
 
     A mail server may take fewer recipients in a transaction than the message has: then `envelope` holds those of one
     transaction of a round (`relay.rounds`). later: the number of recipients for further transactions of the round. waiting:
@@ -56,6 +57,7 @@ class Message:
     later: int = 0
     waiting: int = 0
     is_continued: bool = False
+    has_bare_header: bool = False
 
     @property
     def is_whole(self) -> bool:
