@@ -25,6 +25,7 @@ from mailrelay.mail.outcome import Outcome, Reply
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
@@ -244,7 +245,7 @@ def _progress(so_far: DeliveryResult | None) -> str:
 
 
 def _queued(queue_id: str, why: str) -> Reply:
-    return Reply(250, (f"2.0.0 {queue_id} queued{': ' if why else ''}{printable(why)}".encode(),))
+    return Reply(250, (f"2.0.0 {queue_id} queued{': ' if why else ''}{reply_text(why)}".encode(),))
 
 
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
@@ -254,7 +255,7 @@ def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
         return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
     done = f"sent to {result.taken} of {result.total}" if result.taken else "queued"
     named = [
-        f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {printable(other.reason)}"
+        f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {reply_text(other.reason)}"
         for other in result.not_taken[:MAX_NAMED]
     ]
     if len(result.not_taken) > MAX_NAMED:

@@ -175,6 +175,10 @@ class NoticePort(Protocol):
         """Writes that a backend failed: the notice stays pending, and is due again at `next_try` (epoch seconds)."""
         ...
 
+    async def notice_dropped(self, pending: PendingNotice) -> None:
+        """Writes that a notice is not pending for its backend any more, which will never deliver it."""
+        ...
+
     async def content_start(self, message: int, limit: int) -> bytes:
         """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone."""
         ...
@@ -264,6 +268,10 @@ class SpoolView(Protocol):
 
     def status(self) -> SpoolStatus:
         """The state of the whole spool."""
+        ...
+
+    def successors(self, queue_id: str) -> list[str]:
+        """The ids of the newest messages that replaced this one (`queue resend`, `queue edit`); [] if none did."""
         ...
 
     def suggestion(self, address: bytes, stage: str) -> bytes:

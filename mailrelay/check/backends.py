@@ -13,9 +13,11 @@ from mailrelay.check.machine import nearest_existing
 from mailrelay.config import Notify
 from mailrelay.notify.backend import BackendFailed
 from mailrelay.notify.desktop import Desktop
+from mailrelay.notify.desktop_presence import can_have_desktop
 
 DESKTOP_TIMEOUT = 5.0
 """Seconds."""
+EXAMPLE_MAILBOX = "~/Maildir"
 
 
 async def examine(notify: Notify) -> list[Finding]:
@@ -48,7 +50,10 @@ async def _failures(notify: Notify) -> AsyncIterator[tuple[str, Finding]]:
 
 
 def _no_desktop(why: str, notify: Notify) -> Finding:
+    """A computer without a desktop needs none, if notices reach the person by another backend that needs no mail server."""
     disable = "set notify.desktop = false if there is never a desktop"
+    exists = can_have_desktop(os.environ)
     if notify.command or notify.mailbox is not None:
-        return Finding("notify", False, why, disable)
-    return Finding("notify", False, why, f"set notify.mailbox or notify.command, which need no network; {disable}")
+        return Finding("notify", False if exists else None, why, disable)
+    example = f'set notify.mailbox (for example to "{EXAMPLE_MAILBOX}") or notify.command, which need no network'
+    return Finding("notify", False, why, f"{example}; {disable}")

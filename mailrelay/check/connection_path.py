@@ -12,6 +12,7 @@ from mailrelay.check.finding import Finding
 from mailrelay.config import Relayhost
 from mailrelay.mail.completion import account_address
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import errors, ignored_directives, mail_path
 from mailrelay.ssh.authentication import HopClient
@@ -172,6 +173,6 @@ def _size(limit: int | None, ours: int, name: str) -> Finding:
 
 
 def _failed(outcome: Outcome, name: str) -> Finding:
-    words = outcome.description.decode("utf-8", "backslashreplace")
+    words = reply_text(outcome.description)
     step = "ssh_config" if outcome.cause is Cause.SSH_CONFIG else _STEPS[outcome.stage]
     return Finding(step, False, words, outcome.fix or (REFUSED if outcome.reply else HEALS), name)

@@ -16,7 +16,7 @@ UNIT = "mailrelay.service"
 SYSTEMCTL_TIMEOUT = 5.0
 """Seconds."""
 _KEPT = ("TERM", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "MAILRELAY_CONFIG")
-"""Variables that keep this process's value: how output is shown, and which settings are checked."""
+"""Variables that keep this process's value, or stay unset: how output is shown, and which settings are checked."""
 
 
 def adopt(pid: str | None) -> Finding:
@@ -34,9 +34,10 @@ def adopt(pid: str | None) -> Finding:
 
 def _replace(found: dict[str, str], source: str) -> Finding:
     ours, theirs = os.environ.get("SSH_AUTH_SOCK", ""), found.get("SSH_AUTH_SOCK", "")
+    adopted = {name: value for name, value in found.items() if name not in _KEPT}
     kept = {name: value for name in _KEPT if (value := os.environ.get(name)) is not None}
     os.environ.clear()
-    os.environ.update(found | kept)
+    os.environ.update(adopted | kept)
     if ours in ("", theirs):
         return Finding("environment", True, source)
     return Finding("environment", True, f"{source}; its SSH_AUTH_SOCK is {theirs or 'not set'}, yours is {ours}")

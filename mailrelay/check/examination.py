@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import ipaddress
 import socket
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
@@ -44,8 +44,13 @@ class CheckOptions:
     blacklists: bool = False
 
 
-async def examine(settings: Settings, pid: str | None, options: CheckOptions) -> AsyncGenerator[Finding, None]:
-    """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
+async def examine(
+    settings: Settings, pid: str | None, options: CheckOptions, waits_for: Callable[[str], None] = lambda _what: None
+) -> AsyncGenerator[Finding, None]:
+    """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs.
+
+    waits_for: called with the checks, in words for people, whose findings come next.
+    """
     local = asyncio.create_task(
         asyncio.to_thread(lambda: [*machine.examine(settings, pid), *_unroutable_sender(settings)])
     )
@@ -59,7 +64,9 @@ async def examine(settings: Settings, pid: str | None, options: CheckOptions) ->
         ),
     ]
     try:
-        for task in tasks:
+        names = ("the notice backends", *(f"the checks of {relayhost.ssh}" for relayhost in settings.relayhosts))
+        for what, task in zip(("the checks of this computer", *names), tasks, strict=True):
+            waits_for(what)
             for finding in await task:
                 yield finding
     finally:

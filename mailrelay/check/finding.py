@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Finding:
     """One line of output. check: the name of the check. about: the relayhost, domain or address that was checked, "" for
     this machine. ok: None if the check was not made or its result cannot be known here. fix: what the person can do, where
-    ok is False. Texts may quote other hosts and are not escaped."""
+    ok is not True. Texts may quote other hosts and are not escaped."""
 
     check: str
     ok: bool | None

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import click
 
 from mailrelay.cli.base import NO_DAEMON, load_settings, say
+from mailrelay.cli.terminal import put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.control import acts
 from mailrelay.control.acts import Done
 from mailrelay.control.daemon import report_network_change
@@ -34,12 +36,15 @@ def retry(ids: Sequence[str], everything: bool, network: bool) -> int:
         raise click.UsageError("Give ids, --all or --network", click.get_current_context())
     directory = load_settings().queue.directory
     if ids:
-        return _tell(acts.retry(directory, ids), "is due now")
+        with waiting_for("the spool"):
+            done = acts.retry(directory, ids)
+        return _tell(done, "is due now")
     if network:
         lacks_daemon = not report_network_change(directory)
     else:
-        due, lacks_daemon = acts.retry_all(directory)
-        print(f"{due} {'message is' if due == 1 else 'messages are'} due now")
+        with waiting_for("the spool"):
+            due, lacks_daemon = acts.retry_all(directory)
+        put(f"{due} {'message is' if due == 1 else 'messages are'} due now")
     if lacks_daemon:
         say(NO_DAEMON)
     return 0
@@ -74,13 +79,16 @@ def drop(ids: Sequence[str]) -> int:
 
 
 def _act(ids: Sequence[str], what: Act) -> int:
-    return _tell(acts.act(load_settings().queue.directory, ids, what), f"is {_PARTICIPLES[what]}")
+    directory = load_settings().queue.directory
+    with waiting_for("the spool"):
+        done = acts.act(directory, ids, what)
+    return _tell(done, f"is {_PARTICIPLES[what]}")
 
 
 def _tell(done: Done, words: str) -> int:
     """Prints what was done; returns the exit status."""
     for queue_id in done.changed:
-        print(f"{queue_id} {words}")
+        put(f"{queue_id} {words}")
     for failure in done.failures:
         say(failure)
     if done.lacks_daemon:

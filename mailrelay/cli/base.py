@@ -1,7 +1,7 @@
 """What every command uses.
 
     load_settings()   the settings: those of `--config FILE`, before or after the command, else the default file
-    say(line)         one line on stderr, for a command that goes on after it
+    say(line)         one line on stderr, wrapped on a terminal, for a command that goes on after it
     Failed            ends a command with one line on stderr and an exit status
     LazyCommand       name and help of a command whose module is loaded when the command runs
     LazyGroup         a click group of such commands; listing them loads none
@@ -16,10 +16,14 @@ from pathlib import Path
 import click
 
 from mailrelay import config
+from mailrelay.cli.help_formatter import HelpFormatter
+from mailrelay.cli.terminal import put
 from mailrelay.mail.printable import printable
 
 NO_DAEMON = "the daemon is not running: start `mailrelay serve`"
 _CONFIG = "mailrelay.config"
+
+click.Context.formatter_class = HelpFormatter
 
 
 class Failed(Exception):
@@ -43,7 +47,8 @@ def settings_path() -> Path:
 
 def say(line: str) -> None:
     """Prints one line on stderr. What cannot be printed is escaped."""
-    print(f"mailrelay: {printable(line)}", file=sys.stderr)
+    if sys.stderr is not None:
+        put(f"mailrelay: {printable(line)}", stream=sys.stderr)
 
 
 class LazyCommand(click.Command):

@@ -20,7 +20,8 @@ from mailrelay.check import environment
 from mailrelay.check.examination import CheckOptions, examine
 from mailrelay.check.finding import Finding
 from mailrelay.cli.base import load_settings
-from mailrelay.cli.terminal import colour
+from mailrelay.cli.terminal import colour, put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.dns.resolver import Resolver
@@ -65,14 +66,19 @@ async def _print_findings(
 
     def show(finding: Finding) -> None:
         nonlocal failed
+        wait.pause()
         failed += finding.ok is False
-        print(json_line(finding) if as_json else text_lines(finding, plain=plain), flush=True)
+        if as_json:
+            print(json_line(finding), flush=True)
+        else:
+            put(*text_lines(finding, plain=plain).splitlines())
 
-    show(Finding("settings", True, "can be read, and others cannot write them"))
-    show(adopted)
-    async with contextlib.aclosing(examine(settings, pid, options)) as findings:
-        async for finding in findings:
-            show(finding)
+    with waiting_for("the checks of this computer", quiet=as_json) as wait:
+        show(Finding("settings", True, "can be read, and others cannot write them"))
+        show(adopted)
+        async with contextlib.aclosing(examine(settings, pid, options, wait.goes_on)) as findings:
+            async for finding in findings:
+                show(finding)
     return 1 if failed else 0
 
 

@@ -3,6 +3,7 @@ everything happened as it should, 1 otherwise."""
 
 import click
 
+from mailrelay.cli.terminal import put
 from mailrelay.demo import scenario
 
 
@@ -10,4 +11,4 @@ from mailrelay.demo import scenario
 def command() -> int:
     """Show mailrelay at work on loopback, with an embedded mail server: one message arrives, one is refused, one waits
     and arrives."""
-    return scenario.run()
+    return scenario.run(lambda line, hang: put(line, hang=hang))

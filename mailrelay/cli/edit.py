@@ -22,7 +22,9 @@ import click
 
 from mailrelay.cli import rfc822_input
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
-from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.questions import confirm
+from mailrelay.cli.terminal import is_terminal, put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.errors import CONTROL_ERRORS
 from mailrelay.control.replacement import replace, replaceable
@@ -41,7 +43,8 @@ def command(queue_id: str) -> int:
     """
     settings = load_settings()
     editor = _editor()
-    old, content = replaceable(settings, queue_id, Act.EDIT)
+    with waiting_for("the spool"):
+        old, content = replaceable(settings, queue_id, Act.EDIT)
     before = draft(old.envelope, content.replace(b"\r\n", b"\n"))
     directory = Path(tempfile.mkdtemp(prefix="mailrelay-"))
     file = directory / "message.eml"
@@ -54,7 +57,7 @@ def command(queue_id: str) -> int:
             shutil.rmtree(directory)
             if status:
                 raise Failed(f"the editor ended with status {status}; {old.queue_id} is left as it was")
-            print(f"{old.queue_id} is left as it was: nothing was changed")
+            put(f"{old.queue_id} is left as it was: nothing was changed")
             return 0
         try:
             if status:
@@ -62,7 +65,7 @@ def command(queue_id: str) -> int:
             _send(settings, old, content, text)
         except (Failed, BadDraft, rfc822_input.Unfit, *CONTROL_ERRORS, OSError) as error:
             say(f"{error}; {old.queue_id} is left as it was, your text is in {file}")
-            if not is_terminal(sys.stdin) or not click.confirm("Open it again?", default=True, err=True):
+            if not is_terminal(sys.stdin) or not confirm("Open it again?", default=True, err=True):
                 return 1
         else:
             shutil.rmtree(directory)
@@ -77,8 +80,9 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
     envelope = readdressed(old.envelope, sender, to)
     if not changed.isascii():
         envelope = dataclasses.replace(envelope, body=b"8BITMIME")
-    new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
-    print(f"{old.queue_id} is replaced by {new.queue_id}")
+    with waiting_for("the spool"):
+        new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
+    put(f"{old.queue_id} is replaced by {new.queue_id}")
     if not new.daemon_runs:
         say(NO_DAEMON)
     if changed != content and is_signed(content):

@@ -13,14 +13,7 @@ def print_messages(messages: Sequence[Listed], directory: Path) -> None:
     """Prints a queue that is not empty (`listing_text`). directory: of its spool."""
     from mailrelay.cli import listing_text
 
-    listing_text.print_messages(messages, directory, print_table)
-
-
-def print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Prints rows on a terminal (`listing_table`): rich takes longer to load than the listing takes."""
-    from mailrelay.cli import listing_table
-
-    listing_table.print_table(rows)
+    listing_text.print_messages(messages, directory)
 
 
 def record_lines(messages: Iterable[Listed]) -> list[bytes]:

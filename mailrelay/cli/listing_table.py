@@ -1,18 +1,15 @@
-"""Prints rows as a table on a terminal. Loaded late: rich takes longer to load than the listing takes.
+"""Prints the rows of a listing in the width of a terminal: as a table, or each row on lines of its own.
 
-Promises: nothing is cut off. On a narrow terminal each row has lines of its own.
-Never: markup in text from outside. Cells are plain text.
+Promises: nothing is cut off, and no word is broken: an address can be copied from the listing. There is a table only where
+the terminal is wide enough for it.
 """
 
-from collections.abc import Iterable, Sequence
-
-from rich import box
-from rich.console import Console, Group
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
+import sys
+from collections.abc import Iterator, Sequence
 
 from mailrelay.cli.rows import HEADINGS, Row
+from mailrelay.cli.terminal import colour, line_width, put
+from mailrelay.cli.wrapping import cells, wrap
 
 _STYLES = {
     "active": "cyan",
@@ -24,32 +21,55 @@ _STYLES = {
     "expired": "bold red",
     "cancelled": "dim",
 }
-_WHOLE = ("ID", "STATE", "ARRIVED", "NEXT", "SIZE")
+_STATE, _FROM = HEADINGS.index("STATE"), HEADINGS.index("FROM")
 TABLE_WIDTH = 100
-"""Characters of a terminal's width below which there is no table: its columns would be too narrow to read."""
+"""Columns of a terminal's width below which there is no table."""
+MIN_WHY = 20
+"""Columns for the last column of a table, at least."""
 
 
-def print_table(rows: Iterable[Row]) -> None:
-    """Prints the rows in the terminal's width and colours (no colours with NO_COLOR)."""
-    console = Console()
-    styled = ([Text(cell, _STYLES.get(cell, "") if at == 1 else "") for at, cell in enumerate(row)] for row in rows)
-    if console.width < TABLE_WIDTH:
-        for cells in styled:
-            console.print(_stacked(cells))
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=heading in _WHOLE, overflow="fold")
-    for cells in styled:
-        table.add_row(*cells)
-    console.print(table)
+def print_rows(rows: Sequence[Row]) -> None:
+    """Prints the rows in the width of stdout, on a terminal in colours (none with NO_COLOR)."""
+    widths = _column_widths(rows, line_width(sys.stdout))
+    if widths is None:
+        put(*(line for row in rows for line in _stacked(row)), hang=4)
+    else:
+        heading = "  ".join(map(_padded, HEADINGS, widths))
+        put(colour(heading.rstrip(), "bold", sys.stdout), *(line for row in rows for line in _table_lines(row, widths)))
 
 
-def _stacked(cells: Sequence[Text]) -> Group:
-    short = len(_WHOLE)
-    sender, to, why = cells[short:]
-    below = [Text.assemble("from ", sender), Text.assemble("to ", to), *([why] if why else [])]
-    return Group(
-        Text("  ").join(cell for cell in cells[:short] if cell.plain != "-"),
-        *(Padding(line, (0, 0, 0, 2)) for line in below),
-    )
+def _column_widths(rows: Sequence[Row], width: int) -> list[int] | None:
+    """The widths of the columns of a table that is `width` columns wide; None if the rows do not fit into one."""
+    *widths, last = (max(map(cells, column)) for column in zip(HEADINGS, *rows, strict=True))
+    left = width - sum(widths) - 2 * len(widths)
+    longest = max(cells(word) for row in rows for word in row[-1].split(" "))
+    return [*widths, min(left, last)] if width >= TABLE_WIDTH and left >= max(MIN_WHY, longest) else None
+
+
+def _table_lines(row: Row, widths: Sequence[int]) -> Iterator[str]:
+    first, *further = wrap(row[-1], widths[-1], 0)
+    shown = list(map(_padded, row, widths))
+    shown[_STATE] = _coloured_state(row, shown[_STATE])
+    yield "  ".join((*shown[:-1], first)).rstrip()
+    below = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+    yield from (f"{below}{line}" for line in further)
+
+
+def _stacked(row: Row) -> Iterator[str]:
+    sender, to, why = row[_FROM:]
+    shown = list(row[:_FROM])
+    shown[_STATE] = _coloured_state(row, shown[_STATE])
+    yield "  ".join(cell for cell in shown if cell != "-")
+    yield f"  from {sender}"
+    yield f"  to {to}"
+    if why:
+        yield f"  {why}"
+
+
+def _coloured_state(row: Row, shown: str) -> str:
+    style = _STYLES.get(row[_STATE])
+    return colour(shown, style, sys.stdout) if style else shown
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cells(cell))

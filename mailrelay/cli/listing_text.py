@@ -2,41 +2,38 @@
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mailrelay.cli import rows
 from mailrelay.cli.base import NO_DAEMON
-from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.listing_table import print_rows
+from mailrelay.cli.terminal import is_terminal, line_width, put
 from mailrelay.control.daemon import daemon_pid
-from mailrelay.control.records import WAITING
-from mailrelay.mail.overview import Listed
+from mailrelay.mail.overview import Listed, counts
 from mailrelay.mail.quantity import size
 
 
-def print_messages(
-    messages: Sequence[Listed], directory: Path, print_table: Callable[[Iterable[rows.Row]], None]
-) -> None:
-    """Prints the listing. directory: of the spool that the messages are from. print_table: prints the rows on a terminal."""
+def print_messages(messages: Sequence[Listed], directory: Path) -> None:
+    """Prints the listing. directory: of the spool that the messages are from."""
     now = time.time()
-    listed = (row for message in messages for row in rows.rows(message, now))
-    if is_terminal(sys.stdout):
-        print_table(listed)
+    listed = [row for message in messages for row in rows.rows(message, now)]
+    if line_width(sys.stdout) or is_terminal(sys.stdout):
+        print_rows(listed)
     else:
         for row in (rows.HEADINGS, *listed):
             print(rows.plain(row))
-    for fault in rows.faults(messages):
-        print(f"{fault.rstrip('.')}; see `mailrelay status`")
-    print(_summary(messages, directory))
+    put(*(f"{fault.rstrip('.')}; see `mailrelay status`" for fault in rows.faults(messages)))
+    put(_summary(messages, directory))
 
 
 def _summary(messages: Sequence[Listed], directory: Path) -> str:
-    counted = Counter(message.queue_name for message in messages)
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+    counted = counts(messages)
+    by_word = ", ".join(f"{count} {word}" for word, count in counted.items())
     octets = size(sum(message.size for message in messages))
-    line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {counts}"
-    waits = any(to.state in WAITING for message in messages for to in message.recipients)
-    if counted["failed"]:
+    line = f"{len(messages)} {'message' if len(messages) == 1 else 'messages'}, {octets}: {by_word}"
+    if sum(counted.values()) > len(messages):
+        line += " (a message counts once for each state of its recipients)"
+    if "failed" in counted or "held" in counted:
         line += "; what to do: `mailrelay queue show ID`"
-    return f"{line}; {NO_DAEMON}" if waits and daemon_pid(directory) is None else line
+    return f"{line}; {NO_DAEMON}" if "pending" in counted and daemon_pid(directory) is None else line

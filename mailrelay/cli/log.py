@@ -4,21 +4,24 @@ With an id (a unique beginning is enough) only the lines about that message; if 
 contain the text. With -f it goes on with new lines as they are written, until Ctrl-C. With -f and without an id, it begins
 with the last lines, not with the first.
 
-Lines are escaped here because libraries write to the log too. Lines of the daemon are escaped already and do not change.
+The file has times in the zone of the daemon. They are printed in the local zone, as in `queue show`, with the same offset
+from UTC. Lines are escaped here because libraries write to the log too. Lines of the daemon are escaped already.
 Never: a change to a file.
 """
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from mailrelay.cli.base import Failed, load_settings
+from mailrelay.cli.base import Failed, load_settings, say
+from mailrelay.cli.terminal import put
 from mailrelay.control.details import whole_id
 from mailrelay.control.errors import NoSuchMessage
 from mailrelay.mail.printable import printable
@@ -36,28 +39,46 @@ LOOK_AGAIN = 0.25
 def command(queue_id: str | None, follow: bool) -> None:
     """Show what has happened, to one message or to all."""
     directory = load_settings().queue.directory
-    about = _whole_id(directory, queue_id) if queue_id else ""
+    about, newer = _whole_id(directory, queue_id) if queue_id else ("", [])
     with ExitStack() as opened:
         files = [opened.enter_context(path.open("rb")) for path in _files(directory)]
         if not files and not follow:
             raise Failed(f"there is no log in {directory} yet; `mailrelay serve` writes it")
         found = [line for file in files for line in whole_lines(file) if about in line]
-        if about and not found and not follow:
+        if about and not found and not follow and not newer:
             raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
-        for line in found[-LAST:] if follow and not about else found:
-            print(printable(line))
+        put(*map(_shown, found[-LAST:] if follow and not about else found))
+        if newer:
+            say(f"{about} was replaced by {' and '.join(newer)}; see `mailrelay log {newer[0]}`")
         if follow:
-            sys.stdout.flush()
             for line in _new_lines(directory / FILE, files[-1] if files else None):
                 if about in line:
-                    print(printable(line), flush=True)
+                    put(_shown(line))
 
 
-def _whole_id(directory: Path, queue_id: str) -> str:
+def _whole_id(directory: Path, given: str) -> tuple[str, list[str]]:
+    """The whole id, or what was given, and the ids of the messages that replaced it."""
     try:
-        return whole_id(directory, queue_id)
+        return whole_id(directory, given)
     except NoSuchMessage:
-        return queue_id
+        return given, []
+
+
+def _shown(line: str) -> str:
+    """A line of the log for the person: its time in the local zone, and escaped."""
+    minute, zone = _local_minute(line[:16], line[19:24])
+    return printable(f"{minute}{line[16:19]}{zone}{line[24:]}")
+
+
+@lru_cache(maxsize=1)
+def _local_minute(minute: str, zone: str) -> tuple[str, str]:
+    """A minute of the log and its offset from UTC, as in "2026-11-28T14:03" and "+0900", in the local zone. Other text stays
+    as it is."""
+    try:
+        at = datetime.strptime(minute + zone, "%Y-%m-%dT%H:%M%z").astimezone()
+    except (ValueError, OverflowError):
+        return minute, zone
+    return at.strftime("%Y-%m-%dT%H:%M"), at.strftime("%z")
 
 
 def _files(directory: Path) -> list[Path]:

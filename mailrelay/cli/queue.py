@@ -18,6 +18,7 @@ import click
 
 from mailrelay.cli import lazy
 from mailrelay.cli.base import LazyGroup, load_settings
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.listing import messages
 
 _all = click.option("--all", "history", is_flag=True, help="Show sent, refused and cancelled messages too.")
@@ -50,7 +51,10 @@ def show_list(*, history: bool = False, as_json: bool = False) -> None:
     found = messages(directory, history=history)
     if as_json:
         _print_records(lazy.record_lines(found))
-    elif listed := list(found):
+        return
+    with waiting_for("the spool"):
+        listed = list(found)
+    if listed:
         lazy.print_messages(listed, directory)
     else:
         print("the queue is empty")

@@ -16,6 +16,8 @@ import click
 
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
+from mailrelay.cli.terminal import put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.replacement import replace, replaceable
 from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act
@@ -32,14 +34,16 @@ def command(queue_id: str, recipients: Sequence[str], reverse_path: str | None) 
     settings = load_settings()
     to = [address for word in recipients for address in _addresses("--to", word)]
     sender = None if reverse_path is None else _sender(reverse_path)
-    old, content = replaceable(settings, queue_id, Act.RESEND)
+    with waiting_for("the spool"):
+        old, content = replaceable(settings, queue_id, Act.RESEND)
     envelope = readdressed(
         old.envelope,
         old.envelope.sender if sender is None else sender,
         to or [recipient.address for recipient in old.envelope.recipients],
     )
-    new = replace(settings, old, Act.RESEND, envelope, content)
-    print(f"{old.queue_id} is replaced by {new.queue_id}")
+    with waiting_for("the spool"):
+        new = replace(settings, old, Act.RESEND, envelope, content)
+    put(f"{old.queue_id} is replaced by {new.queue_id}")
     if not new.daemon_runs:
         say(NO_DAEMON)
 

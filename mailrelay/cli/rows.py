@@ -14,6 +14,7 @@ from mailrelay.control.records import WAITING
 from mailrelay.mail.overview import Listed, ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.states import PENDING
 
 Row = tuple[str, ...]
@@ -29,12 +30,12 @@ def rows(message: Listed, now: float) -> list[Row]:
         (
             message.queue_id,
             to.state,
-            moment(message.arrival, now),
+            moment(min(message.arrival, now), now),
             _next(message, to, now),
             size(message.size),
             f"<{printable(message.sender)}>",
             f"<{printable(to.address)}>",
-            "; ".join(filter(None, (uncertainty(to), printable(to.description) or _waits_for(message, to)))),
+            "; ".join(filter(None, (uncertainty(to), _reason(message, to)))),
         )
         for to in message.recipients
     ]
@@ -51,7 +52,7 @@ def faults(messages: Iterable[Listed]) -> list[str]:
     appearance."""
     return list(
         dict.fromkeys(
-            f"{why}: {printable(message.fault_text)}"
+            f"{why}: {reply_text(message.fault_text)}"
             for message in messages
             for to in message.recipients
             if (why := _waits_for(message, to))
@@ -64,6 +65,15 @@ def uncertainty(to: ListedRecipient) -> str:
     if to.uncertain is None:
         return ""
     return "may arrive twice" if to.state in _MAY_ARRIVE_TWICE else "may have arrived all the same"
+
+
+def replaced(to: ListedRecipient) -> str:
+    """By which message a recipient's was replaced; "" if it was not."""
+    return f"replaced by {to.successor}" if to.successor else ""
+
+
+def _reason(message: Listed, to: ListedRecipient) -> str:
+    return replaced(to) or reply_text(to.description) or _waits_for(message, to)
 
 
 def _waits_for(message: Listed, to: ListedRecipient) -> str:

@@ -35,12 +35,14 @@ from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login, submit
 from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 from mailrelay.submission import completion
@@ -172,12 +174,13 @@ def _read(
 
 def _wait(settings: Settings, key: int, seconds: float) -> int:
     """Waits until every recipient is settled, `seconds` at most; prints a line for each that is not sent."""
-    for message in follow(settings.queue.directory, key, seconds):
-        if not any(to.state in WAITING for to in message.recipients):
-            break
+    with waiting_for("the mail server to take the message"):
+        for message in follow(settings.queue.directory, key, seconds):
+            if not any(to.state in WAITING for to in message.recipients):
+                break
     for to in message.recipients:
         if to.state != "sent":
-            words = printable(to.description) or message.fault_text
+            words = reply_text(to.description or message.fault_text)
             say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
     return exit_status(message.recipients)
 

@@ -20,6 +20,7 @@ import click
 from mailrelay import daemon
 from mailrelay.cli.base import Failed, load_settings
 from mailrelay.cli.log import FILE as LOG_FILE
+from mailrelay.cli.terminal import wrapped
 from mailrelay.control.daemon import prepare_directory
 
 try:
@@ -90,8 +91,17 @@ class _LogLine(logging.Formatter):
         return _second(int(record.created))
 
 
+class _TerminalLine(logging.Formatter):
+    """A line on stderr: wrapped on a terminal, one line for a service manager."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(part for line in super().format(record).split("\n") for part in wrapped(line, sys.stderr))
+
+
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
+    # The zone of a laptop changes while the daemon runs.
+    time.tzset()
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 
@@ -99,7 +109,7 @@ def _log_to(file: os.PathLike[str], level: int) -> None:
     to_file = _LogFile(file, maxBytes=LOG_SIZE, backupCount=LOG_FILES)
     to_file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter("mailrelay: %(message)s"))
+    to_terminal.setFormatter(_TerminalLine("mailrelay: %(message)s"))
     to_terminal.setLevel(level)
     # Our lines do not show these fields, so they are not computed.
     logging._srcfile = None

@@ -5,7 +5,7 @@
     3  the login: if the account does not accept the key yet, it is put into authorized_keys there, with the password
     4  the mail path: forwarding to the mail server's port, or a command, whichever reaches the mail server
     5  with --restricted, a separate key that can only send mail, and a test that it can do nothing else
-    6  the settings: a new file, or additions to the person's own
+    6  the settings: a new file, or additions to the person's own; without a desktop, with how the person hears of failures
     7  the service: a unit for systemd or launchd is installed and started
     8  a test message, followed to its end
 
@@ -17,7 +17,9 @@ Never: a password that is kept or shown.
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -25,7 +27,9 @@ import msgspec
 from mailrelay import config, grammar
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli.base import Failed, settings_path
+from mailrelay.cli.questions import answer
 from mailrelay.cli.setup_remote import (
+    MAIL_KEY,
     OWN_SSH_CONFIG,
     ensure_login,
     find_mail_path,
@@ -35,15 +39,18 @@ from mailrelay.cli.setup_remote import (
 )
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
-from mailrelay.cli.terminal import is_terminal
-from mailrelay.cli.test import default_sender, mailbox, send_and_follow
+from mailrelay.cli.terminal import is_terminal, put
+from mailrelay.cli.test import default_sender, send_and_follow, whole_address
 from mailrelay.config import Relayhost, Settings
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
-from mailrelay.setup import restriction
+from mailrelay.setup import notice_backend, restriction
 from mailrelay.setup.addresses import own_address, sender_for
+from mailrelay.setup.notice_backend import DEFAULT_MAILBOX, NoticeBackend, with_backend
 from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
+
+T = TypeVar("T")
 
 
 @click.command("setup")
@@ -58,16 +65,16 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     file = settings_path()
     try:
         host = grammar.destination(host)
-    except SettingsError as error:
+        new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
+        # Raises ValueError for a name that `destination` cannot tell from a host.
+        restriction.host(new)
+    except (SettingsError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
-    to = mailbox(address) if address else None
+    to = None if address is None else _option_to(address)
     before = config.load(file) if file.exists() else None
-    relayhost = (of_host(before, host) if before else None) or Relayhost(
-        name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser()
-    )
-    is_ordinary = relayhost.ssh_config == OWN_SSH_CONFIG.expanduser()
+    relayhost = (of_host(before, host) if before else None) or new
     heading("1. A key")
-    keys = find_or_make_key(relayhost, yes=yes)
+    keys = find_or_make_key(relayhost, file, yes=yes)
     heading("2. The host key")
     trust_hosts(relayhost, yes=yes)
     heading("3. The login")
@@ -84,7 +91,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         note("Not asked for: with --restricted mail uses a separate key, which can do nothing else there.")
     own = own_address(keys.user, path.server_names, host)
     if to is None:
-        to = mailbox(_answer("To which address is the test message sent?", own, yes=yes))
+        to = _answer("To which address is the test message sent?", own, whole_address, yes=yes)
     heading("6. The settings")
     settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, own, yes=yes)
     heading("7. The service")
@@ -94,19 +101,40 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)
-    print()
+    put("")
     if not serves:
-        print("Start `mailrelay serve` when you want to send mail.")
-    print(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
-    if is_ordinary:
-        print(f"`ssh {host}`, rsync and scp need no password either: they use the same key.")
-    print("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
+        put("Start `mailrelay serve` when you want to send mail.")
+    put(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
+    for line in _about_keys(relayhost, keys.tried, file):
+        put(line)
+    put("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
 
-def _answer(question: str, default: str, *, yes: bool) -> str:
+def _option_to(address: str) -> bytes:
+    try:
+        return whole_address(address)
+    except Failed as error:
+        raise click.BadParameter(str(error), param_hint="--to") from None
+
+
+def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool) -> T:
+    """What `read` makes of the person's answer, or of `default` if `yes` or without a terminal."""
     if yes or not is_terminal(sys.stdin):
-        return default
-    return str(click.prompt(f"\n  {question}", default=default))
+        return read(default)
+    put("")
+    return answer(f"  {question}", default, read)
+
+
+def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterator[str]:
+    """Which key mail uses, and which one ssh uses. keys: those of the login in step 3, for people. file: the settings."""
+    name = relayhost.ssh
+    if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser():
+        yield f"`ssh {name}`, rsync and scp need no password either: they use the same key."
+    elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
+        yield f"Mail uses the key {MAIL_KEY}, which can do nothing on {name} but send mail."
+        # When setup is run again, the login is with the restricted key.
+        ordinary = "" if str(MAIL_KEY.expanduser()) in keys else f", {printable(tilde(', '.join(keys)))}"
+        yield f"`ssh {name}`, rsync and scp do not use it: they use your ordinary key{ordinary}."
 
 
 def _settings(
@@ -124,11 +152,11 @@ def _settings(
         relayhost.ssh,
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
-        grammar.sender(_answer(question, f"*@{domain}", yes=yes)) if others else "*",
+        _answer(question, f"*@{domain}", grammar.sender, yes=yes) if others else "*",
         own,
         max_size,
     )
-    planned = plan(text, desired, str(file), os.environ)
+    planned = _with_notices(plan(text, desired, str(file), os.environ), file, yes=yes)
     if not planned.changes:
         fine(f"{file} has {relayhost.ssh} already")
         return config.load(file), False
@@ -137,6 +165,48 @@ def _settings(
         raise Failed(f"{file} is left as it was; mail is sent through {relayhost.ssh} only when it is in the settings")
     _write(file, text, planned)
     return config.load(file), True
+
+
+def _with_notices(planned: SettingsPlan, file: Path, *, yes: bool) -> SettingsPlan:
+    """The plan, with the person's choice of how notices come if this computer has no desktop to show them."""
+    notify = config.parse(planned.text, str(file), os.environ).notify
+    if not notice_backend.must_be_chosen(notify, os.environ) or not (yes or is_terminal(sys.stdin)):
+        return planned
+    note("This computer has no desktop on which mailrelay could show that mail has failed. It can tell you by:")
+    for name, explanation in _BACKENDS.items():
+        note(f"{name:<9}{explanation}")
+    return with_backend(planned, _chosen_backend(yes=yes), str(file), os.environ)
+
+
+_BACKENDS = {
+    "mailbox": "a report in a Maildir; needs no network",
+    "command": "a command of yours, which gets the notice as JSON; needs no network",
+    "dsn": "only a report by mail to the sender, through the server that may be what has failed",
+}
+
+
+def _chosen_backend(*, yes: bool) -> NoticeBackend:
+    while True:
+        name = _answer("Which one: mailbox, command or dsn?", "mailbox", _backend_name, yes=yes)
+        # Not judged while it is asked for: after a wrong one, the person may choose another backend.
+        try:
+            if name == "mailbox":
+                return notice_backend.mailbox(
+                    _answer("Which Maildir?", DEFAULT_MAILBOX, str.strip, yes=yes), os.environ
+                )
+            if name == "command":
+                return notice_backend.command(_answer("Which command, with its arguments?", "", str, yes=yes))
+            return NoticeBackend()
+        except SettingsError as error:
+            if yes:
+                raise
+            note(f"{error}.")
+
+
+def _backend_name(word: str) -> str:
+    if word.lower() not in _BACKENDS:
+        raise Failed(f"'{word}' is none of them. Type mailbox, command or dsn")
+    return word.lower()
 
 
 def _write(file: Path, text: str | None, planned: SettingsPlan) -> None:

@@ -9,15 +9,17 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-import click
 import msgspec
 
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli import trust
 from mailrelay.cli.base import Failed
+from mailrelay.cli.questions import secret
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Relayhost
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.outcome import Cause, Outcome
@@ -34,17 +36,20 @@ from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.mail_path import MailPath
 from mailrelay.ssh.restriction_probe import trials
 
+T = TypeVar("T")
+
 PASSWORD_TRIES = 3
 """Times that the password is asked for."""
 OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
-def find_or_make_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
-    """The keys that ssh would offer. A key is made if there is none."""
+def find_or_make_key(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> OfferedKeys:
+    """The keys that mail would offer. A key is made if there is none."""
     found = _keys(relayhost)
     if found.lines:
-        fine(f"ssh offers {', '.join(found.tried)}")
+        is_restricted = relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file)
+        fine(f"{'mail' if is_restricted else 'ssh'} offers {', '.join(found.tried)}")
         return found
     for file, why, fix in found.unusable:
         raise stop(f"{file} {why}", fix)
@@ -63,7 +68,7 @@ def find_or_make_key(relayhost: Relayhost, *, yes: bool) -> OfferedKeys:
 
 def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
     """Makes sure that the host keys of all hops are trusted. Asks for each that is not, as `mailrelay trust` does."""
-    found, fault = asyncio.run(scan(relayhost))
+    found, fault = _run(f"the host keys of {relayhost.ssh}", scan(relayhost))
     if fault is not None:
         raise _stop(fault)
     if all(offer.status is HostKeyStatus.TRUSTED for offer in found):
@@ -80,7 +85,7 @@ def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
 def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
     """Tries the login; if the account on the relayhost does not accept the key yet, puts it into authorized_keys there."""
     host = relayhost.ssh
-    refused = asyncio.run(authorized_keys.try_login(relayhost))
+    refused = _run(f"the login to {host}", authorized_keys.try_login(relayhost))
     if refused is None:
         fine(f"{host} lets {keys.user} in without a password")
         return
@@ -98,7 +103,7 @@ def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *
     if not ask(f"Put it there? This needs the password of {keys.user} once; it is not kept.", yes=yes):
         raise stop(f"{host} does not let {keys.user} in", f"By hand: {by_hand}")
     _put_key(relayhost, keys.user, line, by_hand)
-    refused = asyncio.run(authorized_keys.try_login(relayhost))
+    refused = _run(f"the login to {host}", authorized_keys.try_login(relayhost))
     if refused is not None:
         raise _stop(refused.outcome)
     fine(f"the key is in authorized_keys there: {host} lets {keys.user} in without a password")
@@ -109,9 +114,9 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
     """Puts `line` into authorized_keys of the account `user`, with the password. by_hand: how the person can do it."""
     host = relayhost.ssh
     for _ in range(PASSWORD_TRIES):
-        password = click.prompt(f"  Password of {user} on {host}", hide_input=True, default="", show_default=False)
+        password = secret(f"  Password of {user} on {host}")
         try:
-            refused = asyncio.run(authorized_keys.authorize(relayhost, line, password=password))
+            refused = _run(f"{host} to take the key", authorized_keys.authorize(relayhost, line, password=password))
         except ChangeFailed as error:
             raise stop(f"{host} did not take the key: {error}", f"By hand: {by_hand}") from None
         if refused is None:
@@ -126,7 +131,7 @@ def _put_key(relayhost: Relayhost, user: str, line: str, by_hand: str) -> None:
 
 def find_mail_path(relayhost: Relayhost) -> MailPath:
     """The mail path: forwarding or a command, the first that reaches the mail server."""
-    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
+    found, failures = _run(f"the mail server of {relayhost.ssh}", mail_paths.find_mail_path(relayhost))
     if found is None:
         for tried, outcome in failures:
             note(f"{tried or 'forwarding'}: {_words(outcome)}")
@@ -171,7 +176,7 @@ def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
     cannot restrict forwarding."""
     yield relayhost
     if not relayhost.command:
-        command = asyncio.run(mail_paths.find_command(relayhost))
+        command = _run(f"the mail server of {relayhost.ssh}", mail_paths.find_command(relayhost))
         if command:
             note(f"again, without forwarding, with {command!r}:")
             yield msgspec.structs.replace(relayhost, command=command)
@@ -189,7 +194,7 @@ def _restricted_key() -> str:
 def _change(change: Coroutine[None, None, LoginFailure | None], relayhost: Relayhost, by_hand: str) -> None:
     """Runs `change`, which changes authorized_keys on the relayhost. by_hand: how the person can do it."""
     try:
-        refused = asyncio.run(change)
+        refused = _run(f"{relayhost.ssh} to change its authorized_keys", change)
     except ChangeFailed as error:
         raise stop(f"{relayhost.ssh} did not change its authorized_keys: {error}", by_hand) from None
     if refused is not None:
@@ -199,7 +204,7 @@ def _change(change: Coroutine[None, None, LoginFailure | None], relayhost: Relay
 def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
     """Tries what the key must not be able to do, and prints each result. Whether all was refused and mail can be sent."""
     try:
-        tried = asyncio.run(trials(relayhost, key))
+        tried = _run(f"{relayhost.ssh} to refuse what the key must not do", trials(relayhost, key))
     except Fault as fault:
         note(fault.outcome.text)
         return False
@@ -209,7 +214,7 @@ def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
             fine(f"refused: {trial.what}{said}")
         else:
             note(f"NOT REFUSED: {trial.what}{said}")
-    found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
+    found, failures = _run(f"the mail server of {relayhost.ssh}", mail_paths.find_mail_path(relayhost))
     for _, outcome in failures if found is None else ():
         note(_words(outcome))
     if found is not None:
@@ -230,9 +235,15 @@ def _keys(relayhost: Relayhost) -> OfferedKeys:
         return await authorized_keys.offered_keys((await read_hops(relayhost))[-1])
 
     try:
-        return asyncio.run(offered())
+        return _run("ssh's settings and the agent", offered())
     except Fault as fault:
         raise _stop(fault.outcome) from None
+
+
+def _run(what: str, awaited: Coroutine[None, None, T]) -> T:
+    """Runs `awaited`. what: what the person waits for."""
+    with waiting_for(what):
+        return asyncio.run(awaited)
 
 
 def _stop(outcome: Outcome) -> Failed:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mailrelay.cli.steps import ask, fine, note, stop, undo
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.setup import unit
@@ -45,7 +46,8 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
         note("Start the daemon yourself:", shlex.join(words))
         return False
     try:
-        unit.install(found, restart=changed)
+        with waiting_for(f"{found.manager} to start the daemon"):
+            unit.install(found, restart=changed)
     except (NotInstalled, OSError) as error:
         raise stop(f"the service does not run: {error}", f"See its output: {shlex.join(words)}") from None
     if not _starts(directory):
@@ -70,14 +72,16 @@ def temporary_daemon(settings: Settings, file: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(END_TIMEOUT)
+        with waiting_for("the daemon to end"):
+            process.wait(END_TIMEOUT)
 
 
 def _starts(directory: Path, process: subprocess.Popen[bytes] | None = None) -> bool:
     """Whether a daemon runs, or starts in time. process: the one that is expected to."""
     deadline = time.monotonic() + START_TIMEOUT
-    while daemon_pid(directory) is None:
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-            return False
-        time.sleep(0.05)
+    with waiting_for("the daemon to start"):
+        while daemon_pid(directory) is None:
+            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+                return False
+            time.sleep(0.05)
     return True

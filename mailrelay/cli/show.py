@@ -3,29 +3,47 @@
     queue show ID [--content] [--json]
 
 `--json` prints the record of the listing (`control.records`) with `timeline` besides: a list of at (epoch seconds), what,
-address, status, stage, reply; and in each of recipients did_you_mean, an address that was reached before and may have been
-meant, or "".
+address, status, stage, reply, planned; `replaced_by`, the newest messages that replaced this one; and in each of recipients
+did_you_mean, an address that was reached before and may have been meant, or "".
+
+Times are local, with their zone. The timeline ends with what is planned. An enhanced status code is shown beside a reply
+only if the reply does not hold it.
 `--content` prints the message as it is sent, octet for octet; on a terminal it is escaped.
 """
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
 
 from mailrelay.cli import lazy, rows
-from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import clock, is_terminal, moment
-from mailrelay.control.details import Details, content, details, details_record
+from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
+from mailrelay.cli.terminal import age, clock, is_terminal, moment, put
+from mailrelay.cli.waiting import waiting_for
+from mailrelay.control.daemon import daemon_pid
+from mailrelay.control.details import Details, content, details, details_record, whole_id
+from mailrelay.control.records import WAITING
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
+from mailrelay.mail.lifecycle import ACT_TABLE, FAILED, Act, State
 from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
+from mailrelay.mail.reply_text import names_status, reply_text
 from mailrelay.mail.sender_refusal import is_sender_refused
 
+_DEAL_WITH = FAILED | {State.REFUSED, State.HELD}
+"""States after which the person may have something to do."""
+_RESEND_TO = (Act.RESEND, " [--to ADDRESS]", "send it again, if need be to another address")
+_RESEND_FROM = (Act.RESEND, " --from ADDRESS", "send it again, with another sender")
+_TO_DO = (
+    (Act.RELEASE, "", "try it again"),
+    (Act.EDIT, "", "change it in your editor, and send it"),
+    (Act.DROP, "", "you have dealt with it: do not keep it"),
+    (Act.CANCEL, "", "do not send it"),
+)
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 
 
@@ -41,26 +59,30 @@ def command(queue_id: str, wants_content: bool, as_json: bool) -> None:
     if wants_content:
         _print_content(directory, queue_id)
         return
-    found = details(directory, queue_id)
+    with waiting_for("the spool", quiet=as_json):
+        found = details(directory, queue_id)
     if as_json:
         lazy.print_json(details_record(found))
     else:
-        print("\n\n".join(map("\n".join, _parts(found, time.time()))))
+        parts = _parts(found, time.time(), is_served=daemon_pid(directory) is not None)
+        put(*islice((line for part in parts for line in ("", *part)), 1, None))
 
 
-def _parts(found: Details, now: float) -> Iterator[Iterator[str]]:
-    """The paragraphs of the text, as lines. now: epoch seconds."""
-    yield _envelope(found.message, now)
+def _parts(found: Details, now: float, *, is_served: bool) -> Iterator[Iterator[str]]:
+    """The paragraphs of the text, as lines. now: epoch seconds. is_served: whether a daemon runs."""
+    yield _envelope(found, now, is_served=is_served)
     yield _recipients(found.message, found.likely)
-    if found.message.queue_name == "failed":
+    if any(to.state in _DEAL_WITH for to in found.message.recipients):
         yield _to_do(found.message)
-    yield map(_event_line, found.timeline)
+    yield (_event_line(event, now) for event in found.timeline)
 
 
 def _print_content(directory: Path, given: str) -> None:
     queue_id, octets = content(directory, given)
     if not octets:
-        raise Failed(f"the content of {queue_id} is no longer kept; see `mailrelay queue show {queue_id}`")
+        _, newer = whole_id(directory, queue_id)
+        see = f"--content {newer[0]}`, which replaced it" if newer else f"{queue_id}`"
+        raise Failed(f"the content of {queue_id} is no longer kept; see `mailrelay queue show {see}")
     if is_terminal(sys.stdout):
         for line in octets.split(b"\r\n"):
             print("\t".join(map(printable, line.split(b"\t"))))
@@ -68,49 +90,60 @@ def _print_content(directory: Path, given: str) -> None:
         sys.stdout.buffer.write(octets)
 
 
-def _envelope(message: Listed, now: float) -> Iterator[str]:
+def _envelope(found: Details, now: float, *, is_served: bool) -> Iterator[str]:
+    message = found.message
     yield f"id         {message.queue_id}"
+    for newer in found.replaced_by:
+        yield f"replaced   by {newer}; see `mailrelay queue show {newer}`"
     yield f"queue      {message.queue_name}"
     yield f"from       <{printable(message.sender)}>"
     yield f"subject    {printable(message.subject)}"
     yield f"size       {size(message.size)}"
-    yield f"arrived    {clock(message.arrival)} ({moment(message.arrival, now)})"
+    yield f"arrived    {clock(message.arrival)} ({age(message.arrival, now)})"
     yield f"relayhost  {message.relayhost}"
-    if message.fault_text:
-        yield f"fault      {printable(message.fault_text)}"
+    if message.fault_text and any(to.state in WAITING for to in message.recipients):
+        yield f"fault      {reply_text(message.fault_text)}"
     yield f"attempts   {message.attempts}"
     if message.next_attempt is not None:
         yield f"next       {clock(message.next_attempt)} ({moment(max(now, message.next_attempt), now)})"
+        if not is_served:
+            yield f"           {NO_DAEMON}"
 
 
 def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
     resendable = [to for to in message.recipients if to.state in _RESENDABLE]
     for to, meant in zip(message.recipients, likely, strict=True):
-        facts = (f"<{printable(to.address)}>", to.state, to.status, rows.uncertainty(to))
+        reply = reply_text(to.description)
+        status = "" if names_status(reply, to.status) else to.status
+        facts = (f"<{printable(to.address)}>", to.state, status, rows.uncertainty(to), rows.replaced(to))
         yield "to         " + "  ".join(filter(None, facts))
-        if to.description:
-            yield f"           {printable(to.description)}"
-        if hint := suggestion(message.queue_id, meant, alone=resendable == [to]):
+        if reply:
+            yield f"           {reply}"
+        if to in resendable and (hint := suggestion(message.queue_id, meant, alone=resendable == [to])):
             yield f"           {' '.join(hint)}"
 
 
 def _to_do(message: Listed) -> Iterator[str]:
-    """The commands for a message that failed."""
-    command_for = f"mailrelay queue {{}} {message.queue_id}".format
-    if any(
+    """The commands for a message that failed or is held."""
+    states = {State(to.state) for to in message.recipients if to.state in _DEAL_WITH}
+    is_refused_sender = any(
         is_sender_refused(to.stage, to.status, to.description) for to in message.recipients if to.state == "bounced"
-    ):
-        yield f"to do      {command_for('resend')} --from ADDRESS   send it again, with another sender"
-    else:
-        yield f"to do      {command_for('resend')} [--to ADDRESS]   send it again, if need be to another address"
-    yield f"           {command_for('edit')}                    change it in your editor, and send it"
-    if any((to.state, Act.DROP) in ACT_TABLE for to in message.recipients):
-        yield f"           {command_for('drop')}                    you have dealt with it: do not keep it"
-
-
-def _event_line(event: Event) -> str:
-    address = f"<{printable(event.address)}>" if event.address else ""
-    stage = f"at {event.stage}" if event.stage else ""
-    return "  ".join(
-        filter(None, (clock(event.at), event.what, address, event.status, stage, printable(event.description)))
     )
+    label = "to do"
+    for act, option, meaning in (_RESEND_FROM if is_refused_sender else _RESEND_TO, *_TO_DO):
+        if any((state, act) in ACT_TABLE for state in states):
+            command_line = f"mailrelay queue {act} {message.queue_id}{option}"
+            yield f"{label:11}{command_line:{len(message.queue_id) + 39}}{meaning}"
+            label = ""
+
+
+def _event_line(event: Event, now: float) -> str:
+    address = f"<{printable(event.address)}>" if event.address else ""
+    stage = f"at {event.stage}" if event.stage and event.what != State.SENT else ""
+    reply = reply_text(event.description)
+    status = "" if names_status(reply, event.status) else event.status
+    if event.planned:
+        when = f"planned, {moment(event.at, now)}:" if event.at > now else "due:"
+    else:
+        when = f"({age(event.at, now)})" if event.at > now + 1 else ""
+    return "  ".join(filter(None, (clock(event.at), when, event.what, address, status, stage, reply)))

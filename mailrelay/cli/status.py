@@ -26,11 +26,13 @@ import click
 
 from mailrelay.cli import lazy
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.terminal import colour, moment, put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import SettingsError
 from mailrelay.control.status import Level, Status, read_status, status_record
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
 
 CANNOT_TELL = 3
@@ -47,7 +49,9 @@ def command(as_json: bool, brief: bool) -> int:
         raise click.UsageError("--json and --brief do not go together", click.get_current_context())
     now = time.time()
     try:
-        status = read_status(load_settings(), now)
+        settings = load_settings()
+        with waiting_for("the spool", quiet=as_json or brief):
+            status = read_status(settings, now)
     except (SettingsError, SpoolError, OSError) as error:
         if brief:
             print(_brief(("cannot tell",)))
@@ -58,7 +62,7 @@ def command(as_json: bool, brief: bool) -> int:
     elif as_json:
         lazy.print_json(status_record(status))
     else:
-        print("\n".join(_screen(status, now)))
+        put(*_screen(status, now))
     return status.level.value
 
 
@@ -77,7 +81,8 @@ def _screen(status: Status, now: float) -> Iterator[str]:
     yield colour(status.level.name.lower(), _COLOURS[status.level], sys.stdout)
     yield "serving  nobody: start `mailrelay serve`" if pid is None else f"serving  process {pid or 'unknown'}"
     oldest = f", the oldest for {length(now - spool.oldest)}" if spool.oldest is not None else ""
-    yield f"pending  {spool.pending}{oldest}"
+    late = f", {spool.late} late" if spool.late else ""
+    yield f"pending  {spool.pending}{late}{oldest}"
     stranded = f", {spool.stranded} cannot be sent as it is; see `mailrelay queue`" if spool.stranded else ""
     yield f"held     {spool.held}{stranded}"
     yield f"failed   {spool.failed}{'; see `mailrelay queue`' if spool.failed else ''}"
@@ -94,7 +99,7 @@ def _faults(status: Status, now: float) -> Iterator[str]:
     for fault in status.spool.faults:
         yield ""
         yield f"relayhost {fault.relayhost} cannot be reached, since {length(now - fault.since)}"
-        yield from (f"  {printable(line)}" for line in fault.text.splitlines())
+        yield from (f"  {reply_text(line)}" for line in fault.text.splitlines())
         yield from (f"  → {printable(line)}" for line in fault.fix.splitlines())
         if status.pid is not None:
             yield f"  next try {moment(max(now, fault.next_dial), now)}"

@@ -7,10 +7,9 @@ only; without one, the command ends with a line that says so.
 import sys
 from pathlib import Path
 
-import click
-
 from mailrelay.cli.base import Failed
-from mailrelay.cli.terminal import colour, is_terminal
+from mailrelay.cli.questions import confirm
+from mailrelay.cli.terminal import colour, is_terminal, put
 from mailrelay.mail.printable import printable
 
 
@@ -25,18 +24,18 @@ def _shown(text: str) -> str:
 
 def heading(text: str) -> None:
     """Prints the heading of a step."""
-    print(f"\n{colour(text, 'bold', sys.stdout)}", flush=True)
+    put("", colour(text, "bold", sys.stdout))
 
 
 def fine(text: str) -> None:
     """Prints that something is in order, or has been put in order."""
-    print(f"  {colour('✓', 'green', sys.stdout)} {_shown(text)}", flush=True)
+    put(f"  {colour('✓', 'green', sys.stdout)} {_shown(text)}")
 
 
 def note(*lines: str) -> None:
     """Prints lines for the person to read."""
     for line in lines:
-        print(f"    {_shown(line)}", flush=True)
+        put(f"    {_shown(line)}")
 
 
 def undo(text: str) -> None:
@@ -50,7 +49,7 @@ def ask(question: str, *, yes: bool) -> bool:
         return True
     if not is_terminal(sys.stdin):
         raise Failed(f"{question} There is no terminal to ask in; run it in a terminal, or with --yes")
-    return click.confirm(f"  {_shown(question)}", default=True)
+    return confirm(f"  {_shown(question)}", default=True)
 
 
 def stop(text: str, *fix: str) -> Failed:

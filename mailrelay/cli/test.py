@@ -21,8 +21,10 @@ import click
 
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
+from mailrelay.cli.rows import replaced
 from mailrelay.cli.submission import login, submit
-from mailrelay.cli.terminal import colour, moment
+from mailrelay.cli.terminal import colour, moment, put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
@@ -34,6 +36,7 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.submission import completion
 
 WAIT = 60.0
@@ -74,6 +77,18 @@ def mailbox(word: str) -> bytes:
     return found[0]
 
 
+def whole_address(word: str) -> bytes:
+    """The one address in `word`, with its domain. Raises Failed, with what is wanted."""
+    wanted = "give one address, as in name@example.org"
+    try:
+        found = mailbox(word)
+    except Failed as error:
+        raise Failed(f"{error}; {wanted}", 2) from None
+    if b"@" not in found:
+        raise Failed(f"'{word}' has no domain; {wanted}", 2)
+    return found
+
+
 def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = WAIT) -> None:
     """Sends a test message and prints what becomes of it, for `wait` seconds at most.
 
@@ -82,12 +97,14 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     directory = settings.queue.directory
     if daemon_pid(directory) is None:
         raise Failed(f"{NO_DAEMON}; no message was sent")
-    stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
+    with waiting_for("the spool"):
+        stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
     # Ends the back-off of the relayhost: the test is to find out whether the cause of an earlier fault is repaired.
-    retry(directory, [stored.queue_id])
+    with waiting_for("the spool"):
+        retry(directory, [stored.queue_id])
     # After `retry`: a fault whose next dial is later than `begun` is from a dial for this message, not from an earlier one.
     begun = time.time()
-    print(f"a test message to <{printable(to)}> is queued as {stored.queue_id}", flush=True)
+    put(f"a test message to <{printable(to)}> is queued as {stored.queue_id}")
     follow(settings, stored.key, begun, begun + wait)
 
 
@@ -97,17 +114,21 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
     Returns when the mail server has taken it; raises Failed for every other end.
     """
     printed: set[Event] = set()
-    for progress in follow_progress(settings.queue.directory, key, deadline - time.time()):
-        (recipient,) = progress.message.recipients
-        # The time that dialling took is known at the end of the attempt.
-        if recipient.state != "active":
-            _print_new(progress, printed, begun)
-        if recipient.state == "sent":
-            print(colour("your server took it", "green", sys.stdout), flush=True)
-            return
-        why = _why_it_ends(progress, begun, deadline)
-        if why:
-            raise Failed(why)
+    with waiting_for("the daemon") as wait:
+        for progress in follow_progress(settings.queue.directory, key, deadline - time.time()):
+            (recipient,) = progress.message.recipients
+            # The time that dialling took is known at the end of the attempt.
+            if recipient.state != "active" and not printed.issuperset(progress.timeline):
+                wait.pause()
+                _print_new(progress, printed, begun)
+            if recipient.state == "sent":
+                wait.pause()
+                put(colour("your server took it", "green", sys.stdout))
+                return
+            why = _why_it_ends(progress, begun, deadline)
+            if why:
+                raise Failed(why)
+            wait.goes_on(_awaited(progress))
     queue_id = progress.message.queue_id
     waited = length(time.time() - begun)
     raise Failed(f"{queue_id} is not sent after {waited}; see `mailrelay queue show {queue_id}`")
@@ -116,9 +137,8 @@ def follow(settings: Settings, key: int, begun: float, deadline: float) -> None:
 def _print_new(progress: Progress, printed: set[Event], begun: float) -> None:
     """Prints the events that are not in `printed`, and adds them."""
     for event in progress.timeline:
-        # A timeline also has times in the future: the next try of a notice.
-        if event not in printed and event.at <= time.time():
-            print("\n".join(_lines(event, begun)), flush=True)
+        if event not in printed and not event.planned:
+            put(*_lines(event, begun))
     printed.update(progress.timeline)
 
 
@@ -126,13 +146,14 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
     """Why a message that is not sent need not be followed any longer, as a sentence; "" if it is to be followed."""
     message, fault = progress.message, progress.fault
     (recipient,) = message.recipients
-    queue_id, reply = message.queue_id, printable(recipient.description)
+    queue_id, reply = message.queue_id, reply_text(recipient.description)
     if recipient.state not in WAITING:
-        return f"{queue_id} is {recipient.state}: {reply}; see `mailrelay queue show {queue_id}`"
+        why = replaced(recipient) or reply
+        return f"{queue_id} is {recipient.state}{': ' if why else ''}{why}; see `mailrelay queue show {queue_id}`"
     # A fault from before this message may be gone.
     if fault is not None and fault.next_dial > begun:
         fix = f" {printable(fault.fix)}" if fault.setup else ""
-        return f"{queue_id} waits: {printable(fault.text)}{fix}"
+        return f"{queue_id} waits: {reply_text(fault.text)}{fix}"
     if not progress.daemon_runs:
         return f"{NO_DAEMON}; {queue_id} waits for it"
     if recipient.state == "deferred" and message.next_attempt is not None and message.next_attempt > deadline:
@@ -141,11 +162,21 @@ def _why_it_ends(progress: Progress, begun: float, deadline: float) -> str:
     return ""
 
 
+def _awaited(progress: Progress) -> str:
+    """What a message that is not sent waits for."""
+    (recipient,) = progress.message.recipients
+    if recipient.state == "active":
+        return "the mail server to take the message"
+    if recipient.state == State.QUEUED:
+        return f"the connection to relayhost {progress.message.relayhost}"
+    return "the next attempt"
+
+
 def _lines(event: Event, begun: float) -> Iterator[str]:
     stage = f" at {event.stage}" if event.stage and event.what != State.SENT else ""
     yield f"{max(0.0, event.at - begun):6.1f} s  {event.what}{stage}"
     if event.description:
-        yield f"          {printable(event.description)}"
+        yield f"          {reply_text(event.description)}"
 
 
 def _envelope(sender: bytes, to: bytes) -> Envelope:
@@ -155,7 +186,7 @@ def _envelope(sender: bytes, to: bytes) -> Envelope:
 def _content(sender: bytes, to: bytes) -> bytes:
     """The test message, with CRLF line ends."""
     found = EmailMessage(policy=SMTP)
-    body = f"This is the test message of `mailrelay test`, sent {formatdate()}.\n"
+    body = f"This is the test message of `mailrelay test`, sent {formatdate(localtime=True)}.\n"
     found["Subject"] = "mailrelay test: this message came through your relay"
     found["Auto-Submitted"] = "auto-generated"
     found.set_content(f"{body}As you can read it, mail from this computer arrives. It needs no answer.\n")

@@ -18,7 +18,9 @@ from itertools import zip_longest
 import click
 
 from mailrelay.cli.base import Failed, load_settings, say
-from mailrelay.cli.terminal import colour, is_terminal
+from mailrelay.cli.questions import confirm
+from mailrelay.cli.terminal import colour, is_terminal, line_width, put
+from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Relayhost, Settings
 from mailrelay.control.acts import dial_now
 from mailrelay.dns import sshfp
@@ -41,6 +43,9 @@ _PUBLISHED = {
     sshfp.Match.OTHER: "publishes ANOTHER key, validated by DNSSEC: this one is not the server's",
     sshfp.Match.UNSECURED: "publishes keys, but without validation by DNSSEC: they prove nothing",
 }
+
+PICTURES_WIDTH = 43
+"""Columns that two pictures of keys need side by side."""
 
 
 @click.command("trust")
@@ -80,9 +85,10 @@ def trust_hops(relayhost: Relayhost, resolver: Resolver, *, yes: bool) -> bool:
     accepted: list[str] = []
     shown = 0
     while True:
-        found, fault = asyncio.run(scan(relayhost))
+        with waiting_for(f"the host keys of {relayhost.ssh}"):
+            found, fault = asyncio.run(scan(relayhost))
         for offer in found[shown:]:
-            print("\n".join(_described(offer)))
+            put(*_described(offer))
         if fault is not None:
             say(f"{fault.text} {fault.fix}".rstrip())
             return False
@@ -110,10 +116,15 @@ def _described(offer: Offer) -> Iterator[str]:
     if offer.status is HostKeyStatus.TRUSTED:
         return
     old = next((art(entry.key) for entry in offer.known if not entry.marker), "")
-    if old:
+    pictures = {"known": old.splitlines(), "offered": offer.art.splitlines()}
+    if not old:
+        yield from (f"  {line}" for line in pictures["offered"])
+    elif 0 < line_width(sys.stdout) < PICTURES_WIDTH:
+        for title, picture in pictures.items():
+            yield from (f"  {line}" for line in (title, *picture))
+    else:
         yield f"  {'known':22}offered"
-    for before, now in zip_longest(old.splitlines(), offer.art.splitlines()):
-        yield f"  {f'{before}   ' if before else ''}{now}"
+        yield from (f"  {before}   {now}" for before, now in zip_longest(*pictures.values(), fillvalue=""))
     yield _MEANING[offer.status]
 
 
@@ -124,11 +135,12 @@ async def _check_published(offer: Offer, resolver: Resolver) -> sshfp.Match | No
         return None
     algorithm, digests = offer.sshfp
     try:
-        match = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
+        with waiting_for(f"the DNS: does {offer.host} publish its key"):
+            match = await sshfp.compare(resolver.look_up, offer.host, algorithm, digests)
     except LookUpFailed as error:
-        print(f"DNS: {printable(str(error))}")
+        put(f"DNS: {printable(str(error))}")
         return None
-    print(f"DNS: {printable(offer.host)} {_PUBLISHED[match]}.")
+    put(f"DNS: {printable(offer.host)} {_PUBLISHED[match]}.")
     return match
 
 
@@ -141,7 +153,7 @@ def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
             why = "its domain publishes another one" if yes else "compare the fingerprint, then use --yes"
             say(f"the host key of {place} is not accepted; {why}")
             return False
-        if not click.confirm("Trust this key from now on?", default=False):
+        if not confirm("Trust this key from now on?", default=False):
             say(f"the host key of {place} is not accepted; its mail waits")
             return False
     try:
@@ -153,7 +165,7 @@ def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
         raise Failed(f"{error.filename}: {error.strerror}; the key was not written") from None
     undo = shlex.join(("ssh-keygen", "-R", offer.name, "-f", str(pinned.file)))
     way_back = f"The file as it was: {pinned.old}." if pinned.old else f"Undo: {undo}"
-    print(printable(f"Written to {pinned.file}. {way_back}"))
+    put(printable(f"Written to {pinned.file}. {way_back}"))
     for where in pinned.stale:
         say(f"{where} still has another key for {place}; remove it by hand if it is no longer right")
     return True

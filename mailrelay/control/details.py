@@ -15,29 +15,37 @@ from mailrelay.spool.command_spool import CommandSpool
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """likely: for each recipient of the message an address that was reached before and may have been meant, or b""."""
+    """likely: for each recipient of the message an address that was reached before and may have been meant, or b"".
+
+    replaced_by: the ids of the newest messages that replaced it, [] if none did.
+    """
 
     message: Listed
     timeline: list[Event]
     likely: list[bytes]
+    replaced_by: list[str]
 
 
 class DetailsRecord(MessageRecord):
+    """The record of a message with its timeline, and the ids of the newest messages that replaced it."""
+
+    replaced_by: list[str]
     timeline: list[EventRecord]
 
 
-def whole_id(directory: Path, given: str) -> str:
-    """The queue id that begins with `given`. Raises NoSuchMessage, SpoolError."""
-    with _found(directory, given) as (_, _, queue_id):
-        return queue_id
+def whole_id(directory: Path, given: str) -> tuple[str, list[str]]:
+    """The queue id that begins with `given`, and the ids of the newest messages that replaced it. Raises NoSuchMessage,
+    SpoolError."""
+    with _found(directory, given) as (view, _, queue_id):
+        return queue_id, view.successors(queue_id)
 
 
 def details(directory: Path, given: str) -> Details:
     """All that is known of the message whose id begins with `given`. Raises NoSuchMessage, SpoolError."""
-    with _found(directory, given) as (view, key, _):
+    with _found(directory, given) as (view, key, queue_id):
         message = view.one(key)
         likely = [view.suggestion(to.address, to.stage) for to in message.recipients]
-        return Details(message, view.events(key), likely)
+        return Details(message, view.events(key), likely, view.successors(queue_id))
 
 
 def content(directory: Path, given: str) -> tuple[str, bytes]:
@@ -54,7 +62,7 @@ def details_record(found: Details) -> DetailsRecord:
     record = message_record(found.message)
     for recipient, likely in zip(record["recipients"], found.likely, strict=True):
         recipient["did_you_mean"] = printable(likely)
-    return {**record, "timeline": [event_record(event) for event in found.timeline]}
+    return {**record, "replaced_by": found.replaced_by, "timeline": [event_record(event) for event in found.timeline]}
 
 
 @contextmanager

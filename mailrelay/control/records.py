@@ -1,8 +1,8 @@
 """Messages as programs read them: the JSON records of `mailrelay queue --json` and `queue show --json`.
 
-A record has the keys of `postqueue -j`: queue_name (active, incoming, deferred, hold, failed, sent, cancelled), queue_id,
-arrival_time (epoch seconds), message_size (octets), forced_expire (always false), sender ("" for the null reverse path) and
-recipients; and ours: relayhost, subject, attempts, next_attempt (epoch seconds, or null).
+A record has the keys of `postqueue -j`: queue_name (active, incoming, deferred, hold, failed, sent, refused,
+cancelled), queue_id, arrival_time (epoch seconds), message_size (octets), forced_expire (always false), sender ("" for the
+null reverse path) and recipients; and ours: relayhost, subject, attempts, next_attempt (epoch seconds, or null).
 
 Pure. Promises: text from outside is escaped (`mail.printable`).
 """
@@ -53,7 +53,8 @@ class MessageRecord(TypedDict):
 
 
 class EventRecord(TypedDict):
-    """One event of a message's timeline. at: epoch seconds. stage: where in the transaction the reply came."""
+    """One event of a message's timeline. at: epoch seconds. stage: where in the transaction the reply came. planned: it has
+    not happened, and is due then."""
 
     at: float
     what: str
@@ -61,6 +62,7 @@ class EventRecord(TypedDict):
     status: str
     stage: str
     reply: str
+    planned: bool
 
 
 def message_record(message: Listed) -> MessageRecord:
@@ -104,6 +106,7 @@ def event_record(event: Event) -> EventRecord:
         "status": event.status,
         "stage": event.stage,
         "reply": printable(event.description),
+        "planned": event.planned,
     }
 
 

@@ -8,7 +8,8 @@ The JSON record has these keys:
 
     status      fine, late or failed
     serving     whether the daemon runs; pid is its process id, null if it is unknown
-    pending     messages that wait; likewise held and failed; stranded: those of the held that cannot be sent as they are
+    pending     messages that wait; likewise held and failed (`mail.states.COUNTED_AS`); late: those of the pending ones that
+                have waited too long; stranded: those of the held ones that cannot be sent as they are
     full        why there is no room for a message as large as the settings allow; "" if there is
     oldest      arrival of the oldest pending message (epoch seconds, or null)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
@@ -32,7 +33,7 @@ from mailrelay.spool import listing, lock
 from mailrelay.spool.database import opened_for_reading
 from mailrelay.spool.space import check_space
 
-_NOTHING = SpoolStatus(pending=0, oldest=None, held=0, stranded=0, failed=0, failing_notices=(), faults=())
+_NOTHING = SpoolStatus(pending=0, oldest=None, late=0, held=0, stranded=0, failed=0, failing_notices=(), faults=())
 
 
 class Level(enum.IntEnum):
@@ -80,6 +81,7 @@ class StatusRecord(TypedDict):
     serving: bool
     pid: int | None
     pending: int
+    late: int
     held: int
     stranded: int
     failed: int
@@ -94,16 +96,15 @@ def read_status(settings: Settings, now: float) -> Status:
     """The status at `now` (epoch seconds). Creates no spool. Raises SpoolError, OSError."""
     directory = settings.queue.directory
     pid = lock.holder(directory)
-    spool, full = _read_spool(settings)
-    late_after = settings.queue.delay_notice_after
-    why = reasons(spool, serving=pid is not None, full=bool(full), late_after=late_after, now=now)
+    spool, full = _read_spool(settings, now)
+    why = reasons(spool, serving=pid is not None, full=bool(full), now=now)
     return Status(directory, spool, full, pid, why)
 
 
-def reasons(spool: SpoolStatus, *, serving: bool, full: bool, late_after: float, now: float) -> list[tuple[Level, str]]:
+def reasons(spool: SpoolStatus, *, serving: bool, full: bool, now: float) -> list[tuple[Level, str]]:
     """Why all is not fine, worst first, each in a few words. Empty if all is fine.
 
-    full: there is no room for more mail. late_after: seconds that mail may wait. now: epoch seconds.
+    full: there is no room for more mail. now: epoch seconds.
     """
     found = []
     if not serving:
@@ -115,8 +116,8 @@ def reasons(spool: SpoolStatus, *, serving: bool, full: bool, late_after: float,
         found.append((Level.FAILED, f"{spool.failed} failed"))
     if spool.stranded:
         found.append((Level.FAILED, f"{spool.stranded} cannot be sent"))
-    if spool.oldest is not None and now - spool.oldest > late_after:
-        found.append((Level.LATE, f"{spool.pending} waiting {length(now - spool.oldest).replace(' ', '')}"))
+    if spool.late and spool.oldest is not None:
+        found.append((Level.LATE, f"{spool.late} waiting {length(now - spool.oldest).replace(' ', '')}"))
     if spool.failing_notices:
         found.append((Level.LATE, "notices not delivered"))
     return found
@@ -130,6 +131,7 @@ def status_record(status: Status) -> StatusRecord:
         "serving": pid is not None,
         "pid": int(pid) if pid and pid.isdecimal() else None,
         "pending": spool.pending,
+        "late": spool.late,
         "held": spool.held,
         "stranded": spool.stranded,
         "failed": spool.failed,
@@ -153,12 +155,12 @@ def status_record(status: Status) -> StatusRecord:
     }
 
 
-def _read_spool(settings: Settings) -> tuple[SpoolStatus, str]:
+def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus, str]:
     """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
     full = ""
     try:
         with opened_for_reading(settings.queue.directory) as db:
-            found = listing.status(db)
+            found = listing.status(db, now - settings.queue.delay_notice_after)
             try:
                 check_space(db, settings.listen.max_message_size, settings.queue.max_size)
             except SpoolFull as error:

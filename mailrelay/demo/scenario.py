@@ -1,5 +1,5 @@
 """`mailrelay demo`: a real daemon and the embedded SSH and mail server of `demo.remote`, in a temporary directory, with a
-commentary on stdout.
+commentary.
 
 It sends three messages. One is delivered. One is refused while its client waits. One is sent while the server is down; when
 the server is up again, it is delivered to one of its two recipients and refused for the other.
@@ -13,7 +13,7 @@ import logging
 import smtplib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -24,6 +24,7 @@ from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.endpoint import Endpoint, Tcp
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.spool.database import connect
 from mailrelay.spool.listing import live
 from mailrelay.spool.notices import next_notice_due
@@ -34,55 +35,61 @@ STEP_TIMEOUT = 20.0
 SENDER = "you@example.org"
 
 
-def run() -> int:
-    """Runs the demo, with its commentary on stdout. Returns 0 if everything happened as it should, 1 otherwise."""
+Show = Callable[[str, int], None]
+"""Prints a line of the commentary. The number is the column at which its further lines begin if it is wrapped."""
+TEXT_AT = 21
+"""The column at which the text of an event begins."""
+
+
+def run(show: Show) -> int:
+    """Runs the demo. show: prints the commentary. Returns 0 if everything happened as it should, 1 otherwise."""
     with tempfile.TemporaryDirectory(prefix="mailrelay-demo-") as directory:
         try:
-            return asyncio.run(_run(Path(directory)))
+            return asyncio.run(_run(Path(directory), show))
         except TimeoutError:
-            print(f"\nThe demo stopped: its last step took more than {STEP_TIMEOUT:.0f} s. The lines above show where.")
+            show("", 0)
+            show(f"The demo stopped: its last step took more than {STEP_TIMEOUT:.0f} s. The lines above show where.", 0)
             return 1
 
 
-async def _run(directory: Path) -> int:
-    print(
-        "A mail client, mailrelay, an SSH server and a mail server, all on loopback and in a temporary directory.\n"
-        "  mail client --SMTP--> mailrelay --SSH--> server --localhost:25--> mail server"
-    )
+async def _run(directory: Path, show: Show) -> int:
+    show("A mail client, mailrelay, an SSH server and a mail server, all on loopback and in a temporary directory.", 0)
+    show("  mail client --SMTP--> mailrelay --SSH--> server --localhost:25--> mail server", 2)
     (directory / "remote").mkdir()
-    async with Remote(directory / "remote") as remote, _daemon(directory, remote) as port:
-        _heading("1. A message to bob@example.net")
-        await _send(port, ["bob@example.net"], "Hello Bob")
+    async with Remote(directory / "remote") as remote, _daemon(directory, remote, show) as port:
+        _heading(show, "1. A message to bob@example.net")
+        await _send(show, port, ["bob@example.net"], "Hello Bob")
         async with asyncio.timeout(STEP_TIMEOUT):
             await remote.arrived(1)
 
-        _heading("2. A message to refused@example.net, an address that does not exist")
-        await _send(port, ["refused@example.net"], "Hello nobody")
+        _heading(show, "2. A message to refused@example.net, an address that does not exist")
+        await _send(show, port, ["refused@example.net"], "Hello nobody")
 
-        _heading("3. A message to carol@example.net and refused@example.net while the server is down")
+        _heading(show, "3. A message to carol@example.net and refused@example.net while the server is down")
         await remote.down()
-        await _send(port, ["carol@example.net", "refused@example.net"], "Hello both")
-        _show_queue(directory / "spool")
-        print("         the server is up again")
+        await _send(show, port, ["carol@example.net", "refused@example.net"], "Hello both")
+        _show_queue(show, directory / "spool")
+        show("         the server is up again", 9)
         await remote.up()
         async with asyncio.timeout(STEP_TIMEOUT):
             # The messages to bob and carol, and the report to their sender, which the same daemon delivers.
             await remote.arrived(3)
         await _settled(directory / "spool")
         for report in _reports(directory / "Maildir"):
-            print(f"         the report Maildir, which needs no network, contains: {report!r}")
+            show(f"         the report Maildir, which needs no network, contains: {report!r}", 11)
 
-        _heading("The queue keeps the refused messages until you have dealt with them")
-        _show_queue(directory / "spool")
+        _heading(show, "The queue keeps the refused messages until you have dealt with them")
+        _show_queue(show, directory / "spool")
         delivered = sorted(address.decode() for message in remote.received for address in message.recipients)
     expected = ["bob@example.net", "carol@example.net", SENDER]
     succeeded = delivered == expected
-    print("\nEverything happened as it should." if succeeded else f"\nSomething went wrong: delivered to {delivered}.")
+    show("", 0)
+    show("Everything happened as it should." if succeeded else f"Something went wrong: delivered to {delivered}.", 0)
     return 0 if succeeded else 1
 
 
 @contextlib.asynccontextmanager
-async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
+async def _daemon(directory: Path, remote: Remote, show: Show) -> AsyncIterator[int]:
     """A daemon that runs for the time of the context; yields the port on which it listens."""
     settings = Settings(
         listen=Listen(address=Tcp("127.0.0.1", 0)),
@@ -90,7 +97,7 @@ async def _daemon(directory: Path, remote: Remote) -> AsyncIterator[int]:
         queue=Queue(directory=directory / "spool", retry=(1.0,)),
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
     )
-    with _timeline():
+    with _timeline(show):
         async with running_daemon(settings) as (port, _):
             yield port
 
@@ -113,12 +120,12 @@ async def running_daemon(settings: Settings) -> AsyncIterator[tuple[int, "asynci
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _send(port: int, recipients: list[str], subject: str) -> None:
+async def _send(show: Show, port: int, recipients: list[str], subject: str) -> None:
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = SENDER, ", ".join(recipients), subject
     message.set_content("This is a message of the demo.\n")
-    _line("client", "sends a message")
-    _line("client", "gets: " + await asyncio.to_thread(_submit, port, recipients, message.as_bytes(policy=SMTP)))
+    _line(show, "client", "sends a message")
+    _line(show, "client", "gets: " + await asyncio.to_thread(_submit, port, recipients, message.as_bytes(policy=SMTP)))
 
 
 def _submit(port: int, recipients: list[str], message: bytes) -> str:
@@ -131,12 +138,12 @@ def _submit(port: int, recipients: list[str], message: bytes) -> str:
     return f"{code} {text.decode('ascii', 'replace')}"
 
 
-def _show_queue(directory: Path) -> None:
+def _show_queue(show: Show, directory: Path) -> None:
     db = connect(directory)
     for message in live(db):
         for to in message.recipients:
-            words = to.description.decode("utf-8", "replace") or message.fault_text
-            print(f"         in the queue: {message.queue_id} to {to.address.decode()}: {to.state} ({words})")
+            words = reply_text(to.description) or message.fault_text
+            show(f"         in the queue: {message.queue_id} to {to.address.decode()}: {to.state} ({words})", 11)
     db.close()
 
 
@@ -158,29 +165,34 @@ def _reports(maildir: Path) -> list[str]:
     return [str(message_from_bytes(file.read_bytes(), policy=SMTP)["Subject"]) for file in files]
 
 
-def _heading(title: str) -> None:
-    print(f"\n{title}")
+def _heading(show: Show, title: str) -> None:
+    show("", 0)
+    show(title, 3)
 
 
 _START = time.monotonic()
 """The zero of the times in the commentary."""
 
 
-def _line(source: str, text: str) -> None:
-    print(f"{time.monotonic() - _START:6.2f} s  {source:<10} {text}", flush=True)
+def _line(show: Show, source: str, text: str) -> None:
+    show(f"{time.monotonic() - _START:6.2f} s  {source:<10} {text}", TEXT_AT)
 
 
 class _Timeline(logging.Handler):
-    """Prints the daemon's log as it is written."""
+    """Shows the daemon's log as it is written."""
+
+    def __init__(self, show: Show) -> None:
+        super().__init__()
+        self.show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        _line("mailrelay", record.getMessage())
+        _line(self.show, "mailrelay", record.getMessage())
 
 
 @contextlib.contextmanager
-def _timeline() -> Iterator[None]:
+def _timeline(show: Show) -> Iterator[None]:
     log = logging.getLogger("mailrelay")
-    handler = _Timeline()
+    handler = _Timeline(show)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -7,6 +7,7 @@ from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome, Reply
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Arrival, Record, Settled
+from mailrelay.mail.reply_text import reply_text
 
 
 def accepted(arrival: Arrival) -> str:
@@ -23,7 +24,7 @@ def probe_refused(envelope: Envelope, relayhost: str, outcome: Outcome) -> str:
     status = outcome.reply.status if outcome.reply is not None else ""
     return (
         f"NOQUEUE from=<{printable(envelope.sender)}> to=<{printable(envelope.recipients[0].address)}> relay={relayhost}"
-        f" dsn={status} status=refused ({printable(outcome.description)})"
+        f" dsn={status} status=refused ({reply_text(outcome.description)})"
     )
 
 
@@ -58,7 +59,7 @@ def recipient_status(message: Message, record: Record, one: Settled) -> str:
     address = message.envelope.recipients[message.recipient_ids.index(one.recipient)].address
     delay = max(0.0, record.now - message.arrival)
     queued = max(0.0, delay - record.dialled - record.transaction)
-    reason = printable(one.outcome.description)
+    reason = reply_text(one.outcome.description)
     if one.uncertain:
         reason += "; it may arrive twice"
     return (

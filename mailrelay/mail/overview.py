@@ -4,7 +4,11 @@ Bytes are from outside and not escaped: the code that shows them escapes them. T
 Named tuples: every `mailrelay queue` makes these classes, and a dataclass takes four times as long to make.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from mailrelay.mail.states import COUNTED_AS
 
 
 class ListedRecipient(NamedTuple):
@@ -12,7 +16,7 @@ class ListedRecipient(NamedTuple):
 
     state: a name in `mail.states`, or "active" while an attempt is open. description: the reply of the mail server, or our
     text where there was none. uncertain: when an attempt ended that may have delivered the message all the same; None if
-    there was none.
+    there was none. successor: the id of the message that replaced this one for the recipient, "" if none did.
     """
 
     address: bytes
@@ -21,10 +25,12 @@ class ListedRecipient(NamedTuple):
     stage: str
     description: bytes
     uncertain: float | None
+    successor: str = ""
 
 
 class Listed(NamedTuple):
-    """A message as listed. queue_name: Postfix's name of the queue, or "failed", "sent" or "cancelled". size: octets.
+    """A message as listed. queue_name: Postfix's name of the queue, or "failed", "refused", "sent" or "cancelled". size:
+    octets.
 
     next_attempt: None while an attempt is open, and where nothing is left to try. fault_text: why the relayhost cannot be
     reached; "" if no fault is known.
@@ -48,7 +54,7 @@ class Event(NamedTuple):
     """One event in the history of a message.
 
     what: the event in words for the person: "accepted", "attempt", a name in `mail.states`, or what became of a notice.
-    stage: where the attempt stood when `description` came.
+    stage: where the attempt stood when `description` came. planned: it has not happened; `at` is when it is due.
     """
 
     at: float
@@ -57,6 +63,7 @@ class Event(NamedTuple):
     status: str = ""
     description: bytes = b""
     stage: str = ""
+    planned: bool = False
 
 
 class RelayhostFault(NamedTuple):
@@ -76,16 +83,30 @@ class RelayhostFault(NamedTuple):
 class SpoolStatus(NamedTuple):
     """The state of a spool.
 
-    pending: messages that will be tried again without the person. oldest: the earliest arrival among these, None if there
-    are none. held: messages that wait for the person. stranded: those of them that an attempt held, because they
-    cannot be sent as they are. failed: messages bounced or expired.
+    pending, held, failed: messages, counted as in `mail.states.COUNTED_AS`. oldest: the earliest arrival of the pending
+    ones, None if there are none. late: those of the pending ones that have waited too long. stranded: those of the held
+    ones that an attempt held, because they cannot be sent as they are.
     failing_notices: (kind, backend, why the last try failed) of pending notices whose backend failed at least once.
     """
 
     pending: int
     oldest: float | None
+    late: int
     held: int
     stranded: int
     failed: int
     failing_notices: tuple[tuple[str, str, str], ...]
     faults: tuple[RelayhostFault, ...]
+
+
+def counts(messages: Iterable[Listed]) -> dict[str, int]:
+    """The number of messages under each word of `COUNTED_AS`, in its order, without the words under which there are none."""
+    found = Counter(word for message in messages for word in _words(message))
+    return {word: found[word] for word in COUNTED_AS if found[word]}
+
+
+def _words(message: Listed) -> set[str]:
+    states = {to.state for to in message.recipients}
+    words = {word for word, fitting in COUNTED_AS.items() if not states.isdisjoint(fitting)}
+    # An open attempt is a state of pending recipients only.
+    return words | {"pending"} if "active" in states else words

@@ -20,3 +20,14 @@ OPEN = frozenset({State.QUEUED, State.DEFERRED, State.HELD})
 """States in which the message may still be sent to the recipient."""
 FAILED = frozenset({State.BOUNCED, State.EXPIRED})
 """States in which the content is kept until the person resends or drops the message."""
+
+COUNTED_AS: dict[str, frozenset[State]] = {
+    "pending": PENDING,
+    "held": frozenset({State.HELD}),
+    "failed": FAILED,
+    "sent": frozenset({State.SENT}),
+    "refused": frozenset({State.REFUSED}),
+    "cancelled": frozenset({State.CANCELLED}),
+}
+"""The words under which `status` and `queue` count messages. A message counts once under each word that fits one of its
+recipients, so one with several recipients may count under several words."""

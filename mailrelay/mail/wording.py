@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
+from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.sender_refusal import is_sender_refused
 
 MAX_ADDRESS = 320
@@ -236,9 +237,9 @@ def _messages(count: int) -> str:
 
 
 def _time_of_day(at: float, now: float) -> str:
-    """The local time of day, with the date if it is half a day ago or more."""
+    """The local time of day with its zone, and with the date if it is half a day ago or more: "14:03 +0900"."""
     then = datetime.fromtimestamp(at).astimezone()
-    return then.strftime("%H:%M" if now - at < 43_200 else "%Y-%m-%d %H:%M")
+    return then.strftime("%H:%M %z" if now - at < 43_200 else "%Y-%m-%d %H:%M %z")
 
 
 def _recipients(concerned: Sequence[Concerned]) -> str:
@@ -260,7 +261,7 @@ def _failure_verb(concerned: Sequence[Concerned]) -> str:
 
 def _short(one: Concerned, *, named: bool) -> str:
     """The reason for a recipient on one line. named: whether it begins with the address."""
-    reason = printable(one.description, 250) or "the reason is not known"
+    reason = reply_text(one.description, 250) or "the reason is not known"
     if one.remote:
         reason = f"The mail server said: {reason}"
     if one.uncertain:
@@ -271,7 +272,7 @@ def _short(one: Concerned, *, named: bool) -> str:
 def _entry(one: Concerned) -> str:
     """The paragraph of a report about a recipient."""
     source = "The mail server said" if one.remote else "Reason"
-    reason = f"{source}: {printable(one.description, MAX_REASON) or 'the reason is not known'}"
+    reason = f"{source}: {reply_text(one.description, MAX_REASON) or 'the reason is not known'}"
     meaning = _MEANINGS.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(
@@ -284,14 +285,14 @@ def _entry(one: Concerned) -> str:
 
 def _escaped_lines(text: str) -> str:
     """Each line of `text` escaped and bounded."""
-    return "\n".join(printable(line, 400) for line in text.splitlines())
+    return "\n".join(reply_text(line, 400) for line in text.splitlines())
 
 
 def _indented(text: str, indent: str) -> str:
     """Each line of `text` escaped, bounded, wrapped and indented."""
     return "\n".join(
         textwrap.fill(
-            printable(line, MAX_REASON),
+            reply_text(line, MAX_REASON),
             _WIDTH,
             initial_indent=indent,
             subsequent_indent=indent,

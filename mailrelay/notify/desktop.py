@@ -8,7 +8,8 @@ Linux and BSD read notification bodies as markup.
 After a failure the connection to the desktop is closed, so retries for hours without a desktop do not leave connections
 open.
 
-Never: start a session bus or wait for one. Where there is no desktop, the backend fails and says so.
+Never: start a session bus or wait for one. Where there is no desktop, the backend fails and says so. If this computer cannot
+have a desktop session (`desktop_presence`), it says that waiting for one is in vain.
 """
 
 import html
@@ -24,7 +25,8 @@ from desktop_notifier import Capability, DesktopNotifier, Urgency
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import body, summary, title
-from mailrelay.notify.backend import BackendFailed
+from mailrelay.notify.backend import BackendFailed, BackendMissing
+from mailrelay.notify.desktop_presence import can_have_desktop
 
 # The library logs a traceback for what BackendFailed says in one sentence.
 logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
@@ -39,8 +41,13 @@ class Desktop:
         self._notifier: DesktopNotifier | None = None
 
     async def deliver(self, notices: Sequence[Notice]) -> None:
-        """Shows a notice, or one summary of several. Raises BackendFailed."""
-        await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
+        """Shows a notice, or one summary of several. Raises BackendFailed, BackendMissing."""
+        try:
+            await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
+        except BackendFailed as error:
+            if can_have_desktop(os.environ):
+                raise
+            raise BackendMissing(str(error)) from error
 
     async def show(self, headline: str, text: str) -> None:
         """Shows printable text with the urgency "critical". Raises BackendFailed."""

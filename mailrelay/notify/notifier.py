@@ -10,7 +10,10 @@ Promises:
   time are shown together afterwards, more than `MAX_SINGLE` of them as one summary.
 - If the spool fails, it is used again after `SPOOL_RETRY`. A notice whose delivery could not be recorded is not delivered
   again, except after a restart.
-- Notices for a backend that is no longer in the settings are delivered by the first backend in the settings other than dsn.
+- Notices for a backend that is no longer in the settings are delivered by another one in the settings: not by dsn, and by
+  the desktop only if there is no other.
+- A notice is not kept for a backend that can never deliver it: the desktop of a computer that has none, or a backend that is
+  no longer in the settings, if dsn is the only one that is. The log says so. `mailrelay status` shows the failure itself.
 
 Never: the use of a backend that is not in the settings; an end of `run` for a reason other than its cancellation.
 """
@@ -26,7 +29,7 @@ from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for
 from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, Deliver
+from mailrelay.notify.backend import BackendFailed, BackendMissing, Deliver
 from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
@@ -147,6 +150,8 @@ class Notifier:
             backend = pending.backend if pending.backend in self._enabled else self._replacement()
             if backend is not None:
                 due.setdefault(backend, []).append(pending)
+            elif self._enabled:
+                await self._drop(pending, "it is no longer in the settings")
         # A pause longer than the longest one was set before the clock was set back. It has no effect.
         paused = {backend: at for backend, at in self._paused_until.items() if now < at <= now + LONGEST_RETRY}
         for backend, batch in due.items():
@@ -178,8 +183,14 @@ class Notifier:
 
     def _replacement(self) -> Backend | None:
         """The backend for notices whose own backend is not enabled any more, None if there is none."""
-        # Not DSN: RFC 3461 limits what a report may be sent for.
-        return next((backend for backend in self._enabled if backend is not Backend.DSN), None)
+        # Not DSN: RFC 3461 limits what a report may be sent for. The desktop last: this computer may have none.
+        others = [backend for backend in self._enabled if backend is not Backend.DSN]
+        return next((backend for backend in others if backend is not Backend.DESKTOP), next(iter(others), None))
+
+    async def _drop(self, pending: PendingNotice, why: str) -> None:
+        """Ends the wait of a notice for a backend that will never deliver it. Raises what the spool raises."""
+        log.warning("notice %d %s is not kept for %s: %s", pending.notice.id, pending.notice.kind, pending.backend, why)
+        await self._spool.notice_dropped(pending)
 
     async def _deliver_batch(self, backend: Backend, batch: Sequence[PendingNotice]) -> None:
         """Delivers a batch by one backend. Raises only CancelledError, because `run` must go on."""
@@ -206,7 +217,12 @@ class Notifier:
                 _log_delivered(pending)
             return
         undelivered = [pending for pending in group if (pending.notice.id, pending.backend) not in self._unrecorded]
-        why = await self._deliver(backend, undelivered) if undelivered else ""
+        try:
+            why = await self._deliver(backend, undelivered) if undelivered else ""
+        except BackendMissing as error:
+            for pending in undelivered:
+                await self._drop(pending, str(error))
+            return
         if not why:
             self._unrecorded.update((pending.notice.id, pending.backend) for pending in undelivered)
         for pending in group:
@@ -227,10 +243,12 @@ class Notifier:
                 _log_delivered(pending)
 
     async def _deliver(self, backend: Backend, group: Sequence[PendingNotice]) -> str:
-        """Why the backend could not deliver the group, "" if it did."""
+        """Why the backend could not deliver the group, "" if it did. Raises BackendMissing."""
         try:
             async with asyncio.timeout(BACKEND_TIMEOUT):
                 await self._deliver_by[backend]([pending.notice for pending in group])
+        except BackendMissing:
+            raise
         except BackendFailed as error:
             return str(error)
         except TimeoutError:

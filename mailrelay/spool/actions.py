@@ -10,6 +10,7 @@ from mailrelay.mail.spool_errors import NoSuchMessage, NotAllowed
 from mailrelay.spool import correspondents
 from mailrelay.spool.attempts import retire
 from mailrelay.spool.database import IS_PENDING, rows, states
+from mailrelay.spool.successors import not_allowed
 
 KEEP_REFUSED = 7 * 86_400.0
 """Seconds for which the content of a retired message with a refused recipient is kept, to correct and resend it."""
@@ -42,7 +43,8 @@ def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
     check_not_active(db, key, queue_id)
     db.execute("UPDATE message SET next_attempt = ? WHERE id = ? AND next_attempt IS NOT NULL", (now, key))
     if not db.changes():
-        raise NotAllowed(f"{queue_id} has nothing waiting to be sent; see `mailrelay queue show {queue_id}`")
+        why = f"{queue_id} has nothing waiting to be sent; see `mailrelay queue show {queue_id}`"
+        raise not_allowed(db, queue_id, "retry", why)
     db.execute(
         "UPDATE relayhost SET next_dial = ? WHERE failures > 0 AND name = (SELECT relayhost FROM message WHERE id = ?)",
         (now, key),
@@ -73,7 +75,8 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
             db.execute("UPDATE recipient SET state = ?, changed = ? WHERE id = ?", (to.value, now, recipient))
             moved += 1
     if not moved:
-        raise NotAllowed(f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`")
+        why = f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
+        raise not_allowed(db, queue_id, what, why)
     pending = db.execute(f"SELECT count(*) FROM recipient WHERE message = ? AND state IN {IS_PENDING}", (key,)).get
     if not pending:
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ?", (key,))

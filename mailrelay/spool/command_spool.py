@@ -19,6 +19,7 @@ from mailrelay.mail.record import Arrival, arrive
 from mailrelay.mail.trace import subject
 from mailrelay.spool import accepting, actions, attempts, correspondents, listing, lock, queue_ids, replacement, space
 from mailrelay.spool.database import connect, opened_for_reading, transaction
+from mailrelay.spool.successors import successors
 
 
 class _View(ports.SpoolView):
@@ -51,6 +52,9 @@ class _View(ports.SpoolView):
 
     def status(self) -> SpoolStatus:
         return listing.status(self._db)
+
+    def successors(self, queue_id: str) -> list[str]:
+        return successors(self._db, queue_id)
 
     def suggestion(self, address: bytes, stage: str) -> bytes:
         return correspondents.suggestion(self._db, address, stage)

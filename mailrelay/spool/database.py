@@ -172,7 +172,7 @@ def states(listed: Iterable[State]) -> str:
     return "(" + ", ".join(f"'{state}'" for state in sorted(listed)) + ")"
 
 
-IS_PENDING, IS_FAILED, IS_LIVE = states(PENDING), states(FAILED), states(OPEN | FAILED)
+IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
 
 
 def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:

@@ -3,6 +3,7 @@
 Only reads. No function but `content` and `senders` reads the content of a message. Bytes from outside are not escaped.
 """
 
+import math
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from itertools import groupby
@@ -12,15 +13,16 @@ from typing import Any
 import apsw
 
 from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
-from mailrelay.mail.states import FAILED, PENDING, State
-from mailrelay.spool.database import IS_FAILED, IS_LIVE, IS_PENDING, row, rows
+from mailrelay.mail.states import COUNTED_AS, FAILED, PENDING, State
+from mailrelay.spool.database import row, rows, states
 
 RECENT = 200
 """The number of latest messages in which `senders` looks for reverse paths."""
 
 _SELECT = (
     "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
-    " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.description, r.uncertain"
+    " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.description, r.uncertain,"
+    " r.successor"
     " FROM message m JOIN recipient r ON r.message = m.id"
     " LEFT JOIN attempt a ON a.message = m.id AND a.closed IS NULL"
     " LEFT JOIN relayhost h ON h.name = m.relayhost AND h.failures > 0"
@@ -58,9 +60,15 @@ def _one_listed(found: list[tuple[Any, ...]]) -> Listed:
         next_attempt = max(next_attempt, next_dial)
     recipients = tuple(
         ListedRecipient(
-            address, "active" if active and state in PENDING else state, status, stage, description, uncertain
+            address,
+            "active" if active and state in PENDING else state,
+            status,
+            stage,
+            description,
+            uncertain,
+            successor,
         )
-        for address, state, status, stage, description, uncertain in (columns[12:] for columns in found)
+        for address, state, status, stage, description, uncertain, successor in (columns[12:] for columns in found)
     )
     return Listed(
         key,
@@ -79,62 +87,85 @@ def _one_listed(found: list[tuple[Any, ...]]) -> Listed:
 
 
 def _queue_name(states: AbstractSet[str], *, active: bool, attempts: int) -> str:
-    """Postfix's name of the queue that a message is in; "failed", "sent" and "cancelled" are ours."""
+    """Postfix's name of the queue that a message is in; "failed", "refused", "sent" and "cancelled" are ours."""
     if active:
         return "active"
     if states & PENDING:
         return "deferred" if attempts else "incoming"
     if State.HELD in states:
         return "hold"
-    if states & FAILED or states <= {State.REFUSED}:
+    if states & FAILED:
         return "failed"
-    return "sent" if State.SENT in states else "cancelled"
+    return next((name for name in (State.SENT, State.REFUSED) if name in states), State.CANCELLED)
 
 
 def events(db: apsw.Connection, key: int) -> list[Event]:
-    """All events of a message, in order of time."""
-    listed = one(db, key)
-    found = [Event(listed.arrival, "accepted")]
-    for attempt, opened, closed, interrupted, dialled in rows(
-        db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
-    ):
-        if dialled:
-            found.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
-        found.append(Event(opened, "attempt"))
-        if interrupted:
-            found.append(Event(closed, "interrupted"))
-        found.extend(
-            Event(closed, state, address, status, description, stage)
-            for state, address, status, description, stage in rows(
-                db,
-                "SELECT o.state, r.address, o.status, o.description, o.stage"
-                " FROM outcome o JOIN recipient r ON r.id = o.recipient WHERE o.attempt = ? ORDER BY r.id",
-                (attempt,),
-            )
-        )
-    for kind, backend, delivered, next_try, why in rows(
+    """All events of a message, in the order in which they happened; then those that are planned, in order of time.
+
+    No event stands before its cause, also where the clock was set back between them.
+    """
+    arrival = one(db, key).arrival
+    found, ends, settled = _attempt_events(db, key, arrival)
+    planned: list[Event] = []
+    for kind, created, backend, delivered, next_try, why in rows(
         db,
-        "SELECT n.kind, backend, delivered, next_try, why"
+        "SELECT n.kind, n.created, backend, delivered, next_try, why"
         " FROM notice n JOIN notice_backend b ON b.notice = n.id WHERE n.message = ?"
         " ORDER BY delivered, backend",
         (key,),
     ):
         if delivered is not None:
-            found.append(Event(delivered, f"notice ({kind}) delivered by {backend}"))
+            at = max(delivered, ends.get(created, created))
+            found.append((at, Event(delivered, f"notice ({kind}) delivered by {backend}")))
         elif why:
-            found.append(
-                Event(next_try, f"notice ({kind}) not delivered by {backend}, next try", description=why.encode())
-            )
-    found.extend(
-        Event(changed, state, address, description=b"replaced by %s" % successor.encode() if successor else b"")
-        for state, address, changed, successor in rows(
-            db,
-            "SELECT state, address, changed, successor FROM recipient WHERE message = ? AND state = 'cancelled'",
-            (key,),
-        )
-    )
+            what = f"notice ({kind}) not delivered by {backend}, next try"
+            planned.append(Event(next_try, what, description=why.encode(), planned=True))
+    for recipient, state, address, changed, successor in rows(
+        db,
+        "SELECT id, state, address, changed, successor FROM recipient WHERE message = ? AND state = 'cancelled'",
+        (key,),
+    ):
+        description = b"replaced by %s" % successor.encode() if successor else b""
+        at = max(changed, settled.get(recipient, arrival))
+        found.append((at, Event(changed, state, address, description=description)))
     # The sort is stable: events of the same instant stay in the order of cause and effect.
-    return sorted(found, key=lambda event: event.at)
+    happened = [event for _, event in sorted(found, key=itemgetter(0))]
+    return happened + sorted(planned, key=lambda event: event.at)
+
+
+def _attempt_events(
+    db: apsw.Connection, key: int, arrival: float
+) -> tuple[list[tuple[float, Event]], dict[float, float], dict[int, float]]:
+    """The arrival and the attempts as events, with their times for the order: an event's own time, or that of the event
+    before it, if the clock was set back. Also that time for each end of an attempt, and for each recipient's last outcome.
+    """
+    found = [(arrival, Event(arrival, "accepted"))]
+    latest = arrival
+    ends: dict[float, float] = {}
+    settled: dict[int, float] = {}
+    for attempt, opened, closed, interrupted, dialled in rows(
+        db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
+    ):
+        if dialled:
+            # The dial may have begun before the message came.
+            begun = max(opened - dialled, min(arrival, opened))
+            found.append((max(latest, begun), Event(begun, f"dialled, in {dialled:.2f} s")))
+        latest = max(latest, opened)
+        found.append((latest, Event(opened, "attempt")))
+        if closed is None:
+            continue
+        latest = ends[closed] = max(latest, closed)
+        if interrupted:
+            found.append((latest, Event(closed, "interrupted")))
+        for recipient, state, address, status, description, stage in rows(
+            db,
+            "SELECT r.id, o.state, r.address, o.status, o.description, o.stage"
+            " FROM outcome o JOIN recipient r ON r.id = o.recipient WHERE o.attempt = ? ORDER BY r.id",
+            (attempt,),
+        ):
+            settled[recipient] = latest
+            found.append((latest, Event(closed, state, address, status, description, stage)))
+    return found, ends, settled
 
 
 def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
@@ -156,18 +187,17 @@ def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:
     )
 
 
-def status(db: apsw.Connection) -> SpoolStatus:
-    """The state of the whole spool."""
-    counts: dict[str, int] = dict(
-        db.execute(
-            f"SELECT iif(state IN {IS_FAILED}, 'failed', state) AS kind, count(DISTINCT message) FROM recipient"
-            f" WHERE state IN {IS_LIVE} GROUP BY kind"
+def status(db: apsw.Connection, late_before: float = -math.inf) -> SpoolStatus:
+    """The state of the whole spool. late_before: pending messages that arrived earlier are late (epoch seconds)."""
+    # Not through `counts`, which reads every message: prompts and monitoring ask often.
+    (pending, oldest, late), (held, _, _), (failed, _, _) = (
+        row(
+            db,
+            "SELECT count(*), min(arrival), count(*) FILTER (WHERE arrival < ?) FROM message m WHERE retired IS NULL"
+            f" AND EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {states(COUNTED_AS[word])})",
+            (late_before,),
         )
-    )
-    pending, oldest = row(
-        db,
-        "SELECT count(*), min(arrival) FROM message m WHERE retired IS NULL AND EXISTS"
-        f" (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.state IN {IS_PENDING})",
+        for word in ("pending", "held", "failed")
     )
     # Messages that an attempt held. If the person has held the recipient later, `changed` is later than `closed`.
     (stranded,) = row(
@@ -189,9 +219,10 @@ def status(db: apsw.Connection) -> SpoolStatus:
     return SpoolStatus(
         pending,
         oldest,
-        counts.get("held", 0),
+        late,
+        held,
         stranded,
-        counts.get("failed", 0),
+        failed,
         tuple(failing_notices),
         faults,
     )

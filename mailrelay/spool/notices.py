@@ -1,7 +1,7 @@
 """Pending notices: the notifier reads them, and marks them as delivered, for each backend by itself.
 
 A notice stays pending for a backend until the backend has delivered it, unless the person has dealt with its recipients
-(`actions.act`), or its setup fault or delay is over.
+(`actions.act`), or its setup fault or delay is over, or the backend cannot exist on this computer.
 """
 
 import apsw
@@ -130,6 +130,14 @@ def notice_failed(db: apsw.Connection, pending: PendingNotice, next_try: float, 
     db.execute(
         "UPDATE notice_backend SET tries = tries + 1, next_try = ?, why = ? WHERE notice = ? AND backend = ?",
         (next_try, why, pending.notice.id, pending.backend.value),
+    )
+
+
+def notice_dropped(db: apsw.Connection, pending: PendingNotice) -> None:
+    """A backend will never deliver its notice: the notice is not pending for it any more."""
+    db.execute(
+        "DELETE FROM notice_backend WHERE notice = ? AND backend = ? AND delivered IS NULL",
+        (pending.notice.id, pending.backend.value),
     )
 
 

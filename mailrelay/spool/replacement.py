@@ -14,6 +14,7 @@ from mailrelay.spool import actions
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.attempts import load_message
 from mailrelay.spool.listing import content
+from mailrelay.spool.successors import not_allowed
 
 
 def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
@@ -25,7 +26,8 @@ def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, b
     actions.check_not_active(db, key, queue_id)
     found = load_message(db, key, [state for state in State if (state, what) in ACT_TABLE])
     if not found.recipient_ids:
-        raise NotAllowed(f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`")
+        why = f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
+        raise not_allowed(db, queue_id, what, why)
     octets = b"".join(content(db, key))
     if not octets:
         raise NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")

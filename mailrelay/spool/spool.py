@@ -240,6 +240,9 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
         await self._write(lambda db: notices.notice_failed(db, pending, next_try, why))
 
+    async def notice_dropped(self, pending: PendingNotice) -> None:
+        await self._write(lambda db: notices.notice_dropped(db, pending))
+
     async def content_start(self, message: int, limit: int) -> bytes:
         return await self._read(lambda db: notices.content_start(db, message, limit))
 

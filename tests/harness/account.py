@@ -103,6 +103,7 @@ class Newcomer:
         self.ssh.mkdir(mode=0o700, parents=True)
         self.home.chmod(0o700)
         self.bin.mkdir()
+        self.has_desktop = True
         self.config = self.home / ".config/mailrelay/config.toml"
         (self.ssh / "config").write_text(
             f"Host {HOST}\n  HostName 127.0.0.1\n  Port {remote.ssh_port}\n  User {user}\n"
@@ -111,7 +112,8 @@ class Newcomer:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
+        desktop = {"WAYLAND_DISPLAY": "wayland-0"} if self.has_desktop else {}
+        return desktop | {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "HOME": str(self.home),
             "LANG": "C.UTF-8",

@@ -95,15 +95,15 @@ class Person:
         db.close()
         return queue_id
 
-    def attempt(self, *outcomes: Outcome) -> None:
+    def attempt(self, *outcomes: Outcome, client_told: bool = False) -> None:
         """Records an attempt at the message that is due first, with an outcome for each recipient; without outcomes the
-        attempt is left open."""
+        attempt is left open. client_told: whether the client got its refusals."""
         db = connect(self.spool)
         now = time.time()
         with transaction(db):
             (message,) = attempts.take(db, "default", (), 1, "test", now)
             if outcomes:
-                terms: dict[str, Any] = {"client_told": False, "relays_dsn": False, "now": now, "chance": 0.5}
+                terms: dict[str, Any] = {"client_told": client_told, "relays_dsn": False, "now": now, "chance": 0.5}
                 attempts.record(db, conclude(message, outcomes, TERMS, **terms), "test")
         db.close()
 

@@ -1,4 +1,4 @@
-"""Runs a program on a pseudo terminal, reads its output and types."""
+"""Runs a program on a pseudo terminal, reads its output and types, and checks the width of its lines."""
 
 import os
 import pty
@@ -11,24 +11,23 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from mailrelay.cli.wrapping import cells
+
 PATIENCE = 30.0
 """Seconds for an expected output. Only a failing test waits that long."""
 
 
 class Terminal:
-    """Runs `argv`. text: its output so far, with CRLF line ends turned into LF. size: lines and columns, for a program that
-    fills the screen."""
+    """Runs `argv`. text: its output so far, with CRLF line ends turned into LF. lines, columns: the size of the terminal;
+    columns 0: the width is unknown."""
 
-    def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], size: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], columns: int = 0, lines: int = 24) -> None:
         self._at = 0
         self._octets = b""
         self._pid, self._handle = pty.fork()
         if self._pid == 0:
             try:
-                if size is not None:
-                    termios.tcsetwinsize(0, size)
+                termios.tcsetwinsize(0, (lines, columns))
                 os.execvpe(argv[0], list(argv), dict(environment))
             finally:
                 os._exit(127)
@@ -48,12 +47,19 @@ class Terminal:
             if not self._more(deadline):
                 pytest.fail(f"never said {pattern!r}; it said:\n{self.text}")
 
+    def resize(self, columns: int) -> None:
+        termios.tcsetwinsize(self._handle, (24, columns))
+
     def type(self, line: str) -> None:
         os.write(self._handle, line.encode() + b"\n")
 
     def press(self, keys: str) -> None:
         """Types keys without a line end: "\\x18" is Ctrl-X, "\\r" is Enter."""
         os.write(self._handle, keys.encode())
+
+    def interrupt(self) -> None:
+        """Types Ctrl-C."""
+        os.write(self._handle, b"\x03")
 
     def answer(self, question: str, line: str) -> str:
         """Waits for a question and types a line; returns the output up to the question."""
@@ -84,3 +90,13 @@ class Terminal:
             return False
         self._octets += data
         return bool(data)
+
+
+def lines_too_wide(text: str, columns: int) -> list[str]:
+    """The lines that are wider than the terminal, except for those of one word."""
+    return [line for line in text.splitlines() if cells(line) > columns and " " in line.strip()]
+
+
+def words(text: str) -> list[str]:
+    """The words of an output, without codes for colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).split()

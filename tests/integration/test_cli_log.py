@@ -57,6 +57,28 @@ def test_where_there_is_no_log_it_says_so(person: Person) -> None:
     assert "mailrelay serve" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("zone", "shown"), [("UTC", "2026-11-27T23:30:05+0000"), ("XXX-9", "2026-11-28T08:30:05+0900")]
+)
+def test_times_are_in_the_local_zone_whatever_the_daemon_had(person: Person, zone: str, shown: str) -> None:
+    write(person, "2026-11-28T00:30:05+0100 INFO a", "2026-11-27T15:30:05-0800 INFO b", "2026-11-27T99:30:05 c")
+    lines = person.run("log", env={"TZ": zone}).stdout.splitlines()
+    assert lines == [f"{shown} INFO a", f"{shown} INFO b", "2026-11-27T99:30:05 c"]
+
+
+def test_an_old_id_leads_to_the_newest_one(person: Person) -> None:
+    write(person, "aaaa000001 to=<bob>")
+    person.run("queue", "hold", "aaaa000001")
+    first = person.run("queue", "resend", "aaaa000001").stdout.split()[-1]
+    person.run("queue", "hold", first)
+    second = person.run("queue", "resend", first).stdout.split()[-1]
+    done = person.run("log", "aaaa000001")
+    assert done.stdout == "aaaa000001 to=<bob>\n"
+    assert done.stderr == f"mailrelay: aaaa000001 was replaced by {second}; see `mailrelay log {second}`\n"
+    # The log of the new one need not have begun yet.
+    assert person.run("log", first).returncode == 0
+
+
 def test_a_line_that_is_still_being_written_is_shown_when_it_is_whole(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as writer, (tmp_path / "log").open("rb") as reader:
         for written, shown in ((b"one\ntw", ["one"]), (b"", []), (b"o", []), (b"\nthree\n", ["two", "three"])):

@@ -22,7 +22,6 @@ HEAVY = {
     "asyncssh",
     "cryptography",
     "dns",
-    "rich",
     "uvloop",
     "desktop_notifier",
     "ssl",
@@ -251,6 +250,24 @@ def test_the_commands_that_fix_failed_mail_are_shown_with_it(person: Person) -> 
     assert "to do" not in person.run("queue", "show", "aaaa").stdout
 
 
+def test_the_commands_for_held_mail_are_shown_with_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.run("queue", "hold", "aaaa")
+    assert "1 held; what to do: `mailrelay queue show ID`" in person.run("queue").stdout
+    shown = person.run("queue", "show", "aaaa").stdout
+    for command in ("release", "resend", "edit", "cancel"):
+        assert f" mailrelay queue {command} aaaa000001 " in shown
+    assert "drop" not in shown
+
+
+def test_the_fault_of_a_relayhost_is_shown_only_with_mail_that_waits_for_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.relayhost_fails(AWAY)
+    assert "fault      the network is away" in person.run("queue", "show", "aaaa").stdout
+    person.run("queue", "hold", "aaaa")
+    assert "the network is away" not in person.run("queue", "show", "aaaa").stdout
+
+
 def test_mail_that_may_arrive_twice_is_shown_as_such(person: Person) -> None:
     person.put("aaaa000001")
     person.attempt(LOST)
@@ -274,9 +291,11 @@ def test_the_plain_listing_has_a_line_for_each_recipient_and_a_summary(person: P
     assert "2 h ago" in with_nobody[3]
     assert "<me@example.org>  <bob@example.org>  450 4.2.0 come back later" in with_nobody[1]
     assert with_nobody[-1].startswith("2 messages, ")
-    assert with_nobody[-1].endswith(": 1 deferred, 1 incoming; the daemon is not running: start `mailrelay serve`")
+    assert with_nobody[-1].endswith("""\
+: 2 pending, 1 failed (a message counts once for each state of its recipients); what to do: `mailrelay queue show ID`;\
+ the daemon is not running: start `mailrelay serve`""")
     with lock.lock(person.spool):
-        assert person.run("queue").stdout.splitlines()[-1].endswith(": 1 deferred, 1 incoming")
+        assert person.run("queue").stdout.splitlines()[-1].endswith("; what to do: `mailrelay queue show ID`")
 
 
 def test_history_is_listed_only_when_asked_for(person: Person) -> None:
@@ -322,14 +341,18 @@ def test_a_terminal_gets_a_table_in_colour_unless_no_color_is_set(person: Person
     assert "\x1b" not in person.run("queue").stdout
 
 
+def story_of(shown: str) -> list[str]:
+    """The timeline of `queue show`, without the times."""
+    return [line[27:] for line in shown.rpartition("\n\n")[2].splitlines()]
+
+
 def test_show_tells_the_story_in_order(person: Person) -> None:
     person.put("aaaa000001", age=60)
     person.attempt(DEFERRED)
     shown = person.run("queue", "show", "aaaa000001").stdout
     assert "from       <me@example.org>" in shown
-    assert "to         <bob@example.org>  deferred  4.2.0" in shown
-    story = [line[21:] for line in shown.rpartition("\n\n")[2].splitlines()]
-    assert story == ["accepted", "attempt", "deferred  <bob@example.org>  4.2.0  at RCPT  450 4.2.0 come back later"]
+    assert "to         <bob@example.org>  deferred\n           450 4.2.0 come back later\n" in shown
+    assert story_of(shown) == ["accepted", "attempt", "deferred  <bob@example.org>  at RCPT  450 4.2.0 come back later"]
     record = json.loads(person.run("queue", "show", "--json", "aaaa").stdout)
     assert [event["what"] for event in record["timeline"]] == ["accepted", "attempt", "deferred"]
     assert record["timeline"][2]["reply"] == "450 4.2.0 come back later"
@@ -485,3 +508,75 @@ def test_a_narrow_terminal_cuts_nothing_off(person: Person) -> None:
         seen = on_a_terminal(person, "queue", COLUMNS=columns)
         for words in ("aaaa000001", "deferred", "<me@example.org>", "<日本語@example.org>", "come back later"):
             assert words in seen
+
+
+def test_a_status_code_is_shown_once_and_beside_a_reply_that_lacks_it(person: Person) -> None:
+    lines = Outcome(Stage.RCPT, Reply(550, (b"5.1.1 No such account. Please", b"5.1.1 check the address")))
+    person.put("aaaa000001", [b"bob@example.org", b"eve@example.org", b"joe@example.org"])
+    person.attempt(lines, Outcome(Stage.RCPT, Reply(550, (b"No such account",))), LOST)
+    shown = person.run("queue", "show", "aaaa000001").stdout
+    said = "550 5.1.1 No such account. Please check the address"
+    assert f"to         <bob@example.org>  bounced\n           {said}\n" in shown
+    assert "to         <eve@example.org>  bounced  5.0.0\n           550 No such account\n" in shown
+    assert "to         <joe@example.org>  deferred  4.4.2  may arrive twice\n           the connection broke\n" in shown
+    assert story_of(shown)[2] == f"bounced  <bob@example.org>  at RCPT  {said}"
+    assert said in person.run("queue").stdout
+    # A program gets the words of the mail server.
+    assert listed(person)[0]["recipients"][0]["reply"] == ("550 5.1.1 No such account. Please 5.1.1 check the address")
+
+
+def test_times_are_local_and_name_their_zone(person: Person) -> None:
+    person.put("aaaa000001", age=60)
+    arrival = listed(person)[0]["arrival_time"]
+    for zone, offset, hours in (("UTC", "+0000", 0), ("XXX-9", "+0900", 9), ("XXX8", "-0800", -8)):
+        done = person.run("queue", "show", "aaaa000001", env={"TZ": zone})
+        local = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(arrival + hours * 3600))
+        assert f"arrived    {local} {offset} (1 min ago)\n" in done.stdout
+        assert f"\n{local} {offset}  accepted\n" in done.stdout
+
+
+def test_what_is_planned_stands_last_and_is_not_shown_as_past(person: Person) -> None:
+    person.put("aaaa000001", age=60)
+    person.attempt(BOUNCED)
+    person.put("aaaa000002")
+    db = connect(person.spool)
+    sql = "UPDATE notice_backend SET tries = 1, why = 'no such Maildir', next_try = ?"
+    db.execute(sql, (time.time() + 190,))
+    late = story_of(person.run("queue", "show", "aaaa000001").stdout)
+    planned = "notice (failed) not delivered by mailbox, next try  no such Maildir"
+    assert late[-1] == f"planned, in 3 min:  {planned}"
+    db.execute(sql, (time.time() - 30,))
+    shown = person.run("queue", "show", "aaaa000001").stdout
+    assert story_of(shown)[-1] == f"due:  {planned}"
+    assert "planned" not in person.run("queue", "show", "aaaa000002").stdout
+    record = json.loads(person.run("queue", "show", "--json", "aaaa000001").stdout)
+    assert [event["planned"] for event in record["timeline"]] == [False, False, False, True]
+    db.close()
+
+
+def test_the_next_attempt_of_a_message_says_that_no_daemon_will_make_it(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt(DEFERRED)
+    assert "the daemon is not running: start `mailrelay serve`" in person.run("queue", "show", "aaaa").stdout
+    with lock.lock(person.spool):
+        assert "the daemon is not running" not in person.run("queue", "show", "aaaa").stdout
+
+
+def test_what_happened_before_the_clock_was_set_back_keeps_its_order_and_is_not_in_the_future(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt(DEFERRED)
+    db = connect(person.spool)
+    db.execute("UPDATE attempt SET opened = opened + 3600, closed = closed + 3600")
+    db.execute("UPDATE message SET arrival = arrival + 3600, next_attempt = 0")
+    db.close()
+    person.attempt(BOUNCED)
+    shown = person.run("queue", "show", "aaaa000001").stdout
+    since = "(the clock was set back since)"
+    assert shown.count("in 59 min") == 0
+    assert f" {since}\nrelayhost" in shown
+    story = story_of(shown)
+    assert [line.removeprefix(since).split()[0] for line in story] == [
+        *("accepted", "attempt", "deferred", "attempt", "bounced")
+    ]
+    assert [line.startswith(since) for line in story] == [True, True, True, False, False]
+    assert "now" in person.run("queue").stdout.splitlines()[1]

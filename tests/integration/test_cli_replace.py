@@ -305,3 +305,52 @@ def test_the_help_of_queue_names_them(person: Person) -> None:
     assert "\n  edit " in shown
     for verb in ("resend", "edit"):
         assert "--config FILE" in person.run("queue", verb, "--help").stdout
+
+
+# an old id
+
+
+def test_an_old_id_leads_to_the_newest_message_whatever_is_asked_of_it(person: Person) -> None:
+    person.put(OLD)
+    person.attempt(BOUNCED)
+    first = successor(person.run("queue", "resend", OLD).stdout)
+    changed = editor(person, "text = text.replace(b'hello', b'goodbye')")
+    done = person.run("queue", "edit", first, env=changed)
+    second = done.stdout.split()[-1]
+    assert first in done.stdout
+    newest = person.run("queue", "edit", second, env=editor(person, "text += b'more'")).stdout.split()[-1]
+    assert len({OLD, first, second, newest}) == 4
+    for old in (OLD, first, second):
+        for what in ("retry", "hold", "release", "cancel", "drop", "resend", "edit"):
+            done = person.run("queue", what, old, env=changed)
+            assert done.returncode == 1
+            assert done.stderr == (
+                f"mailrelay: {old} was replaced by {newest}; use that id: `mailrelay queue {what} {newest}`\n"
+            )
+        shown = person.run("queue", "show", old).stdout
+        assert f"replaced   by {newest}; see `mailrelay queue show {newest}`\n" in shown
+        assert "to do" not in shown
+        assert json.loads(person.run("queue", "show", "--json", old).stdout)["replaced_by"] == [newest]
+        done = person.run("queue", "show", "--content", old)
+        assert done.stderr.endswith(f"see `mailrelay queue show --content {newest}`, which replaced it\n")
+    assert f"replaced by {first}" in person.run("queue", "--all").stdout
+    assert "replaced" not in person.run("queue", "show", newest).stdout
+
+
+def test_an_id_whose_recipients_were_replaced_one_after_the_other_leads_to_all_of_them(person: Person) -> None:
+    person.put(OLD, [b"bob@example.org", b"eve@example.org"])
+    person.attempt(BOUNCED, DEFERRED)
+    first = successor(person.run("queue", "resend", OLD).stdout)
+    second = successor(person.run("queue", "edit", OLD, env=editor(person, "text += b'x'")).stdout)
+    done = person.run("queue", "retry", OLD)
+    assert f"{OLD} was replaced by {first} and {second}; " in done.stderr
+    # One of them is replaced in its turn, and the other one is cancelled: it stays the newest for its recipient.
+    third = person.run("queue", "edit", first, env=editor(person, "text += b'y'")).stdout.split()[-1]
+    assert f"{OLD} was replaced by {second} and {third}; " in person.run("queue", "retry", OLD).stderr
+
+
+def test_a_message_that_still_stands_for_a_recipient_is_no_old_one(person: Person) -> None:
+    person.put(OLD, [b"bob@example.org", b"eve@example.org"])
+    person.attempt(BOUNCED, DEFERRED)
+    successor(person.run("queue", "resend", OLD).stdout)
+    assert person.run("queue", "retry", OLD).returncode == 0

@@ -16,9 +16,10 @@ import asyncssh
 import pytest
 from harness.account import HOST, PASSWORD, Account, AccountSSHServer, Newcomer
 from harness.daemon import served
-from harness.terminal import Terminal
+from harness.terminal import Terminal, lines_too_wide, words
 
 from mailrelay import config
+from mailrelay.notify.desktop_presence import can_have_desktop
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ class Scene:
     account: Account
     newcomer: Newcomer
 
-    def terminal(self, *words: str) -> Terminal:
-        return Terminal(self.newcomer.argv("setup", *words), self.newcomer.environment)
+    def terminal(self, *words: str, columns: int = 0) -> Terminal:
+        return Terminal(self.newcomer.argv("setup", *words), self.newcomer.environment, columns)
 
     async def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Without a terminal."""
@@ -162,6 +163,95 @@ async def test_a_newcomer_with_nothing_but_a_password_gets_to_a_letter_that_has_
         assert len(here.account.received) == 2
         calls = (tmp_path / "systemctl.log").read_text().splitlines()
         assert [call for call in calls if "enable" in call] == ["--user enable --now mailrelay"]
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+async def test_on_a_terminal_no_line_is_wider_and_no_word_is_broken(tmp_path: Path, columns: int) -> None:
+    def first(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME, columns=columns)
+        for question, line in (
+            (r"Make\s+~/\.ssh/id_ed25519", "y"),
+            (r"Trust\s+this\s+key", "y"),
+            (r"Put\s+it\s+there\?", "y"),
+            (r"Password\s+of\s+me", PASSWORD),
+            (r"To\s+which\s+address", "me@example.org"),
+            (r"Write\s+that\s+to", "y"),
+            (r"Have\s+systemd\s+run", "y"),
+        ):
+            terminal.answer(question + r"[^:]*: $", line)
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        here.systemctl()
+        status, said = await aside(lambda: first(here))
+        assert status == 0, said
+        # What the person typed is on the terminal, too.
+        assert [line for line in lines_too_wide(said, columns) if not line.endswith(": me@example.org")] == []
+        whole = {"~/.ssh/id_ed25519.pub", "me@mail.example.org", "~/.config/mailrelay/config.toml"}
+        assert whole <= {word.rstrip(",?:") for word in words(said)}
+        assert "`mailrelay status`" in said
+        again = here.terminal(ME, "--to", "me@example.org", columns=columns)
+        assert await aside(again.end) == 0
+        assert lines_too_wide(again.text, columns) == []
+
+
+def without_a_desktop(here: Scene) -> None:
+    here.newcomer.has_desktop = False
+    if can_have_desktop(here.newcomer.environment):
+        pytest.skip("this computer has a desktop")
+
+
+@pytest.mark.parametrize(
+    ("answers", "written"),
+    [
+        ([("Which one", "")], 'mailbox = "~/Maildir"'),
+        ([("Which one", "mail"), ("Which one", "mailbox")], 'mailbox = "~/Maildir"'),
+        (
+            [("Which one", "command"), ("Which command", "/no/such"), ("Which one", "command")],
+            'command = ["/bin/sh", "-c", "x y"]',
+        ),
+        ([("Which one", "dsn")], "desktop = false"),
+    ],
+)
+async def test_on_a_computer_without_a_desktop_it_asks_how_failures_are_told(
+    tmp_path: Path, answers: list[tuple[str, str]], written: str
+) -> None:
+    last = {"m": [("Which Maildir", "")], "c": [("Which command", "/bin/sh -c 'x y'")]}
+
+    def first(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME, "--to", "me@example.org")
+        for question, line in (*answers, *last.get(written[0], []), ("Write that to", "y"), ("Have systemd run", "y")):
+            terminal.answer(question + ".*: ", line)
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        without_a_desktop(here)
+        here.systemctl()
+        here.let_in()
+        status, said = await aside(lambda: first(here))
+        assert status == 0, said
+        assert ("'mail' is none of them. Type mailbox, command or dsn." in said) == (("Which one", "mail") in answers)
+        assert ("/no/such is no program that can be run" in said) == (("Which command", "/no/such") in answers)
+        text = here.newcomer.config.read_text()
+        assert "[notify]\ndesktop = false\n" in text
+        assert written in text
+        # It is asked once.
+        again = here.terminal(ME, "--to", "me@example.org")
+        assert await aside(again.end) == 0
+        assert "Which one" not in again.text
+
+
+async def test_without_a_desktop_yes_takes_a_maildir_and_settings_that_say_how_are_left_alone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        without_a_desktop(here)
+        here.systemctl()
+        here.let_in()
+        done = await here.run(ME, "--yes", "--to", "me@example.org")
+        assert done.returncode == 0, done.stderr
+        assert here.newcomer.config.read_text().endswith('[notify]\ndesktop = false\nmailbox = "~/Maildir"\n')
+        before = here.newcomer.config.read_text()
+        done = await here.run(ME, "--yes", "--to", "me@example.org")
+        assert (done.returncode, here.newcomer.config.read_text()) == (0, before)
 
 
 async def test_without_a_service_manager_it_serves_for_the_letter_alone(tmp_path: Path) -> None:
@@ -372,6 +462,77 @@ async def test_a_key_that_could_do_more_than_mail_is_taken_out_again(tmp_path: P
         assert here.newcomer.config.read_text().startswith(f'relayhost.default.ssh = "{ME}"\n[listen]')
 
 
+async def test_after_restricted_the_last_lines_name_the_key_for_mail_and_the_one_for_ssh(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.default.ssh = "{ME}"\n{QUIET}')
+        plain = await here.run(ME, "--yes")
+        assert f"`ssh {ME}`, rsync and scp need no password either: they use the same key." in plain.stdout
+        first = await here.run(ME, "--yes", "--restricted")
+        assert first.returncode == 0, first.stdout + first.stderr
+        for_mail = f"Mail uses the key ~/.ssh/id_mailrelay, which can do nothing on {ME} but send mail.\n"
+        for_ssh = f"`ssh {ME}`, rsync and scp do not use it: they use your ordinary key"
+        assert f"{for_mail}{for_ssh}, ~/.ssh/id_ed25519.\n" in first.stdout
+        assert "ssh offers ~/.ssh/id_ed25519" in first.stdout
+        assert "the same key" not in first.stdout
+        again = await here.run(ME, "--yes")
+        assert f"{for_mail}{for_ssh}.\n" in again.stdout
+        assert "mail offers ~/.ssh/id_mailrelay" in again.stdout
+
+
+async def test_a_wrong_answer_is_asked_again_with_what_is_wanted(tmp_path: Path) -> None:
+    def answers(here: Scene) -> tuple[int, str]:
+        terminal = here.terminal(ME)
+        question = r"To which address is the test message sent\?.*: "
+        terminal.answer(question, "nonsense")
+        terminal.answer(
+            r"'nonsense' has no domain; give one address, as in name@example\.org\.\n.*" + question, "a@b c"
+        )
+        terminal.answer(
+            r"'b c' is not an address; give one address, as in name@example\.org\.\n.*" + question, "a@b.de, c@d.de"
+        )
+        terminal.answer(r"is not one address; give one address.*\n.*" + question, "friend@example.net")
+        senders = r"Mail from which senders uses this one\?.*: "
+        terminal.answer(senders, "nonsense")
+        terminal.answer(r'is not a sender pattern; write "user@domain".*\n.*' + senders, "*@example.net")
+        terminal.answer(r"Write that to .*: ", "perhaps")
+        terminal.answer(r"Answer y for yes or n for no\.\n.*Write that to .*: ", "Yes")
+        return terminal.end(), terminal.text
+
+    async with scene(tmp_path) as here:
+        here.let_in()
+        here.settings(f'relayhost.other.ssh = "elsewhere.example"\n{QUIET}')
+        status, said = await aside(lambda: answers(here))
+        assert status == 0, said
+        (letter,) = here.account.received
+        assert letter.recipients == (b"friend@example.net",)
+        assert letter.sender == b"friend@example.net"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "", "a@b c", "a@example.org, b@example.org"])
+async def test_what_is_no_address_for_the_test_message_is_wrong_usage(tmp_path: Path, address: str) -> None:
+    async with scene(tmp_path) as here:
+        done = await here.run(ME, "--to", address)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "give one address, as in name@example.org" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+async def test_where_the_input_ends_setup_ends_with_a_sentence(tmp_path: Path) -> None:
+    def gone(here: Scene, question: str) -> tuple[int, str]:
+        terminal = here.terminal(ME)
+        terminal.answer(question, "\x04")
+        return terminal.end(), terminal.text.splitlines()[-1]
+
+    async with scene(tmp_path) as here:
+        ended = "mailrelay: the input ended before an answer to: "
+        status, last = await aside(lambda: gone(here, r"There is no key\..*: "))
+        assert (status, last.startswith(f"{ended}There is no key.")) == (1, True)
+        here.let_in()
+        status, last = await aside(lambda: gone(here, r"To which address .*: "))
+        assert (status, last) == (1, f"{ended}To which address is the test message sent?; run it again")
+
+
 async def test_a_key_for_mail_alone_that_was_taken_out_comes_back_with_its_restriction(tmp_path: Path) -> None:
     def again(here: Scene) -> tuple[int, str]:
         terminal = here.terminal(ME, "--yes")
@@ -411,7 +572,7 @@ async def test_a_daemon_that_was_started_by_hand_takes_the_letter(
             assert f"End it: kill {os.getpid()}" in changed.stderr
 
 
-@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", ""])
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "", "me@", "me@host:0", "host:port"])
 async def test_what_is_no_host_is_wrong_usage(tmp_path: Path, host: str) -> None:
     async with scene(tmp_path) as here:
         done = await here.run("--", host)

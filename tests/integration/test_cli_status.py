@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, UNREADABLE, Person
+from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, SENT, UNREADABLE, Person
 
 from mailrelay.control.status import Level, reasons
 from mailrelay.mail.overview import RelayhostFault, SpoolStatus
@@ -49,6 +49,7 @@ def test_all_is_fine_while_somebody_serves_and_nothing_waits_too_long(person: Pe
         "serving": True,
         "pid": os.getpid(),
         "pending": 1,
+        "late": 0,
         "held": 1,
         "stranded": 0,
         "failed": 0,
@@ -212,13 +213,61 @@ def test_the_worst_of_what_stands_decides() -> None:
         return (RelayhostFault("default", 0.0, 0.0, setup, "", ""),)
 
     def why(*, serving: bool = True, full: bool = False, **more: Any) -> list[Level]:
-        least: dict[str, Any] = {"oldest": None, "stranded": 0, "failed": 0, "failing_notices": (), "faults": ()}
+        least: dict[str, Any] = {
+            "oldest": 900.0,
+            "late": 0,
+            "stranded": 0,
+            "failed": 0,
+            "failing_notices": (),
+            "faults": (),
+        }
         stands = SpoolStatus(pending=1, held=1, **least | more)
-        found = reasons(stands, serving=serving, full=full, late_after=100.0, now=1000.0)
+        found = reasons(stands, serving=serving, full=full, now=1000.0)
         return [status for status, _ in found]
 
-    assert why() == why(oldest=900.0) == why(faults=trouble(setup=False)) == []
-    assert why(oldest=899.0) == why(failing_notices=(("failed", "dsn", "why"),)) == [Level.LATE]
+    assert why() == why(faults=trouble(setup=False)) == []
+    assert why(late=1) == why(failing_notices=(("failed", "dsn", "why"),)) == [Level.LATE]
     assert why(serving=False) == why(failed=1) == why(faults=trouble(setup=True)) == [Level.FAILED]
     assert why(full=True) == why(stranded=1) == [Level.FAILED]
-    assert why(failed=1, oldest=0.0) == [Level.FAILED, Level.LATE]
+    assert why(failed=1, late=1) == [Level.FAILED, Level.LATE]
+
+
+def test_status_and_queue_count_the_same_messages_under_the_same_words(person: Person) -> None:
+    several = [b"bob@example.org", b"eve@example.org", b"joe@example.org"]
+    person.put("aaaa000001", several, age=2000)
+    person.attempt(DEFERRED, BOUNCED, SENT)
+    person.put("aaaa000002", several[:2])
+    person.attempt(BOUNCED, BOUNCED)
+    person.put("aaaa000003", several[:2])
+    person.attempt(SENT, BOUNCED, client_told=True)
+    person.put("aaaa000004")
+    person.attempt(BOUNCED, client_told=True)
+    person.put("aaaa000005")
+    person.attempt(UNREADABLE)
+    person.put("aaaa000006")
+    person.put("aaaa000007")
+    person.run("queue", "cancel", "aaaa000007")
+    status, record, screen = served(person)
+    assert status == 2
+    assert (record["pending"], record["late"], record["held"], record["failed"]) == (2, 1, 1, 2)
+    assert "pending  2, 1 late, the oldest for 33 min" in screen
+    assert brief(person)[1] == "✉ 2 failed, 1 cannot be sent, 1 waiting 33min\n"
+    both = "a message counts once for each state of its recipients"
+    assert f": 2 pending, 1 held, 2 failed, 1 sent ({both})" in person.run("queue").stdout
+    everything = person.run("queue", "--all").stdout.splitlines()[-1]
+    assert everything.startswith("7 messages, ")
+    assert f": 2 pending, 1 held, 2 failed, 2 sent, 2 refused, 1 cancelled ({both})" in everything
+    lines = [json.loads(line) for line in person.run("queue", "--all", "--json").stdout.splitlines()]
+    states = [{to["state"] for to in line["recipients"]} for line in lines]
+    assert sum(bool(found & {"queued", "deferred", "active"}) for found in states) == record["pending"]
+    assert sum(bool(found & {"bounced", "expired"}) for found in states) == record["failed"]
+    assert sum("held" in found for found in states) == record["held"]
+    names = ["deferred", "failed", "sent", "refused", "hold", "incoming", "cancelled"]
+    assert [line["queue_name"] for line in lines] == names
+
+
+def test_mail_that_is_being_sent_counts_as_pending(person: Person) -> None:
+    person.put("aaaa000001")
+    person.attempt()
+    assert served(person)[1]["pending"] == 1
+    assert ": 1 pending" in person.run("queue").stdout

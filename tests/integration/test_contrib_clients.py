@@ -99,7 +99,7 @@ async def test_alpine(tmp_path: Path) -> None:
         with (tmp_path / ".pinerc").open("a") as file:
             file.write('default-fcc=""\n')
         argv = ["alpine", "-url", "mailto:you@example.net?subject=hello&body=hello"]
-        alpine = Terminal(argv, environment(tmp_path, TERM="vt100"), size=(40, 100))
+        alpine = Terminal(argv, environment(tmp_path, TERM="vt100"), columns=100, lines=40)
         alpine.read_to("Postpone")
         alpine.press("\x18")
         alpine.read_to(r"Send message\?")
@@ -128,7 +128,7 @@ async def test_aerc(tmp_path: Path) -> None:
             file.write(written(tmp_path, "aerc-accounts.conf", port).read_text())
         accounts.chmod(0o600)
         env = environment(tmp_path, TERM="xterm", EDITOR=str(editor), XDG_RUNTIME_DIR=str(tmp_path))
-        aerc = Terminal(["aerc"], env, size=(40, 100))
+        aerc = Terminal(["aerc"], env, columns=100, lines=40)
         aerc.read_to("Connected")
         aerc.press(":compose -H 'To: you@example.net' -H 'Subject: hello'\r")
         aerc.read_to(r"Send this email\?")

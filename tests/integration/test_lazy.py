@@ -19,7 +19,7 @@ from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.notify.backend import Deliver
 from mailrelay.notify.notifier import Notifier
 
-HEAVY = {"asyncssh", "cryptography", "desktop_notifier", "apprise", "rich", "tempfile", "mailrelay.mail.dsn"}
+HEAVY = {"asyncssh", "cryptography", "desktop_notifier", "apprise", "tempfile", "mailrelay.mail.dsn"}
 
 
 def test_the_daemon_starts_without_what_only_mail_or_bad_news_will_need() -> None:

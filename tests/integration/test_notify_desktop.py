@@ -17,7 +17,8 @@ from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
-from mailrelay.notify.backend import BackendFailed
+from mailrelay.notify import desktop as desktop_module
+from mailrelay.notify.backend import BackendFailed, BackendMissing
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.notifier import DESKTOP_PAUSE, Notifier
 
@@ -82,6 +83,34 @@ async def test_without_a_session_the_error_says_so_and_names_the_fix(monkeypatch
     assert str(failed.value) == f"{reason}; if there is never one, set notify.desktop = false"
 
 
+async def test_a_computer_that_can_have_a_desktop_waits_for_it_and_another_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    for there_is_one in (True, False):
+        monkeypatch.setattr(desktop_module, "can_have_desktop", lambda _environ, found=there_is_one: found)
+        with pytest.raises(BackendFailed, match="no desktop session accepts notifications") as failed:
+            await Desktop().deliver([REFUSED])
+        assert isinstance(failed.value, BackendMissing) is not there_is_one
+
+
+async def test_on_a_computer_without_a_desktop_a_notice_does_not_stay_pending_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    monkeypatch.setattr(desktop_module, "can_have_desktop", lambda _environ: False)
+    spool = FakeSpool()
+    spool.add(*range(5))
+    notifier = Notifier(Notify(), spool, 900.0, lazy, lambda: spool.clock)
+    running = asyncio.create_task(notifier.run())
+    await asyncio.wait_for(spool.all_delivered.wait(), 30)
+    await until(lambda: len(spool.dropped) == 5)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert "notice 0 failed is not kept for desktop: no desktop session" in caplog.text
+
+
 async def test_a_desktop_that_went_away_and_came_back_is_used_again(bus: str) -> None:
     desktop = Desktop()
     async with a_screen(bus):
@@ -101,6 +130,7 @@ class FakeSpool:
         self.due: dict[int, PendingNotice] = {}
         self.looked = asyncio.Event()
         self.all_delivered = asyncio.Event()
+        self.dropped: list[int] = []
 
     def add(self, *numbers: int) -> None:
         for number in numbers:
@@ -124,6 +154,11 @@ class FakeSpool:
 
     async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
         raise AssertionError(why)
+
+    async def notice_dropped(self, pending: PendingNotice) -> None:
+        del self.due[pending.notice.id]
+        self.dropped.append(pending.notice.id)
+        self.all_delivered.set()
 
     async def content_start(self, message: int, limit: int) -> bytes:
         raise AssertionError

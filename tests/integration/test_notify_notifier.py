@@ -46,6 +46,7 @@ class FakeSpool:
         self.failed_tries: list[tuple[int, Backend, float, str]] = []
         self.reports: list[tuple[Envelope, bytes]] = []
         self.broken = False
+        self.dropped: list[tuple[int, Backend]] = []
         self.failures = 0
         self.looks = 0
         self.changed = asyncio.Condition()
@@ -95,6 +96,13 @@ class FakeSpool:
         self.due[pending.notice.id, pending.backend] = (next_try, again)
         async with self.changed:
             self.failed_tries.append((pending.notice.id, pending.backend, next_try - self.clock, why))
+            self.changed.notify_all()
+
+    async def notice_dropped(self, pending: PendingNotice) -> None:
+        await self._check()
+        del self.due[pending.notice.id, pending.backend]
+        async with self.changed:
+            self.dropped.append((pending.notice.id, pending.backend))
             self.changed.notify_all()
 
     async def content_start(self, message: int, limit: int) -> bytes:
@@ -252,6 +260,23 @@ async def test_a_notice_for_a_backend_removed_from_the_settings_is_delivered_by_
     async with notifying(quiet(mailbox=tmp_path / "reports"), spool):
         await spool.until(lambda: len(spool.delivered_by) == 2)
     assert len(list((tmp_path / "reports" / "new").iterdir())) == 2
+
+
+async def test_a_removed_backend_is_replaced_by_the_desktop_only_if_there_is_no_other(tmp_path: Path) -> None:
+    spool = FakeSpool()
+    spool.add(refused(1), Backend.URLS)
+    async with notifying(quiet(desktop=True, mailbox=tmp_path / "reports"), spool):
+        await spool.until(lambda: spool.delivered_by == [(1, Backend.URLS)])
+    assert len(list((tmp_path / "reports" / "new").iterdir())) == 1
+
+
+async def test_where_only_reports_by_mail_are_left_a_notice_is_not_kept_for_a_removed_backend() -> None:
+    spool = FakeSpool()
+    spool.add(refused(1), Backend.DESKTOP, Backend.DSN)
+    async with notifying(quiet(dsn=True), spool):
+        await spool.until(lambda: spool.due == {})
+    assert spool.dropped == [(1, Backend.DESKTOP)]
+    assert len(spool.reports) == 1
 
 
 async def test_without_any_backend_notices_stay_pending() -> None:

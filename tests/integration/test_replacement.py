@@ -151,7 +151,7 @@ def test_it_cannot_be_fixed_twice(engine: Engine) -> None:
     _, queue_id = accept(engine)
     attempt(engine, BOUNCED)
     resend(engine, queue_id)
-    with pytest.raises(NotAllowed, match="does not allow resend"):
+    with pytest.raises(NotAllowed, match="was replaced by"):
         resend(engine, queue_id)
 
 

@@ -473,6 +473,21 @@ def test_a_notice_is_pending_from_the_commit_of_its_failure_until_its_backend_ha
     assert engine.status().failing_notices == (("failed", "desktop", "no session"),)
 
 
+def test_a_notice_that_is_dropped_for_one_backend_stays_pending_for_the_others_and_is_no_longer_failing(
+    engine: Engine,
+) -> None:
+    key = accept(engine)
+    take(engine)
+    end(engine, key, {State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DESKTOP, Backend.MAILBOX))
+    desktop, mailbox = engine.pending()
+    engine.do(engine.spool.notice_failed(desktop, NOW + 60, "no session"))
+    assert engine.status().failing_notices != ()
+    engine.do(engine.spool.notice_dropped(desktop))
+    assert engine.status().failing_notices == ()
+    engine.now = NOW + 60
+    assert engine.pending() == [mailbox]
+
+
 def test_a_pending_notice_is_there_after_a_restart(engine: Engine) -> None:
     key = accept(engine)
     take(engine)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +53,27 @@ def test_the_body_gives_the_reply_the_subject_and_the_next_step() -> None:
         "Subject: Dinner",
         "See: mailrelay queue show 3KQ7Z",
     ]
+
+
+def test_a_code_that_each_line_of_a_reply_repeats_is_read_once() -> None:
+    lines = dataclasses.replace(BOB, description=b"550 5.1.1 no such user, 5.1.1 check the address")
+    notice = dataclasses.replace(REFUSED, concerned=(lines,))
+    read = "The mail server said: 550 5.1.1 no such user, check the address"
+    assert read in body(notice)
+    assert read in report_text(notice)
+    assert "5.1.1 check the address" in json.dumps(record(notice))
+
+
+@pytest.mark.parametrize(("zone", "since"), [("UTC", "22:13 +0000"), ("XXX-9", "07:13 +0900"), ("XXX8", "14:13 -0800")])
+def test_a_time_of_day_names_its_zone(monkeypatch: pytest.MonkeyPatch, zone: str, since: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        delay = dataclasses.replace(SETUP, kind=Kind.DELAYED, since=1.7e9, waiting=2)
+        assert title(delay) == f"2 messages have been waiting since {since}"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 MEANT = dataclasses.replace(BOB, likely=b"bob@example.org")

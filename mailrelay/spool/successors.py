@@ -1,0 +1,59 @@
+"""The messages that have replaced a message: what `queue resend` and `queue edit` left as its newest form.
+
+A person may come with an old id: from a notice, a log line or the reply to a mail client.
+"""
+
+import apsw
+
+from mailrelay.mail.spool_errors import NotAllowed
+from mailrelay.spool.database import rows
+
+
+def successors(db: apsw.Connection, queue_id: str) -> list[str]:
+    """The ids of the newest messages that stand for this one; [] if it was not replaced.
+
+    Several, if its recipients were replaced at different times. A message that was itself replaced for all its recipients is
+    left out for those that replaced it.
+    """
+    found: list[str] = []
+    new = seen = _next(db, queue_id)
+    while new:
+        following = []
+        for one in new:
+            later = _next(db, one)
+            if not later or _stands(db, one):
+                found.append(one)
+            following += later
+        new = [one for one in dict.fromkeys(following) if one not in seen]
+        seen = [*seen, *new]
+    return found
+
+
+def not_allowed(db: apsw.Connection, queue_id: str, command: str, why: str) -> NotAllowed:
+    """The error for a message to which something cannot be done: `why`, or that it was replaced.
+
+    command: of `mailrelay queue`, which the person can use with the new id.
+    """
+    new = successors(db, queue_id)
+    return NotAllowed(
+        f"{queue_id} was replaced by {' and '.join(new)}; use that id: `mailrelay queue {command} {new[0]}`"
+        if new
+        else why
+    )
+
+
+def _next(db: apsw.Connection, queue_id: str) -> list[str]:
+    """The messages that replaced this one, the first one first."""
+    found = rows(
+        db,
+        "SELECT successor FROM recipient r JOIN message m ON m.id = r.message"
+        " WHERE queue_id = ? AND successor <> '' ORDER BY r.changed, r.id",
+        (queue_id,),
+    )
+    return list(dict.fromkeys(successor for (successor,) in found))
+
+
+def _stands(db: apsw.Connection, queue_id: str) -> bool:
+    """Whether the message still stands for a recipient: one that is not cancelled."""
+    sql = "SELECT 1 FROM recipient r JOIN message m ON m.id = r.message WHERE queue_id = ? AND state <> 'cancelled'"
+    return bool(rows(db, sql, (queue_id,)))
