@@ -18,7 +18,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.handed_in import HandedIn
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Cause, Outcome
@@ -323,5 +325,13 @@ class CommandPort(Protocol):
         """Accepts a message, with the header fields that it lacks (`mail.trace`); returns its key and queue id.
 
         Creates the spool if there is none.
+        """
+        ...
+
+    def hand_in(self, message: HandedIn, relayhost: str, backends_for: BackendsFor) -> tuple[int, Arrival]:
+        """As `enqueue`, for a message of which recipients are held or have failed already. Returns its key and the arrival.
+
+        The notices about these recipients become pending in the same commit. `backends_for` names their backends.
+        The recipients of the arrival are those of the envelope, then those that are not valid.
         """
         ...

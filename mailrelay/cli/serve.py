@@ -19,8 +19,8 @@ import click
 
 from mailrelay import daemon
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.log import FILE as LOG_FILE
 from mailrelay.control.daemon import prepare_directory
+from mailrelay.control.log_file import FILE as LOG_FILE
 
 try:
     import uvloop

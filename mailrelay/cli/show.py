@@ -51,7 +51,7 @@ def _parts(found: Details, now: float) -> Iterator[Iterator[str]]:
     """The paragraphs of the text, as lines. now: epoch seconds."""
     yield _envelope(found.message, now)
     yield _recipients(found.message, found.likely)
-    if found.message.queue_name == "failed":
+    if found.message.queue_name in ("failed", "hold"):
         yield _to_do(found.message)
     yield map(_event_line, found.timeline)
 
@@ -94,12 +94,19 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 
 
 def _to_do(message: Listed) -> Iterator[str]:
-    """The commands for a message that failed."""
-    command_for = f"mailrelay queue {{}} {message.queue_id}".format
-    yield f"to do      {command_for('resend')} [--to ADDRESS]   send it again, if need be to another address"
-    yield f"           {command_for('edit')}                    change it in your editor, and send it"
-    if any((to.state, Act.DROP) in ACT_TABLE for to in message.recipients):
-        yield f"           {command_for('drop')}                    you have dealt with it: do not keep it"
+    """The commands for a message that failed or is held."""
+    states = {to.state for to in message.recipients}
+    commands = [
+        (Act.RELEASE, "release {}", "send it as it is"),
+        (Act.RESEND, "resend {} [--to ADDRESS]", "send it again, if need be to another address"),
+        (Act.EDIT, "edit {}", "change it in your editor, and send it"),
+        (Act.DROP, "drop {}", "you have dealt with it: do not keep it"),
+        (Act.CANCEL, "cancel {}", "do not send it"),
+    ]
+    allowed = [(words, use) for act, words, use in commands if any((state, act) in ACT_TABLE for state in states)]
+    for place, (words, use) in enumerate(allowed):
+        command_line = "mailrelay queue " + words.format(message.queue_id)
+        yield f"{'' if place else 'to do':<11}{command_line:<50}  {use}"
 
 
 def _event_line(event: Event) -> str:

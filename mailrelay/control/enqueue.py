@@ -1,14 +1,20 @@
 """Puts a message in the spool, as `sendmail` and `test` do, and wakes the daemon.
 
-Promises: when `enqueue` returns, the message is on disk, for all of its recipients.
+Promises: when `enqueue` or `hand_in` returns, the message is on disk, for all of its recipients. What `hand_in` has
+stored and does not send has a notice, and a line in the log.
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
+from mailrelay.control import log_file
 from mailrelay.control.daemon import wake
+from mailrelay.mail import handed_in, logline
+from mailrelay.mail.backends import backends_for, enabled_backends
 from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.spool.command_spool import CommandSpool
@@ -46,3 +52,33 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
         envelope, content, relayhost
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Enqueued):
+    """problems: the recipients that are not tried, each with the reason."""
+
+    problems: tuple[tuple[bytes, Problem], ...]
+
+
+def hand_in(settings: Settings, message: HandedIn) -> Stored:
+    """Puts a message on disk that a program has handed in. Makes the spool if there is none.
+
+    A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
+    Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
+    """
+    relayhost = choose(message.envelope.sender, settings.relayhosts)
+    if relayhost is None:
+        relayhost = settings.relayhosts[0].name
+        problem = message.problem or handed_in.no_relayhost(message.envelope.sender, relayhost)
+        message = dataclasses.replace(message, problem=problem)
+    enabled = enabled_backends(settings.notify)
+    os.umask(0o077)
+    key, arrival = CommandSpool(settings.queue.directory, settings.queue.max_size).hand_in(
+        message, relayhost, lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled)
+    )
+    held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
+    problems = (*held, *message.bad)
+    lines = [logline.not_tried(arrival, address, problem) for address, problem in problems]
+    log_file.append(settings.queue.directory, lines, arrival.arrival)
+    return Stored(key, arrival.queue_id, wake(settings.queue.directory), problems)

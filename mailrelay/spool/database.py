@@ -20,7 +20,7 @@ from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 3
+VERSION = 4
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 PIECE = 64 * 1024
@@ -53,6 +53,14 @@ ALTER TABLE recipient RENAME COLUMN words TO description;
 ALTER TABLE outcome RENAME COLUMN words TO description;
 """
 """Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
+_FROM_3_TO_4 = """
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = replace(sql, 'state NOT IN (''bounced'', ''refused'')', 'state <> ''refused''')
+ WHERE type = 'table' AND name = 'recipient';
+PRAGMA schema_version = {schema_version};
+PRAGMA writable_schema = RESET;
+"""
+"""A recipient whose address is not valid bounces without a reply of a mail server."""
 
 
 def translate(error: apsw.Error) -> SpoolError:
@@ -208,6 +216,8 @@ def _migrate(db: apsw.Connection) -> None:
             db.execute(_FROM_1_TO_2.format(schema_version=db.pragma("schema_version") + 1))
         if found in (1, 2):
             db.execute(_FROM_2_TO_3)
+        if found in (1, 2, 3):
+            db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 1))
         db.pragma("user_version", VERSION)
     # The entry of the file in its directory must survive a power cut too.
     sync_directory(Path(db.filename).parent)

@@ -13,6 +13,7 @@ import apsw
 
 from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
+from mailrelay.spool import handing_in
 from mailrelay.spool.database import IS_FAILED, IS_LIVE, IS_PENDING, row, rows
 
 RECENT = 200
@@ -95,12 +96,13 @@ def events(db: apsw.Connection, key: int) -> list[Event]:
     """All events of a message, in order of time."""
     listed = one(db, key)
     found = [Event(listed.arrival, "accepted")]
-    for attempt, opened, closed, interrupted, dialled in rows(
-        db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
+    for attempt, node, opened, closed, interrupted, dialled in rows(
+        db, "SELECT id, node, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
     ):
         if dialled:
             found.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
-        found.append(Event(opened, "attempt"))
+        if node != handing_in.NODE:
+            found.append(Event(opened, "attempt"))
         if interrupted:
             found.append(Event(closed, "interrupted"))
         found.extend(
