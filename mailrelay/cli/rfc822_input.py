@@ -38,7 +38,7 @@ class TooLarge(ValueError):
     """The message is larger than allowed. beginning: its first octets, with CRLF line ends, at most PIECE of them."""
 
     def __init__(self, limit: int, beginning: bytes) -> None:
-        super().__init__(f"the message is larger than {limit} octets; send it in parts")
+        super().__init__(f"the message is larger than listen.max_message_size ({limit} octets); send it in parts")
         self.beginning = beginning
 
 

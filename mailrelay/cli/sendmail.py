@@ -88,7 +88,7 @@ class _Sendmail(click.Command):
             raise _usage(error.format_message().rstrip(".")) from None
 
 
-@click.command("sendmail", cls=_Sendmail)
+@click.command("sendmail", cls=_Sendmail, context_settings={"help_option_names": ["--help"]})
 @click.argument("recipients", nargs=-1, metavar="[ADDRESS...]")
 @click.option("-t", "from_header", is_flag=True, help="Take recipients from To, Cc and Bcc, too.")
 @click.option("-i", "ignore_dots", is_flag=True, help="A line with only a dot does not end the message; also -oi.")

@@ -68,11 +68,15 @@ def too_large_to_keep(limit: int) -> Problem:
     return Problem(State.BOUNCED, "5.3.4", Stage.CONTENT, text)
 
 
+_RELEASE = "`mailrelay queue release ID` sends it as it is"
+_EDIT = "`mailrelay queue edit ID` changes it"
+
+
 def bad_sender(given: bytes, sender: bytes) -> Problem:
     """A sender that is not an address. given: as the program gave it. sender: the reverse path in its place."""
     text = (
-        f"the sender '{printable(given, 80)}' is not an address; `mailrelay queue resend ID --from ADDRESS` sends the message from"
-        f" another one, `mailrelay queue release ID` sends it from <{printable(sender)}>"
+        f"the sender '{printable(given, 80)}' is not an address; `mailrelay queue resend ID --from ADDRESS` sends it from"
+        f" another one, `mailrelay queue release ID` from <{printable(sender)}>"
     )
     return Problem(State.HELD, "5.1.7", Stage.MAIL, text)
 
@@ -80,8 +84,9 @@ def bad_sender(given: bytes, sender: bytes) -> Problem:
 def no_relayhost(sender: bytes, relayhost: str) -> Problem:
     """A sender that no relayhost takes. relayhost: through which a release sends the message."""
     text = (
-        f"no relayhost takes mail from <{printable(sender)}>; `mailrelay queue resend ID --from ADDRESS` sends the message from another"
-        f" address, `mailrelay queue release ID` sends it through {printable(relayhost)} as it is; see `senders` in the settings"
+        f"no relayhost takes mail from <{printable(sender)}>: see `senders` in the settings;"
+        " `mailrelay queue resend ID --from ADDRESS` sends it from another address,"
+        f" `mailrelay queue release ID` as it is, through {printable(relayhost)}"
     )
     return Problem(State.HELD, "5.7.1", Stage.MAIL, text)
 
@@ -90,20 +95,14 @@ def problem_of_content(content: bytes, limit: int) -> Problem | None:
     """Why this content is held; None if it can be sent. limit: listen.max_message_size, octets."""
     if count_received(content) >= MAX_RECEIVED:
         text = (
-            f"the message is in a mail loop: it has {MAX_RECEIVED} Received fields or more; `mailrelay queue resend ID --to ADDRESS`"
-            " sends it to another address, `mailrelay queue release ID` sends it as it is"
+            f"the message is in a mail loop: it has {MAX_RECEIVED} Received fields or more; {_RELEASE},"
+            " `mailrelay queue resend ID --to ADDRESS` to another address"
         )
         return Problem(State.HELD, "5.4.6", Stage.CONTENT, text)
     if b"\0" in content:
-        text = (
-            "the message contains a NUL octet, which some mail servers refuse; `mailrelay queue release ID` sends it as it is,"
-            " `mailrelay queue edit ID` changes it"
-        )
+        text = f"the message contains a NUL octet, which some mail servers refuse; {_RELEASE}, {_EDIT}"
         return Problem(State.HELD, "5.6.0", Stage.CONTENT, text)
     if len(content) > limit:
-        text = (
-            f"the message is larger than listen.max_message_size ({limit} octets); `mailrelay queue release ID` sends it as it is,"
-            " `mailrelay queue edit ID` changes it"
-        )
+        text = f"the message is larger than listen.max_message_size ({limit} octets); {_RELEASE}, {_EDIT}"
         return Problem(State.HELD, "5.3.4", Stage.CONTENT, text)
     return None

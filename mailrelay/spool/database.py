@@ -23,6 +23,8 @@ FILE = "spool.db"
 VERSION = 4
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
+ARRIVAL = ""
+"""The node of the attempt that stands for the arrival of a message (`handing_in`). No node has this id."""
 PIECE = 64 * 1024
 """Octets of content in one row, at most."""
 

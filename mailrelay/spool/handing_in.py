@@ -15,10 +15,7 @@ from mailrelay.mail.record import Arrival, NewNotice
 from mailrelay.mail.states import State
 from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.accepting import accept
-from mailrelay.spool.database import rows
-
-NODE = ""
-"""The node of the attempt that stands for the arrival. No node has this id."""
+from mailrelay.spool.database import ARRIVAL, rows
 
 
 def hand_in(
@@ -32,7 +29,7 @@ def hand_in(
     if not any(problems):
         return key
     now = arrival.arrival
-    db.execute("INSERT INTO attempt (message, node, opened, closed) VALUES (?,?,?,?)", (key, NODE, now, now))
+    db.execute("INSERT INTO attempt (message, node, opened, closed) VALUES (?,?,?,?)", (key, ARRIVAL, now, now))
     attempt = db.last_insert_rowid()
     groups: dict[tuple[Kind, tuple[Backend, ...]], list[int]] = {}
     found = rows(db, "SELECT id, notify FROM recipient WHERE message = ? ORDER BY id", (key,))

@@ -13,8 +13,7 @@ import apsw
 
 from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
 from mailrelay.mail.states import FAILED, PENDING, State
-from mailrelay.spool import handing_in
-from mailrelay.spool.database import IS_FAILED, IS_LIVE, IS_PENDING, row, rows
+from mailrelay.spool.database import ARRIVAL, IS_FAILED, IS_LIVE, IS_PENDING, row, rows
 
 RECENT = 200
 """The number of latest messages in which `senders` looks for reverse paths."""
@@ -101,7 +100,7 @@ def events(db: apsw.Connection, key: int) -> list[Event]:
     ):
         if dialled:
             found.append(Event(opened - dialled, f"dialled, in {dialled:.2f} s"))
-        if node != handing_in.NODE:
+        if node != ARRIVAL:
             found.append(Event(opened, "attempt"))
         if interrupted:
             found.append(Event(closed, "interrupted"))
