@@ -54,8 +54,8 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.spool_errors import SpoolError
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_CONFIG = 64, 65, 69, 78
-KEPT = 4
-"""A message that is larger than listen.max_message_size is held if it has at most so many times as many octets."""
+KEPT = 2
+"""A message that is larger than listen.max_message_size is held up to so many times this size."""
 LAST_LIMIT = 50_000_000
 """Octets of a message that is kept in ~/dead.letter, at most."""
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})

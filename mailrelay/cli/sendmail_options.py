@@ -19,6 +19,8 @@ _IGNORED_VALUES = frozenset("ACDLMOXaehopr")
 """Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp."""
 _ATTACHED_VALUES = frozenset("dqTQE")
 """Options whose value, if there is one, is attached."""
+_EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})
+"""Values of -o that Exim documents with another word after them, such as `-oMr PROTOCOL`."""
 _LONG = frozenset({"--help", "--wait", "--config"})
 _LONG_WITH_VALUE = frozenset({"--config"})
 """Those of ours whose value may be the next word."""
@@ -73,7 +75,10 @@ def _short(word: str, left: list[str], options: list[str], unknown: list[str]) -
             options += ["-bi"] if letter == "I" else [f"-{letter}"]
         elif letter in _KEPT_VALUES or letter in _IGNORED_VALUES:
             if rest or left:
-                _valued(letter, rest or left.pop(0), options)
+                value = rest or left.pop(0)
+                _valued(letter, value, options)
+                if letter == "o" and value in _EXIM and left:
+                    left.pop(0)
             else:
                 unknown.append(f"-{letter}")
             return

@@ -20,9 +20,13 @@ NO_RECIPIENT = b"(no recipient)"
 """Stands in the spool for the recipient of a message without one. It is valid for no `mail.address`."""
 
 
+UNTRIED = (State.HELD, State.BOUNCED)
+"""The states of a recipient with a problem."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a recipient is not tried. state: HELD or BOUNCED. status: enhanced status code (RFC 3463). text: for the person;
+    """Why a recipient is not tried. state: one of UNTRIED. status: enhanced status code (RFC 3463). text: for the person;
     it may hold text from outside, not escaped."""
 
     state: State

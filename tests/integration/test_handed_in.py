@@ -86,7 +86,7 @@ KINDS = {
     "larger than `listen.max_message_size`": [
         Kind(T, HEADER + b"x" * 100_001, ALICE, "held", "5.3.4", "larger than listen.max_message_size")
     ],
-    "larger than four times `listen.max_message_size`": [
+    "larger than twice `listen.max_message_size`": [
         Kind(T, HEADER + b"x\n" * 250_000, ALICE, "bounced", "5.3.4", "is not kept", exit_status=65)
     ],
     "a sender that is not an address": [
