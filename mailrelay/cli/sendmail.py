@@ -171,7 +171,7 @@ def _send(wait: str | None, given: dict[str, Any]) -> int:
     if not message.content:
         return EX_DATAERR
     if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
-        say(NO_DAEMON)
+        _say(NO_DAEMON)
     if seconds is None:
         return 0
     try:
@@ -191,16 +191,25 @@ def _not_stored(error: Exception, stdin: _Stdin) -> Failed:
     return Failed(line, EX_CONFIG if isinstance(error, SettingsError) else EX_TEMPFAIL)
 
 
+def _say(line: str) -> None:
+    """As `say`; if nobody reads stderr, that is no failure: the message is not lost for it."""
+    try:
+        say(line)
+    except OSError:
+        # The interpreter flushes stderr at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def _say_problems(stored: Stored) -> None:
     for address, problem in stored.problems[:_MAX_SAID]:
-        say(f"{stored.queue_id} <{printable(address)}> is {problem.state}: {problem.text}")
+        _say(f"{stored.queue_id} <{printable(address)}> is {problem.state}: {problem.text}")
     if len(stored.problems) > _MAX_SAID:
-        say(f"{stored.queue_id}: there are more; see `mailrelay queue show {stored.queue_id}`")
+        _say(f"{stored.queue_id}: there are more; see `mailrelay queue show {stored.queue_id}`")
 
 
 def _warn(line: str) -> None:
     """Names an option that is ignored."""
-    say(line)
+    _say(line)
     if not is_terminal(sys.stderr):
         last_trace.report(line)
 

@@ -215,6 +215,17 @@ def test_an_option_that_cannot_be_understood_costs_no_mail(
     assert stored(person) == (LOGIN, [b"bob"], LETTER.replace(b"\n", b"\r\n"))
 
 
+@pytest.mark.parametrize("options", [("-z", "bob"), ("bob", "a b@c")])
+def test_a_caller_that_does_not_read_stderr_loses_nothing(person: Person, options: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "mailrelay", "sendmail", *options]
+    done = subprocess.run(argv, input=LETTER, stderr=writing, env=person.environment, timeout=60, check=False)
+    os.close(writing)
+    assert done.returncode == 0
+    assert stored(person)[1][0] == b"bob"
+
+
 def test_every_trouble_of_ours_leaves_the_message_in_dead_letter(person: Person, tmp_path: Path) -> None:
     person.put("aaaa000001")
     config = person.config.read_text()

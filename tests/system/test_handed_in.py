@@ -7,6 +7,7 @@ import pytest
 from harness.daemon_process import Relay
 from harness.mailboxes import DOMAIN
 from harness.postfix import Postfix
+from harness.processes import until
 from harness.sendmail import Sendmail
 
 pytestmark = pytest.mark.system
@@ -97,6 +98,8 @@ def test_a_nul_goes_out_after_its_release(remote: Remote, relay: Relay, token: s
     assert relay.run("sendmail", "-t", "-i", f"-f{ME}", stdin=letter).returncode == 0
     (message,) = relay.queue()
     assert [one["state"] for one in message["recipients"]] == ["held"]
+    (notice,) = until(lambda: relay.notices(token), "the notice is delivered")
+    assert (notice["kind"], notice["queue_id"]) == ("held", message["queue_id"])
     relay.do("queue", "release", message["queue_id"])
     (arrived,) = remote.boxes.wait("alice", token)
     assert arrived.endswith(b"\r\n\r\na\0b\r\n")
