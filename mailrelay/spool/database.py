@@ -57,7 +57,9 @@ ALTER TABLE outcome RENAME COLUMN words TO description;
 """Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
 _FROM_3_TO_4 = """
 PRAGMA writable_schema = ON;
-UPDATE sqlite_schema SET sql = replace(sql, 'state NOT IN (''bounced'', ''refused'')', 'state <> ''refused''')
+UPDATE sqlite_schema SET sql = replace(sql,
+ 'CHECK (state NOT IN (''bounced'', ''refused'') OR remote = 1)',
+ 'CHECK (state <> ''refused'' OR remote = 1), CHECK (state <> ''bounced'' OR remote = 1 OR length(description) > 0)')
  WHERE type = 'table' AND name = 'recipient';
 PRAGMA schema_version = {schema_version};
 PRAGMA writable_schema = RESET;

@@ -62,6 +62,7 @@ CREATE TABLE recipient (
   CHECK (successor = '' OR state = 'cancelled'),
   CHECK (state <> 'sent' OR (remote = 1 AND stage = 'content')),
   CHECK (state <> 'refused' OR remote = 1),
+  CHECK (state <> 'bounced' OR remote = 1 OR length(description) > 0),
   CHECK (state NOT IN ('deferred', 'expired') OR stage <> '')
 ) STRICT;
 
