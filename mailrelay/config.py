@@ -58,6 +58,14 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     auth: Literal["refuse", "ignore"] = "refuse"
 
 
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """What bare addresses are completed with (`mail.completion`): `from`, `domain` and `local`; "" for the default."""
+
+    sender: str = msgspec.field(default="", name="from")
+    domain: str = ""
+    local: str = ""
+
+
 class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     """The person's own server, reached by SSH. ssh: the destination for ssh(1). smtp: the mail server, as seen from there.
 
@@ -121,6 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     relayhosts: tuple[Relayhost, ...]
     queue: Queue
     notify: Notify
+    submission: Submission = Submission()
     forwards: tuple[Forward, ...] = ()
 
 
@@ -211,7 +220,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    _check_names(root, ("listen", "relayhost", "queue", "notify", "forward"), "")
+    _check_names(root, ("listen", "submission", "relayhost", "queue", "notify", "forward"), "")
     path = partial(grammar.path, environ=environ)
     listen = _read_struct(
         Listen,
@@ -224,6 +233,12 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
             "max_message_size": grammar.size(1, 500_000_000, 'from "1B" to "500MB"'),
             "auth": grammar.auth,
         },
+    )
+    submission = _read_struct(
+        Submission,
+        root.get("submission", {}),
+        "submission",
+        {"from": grammar.whole_address, "domain": grammar.domain, "local": grammar.whole_address},
     )
     queue = _read_struct(
         Queue,
@@ -263,6 +278,7 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
         queue=queue,
         notify=notify,
+        submission=submission,
         forwards=tuple(
             _forward(f"forward[{number}]", table, list(relayhosts), environ) for number, table in enumerate(forwards, 1)
         ),
@@ -320,7 +336,7 @@ def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[st
 def _read_struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:
     """The table at `key` as a `struct`, whose fields are the settings that the table may have."""
     found = _table(table, key)
-    _check_names(found, struct.__struct_fields__, key)
+    _check_names(found, struct.__struct_encode_fields__, key)
     return _converted(struct, _read(found, key, readers), key)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailrelay import lazy
+from mailrelay import lazy, submission
 from mailrelay.config import Relayhost, Settings, SettingsError
 from mailrelay.endpoint import Endpoint
 from mailrelay.intake import Intake
@@ -110,9 +110,17 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -
         settings.queue.expire_after,
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
     )
+    completion = submission.completion(settings.submission)
     for relayhost in settings.relayhosts:
-        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, policy, notifier.wake)
-    intake = Intake(settings.relayhosts, schedulers, spool, notifier.start_delay_checks, settings.listen.answer_within)
+        schedulers[relayhost.name] = Scheduler(relayhost, spool, _dial, policy, notifier.wake, completion=completion)
+    intake = Intake(
+        settings.relayhosts,
+        schedulers,
+        spool,
+        notifier.start_delay_checks,
+        settings.listen.answer_within,
+        completion=completion,
+    )
     return _Daemon(settings, spool, schedulers, notifier, intake)
 
 

@@ -228,6 +228,20 @@ def sender(value: object) -> str:
     return text(value)
 
 
+def whole_address(value: object) -> str:
+    """An address with a domain, or ""."""
+    if not _is_address(text(value)):
+        raise SettingsError(f'{shown(value)} is not a whole address; write for example "me@example.org", or ""')
+    return text(value)
+
+
+def domain(value: object) -> str:
+    """A domain, or ""."""
+    if value and not _is_address(f"x@{text(value)}"):
+        raise SettingsError(f'{shown(value)} is not a domain; write for example "example.org", or ""')
+    return text(value)
+
+
 def argv(value: object, environ: Mapping[str, str]) -> list[str]:
     """The words of a command, [] for none. The first word is a path if it contains a slash."""
     words = each(text)(value)
@@ -242,6 +256,20 @@ def url(value: object) -> str:
         # The value is not shown, because such URLs contain passwords.
         raise SettingsError('one entry is not a URL; write "scheme://…"')
     return text(value)
+
+
+def _is_address(written: str) -> bool:
+    """Whether a text is "", or a local part and a domain."""
+    if not written:
+        return True
+    # Imported here, because every command loads this file and few settings files have addresses.
+    from mailrelay.mail import address, completion  # noqa: PLC0415
+
+    try:
+        mailbox, rest = address.parse_path(f"<{written}>".encode(), smtputf8=True, null=False)
+    except address.BadPath:
+        return False
+    return mailbox.decode() == written and not rest and not completion.is_bare(mailbox)
 
 
 def _quantity(value: object, units: Mapping[str, float]) -> float | None:

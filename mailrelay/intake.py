@@ -18,6 +18,7 @@ from typing import Protocol
 from mailrelay.config import Relayhost
 from mailrelay.mail import logline
 from mailrelay.mail.client_reply import ClientReply
+from mailrelay.mail.completion import NOTHING_KNOWN, Completion, completed
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Outcome, Reply
@@ -63,7 +64,7 @@ class Intake:
     """Takes over messages for the listener (`listener.server_state.IntakePort`).
 
     accepted: called when a message is on disk. answer_within: seconds that a client waits for the mail server's reply. now:
-    the clock, epoch seconds.
+    the clock, epoch seconds. completion: what the settings say about bare addresses.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Intake:
         accepted: Callable[[], object],
         answer_within: float,
         now: Callable[[], float] = time.time,
+        completion: Completion = NOTHING_KNOWN,
     ) -> None:
         self._relayhosts = relayhosts
         self._schedulers = schedulers
@@ -81,12 +83,13 @@ class Intake:
         self._accepted = accepted
         self._answer_within = answer_within
         self.now = now
+        self._completion = completion
         # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
         self._token = os.urandom(5).hex()
 
     def expect_message(self, reverse_path: bytes) -> None:
         """A client's MAIL was accepted: a reason to dial its relayhost."""
-        relayhost = choose(reverse_path, self._relayhosts)
+        relayhost = choose(self._completion.whole_sender(reverse_path), self._relayhosts)
         if relayhost is not None:
             self._schedulers[relayhost].expect_message()
 
@@ -100,6 +103,7 @@ class Intake:
     async def probe_recipient(self, envelope: Envelope, timeout: float) -> Reply | None:
         """The mail server's 5xx for an envelope with one recipient. None if the mail server does not refuse it, or does not
         reply within `timeout` seconds: then the attempt to deliver the message decides."""
+        envelope = completed(envelope, self._completion)
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None or not self._answer_within:
             return None
@@ -123,6 +127,7 @@ class Intake:
 
     def make_arrival(self, envelope: Envelope, content: bytes) -> Arrival | ClientReply:
         """The message for the spool, or the refusal. content: the whole content, or its beginning with the whole header."""
+        envelope = completed(envelope, self._completion)
         relayhost = choose(envelope.sender, self._relayhosts)
         if relayhost is None:
             log.error(

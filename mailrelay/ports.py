@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mailrelay.mail.backends import BackendsFor
+from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.handed_in import HandedIn
 from mailrelay.mail.lifecycle import Act
@@ -71,12 +72,15 @@ class RelayPort(Protocol):
         """The number of messages of `relayhost` that are due now, at most `limit`."""
         ...
 
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, more: int = 0) -> list[Message]:
+    async def take(
+        self, relayhost: str, first: Sequence[int], limit: int, more: int = 0, completion: Completion = NOTHING_KNOWN
+    ) -> list[Message]:
         """Opens attempts of this node at up to `limit` messages that are due, and returns these in the order to send them.
 
         first: keys of messages to take before the others, if they are due. Then untried messages come before tried ones,
         small before large, the longest due first. more: how many messages to take beyond `limit` if all are small.
         A message with an open attempt is not due: no two callers get the same one.
+        completion: what bare addresses become, in the spool too, in the same commit (`mail.completion`).
         """
         ...
 
@@ -321,14 +325,19 @@ class CommandPort(Protocol):
         """One commit. If no daemon runs, attempts that a crash has left open are closed first. Raises as `reading` does."""
         ...
 
-    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
+    def enqueue(
+        self, envelope: Envelope, content: bytes, relayhost: str, *, has_bare_header: bool = False
+    ) -> tuple[int, str]:
         """Accepts a message, with the header fields that it lacks (`mail.trace`); returns its key and queue id.
 
+        has_bare_header: whether the header has bare addresses, which are completed before the message is sent.
         Creates the spool if there is none.
         """
         ...
 
-    def hand_in(self, message: HandedIn, relayhost: str, backends_for: BackendsFor) -> tuple[int, Arrival]:
+    def hand_in(
+        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
+    ) -> tuple[int, Arrival]:
         """As `enqueue`, for a message of which recipients are held or have failed already. Returns its key and the arrival.
 
         The notices about these recipients become pending in the same commit. `backends_for` names their backends.

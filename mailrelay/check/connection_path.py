@@ -1,13 +1,16 @@
 """Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, and the mail server.
 
-After a step that fails, the steps behind it are not checked. The mail server gets no command other than EHLO and QUIT.
+After a step that fails, the steps behind it are not checked. The mail server gets EHLO, MAIL with
+the sender of programs that give none, and QUIT.
 """
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 
 from mailrelay.check.finding import Finding
 from mailrelay.config import Relayhost
+from mailrelay.mail.completion import account_address
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import errors, ignored_directives, known_hosts, mail_path
@@ -19,11 +22,18 @@ from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.known_hosts import HostKeyStatus
+from mailrelay.ssh.mail_path import MailPath
 
 PATIENCE = 20.0
 """Seconds for each step that waits for another process or host."""
 REFUSED = "see the log of the mail server there; it must accept mail from its own host"
 HEALS = "none, if the network is down: mail waits and goes by itself; otherwise check whether the server is up"
+
+SENDER_FIX = "set `from` below [submission] in the settings to an address of yours that the mail server accepts"
+
+SenderFor = Callable[[bytes], bytes]
+"""Gives the sender of programs that give none, from the address of the account on the relayhost; b"" if such mail does not
+go through it."""
 
 _KEYWORDS = {field.name.upper().replace("EIGHT", "8"): field.name for field in dataclasses.fields(Extensions)}
 _STEPS = {
@@ -45,7 +55,9 @@ async def read(relayhost: Relayhost) -> list[Hop] | Finding:
     return [dataclasses.replace(hop, connect_timeout=min(hop.connect_timeout, PATIENCE)) for hop in hops]
 
 
-async def examine(relayhost: Relayhost, hops: list[Hop], max_message_size: int, *, online: bool) -> list[Finding]:
+async def examine(
+    relayhost: Relayhost, hops: list[Hop], max_message_size: int, sender_for: SenderFor, *, online: bool
+) -> list[Finding]:
     """The checks, in order. max_message_size: octets that clients may send. online: whether to connect to the hops."""
     name = relayhost.name
     names = ", through ".join(f"{hop.place} ({hop.user}@{hop.host}:{hop.port})" for hop in reversed(hops))
@@ -56,7 +68,7 @@ async def examine(relayhost: Relayhost, hops: list[Hop], max_message_size: int, 
     ]
     found += [await _keys(hop, name) for hop in hops]
     if online:
-        return found + await _connect(relayhost, hops, max_message_size)
+        return found + await _connect(relayhost, hops, max_message_size, sender_for)
     found += [_known(hop, name) for hop in hops]
     return [*found, Finding(_STEPS[Stage.DIAL], None, "not checked", about=name)]
 
@@ -81,7 +93,9 @@ def _known(hop: Hop, name: str) -> Finding:
     return Finding("host key", False, f"known_hosts has no key of {hop.place}", "mailrelay trust", name)
 
 
-async def _connect(relayhost: Relayhost, hops: list[Hop], max_message_size: int) -> list[Finding]:
+async def _connect(
+    relayhost: Relayhost, hops: list[Hop], max_message_size: int, sender_for: SenderFor
+) -> list[Finding]:
     name = relayhost.name
     found: list[Finding] = []
     logged_in: list[Hop] = []
@@ -105,7 +119,7 @@ async def _connect(relayhost: Relayhost, hops: list[Hop], max_message_size: int)
     try:
         async with connected(hops, check_and_connect) as connections:
             connection = RelayhostConnection(relayhost, hops[-1], connections)
-            found += await _mail_server(connection, relayhost, max_message_size)
+            found += await _mail_server(connection, relayhost, max_message_size, sender_for)
     except Fault as fault:
         found.append(_failed(fault.outcome, name))
         if fault.outcome.stage is Stage.DIAL:
@@ -115,18 +129,40 @@ async def _connect(relayhost: Relayhost, hops: list[Hop], max_message_size: int)
     return found
 
 
-async def _mail_server(connection: RelayhostConnection, relayhost: Relayhost, max_message_size: int) -> list[Finding]:
+async def _mail_server(
+    connection: RelayhostConnection, relayhost: Relayhost, max_message_size: int, sender_for: SenderFor
+) -> list[Finding]:
     """The mail server behind the last hop. Raises Fault."""
     name = relayhost.name
     server = relayhost.command or str(relayhost.smtp)
-    path = await mail_path.try_path(connection, relayhost.command)
+    path = await mail_path.try_path(
+        connection,
+        relayhost.command,
+        lambda names: sender_for(account_address(connection.account, names, connection.host)),
+    )
     offered = [keyword for keyword, name in _KEYWORDS.items() if getattr(path.extensions, name)]
     return [
         Finding("channel", True, f"to {server}, as seen from {relayhost.ssh}", about=name),
         Finding("greeting", True, path.greeting, about=name),
         Finding("EHLO", True, f"offers {', '.join(offered) or 'no extension'}", about=name),
         _size(path.extensions.size, max_message_size, name),
+        *_sender(path, name),
     ]
+
+
+def _sender(path: MailPath, name: str) -> list[Finding]:
+    """What the mail server says about the sender of programs that give none; nothing if such mail does not come here."""
+    if not path.sender:
+        return []
+    sender, reply = path.sender.decode("utf-8", "replace"), path.sender_reply
+    whose = f"{sender}, for programs that give none"
+    if reply is not None and reply.code // 100 == 2:
+        return [Finding("sender", True, whose, about=name)]
+    if reply is None or reply.code // 100 != 5:
+        return [Finding("sender", None, f"{whose}; the mail server was not asked, or asks to try later", about=name)]
+    words = b"%d %b" % (reply.code, reply.text)
+    what = f"{whose}: the mail server refuses it: {words.decode('utf-8', 'backslashreplace')}"
+    return [Finding("sender", False, what, SENDER_FIX, name)]
 
 
 def _size(limit: int | None, ours: int, name: str) -> Finding:

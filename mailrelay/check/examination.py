@@ -4,6 +4,7 @@ All relayhosts and their senders are checked at the same time; their findings co
 """
 
 import asyncio
+import dataclasses
 import ipaddress
 import socket
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from email.utils import getaddresses
 
+from mailrelay import submission
 from mailrelay.check import backends, connection_path, dns_reputation, machine
 from mailrelay.check.dns_reputation import Sender
 from mailrelay.check.finding import Finding
@@ -44,14 +46,15 @@ class CheckOptions:
 
 async def examine(settings: Settings, pid: str | None, options: CheckOptions) -> AsyncGenerator[Finding, None]:
     """The findings. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
-    local = asyncio.create_task(asyncio.to_thread(lambda: list(machine.examine(settings, pid))))
+    local = asyncio.create_task(
+        asyncio.to_thread(lambda: [*machine.examine(settings, pid), *_unroutable_sender(settings)])
+    )
     senders = await asyncio.to_thread(_senders, settings)
-    size = settings.listen.max_message_size
     tasks = [
         local,
         asyncio.create_task(backends.examine(settings.notify)),
         *(
-            asyncio.create_task(_relayhost(relayhost, size, senders.get(relayhost.name, ()), options))
+            asyncio.create_task(_relayhost(settings, relayhost, senders.get(relayhost.name, ()), options))
             for relayhost in settings.relayhosts
         ),
     ]
@@ -66,16 +69,50 @@ async def examine(settings: Settings, pid: str | None, options: CheckOptions) ->
 
 
 async def _relayhost(
-    relayhost: Relayhost, max_message_size: int, senders: Sequence[Sender], options: CheckOptions
+    settings: Settings, relayhost: Relayhost, senders: Sequence[Sender], options: CheckOptions
 ) -> list[Finding]:
     hosts = await connection_path.read(relayhost)
     if isinstance(hosts, Finding):
         return [hosts]
-    from_here = connection_path.examine(relayhost, hosts, max_message_size, online=options.online)
+    from_here = connection_path.examine(
+        relayhost,
+        hosts,
+        settings.listen.max_message_size,
+        lambda account: _default_sender(settings, relayhost.name, account),
+        online=options.online,
+    )
     if not options.online:
         return await from_here
     from_outside = _seen_from_outside(relayhost.name, hosts, senders, options)
     return [finding for findings in await asyncio.gather(from_here, from_outside) for finding in findings]
+
+
+def _sender_here(settings: Settings) -> bytes:
+    """The sender of programs that give none, as far as the settings complete it; b"" if this account has no name."""
+    try:
+        return submission.completion(settings.submission).whole_sender(submission.login())
+    except KeyError:
+        return b""
+
+
+def _unroutable_sender(settings: Settings) -> list[Finding]:
+    """Whether a relayhost takes mail of programs that give no sender; nothing if one does."""
+    sender = _sender_here(settings)
+    if not sender or choose(sender, settings.relayhosts) is not None:
+        return []
+    shown = sender.decode("utf-8", "backslashreplace")
+    what = f"no relayhost takes mail of programs that give no sender, such as cron: it is from {shown}"
+    fix = "set `from` below [submission] in the settings to an address that `senders` of a relayhost names"
+    return [Finding("sender", False, what, fix)]
+
+
+def _default_sender(settings: Settings, name: str, account: bytes) -> bytes:
+    """The sender of programs that give none, as the mail server of the relayhost `name` gets it; b"" if such mail does not
+    go through it. account: the address of the account there."""
+    sender = _sender_here(settings)
+    if not sender or choose(sender, settings.relayhosts) != name:
+        return b""
+    return dataclasses.replace(submission.completion(settings.submission), account=account).whole_sender(sender)
 
 
 async def _seen_from_outside(

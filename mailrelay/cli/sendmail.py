@@ -8,10 +8,11 @@
     sendmail -q…                              makes all mail due now, as `mailrelay queue retry --all`
     sendmail -bi, -I                          nothing: there is no alias database; also installed as `newaliases`
 
-Bcc is removed, with -t and without. -f (or -r) gives the sender, <> for none; without it, the sender is the bare login
-name, which the mail server completes. -F is the name in the From field that is added if there is none. Without -i (or
--oi) a line with only a dot ends the message. -N, -R and -V are NOTIFY, RET and ENVID of RFC 3461; -B is the body's
-type. Other options of sendmails have no meaning here and are ignored (`sendmail_options`).
+Bcc is removed, with -t and without. -f (or -r) gives the sender, <> for none; without it, the sender is the login name.
+Bare names, in the envelope and in the header, are completed (settings, `[submission]`). -F is the name in the From field
+that is added if there is none. Without -i (or -oi) a line with only a dot ends the message. -N, -R and -V are NOTIFY, RET
+and ENVID of RFC 3461; -B is the body's type. Other options of sendmails have no meaning here and are ignored
+(`sendmail_options`).
 
 What cannot be sent is stored all the same: programs such as cron look neither at the exit status nor at stderr. It is
 held, or has failed, with a notice (`mail.handed_in`). An option with a wrong value is ignored, and named on stderr.
@@ -52,6 +53,7 @@ from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.spool_errors import SpoolError
+from mailrelay.submission import completion
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_CONFIG = 64, 65, 69, 78
 KEPT = 2
@@ -234,6 +236,7 @@ def _message(
         _warn("-F contains a character that cannot be printed; it is ignored")
         full_name = ""
     reverse_path, problem = _reverse_path(sender)
+    reverse_path = completion(settings.submission).whole_sender(reverse_path)
     reports, ret, name = _notify(notify), _ret(ret), _envid(envid)
     limit = settings.listen.max_message_size
     kept = True

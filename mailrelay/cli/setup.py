@@ -82,16 +82,15 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
         fine("mail uses one already; --restricted tests it again")
     else:
         note("Not asked for: with --restricted mail uses a separate key, which can do nothing else there.")
+    own = own_address(keys.user, path.server_names, host)
     if to is None:
-        to = mailbox(
-            _answer("To which address is the test message sent?", own_address(keys.user, path.greeting, host), yes=yes)
-        )
+        to = mailbox(_answer("To which address is the test message sent?", own, yes=yes))
     heading("6. The settings")
-    settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, yes=yes)
+    settings, changed = _settings(relayhost, path.extensions.size or 0, file, to, own, yes=yes)
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test message")
-    sender = sender_for(settings, host, to)
+    sender = sender_for(settings, host, (settings.submission.sender or own).encode(), to)
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)
@@ -110,10 +109,12 @@ def _answer(question: str, default: str, *, yes: bool) -> str:
     return str(click.prompt(f"\n  {question}", default=default))
 
 
-def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes: bool) -> tuple[Settings, bool]:
+def _settings(
+    relayhost: Relayhost, max_size: int, file: Path, to: bytes, own: str, *, yes: bool
+) -> tuple[Settings, bool]:
     """Settings with this relayhost in them, and whether they were changed.
 
-    max_size: octets that the mail server takes, 0 if unknown.
+    max_size: octets that the mail server takes, 0 if unknown. own: the address of the account there.
     """
     text = file.read_text("utf-8-sig") if file.exists() else None
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
@@ -124,6 +125,7 @@ def _settings(relayhost: Relayhost, max_size: int, file: Path, to: bytes, *, yes
         relayhost.command,
         "" if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser() else tilde(relayhost.ssh_config),
         grammar.sender(_answer(question, f"*@{domain}", yes=yes)) if others else "*",
+        own,
         max_size,
     )
     planned = plan(text, desired, str(file), os.environ)

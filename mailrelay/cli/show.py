@@ -24,6 +24,7 @@ from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
+from mailrelay.mail.sender_refusal import is_sender_refused
 
 _RESENDABLE = frozenset(state.value for state in State if (state, Act.RESEND) in ACT_TABLE)
 
@@ -96,9 +97,14 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 def _to_do(message: Listed) -> Iterator[str]:
     """The commands for a message that failed or is held."""
     states = {to.state for to in message.recipients}
+    refuses_sender = any(
+        is_sender_refused(to.stage, to.status, to.description) for to in message.recipients if to.state == "bounced"
+    )
     commands = [
         (Act.RELEASE, "release {}", "send it as it is"),
-        (Act.RESEND, "resend {} [--to ADDRESS]", "send it again, if need be to another address"),
+        (Act.RESEND, "resend {} --from ADDRESS", "send it again, with another sender")
+        if refuses_sender
+        else (Act.RESEND, "resend {} [--to ADDRESS]", "send it again, if need be to another address"),
         (Act.EDIT, "edit {}", "change it in your editor, and send it"),
         (Act.DROP, "drop {}", "you have dealt with it: do not keep it"),
         (Act.CANCEL, "cancel {}", "do not send it"),

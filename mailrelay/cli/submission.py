@@ -1,8 +1,8 @@
 """Puts a message in the spool for `sendmail` and `test` (`control.enqueue`), with exit statuses of sysexits."""
 
 import os
-import pwd
 
+from mailrelay import submission
 from mailrelay.cli.base import Failed
 from mailrelay.config import Settings
 from mailrelay.control.enqueue import Enqueued, NoRelayhost, enqueue
@@ -24,8 +24,8 @@ def submit(settings: Settings, envelope: Envelope, content: bytes, *, sender_opt
 
 
 def login(sender_option: str) -> bytes:
-    """The name of this process's account, as a reverse path; the mail server completes it. Raises Failed if it has none."""
+    """The name of this process's account, as a bare reverse path. Raises Failed if it has none."""
     try:
-        return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+        return submission.login()
     except KeyError:
         raise Failed(f"user {os.getuid()} has no name here; give a sender with {sender_option}", EX_NOUSER) from None

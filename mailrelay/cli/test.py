@@ -33,6 +33,7 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
+from mailrelay.submission import completion
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""
@@ -40,7 +41,7 @@ WAIT = 60.0
 
 @click.command("test")
 @click.argument("address")
-@click.option("--from", "sender", metavar="ADDRESS", help="The sender; without it, your login name.")
+@click.option("--from", "sender", metavar="ADDRESS", help="The sender; by default that of programs that give none.")
 @click.option(
     "--wait", type=click.FloatRange(0, 86_400), default=WAIT, metavar="SECONDS", help="How long to wait (60)."
 )
@@ -48,7 +49,12 @@ def command(address: str, sender: str | None, wait: float) -> None:
     """Send a test message and follow it to its end. Exit status 0 only if your server accepted it."""
     settings = load_settings()
     to = mailbox(address)
-    send_and_follow(settings, to, login("--from") if sender is None else mailbox(sender), wait)
+    send_and_follow(settings, to, default_sender(settings) if sender is None else mailbox(sender), wait)
+
+
+def default_sender(settings: Settings) -> bytes:
+    """The reverse path of mail whose program gives none. Raises Failed."""
+    return completion(settings.submission).whole_sender(login("--from"))
 
 
 def mailbox(word: str) -> bytes:

@@ -1,5 +1,8 @@
 """Puts a message in the spool, as `sendmail` and `test` do, and wakes the daemon.
 
+Bare addresses, in the envelope and in the header, are completed as the settings say (`mail.completion`). What the settings
+leave open is completed before the message is sent.
+
 Promises: when `enqueue` or `hand_in` returns, the message is on disk, for all of its recipients. What `hand_in` has
 stored and does not send has a notice, and a line in the log.
 """
@@ -11,13 +14,15 @@ from dataclasses import dataclass
 from mailrelay.config import Settings
 from mailrelay.control import log_file
 from mailrelay.control.daemon import wake
-from mailrelay.mail import handed_in, logline
+from mailrelay.mail import handed_in, header_completion, logline
 from mailrelay.mail.backends import backends_for, enabled_backends
-from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.completion import completed
+from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.spool.command_spool import CommandSpool
+from mailrelay.submission import completion
 
 
 class NoRelayhost(Exception):
@@ -41,15 +46,30 @@ def relayhost_for(settings: Settings, sender: bytes) -> str:
     return relayhost
 
 
+def _completed(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes]:
+    """Envelope and content with the bare addresses completed that the settings complete."""
+    known = completion(settings.submission)
+    envelope = completed(envelope, known)
+    # Two bare recipients may have become the same one.
+    recipients: dict[bytes, Recipient] = {}
+    for to in envelope.recipients:
+        recipients.setdefault(to.address, to)
+    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
+    if known.any_domain:
+        content = header_completion.complete(content, known.any_domain)
+    return envelope, content
+
+
 def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
     """Puts a message on disk, due at once. content: with CRLF line ends. Makes the spool if there is none.
 
     Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
     """
+    envelope, content = _completed(settings, envelope, content)
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
-        envelope, content, relayhost
+        envelope, content, relayhost, has_bare_header=header_completion.needs_completion(content)
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
 
@@ -67,6 +87,8 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
     A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
     Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
     """
+    envelope, content = _completed(settings, message.envelope, message.content)
+    message = dataclasses.replace(message, envelope=envelope, content=content)
     relayhost = choose(message.envelope.sender, settings.relayhosts)
     if relayhost is None:
         relayhost = settings.relayhosts[0].name
@@ -75,7 +97,10 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
     enabled = enabled_backends(settings.notify)
     os.umask(0o077)
     key, arrival = CommandSpool(settings.queue.directory, settings.queue.max_size).hand_in(
-        message, relayhost, lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled)
+        message,
+        relayhost,
+        lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
+        has_bare_header=header_completion.needs_completion(content),
     )
     held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
     problems = (*held, *message.bad)

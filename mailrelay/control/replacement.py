@@ -6,9 +6,11 @@ from mailrelay.config import Settings
 from mailrelay.control.daemon import wake
 from mailrelay.control.enqueue import relayhost_for
 from mailrelay.control.errors import no_such_message
+from mailrelay.mail.completion import completed
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.lifecycle import Act
 from mailrelay.spool.command_spool import CommandSpool
+from mailrelay.submission import completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ def replace(settings: Settings, old: Message, what: Act, envelope: Envelope, con
 
     old: what `replaceable` returned for the same `what`. Raises NoRelayhost, NotAllowed, SpoolError: nothing has changed.
     """
+    envelope = completed(envelope, completion(settings.submission))
     relayhost = relayhost_for(settings, envelope.sender)
     with CommandSpool(settings.queue.directory, settings.queue.max_size).changing() as change:
         queue_id = change.replace(old, what, envelope, content, relayhost)

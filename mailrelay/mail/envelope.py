@@ -38,7 +38,8 @@ class Message:
 
     id: the key in the spool. queue_id: the name of the message for the person and in the log. size: octets of content,
     before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
-    spool, one for each recipient of `envelope`, which holds only the pending ones.
+    spool, one for each recipient of `envelope`, which holds only the pending ones. has_bare_header: whether its header has
+    bare addresses (`mail.header_completion`).
     """
 
     id: int
@@ -49,3 +50,4 @@ class Message:
     size: int
     arrival: float
     attempts: int
+    has_bare_header: bool = False

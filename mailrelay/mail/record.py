@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mailrelay.mail.completion import domain_of, is_domain
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Backend, Kind
@@ -26,6 +27,7 @@ class Arrival:
     """A message to be put on disk. `content` is sent as it is, octet for octet; `arrival` is epoch seconds.
 
     staged: the part of the content that is in the spool already; `content` is the rest. None where `content` is all of it.
+    has_bare_header: whether the header has bare addresses, which are completed before the message is sent.
     """
 
     queue_id: str
@@ -35,6 +37,7 @@ class Arrival:
     arrival: float
     subject: str
     staged: Staged | None = None
+    has_bare_header: bool = False
 
     @property
     def size(self) -> int:
@@ -42,20 +45,29 @@ class Arrival:
         return len(self.content) + (self.staged.size if self.staged is not None else 0)
 
 
-def arrive(envelope: Envelope, content: bytes, *, queue_id: str, token: str, relayhost: str, now: float) -> Arrival:
+def arrive(
+    envelope: Envelope,
+    content: bytes,
+    *,
+    queue_id: str,
+    token: str,
+    relayhost: str,
+    now: float,
+    has_bare_header: bool = False,
+) -> Arrival:
     """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`).
 
     content: the message, or its beginning with the whole header. token: random ASCII letters and digits, for a Message-ID
-    that no other machine makes. now: epoch seconds.
+    that no other machine makes. now: epoch seconds. has_bare_header: see `Arrival`.
     """
-    domain = envelope.sender.rpartition(b"@")[2]
+    domain = domain_of(envelope.sender)
     message_id = b"<%s.%s.mailrelay@%s>" % (
         queue_id.encode("ascii"),
         token.encode("ascii"),
-        domain if domain.isascii() and domain else b"localhost",
+        domain if is_domain(domain) else b"localhost",
     )
     stamped = stamp(content, queue_id=queue_id, now=now, message_id=message_id)
-    return Arrival(queue_id, envelope, stamped, relayhost, now, subject(content))
+    return Arrival(queue_id, envelope, stamped, relayhost, now, subject(content), None, has_bare_header)
 
 
 _STATUS = {Cause.NO_SMTPUTF8: "5.6.7", Cause.UNREADABLE: "4.3.0"}

@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from mailrelay.mail.address_suggestion import suggestion
 from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
+from mailrelay.mail.sender_refusal import is_sender_refused
 
 MAX_ADDRESS = 320
 """Characters of an address: a path has at most 256 octets (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
@@ -33,6 +34,8 @@ _MEANINGS = {
     "1.1": "The mailbox does not exist. Check the spelling of the address.",
     "1.2": "The domain does not exist. Check the spelling after the @.",
     "1.3": "This is not a valid mail address. Check its spelling.",
+    "1.7": "The address of the sender is not valid.",
+    "1.8": "The domain of the sender does not exist.",
     "1.10": "This domain accepts no mail.",
     "2.1": "The mailbox is closed.",
     "2.2": "The mailbox is full. Tell the recipient in another way, and send the message again later.",
@@ -71,6 +74,10 @@ def body(notice: Notice) -> str:
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
     lines += [" ".join(one) for one in _suggestions(notice)[:1]]
+    if _is_about_sender(notice):
+        lines.append(
+            f"To send it with another sender: mailrelay queue resend {printable(notice.queue_id, 40)} --from ADDRESS"
+        )
     if notice.kind is not Kind.RELAYED:
         lines.append(f"See: mailrelay queue show {printable(notice.queue_id, 40)}")
     return "\n".join(lines)
@@ -109,7 +116,7 @@ def report_text(notice: Notice) -> str:
                 f"Queue id: {queue_id}",
             )
         ),
-        _NEXT[notice.kind].format(id=queue_id),
+        (_NEXT_SENDER if _is_about_sender(notice) else _NEXT[notice.kind]).format(id=queue_id),
     )
 
 
@@ -152,6 +159,13 @@ def record(notice: Notice) -> dict[str, object]:
     }
 
 
+def _is_about_sender(notice: Notice) -> bool:
+    """Whether the mail server refused the sender of a message that failed."""
+    return notice.kind is Kind.FAILED and any(
+        one.remote and is_sender_refused(one.stage, one.status, one.description) for one in notice.concerned
+    )
+
+
 _MAIL_IS_SAFE = {
     Kind.SETUP: " Your mail is stored safely. It is sent automatically once this is fixed.",
     Kind.DELAYED: " Your mail is stored safely and is tried again automatically. You get a notice when mail is sent again.",
@@ -161,6 +175,14 @@ _OPENING = {
     Kind.HELD: "Your message is held. It is stored safely until you decide what to do:",
     Kind.RELAYED: "The mail server accepted your message. It does not report whether the message arrives:",
 }
+_NEXT_SENDER = """\
+What to do: the mail server refused the sender. Send the message with a sender
+that it accepts. You need not write it again: it is kept until you drop it.
+
+  mailrelay queue resend {id} --from ADDRESS  send with another sender
+  mailrelay queue edit {id}                   change it, then send it
+  mailrelay queue show {id}                   show what happened
+  mailrelay queue drop {id}                   delete it"""
 _NEXT = {
     Kind.FAILED: """\
 What to do: correct the cause above and send the message again. You need not

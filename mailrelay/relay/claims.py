@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from mailrelay.mail.completion import Completion
 from mailrelay.mail.envelope import Message
 from mailrelay.ports import RelayPort
 from mailrelay.relay.results import Results
@@ -29,7 +30,8 @@ class _Request:
 class Claims:
     """Claims the mail of one relayhost.
 
-    may_begin: whether anything may be begun. failed: called when the spool fails.
+    may_begin: whether anything may be begun. failed: called when the spool fails. completion: what bare addresses of the
+    messages become.
     new: keys of messages that have just arrived, in their order. asking: how many conversations wait for messages. claimed:
     how many messages were claimed so far.
     """
@@ -41,6 +43,7 @@ class Claims:
         results: Results,
         may_begin: Callable[[], bool],
         failed: Callable[[Exception], object],
+        completion: Callable[[], Completion],
     ) -> None:
         self.new: dict[int, None] = {}
         self.asking = 0
@@ -50,6 +53,7 @@ class Claims:
         self._results = results
         self._may_begin = may_begin
         self._failed = failed
+        self._completion = completion
         self._requests: list[_Request] = []
         self._is_running = False
 
@@ -84,7 +88,7 @@ class Claims:
             first = list(islice(self.new, len(requests)))
             more = sum(limits) - len(limits)
             try:
-                found = await self._spool.take(self._relayhost, first, len(requests), more)
+                found = await self._spool.take(self._relayhost, first, len(requests), more, self._completion())
             except Exception as error:
                 self._failed(error)
             # The spool may have given other new messages, too.

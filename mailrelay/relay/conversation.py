@@ -29,8 +29,9 @@ class ConversationPort(Protocol):
     def linger(self) -> float:
         """Seconds for which the last conversation stays without mail; may be inf."""
 
-    def conversation_ready(self, in_flight: int) -> None:
-        """The mail server has replied to EHLO. in_flight: jobs that a conversation carries at once."""
+    def conversation_ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+        """The mail server has replied to EHLO. in_flight: jobs that a conversation carries at once. server_names: its names
+        for itself (`smtp.session`)."""
 
     async def next_jobs(self, limit: int) -> Sequence[Job]:
         """Up to `limit` jobs, none if none is due. Cancelling loses nothing."""
@@ -51,9 +52,9 @@ class Conversation:
         """There is mail again, or the end of the scheduler."""
         self._woken.set()
 
-    def ready(self, in_flight: int) -> None:
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         self.phase = ConversationPhase.WORKING
-        self._scheduler.conversation_ready(in_flight)
+        self._scheduler.conversation_ready(in_flight, server_names)
 
     async def next(self, limit: int) -> Sequence[Job]:
         self.phase = ConversationPhase.WORKING

@@ -28,8 +28,11 @@ BLOCK = 32 * 1024
 class JobSource(Protocol):
     """Where jobs come from."""
 
-    def ready(self, in_flight: int) -> None:
-        """The mail server has replied to EHLO; this conversation carries `in_flight` jobs at once. Never waits."""
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+        """The mail server has replied to EHLO; this conversation carries `in_flight` jobs at once. Never waits.
+
+        server_names: its names for itself (`smtp.session`).
+        """
 
     async def next(self, limit: int) -> Sequence[Job]:
         """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation should
@@ -155,7 +158,7 @@ class _Runner:
         for event in events:
             match event:
                 case Ready():
-                    self._source.ready(self._session.max_in_flight)
+                    self._source.ready(self._session.max_in_flight, self._session.server_names)
                 case ContentWanted(key):
                     self._content_wanted.append(key)
                 case Finished(key, outcomes):

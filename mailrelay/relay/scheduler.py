@@ -6,6 +6,7 @@ A stream carries the octets of a forward (`[[forward]]` in the settings) through
 """
 
 import asyncio
+import dataclasses
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
+from mailrelay.mail.completion import NOTHING_KNOWN, Completion, account_address, completed
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
@@ -67,7 +69,7 @@ class Scheduler:
     """Sends one relayhost's mail.
 
     policy: for attempts and their notices. notices_pending: called when a commit has made notices pending. now: the clock,
-    epoch seconds.
+    epoch seconds. completion: what the settings say about bare addresses; the scheduler adds the account on the relayhost.
     """
 
     def __init__(
@@ -78,17 +80,23 @@ class Scheduler:
         policy: RetryPolicy,
         notices_pending: Callable[[], None],
         now: Callable[[], float] = time.time,
+        completion: Completion = NOTHING_KNOWN,
     ) -> None:
         self._relayhost = relayhost
         self._name = relayhost.name
         self._spool = spool
         self._now = now
+        self._completion = completion
+        # Account and host of the last dial.
+        self._login = ("", "")
         self._event = asyncio.Event()
         self._results = results.Results(spool, policy, notices_pending, self._event.set, now)
         self._connector = connector.Connector(
             relayhost, spool, dial, policy, self._results.run_to_end, notices_pending, self._event.set, now
         )
-        self._claims = claims.Claims(self._name, spool, self._results, self._may_begin, self._spool_failed)
+        self._claims = claims.Claims(
+            self._name, spool, self._results, self._may_begin, self._spool_failed, lambda: self._completion
+        )
         self._probes = ProbeQueue()
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
@@ -137,7 +145,7 @@ class Scheduler:
             one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._conversations
         ):
             return None
-        probe = self._probes.add(envelope)
+        probe = self._probes.add(completed(envelope, self._completion))
         self._wake_one()
         try:
             return await probe.reply
@@ -293,6 +301,7 @@ class Scheduler:
             return
         if connection is None:
             return
+        self._login = (connection.account, connection.host)
         self._channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
         # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
@@ -396,7 +405,9 @@ class Scheduler:
 
     # For conversations (`conversation.ConversationPort`).
 
-    def conversation_ready(self, in_flight: int) -> None:
+    def conversation_ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+        account, host = self._login
+        self._completion = dataclasses.replace(self._completion, account=account_address(account, server_names, host))
         self._connector.mail_server_ready()
         if in_flight == 1:
             # Each conversation carries only one message at a time: allow more of them.

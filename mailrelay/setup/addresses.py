@@ -1,25 +1,28 @@
 """Addresses for the test message of `mailrelay setup`. Pure."""
 
+from collections.abc import Sequence
+
 from mailrelay.config import Settings
+from mailrelay.mail.completion import account_address
 from mailrelay.mail.routing import choose
 from mailrelay.setup.settings import of_host
 
 
-def own_address(user: str, greeting: str, host: str) -> str:
-    """The person's address on `host`, at the name in its mail server's greeting (RFC 5321 section 4.2).
+def own_address(user: str, server_names: Sequence[bytes], host: str) -> str:
+    """The person's address on `host`; "" if there is none (`mail.completion.account_address`).
 
-    greeting: the first line, with its code. host: as given to ssh(1), for a greeting without a domain.
+    server_names: the mail server's names for itself. host: as given to ssh(1).
     """
-    name = greeting[4:].partition(" ")[0]
-    return f"{user}@{name if '.' in name else host.rpartition('@')[2]}"
+    return account_address(user, server_names, host.rpartition("@")[2]).decode()
 
 
-def sender_for(settings: Settings, host: str, own: bytes) -> bytes | None:
-    """A reverse path for which the relayhost of `host` is used: `own`, if it is used for that; None if there is none."""
+def sender_for(settings: Settings, host: str, *preferred: bytes) -> bytes | None:
+    """A reverse path for which the relayhost of `host` is used, the first of `preferred` if possible; None if there is
+    none."""
     relayhost = of_host(settings, host)
     if relayhost is None:
         return None
     # For a pattern of a whole domain, any address of the domain.
     made = (pattern.replace("*@*.", "*@any.").replace("*", "postmaster", 1) for pattern in relayhost.senders)
-    candidates = (own, *(address.encode() for address in made))
+    candidates = (*preferred, *(address.encode() for address in made))
     return next((one for one in candidates if choose(one, settings.relayhosts) == relayhost.name), None)

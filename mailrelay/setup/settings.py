@@ -18,13 +18,15 @@ import tomlkit
 from mailrelay import config
 from mailrelay.config import Listen, Relayhost, Settings
 from mailrelay.grammar import SettingsError, shown
+from mailrelay.mail.routing import choose
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
     """A relayhost as setup has found it to work. ssh_config: as it is written in the file, "" for the person's own.
 
-    senders: the pattern of the reverse paths for this relayhost, used if there are other relayhosts. size: octets of the
+    senders: the pattern of the reverse paths for this relayhost, used if there are other relayhosts. sender: the whole
+    address for mail of programs that give none, "" if there is none; a sender in the settings stays. size: octets of the
     largest message that the mail server accepts, 0 if unknown; a new settings file allows clients no more.
     """
 
@@ -32,6 +34,7 @@ class Desired:
     command: str = ""
     ssh_config: str = ""
     senders: str = "*"
+    sender: str = ""
     size: int = 0
 
 
@@ -51,13 +54,19 @@ def plan(text: str | None, desired: Desired, where: str, environ: Mapping[str, s
     """
     if text is None:
         new = _table("default", desired, _non_defaults(desired))
+        if desired.sender:
+            sender = tomlkit.item(desired.sender).as_string()
+            new += f"\n[submission]\nfrom = {sender}   # the sender of programs that give none\n"
         if 0 < desired.size < Listen().max_message_size:
             new += f'\n[listen]\nmax_message_size = "{desired.size}B"   # the limit of the mail server\n'
         return SettingsPlan("default", new, tuple(new.splitlines()))
     settings = config.parse(text, where, environ)
     existing = of_host(settings, desired.ssh)
     found = _changed(text, existing, desired, environ) if existing else _added(text, settings, desired)
-    if not _is_safe(found, settings, environ):
+    sender = _new_sender(found, desired, environ)
+    if sender:
+        found = _with_sender(found, sender)
+    if not _is_safe(found, settings, sender, environ):
         raise SettingsError(f"{where}: cannot be changed safely; write this yourself: {'; '.join(found.changes)}")
     return found
 
@@ -67,8 +76,34 @@ def of_host(settings: Settings, ssh: str) -> Relayhost | None:
     return next((relayhost for relayhost in settings.relayhosts if relayhost.ssh == ssh), None)
 
 
-def _is_safe(found: SettingsPlan, before: Settings, environ: Mapping[str, str]) -> bool:
-    """Whether the planned text is valid, and all settings but those of the relayhost are as before."""
+def _new_sender(found: SettingsPlan, desired: Desired, environ: Mapping[str, str]) -> str:
+    """The sender to add to a plan with changes; "" if there is one already, or if mail of programs that give none goes
+    through another relayhost."""
+    try:
+        settings = config.parse(found.text, "", environ)
+    except SettingsError:
+        return ""
+    takes = {choose(sender, settings.relayhosts) for sender in (b"bare", desired.sender.encode())}
+    is_used = bool(found.changes) and not settings.submission.sender and takes == {found.name}
+    return desired.sender if is_used else ""
+
+
+def _with_sender(found: SettingsPlan, sender: str) -> SettingsPlan:
+    document: Any = tomlkit.parse(found.text)
+    if "submission" not in document:
+        document["submission"] = tomlkit.table()
+    document["submission"]["from"] = sender
+    change = f"submission.from: {shown(sender)}, the sender of programs that give none"
+    return SettingsPlan(found.name, tomlkit.dumps(document), (*found.changes, change))
+
+
+def _is_safe(found: SettingsPlan, before: Settings, sender: str, environ: Mapping[str, str]) -> bool:
+    """Whether the planned text is valid, and all settings but those of the relayhost are as before.
+
+    sender: the one that the plan adds, or "".
+    """
+    submission = msgspec.structs.replace(before.submission, sender=sender or before.submission.sender)
+    before = msgspec.structs.replace(before, submission=submission)
     try:
         after = config.parse(found.text, "", environ)
     except SettingsError:

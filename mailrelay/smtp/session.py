@@ -58,6 +58,8 @@ class Session:
     def __init__(self, name: bytes) -> None:
         self.extensions: Extensions | None = None
         """None until `Ready`."""
+        self.server_names: tuple[bytes, ...] = ()
+        """The mail server's names for itself: the first words of its greeting and of its reply to EHLO, b"" if missing."""
         self._name = name
         self._parser = ReplyParser()
         self._output = bytearray()
@@ -223,6 +225,7 @@ class Session:
 
     def _handle_greeting(self, reply: Reply) -> list[Event]:
         if reply.code == 220:
+            self.server_names = (_first_word(reply),)
             self._write(Command(Verb.EHLO, b"EHLO %b\r\n" % self._name))
             return []
         if reply.code < 400:
@@ -231,6 +234,7 @@ class Session:
 
     def _handle_ehlo(self, verb: Verb, reply: Reply) -> list[Event]:
         if reply.code // 100 == 2:
+            self.server_names = (*self.server_names, _first_word(reply))
             self.extensions = extensions(reply) if verb is Verb.EHLO else Extensions()
             return [Ready(self.extensions), *self._proceed()]
         if reply.code >= 500 and verb is Verb.EHLO:
@@ -377,6 +381,11 @@ class Session:
 def _uses_bdat(offered: Extensions) -> bool:
     # BDAT without PIPELINING saves no round trip.
     return offered.chunking and offered.pipelining
+
+
+def _first_word(reply: Reply) -> bytes:
+    """The word of a greeting or of a reply to EHLO that is the mail server's name (RFC 5321 sections 4.2 and 4.1.1.1)."""
+    return next(iter(reply.text.split()), b"")
 
 
 def _bdat(size: int) -> bytes:

@@ -40,7 +40,8 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
             keyed.append((_end_staging(db, arrival.staged), arrival))
     _insert(
         db,
-        "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt)",
+        "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt,"
+        " bare_header)",
         [
             (
                 message,
@@ -55,6 +56,7 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
                 arrival.size,
                 arrival.subject,
                 arrival.arrival,
+                int(arrival.has_bare_header),
             )
             for message, arrival in keyed
         ],

@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import apsw
 
+from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Record
 from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
+from mailrelay.spool.completing import complete
 from mailrelay.spool.correspondents import remember
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows, states
 from mailrelay.spool.relayhosts import relayhost_up
@@ -67,12 +69,20 @@ def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> in
 
 
 def take(
-    db: apsw.Connection, relayhost: str, first: Sequence[int], limit: int, node: str, now: float, more: int = 0
+    db: apsw.Connection,
+    relayhost: str,
+    first: Sequence[int],
+    limit: int,
+    node: str,
+    now: float,
+    more: int = 0,
+    completion: Completion = NOTHING_KNOWN,
 ) -> list[Message]:
     """Opens attempts of `node` at up to `limit` due messages and returns these, in the order in which to send them.
 
     first: keys of messages to take before the others, if they are due. more: how many messages to take beyond `limit`, if
     all are small. Those beyond `limit` have at most `limit` times EXTRA_SIZE octets together.
+    completion: what bare addresses of these messages become, in the spool and in the result.
     """
     is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
     found: dict[int, int] = {}
@@ -84,7 +94,7 @@ def take(
     ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
     db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
-    return [load_message(db, key) for key in ids]
+    return [complete(db, load_message(db, key), completion) for key in ids]
 
 
 def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int]:
@@ -102,10 +112,10 @@ def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int
 
 def load_message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:
     """The message with this key, with those of its recipients whose state is among `of`."""
-    queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts = row(
+    queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts, bare_header = row(
         db,
-        "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts FROM message"
-        " WHERE id = ?",
+        "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts, bare_header"
+        " FROM message WHERE id = ?",
         (key,),
     )
     recipients = rows(
@@ -121,7 +131,8 @@ def load_message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -
         ret.encode("ascii"),
         envid,
     )
-    return Message(key, queue_id, relayhost, envelope, tuple(key for key, *_ in recipients), size, arrival, attempts)
+    keys = tuple(key for key, *_ in recipients)
+    return Message(key, queue_id, relayhost, envelope, keys, size, arrival, attempts, bool(bare_header))
 
 
 def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:

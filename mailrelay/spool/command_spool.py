@@ -98,7 +98,9 @@ class _Change(_View, ports.SpoolChange):
     def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
         now = self._now()
         queue_id = queue_ids.new_for_command(self._db, now)
-        new = Arrival(queue_id, envelope, content, relayhost, now, subject(content))
+        new = Arrival(
+            queue_id, envelope, content, relayhost, now, subject(content), has_bare_header=old.has_bare_header
+        )
         replacement.replace(self._db, old, what, new, self._max_size)
         return queue_id
 
@@ -126,14 +128,26 @@ class CommandSpool(ports.CommandPort):
             with transaction(db):
                 yield _Change(db, self._max_size, self._now)
 
-    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
+    def enqueue(
+        self, envelope: Envelope, content: bytes, relayhost: str, *, has_bare_header: bool = False
+    ) -> tuple[int, str]:
         now = self._now()
         with closing(connect(self._directory)) as db, transaction(db):
             queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
-            arrival = arrive(envelope, content, queue_id=queue_id, token=token, relayhost=relayhost, now=now)
+            arrival = arrive(
+                envelope,
+                content,
+                queue_id=queue_id,
+                token=token,
+                relayhost=relayhost,
+                now=now,
+                has_bare_header=has_bare_header,
+            )
             return accepting.accept(db, arrival, self._max_size), queue_id
 
-    def hand_in(self, message: HandedIn, relayhost: str, backends_for: BackendsFor) -> tuple[int, Arrival]:
+    def hand_in(
+        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
+    ) -> tuple[int, Arrival]:
         now = self._now()
         bad = tuple(Recipient(text, message.notify) for text, _ in message.bad)
         envelope = dataclasses.replace(message.envelope, recipients=(*message.envelope.recipients, *bad))
@@ -142,7 +156,13 @@ class CommandSpool(ports.CommandPort):
             queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
             if message.content:
                 arrival = arrive(
-                    envelope, message.content, queue_id=queue_id, token=token, relayhost=relayhost, now=now
+                    envelope,
+                    message.content,
+                    queue_id=queue_id,
+                    token=token,
+                    relayhost=relayhost,
+                    now=now,
+                    has_bare_header=has_bare_header,
                 )
             else:
                 arrival = Arrival(queue_id, envelope, b"", relayhost, now, "")

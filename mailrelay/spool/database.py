@@ -56,6 +56,7 @@ ALTER TABLE outcome RENAME COLUMN words TO description;
 """
 """Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
 _FROM_3_TO_4 = """
+ALTER TABLE message ADD COLUMN bare_header INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1));
 PRAGMA writable_schema = ON;
 UPDATE sqlite_schema SET sql = replace(sql,
  'CHECK (state NOT IN (''bounced'', ''refused'') OR remote = 1)',
@@ -221,7 +222,7 @@ def _migrate(db: apsw.Connection) -> None:
         if found in (1, 2):
             db.execute(_FROM_2_TO_3)
         if found in (1, 2, 3):
-            db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 1))
+            db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
         db.pragma("user_version", VERSION)
     # The entry of the file in its directory must survive a power cut too.
     sync_directory(Path(db.filename).parent)

@@ -15,7 +15,8 @@ CREATE TABLE message (
   subject      TEXT    NOT NULL,
   attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
   next_attempt REAL,                             -- null while an attempt is open, and when nothing is left to try
-  retired      REAL                              -- when no recipient was open or failed any more; null before
+  retired      REAL,                             -- when no recipient was open or failed any more; null before
+  bare_header  INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1))  -- its header has addresses to be completed
 ) STRICT;
 
 -- Due messages: untried before tried, then small before large, then the longest due. Each of the four combinations of

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import apsw
 
+from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Outcome
@@ -169,11 +170,13 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         now = self._now()
         return await self._read(lambda db: attempts.count_due(db, relayhost, limit, now))
 
-    async def take(self, relayhost: str, first: Sequence[int], limit: int, more: int = 0) -> list[Message]:
+    async def take(
+        self, relayhost: str, first: Sequence[int], limit: int, more: int = 0, completion: Completion = NOTHING_KNOWN
+    ) -> list[Message]:
         now = self._now()
         # Also on a full disk: messages that are sent free space.
         return await self._write_even_if_full(
-            lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more)
+            lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more, completion)
         )
 
     async def put_back(self, messages: Sequence[int]) -> list[int]:

@@ -55,6 +55,16 @@ class RelayhostConnection:
         sockname = self._connections[0].get_extra_info("sockname")
         return str(sockname[0]) if sockname else ""
 
+    @property
+    def account(self) -> str:
+        """The user of the last hop."""
+        return self._hop.user
+
+    @property
+    def host(self) -> str:
+        """The host name of the last hop."""
+        return self._hop.host
+
     def check_alive(self) -> None:
         """Ends the connection if the server does not reply within two seconds: its network may be gone."""
         self._connection.set_keepalive(KEEPALIVE, 3)

@@ -53,6 +53,14 @@ class Connection(Protocol):
     def address(self) -> str:
         """Our own address on the connection, as inet_ntop(3) writes it; "" if it is not known (ProxyCommand)."""
 
+    @property
+    def account(self) -> str:
+        """The account on the relayhost, as ssh(1) has it."""
+
+    @property
+    def host(self) -> str:
+        """The host name of the relayhost, as ssh(1) has it: a name or an IP address."""
+
     def check_alive(self) -> None:
         """Asks the server for a reply and ends the connection if none is received within two seconds. Does not wait for
         it."""

@@ -3,13 +3,17 @@
 The accounts are the same on every kind of mail server, so that one test can run against all of them.
 """
 
+import os
+import pwd
 from pathlib import Path
 
 from harness.processes import until
 
 DOMAIN = "remote.example"
 """The mail domain of every mail server of the tests."""
-ACCOUNTS = ("me", "alice", "bob", *(f"u{number}" for number in range(40)))
+LOGIN = pwd.getpwuid(os.getuid()).pw_name
+"""The account that runs the tests, here and on every relayhost."""
+ACCOUNTS = ("me", "alice", "bob", "postmaster", LOGIN, *(f"u{number}" for number in range(40)))
 """Local parts that exist. Others are refused with 550 5.1.1, `later` with 450 4.2.1, `closed` with 550 5.2.1."""
 
 

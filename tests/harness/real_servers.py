@@ -1,4 +1,4 @@
-"""Fixtures: OpenSSH's sshd, sendmail, Postfix, smtp-sink and `mailrelay serve`, as processes.
+"""Fixtures: OpenSSH's sshd, sendmail, Postfix, Exim, smtp-sink and `mailrelay serve`, as processes.
 
 Mail servers live for the session. sshd, smtp-sinks and daemons are made for each test.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.daemon_process import Relay
+from harness.exim import Exim, find_exim
 from harness.postfix import Package, Postfix, Sink, find_package
 from harness.sendmail import Sendmail
 from harness.sshd import Sshd
@@ -48,6 +49,16 @@ def postfix(postfix_package: Package) -> Iterator[Postfix]:
     with tempfile.TemporaryDirectory(prefix="postfix-") as directory:
         Path(directory).chmod(0o755)
         remote = Postfix(postfix_package, Path(directory) / "remote")
+        yield remote
+        remote.stop()
+
+
+@pytest.fixture(scope="session")
+def exim() -> Iterator[Exim]:
+    # Exim gives up root and starts itself again, and pytest's own directories let nobody else through.
+    with tempfile.TemporaryDirectory(prefix="exim-") as directory:
+        Path(directory).chmod(0o755)
+        remote = Exim(find_exim(Path(directory) / "package"), Path(directory) / "remote")
         yield remote
         remote.stop()
 

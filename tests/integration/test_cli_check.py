@@ -443,3 +443,34 @@ def fake_systemctl(directory: Path, *, installed: bool, agent: str) -> None:
         "esac\n"
     )
     program.chmod(0o755)
+
+
+async def test_the_sender_of_programs_that_give_none_is_shown_and_one_that_is_refused_is_found(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
+        found = await examined(person_of(remote))
+        assert found.ok("sender") is True
+        assert found.text("sender").split(",")[0].endswith("@demo-remote")
+
+        async def strict(verb: str, argument: bytes) -> bytes | None:
+            if verb == "MAIL" and b"@demo-remote" in argument:
+                return b"553 5.1.8 Domain of sender address does not exist"
+            return b"450 4.7.1 later" if verb == "MAIL" and b"later@" in argument else None
+
+        remote.policy = strict
+        found = await examined(person_of(remote))
+        assert found.ok("sender") is False
+        assert "553 5.1.8 Domain of sender" in found.text("sender")
+        assert "[submission]" in found.fix("sender")
+        for sender, ok in (("me@good.example", True), ("later@good.example", None)):
+            found = await examined(person_of(remote, f'submission.from = "{sender}"'))
+            assert found.ok("sender") is ok
+            assert found.text("sender").startswith(f"{sender}, for programs that give none")
+
+
+async def test_a_relayhost_that_gets_no_mail_without_a_sender_is_not_asked_about_it(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote:
+        found = await examined(person_of(remote, 'relayhost.default.senders = ["*@good.example"]'))
+        assert ("sender", "default") not in found.found
+        # No other relayhost gets it either.
+        assert found.ok("sender", "") is False
+        assert "no relayhost takes mail" in found.text("sender", "")

@@ -496,3 +496,67 @@ def test_bs_is_status_75_when_the_daemon_breaks_off(tmp_path: Path) -> None:
             done = dialogue(person, commands)
         serving.join()
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (75, b"220 hello\r\n", 1)
+
+
+CRON = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@pc> backup\n\ndisk is nearly full\n"
+CRON_WORDS = ("sendmail", "-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root")
+
+
+def with_submission(person: Person, **settings: str) -> None:
+    lines = "".join(f'{key.rstrip("_")} = "{value}"\n' for key, value in settings.items())
+    person.config.write_text(f"{person.config.read_text()}[submission]\n{lines}")
+
+
+def test_without_settings_bare_addresses_wait_for_the_name_of_the_mail_server(person: Person) -> None:
+    assert person.run(*CRON_WORDS, stdin=CRON).stderr == ""
+    sender, recipients, content = stored(person)
+    assert (sender, recipients) == (LOGIN, [b"root"])
+    assert b"\r\nFrom: root (Cron Daemon)\r\nTo: root\r\n" in b"\r\n" + content.partition(b"\r\n\r\n")[0] + b"\r\n"
+    assert person.query("SELECT bare_header FROM message") == [(1,)]
+    assert b"@root" not in content.partition(b"Subject")[0]
+
+
+def test_the_settings_complete_the_sender_the_recipients_and_the_header(person: Person) -> None:
+    with_submission(person, from_=ME, domain="pc.example", local="box@example.org")
+    person.run(*CRON_WORDS, LOGIN.decode(), "box@example.org", "nobody-here", stdin=CRON)
+    sender, recipients, content = stored(person)
+    assert sender == ME.encode()
+    # Two accounts of this computer and the address itself: one recipient.
+    assert recipients == [b"box@example.org", b"nobody-here@pc.example"]
+    header = message_from_bytes(content)
+    assert (header["From"], header["To"]) == ("root@pc.example (Cron Daemon)", "root@pc.example")
+    assert header["Message-ID"].endswith("@example.org>")
+    assert person.query("SELECT bare_header FROM message") == [(0,)]
+
+
+def test_a_bare_name_after_f_is_completed_like_the_login_name(person: Person) -> None:
+    with_submission(person, from_=ME)
+    person.run("sendmail", "-f", "shop", "bob@example.org", stdin=b"Subject: x\n\nx\n")
+    sender, _, content = stored(person)
+    assert sender == ME.encode()
+    assert f"\r\nFrom: {ME}\r\n".encode() in content
+
+
+def test_with_a_domain_alone_names_keep_their_local_parts(person: Person) -> None:
+    with_submission(person, domain="pc.example")
+    person.run("sendmail", "-f", "shop", "-t", stdin=b"To: nobody-here, Bob <bob@example.org>\n\nx\n")
+    sender, recipients, content = stored(person)
+    assert (sender, recipients) == (b"shop@pc.example", [b"nobody-here@pc.example", b"bob@example.org"])
+    assert b"To: nobody-here@pc.example, Bob <bob@example.org>\r\n" in content
+    assert b"From: shop@pc.example\r\n" in content
+
+
+def test_the_completed_sender_chooses_the_relayhost(person: Person) -> None:
+    text = person.config.read_text().replace(
+        "[queue]", '[relayhost.work]\nssh = "work.example"\nsenders = ["*@work.example"]\n[queue]'
+    )
+    person.config.write_text(text)
+    with_submission(person, from_="me@work.example")
+    person.run("sendmail", "bob@example.org", stdin=b"Subject: x\n\nx\n")
+    assert person.query("SELECT relayhost FROM message") == [("work",)]
+
+
+def test_the_null_reverse_path_and_postmaster_are_not_completed(person: Person) -> None:
+    with_submission(person, from_=ME, local="box@example.org")
+    person.run("sendmail", "-f", "<>", "postmaster", stdin=b"Subject: x\n\nx\n")
+    assert stored(person)[:2] == (b"", [b"postmaster"])

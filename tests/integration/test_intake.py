@@ -7,6 +7,7 @@ import pytest
 
 from mailrelay.config import Relayhost
 from mailrelay.intake import BROKEN, FULL, Intake, why_no_reply
+from mailrelay.mail.completion import Completion
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
@@ -294,3 +295,39 @@ async def test_a_mail_loop_is_refused_once_the_header_is_complete_and_logged(
     assert len(caplog.messages) == 2
     assert "from=<a@example.org>" in caplog.text
     assert "5.4.6" in caplog.text
+
+
+ROUTED = [
+    Relayhost(name="default", ssh="server", ssh_config=Path("/nowhere")),
+    Relayhost(name="work", ssh="server", ssh_config=Path("/nowhere"), senders=("*@work.example",)),
+]
+
+
+async def test_the_settings_complete_the_envelope_before_the_relayhost_is_chosen_and_the_content_stays() -> None:
+    completion = Completion(
+        b"me@work.example", b"", b"box@local.example", is_local_account=lambda name: name == b"root"
+    )
+    spool = Spool()
+    intake = Intake(ROUTED, {}, spool, lambda: None, 0.0, completion=completion)
+    envelope = Envelope(b"root", tuple(map(Recipient, (b"root", b"alice", b"postmaster", b"bob@example.net"))))
+    content = b"From: root (Cron Daemon)\r\nTo: root\r\nDate: x\r\nMessage-ID: <a@b>\r\n\r\nhello\r\n"
+    arrival = intake.make_arrival(envelope, content)
+    assert isinstance(arrival, Arrival)
+    assert (arrival.relayhost, arrival.envelope.sender, arrival.has_bare_header) == ("work", b"me@work.example", False)
+    assert [to.address for to in arrival.envelope.recipients] == [
+        *(b"box@local.example", b"alice@work.example", b"postmaster", b"bob@example.net")
+    ]
+    assert arrival.content.endswith(content)
+
+
+async def test_a_message_id_ends_in_a_domain_whatever_the_sender_is() -> None:
+    intake = Intake(ROUTED, {}, Spool(), lambda: None, 0.0)
+    for sender, domain in (
+        (b"root", b"localhost"),
+        (b"", b"localhost"),
+        (b"a@b.example", b"b.example"),
+        (b'"a@b"', b"localhost"),
+    ):
+        arrival = intake.make_arrival(Envelope(sender, ENVELOPE.recipients), CONTENT)
+        assert isinstance(arrival, Arrival)
+        assert b".mailrelay@%b>\r\n" % domain in arrival.content

@@ -91,7 +91,7 @@ class Mail:
         self.messages = list(messages)
         self.outcomes: list[Outcome] = []
 
-    def ready(self, in_flight: int) -> None: ...
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None: ...
 
     async def next(self, limit: int) -> Sequence[MessageJob]:
         messages, self.messages = self.messages, []

@@ -10,6 +10,7 @@ from harness.messages import letter
 from harness.relay import RelayHarness, running_relay
 
 from mailrelay.demo.mailserver import EXTENSIONS
+from mailrelay.mail.completion import Completion
 from mailrelay.relay.claims import PORTION
 from mailrelay.spool.database import connect
 
@@ -114,8 +115,10 @@ async def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Pa
         takes: list[int] = []
         take = at.spool.take
 
-        async def counted(relayhost: str, first: list[int], limit: int, more: int) -> list[object]:
-            found = await take(relayhost, first, limit, more)
+        async def counted(
+            relayhost: str, first: list[int], limit: int, more: int, completion: Completion
+        ) -> list[object]:
+            found = await take(relayhost, first, limit, more, completion)
             takes.append(len(found))
             return list(found)
 

@@ -66,7 +66,7 @@ class Mail:
         self._at_piece = at_piece
         self.back: list[tuple[int, str, bytes]] = []
 
-    def ready(self, in_flight: int) -> None: ...
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None: ...
 
     async def next(self, limit: int) -> Sequence[MessageJob]:
         message = self._messages.pop(0) if self._messages else None

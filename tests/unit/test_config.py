@@ -268,8 +268,14 @@ MISTAKES = [
     ('relayhost.ssh = "me@a"', "relayhost.ssh: a relayhost has a name; write [relayhost.default] and ssh below it"),
     ("[relayhost.default]", "relayhost.default.ssh: missing; for example: "),
     ('[relayhost."a b"]\nssh = "me@a"', "relayhost: 'a b' is not a name; write up to 64 of A-Z a-z 0-9 _ -"),
+    (LEAST + "submission.from = 'me'", "submission.from: 'me' is not a whole address; write for example "),
+    (LEAST + "submission.from = 'Me <me@a>'", "submission.from: 'Me <me@a>' is not a whole address; "),
+    (LEAST + "submission.local = 'root'", "submission.local: 'root' is not a whole address; "),
+    (LEAST + "submission.domain = 'me@a.example'", "submission.domain: 'me@a.example' is not a domain; write "),
+    (LEAST + "submission.domain = 'a b'", "submission.domain: 'a b' is not a domain; "),
+    (LEAST + "submission.form = 'me@a'", 'submission.form: no such setting; did you mean "from"?'),
     ("listn = 5", 'listn: no such setting; did you mean "listen"?'),
-    ("zzz = 5", "zzz: no such setting; there are listen, relayhost, queue, notify, forward"),
+    ("zzz = 5", "zzz: no such setting; there are listen, submission, relayhost, queue, notify, forward"),
     ("[queue]\nexpire = '5d'", 'queue.expire: no such setting; did you mean "expire_after"?'),
     ("[relayhost.a]\nssh='a'\nsender = []", 'relayhost.a.sender: no such setting; did you mean "senders"?'),
     ("[relayhost.a]\nname='a'", "relayhost.a.name: no such setting; there are ssh, "),
@@ -513,3 +519,14 @@ def test_the_default_path_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert config.default_path() == Path("/etc/xdg/mailrelay/config.toml")
     monkeypatch.setenv("MAILRELAY_CONFIG", str(file))
     assert config.load(None).relayhosts[0].name == "default"
+
+
+def test_the_addresses_of_submission_are_whole_or_empty() -> None:
+    for sender, domain, local in (
+        ("", "", ""),
+        ("me@example.org", "example.org", '"a b"@example.org'),
+        ("tarō@bücher.example", "bücher.example", "me@[192.0.2.1]"),
+    ):
+        text = f"{LEAST}[submission]\nfrom = '{sender}'\ndomain = '{domain}'\nlocal = '{local}'\n"
+        assert parse(text).submission == config.Submission(sender=sender, domain=domain, local=local)
+    assert parse(LEAST).submission == config.Submission()

@@ -153,3 +153,18 @@ def test_text_from_outside_is_escaped_in_a_notice(
     if len(text.splitlines()) < 2:
         assert len(body(notice)) < 1800
     assert "\\u001b" not in json.dumps(record(notice))
+
+
+BARE = Concerned(
+    b"bob@example.net", "bounced", "5.0.0", b"501 <root>: sender address must contain a domain", "MAIL", True
+)
+
+
+def test_after_a_refused_sender_another_sender_is_offered_and_no_other_recipient() -> None:
+    notice = dataclasses.replace(REFUSED, concerned=(BARE,))
+    assert "mailrelay queue resend 3KQ7Z --from ADDRESS" in body(notice)
+    text = report_text(notice)
+    assert "mailrelay queue resend 3KQ7Z --from ADDRESS" in text
+    assert "--to" not in text + body(notice)
+    for held in (dataclasses.replace(BARE, remote=False), BOB, ANN):
+        assert "--from" not in body(dataclasses.replace(REFUSED, concerned=(held,)))

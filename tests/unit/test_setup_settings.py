@@ -119,3 +119,30 @@ def test_the_planned_text_has_the_desired_settings_and_planning_again_changes_no
         assert (read.ssh, read.command) == (desired.ssh, desired.command)
         assert planned(found.text, desired).changes == ()
         text = found.text
+
+
+SENDER = "me@mail.example.org"
+
+
+def test_a_new_file_names_the_sender_of_programs_that_give_none() -> None:
+    found = planned(None, Desired(HOST, sender=SENDER))
+    assert config.parse(found.text, "config.toml", ENVIRON).submission.sender == SENDER
+    assert planned(found.text, Desired(HOST, sender="other@example.org")).changes == ()
+
+
+def test_a_file_that_changes_gets_a_sender_unless_it_has_one_or_another_relayhost_takes_such_mail() -> None:
+    desired = Desired(HOST, command="nc a 25", sender=SENDER)
+    for text, sender in (
+        (f'# mine\nrelayhost.default.ssh = "{HOST}"\n', SENDER),
+        (f'[submission]\nlocal = "a@b.example" # mine\n[relayhost.x]\nssh = "{HOST}"\n', SENDER),
+        (f'submission.from = "a@b.example"\nrelayhost.x.ssh = "{HOST}"\n', "a@b.example"),
+        (f'relayhost.x.ssh = "{HOST}"\nrelayhost.x.senders = ["*@example.org"]\n', ""),
+        ('relayhost.x.ssh = "other"\n', ""),
+    ):
+        found = planned(text, desired)
+        settings = config.parse(found.text, "config.toml", ENVIRON)
+        assert settings.submission.sender == sender, text
+        assert any("submission.from" in change for change in found.changes) == (sender == SENDER)
+        before = config.parse(text, "config.toml", ENVIRON).submission
+        assert (settings.submission.local, settings.submission.domain) == (before.local, before.domain)
+        assert text.partition(" #")[0].splitlines()[0] in found.text

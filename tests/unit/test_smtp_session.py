@@ -371,3 +371,32 @@ def test_ready_says_what_is_offered() -> None:
     (event,) = session.receive(CHUNKING)
     assert isinstance(event, Ready)
     assert event.extensions.chunking
+
+
+@pytest.mark.parametrize(
+    ("greeting", "ehlo", "names"),
+    [
+        (
+            b"220 mail.example.org ESMTP Exim\r\n",
+            b"250-other.example Hello\r\n250 SIZE 5\r\n",
+            (b"mail.example.org", b"other.example"),
+        ),
+        (b"220-mail.example.org ESMTP\r\n220 welcome\r\n", b"250 mx\r\n", (b"mail.example.org", b"mx")),
+        (b"220\r\n", b"250\r\n", (b"", b"")),
+    ],
+)
+def test_the_names_that_a_mail_server_gives_itself_are_kept(
+    greeting: bytes, ehlo: bytes, names: tuple[bytes, bytes]
+) -> None:
+    session = Session(b"localhost")
+    session.receive(greeting)
+    session.take_output()
+    session.receive(ehlo)
+    assert session.server_names == names
+
+
+def test_the_name_in_the_reply_to_helo_counts_as_that_to_ehlo() -> None:
+    session = ready(b"500 what\r\n")
+    session.take_output()
+    session.receive(b"250 helo.example\r\n")
+    assert session.server_names == (b"mx", b"helo.example")

@@ -1,0 +1,148 @@
+"""Completes the bare addresses in a header, as sendmail does: `From: root (Cron Daemon)`, `To: root`, `Cc: Me <me>`.
+
+    complete(content, domain)    content with `@domain` behind each bare address
+
+Only mail that local programs hand in through sendmail(1) is completed; what comes by SMTP stays as it is. The domain is put
+behind the local part, and nothing else changes.
+
+Promises: pure; accepts any octets, in linear time; a second call changes nothing. A field whose value is not a list of
+addresses stays as it is, and so does a header with a DKIM signature.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+from mailrelay.mail.address import BadPath, parse_path
+from mailrelay.mail.completion import is_bare
+
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
+_NAMES = frozenset((b"from", b"sender", b"reply-to", b"to", b"cc"))
+_NAMES |= {b"resent-" + name for name in _NAMES}
+_OUR_MESSAGE_ID = re.compile(rb"\.mailrelay@localhost>\s*")
+"""The end of a Message-ID that mailrelay has added while no domain was known (`mail.record`)."""
+
+_QUOTED = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKEN = re.compile(
+    rb"""(?P<space>[ \t\r\n]+)
+    | (?P<comment>\()
+    | (?P<angle> < [^<>"]* (?:%b[^<>"]*)* > )
+    | (?P<word> %b | \[[^\[\]\\]*\] | [^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]+ )
+    | (?P<joint>[.@])
+    | (?P<end>[,;])
+    | (?P<group>:)
+    """
+    % (_QUOTED, _QUOTED),
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
+
+Token = tuple[str, int, int]
+"""The kind of a token, its start and its end."""
+
+
+class _Malformed(ValueError):
+    """The value of a field is not a list of addresses."""
+
+
+def complete(content: bytes, domain: bytes) -> bytes:
+    """`content`, which begins with a header, with all addresses in it whole. domain: not empty; one that is not ASCII is
+    written in its ASCII form (RFC 5890), so that the header stays ASCII."""
+    if not domain.isascii():
+        with suppress(UnicodeError):
+            domain = domain.decode().encode("idna")
+    parts: list[bytes] = []
+    at = 0
+    while field := _FIELD.match(content, at):
+        name = field[1].lower()
+        if name == b"dkim-signature":
+            return content
+        value = field[2]
+        if name in _NAMES:
+            value = _completed(value, domain)
+        elif name == b"message-id" and (ours := _OUR_MESSAGE_ID.search(value)):
+            value = b"%b.mailrelay@%b>%b" % (value[: ours.start()], domain, b"\r\n")
+        parts += content[at : field.start(2)], value
+        at = field.end()
+    return b"".join((*parts, content[at:]))
+
+
+def needs_completion(content: bytes) -> bool:
+    """Whether the header has bare addresses."""
+    return complete(content, b"x") != content
+
+
+def _completed(value: bytes, domain: bytes) -> bytes:
+    try:
+        points = list(_ends_of_bare(value))
+    except _Malformed:
+        return value
+    cuts = [0, *points, len(value)]
+    return (b"@" + domain).join(value[start:end] for start, end in itertools.pairwise(cuts))
+
+
+def _ends_of_bare(value: bytes) -> Iterator[int]:
+    """Where each bare address in an address list (RFC 5322 section 3.4) ends. Raises _Malformed."""
+    mailbox: list[Token] = []
+    for token in _tokens(value):
+        match token[0]:
+            case "end":
+                yield from _end_of_bare(value, mailbox)
+                mailbox = []
+            case "group":
+                mailbox = []
+            case _:
+                mailbox.append(token)
+    yield from _end_of_bare(value, mailbox)
+
+
+def _end_of_bare(value: bytes, mailbox: list[Token]) -> Iterator[int]:
+    """Where the address of a mailbox ends, if it is bare."""
+    if not mailbox:
+        return
+    kinds = [kind for kind, _, _ in mailbox]
+    _, start, end = mailbox[-1]
+    if kinds.count("angle") == 1 and kinds[-1] == "angle":
+        inner = value[start + 1 : end - 1].rstrip()
+        address, end = inner.lstrip(), start + 1 + len(inner)
+    elif set(kinds[::2]) == {"word"} and set(kinds[1::2]) <= {"joint"}:
+        address = b"".join(value[start:end] for _, start, end in mailbox)
+    else:
+        return
+    # An encoded word is text for people, not an address.
+    if not address.startswith(b"=?") and _is_bare_path(address):
+        yield end
+
+
+def _is_bare_path(address: bytes) -> bool:
+    try:
+        return is_bare(parse_path(b"<%b>" % address, smtputf8=True, null=False)[0])
+    except BadPath:
+        return False
+
+
+def _tokens(value: bytes) -> Iterator[Token]:
+    """The tokens of `value`, without spaces and comments. Raises _Malformed."""
+    at = 0
+    while at < len(value):
+        token = _TOKEN.match(value, at)
+        if token is None or token.lastgroup is None:
+            raise _Malformed
+        at = token.end()
+        if token.lastgroup == "comment":
+            at = _comment_end(value, at)
+        elif token.lastgroup != "space":
+            yield token.lastgroup, token.start(), at
+
+
+def _comment_end(value: bytes, at: int) -> int:
+    """The end of the comment whose opening parenthesis is right before `at`. Comments nest."""
+    depth = 1
+    while depth:
+        part = _COMMENT_PART.match(value, at)
+        if part is None:
+            raise _Malformed
+        depth += 1 if part[1] == b"(" else -1
+        at = part.end()
+    return at

@@ -1,0 +1,96 @@
+"""Messages with bare addresses in the spool are completed when an attempt is opened, before they are sent."""
+
+import time
+from pathlib import Path
+
+import pytest
+from harness.messages import NOW, new_queue_id
+from harness.relay import running_relay
+
+from mailrelay.mail.completion import Completion
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.record import Arrival, arrive
+from mailrelay.spool import attempts, listing
+from mailrelay.spool.accepting import accept
+from mailrelay.spool.database import PIECE, connect, transaction
+
+HEADER = b"From: root (Cron Daemon)\r\nTo: root\r\n\r\n"
+COMPLETION = Completion(account=b"me@mail.example", is_local_account=lambda name: name == b"root")
+
+
+def arrival(content: bytes, *, bare_header: bool, sender: bytes = b"root", now: float = NOW) -> Arrival:
+    envelope = Envelope(sender, (Recipient(b"root", b"NEVER"), Recipient(b"alice"), Recipient(b"postmaster")))
+    return arrive(
+        envelope,
+        content,
+        queue_id=new_queue_id(),
+        token="t",
+        relayhost="default",
+        now=now,
+        has_bare_header=bare_header,
+    )
+
+
+@pytest.mark.parametrize("body", [b"hello\r\n", b"x" * 2 * PIECE], ids=["small", "large"])
+@pytest.mark.parametrize("bare_header", [False, True])
+def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
+    tmp_path: Path, bare_header: bool, body: bytes
+) -> None:
+    db = connect(tmp_path / "spool")
+    accepted = arrival(HEADER + body, bare_header=bare_header)
+    with transaction(db):
+        key = accept(db, accepted, 10**9)
+    with transaction(db):
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+    assert message.envelope.sender == b"me@mail.example"
+    assert message.envelope.recipients == (
+        Recipient(b"me@mail.example", b"NEVER"),
+        Recipient(b"alice@mail.example"),
+        Recipient(b"postmaster"),
+    )
+    content = b"".join(listing.content(db, key))
+    assert len(content) == message.size == listing.one(db, key).size
+    if bare_header:
+        assert content.endswith(b"From: root@mail.example (Cron Daemon)\r\nTo: root@mail.example\r\n\r\n" + body)
+        assert b".t.mailrelay@mail.example>\r\n" in content
+    else:
+        assert content == accepted.content
+    # The next attempt finds the same.
+    with transaction(db):
+        attempts.put_back(db, [key], "n", NOW)
+        (again,) = attempts.take(db, "default", (), 1, "n", NOW, completion=Completion(account=b"x@y"))
+    assert again == message
+    db.close()
+
+
+def test_what_is_not_known_stays_bare_until_it_is(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+    accepted = arrival(HEADER, bare_header=True)
+    with transaction(db):
+        key = accept(db, accepted, 10**9)
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW)
+        attempts.put_back(db, [key], "n", NOW)
+    assert (message.envelope, message.has_bare_header) == (accepted.envelope, True)
+    with transaction(db):
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+    assert (message.envelope.sender, message.has_bare_header) == (b"me@mail.example", False)
+    db.close()
+
+
+async def test_a_relay_completes_with_the_account_at_the_name_that_the_mail_server_gives_itself(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path) as at:
+
+        async def greet(verb: str, argument: bytes) -> bytes | None:
+            return b"220 mail.example ESMTP" if verb == "GREETING" else None
+
+        at.remote.policy = greet
+        key = await at.spool.accept(arrival(HEADER + b"hello\r\n", bare_header=True, now=time.time()))
+        at.scheduler.message_arrived(key)
+        await at.settled(key, "sent", "sent", "sent")
+        (received,) = at.remote.received
+        assert received.sender.partition(b"@")[::2] == (b"demo", b"mail.example")
+        assert received.recipients == (b"root@mail.example", b"alice@mail.example", b"postmaster")
+        assert b"\r\nFrom: root@mail.example (Cron Daemon)\r\nTo: root@mail.example\r\n" in received.content
+        assert at.message(key).sender == received.sender
