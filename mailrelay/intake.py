@@ -159,7 +159,8 @@ class Intake:
         finally:
             scheduler.waiters.close(queue_id)
         if not waiter.result.done():
-            return ClientReply(_queued(queue_id, why_no_reply(arrival.size, scheduler.octets_sent(key))))
+            why = _progress(waiter.so_far) or why_no_reply(arrival.size, scheduler.octets_sent(key))
+            return ClientReply(_queued(queue_id, why))
         result = waiter.result.result()
         if isinstance(result, DeliveryResult):
             return ClientReply(_delivered(queue_id, result))
@@ -233,6 +234,13 @@ def why_no_reply(octets: int, sent: int) -> str:
     return f"all {size(octets)} have been sent to the mail server, which has not replied yet"
 
 
+def _progress(so_far: DeliveryResult | None) -> str:
+    """For how many recipients the mail server took the message so far; "" if for none."""
+    if so_far is None or not so_far.taken:
+        return ""
+    return f"sent to {so_far.taken} of {so_far.total} so far; the rest follows"
+
+
 def _queued(queue_id: str, why: str) -> Reply:
     return Reply(250, (f"2.0.0 {queue_id} queued{': ' if why else ''}{printable(why)}".encode(),))
 
@@ -240,16 +248,18 @@ def _queued(queue_id: str, why: str) -> Reply:
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:
     """The reply after an attempt: the mail server's text if it took the message for all recipients. Otherwise the reply
     names recipients for whom it did not take the message, and says why."""
-    if result.reply is not None and not result.not_taken:
+    if result.reply is not None and result.taken == result.total:
         return Reply(250, (f"2.0.0 {queue_id} sent: {printable(result.reply.text)}".encode(),))
-    total = result.taken + len(result.not_taken)
-    done = f"sent to {result.taken} of {total}" if result.taken else "queued"
+    done = f"sent to {result.taken} of {result.total}" if result.taken else "queued"
     named = [
         f"<{printable(other.address)}> {_STATE_TEXT.get(other.state, f'is {other.state}')}: {printable(other.reason)}"
         for other in result.not_taken[:MAX_NAMED]
     ]
     if len(result.not_taken) > MAX_NAMED:
         named.append(f"{len(result.not_taken) - MAX_NAMED} more, see `mailrelay queue show {queue_id}`")
+    if result.waiting:
+        others = f"{result.waiting} wait{'s' if result.waiting == 1 else ''}"
+        named.append(others + (f": {printable(result.why)}" if result.why else ""))
     return Reply(250, (f"2.0.0 {queue_id} {'; '.join((done, *named))}".encode(),))
 
 

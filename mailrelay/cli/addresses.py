@@ -2,8 +2,8 @@
 
 Display names, comments and group names are removed; addresses stay as they were written. Beyond the grammar, this is
 accepted because people and programs write it: nothing between two commas, `;` instead of a comma, dots and spaces in
-display names, a mailbox without a domain. Python's own header parser is not used: it decodes encoded words within
-addresses, and silently leaves out what it cannot parse.
+display names, a mailbox without a domain, and the mailboxes that `mail.address` accepts besides. Python's own header parser
+is not used: it decodes encoded words within addresses, and silently leaves out what it cannot parse.
 
     addresses(text)   all of them; raises if one part of the list is not a mailbox
     sorted_out(text)  those that are mailboxes, and the parts that are not
@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from mailrelay.mail.address import BadPath, parse_path
 
 _QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_CHAR = r'[^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]'
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t\r\n]+)
     | (?P<comment>\()
     | (?P<angle> < [^<>"]* (?:{_QUOTED}[^<>"]*)* > )
-    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | [^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]+ )
+    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | (?:{_CHAR}|\\(?:{_CHAR}|[.\\]))+ )
     | (?P<joint>[.@])
     | (?P<end>[,;])
     | (?P<group>:)

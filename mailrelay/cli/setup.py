@@ -36,7 +36,7 @@ from mailrelay.cli.setup_remote import (
 from mailrelay.cli.setup_service import start_service, temporary_daemon
 from mailrelay.cli.steps import ask, fine, heading, note, tilde, undo
 from mailrelay.cli.terminal import is_terminal
-from mailrelay.cli.test import mailbox, send_and_follow
+from mailrelay.cli.test import default_sender, mailbox, send_and_follow
 from mailrelay.config import Relayhost, Settings
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.grammar import SettingsError
@@ -90,7 +90,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     heading("7. The service")
     serves = start_service(settings, file, changed=changed, yes=yes)
     heading("8. A test message")
-    sender = sender_for(settings, host, (settings.submission.sender or own).encode(), to)
+    sender = sender_for(settings, host, (default_sender(settings, own), to))
     if sender is None:
         raise Failed(f"no mail uses {host}: other relayhosts take all of its senders; see `senders` in the settings")
     _send_test(settings, file, to, sender, serves=serves)

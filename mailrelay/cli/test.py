@@ -28,6 +28,7 @@ from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
 from mailrelay.control.following import Progress, follow_progress
 from mailrelay.control.records import WAITING
+from mailrelay.mail.completion import is_bare
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.overview import Event
@@ -52,9 +53,14 @@ def command(address: str, sender: str | None, wait: float) -> None:
     send_and_follow(settings, to, default_sender(settings) if sender is None else mailbox(sender), wait)
 
 
-def default_sender(settings: Settings) -> bytes:
-    """The reverse path of mail whose program gives none. Raises Failed."""
-    return completion(settings.submission).whole_sender(login("--from"))
+def default_sender(settings: Settings, own: str = "") -> bytes:
+    """The reverse path of the test message, of `mailrelay test` and of `mailrelay setup`: that of programs that give none.
+    Raises Failed.
+
+    own: the person's address on the relayhost, "" if it is not known; then the result may be bare.
+    """
+    sender = completion(settings.submission).whole_sender(login("--from"))
+    return own.encode() if own and is_bare(sender) else sender
 
 
 def mailbox(word: str) -> bytes:

@@ -46,18 +46,18 @@ def relayhost_for(settings: Settings, sender: bytes) -> str:
     return relayhost
 
 
-def _completed(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes]:
-    """Envelope and content with the bare addresses completed that the settings complete."""
+def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes, bool]:
+    """Envelope and content, completed as far as the settings say, and whether the header still has bare addresses."""
     known = completion(settings.submission)
     envelope = completed(envelope, known)
     # Two bare recipients may have become the same one.
     recipients: dict[bytes, Recipient] = {}
     for to in envelope.recipients:
         recipients.setdefault(to.address, to)
-    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
     if known.any_domain:
         content = header_completion.complete(content, known.any_domain)
-    return envelope, content
+    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
+    return envelope, content, header_completion.needs_completion(content)
 
 
 def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
@@ -65,11 +65,11 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
 
     Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
     """
-    envelope, content = _completed(settings, envelope, content)
+    envelope, content, has_bare_header = whole(settings, envelope, content)
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
-        envelope, content, relayhost, has_bare_header=header_completion.needs_completion(content)
+        envelope, content, relayhost, has_bare_header=has_bare_header
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
 
@@ -87,7 +87,7 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
     A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
     Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
     """
-    envelope, content = _completed(settings, message.envelope, message.content)
+    envelope, content, has_bare_header = whole(settings, message.envelope, message.content)
     message = dataclasses.replace(message, envelope=envelope, content=content)
     relayhost = choose(message.envelope.sender, settings.relayhosts)
     if relayhost is None:
@@ -100,7 +100,7 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
         message,
         relayhost,
         lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
-        has_bare_header=header_completion.needs_completion(content),
+        has_bare_header=has_bare_header,
     )
     held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
     problems = (*held, *message.bad)

@@ -1,12 +1,18 @@
 """Addresses as SMTP commands carry them: the Path of RFC 5321 section 4.1.2, on raw bytes, with RFC 6531's UTF-8.
 
 Promises: the mailbox returned is the mailbox in the argument, octet for octet. It holds no control character (C0, C1, DEL,
-and so no CR, LF, NUL or ESC), no line separator and no invalid UTF-8, and outside a quoted local part no space and no angle
-bracket. So it can be written into another command as it is.
+and so no CR, LF, NUL or ESC), no line separator and no invalid UTF-8, and outside a quoted string no space, no angle bracket
+and no quote. So it can be written into another command as it is. A backslash outside a quoted string stands before a letter,
+a digit, a dot or the like: the path has the same end for a reader that knows backslashes and for one that does not.
 
-Accepted besides the grammar: spaces between the colon and the path, which some clients send, and a local part without a
-domain (`root`, `postmaster`), which cron and callers of sendmail(1) use and the mail server completes. A source route is
-checked and dropped (section 4.1.1.3, appendix C).
+The mail server decides about the rest, as far as sendmail and Postfix take it. Accepted besides the grammar:
+- spaces between the colon and the path, which some clients send;
+- a local part without a domain (`root`, `postmaster`), which cron and callers of sendmail(1) use;
+- dots at either end of a local part, and two or more in a row: such mailboxes exist (`taro..y.@docomo.ne.jp`). They are not
+  quoted for the mail server: sendmail and Postfix take both forms, and this one is the name of the mailbox elsewhere;
+- a backslash in a local part (`CORP\\alice@…`), and quoted strings between dots (section 4.4 of RFC 5322);
+- in a domain, underscores, hyphens at the ends of labels, and a dot at the end.
+A source route is checked and dropped (section 4.1.1.3, appendix C).
 
 Lengths: section 4.5.3.1 limits a local part to 64 octets, but recommends to avoid limits, and VERP and SRS exceed this one;
 so a local part has no limit of its own. A domain has at most 255 octets, a label 63. A mailbox has at most the octets that
@@ -22,16 +28,18 @@ MAX_MAILBOX = 512 - len("MAIL FROM:<>\r\n")
 MAX_DOMAIN = 255
 MAX_LABEL = 63
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+"
-_DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
+_ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff"
+_ATOM = rf"(?:[{_ATEXT}]|\\[{_ATEXT}.\\])+"
 _QUOTED_STRING = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
+_WORD = rf"(?:{_ATOM}|{_QUOTED_STRING})"
+_LOCAL_PART = rf"\.*{_WORD}(?:\.+{_WORD})*\.*"
 _DOMAIN = r"[^\s@<>\[\]:,\"\\()]+"
 _LITERAL = r"\[[A-Za-z0-9:.\-]*\]"
 _PATH = re.compile(
     rf"(?:(?P<route>@{_DOMAIN}(?:,@{_DOMAIN})*):)?"
-    rf"(?P<mailbox>(?:{_DOT_STRING}|{_QUOTED_STRING})(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?)>"
+    rf"(?P<mailbox>{_LOCAL_PART}(?:@(?P<domain>{_DOMAIN}|{_LITERAL}))?)>"
 )
-_LDH_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?")
+_ASCII_LABEL = re.compile(r"[A-Za-z0-9_\-]+")
 _CONTEXTUAL = frozenset("\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb")
 """Characters that RFC 5892 allows in a U-label besides letters, marks and numbers, in certain contexts. The context is not
 checked."""
@@ -91,9 +99,9 @@ def _check_domain(domain: str) -> None:
         return
     if len(domain.encode()) > MAX_DOMAIN:
         raise BadPath(f"the domain is longer than {MAX_DOMAIN} octets")
-    for label in domain.split("."):
+    for label in domain.removesuffix(".").split("."):
         if label.isascii():
-            if len(label) > MAX_LABEL or _LDH_LABEL.fullmatch(label) is None:
+            if len(label) > MAX_LABEL or _ASCII_LABEL.fullmatch(label) is None:
                 raise BadPath("the domain does not follow RFC 5321")
         elif any(not char.isascii() and not _in_u_label(char) for char in label) or not _has_valid_ascii(label):
             raise BadPath("the domain does not follow RFC 5890")

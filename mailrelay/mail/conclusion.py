@@ -12,8 +12,9 @@ from mailrelay.mail.backoff import wait
 from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.mail.outcome import Outcome
-from mailrelay.mail.record import NewNotice, Record, Settled
+from mailrelay.mail.outcome import Outcome, Scope, Stage
+from mailrelay.mail.recipient_limit import dispositions
+from mailrelay.mail.record import NewNotice, Place, Record, Settled
 from mailrelay.mail.triage import Disposition, classify
 
 
@@ -31,7 +32,7 @@ class RetryPolicy:
 
 def all_refused(outcomes: Sequence[Outcome]) -> bool:
     """Whether the mail server refused every recipient for good: then the client can get this refusal instead of a 250."""
-    return all(classify(outcome) is Disposition.BOUNCED for outcome in outcomes)
+    return all(disposition is Disposition.BOUNCED for disposition in dispositions(outcomes))
 
 
 def nothing_tried(outcomes: Sequence[Outcome]) -> bool:
@@ -59,15 +60,22 @@ def conclude(
     of recipients and outcomes differ.
     """
     settled = []
+    judged = dispositions(outcomes)
+    place = _place(message, outcomes, judged)
     # Its age is not enough: the clock may have been wrong when the message arrived. It must not expire before the whole
     # schedule was used.
     schedule_is_used = message.attempts + 1 >= len(policy.schedule)
     concerned: list[tuple[Kind, Recipient, int]] = []
-    for recipient, key, outcome in zip(message.envelope.recipients, message.recipient_ids, outcomes, strict=True):
+    for recipient, key, outcome, disposition in zip(
+        message.envelope.recipients, message.recipient_ids, outcomes, judged, strict=True
+    ):
+        if disposition is Disposition.TOO_MANY and place is Place.GOES_ON:
+            continue
         # `message` does not say which recipients were queued. One that was not tried now becomes deferred with the others.
         change = after_attempt(
             State.DEFERRED,
-            classify(outcome),
+            # At the end of a round they wait like others.
+            Disposition.DEFERRED if disposition is Disposition.TOO_MANY else disposition,
             client_told=client_told,
             age=now - message.arrival,
             expire_after=policy.expire_after if schedule_is_used else math.inf,
@@ -77,16 +85,43 @@ def conclude(
             concerned.append((Kind.HELD if change.state is State.HELD else Kind.FAILED, recipient, key))
         elif change.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
             concerned.append((Kind.RELAYED, recipient, key))
-    waits = any(one.state in PENDING for one in settled)
+    waits = message.later or message.waiting or any(one.state in PENDING for one in settled)
+    if place is Place.GOES_ON:
+        next_attempt: float | None = now
+    else:
+        next_attempt = now + wait(policy.schedule, message.attempts + 1, chance) if waits else None
     return Record(
         message.id,
         now,
         tuple(settled),
-        now + wait(policy.schedule, message.attempts + 1, chance) if waits else None,
+        next_attempt,
         _new_notices(message.envelope.sender, concerned, policy.backends_for),
         dialled,
         transaction,
+        place,
     )
+
+
+def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Disposition]) -> Place:
+    """Whether the round of `message` goes on at once: there are recipients left for another transaction, and this one has
+    made progress. So every round ends.
+
+    Progress: the mail server has decided about a recipient, or it has shown its limit by refusing the content because of too
+    many recipients; then the next transaction has fewer of them.
+    """
+    if (message.later or Disposition.TOO_MANY in judged) and any(
+        disposition in (Disposition.SENT, Disposition.BOUNCED, Disposition.HELD)
+        or (disposition is Disposition.TOO_MANY and outcome.stage is not Stage.RCPT)
+        or (disposition is Disposition.DEFERRED and _is_about_recipient(outcome))
+        for outcome, disposition in zip(outcomes, judged, strict=True)
+    ):
+        return Place.GOES_ON
+    return Place.LAST if message.is_continued else Place.ALONE
+
+
+def _is_about_recipient(outcome: Outcome) -> bool:
+    """Whether the outcome of a recipient says nothing of the others. 421 ends the conversation for all."""
+    return outcome.scope is Scope.RECIPIENT and (outcome.reply is None or outcome.reply.code != 421)
 
 
 def _new_notices(

@@ -40,6 +40,10 @@ class Message:
     before dot-stuffing. arrival: epoch seconds. attempts: how many were counted so far. recipient_ids: the keys in the
     spool, one for each recipient of `envelope`, which holds only the pending ones. has_bare_header: whether its header has
     bare addresses (`mail.header_completion`).
+
+    A mail server may take fewer recipients in a transaction than the message has: then `envelope` holds those of one
+    transaction of a round (`relay.rounds`). later: the number of recipients for further transactions of the round. waiting:
+    the number of those that the round has deferred already. is_continued: the round has had a transaction before this one.
     """
 
     id: int
@@ -50,4 +54,12 @@ class Message:
     size: int
     arrival: float
     attempts: int
+    later: int = 0
+    waiting: int = 0
+    is_continued: bool = False
     has_bare_header: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the transaction is the only one of its round as far as is known, with all pending recipients."""
+        return not (self.later or self.is_continued)

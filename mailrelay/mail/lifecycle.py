@@ -36,6 +36,7 @@ ATTEMPT_TABLE: dict[Disposition, State | None] = {
     Disposition.UNCERTAIN: State.DEFERRED,
     Disposition.BOUNCED: State.BOUNCED,
     Disposition.HELD: State.HELD,
+    Disposition.TOO_MANY: None,
     Disposition.NOT_TRIED: None,
 }
 """The new state of a pending recipient; None if it does not change."""

@@ -49,6 +49,15 @@ def broken_off(sender: bytes, received: int, why: str) -> str:
     return f"NOQUEUE from=<{printable(sender)}> command=content status=broken-off ({why}; {received} octets had come)"
 
 
+def round_goes_on(message: Message, record: Record) -> str:
+    """The line about the recipients of a message that go in another transaction at once."""
+    left = message.later + len(message.recipient_ids) - len(record.settled)
+    return (
+        f"{message.queue_id} nrcpt={left} relay={message.relayhost} status=goes-on"
+        f" (the mail server takes no more recipients in one transaction)"
+    )
+
+
 def recipient_status(message: Message, record: Record, one: Settled) -> str:
     """The line about the result of an attempt for one recipient.
 

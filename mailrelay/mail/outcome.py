@@ -77,10 +77,17 @@ class Reply:
     @property
     def status(self) -> str:
         """The enhanced status code (RFC 3463); without one, the first digit and ".0.0"."""
+        return self._enhanced or f"{self.code // 100}.0.0"
+
+    @property
+    def has_status(self) -> bool:
+        """Whether the reply has an enhanced status code."""
+        return bool(self._enhanced)
+
+    @property
+    def _enhanced(self) -> str:
         found = _ENHANCED.match(self.lines[0]) if self.lines else None
-        if found and found[1] == b"%d" % (self.code // 100):
-            return found[0].decode("ascii")
-        return f"{self.code // 100}.0.0"
+        return found[0].decode("ascii") if found and found[1] == b"%d" % (self.code // 100) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ class Outcome:
     def scope(self) -> Scope:
         """What the outcome concerns; it follows from the cause and the stage."""
         if self.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
-            return Scope.MESSAGE
+            return Scope.RECIPIENT if self.stage is Stage.RCPT else Scope.MESSAGE
         match self.stage:
             case Stage.DIAL | Stage.HOST_KEY | Stage.AUTH | Stage.CHANNEL | Stage.GREETING | Stage.EHLO:
                 return Scope.RELAYHOST

@@ -1,5 +1,6 @@
 """The values that are written into the spool when a message comes in and when an attempt ends."""
 
+import enum
 from dataclasses import dataclass
 
 from mailrelay.mail.completion import domain_of, is_domain
@@ -99,6 +100,16 @@ class NewNotice:
     backends: tuple[Backend, ...]
 
 
+class Place(enum.Enum):
+    """The place of an attempt in its round: the attempts that follow each other at once, because the mail server takes only
+    so many recipients in one transaction. A round counts as one attempt."""
+
+    ALONE = enum.auto()
+    GOES_ON = enum.auto()
+    """Another attempt follows at once, for recipients that this record does not name. Notices wait for it."""
+    LAST = enum.auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The end of one attempt at one message: everything that its commit writes.
@@ -114,3 +125,4 @@ class Record:
     notices: tuple[NewNotice, ...]
     dialled: float = 0.0
     transaction: float = 0.0
+    place: Place = Place.ALONE

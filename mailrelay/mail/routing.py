@@ -6,7 +6,7 @@
     *                every address and the null reverse path     least specific
 
 The case of letters is ignored (ASCII), in the local part too: the match chooses a relayhost, and changes no address. Domains
-are compared as written: without DNS, and without conversion between U-labels and A-labels.
+are compared as written, but for a dot at the end: without DNS, and without conversion between U-labels and A-labels.
 
 Promises: the most specific pattern wins, wherever it is in the file; between equal ones, the first relayhost in the file.
 Never: a relayhost that no pattern matches. For a sender without a match the result is None, and the caller refuses the mail.
@@ -41,11 +41,12 @@ def choose(sender: bytes, routes: Iterable[Route]) -> str | None:
     sender: as in the envelope, without angle brackets; b"" is the null reverse path, which only `*` matches.
     routes: the relayhosts, in the order of the file.
     """
+    wanted = sender.removesuffix(b".").lower() if b"@" in sender else sender.lower()
     best: tuple[int, int] | None = None
     name = None
     for route in routes:
         for pattern in route.senders:
-            rank = _rank(pattern.encode().lower(), sender.lower())
+            rank = _rank(pattern.encode().lower(), wanted)
             if rank is not None and (best is None or rank > best):
                 best, name = rank, route.name
     return name

@@ -2,6 +2,9 @@
 
 Promises: every outcome has a disposition. No local fault bounces a message: only the mail server's 5xx to MAIL, RCPT, DATA
 or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
+
+Whether a reply to RCPT means "too many recipients" also depends on the recipients before it: `recipient_limit.dispositions`
+judges the outcomes of one transaction together.
 """
 
 import enum
@@ -17,6 +20,8 @@ class Disposition(enum.StrEnum):
     UNCERTAIN = "uncertain"
     """Deferred, but the mail server may have the message: the connection was lost between the final dot and its reply."""
     BOUNCED = "bounced"
+    TOO_MANY = "too many"
+    """The mail server takes no more recipients in this transaction; the recipient goes in another one."""
     HELD = "held"
     """The message cannot be sent as it is, or not to this mail server; the person must decide."""
     NOT_TRIED = "waits"
@@ -31,15 +36,15 @@ PENALISED = frozenset({Cause.AUTH_REFUSED, Cause.HOST_KEY_UNKNOWN, Cause.HOST_KE
 
 
 def classify(outcome: Outcome) -> Disposition:
-    """What `outcome` means for the recipients concerned."""
+    """What `outcome` means for the recipients concerned, regardless of the other recipients of its transaction."""
     if outcome.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
         return Disposition.HELD
     if outcome.scope is Scope.RELAYHOST:
         return Disposition.NOT_TRIED
     if outcome.reply is None:
         return Disposition.UNCERTAIN if outcome.stage is Stage.AFTER_DOT else Disposition.DEFERRED
-    # RFC 5321 section 4.5.3.1.10: some servers still mean "too many recipients" by 552.
-    means_too_many = outcome.stage is Stage.RCPT and outcome.reply.code == 552
+    # RFC 5321 section 4.5.3.1.10: some servers mean "too many recipients" by 552. The mailbox that is full has 5.2.2.
+    means_too_many = outcome.stage is Stage.RCPT and outcome.reply.code == 552 and outcome.reply.status == "5.5.3"
     match outcome.reply.code // 100:
         case 2 if outcome.stage is Stage.CONTENT:
             return Disposition.SENT

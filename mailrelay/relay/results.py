@@ -16,8 +16,9 @@ from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothin
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
-from mailrelay.mail.record import Record
+from mailrelay.mail.record import Place, Record
 from mailrelay.ports import RelayPort
+from mailrelay.relay.rounds import Rounds
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
 
 log = logging.getLogger("mailrelay.relay")
@@ -32,7 +33,8 @@ class Results:
     """The results of one relayhost's attempts.
 
     notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
-    be. now: the clock, epoch seconds.
+    be. goes_on: called with the key of a message that is due again at once, for its other recipients (`rounds`). now: the
+    clock, epoch seconds.
     """
 
     def __init__(
@@ -41,13 +43,16 @@ class Results:
         policy: RetryPolicy,
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
+        goes_on: Callable[[int], None],
         now: Callable[[], float],
     ) -> None:
         self.waiters = Waiters()
+        self.rounds = Rounds()
         self._spool = spool
         self._policy = policy
         self._notices_pending = notices_pending
         self._recorded = recorded
+        self._goes_on = goes_on
         self._now = now
         self._unrecorded: set[str] = set()
         # Not in a task group: a result must be recorded even if its conversation is cancelled.
@@ -111,7 +116,7 @@ class Results:
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None:
         client_told = False
-        if all_refused(outcomes):
+        if message.is_whole and all_refused(outcomes):
             client_told = await self.waiters.tell_refusal(message.queue_id, Refused(outcomes[0]))
         record = conclude(
             message,
@@ -128,13 +133,21 @@ class Results:
             log.error(
                 "%s: the outcome is not recorded: its attempt is not open, or not of this daemon", message.queue_id
             )
+        self.rounds.ended(message, outcomes, record)
         for one in record.settled:
             # The level `error` means: the person must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
             log.log(level, "%s", logline.recipient_status(message, record, one))
-        if record.notices:
+        if record.notices or record.place is Place.LAST:
             self._notices_pending()
-        self.waiters.tell(message.queue_id, _result(message, record))
+        result = _result(message, record)
+        if record.place is Place.GOES_ON:
+            log.info("%s", logline.round_goes_on(message, record))
+            self.waiters.add(message.queue_id, result)
+            self._goes_on(message.id)
+            return
+        alone = record.place is Place.ALONE
+        self.waiters.tell(message.queue_id, (_queued_if_alike(result) if alone else None) or result)
 
     async def _put_back(self, messages: Mapping[int, str]) -> None:
         keys = list(messages)
@@ -160,11 +173,8 @@ class Results:
             self._unrecorded.difference_update(queue_ids)
 
 
-def _result(message: Message, record: Record) -> DeliveryResult | Queued:
-    """The result for the client that waits. If the mail server refused all recipients, the client has had `Refused` before.
-
-    `Queued` if all recipients are in the same state for the same reason, and none was sent.
-    """
+def _result(message: Message, record: Record) -> DeliveryResult:
+    """The result for the client that waits. If the mail server refused all recipients, the client got `Refused` before."""
     address_of = {
         key: recipient.address
         for key, recipient in zip(message.recipient_ids, message.envelope.recipients, strict=True)
@@ -175,6 +185,12 @@ def _result(message: Message, record: Record) -> DeliveryResult | Queued:
         for one in record.settled
         if one.state is not State.SENT
     )
-    if not taken and len({(one.state, one.reason) for one in not_taken}) == 1:
-        return Queued(not_taken[0].reason.decode("utf-8", "replace"))
-    return DeliveryResult(len(taken), taken[0].outcome.reply if taken else None, not_taken)
+    waiting = message.later + len(message.recipient_ids) - len(record.settled)
+    return DeliveryResult(len(taken), taken[0].outcome.reply if taken else None, not_taken, waiting)
+
+
+def _queued_if_alike(result: DeliveryResult) -> Queued | None:
+    """`Queued` if all recipients are in the same state for the same reason, and none was sent; else None."""
+    if result.taken or len({(one.state, one.reason) for one in result.not_taken}) != 1:
+        return None
+    return Queued(result.not_taken[0].reason.decode("utf-8", "replace"))

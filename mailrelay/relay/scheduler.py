@@ -90,7 +90,7 @@ class Scheduler:
         # Account and host of the last dial.
         self._login = ("", "")
         self._event = asyncio.Event()
-        self._results = results.Results(spool, policy, notices_pending, self._event.set, now)
+        self._results = results.Results(spool, policy, notices_pending, self._event.set, self.message_arrived, now)
         self._connector = connector.Connector(
             relayhost, spool, dial, policy, self._results.run_to_end, notices_pending, self._event.set, now
         )
@@ -120,7 +120,7 @@ class Scheduler:
         self._event.set()
 
     def message_arrived(self, message: int) -> None:
-        """A message was accepted: it goes before mail that waits. message: the spool's key."""
+        """A message was accepted, or its round goes on: it goes before mail that waits. message: the spool's key."""
         self._claims.new[message] = None
         if len(self._claims.new) == 1 or self._connector.connection is not None:
             # While disconnected, only the first new message wakes the loop.
@@ -422,8 +422,11 @@ class Scheduler:
         return self._probes.next() or await self._next_messages(limit) or self._probes.next()
 
     async def _next_messages(self, limit: int) -> Sequence[Job]:
+        rounds = self._results.rounds
         return [
-            MessageJob(message, self._spool.pieces, self._results, self._connector.claim_dial_seconds, self._jobs)
+            MessageJob(
+                rounds.part(message), self._spool.pieces, self._results, self._connector.claim_dial_seconds, self._jobs
+            )
             for message in await self._claims.ask(limit)
         ]
 

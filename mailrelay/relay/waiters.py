@@ -5,7 +5,7 @@ bounce.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Outcome, Reply
@@ -28,12 +28,20 @@ class DeliveryResult:
     """How an attempt ended for each recipient, unless the mail server refused all.
 
     taken: for how many recipients the mail server took the message. reply: its reply to the content, None if it took it for
-    none. Recipients that failed or are held have notices, too.
+    none. Recipients that failed or are held have notices, too. waiting: how many others it was not offered for; why: the
+    reason, not escaped, "" if they go in the next transaction.
     """
 
     taken: int
     reply: Reply | None
     not_taken: tuple[NotTaken, ...]
+    waiting: int = 0
+    why: str = ""
+
+    @property
+    def total(self) -> int:
+        """The number of recipients."""
+        return self.taken + len(self.not_taken) + self.waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,14 @@ class Queued:
 Result = DeliveryResult | Refused | Queued
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waiter:
-    """The relay sets `result`. A client's side that gets `Refused` sets `told`: whether the client has received it."""
+    """The relay sets `result`. A client's side that gets `Refused` sets `told`: whether the client has received it.
 
+    so_far: the result of the transactions of a round that goes on, None before the first one has ended.
+    """
+
+    so_far: DeliveryResult | None = None
     result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -81,11 +93,18 @@ class Waiters:
         """The client waits no more."""
         self._open.pop(queue_id, None)
 
+    def add(self, queue_id: str, part: DeliveryResult) -> None:
+        """A transaction of a round has ended, and the round goes on: the client waits for its end. part: its `waiting` are
+        all the recipients that are left."""
+        waiter = self._open.get(queue_id)
+        if waiter is not None:
+            waiter.so_far = part if waiter.so_far is None else _joined(waiter.so_far, part)
+
     def tell(self, queue_id: str, result: DeliveryResult | Queued) -> None:
-        """Gives the result to the client, if it waits."""
+        """Gives the result to the client, if it waits; after other transactions of the same round, that of all together."""
         waiter = self._open.pop(queue_id, None)
         if waiter is not None and not waiter.result.done():
-            waiter.result.set_result(result)
+            waiter.result.set_result(result if waiter.so_far is None else _joined(waiter.so_far, result))
 
     def tell_all(self, result: Queued) -> None:
         """Gives one result to all clients that wait."""
@@ -101,3 +120,16 @@ class Waiters:
         # `wait_for` would cancel `told` at the time-out, and the listener may set it later.
         await asyncio.wait({waiter.told}, timeout=TOLD_WITHIN)
         return waiter.told.done() and waiter.told.result()
+
+
+def _joined(so_far: DeliveryResult, result: DeliveryResult | Queued) -> DeliveryResult:
+    """The result of a round so far, and that of its next transaction."""
+    if isinstance(result, Queued):
+        return replace(so_far, why=result.why)
+    return DeliveryResult(
+        so_far.taken + result.taken,
+        result.reply or so_far.reply,
+        (*so_far.not_taken, *result.not_taken),
+        result.waiting,
+        result.why,
+    )

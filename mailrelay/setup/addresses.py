@@ -16,13 +16,13 @@ def own_address(user: str, server_names: Sequence[bytes], host: str) -> str:
     return account_address(user, server_names, host.rpartition("@")[2]).decode()
 
 
-def sender_for(settings: Settings, host: str, *preferred: bytes) -> bytes | None:
-    """A reverse path for which the relayhost of `host` is used, the first of `preferred` if possible; None if there is
-    none."""
+def sender_for(settings: Settings, host: str, own: Sequence[bytes]) -> bytes | None:
+    """A reverse path for which the relayhost of `host` is used: the first of `own` for which it is used, else one that its
+    `senders` match; None if there is none."""
     relayhost = of_host(settings, host)
     if relayhost is None:
         return None
     # For a pattern of a whole domain, any address of the domain.
     made = (pattern.replace("*@*.", "*@any.").replace("*", "postmaster", 1) for pattern in relayhost.senders)
-    candidates = (*preferred, *(address.encode() for address in made))
+    candidates = (*own, *(address.encode() for address in made))
     return next((one for one in candidates if choose(one, settings.relayhosts) == relayhost.name), None)

@@ -108,16 +108,20 @@ class Session:
         number of octets of content. It is None for a recipient probe, which has no content and is finished with the replies
         to MAIL and RCPT.
 
-        A transaction whose envelope cannot be sent to this mail server is finished at once, and nothing of it is sent.
+        Recipients that cannot be sent to this mail server have their outcomes at once, and the transaction is for the
+        others. If none is left, or the envelope cannot be sent, it is finished at once, and nothing of it is sent.
         Raises RuntimeError without `capacity`.
         """
         offered = self.extensions
         if offered is None or not self.capacity:
             raise RuntimeError("a transaction was started without capacity for it")
         transaction = OutgoingTransaction(key, envelope, size)
-        failure = command.unsendable(envelope, offered)
-        if failure is not None:
+        if (failure := command.unsendable(envelope, offered)) is not None:
             transaction.decide(failure)
+        for index, recipient in enumerate(envelope.recipients):
+            if (failure := command.unsendable_recipient(recipient, offered)) is not None:
+                transaction.decide(failure, index)
+        if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
         if size is None:
@@ -304,6 +308,8 @@ class Session:
         envelope = transaction.envelope
         self._planned.append(Command(Verb.MAIL, command.mail(envelope, transaction.size, offered), transaction))
         for index, recipient in enumerate(envelope.recipients):
+            if index in transaction.outcomes:
+                continue
             self._planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
         self._planned.extend(last)
 

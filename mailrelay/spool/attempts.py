@@ -14,7 +14,7 @@ from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
 from mailrelay.mail.outcome import Outcome, Stage
-from mailrelay.mail.record import Record
+from mailrelay.mail.record import Place, Record
 from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.completing import complete
@@ -132,7 +132,7 @@ def load_message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -
         envid,
     )
     keys = tuple(key for key, *_ in recipients)
-    return Message(key, queue_id, relayhost, envelope, keys, size, arrival, attempts, bool(bare_header))
+    return Message(key, queue_id, relayhost, envelope, keys, size, arrival, attempts, has_bare_header=bool(bare_header))
 
 
 def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:
@@ -172,10 +172,13 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
             address: bytes = db.execute("SELECT address FROM recipient WHERE id = ?", (one.recipient,)).get
             remember(db, address, end.now)
     db.execute(
-        "UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (end.next_attempt, end.message)
+        "UPDATE message SET attempts = attempts + ?, next_attempt = ? WHERE id = ?",
+        (int(end.place is not Place.GOES_ON), end.next_attempt, end.message),
     )
     for notice in end.notices:
-        notice_lifecycle.add_notice(db, end.message, notice, end.now)
+        notice_lifecycle.add_notice(db, end.message, notice, end.now, end.place)
+    if end.place is Place.LAST:
+        notice_lifecycle.release_notices(db, end.message, end.now)
     retire(db, end.message, end.now)
     return True
 

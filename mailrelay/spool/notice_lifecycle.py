@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import apsw
 
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.mail.record import NewNotice
+from mailrelay.mail.record import NewNotice, Place
 from mailrelay.spool.database import IS_PENDING, row, rows
 
 REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
 """Seconds from the opening of a notice to its first repetition, from that to the second, and so on; the last one repeats."""
+ROUND_WAIT = 60.0
+"""Seconds for which a notice waits for the next attempt of its round, which may have more recipients for it."""
 RELAYHOST = "relayhost"
 """The cause of a delay where the relayhost cannot be reached, or its mail server has not replied yet."""
 NO_REPLY_YET = "The mail server has not replied yet."
@@ -37,15 +39,53 @@ _CONCERNS_MAIL = (
 )
 
 
-def add_notice(db: apsw.Connection, message: int, new: NewNotice, now: float) -> None:
-    """Makes a notice about `new.recipients` of a message pending."""
+def add_notice(db: apsw.Connection, message: int, new: NewNotice, now: float, place: Place = Place.ALONE) -> None:
+    """Makes a notice about `new.recipients` of a message pending.
+
+    place: that of the attempt in its round. A round has one notice of a kind, for all of its recipients. It is delivered
+    after the last attempt, or after ROUND_WAIT if the round is interrupted.
+    """
+    if place is not Place.ALONE and (notice := _notice_of_round(db, message, new, now)):
+        db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in new.recipients))
+        db.execute("UPDATE notice_backend SET next_try = ? WHERE notice = ?", (now + ROUND_WAIT, notice))
+        return
     db.execute(
         "INSERT INTO notice (kind, relayhost, message, created) SELECT ?, relayhost, id, ? FROM message WHERE id = ?",
         (new.kind.value, now, message),
     )
     notice = db.last_insert_rowid()
     db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in new.recipients))
-    _add_backends(db, notice, new.backends, now)
+    _add_backends(db, notice, new.backends, now if place is Place.ALONE else now + ROUND_WAIT)
+
+
+def _notice_of_round(db: apsw.Connection, message: int, new: NewNotice, now: float) -> int:
+    """The notice of this kind, for the same backends, that waits for the rest of its round; 0 if there is none. No backend
+    reads it before it is due, so recipients can be added."""
+    backends = sorted(backend.value for backend in new.backends)
+    found = rows(
+        db,
+        "SELECT id FROM notice WHERE message = ? AND kind = ? AND over IS NULL ORDER BY id DESC",
+        (message, new.kind.value),
+    )
+    for (notice,) in found:
+        waiting = rows(
+            db,
+            "SELECT backend FROM notice_backend WHERE notice = ? AND delivered IS NULL AND tries = 0 AND next_try > ?"
+            " ORDER BY backend",
+            (notice, now),
+        )
+        if [backend for (backend,) in waiting] == backends:
+            return int(notice)
+    return 0
+
+
+def release_notices(db: apsw.Connection, message: int, now: float) -> None:
+    """Makes the notices about a message due that wait for the rest of a round: it has ended."""
+    db.execute(
+        "UPDATE notice_backend SET next_try = ?1 WHERE delivered IS NULL AND tries = 0 AND next_try > ?1"
+        " AND notice IN (SELECT id FROM notice WHERE message = ?2)",
+        (now, message),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ new=$(mktemp "{dir}/incoming/XXXXXXXX") && cat >"$new" && mkdir -p "{dir}/boxes/
 
 
 class Sendmail:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
+        """options: more words for its command line."""
         self.binary = program("sendmail-mta", "sendmail-bin")
         makemap = program("makemap", "sendmail-bin")
         m4 = program("m4", "m4")
@@ -80,7 +81,7 @@ class Sendmail:
         self.cf = directory / "test.cf"
         made = subprocess.run([m4, f"-D_CF_DIR_={CF_DIR}/", mc], capture_output=True, check=True)
         self.cf.write_bytes(made.stdout)
-        self.child = Child([*self._named(), self.binary, "-C", self.cf, "-bD"])
+        self.child = Child([*self._named(), self.binary, "-C", self.cf, *options, "-bD"])
         # Without a UTS namespace of its own, sendmail sleeps a minute over a host name that has no dot.
         self.child.wait_port(self.port, patience=100)
 

@@ -160,7 +160,7 @@ async def test_a_5xx_to_a_recipient_probe_is_passed_on_to_the_client(
         None,
         Outcome(Stage.RCPT, Reply(250, (b"fine",))),
         Outcome(Stage.RCPT, Reply(450, (b"4.2.1 later",))),
-        Outcome(Stage.RCPT, Reply(552, (b"too many recipients",))),
+        Outcome(Stage.RCPT, Reply(552, (b"5.5.3 too many recipients",))),
         Outcome(Stage.RCPT, cause=Cause.LOST, text="the connection was lost"),
         Outcome(Stage.EHLO, cause=Cause.NO_SMTPUTF8, text="no SMTPUTF8"),
     ],

@@ -32,7 +32,12 @@ async def test_the_end_of_an_attempt_that_is_not_ours_any_more_is_logged_and_cha
         (again,) = await other.take("default", (), 1)
         assert again.id == message.id
         results = Results(
-            spool, RetryPolicy((60.0,), 432_000.0, lambda *_: ()), lambda: None, lambda: None, lambda: 0.0
+            spool,
+            RetryPolicy((60.0,), 432_000.0, lambda *_: ()),
+            lambda: None,
+            lambda: None,
+            lambda _: None,
+            lambda: 0.0,
         )
         results.finished(message, [outcome], relays_dsn=False, dial_seconds=0.0, seconds=0.0)
         await results.close()
@@ -54,7 +59,12 @@ async def test_the_end_of_an_attempt_of_ours_is_not_worth_an_error(
         await spool.accept(letter())
         (message,) = await spool.take("default", (), 1)
         results = Results(
-            spool, RetryPolicy((60.0,), 432_000.0, lambda *_: ()), lambda: None, lambda: None, lambda: 0.0
+            spool,
+            RetryPolicy((60.0,), 432_000.0, lambda *_: ()),
+            lambda: None,
+            lambda: None,
+            lambda _: None,
+            lambda: 0.0,
         )
         results.finished(message, [TAKEN], relays_dsn=False, dial_seconds=0.0, seconds=0.0)
         await results.close()

@@ -20,7 +20,14 @@ from mailrelay.mail.lifecycle import (
 )
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.mail.triage import PENALISED, Disposition, classify, is_setup_fault
+from mailrelay.mail.recipient_limit import dispositions, recipient_limit
+from mailrelay.mail.record import Place
+from mailrelay.mail.triage import (
+    PENALISED,
+    Disposition,
+    classify,
+    is_setup_fault,
+)
 
 BEFORE_MAIL = (Stage.DIAL, Stage.HOST_KEY, Stage.AUTH, Stage.CHANNEL, Stage.GREETING, Stage.EHLO)
 IN_TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
@@ -41,7 +48,7 @@ def test_only_a_2xx_to_the_content_is_sent(stage: Stage, code: int) -> None:
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
 def test_only_a_5xx_of_the_mail_server_inside_a_transaction_bounces(stage: Stage, code: int) -> None:
     bounced = classify(reply(stage, code)) is Disposition.BOUNCED
-    assert bounced == (stage in IN_TRANSACTION and code >= 500 and (stage, code) != (Stage.RCPT, 552))
+    assert bounced == (stage in IN_TRANSACTION and code >= 500)
 
 
 @pytest.mark.parametrize(("stage", "cause"), [*itertools.product(Stage, ALL_CAUSES)])
@@ -65,9 +72,79 @@ def test_a_connection_lost_after_the_dot_is_uncertain_and_before_it_is_not() -> 
     assert set(dispositions.values()) == {Disposition.DEFERRED}
 
 
-def test_a_552_to_rcpt_is_deferred() -> None:
-    assert classify(reply(Stage.RCPT, 552)) is Disposition.DEFERRED
-    assert classify(reply(Stage.MAIL, 552)) is Disposition.BOUNCED
+def said(code: int, words: str, stage: Stage = Stage.RCPT) -> Outcome:
+    return Outcome(stage, Reply(code, (words.encode(),)))
+
+
+GOOD = Outcome(Stage.CONTENT, Reply(250, (b"2.0.0 taken",)))
+MANY, DEFER, BOUNCE, SENT = Disposition.TOO_MANY, Disposition.DEFERRED, Disposition.BOUNCED, Disposition.SENT
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "first", "behind"),
+    [
+        (452, "4.5.3 Too many recipients", DEFER, MANY),
+        (452, "4.5.3 Error: too many recipients", DEFER, MANY),
+        (452, "4.5.3 Maximum limit of 100 recipients reached", DEFER, MANY),
+        (452, "4.5.3 Domain policy size per transaction exceeded, please try this recipient later", DEFER, MANY),
+        (452, "too many recipients", DEFER, MANY),
+        (452, "Too many envelope recipients", DEFER, MANY),
+        (452, "Recipient limit exceeded", DEFER, MANY),
+        (452, "maximum number of recipients exceeded", DEFER, MANY),
+        (452, "4.5.3 Requested action not taken: max recipients reached", DEFER, MANY),
+        (450, "<x@example.net>: Recipient address rejected: rate limit", DEFER, DEFER),
+        (550, "<x@example.net>: Recipient address rejected: quota exceeded", BOUNCE, BOUNCE),
+        (452, "No more than 50 rcpts, please: more than 50 recipients", DEFER, MANY),
+        (452, "4.3.1 Too many recipients", DEFER, MANY),
+        (451, "4.5.3 Too many recipients", DEFER, MANY),
+        (450, "4.5.3 <x@example.net>: Recipient address rejected: Policy", DEFER, MANY),
+        (552, "5.5.3 Too many recipients", DEFER, MANY),
+        (552, "Too many recipients", BOUNCE, MANY),
+        (552, "Requested mail action aborted", BOUNCE, MANY),
+        (550, "Too many recipients.", BOUNCE, MANY),
+        (552, "5.2.2 Mailbox full", BOUNCE, BOUNCE),
+        (552, "5.3.4 Too large", BOUNCE, BOUNCE),
+        (550, "5.1.1 No such user", BOUNCE, BOUNCE),
+        (452, "4.2.2 Mailbox full", DEFER, DEFER),
+        (452, "4.3.1 Insufficient system storage", DEFER, DEFER),
+        (452, "Insufficient system storage", DEFER, DEFER),
+        (450, "4.7.1 Error: too many recipients from 192.0.2.1", DEFER, DEFER),
+        (421, "4.5.3 Too many recipients", DEFER, DEFER),
+        (451, "4.3.0 too many connections", DEFER, DEFER),
+        (250, "2.1.5 Too many recipients, but fine", DEFER, DEFER),
+    ],
+)
+def test_a_reply_to_rcpt_means_too_many_recipients_only_behind_an_accepted_one(
+    code: int, words: str, first: Disposition, behind: Disposition
+) -> None:
+    odd = said(code, words)
+    assert classify(odd) is first
+    assert dispositions((odd,)) == (first,)
+    assert dispositions((said(550, "5.1.1 no such user"), odd)) == (BOUNCE, first)
+    assert dispositions((GOOD, odd, odd)) == (SENT, behind, behind)
+
+
+def test_the_accepted_recipients_go_again_if_the_content_is_refused_because_there_were_too_many() -> None:
+    surplus = said(552, "too many recipients")
+    refused = said(554, "too many recipients", Stage.DATA)
+    assert dispositions((refused, refused, surplus)) == (MANY, MANY, MANY)
+    assert recipient_limit((refused, refused, surplus)) == 2
+    assert dispositions((refused, refused)) == (BOUNCE, BOUNCE)
+    other = said(554, "5.7.1 spam", Stage.DATA)
+    assert dispositions((other, surplus)) == (BOUNCE, MANY)
+    # Without a limit that makes the next transaction smaller, the round would not end.
+    assert dispositions((refused, surplus, refused)) == (BOUNCE, MANY, BOUNCE)
+
+
+def test_the_limit_is_the_number_of_accepted_recipients_if_none_behind_them_was_accepted() -> None:
+    surplus, unknown = said(452, "4.5.3 too many"), said(550, "5.1.1 no such user")
+    lost = Outcome(Stage.RCPT, cause=Cause.LOST)
+    assert recipient_limit((GOOD, unknown, GOOD, surplus, surplus)) == 2
+    assert recipient_limit((GOOD, surplus, unknown)) == 1
+    assert recipient_limit((GOOD, surplus, GOOD)) is None
+    assert recipient_limit((surplus, surplus)) is None
+    assert recipient_limit((GOOD, unknown)) is None
+    assert recipient_limit((lost, surplus, said(421, "4.7.0 too many errors"))) == 1
 
 
 @pytest.mark.parametrize("cause", [Cause.NO_SMTPUTF8, Cause.UNREADABLE])
@@ -118,6 +195,7 @@ def test_every_disposition_changes_the_state_as_in_the_table(
         Disposition.UNCERTAIN: (State.EXPIRED, True, True) if age else (State.DEFERRED, False, True),
         Disposition.BOUNCED: (State.REFUSED, False, False) if told else (State.BOUNCED, True, False),
         Disposition.HELD: (State.HELD, True, False),
+        Disposition.TOO_MANY: (state, False, False),
         Disposition.NOT_TRIED: (state, False, False),
     }
     assert move(state, disposition, told=told, age=age) == expected[disposition]
@@ -246,3 +324,42 @@ def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule
     message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
     record = conclude(message, (BUSY, BUSY), TERMS, client_told=False, relays_dsn=True, now=1.7e9, chance=0.0)
     assert {one.state for one in record.settled} == {state}
+
+
+# Rounds.
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "later", "place", "states"),
+    [
+        ((GOOD, said(452, "4.5.3 too many")), 0, Place.GOES_ON, [State.SENT]),
+        ((GOOD, GOOD), 3, Place.GOES_ON, [State.SENT] * 2),
+        ((REFUSED, REFUSED), 3, Place.GOES_ON, [State.BOUNCED] * 2),
+        ((BUSY, BUSY), 3, Place.GOES_ON, [State.DEFERRED] * 2),
+        ((said(553, "5.1.8 no", Stage.MAIL),) * 2, 3, Place.GOES_ON, [State.BOUNCED] * 2),
+        ((GOOD, GOOD), 0, Place.ALONE, [State.SENT] * 2),
+        ((BUSY, said(452, "4.5.3 too many")), 0, Place.ALONE, [State.DEFERRED] * 2),
+        ((said(451, "later", Stage.MAIL),) * 2, 3, Place.ALONE, [State.DEFERRED] * 2),
+        ((said(451, "later", Stage.DATA), said(452, "4.5.3 too many")), 0, Place.ALONE, [State.DEFERRED] * 2),
+        ((said(421, "closing"), Outcome(Stage.RCPT, cause=Cause.LOST)), 3, Place.ALONE, [State.DEFERRED] * 2),
+        ((Outcome(Stage.AFTER_DOT, cause=Cause.LOST),) * 2, 3, Place.ALONE, [State.DEFERRED] * 2),
+    ],
+)
+@pytest.mark.parametrize("is_continued", [False, True])
+def test_a_round_goes_on_only_after_progress_and_counts_once(
+    outcomes: tuple[Outcome, ...], later: int, place: Place, states: list[State], is_continued: bool
+) -> None:
+    message = dataclasses.replace(MESSAGE, later=later, is_continued=is_continued)
+    record = conclude(message, outcomes, TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
+    assert record.place is (Place.LAST if is_continued and place is Place.ALONE else place)
+    assert [one.state for one in record.settled] == states
+    if place is Place.GOES_ON:
+        assert record.next_attempt == 2000.0
+    else:
+        assert record.next_attempt == (2120.0 if later or State.DEFERRED in states else None)
+
+
+def test_recipients_that_a_round_has_deferred_are_tried_again_by_the_schedule_after_its_end() -> None:
+    message = dataclasses.replace(MESSAGE, waiting=1, is_continued=True)
+    record = conclude(message, (TAKEN, TAKEN), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
+    assert (record.place, record.next_attempt) == (Place.LAST, 2120.0)

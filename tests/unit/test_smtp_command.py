@@ -3,7 +3,7 @@
 import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Cause, Reply, Scope
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope
 from mailrelay.smtp import command
 from mailrelay.smtp.extensions import Extensions, extensions
 
@@ -22,6 +22,11 @@ FULL = Envelope(
 
 def envelope(sender: bytes = b"", *recipients: bytes) -> Envelope:
     return Envelope(sender, tuple(map(Recipient, recipients)) or (Recipient(b"bob@example.net"),))
+
+
+def unsendable(sent: Envelope, offered: Extensions) -> list[Outcome | None]:
+    """Why the envelope cannot be sent, and why it cannot be sent to each of its recipients."""
+    return [command.unsendable(sent, offered), *(command.unsendable_recipient(to, offered) for to in sent.recipients)]
 
 
 def test_what_is_offered_is_used() -> None:
@@ -48,28 +53,51 @@ def test_an_original_recipient_in_utf_8_is_sent_only_with_smtputf8() -> None:
     assert b"ORCPT=utf-8;b\xc3\xb6b@example.net" in command.rcpt(recipient, ALL)
 
 
-def test_an_address_in_utf_8_needs_smtputf8_and_is_held_without_it() -> None:
-    there, here = envelope("b\u00f6b@example.net".encode()), envelope(b"", "b\u00f6b@example.net".encode())
-    for international in (there, here):
-        assert command.unsendable(international, ALL) is None
+def test_a_local_part_in_utf_8_needs_smtputf8_and_its_recipient_alone_is_held_without_it() -> None:
+    sender, recipient = envelope("b\u00f6b@example.net".encode()), envelope(b"", "b\u00f6b@example.net".encode())
+    for international in (sender, recipient):
+        assert unsendable(international, ALL) == [None, None]
         assert b" SMTPUTF8" in command.mail(international, 1, ALL)
-        outcome = command.unsendable(international, Extensions())
+    whole, _ = unsendable(sender, Extensions())
+    none, one = unsendable(recipient, Extensions())
+    assert none is None
+    for outcome, scope in ((whole, Scope.MESSAGE), (one, Scope.RECIPIENT)):
         assert outcome is not None
-        assert (outcome.cause, outcome.scope) == (Cause.NO_SMTPUTF8, Scope.MESSAGE)
+        assert (outcome.cause, outcome.scope) == (Cause.NO_SMTPUTF8, scope)
         assert outcome.fix
+
+
+def test_a_domain_in_utf_8_is_sent_in_a_labels_to_a_server_without_smtputf8() -> None:
+    both = envelope("me@m\u00fcller.example".encode(), "bob@M\u00dcLLER.example.".encode())
+    assert unsendable(both, Extensions()) == [None, None]
+    assert command.mail(both, None, Extensions()) == b"MAIL FROM:<me@xn--mller-kva.example>\r\n"
+    assert command.rcpt(both.recipients[0], Extensions()) == b"RCPT TO:<bob@xn--mller-kva.example.>\r\n"
+    assert command.rcpt(both.recipients[0], ALL) == "RCPT TO:<bob@M\u00dcLLER.example.>\r\n".encode()
 
 
 def test_an_ascii_envelope_that_asked_for_smtputf8_goes_on_without() -> None:
     asked = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), smtputf8=True)
-    assert command.unsendable(asked, Extensions()) is None
+    assert unsendable(asked, Extensions()) == [None, None]
 
 
 @pytest.mark.parametrize(
     "address",
-    [b"", b"bob", b"bob@example.net", b"bob@[IPv6:::1]", b'"b >\\" <b"@example.net', b'"@,"@example.net', b'""@x'],
+    [
+        b"",
+        b"bob",
+        b"bob@example.net",
+        b"bob@[IPv6:::1]",
+        b'"b >\\" <b"@example.net',
+        b'"@,"@example.net',
+        b'""@x',
+        b"..bob..@example.net.",
+        b"CORP\\bob@example.net",
+        b"CORP\\\\bob@example.net",
+        b'"a b".c@example.net',
+    ],
 )
 def test_addresses_that_are_odd_but_harmless_pass(address: bytes) -> None:
-    assert command.unsendable(envelope(address, address), ALL) is None
+    assert unsendable(envelope(address, address), ALL) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -90,13 +118,21 @@ def test_addresses_that_are_odd_but_harmless_pass(address: bytes) -> None:
         b'"bob\\"@example.net',
         b'"bob\r\n"@example.net',
         b'"bob\\\r"@example.net',
+        b"bob@example.net\\",
+        b"bob\\> SIZE=1",
+        b"bob\\ @example.net",
+        b'bob\\"@example.net',
+        b"bob\\\r\n@example.net",
     ],
 )
 def test_an_address_that_could_break_a_command_is_not_sent(address: bytes) -> None:
-    for broken in (envelope(address), envelope(b"", b"carol@example.net", address)):
-        outcome = command.unsendable(broken, ALL)
+    (sender, _), (_, good, recipient) = (
+        unsendable(broken, ALL) for broken in (envelope(address), envelope(b"", b"carol@example.net", address))
+    )
+    assert good is None
+    for outcome, scope in ((sender, Scope.MESSAGE), (recipient, Scope.RECIPIENT)):
         assert outcome is not None
-        assert (outcome.cause, outcome.scope) == (Cause.UNREADABLE, Scope.MESSAGE)
+        assert (outcome.cause, outcome.scope) == (Cause.UNREADABLE, scope)
 
 
 @pytest.mark.parametrize("value", [b"x y", b"x\r\nDATA", b"x=y", b"x\x00", b"\x7f"])
@@ -108,7 +144,7 @@ def test_a_parameter_that_could_break_a_command_is_not_sent(value: bytes) -> Non
         Envelope(b"", (good, Recipient(b"carol@example.net", notify=value))),
         Envelope(b"", (Recipient(b"carol@example.net", orcpt=value), good)),
     ):
-        assert command.unsendable(broken, ALL) is not None
+        assert sum(outcome is not None for outcome in unsendable(broken, ALL)) == 1
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,27 @@ def test_an_envelope_that_cannot_be_sent_is_finished_at_once_and_others_go_on() 
     assert session.capacity
 
 
+@pytest.mark.parametrize("ehlo", [b"250 mx\r\n", PIPELINING, CHUNKING])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_recipient_that_cannot_be_sent_does_not_hold_the_others(ehlo: bytes, at: int) -> None:
+    session = ready(ehlo)
+    recipients = [Recipient(b"b@example.net"), Recipient(b"c@example.net")]
+    recipients.insert(at, Recipient("\u00f6@example.net".encode()))
+    server, sent = Agreeable(), b""
+    events = feed(session, session.start(1, Envelope(b"a@example.org", tuple(recipients)), len(CONTENT)))
+    while output := session.take_output():
+        sent += output
+        events += feed(session, session.receive(server.replies(output)))
+    (finished,) = events
+    assert isinstance(finished, Finished)
+    found = list(finished.outcomes)
+    held = found.pop(at)
+    assert (held.cause, held.scope) == (Cause.NO_SMTPUTF8, Scope.RECIPIENT)
+    assert {outcome.stage for outcome in found} == {Stage.CONTENT}
+    assert sent.count(b"RCPT TO:") == 2
+    assert sent.isascii()
+
+
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", CONTENT.replace(b"\r\n", b"\n"), b""])
 def test_faulty_content_is_never_ended_as_if_it_were_whole(content: bytes) -> None:
     session = ready(PIPELINING)

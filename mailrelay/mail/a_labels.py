@@ -1,0 +1,40 @@
+"""Domains in ASCII: the A-labels of an internationalized domain (RFC 5890), for mail servers without SMTPUTF8.
+
+A domain that is not ASCII needs no SMTPUTF8, only a local part that is not does (RFC 6531 section 3.7.1, RFC 5891). Letters
+are mapped as RFC 5895 recommends: lower case, full-width and half-width forms replaced, NFC. The standard library's codec
+`idna` follows the older IDNA2003, which gives other domains for some letters (`ß`), so only its Punycode is used.
+
+Pure. The check that a domain has only characters of U-labels is that of `mail.address`.
+"""
+
+import unicodedata
+
+from mailrelay.mail.address import MAX_DOMAIN, MAX_LABEL
+
+
+def with_a_labels(address: bytes) -> bytes | None:
+    """The address with its domain in A-labels; None if its local part is not ASCII, or an A-label would be too long.
+
+    address: valid for `mail.address`, in UTF-8.
+    """
+    local, at, domain = address.rpartition(b"@")
+    if not at or not local.isascii():
+        return None
+    labels = [_a_label(label) for label in domain.decode().split(".")]
+    converted = b".".join(labels)
+    if len(converted) > MAX_DOMAIN or any(len(label) > MAX_LABEL for label in labels):
+        return None
+    return b"%b@%b" % (local, converted)
+
+
+def _a_label(label: str) -> bytes:
+    if label.isascii():
+        return label.encode()
+    mapped = unicodedata.normalize("NFC", "".join(map(_narrowed, label.lower())))
+    return mapped.encode() if mapped.isascii() else b"xn--" + mapped.encode("punycode")
+
+
+def _narrowed(char: str) -> str:
+    """A full-width or half-width form replaced by the ordinary character (RFC 5895 section 2)."""
+    is_form = unicodedata.decomposition(char).startswith(("<wide>", "<narrow>"))
+    return unicodedata.normalize("NFKC", char) if is_form else char

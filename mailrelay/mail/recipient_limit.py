@@ -1,0 +1,90 @@
+"""Judges the outcomes of one transaction together: which recipients were too many for it.
+
+A mail server may take only so many recipients in a transaction. RFC 5321 section 4.5.3.1.10 gives it 452 for the others, and
+RFC 3463 the enhanced status code X.5.3; servers send other codes too, and the words alone. Such a reply counts only behind
+a recipient that was accepted: without one, another transaction would bring nothing.
+
+Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit
+below the number of recipients in the transaction; so the next one has fewer.
+"""
+
+import re
+from collections.abc import Sequence
+
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.triage import Disposition, classify
+
+_TOO_MANY = re.compile(
+    rb"too (?:many|much)[^.;:]{0,30}(?:recipient|rcpt|addressee)"
+    rb"|(?:recipient|rcpt)s?[ -](?:limit|maximum|count)\b"
+    rb"|(?:limit|maximum|max|more than|number)\b[^.;:]{0,30}(?:recipients|rcpts)"
+    rb"|(?:recipients|rcpts)\b[^.;:]{0,30}(?:limit|exceed|maximum)",
+    re.IGNORECASE,
+)
+
+
+def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
+    """What the outcomes mean, in the order of the recipients of their transaction.
+
+    They are those of `classify`, except for `TOO_MANY`: the reply to RCPT means "too many recipients", or is a 552 without
+    an enhanced status code, behind a recipient that was accepted. If the mail server has shown its limit in this way, and
+    refuses DATA or the content because of too many recipients (Exim with recipients_max_reject), those that it had accepted
+    are `TOO_MANY` too.
+    """
+    found = _after_rcpt(outcomes)
+    if _limit(outcomes, found) is None:
+        return found
+    return tuple(
+        Disposition.TOO_MANY if outcome.stage in (Stage.DATA, Stage.CONTENT) and _means_too_many(outcome) else one
+        for one, outcome in zip(found, outcomes, strict=True)
+    )
+
+
+def recipient_limit(outcomes: Sequence[Outcome]) -> int | None:
+    """How many recipients the mail server accepts in one transaction, as the outcomes of a transaction show it; at least 1.
+
+    None if they show no limit: no recipient was one too many, or one behind it was accepted. In the second case the reply
+    concerned something else, for example the domain of the recipient.
+    """
+    return _limit(outcomes, _after_rcpt(outcomes))
+
+
+def _after_rcpt(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
+    """The dispositions, as far as the replies to RCPT alone show which recipients were too many."""
+    found = []
+    is_behind_accepted = False
+    for outcome in outcomes:
+        is_surplus = is_behind_accepted and outcome.stage is Stage.RCPT and _means_too_many(outcome, bare_552=True)
+        found.append(Disposition.TOO_MANY if is_surplus else classify(outcome))
+        is_behind_accepted |= _was_accepted(outcome)
+    return tuple(found)
+
+
+def _limit(outcomes: Sequence[Outcome], found: Sequence[Disposition]) -> int | None:
+    """As `recipient_limit`. found: the dispositions after RCPT."""
+    if Disposition.TOO_MANY not in found:
+        return None
+    accepted = [_was_accepted(outcome) for outcome in outcomes]
+    return None if any(accepted[found.index(Disposition.TOO_MANY) :]) else sum(accepted)
+
+
+def _was_accepted(outcome: Outcome) -> bool:
+    """Whether the mail server accepted the recipient: its outcome was decided after the reply to its RCPT. True, too, if the
+    connection was lost before the reply: then there is no other reply behind it."""
+    if outcome.stage is Stage.RCPT:
+        return outcome.cause is Cause.LOST
+    return outcome.stage in (Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
+
+
+def _means_too_many(outcome: Outcome, *, bare_552: bool = False) -> bool:
+    """Whether a reply says that there are too many recipients. bare_552: whether a 552 without an enhanced status code does.
+    Not a 421: it ends the conversation."""
+    reply = outcome.reply
+    if reply is None or reply.code < 400 or reply.code == 421:
+        return False
+    says_so = _TOO_MANY.search(reply.text) is not None
+    if not reply.has_status:
+        return says_so or (bare_552 and reply.code == 552)
+    _, subject, detail = reply.status.split(".")
+    # Not the subject 7: "too many recipients from your address this hour" is a rate, not a limit of the transaction.
+    return (subject, detail) == ("5", "3") or (says_so and subject in ("3", "5"))
