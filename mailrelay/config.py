@@ -72,7 +72,7 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     command: the mail path if it is not empty, instead of `smtp`. senders: patterns of the reverse paths whose mail goes
     through this relayhost. linger: seconds for which an idle connection is kept, `float("inf")` for "always". channels:
     conversations with the mail server at once; backlog_channels: the same for a long queue and a mail server without
-    CHUNKING.
+    CHUNKING. helo: our name in EHLO, a domain name or an address literal.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
     linger: float = 30.0
     channels: Count = 8
     backlog_channels: Count = 64
+    helo: str = "[127.0.0.1]"
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,6 +299,7 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
         "command": grammar.text,
         "senders": grammar.some(grammar.sender),
         "linger": grammar.linger,
+        "helo": grammar.helo,
     }
     _check_names(table, (*readers, "channels", "backlog_channels"), key)
     values = _read({"ssh_config": "~/.ssh/config"} | table, key, readers)

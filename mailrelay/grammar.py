@@ -13,6 +13,7 @@ Never: a guess at the meaning of a wrong value.
 Patterns are compiled at their first use, because every command imports this file.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ _QUANTITY = r"([0-9]{1,12}(?:\.[0-9]{1,12})?)([A-Za-z]+)"
 _VARIABLE = r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))"
 _LOOPBACK = r"(localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]):([0-9]{1,5})"
 _HOST_PORT = r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_LITERAL = r"\[(?:IPv6:([0-9A-Fa-f:.]+)|([0-9.]+))\]"
 _URL = r"[A-Za-z][A-Za-z0-9+.-]*://\S+"
 
 
@@ -115,6 +118,24 @@ def linger(value: object) -> float:
     if value == "always":
         return float("inf")
     return duration(0, 52 * WEEK, 'from "0s" to "52w", or "always"')(value)
+
+
+def helo(value: object) -> str:
+    """The argument of EHLO: a domain name or an address literal (RFC 5321 sections 2.3.5 and 4.1.3)."""
+    name = text(value)
+    if literal := re.fullmatch(_LITERAL, name):
+        try:
+            ipaddress.IPv6Address(literal[1]) if literal[1] else ipaddress.IPv4Address(literal[2])
+        except ValueError:
+            pass
+        else:
+            return name
+    if len(name) <= 255 and re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*", name) and not re.fullmatch(r"[0-9.]+", name):
+        return name
+    raise SettingsError(
+        f"{shown(value)} is neither a domain name nor an address literal;"
+        ' write for example "[127.0.0.1]" or "laptop.example.org"'
+    )
 
 
 def size(least: int, most: int, allowed: str) -> Callable[[object], int]:

@@ -1,7 +1,7 @@
 """Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, and the mail server.
 
-After a step that fails, the steps behind it are not checked. The mail server gets EHLO, MAIL with
-the sender of programs that give none, and QUIT.
+After a step that fails, the steps behind it are not checked. The mail server gets EHLO, MAIL with the sender of programs
+that give none, RCPT to the account there, and QUIT (`ssh.mail_path`).
 """
 
 import asyncio
@@ -43,6 +43,8 @@ _STEPS = {
     Stage.CHANNEL: "channel",
     Stage.GREETING: "greeting",
     Stage.EHLO: "EHLO",
+    Stage.MAIL: "MAIL",
+    Stage.RCPT: "RCPT",
 }
 
 

@@ -21,6 +21,7 @@ from mailrelay.cli.terminal import is_terminal
 from mailrelay.config import Relayhost
 from mailrelay.dns.resolver import Resolver
 from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
@@ -128,7 +129,7 @@ def find_mail_path(relayhost: Relayhost) -> MailPath:
     found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
     if found is None:
         for tried, outcome in failures:
-            note(f"{tried or 'forwarding'}: {outcome.text}")
+            note(f"{tried or 'forwarding'}: {_words(outcome)}")
         raise _stop(failures[0][1])
     fine(f"the command {found.command!r} there" if found.command else f"forwarding to {relayhost.smtp} there")
     note(found.greeting, f"EHLO: {', '.join(_offers(found.extensions)) or 'no extensions'}")
@@ -210,7 +211,7 @@ def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
             note(f"NOT REFUSED: {trial.what}{said}")
     found, failures = asyncio.run(mail_paths.find_mail_path(relayhost))
     for _, outcome in failures if found is None else ():
-        note(outcome.text)
+        note(_words(outcome))
     if found is not None:
         fine(f"allowed: mail: {found.greeting}")
     return found is not None and all(trial.is_refused for trial in tried)
@@ -235,4 +236,8 @@ def _keys(relayhost: Relayhost) -> OfferedKeys:
 
 
 def _stop(outcome: Outcome) -> Failed:
-    return stop(outcome.text, outcome.fix)
+    return stop(_words(outcome), outcome.fix)
+
+
+def _words(outcome: Outcome) -> str:
+    return outcome.text or f"the mail server said {printable(outcome.description)}"

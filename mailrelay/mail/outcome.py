@@ -37,7 +37,7 @@ class Scope(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Why there is no reply of the mail server. `REPLY` means that there is one."""
+    """Why the attempt failed, if the mail server's reply does not say it. `REPLY`: the first digit of the reply decides."""
 
     REPLY = "reply"
     # The network: such a fault ends by itself. A notice is sent only if it lasts.
@@ -53,11 +53,22 @@ class Cause(enum.StrEnum):
     FORWARDING_PROHIBITED = "forwarding-prohibited"
     SMTP_CLOSED = "smtp-closed"
     NOT_SMTP = "not-smtp"
+    # The mail server's reply refuses mailrelay, not this mail (`mail.setup_reply`).
+    HELO_REFUSED = "helo-refused"
+    LOGIN_WANTED = "login-wanted"
+    TLS_WANTED = "tls-wanted"
+    CLIENT_REFUSED = "client-refused"
+    COMMAND_REFUSED = "command-refused"
     # The message: it cannot be sent as it is.
     NO_SMTPUTF8 = "no-smtputf8"
     UNREADABLE = "unreadable"
     """Its envelope or its content cannot be read from the spool or written in SMTP."""
 
+
+SETUP_REPLIES = frozenset(
+    {Cause.HELO_REFUSED, Cause.LOGIN_WANTED, Cause.TLS_WANTED, Cause.CLIENT_REFUSED, Cause.COMMAND_REFUSED}
+)
+"""Causes for which there is a reply, and which every message would meet."""
 
 _ENHANCED = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?= |$)")
 
@@ -94,8 +105,8 @@ class Reply:
 class Outcome:
     """What happened to a recipient, a message or a relayhost at `stage`.
 
-    With `cause` REPLY, `reply` is the mail server's. Otherwise `text` is one sentence that says what happened, and `fix` is
-    the step with which the person repairs it, "" where there is none.
+    With `cause` REPLY, `reply` is the mail server's; so it is with the causes of `mail.setup_reply`. Otherwise `text` is one
+    sentence that says what happened. `fix` is the step with which the person repairs it, "" where there is none.
     """
 
     stage: Stage
@@ -116,6 +127,8 @@ class Outcome:
         """What the outcome concerns; it follows from the cause and the stage."""
         if self.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
             return Scope.RECIPIENT if self.stage is Stage.RCPT else Scope.MESSAGE
+        if self.cause in SETUP_REPLIES:
+            return Scope.RELAYHOST
         match self.stage:
             case Stage.DIAL | Stage.HOST_KEY | Stage.AUTH | Stage.CHANNEL | Stage.GREETING | Stage.EHLO:
                 return Scope.RELAYHOST

@@ -1,7 +1,8 @@
 """Decides what an outcome means for its recipients. No other module decides this.
 
 Promises: every outcome has a disposition. No local fault bounces a message: only the mail server's 5xx to MAIL, RCPT, DATA
-or the content does. The first digit decides; unknown codes are legal (RFC 5321 section 4.2.1).
+or the content does, unless it refuses mailrelay and not this mail (`mail.setup_reply` recognises that). The first digit
+decides; unknown codes are legal (RFC 5321 section 4.2.1).
 
 Whether a reply to RCPT means "too many recipients" also depends on the recipients before it: `recipient_limit.dispositions`
 judges the outcomes of one transaction together.
@@ -59,7 +60,17 @@ def is_setup_fault(outcome: Outcome) -> bool:
     """Whether `outcome` is a fault of a relayhost that only the person can fix: then a notice is sent at once.
 
     A missing network, a broken connection and a mail server that asks to try later (4xx) are not: they end by themselves.
+    A 4xx that refuses mailrelay itself (`mail.setup_reply`) does not end by itself.
     """
     if outcome.scope is not Scope.RELAYHOST or outcome.cause in TRANSIENT:
         return False
-    return outcome.reply is None or outcome.reply.code // 100 == 5
+    return outcome.reply is None or outcome.cause is not Cause.REPLY or outcome.reply.code // 100 == 5
+
+
+def is_reply_to_mail(outcome: Outcome) -> bool:
+    """Whether the mail server has judged the mail itself, behind all points at which it may refuse mailrelay."""
+    return (
+        outcome.reply is not None
+        and outcome.scope is not Scope.RELAYHOST
+        and outcome.stage in (Stage.RCPT, Stage.DATA, Stage.CONTENT)
+    )

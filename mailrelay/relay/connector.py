@@ -2,6 +2,7 @@
 
 Promises: at most one dial at a time; a fault of the relayhost is recorded once, however much mail waits for it, and no
 attempt is counted for it. After a change of the network, a connection that may be dead is retired: nothing new begins on it.
+After a client has waited in vain, the connection is checked (`doubt`).
 Streams (for forwards) use the same connection (`stream`). A stream's failure is no fault of the relayhost.
 The scheduler decides when to dial and when to hang up.
 """
@@ -19,14 +20,16 @@ from typing import Any
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
+from mailrelay.mail import setup_reply
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Kind
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import is_setup_fault
 from mailrelay.ports import RelayhostFailure, RelayhostPort
 from mailrelay.relay import dial_policy
 from mailrelay.relay.dial_policy import DialFacts, NetworkChange
+from mailrelay.relay.doubt import Doubt, DoubtPhase
 from mailrelay.relay.plan import ConnectionState
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -83,11 +86,12 @@ class Connector:
         self._dialling: asyncio.Timeout | None = None
         # Monotonic times: the end of the last dial, successful or not; the end of the last dial, or the last fault.
         self._dialled_at = self._tried_at = -math.inf
-        self._dial_seconds = 0.0
+        self._dial_seconds = self._unclaimed_dial_seconds = 0.0
         self._expected_until = 0.0
         self._requests: set[asyncio.Future[Connection | Outcome]] = set()
         self._streams: Counter[Connection] = Counter()
         self._linger_end = 0.0
+        self._doubt = Doubt(relayhost, changed)
 
     @property
     def state(self) -> ConnectionState:
@@ -95,7 +99,9 @@ class Connector:
             return ConnectionState.RETIRED
         if self.connection is None:
             return ConnectionState.NONE
-        return ConnectionState.UP if self.connection.is_up else ConnectionState.DOWN
+        if not self.connection.is_up:
+            return ConnectionState.DOWN
+        return ConnectionState.DOUBTFUL if self._doubt.phase is DoubtPhase.NO_RESPONSE else ConnectionState.UP
 
     # Reasons to dial.
 
@@ -120,15 +126,19 @@ class Connector:
         connection = self.connection
         age = time.monotonic() - self._dialled_at
         if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
-            connection.check_alive()
+            connection.check_alive(self._patience(connection))
             self.retired, self.connection = connection, None
         if change.may_connect or change.suspended:
-            self.must_retry_lost = self._retry_pending = True
-            self._failures_before_change = self._failures
+            self._retry_now()
             if self._dialling is not None and self._dialling.when() is None:
                 # This dial may use an address or a route that no longer works.
                 self._dialling.reschedule(asyncio.get_running_loop().time() + DIAL_GRACE)
         self._changed()
+
+    def _retry_now(self) -> None:
+        """Allows a dial at once, and makes the mail due that waits for the network."""
+        self.must_retry_lost = self._retry_pending = True
+        self._failures_before_change = self._failures
 
     @property
     def _failures(self) -> int:
@@ -152,15 +162,17 @@ class Connector:
         finally:
             self._dialling = None
             self._tried_at = self._dialled_at = time.monotonic()
-            self._dial_seconds = self._dialled_at - began
+            self._dial_seconds = self._unclaimed_dial_seconds = self._dialled_at - began
             self._expected_until = 0.0
+            if not self._retry_pending:
+                self._doubt = Doubt(self._relayhost, self._changed)
         log.info("relay=%s connected in %.2f s", self._name, self._dial_seconds)
         self._end_requests(self.connection)
         return self.connection
 
     def claim_dial_seconds(self) -> float:
         """Seconds that the last dial took; 0 on all calls but the first. For the message that had to wait for the dial."""
-        seconds, self._dial_seconds = self._dial_seconds, 0.0
+        seconds, self._unclaimed_dial_seconds = self._unclaimed_dial_seconds, 0.0
         return seconds
 
     def forget(self) -> None:
@@ -177,10 +189,10 @@ class Connector:
             log.info("relay=%s closed", self._name)
 
     async def close_retired(self) -> None:
-        """Closes the connection from before a change of the network, once its messages have ended."""
+        """Closes the retired connection, once its messages have ended."""
         connection, self.retired = self.retired, None
         # It may still work: its streams go on.
-        if connection is not None and not self._streams[connection]:
+        if connection is not None and connection.is_up and not self._streams[connection]:
             await connection.close()
             log.info("relay=%s closed: the network has changed", self._name)
 
@@ -195,6 +207,44 @@ class Connector:
         if self.has_streams or self._relayhost.linger == math.inf:
             return math.inf
         return max(0.0, self._linger_end - time.monotonic())
+
+    # Doubt.
+
+    def waited_in_vain(self) -> None:
+        """A client has waited for the result of its message in vain."""
+        if self._dialling is not None:
+            self._doubt.dialled_in_vain()
+        elif self.state is ConnectionState.UP:
+            self._doubt.waited_in_vain()
+
+    @property
+    def must_check(self) -> bool:
+        """Whether the server must be asked for a response."""
+        return self._doubt.phase is DoubtPhase.WAITED_IN_VAIN
+
+    @property
+    def doubt_text(self) -> str:
+        """Why no client should wait for the connection, not escaped; "" if it is not in doubt."""
+        return self._doubt.text(is_dialling=self.connection is None and self.retired is None)
+
+    def start_check(self) -> Coroutine[Any, Any, None]:
+        """Returns the check of the connection, to be run as a task."""
+        self._doubt.phase = DoubtPhase.ASKED
+        return self._check(self.connection)
+
+    async def _check(self, connection: Connection | None) -> None:
+        """Closes the connection if it is dead. Its messages are sent through a new one; until then no client waits."""
+        if connection is None or await self._doubt.check(connection, lambda: self._patience(connection)):
+            return
+        if self.connection is connection:
+            log.warning("relay=%s lost the connection: no response", self._name)
+            self.retired, self.connection = connection, None
+            self._retry_now()
+        await connection.close()
+        self._changed()
+
+    def _patience(self, connection: Connection) -> float:
+        return dial_policy.patience(self._dial_seconds, connection.tcp_state)
 
     # Streams.
 
@@ -276,8 +326,18 @@ class Connector:
         return dial_policy.pause(self._fault, DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for))
 
     def mail_server_ready(self) -> None:
-        """The mail server has replied to EHLO: the fault, if there was one, is over."""
+        """The mail server has replied to EHLO: a fault before MAIL, if there was one, is over."""
         self._failures_before_change = None
+        if self._fault is not None and self._fault.cause in SETUP_REPLIES:
+            # The same reply may come again, to MAIL or RCPT: `mail_judged` says when it is over.
+            return
+        self._end_fault()
+
+    def mail_judged(self) -> None:
+        """The mail server has judged a message: the fault, if there was one, is over."""
+        self._end_fault()
+
+    def _end_fault(self) -> None:
         if self._is_known_usable:
             return
         self._is_known_usable = True
@@ -300,7 +360,7 @@ class Connector:
         self._tried_at = time.monotonic()
         is_setup = is_setup_fault(outcome)
         if is_setup and outcome.reply is not None:
-            outcome = _with_fix(outcome, self._relayhost)
+            outcome = dataclasses.replace(outcome, fix=setup_fix(outcome.cause, self._relayhost))
         wait = dial_policy.wait_after_fault(
             outcome.cause,
             self._failures + 1,
@@ -320,8 +380,7 @@ class Connector:
         return text
 
 
-def _with_fix(outcome: Outcome, relayhost: Relayhost) -> Outcome:
-    """Adds the fix for a mail server that refuses all mail."""
+def setup_fix(cause: Cause, relayhost: Relayhost) -> str:
+    """The fix for a reply of the mail server that refuses all mail."""
     server = relayhost.command or str(relayhost.smtp)
-    fix = f"This is the reply of the mail server ({server}). See its log; it must take mail from its own host."
-    return dataclasses.replace(outcome, fix=printable(fix))
+    return printable(setup_reply.fix(cause, server=server, helo=relayhost.helo, command=relayhost.command))

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.relay.jobs import Job
 from mailrelay.relay.plan import ConversationProgress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
 
@@ -41,18 +42,23 @@ class JobSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConversationEnd:
-    """outcome: why the conversation broke off, None if we ended it. progress: how far it had come."""
+    """outcome: why the conversation broke off, None if we ended it. progress: how far it had come. refused: extensions that
+    the mail server offers and refuses. goes_on: its last jobs were given back, and go on in another conversation."""
 
     outcome: Outcome | None
     progress: ConversationProgress
+    refused: frozenset[Extension] = frozenset()
+    goes_on: bool = False
 
 
-async def converse(channel: Channel, name: bytes, source: JobSource) -> ConversationEnd:
+async def converse(
+    channel: Channel, name: bytes, source: JobSource, unusable: Collection[Extension] = ()
+) -> ConversationEnd:
     """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off. Closes `channel`.
 
-    name: the argument of EHLO.
+    name: the argument of EHLO. unusable: extensions not to be used.
     """
-    return await _Runner(channel, Session(name), source).run()
+    return await _Runner(channel, Session(name, unusable), source).run()
 
 
 class _Runner:
@@ -97,7 +103,7 @@ class _Runner:
                 while self._given and self._ended is None and self._session.capacity:
                     self._begin(self._given.popleft())
                     await self._send_content()
-            return ConversationEnd(self._ended, self._progress)
+            return ConversationEnd(self._ended, self._progress, frozenset(self._session.refused), self._session.goes_on)
         except BaseException as error:
             self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
@@ -126,13 +132,13 @@ class _Runner:
     def _close(self) -> None:
         self._reading.cancel()
         for job in (*self._given, *(job for job, _ in self._begun.values())):
-            job.give_back()
+            job.give_back(goes_on=self._session.goes_on)
         self._channel.close()
         # If the wait for jobs is over already, it cannot be cancelled: give back the jobs that it has brought.
         asking = self._asking
         if asking is not None and not asking.cancel() and not asking.cancelled() and asking.exception() is None:
             for job in asking.result():
-                job.give_back()
+                job.give_back(goes_on=self._session.goes_on)
 
     def _take_input(self) -> None:
         """Handles what the mail server has sent by now, if anything. Never waits."""
@@ -163,9 +169,9 @@ class _Runner:
                     self._content_wanted.append(key)
                 case Finished(key, outcomes):
                     self._finish(key, outcomes)
-                case Untried(key):
+                case Untried(key, goes_on):
                     job, _ = self._begun.pop(key)
-                    job.give_back()
+                    job.give_back(goes_on=goes_on)
                 case Ended(outcome):
                     self._ended = outcome
 

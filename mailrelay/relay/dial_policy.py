@@ -1,4 +1,4 @@
-"""Decides when a relayhost is dialled again after a fault, and what a change of the network means for its connection. Pure.
+"""Decides when a relayhost is dialled again after a fault, and when its connection is in doubt and when it is dead. Pure.
 
 Promises: the retry schedule holds unless there is a reason to believe that a dial succeeds now. After a cause for which SSH
 servers lock out an address that returns too soon (`mail.triage.PENALISED`), only a change of the network allows a dial ahead
@@ -14,6 +14,7 @@ from mailrelay.mail.backoff import wait
 from mailrelay.mail.outcome import Cause
 from mailrelay.mail.triage import PENALISED, TRANSIENT
 from mailrelay.ports import RelayhostFailure
+from mailrelay.ssh.interface import TcpState
 
 PENALTY_SCHEDULE = (60.0, 120.0, 300.0, 900.0)
 """Waits between dials after causes for which SSH servers lock out an address (`mail.triage.PENALISED`)."""
@@ -24,6 +25,14 @@ SETTLING_SCHEDULE = (1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 10.0)
 SETTLING_TIME = 10.0
 """For this long after a dial the network may still be settling: a new address or route is then no reason to replace the
 connection."""
+
+CHECK_GRACE = 0.8
+"""Seconds for the server to respond after a client has waited in vain. After that the connection is in doubt: no client is
+kept waiting for it."""
+RESPONSE_WAIT = 2.0
+"""Seconds to wait for a response, at least, before a connection that may be dead is closed."""
+RESPONSE_ROUND_TRIPS = 4
+"""Round trips to wait for a response, at least: a request or its reply may have to be sent again."""
 
 
 class NetworkChange(Protocol):
@@ -91,3 +100,24 @@ def is_doubtful(change: NetworkChange, address: str, age: float) -> bool:
     address: its local address, "" if unknown. age: seconds since it was dialled.
     """
     return change.suspended > 0 or address in change.removed_addresses or (change.may_connect and age > SETTLING_TIME)
+
+
+def patience(dial_seconds: float, state: TcpState | None) -> float:
+    """Seconds to wait for a response on a connection that may be dead.
+
+    dial_seconds: how long its dial took. That is six round trips and more, to all of its hops.
+    """
+    round_trip = state.round_trip if state is not None else 0.0
+    return max(RESPONSE_WAIT, dial_seconds, RESPONSE_ROUND_TRIPS * round_trip)
+
+
+def is_moving(state: TcpState | None, waited: float) -> bool:
+    """Whether anything was acknowledged in the last `waited` seconds or in the last round trip: then the connection is slow,
+    or the server's response waits behind a large content. False if that is not known."""
+    return state is not None and state.silence < max(waited, state.round_trip)
+
+
+def is_dead(state: TcpState | None, waited: float) -> bool:
+    """Whether a connection is dead on which the server did not respond for `waited` seconds, its `patience`. If its
+    state is not known, the ordinary keepalive requests decide."""
+    return state is not None and not is_moving(state, waited)

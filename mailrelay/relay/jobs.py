@@ -37,8 +37,8 @@ class Job(Protocol):
         relays_dsn: the mail server has accepted the DSN parameters (RFC 3461). seconds: from the job's start to its end.
         """
 
-    def give_back(self) -> None:
-        """The job was not tried: another conversation may begin it."""
+    def give_back(self, *, goes_on: bool = False) -> None:
+        """The job was not tried: another conversation may begin it. goes_on: it does so at once."""
 
 
 class MessageResults(Protocol):
@@ -47,7 +47,7 @@ class MessageResults(Protocol):
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None: ...
-    def untried(self, message: Message) -> None: ...
+    def untried(self, message: Message, *, goes_on: bool) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -94,9 +94,9 @@ class MessageJob:
             self.message, outcomes, relays_dsn=relays_dsn, dial_seconds=self.claim_dial_seconds(), seconds=seconds
         )
 
-    def give_back(self) -> None:
+    def give_back(self, *, goes_on: bool = False) -> None:
         self.in_progress.pop(self.message.id, None)
-        self.results.untried(self.message)
+        self.results.untried(self.message, goes_on=goes_on)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +118,7 @@ class RecipientProbe:
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
         self._set(outcomes[0])
 
-    def give_back(self) -> None:
+    def give_back(self, *, goes_on: bool = False) -> None:
         self._set(None)
 
     def _set(self, outcome: Outcome | None) -> None:

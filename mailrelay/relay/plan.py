@@ -10,6 +10,8 @@
     no connection or a lost one, conversations open     wait until they have ended
     lost connection                                     forget it
     retired connection                                  wait for its messages, then close it
+    a client waited in vain                             ask the server for a response
+    connection in doubt                                 wait for the response, and tell clients that wait
     connected, all conversations busy, no more allowed  wait
     the network has changed                             make mail due that waits only for the network
     the next due time of mail is not known              ask the spool
@@ -39,7 +41,9 @@ class ConnectionState(enum.Enum):
     DOWN = enum.auto()
     """It has ended. Its conversations may still have to end."""
     RETIRED = enum.auto()
-    """From before a change of the network: messages in progress go on, no new one begins on it."""
+    """From before a change of the network, or dead: messages in progress go on, no new one begins on it."""
+    DOUBTFUL = enum.auto()
+    """The server does not respond: messages in progress go on, no new one begins until it does."""
 
 
 class Action(enum.Enum):
@@ -49,6 +53,8 @@ class Action(enum.Enum):
     RECORD_FAULT = enum.auto()
     CLOSE_RETIRED = enum.auto()
     FORGET_LOST = enum.auto()
+    CHECK = enum.auto()
+    """Ask the server for a response."""
     RETRY_LOST = enum.auto()
     """Make the mail due that waits only for the network."""
     ASK_NEXT_DUE = enum.auto()
@@ -80,6 +86,7 @@ class Facts:
     always_connected: the settings want a connection always. redial_pause: seconds until a dial for that reason alone.
     linger_left: seconds for which the connection stays without mail and without conversations.
     network_changed: mail that waits for the network has not been made due yet.
+    waited_in_vain: a client has waited for a result in vain, and the server was not asked for a response since.
     due_in: seconds until mail is due, 0 or less: now, inf: nothing is pending; None: the spool was not asked.
     due_count: how many messages are due, up to a limit; None: the spool was not asked.
     """
@@ -104,6 +111,7 @@ class Facts:
     redial_pause: float = 0.0
     linger_left: float = 0.0
     network_changed: bool = False
+    waited_in_vain: bool = False
     due_in: float | None = None
     due_count: int | None = None
 
@@ -135,7 +143,7 @@ def decide(facts: Facts) -> Plan:
     return _with_spool(facts, facts.due_in)
 
 
-def _without_spool(facts: Facts) -> Plan | None:  # noqa: PLR0911 - one return for each row of the table
+def _without_spool(facts: Facts) -> Plan | None:
     """The plan if it does not depend on the spool, else None."""
     if facts.is_stopping:
         return Plan(Action.WAIT, math.inf)
@@ -143,6 +151,11 @@ def _without_spool(facts: Facts) -> Plan | None:  # noqa: PLR0911 - one return f
         return Plan(Action.WAIT, facts.spool_pause)
     if facts.has_fault:
         return Plan(Action.RECORD_FAULT)
+    return _for_connection(facts)
+
+
+def _for_connection(facts: Facts) -> Plan | None:  # noqa: PLR0911 - one return for each row of the table
+    """The plan if the state of the connection alone gives it, else None."""
     match facts.connection:
         case ConnectionState.NONE if facts.dial_pause > 0 and not facts.must_ask and facts.due_in is None:
             # Do not ask the spool for each new message: before the pause ends, only `must_ask` can change the plan.
@@ -154,6 +167,10 @@ def _without_spool(facts: Facts) -> Plan | None:  # noqa: PLR0911 - one return f
             return Plan(Action.FORGET_LOST)
         case ConnectionState.RETIRED:
             return Plan(Action.WAIT, math.inf) if facts.messages_in_progress else Plan(Action.CLOSE_RETIRED)
+        case ConnectionState.UP if facts.waited_in_vain:
+            return Plan(Action.CHECK)
+        case ConnectionState.DOUBTFUL:
+            return Plan(Action.WAIT, math.inf, blocked=math.inf)
         case ConnectionState.UP if facts.more_allowed <= 0 and not facts.idle:
             return Plan(Action.WAIT, math.inf)
     return None
@@ -235,13 +252,25 @@ class Consequence(enum.Enum):
 
 
 def consequence(
-    progress: ConversationProgress, *, broke_off: bool, was_idle: bool, is_connected: bool, others: int
+    progress: ConversationProgress,
+    *,
+    broke_off: bool,
+    was_idle: bool,
+    is_connected: bool,
+    others: int,
+    refuses_us: bool = False,
+    refuses_extension: bool = False,
 ) -> Consequence:
     """What follows from the end of a conversation.
 
     broke_off: it ended by a failure; we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is
-    up. others: how many other conversations are open.
+    up. others: how many other conversations are open. refuses_us: the mail server refuses mailrelay itself, as a reply to
+    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use.
     """
+    if refuses_extension:
+        return Consequence.NONE
+    if refuses_us:
+        return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT
     if not broke_off or was_idle or progress is ConversationProgress.REPLIED:
         return Consequence.NONE
     if progress is ConversationProgress.FINISHED and is_connected:

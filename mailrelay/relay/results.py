@@ -17,6 +17,7 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Place, Record
+from mailrelay.mail.triage import is_reply_to_mail
 from mailrelay.ports import RelayPort
 from mailrelay.relay.rounds import Rounds
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
@@ -33,6 +34,7 @@ class Results:
     """The results of one relayhost's attempts.
 
     notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
+    be. mail_judged: called when the mail server has judged a message, so that it does not refuse mailrelay itself. now: the
     be. goes_on: called with the key of a message that is due again at once, for its other recipients (`rounds`). now: the
     clock, epoch seconds.
     """
@@ -43,6 +45,7 @@ class Results:
         policy: RetryPolicy,
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
+        mail_judged: Callable[[], None],
         goes_on: Callable[[int], None],
         now: Callable[[], float],
     ) -> None:
@@ -52,6 +55,7 @@ class Results:
         self._policy = policy
         self._notices_pending = notices_pending
         self._recorded = recorded
+        self._mail_judged = mail_judged
         self._goes_on = goes_on
         self._now = now
         self._unrecorded: set[str] = set()
@@ -78,16 +82,24 @@ class Results:
         the time of the transaction.
         """
         if nothing_tried(outcomes):
-            self.untried(message)
+            # The mail server refuses mailrelay, not this message.
+            self.put_back([message])
+            self.waiters.tell(message.queue_id, Queued(outcomes[0].description.decode("utf-8", "replace")))
             return
+        if any(is_reply_to_mail(outcome) for outcome in outcomes):
+            self._mail_judged()
         self.run_to_end(
             self._finish(message, outcomes, relays_dsn=relays_dsn, dial_seconds=dial_seconds, seconds=seconds)
         )
 
-    def untried(self, message: Message) -> None:
-        """An attempt was opened but sent nothing: the message is put back, and the client is told that it waits."""
+    def untried(self, message: Message, *, goes_on: bool) -> None:
+        """An attempt was opened but sent nothing: the message is put back, and the client is told that it waits.
+
+        goes_on: the message is tried again at once, so the client is told nothing yet.
+        """
         self.put_back([message])
-        self.waiters.tell(message.queue_id, Queued("the connection to the server was lost"))
+        if not goes_on:
+            self.waiters.tell(message.queue_id, Queued("the connection to the server was lost"))
 
     def put_back(self, messages: Sequence[Message]) -> None:
         """Undoes attempts that sent nothing: the messages are due again, and nothing is counted. Tells no clients."""
@@ -98,6 +110,11 @@ class Results:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+
+    async def written(self) -> None:
+        """Waits until all results up to now are recorded."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     async def close(self) -> None:
         """Waits until all results are recorded, for `LAST_WAIT` at most; then gives up those that are not."""

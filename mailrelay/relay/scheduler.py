@@ -20,7 +20,7 @@ from mailrelay.endpoint import Endpoint
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion, account_address, completed
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
 from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, results
 from mailrelay.relay.conversation import Conversation, ConversationPhase
@@ -30,6 +30,7 @@ from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
 from mailrelay.relay.plan import (
     MESSAGES_PER_CHANNEL,
     Action,
+    ConnectionState,
     Consequence,
     ConversationProgress,
     Facts,
@@ -38,6 +39,7 @@ from mailrelay.relay.plan import (
     decide,
 )
 from mailrelay.relay.waiters import Queued, Waiters
+from mailrelay.smtp.extensions import Extension
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
 log = logging.getLogger("mailrelay.relay")
@@ -46,8 +48,6 @@ SPOOL_RETRY = 10.0
 """Seconds to wait after the spool has failed."""
 MAX_SLEEP = 60.0
 """Seconds of sleep at most: timers stand still while a laptop is suspended, but mail becomes due meanwhile."""
-EHLO_NAME = b"localhost"
-"""The name in EHLO: the mail server gets the connection from its own localhost, and this computer's name is private."""
 
 
 class SpoolPort(RelayPort, RelayhostPort, Protocol):
@@ -90,7 +90,9 @@ class Scheduler:
         # Account and host of the last dial.
         self._login = ("", "")
         self._event = asyncio.Event()
-        self._results = results.Results(spool, policy, notices_pending, self._event.set, self.message_arrived, now)
+        self._results = results.Results(
+            spool, policy, notices_pending, self._event.set, self._mail_judged, self.message_arrived, now
+        )
         self._connector = connector.Connector(
             relayhost, spool, dial, policy, self._results.run_to_end, notices_pending, self._event.set, now
         )
@@ -107,6 +109,8 @@ class Scheduler:
         self._server_limit = self._backlog_channels
         self._conversations: set[Conversation] = set()
         self._conversation_tasks: set[asyncio.Task[None]] = set()
+        # Extensions that the mail server has offered and refused.
+        self._unusable: frozenset[Extension] = frozenset()
         self._is_stopping = False
         self._is_untested = False
         self._faults: list[Outcome] = []
@@ -141,7 +145,7 @@ class Scheduler:
         Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
         the probe.
         """
-        if self._connector.retired is not None or not any(
+        if self._connector.state is not ConnectionState.UP or not any(
             one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._conversations
         ):
             return None
@@ -151,6 +155,10 @@ class Scheduler:
             return await probe.reply
         finally:
             probe.reply.cancel()
+
+    def waited_in_vain(self) -> None:
+        """A client has waited for the result of its message, and got none: asks the server whether it is still there."""
+        self._connector.waited_in_vain()
 
     def octets_sent(self, message: int) -> int:
         """Octets of a message's content that were handed to the connection by now. message: the spool's key."""
@@ -168,8 +176,8 @@ class Scheduler:
 
     @property
     def fault_text(self) -> str:
-        """Why the relayhost cannot be used, not escaped; "" if no fault is known."""
-        return self._connector.fault_text
+        """Why no client should wait for the relayhost: a fault, a connection in doubt. Not escaped; "" if none is known."""
+        return self._connector.fault_text or self._connector.doubt_text
 
     @property
     def is_connected(self) -> bool:
@@ -260,6 +268,7 @@ class Scheduler:
             redial_pause=self._connector.redial_pause,
             linger_left=self._connector.linger_left,
             network_changed=self._connector.must_retry_lost,
+            waited_in_vain=self._connector.must_check,
             due_in=None if view.next_due is None else view.next_due - self._now(),
             due_count=view.due_count,
         )
@@ -273,6 +282,8 @@ class Scheduler:
             case Action.FORGET_LOST:
                 log.info("relay=%s lost the connection", self._name)
                 self._connector.forget()
+            case Action.CHECK:
+                group.create_task(self._connector.start_check())
             case Action.RETRY_LOST:
                 self._connector.must_retry_lost = False
                 await self._spool.retry_lost(self._name)
@@ -283,8 +294,7 @@ class Scheduler:
             case Action.WAKE_CONVERSATION:
                 self._wake_one()
             case Action.OPEN_CONVERSATIONS:
-                for _ in range(plan.conversations):
-                    self._open_conversation(group)
+                self._open_conversations(plan.conversations, group)
 
     async def _count_due(self) -> int:
         """How many messages are due, at most as many as would fill all channels."""
@@ -305,7 +315,7 @@ class Scheduler:
         self._channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
         # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
-        self._is_untested = for_mail or bool(self.fault_text)
+        self._is_untested = for_mail or bool(self._connector.fault_text)
         if not for_mail:
             # No message has waited for this dial: do not log its time for a later one.
             self._connector.claim_dial_seconds()
@@ -346,11 +356,13 @@ class Scheduler:
         if idle is not None:
             idle.wake()
 
-    def _open_conversation(self, group: asyncio.TaskGroup) -> None:
-        connection = self._connector.connection
-        if connection is None:
-            # A change of the network has retired it since the plan was made.
-            return
+    def _open_conversations(self, count: int, group: asyncio.TaskGroup) -> None:
+        for _ in range(count):
+            # A change of the network may have retired the connection since the plan was made.
+            if self._connector.connection is not None:
+                self._open_conversation(group, self._connector.connection)
+
+    def _open_conversation(self, group: asyncio.TaskGroup, connection: Connection) -> None:
         conversation = Conversation(self)
         self._conversations.add(conversation)
         self._is_untested = False
@@ -362,24 +374,34 @@ class Scheduler:
         task.add_done_callback(lambda _task: self._conversation_ended(conversation))
 
     async def _converse(self, conversation: Conversation, connection: Connection) -> None:
-        progress = ConversationProgress.NOTHING
+        progress, refused = ConversationProgress.NOTHING, frozenset[Extension]()
         outcome: Outcome | None
         try:
-            end = await converse(await connection.open_channel(), EHLO_NAME, conversation)
-            outcome, progress = end.outcome, end.progress
+            channel = await connection.open_channel()
+            end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
+            outcome, progress, refused = end.outcome, end.progress, end.refused
+            if end.goes_on:
+                # Its messages are due again: the connection is still wanted.
+                await self._results.written()
         except Fault as fault:
             outcome = fault.outcome
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", self._name)
             outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
         finally:
+            self._unusable |= refused
             self._conversation_ended(conversation)
+        if refused:
+            names = ", ".join(sorted(one.upper() for one in refused))
+            log.info("relay=%s offers %s and refuses it; it is not used any more", self._name, names)
         effect = consequence(
             progress,
             broke_off=outcome is not None,
             was_idle=conversation.phase is ConversationPhase.IDLE,
             is_connected=connection.is_up,
             others=len(self._conversations),
+            refuses_us=outcome is not None and outcome.cause in SETUP_REPLIES,
+            refuses_extension=bool(refused),
         )
         if effect is Consequence.FEWER_CONVERSATIONS:
             self._server_limit = len(self._conversations)
@@ -404,6 +426,9 @@ class Scheduler:
         self._event.set()
 
     # For conversations (`conversation.ConversationPort`).
+
+    def _mail_judged(self) -> None:
+        self._connector.mail_judged()
 
     def conversation_ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         account, host = self._login
@@ -438,4 +463,5 @@ class Scheduler:
         return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
 
     def _may_begin(self) -> bool:
-        return not (self._is_stopping or self.is_stuck or time.monotonic() < self._spool_pause_end)
+        is_doubtful = self._connector.state is ConnectionState.DOUBTFUL
+        return not (self._is_stopping or self.is_stuck or is_doubtful or time.monotonic() < self._spool_pause_end)

@@ -8,6 +8,7 @@ conversation are made here, and can be tested without a socket.
     transaction  what a session keeps of each message
     command      MAIL and RCPT as octets, safe against a second command in an argument
     extensions   the extensions that the mail server offers
+    refused      refusals of mailrelay itself, or of an extension that was offered
     reply        the parser of replies, bounded
     content      dots and line ends
 """

@@ -30,15 +30,20 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Untried:
-    """The conversation ended before the mail server had begun with `key`: there is no outcome to record."""
+    """There is no outcome of `key` to record: the conversation ended before the mail server had begun with it, or must be
+    repeated.
+
+    goes_on: it is repeated at once; a client that waits for the result goes on waiting.
+    """
 
     key: int
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The conversation is over. outcome: of scope relayhost only if the conversation never got `Ready`. The end of a later
-    one predicts nothing about the next conversation."""
+    """The conversation is over. outcome: of scope relayhost only if the conversation never got `Ready`, or the mail server
+    refuses mailrelay itself (`mail.setup_reply`). Any other end predicts nothing about the next conversation."""
 
     outcome: Outcome
 

@@ -1,8 +1,22 @@
 """The extensions that a mail server offers in its reply to EHLO (RFC 5321 section 4.1.1.1), as far as they are used here."""
 
+import dataclasses
+import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mailrelay.mail.outcome import Reply
+
+
+class Extension(enum.StrEnum):
+    """An extension that a session can do without. The values are the fields of `Extensions`."""
+
+    PIPELINING = "pipelining"
+    CHUNKING = "chunking"
+    EIGHTBITMIME = "eightbitmime"
+    SMTPUTF8 = "smtputf8"
+    DSN = "dsn"
+    SIZE = "size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +30,11 @@ class Extensions:
     dsn: bool = False
     enhancedstatuscodes: bool = False
     size: int | None = None
+
+    def without(self, unusable: Collection[Extension]) -> "Extensions":
+        """These extensions, except for those that are not to be used."""
+        kept = dataclasses.asdict(self) | {one.value: None if one is Extension.SIZE else False for one in unusable}
+        return Extensions(**kept)
 
 
 def extensions(reply: Reply) -> Extensions:

@@ -12,6 +12,9 @@ Most of the time of a delivery is spent on round trips, so the session avoids th
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
+A mail server may refuse mailrelay itself, or an extension that it offers (`refused`). Then nothing more is started; the
+replies to what is in flight are read, unless the mail server may read content as commands; and the conversation ends.
+
 A recipient probe sends an envelope without a message: MAIL and RCPT…. The next transaction begins with RSET.
 
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
@@ -23,14 +26,15 @@ the content); a MAIL while the mail server may have a transaction open (its 503 
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.smtp import command
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.extensions import Extensions, extensions
+from mailrelay.smtp.extensions import Extension, Extensions, extensions
+from mailrelay.smtp.refused import Refusals, knows_no_bdat
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
 from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb
 
@@ -53,14 +57,16 @@ the reply to the content. CONTENT: for the channel to accept one block of conten
 
 
 class Session:
-    """One conversation. name: the argument of EHLO, as b"[127.0.0.1]" or b"localhost"."""
+    """One conversation. name: the argument of EHLO, as b"[127.0.0.1]". unusable: extensions not to be used, even if they are
+    offered."""
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, unusable: Collection[Extension] = ()) -> None:
         self.extensions: Extensions | None = None
-        """None until `Ready`."""
+        """The extensions in use. None until `Ready`."""
         self.server_names: tuple[bytes, ...] = ()
         """The mail server's names for itself: the first words of its greeting and of its reply to EHLO, b"" if missing."""
         self._name = name
+        self._unusable = unusable
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -73,14 +79,25 @@ class Session:
         self._latest: OutgoingTransaction | None = None
         # The content that the caller has to send, from `ContentWanted` to `end_content`.
         self._content: OutgoingContent | None = None
+        self._refusals = Refusals()
         self._is_quitting = False
         self._is_over = False
+
+    @property
+    def refused(self) -> Collection[Extension]:
+        """The extensions that were offered, used and then refused. The next conversations must not use them."""
+        return self._refusals.extensions
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its transactions are to go on in another conversation, or a setup fault says why they cannot."""
+        return self._refusals.end is not None or bool(self.refused)
 
     @property
     def capacity(self) -> int:
         """How many transactions may be started, one after the other. Must be read again before each `start`: it is 0 while
         the last transaction still needs its content, and after `quit` or `Ended`."""
-        if self.extensions is None or self._is_quitting or self._is_over:
+        if self.extensions is None or self._is_quitting or self._is_over or self._refusals.end is not None:
             return 0
         if self._unfinished and not self._unfinished[-1].is_content_written:
             return 0
@@ -162,7 +179,11 @@ class Session:
             if is_streamed:
                 return self._end(failure, failure.text)
             self._unfinished.pop()
-            return [Finished(transaction.key, transaction.outcomes_in_order()), *self._proceed()]
+            return [
+                Finished(transaction.key, transaction.outcomes_in_order()),
+                *self._proceed(),
+                *self._end_if_drained(),
+            ]
         transaction.is_content_written = True
         # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). A failed BDAT
         # might not clear them.
@@ -234,38 +255,39 @@ class Session:
             return []
         if reply.code < 400:
             return self._end(_not_smtp(f"the greeting has the code {reply.code}, which mail servers do not send"), "")
-        return self._end(Outcome(Stage.GREETING, reply), "")
+        return self._end(self._refusals.judge(Stage.GREETING, reply), "")
 
     def _handle_ehlo(self, verb: Verb, reply: Reply) -> list[Event]:
+        if reply.code == 220:
+            # Another greeting: a shell before the mail server had printed a line like one.
+            self._awaited.append(Command(verb, b"", is_sent=True))
+            return []
         if reply.code // 100 == 2:
             self.server_names = (*self.server_names, _first_word(reply))
-            self.extensions = extensions(reply) if verb is Verb.EHLO else Extensions()
+            offered = extensions(reply) if verb is Verb.EHLO else Extensions()
+            self.extensions = offered.without(self._unusable)
             return [Ready(self.extensions), *self._proceed()]
         if reply.code >= 500 and verb is Verb.EHLO:
             self._write(Command(Verb.HELO, b"HELO %b\r\n" % self._name))
             return []
-        return self._end(Outcome(Stage.EHLO, reply), "")
+        return self._end(self._refusals.judge(Stage.EHLO, reply), "")
 
     def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
         verb, transaction = replied.verb, replied.transaction
-        outcome = Outcome(STAGES[verb], reply)
-        replied_to = "the content" if outcome.stage is Stage.CONTENT else verb.name
         is_good = reply.code // 100 == (3 if verb is Verb.DATA else 2)
-        is_refusal = reply.code >= 400
+        outcome = self._outcome(replied, reply)
+        if is_good:
+            self._refusals.note_success(verb)
         if transaction is not None:
             transaction.is_begun = True
             if not is_good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, replied.recipient)
-        if reply.code == 421:
-            return self._end(outcome, f"the mail server ended the conversation with 421 to {replied_to}")
-        if not (is_good or is_refusal) or (is_refusal and verb is Verb.RSET):
-            return self._end(
-                outcome,
-                f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed",
-            )
+        end = self._end_after(verb, reply, outcome, is_good=is_good)
+        if end is not None:
+            return end
         if transaction is None:
-            return self._proceed()
-        if (verb is Verb.MAIL and is_refusal) or (verb is Verb.CONTENT and is_good):
+            return [*self._proceed(), *self._end_if_drained()]
+        if (verb is Verb.MAIL and not is_good) or (verb is Verb.CONTENT and is_good):
             transaction.is_closed = True
         events: list[Event] = []
         if verb is Verb.DATA and is_good and not transaction.is_decided:
@@ -275,7 +297,47 @@ class Session:
             # The reply to the lone dot has no meaning.
             self._write(Command(Verb.LONE_DOT, b".\r\n"))
             transaction.is_closed = True
-        return [*events, *self._finish_if_decided(transaction), *self._proceed()]
+        return [*events, *self._finish_if_decided(transaction), *self._proceed(), *self._end_if_drained()]
+
+    def _outcome(self, replied: Command, reply: Reply) -> Outcome:
+        """The outcome that the reply to a command brings."""
+        transaction, offered = replied.transaction, self.extensions
+        if (
+            reply.code < 400
+            or transaction is None
+            or offered is None
+            or not transaction.is_undecided(replied.recipient)
+        ):
+            return Outcome(STAGES[replied.verb], reply)
+        outcome = self._refusals.judge_refusal(replied, transaction, reply, offered)
+        if Extension.CHUNKING in self.refused and knows_no_bdat(reply) and not self._refusals.has_accepted_content:
+            # Then it has none of the messages in flight either.
+            for other in self._unfinished:
+                if other.size is not None:
+                    other.repeat(outcome)
+        return outcome
+
+    def _end_after(self, verb: Verb, reply: Reply, outcome: Outcome, *, is_good: bool) -> list[Event] | None:
+        """Ends the conversation if nothing more may follow the reply to `verb`."""
+        replied_to = "the content" if outcome.stage is Stage.CONTENT else verb.name
+        if Extension.CHUNKING in self.refused:
+            # The mail server may read the refused content as commands, and reply to them.
+            return self._end(outcome, outcome.text)
+        if reply.code == 421:
+            return self._end(outcome, f"the mail server ended the conversation with 421 to {replied_to}")
+        if not (is_good or reply.code >= 400) or (not is_good and verb is Verb.RSET):
+            if self.extensions is not None and _uses_bdat(self.extensions):
+                # The reply may be one to content that was read as commands.
+                self._refusals.extensions.add(Extension.CHUNKING)
+            text = f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed"
+            return self._end(outcome, text)
+        return None
+
+    def _end_if_drained(self) -> list[Event]:
+        """Ends a conversation that must not go on, once all replies were read: they decide about the messages in flight."""
+        if self._is_over or self._refusals.end is None or self._unfinished or self._awaited:
+            return []
+        return self._end(self._refusals.end, "")
 
     def _finish_if_decided(self, transaction: OutgoingTransaction) -> list[Event]:
         """Finishes `transaction` if every recipient has an outcome and no reply to its commands is awaited."""
@@ -285,15 +347,15 @@ class Session:
             # The rest of its commands: no other transaction has planned commands now.
             self._planned.clear()
         self._unfinished.popleft()
-        return [Finished(transaction.key, transaction.outcomes_in_order())]
+        return [transaction.end()]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:
         """A reply to no command, or to one that has not been sent."""
         if reply.code >= 400 and (sending := self._sending()) is not None:
             # A refusal before the end of the content is the outcome. How the mail server reads the rest is not known.
-            outcome = Outcome(Stage.CONTENT, reply)
+            outcome = self._outcome(Command(Verb.CONTENT, b"", sending), reply)
             sending.decide(outcome)
-            return self._end(outcome, "")
+            return self._end(outcome, outcome.text)
         if reply.code == 421:
             return self._end(Outcome(self._stage(), reply), "the mail server ended the conversation with 421")
         return self.lost(f"the mail server sent {reply.code} without a command before it")
@@ -345,23 +407,20 @@ class Session:
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for transaction in self._unfinished:
-            if transaction.size is None:
-                # A lost probe shows nothing of its recipient.
+            if transaction.size is None or self._refusals.refuses_all:
+                # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
                 pass
             elif transaction.is_content_written and transaction not in unsent:
                 transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
             elif transaction.is_begun:
                 transaction.decide(Outcome(outcome.stage, cause=Cause.LOST, text=text))
-            if transaction.is_decided:
-                events.append(Finished(transaction.key, transaction.outcomes_in_order()))
-            else:
-                events.append(Untried(transaction.key))
+            events.append(transaction.end() if transaction.is_decided else Untried(transaction.key, self.goes_on))
         self._is_over = True
         self._content = None
         self._output.clear()
         for queue in (self._planned, self._awaited, self._unfinished):
             queue.clear()
-        return [*events, Ended(outcome)]
+        return [*events, Ended(self._refusals.end or outcome)]
 
     # The state of the conversation.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.smtp.content import BareNewline, LineEnds, Stuffer
+from mailrelay.smtp.events import Finished, Untried
 
 
 class Verb(enum.Enum):
@@ -56,6 +57,9 @@ class OutgoingTransaction:
     """The mail server has replied to a command of the transaction, or may have received one."""
     is_content_written: bool = False
     """All of its content was written to the output, with the end: the mail server may have the message. True for a probe."""
+    is_repeated: bool = False
+    """A recipient was refused only because of how the message was sent: unless the mail server accepts the content, the
+    transaction is repeated in another conversation."""
     is_closed: bool = False
     """The mail server does not have this transaction open any more: the next MAIL needs no RSET before it."""
 
@@ -64,10 +68,28 @@ class OutgoingTransaction:
         """Whether every recipient has an outcome."""
         return len(self.outcomes) == len(self.envelope.recipients)
 
+    def is_undecided(self, recipient: int | None) -> bool:
+        """Whether the recipient has no outcome yet, or any recipient if None."""
+        return not self.is_decided if recipient is None else recipient not in self.outcomes
+
     def decide(self, outcome: Outcome, recipient: int | None = None) -> None:
         """Sets the outcome of one recipient, or of all. An outcome that is set stays."""
         for index in range(len(self.envelope.recipients)) if recipient is None else (recipient,):
             self.outcomes.setdefault(index, outcome)
+
+    def repeat(self, outcome: Outcome) -> None:
+        """The transaction is to be repeated. Sets `outcome`, with `Cause.LOST`, for the recipients that have none."""
+        self.is_repeated = True
+        self.decide(outcome)
+
+    def end(self) -> Finished | Untried:
+        """The event of a transaction that is decided."""
+        outcomes = self.outcomes_in_order()
+        may_be_sent = any(
+            outcome.stage is Stage.AFTER_DOT or (outcome.reply is not None and outcome.reply.code < 300)
+            for outcome in outcomes
+        )
+        return Finished(self.key, outcomes) if may_be_sent or not self.is_repeated else Untried(self.key, goes_on=True)
 
     def outcomes_in_order(self) -> tuple[Outcome, ...]:
         """The outcomes in the order of the recipients, once all are decided."""

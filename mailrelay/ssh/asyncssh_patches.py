@@ -1,5 +1,5 @@
 """The only module that uses names of asyncssh which are not its public interface: for faster logins, flow control, quick TCP
-acknowledgements, and one request that the library does not offer.
+acknowledgements, and requests that the library does not offer.
 
 A login by asyncssh has two needless round trips, which over a satellite take longer than the mail; no option saves them.
 asyncssh first asks the server for its authentication methods, although we have only keys. Then it asks for each key whether
@@ -14,7 +14,7 @@ exception is the last key to try.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from asyncssh import SSHClientChannel, SSHClientConnection, SSHKeyPair, auth
@@ -58,17 +58,29 @@ def watch_transport(connection: SSHClientConnection, on_full: Callable[[], None]
         setattr(connection, name, call)
 
 
-def call_after_receive(connection: SSHClientConnection, callback: Callable[[], None]) -> None:
-    """Calls `callback` after the library has processed received data. Does nothing if the library has no such method."""
+def call_after_receive(connection: SSHClientConnection, callback: Callable[[], None]) -> bool:
+    """Calls `callback` after the library has processed received data. Returns False, and never calls it, if the library has
+    no such method."""
     process: Callable[[], None] | None = getattr(connection, "_recv_data", None)
     if process is None:
-        return
+        return False
 
     def process_and_call() -> None:
         process()
         callback()
 
     connection._recv_data = process_and_call  # type: ignore[method-assign]
+    return True
+
+
+def request_reply(connection: SSHClientConnection) -> bool:
+    """Sends a keepalive request, to which every server must reply (RFC 4254 section 4), and does not wait. Returns False if
+    the library has no such method."""
+    request: Callable[[], Coroutine[Any, Any, None]] | None = getattr(connection, "_make_keepalive_request", None)
+    if request is None:
+        return False
+    connection.create_task(request())
+    return True
 
 
 async def request_agent_forwarding(connection: SSHClientConnection) -> bool:

@@ -6,12 +6,12 @@ small data of other channels does not queue up behind large data.
 
 import asyncio
 import contextlib
-import re
 
 import asyncssh
 
 from mailrelay.ssh import errors
 from mailrelay.ssh.flow_control import FlowControl
+from mailrelay.ssh.greeting import find_greeting
 
 READ_SIZE = 65536
 """Octets of one read, at most."""
@@ -19,9 +19,6 @@ MAX_BEFORE_GREETING = 8192
 """Octets that a command may send before its greeting."""
 MAX_OUTPUT = 1024
 """Octets of the output of a failed command that are kept, from its end."""
-
-_GREETING = re.compile(rb"^(?:220|[45]\d\d)(?=[ \r\n-])", re.MULTILINE)
-"""A greeting, positive or negative. Other lines before it come from the command's shell."""
 
 
 class RelayhostChannel:
@@ -92,19 +89,31 @@ class RelayhostChannel:
         self._writer.close()
 
     async def skip_to_greeting(self) -> bytes | None:
-        """Reads up to the greeting of a command and drops the output of its shell before it.
+        """Reads up to the greeting of a command and drops the output of its shell before it (`ssh.greeting`).
 
         Returns None if it found a greeting, which is the next to be read. Otherwise the command has ended, or has sent more
         than MAX_BEFORE_GREETING octets: returns its last output. Raises ConnectionError.
         """
-        output = b""
-        while data := await self.read():
+        output, found = b"", None
+        while len(output) <= MAX_BEFORE_GREETING and (found is None or found.quiet):
+            try:
+                async with asyncio.timeout(found.quiet if found is not None else None):
+                    data = await self.read()
+            except TimeoutError:
+                break
+            except ConnectionError:
+                if found is None:
+                    raise
+                break
             output += data
-            if found := _GREETING.search(output):
-                self._read_ahead = output[found.start() :]
-                return None
-            if len(output) > MAX_BEFORE_GREETING:
-                return output[-MAX_OUTPUT:]
+            found = find_greeting(output, is_complete=not data)
+            if not data:
+                break
+        if found is not None:
+            self._read_ahead = output[found.start :]
+            return None
+        if len(output) > MAX_BEFORE_GREETING:
+            return output[-MAX_OUTPUT:]
         return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_OUTPUT:]
 
 

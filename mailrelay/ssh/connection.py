@@ -8,6 +8,7 @@ Promises: every failure is a `Fault` with one sentence, and the fix if the perso
 
 import asyncio
 import copy
+import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import cast
 
@@ -16,19 +17,24 @@ import msgspec
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint, Unix
+from mailrelay.mail import setup_reply
+from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
+from mailrelay.mail.printable import printable
 from mailrelay.ssh import errors
+from mailrelay.ssh.asyncssh_patches import call_after_receive, request_reply
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.interface import Fault, TcpState
+from mailrelay.ssh.tcp import tcp_state
 
 CHANNEL_TIMEOUT = 30.0
 """Seconds for the server to open a channel."""
 GREETING_TIMEOUT = 300.0
 """Seconds for a command to send its greeting (RFC 5321 section 4.5.3.2.1)."""
-KEEPALIVE = 0.5
-"""Seconds between keepalive requests to a connection whose network may be gone; after three without a reply it ends."""
+KEEPALIVES = 3
+"""Requests without a reply after which a connection whose network may be gone ends."""
 
 
 class RelayhostConnection:
@@ -43,6 +49,9 @@ class RelayhostConnection:
         self._connections = connections
         self._connection = connections[-1]
         self._flow_control = FlowControl(connections[0])
+        # Set when octets have come from the relayhost, and at the end of the connection.
+        self._heard = asyncio.Event()
+        self._can_hear = call_after_receive(self._connection, self._heard.set)
 
     @property
     def is_up(self) -> bool:
@@ -65,25 +74,62 @@ class RelayhostConnection:
         """The host name of the last hop."""
         return self._hop.host
 
-    def check_alive(self) -> None:
-        """Ends the connection if the server does not reply within two seconds: its network may be gone."""
-        self._connection.set_keepalive(KEEPALIVE, 3)
+    @property
+    def tcp_state(self) -> TcpState | None:
+        """The TCP connection to the first hop; None if it is not known."""
+        sock = self._connections[0].get_extra_info("socket")
+        return tcp_state(sock) if sock is not None else None
+
+    def check_alive(self, patience: float) -> None:
+        """Ends the connection if nothing comes from the server for `patience` seconds: its network may be gone."""
+        # The interval after the last request is a wait, too.
+        self._connection.set_keepalive(patience / (KEEPALIVES + 1), KEEPALIVES)
+
+    async def response(self) -> None:
+        """Asks the server once for a reply. Returns when any octets come from it, or the connection ends.
+
+        Returns at once if this version of the library cannot ask or does not report octets: the connection counts as alive.
+        """
+        self._heard.clear()
+        if self._can_hear and self.is_up and request_reply(self._connection):
+            closing = asyncio.ensure_future(self.wait_closed())
+            try:
+                await self._heard.wait()
+            finally:
+                closing.cancel()
 
     async def wait_closed(self) -> None:
         """Waits until either side has closed the connection, or the network has broken it."""
         await self._connection.wait_closed()
-        self._flow_control.release()
+        self._released()
 
     async def close(self) -> None:
         """Closes the connections to all hops. Takes at most a few seconds and never raises."""
-        self._flow_control.release()
+        self._released()
         await close(self._connections)
+
+    def _released(self) -> None:
+        self._flow_control.release()
+        self._heard.set()
 
     def with_command(self, command: str) -> "RelayhostConnection":
         """The same connection with another mail path: a command, or "" for port forwarding."""
         other = copy.copy(self)
         other._relayhost = msgspec.structs.replace(self._relayhost, command=command)
         return other
+
+    @property
+    def helo(self) -> str:
+        """The argument of EHLO for the mail server."""
+        return self._relayhost.helo
+
+    def refusal(self, outcome: Outcome) -> Fault:
+        """The fault of a mail server that refuses all mail, with its fix. outcome: of scope relayhost."""
+        if outcome.cause not in SETUP_REPLIES:
+            return Fault(outcome)
+        server = self._relayhost.command or str(self._relayhost.smtp)
+        fix = setup_reply.fix(outcome.cause, server=server, helo=self.helo, command=self._relayhost.command)
+        return Fault(dataclasses.replace(outcome, fix=printable(fix)))
 
     async def open_channel(self) -> RelayhostChannel:
         """A new channel to the mail server. Raises Fault of stage channel."""

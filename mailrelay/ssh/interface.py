@@ -4,6 +4,7 @@ Imports no SSH library and nothing else that is slow to load, because the relay 
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
@@ -42,6 +43,18 @@ class Stream(Channel, Protocol):
     async def wait_closed(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TcpState:
+    """The TCP connection to the first hop, as the kernel knows it.
+
+    silence: seconds since the hop last acknowledged anything. round_trip: seconds within which the kernel expects an
+    acknowledgement: the mean and four times its variation (RFC 6298).
+    """
+
+    silence: float
+    round_trip: float
+
+
 class Connection(Protocol):
     """An SSH connection to a relayhost."""
 
@@ -61,9 +74,16 @@ class Connection(Protocol):
     def host(self) -> str:
         """The host name of the relayhost, as ssh(1) has it: a name or an IP address."""
 
-    def check_alive(self) -> None:
-        """Asks the server for a reply and ends the connection if none is received within two seconds. Does not wait for
-        it."""
+    @property
+    def tcp_state(self) -> TcpState | None:
+        """None if it is not known (ProxyCommand, or a system other than Linux)."""
+
+    def check_alive(self, patience: float) -> None:
+        """From now on, ends the connection if nothing comes from the server for `patience` seconds, although it is asked for
+        a reply. Does not wait for it."""
+
+    async def response(self) -> None:
+        """Asks the server once for a reply. Returns when any octets come from it, or the connection ends."""
 
     async def open_channel(self) -> Channel:
         """A new byte stream to the mail server. Raises Fault."""

@@ -4,34 +4,37 @@
     path.command, path.greeting, path.extensions      # command: for the settings, "" for port forwarding
     for command, outcome in failures: ...             # why the paths before it do not work
 
-Promises: a mail path works if its mail server sends a greeting and replies to EHLO. Each path has at most PATH_TIMEOUT
-seconds.
-Never: an SMTP command other than EHLO, QUIT, and MAIL where the caller asks about a sender.
+Promises: a mail path works if its mail server sends a greeting, replies to EHLO, and does not refuse mailrelay itself at
+MAIL or RCPT (`mail.setup_reply`). Each path has at most PATH_TIMEOUT seconds.
+Never: a message. The transaction is from the sender about which the caller asks, or from the null reverse path, to the
+account on the relayhost, and ends with QUIT.
 """
 
 import asyncio
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailrelay.config import Relayhost
-from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
+from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
-from mailrelay.smtp import command as smtp_command
-from mailrelay.smtp.events import Ended
+from mailrelay.smtp.events import Ended, Event, Finished
 from mailrelay.smtp.extensions import Extensions
-from mailrelay.smtp.reply import MalformedReply, ReplyParser
 from mailrelay.smtp.session import Session
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.interface import Fault
 
 PATH_TIMEOUT = 30.0
-"""Seconds to open one path and to get its greeting and the reply to EHLO."""
-EHLO_NAME = b"localhost"
-"""Our name in EHLO."""
+"""Seconds to open one path and to get its replies."""
+PROBE_TIMEOUT = 10.0
+"""Seconds to wait for the replies to MAIL and RCPT."""
+
+_DOMAIN = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
 
@@ -83,13 +86,14 @@ async def find(
 async def try_path(
     connection: RelayhostConnection, command: str, sender_for: SenderFor = lambda _names: b""
 ) -> MailPath:
-    """Opens one mail path, reads the greeting and the reply to EHLO, and asks about a sender. Raises Fault if one of the
-    first two fails."""
+    """Opens one mail path, reads the greeting and the reply to EHLO, and probes a sender and a recipient. Raises Fault if
+    that fails."""
+    connection = connection.with_command(command)
     try:
         async with asyncio.timeout(PATH_TIMEOUT):
-            channel = await connection.with_command(command).open_channel()
+            channel = await connection.open_channel()
             try:
-                return await _handshake(channel, command, sender_for)
+                return await _handshake(channel, connection, command, sender_for)
             finally:
                 channel.close()
     except TimeoutError:
@@ -97,40 +101,63 @@ async def try_path(
         raise Fault(Outcome(Stage.GREETING, cause=Cause.LOST, text=printable(text))) from None
 
 
-async def _handshake(channel: RelayhostChannel, command: str, sender_for: SenderFor) -> MailPath:
-    """Reads the greeting, sends EHLO, reads the reply, asks about a sender and sends QUIT. Raises Fault."""
-    session, received = Session(EHLO_NAME), b""
+async def _handshake(
+    channel: RelayhostChannel, connection: RelayhostConnection, command: str, sender_for: SenderFor
+) -> MailPath:
+    """Reads the greeting and the reply to EHLO, probes a sender and a recipient, and sends QUIT. Raises Fault."""
+    session, received = Session(connection.helo.encode()), b""
     while session.extensions is None:
-        try:
-            data = await channel.read()
-        except ConnectionError as error:
-            events = session.lost(f"the connection was lost ({error})")
-        else:
-            events = session.receive(data) if data else session.lost("the mail server closed the connection")
-            received += data
+        data, events = await _receive(channel, session)
+        received += data
         for event in events:
             if isinstance(event, Ended):
-                raise Fault(event.outcome)
+                raise connection.refusal(event.outcome)
         _send(channel, session)
-    sender = sender_for(session.server_names)
-    sender_reply = await _ask_about(channel, sender, session.extensions) if sender else None
+    sender, sender_reply = sender_for(session.server_names), None
+    with contextlib.suppress(TimeoutError):
+        # A mail server may take its time at RCPT, to look up or to slow down. That is no fault.
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            recipient = _probed_address(connection.account, session.server_names)
+            sender_reply = await _probe(channel, session, connection, Envelope(sender, (Recipient(recipient),)))
     session.quit()
     _send(channel, session)
     greeting = printable(received.partition(b"\n")[0].strip(), 200)
     return MailPath(command, greeting, session.extensions, session.server_names, sender, sender_reply)
 
 
-async def _ask_about(channel: RelayhostChannel, sender: bytes, offered: Extensions) -> Reply | None:
-    """The reply to MAIL with this reverse path; None if there is none."""
-    envelope, parser = Envelope(sender, ()), ReplyParser()
-    if smtp_command.unsendable(envelope, offered) is not None:
-        return None
-    with contextlib.suppress(ConnectionError, MalformedReply):
-        channel.write(smtp_command.mail(envelope, None, offered))
-        while data := await channel.read():
-            for reply in parser.feed(data):
-                return reply
+def _probed_address(account: str, server_names: Sequence[bytes]) -> bytes:
+    """The account on the relayhost, at the name of its mail server. Without such a name, <postmaster>: every mail server
+    must accept it (RFC 5321 section 4.5.1). Postfix accepts it even before it looks at our name."""
+    names = [name for name in server_names if _DOMAIN.fullmatch(name)]
+    return b"%b@%b" % (account.encode(), names[0]) if names and _LOCAL_PART.fullmatch(account) else b"postmaster"
+
+
+async def _probe(
+    channel: RelayhostChannel, session: Session, connection: RelayhostConnection, envelope: Envelope
+) -> Reply | None:
+    """Sends MAIL and RCPT. The reply that MAIL had, None if there is none. Raises Fault if the mail server refuses mailrelay
+    itself: some do so only here. A refusal of the recipient is no fault."""
+    events = session.start(0, envelope, None)
+    while not events:
+        _send(channel, session)
+        _, events = await _receive(channel, session)
+    for event in events:
+        if isinstance(event, Finished):
+            [outcome] = event.outcomes
+            if outcome.scope is Scope.RELAYHOST:
+                raise connection.refusal(outcome)
+            if outcome.stage is Stage.RCPT and outcome.reply is not None:
+                return Reply(250)
+            return outcome.reply
     return None
+
+
+async def _receive(channel: RelayhostChannel, session: Session) -> tuple[bytes, list[Event]]:
+    try:
+        data = await channel.read()
+    except ConnectionError as error:
+        return b"", session.lost(f"the connection was lost ({error})")
+    return data, session.receive(data) if data else session.lost("the mail server closed the connection")
 
 
 def _send(channel: RelayhostChannel, session: Session) -> None:

@@ -4,10 +4,12 @@ not answer."""
 import asyncio
 import contextlib
 import socket
+import struct
 import sys
 from collections.abc import Callable, Coroutine
 
 from mailrelay.ssh.hops import Hop
+from mailrelay.ssh.interface import TcpState
 
 CONNECT_RETRY = 3.0
 """Seconds without an answer after which one more connection attempt begins, beside those that still wait. The kernel repeats
@@ -22,6 +24,8 @@ MAX_FIRST_DATA = 1024
 """Octets of this data that are read."""
 _TCP_RTO_MAX_MS = 44
 """A socket option of linux/tcp.h that the socket module does not have."""
+_TCP_INFO = struct.Struct("=56xI8xII")
+"""Of struct tcp_info in linux/tcp.h: tcpi_last_ack_recv in milliseconds, tcpi_rtt and tcpi_rttvar in microseconds."""
 
 
 async def open_tcp(hop: Hop) -> socket.socket:
@@ -70,6 +74,19 @@ async def read_first_data(hop: Hop) -> bytes:
             async with asyncio.timeout(FIRST_DATA_TIMEOUT):
                 data = await asyncio.get_running_loop().sock_recv(sock, MAX_FIRST_DATA)
     return b"" if data.startswith(b"SSH-") else data
+
+
+def tcp_state(sock: socket.socket) -> TcpState | None:
+    """What the kernel knows of a connection; None if `sock` is not TCP, or the system is not Linux."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:
+        # Not TCP, or closed.
+        return None
+    silence, mean, variation = _TCP_INFO.unpack(info)
+    return TcpState(silence / 1e3, (mean + 4 * variation) / 1e6)
 
 
 async def _connect(hop: Hop, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:

@@ -28,6 +28,7 @@ ssh_config = "{ssh_config}"
 smtp = "localhost:{smtp_port}"
 linger = "{linger}"
 command = {command}
+helo = "{helo}"
 
 [queue]
 directory = "{directory}/spool"
@@ -60,6 +61,7 @@ class Relay:
         retry: Sequence[str] = ("2s",),
         linger: str = "30s",
         command: str = "",
+        helo: str = "[127.0.0.1]",
         delay_notice_after: str = "15m",
         dsn: bool = True,
     ) -> None:
@@ -76,6 +78,7 @@ class Relay:
             smtp_port=smtp_port,
             linger=linger,
             command=json.dumps(command),
+            helo=helo,
             directory=directory,
             retry=json.dumps(list(retry)),
             delay_notice_after=delay_notice_after,

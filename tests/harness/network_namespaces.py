@@ -45,6 +45,14 @@ class Networks:
         """The laptop loses its addresses."""
         self.ip("laptop", "addr", "flush", "dev", "cable")
 
+    def cut(self) -> None:
+        """From now on, all that the server sends to the laptop vanishes. No event of the kernel reports it to either."""
+        self.ip("server", "route", "add", "blackhole", f"{LAPTOP}/32")
+
+    def mend(self) -> None:
+        """Ends `cut`."""
+        self.ip("server", "route", "delete", "blackhole", f"{LAPTOP}/32")
+
     def close(self) -> None:
         for name in self._names.values():
             subprocess.run([self._ip, "netns", "delete", name], capture_output=True, check=False)
@@ -83,6 +91,7 @@ while read -r verb rest; do
     DATA*)
       printf '354 go on\\r\\n'
       while read -r line && [ "$line" != "$end" ]; do :; done
+      while [ -e "$0.is-slow" ]; do sleep 0.1; done
       printf '250 2.0.0 taken\\r\\n' ;;
     QUIT*) printf '221 bye\\r\\n'; exit ;;
     *) printf '250 ok\\r\\n' ;;
@@ -92,7 +101,8 @@ done
 
 
 def takes_mail(directory: Path) -> str:
-    """A command that speaks SMTP as `sendmail -bs` does, and accepts every message."""
+    """A command that speaks SMTP as `sendmail -bs` does, and accepts every message; while there is a file with its name and
+    `.is-slow` behind it, it gives no reply to content."""
     path = directory / "takes-mail"
     path.write_text(TAKES_MAIL)
     path.chmod(0o755)

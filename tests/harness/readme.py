@@ -28,6 +28,12 @@ def section(text: str, title: str) -> str:
     return found[2] if found else ""
 
 
+def code(text: str, language: str) -> str:
+    """The only block of code in a language of a text."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
 def tables(text: str) -> list[list[list[str]]]:
     """The tables of a text: rows of cells, the row of headings first."""
     blocks = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)

@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import signal
+import termios
 import time
 from collections.abc import Mapping, Sequence
 
@@ -15,14 +16,19 @@ PATIENCE = 30.0
 
 
 class Terminal:
-    """Runs `argv`. text: its output so far, with CRLF line ends turned into LF."""
+    """Runs `argv`. text: its output so far, with CRLF line ends turned into LF. size: lines and columns, for a program that
+    fills the screen."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], size: tuple[int, int] | None = None
+    ) -> None:
         self._at = 0
         self._octets = b""
         self._pid, self._handle = pty.fork()
         if self._pid == 0:
             try:
+                if size is not None:
+                    termios.tcsetwinsize(0, size)
                 os.execvpe(argv[0], list(argv), dict(environment))
             finally:
                 os._exit(127)
@@ -44,6 +50,10 @@ class Terminal:
 
     def type(self, line: str) -> None:
         os.write(self._handle, line.encode() + b"\n")
+
+    def press(self, keys: str) -> None:
+        """Types keys without a line end: "\\x18" is Ctrl-X, "\\r" is Enter."""
+        os.write(self._handle, keys.encode())
 
     def answer(self, question: str, line: str) -> str:
         """Waits for a question and types a line; returns the output up to the question."""

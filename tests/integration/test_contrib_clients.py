@@ -3,7 +3,6 @@
 A client that is not installed is skipped. The files are the real ones, but for the port and the addresses.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -11,22 +10,19 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from harness.listener import Intake, listener
+from harness.client_programs import environment, has_come, needs, received, run
+from harness.processes import until
 from harness.readme import ROOT, page
+from harness.terminal import Terminal
 
 from mailrelay import config
 
 CLIENTS = ROOT / "contrib" / "clients"
 FILES = sorted(path.name for path in CLIENTS.iterdir())
 MESSAGE = "From: me@example.org\nTo: you@example.net\nSubject: hello\n\nhello\n"
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 def has_git_send_email() -> bool:
@@ -42,32 +38,6 @@ def written(home: Path, name: str, port: str = "") -> Path:
     file.write_text((CLIENTS / name).read_text("utf-8").replace("7777", port or "7777"))
     file.chmod(0o600)
     return file
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    return {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | more
-
-
-async def received(client: Callable[[str], object]) -> list[tuple[bytes, list[bytes], bytes]]:
-    """What a listener was given while a client ran, which is told the port: reverse path, recipients, content."""
-    intake = Intake()
-    async with listener(intake) as listening:
-        await asyncio.to_thread(client, str(listening.addresses[0]).rpartition(":")[2])
-    return [
-        (envelope.sender, [to.address for to in envelope.recipients], content) for envelope, content in intake.committed
-    ]
-
-
-def run(argv: list[str], env: Mapping[str, str], cwd: Path, stdin: str = "") -> None:
-    done = subprocess.run(argv, env=env, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done
-
-
-def has_come(found: list[tuple[bytes, list[bytes], bytes]]) -> None:
-    ((sender, recipients, content),) = found
-    assert sender == b"me@example.org"
-    assert recipients == [b"you@example.net"]
-    assert b"\r\n\r\nhello\r\n" in content
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -90,7 +60,7 @@ async def test_git_send_email(tmp_path: Path) -> None:
         argv = ["git", "send-email", "--quiet", "--confirm=never", "--suppress-cc=all"]
         run([*argv, "--from=me@example.org", "--to=you@example.net", str(patch)], env, tmp_path)
 
-    has_come(await received(client))
+    has_come(await received(tmp_path / "spool", client))
 
 
 @needs("msmtp")
@@ -99,7 +69,7 @@ async def test_msmtp(tmp_path: Path) -> None:
         argv = ["msmtp", f"--file={written(tmp_path, 'msmtprc', port)}", "you@example.net"]
         run(argv, environment(tmp_path), tmp_path, MESSAGE)
 
-    has_come(await received(client))
+    has_come(await received(tmp_path / "spool", client))
 
 
 @needs("mutt")
@@ -109,7 +79,7 @@ async def test_mutt(tmp_path: Path) -> None:
         argv += ["-e", "set from=me@example.org", "-s", "hello", "you@example.net"]
         run(argv, environment(tmp_path), tmp_path, "hello\n")
 
-    has_come(await received(client))
+    has_come(await received(tmp_path / "spool", client))
 
 
 @needs("s-nail")
@@ -118,7 +88,58 @@ async def test_s_nail(tmp_path: Path) -> None:
         env = environment(tmp_path, MAILRC=str(written(tmp_path, "mailrc", port)))
         run(["s-nail", "-:u", "-s", "hello", "you@example.net"], env, tmp_path, "hello\n")
 
-    has_come(await received(client))
+    has_come(await received(tmp_path / "spool", client))
+
+
+@needs("alpine")
+async def test_alpine(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        # Without a folder for sent messages, which alpine would ask about.
+        written(tmp_path, "pinerc", port).rename(tmp_path / ".pinerc")
+        with (tmp_path / ".pinerc").open("a") as file:
+            file.write('default-fcc=""\n')
+        argv = ["alpine", "-url", "mailto:you@example.net?subject=hello&body=hello"]
+        alpine = Terminal(argv, environment(tmp_path, TERM="vt100"), size=(40, 100))
+        alpine.read_to("Postpone")
+        alpine.press("\x18")
+        alpine.read_to(r"Send message\?")
+        alpine.press("y")
+        alpine.read_to("Message sent")
+        assert alpine.end() == 0
+
+    has_come(await received(tmp_path / "spool", client))
+
+
+@needs("aerc")
+async def test_aerc(tmp_path: Path) -> None:
+    settings = tmp_path / ".config" / "aerc"
+    settings.mkdir(parents=True)
+    for folder in ("cur", "new", "tmp"):
+        (tmp_path / "Mail" / "Sent" / folder).mkdir(parents=True)
+    sent = tmp_path / "Mail" / "Sent" / "cur"
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\necho hello >"$1"\n')
+    editor.chmod(0o755)
+
+    def client(port: str) -> None:
+        accounts = settings / "accounts.conf"
+        accounts.write_text(f"[me]\nsource = maildir://{tmp_path}/Mail\ncopy-to = Sent\n")
+        with accounts.open("a") as file:
+            file.write(written(tmp_path, "aerc-accounts.conf", port).read_text())
+        accounts.chmod(0o600)
+        env = environment(tmp_path, TERM="xterm", EDITOR=str(editor), XDG_RUNTIME_DIR=str(tmp_path))
+        aerc = Terminal(["aerc"], env, size=(40, 100))
+        aerc.read_to("Connected")
+        aerc.press(":compose -H 'To: you@example.net' -H 'Subject: hello'\r")
+        aerc.read_to(r"Send this email\?")
+        aerc.press("y")
+        # It copies what it has sent, and says nothing of it.
+        until(lambda: list(sent.iterdir()), "aerc has sent the message")
+        aerc.press(":quit -f\r")
+        # Its status says nothing: forced to quit, it may stumble over what it was doing.
+        aerc.end()
+
+    has_come(await received(tmp_path / "spool", client))
 
 
 class Spool:

@@ -528,6 +528,16 @@ async def _greets_with_5xx(at: Scene) -> None:
     await _setup(at, "must take mail from its own host", fixed)
 
 
+@failure("the mail server refuses mailrelay itself: its name, no login, no TLS")
+async def _refuses_us(at: Scene) -> None:
+    at.remote.policy = saying("RCPT", b"504 5.5.2 <x>: Helo command rejected: need fully-qualified hostname")
+
+    async def fixed() -> None:
+        at.remote.policy = welcoming
+
+    await _setup(at, "Set helo for this relayhost", fixed)
+
+
 @failure("the program on port 25 is no mail server")
 async def _not_smtp(at: Scene) -> None:
     at.remote.policy = saying("GREETING", b"SSH-2.0-OpenSSH_9.9")

@@ -33,12 +33,16 @@ class FakeScheduler:
         self.has_arrived = asyncio.Event()
         self.probe_outcomes: list[Outcome | None] = []
         self.sent = 0
+        self.vain = 0
 
     def message_arrived(self, message: int) -> None:
         self.arrived.append(message)
         self.has_arrived.set()
 
     def expect_message(self) -> None: ...
+
+    def waited_in_vain(self) -> None:
+        self.vain += 1
 
     def octets_sent(self, message: int) -> int:
         return self.sent
@@ -108,6 +112,7 @@ async def test_after_answer_within_the_reply_is_queued_and_a_later_refusal_is_no
     assert answer.reply.code == 250
     assert b"queued" in answer.reply.text
     assert not await scheduler.waiters.tell_refusal("q123456789", Refused(NO_SUCH_USER))
+    assert scheduler.vain == 1
 
 
 async def test_a_client_does_not_wait_for_a_relayhost_that_is_known_to_be_unreachable() -> None:

@@ -48,6 +48,8 @@ class FakeScheduler:
     def message_arrived(self, message: int) -> None: ...
     def expect_message(self) -> None: ...
 
+    def waited_in_vain(self) -> None: ...
+
     def octets_sent(self, message: int) -> int:
         return 0
 
@@ -100,7 +102,7 @@ class Mail:
     def finished(self, message: Message, outcomes: Sequence[Outcome], **_: object) -> None:
         self.outcomes += outcomes
 
-    def untried(self, message: Message) -> None:
+    def untried(self, message: Message, *, goes_on: bool) -> None:
         raise AssertionError
 
 

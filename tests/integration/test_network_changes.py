@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.messages import letter
 from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.wire import wired
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import RetryPolicy
@@ -18,59 +16,7 @@ from mailrelay.network.events import Change
 from mailrelay.ports import RelayhostFailure
 from mailrelay.relay import connector, dial_policy
 from mailrelay.relay.waiters import Queued
-from mailrelay.ssh import connection
 from mailrelay.ssh.interface import Connection, Fault
-
-
-class Wire:
-    """A port that passes all on to the remote's SSH port, until it is `cut`: then the connections that there are swallow
-    everything without a word, and others can be made. requests: how often the client's end has written."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self._passing: set[asyncio.Task[None]] = set()
-        self._swallowing: set[asyncio.Task[None]] = set()
-
-    def cut(self) -> None:
-        self._swallowing |= self._passing
-
-    @property
-    def is_cut(self) -> bool:
-        return bool(self._swallowing)
-
-    async def take(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        for one, other, requests in ((reader, back, 1), (there, writer, 0)):
-            self._passing.add(asyncio.create_task(self._pass(one, other, requests)))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requests: int) -> None:
-        try:
-            while data := await reader.read(65536):
-                self.requests += requests
-                if asyncio.current_task() not in self._swallowing:
-                    writer.write(data)
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def end(self) -> None:
-        for task in self._passing:
-            task.cancel()
-        await asyncio.gather(*self._passing, return_exceptions=True)
-
-
-@asynccontextmanager
-async def wired(at: RelayHarness) -> AsyncIterator[Wire]:
-    """Leads the next dials to the remote through a wire that can be cut."""
-    wire = Wire()
-    async with await asyncio.start_server(partial(wire.take, at.remote.ssh_port), "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        for file in (at.remote.ssh_config, at.remote.known_hosts):
-            file.write_text(file.read_text().replace(str(at.remote.ssh_port), str(port)))
-        yield wire
-        server.close()
-        await wire.end()
 
 
 async def uncertain(at: RelayHarness, key: int) -> bool:
@@ -233,7 +179,7 @@ async def test_a_connection_made_while_the_network_settles_stays_and_one_from_be
 async def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_comes_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extensions: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr(connection, "KEEPALIVE", 0.2)
+    monkeypatch.setattr(dial_policy, "RESPONSE_WAIT", 0.8)
 
     async with running_relay(tmp_path) as at, wired(at) as wire:
         at.remote.extensions = extensions

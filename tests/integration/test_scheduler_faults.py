@@ -86,7 +86,7 @@ class Mail:
     ) -> None:
         self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
-    def untried(self, message: Message) -> None:
+    def untried(self, message: Message, *, goes_on: bool) -> None:
         self.back.append((message.id, "untried", b""))
 
 

@@ -1,6 +1,9 @@
 """Channels through a real SSH server: what opens, what is refused, what breaks, and that bytes arrive as they are."""
 
 import asyncio
+import socket
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +23,7 @@ from mailrelay.ssh.dial import dial, read_hops
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import connect_hops
 from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.tcp import tcp_state
 
 # As the daemon runs; the dialling tests run on the standard loop.
 pytestmark = on_uvloop
@@ -274,3 +278,31 @@ async def test_the_whole_path_leaves_the_persons_own_ssh_files_alone(
             assert await (await link.open_channel()).read()
         assert list(home.iterdir()) == []
         assert HOST in remote.ssh_config.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not report it")
+async def test_a_response_of_the_server_is_heard_and_its_acknowledgement_is_known(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        began = time.monotonic()
+        await link.response()
+        state = link.tcp_state
+        assert state is not None
+        # The kernel counts in ticks of up to 10 ms.
+        assert state.silence <= time.monotonic() - began + 0.02
+        assert 0 < state.round_trip < 60
+
+
+async def test_a_wait_for_a_response_ends_with_the_connection(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        for connection in remote.connections:
+            connection.abort()
+        await link.response()
+        await link.wait_closed()
+        await link.response()
+        assert not link.is_up
+
+
+async def test_the_state_of_what_is_not_tcp_is_not_known() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert tcp_state(ours) is None

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Outcome, Scope, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Outcome, Scope, Stage
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.session import SMALL, Session
 
 Accepted = set[tuple[bytes, bytes]]
@@ -22,6 +23,10 @@ def sender(key: int) -> bytes:
 
 def envelope(key: int, recipients: int) -> Envelope:
     return Envelope(sender(key), tuple(Recipient(b"r%d@example.net" % index) for index in range(recipients)))
+
+
+def refuses_us(outcome: Outcome) -> bool:
+    return outcome.cause in SETUP_REPLIES
 
 
 class Client:
@@ -58,13 +63,13 @@ class Client:
                 case Finished(key, outcomes):
                     assert key not in self.finished.keys() | self.untried
                     assert len(outcomes) == len(self.envelopes[key].recipients)
-                    assert all(outcome.scope is not Scope.RELAYHOST for outcome in outcomes)
+                    assert all(outcome.scope is not Scope.RELAYHOST for outcome in outcomes if not refuses_us(outcome))
                     self.finished[key] = outcomes
                 case Untried(key):
                     assert key not in self.finished.keys() | self.untried
                     self.untried.add(key)
                 case Ended(outcome):
-                    assert (outcome.scope is Scope.RELAYHOST) == (not self.ready)
+                    assert refuses_us(outcome) or (outcome.scope is Scope.RELAYHOST) == (not self.ready)
                     self.ended = outcome
 
     def feed(self, octets: int) -> None:
@@ -96,6 +101,10 @@ class Remote:
     """It says 354 although it accepted no recipient."""
     keeps_transaction: bool
     """It keeps the transaction after a BDAT that it refused (RFC 3030 section 2: RSET is needed)."""
+    refuses_bdat: bytes = b""
+    """Its reply to every BDAT, although it offers CHUNKING."""
+    reads_chunks: bool = False
+    """It reads the content of a BDAT that it refused as commands."""
     accepted: Accepted = field(default_factory=set)
     contents: dict[bytes, bytes] = field(default_factory=dict)
     misled: bool = False
@@ -105,6 +114,7 @@ class Remote:
     _input: bytes = b""
     _content: bytes | None = None
     _expected: int | None = None
+    _skipped: int = 0
     _from: bytes | None = None
     _to: list[bytes] = field(default_factory=list)
 
@@ -120,12 +130,16 @@ class Remote:
 
     def reply(self, good: bytes) -> bytes:
         if self.chance.random() < self.severity:
-            good = self.chance.choice([b"421", b"450", b"451", b"452", b"500", b"550", b"552", b"554", b"599"])
+            good = self.chance.choice([b"421", b"450", b"451", b"452", b"501", b"550", b"552", b"554", b"599"])
             self.closed = good == b"421"
         more = b"".join(b"%b-more\r\n" % good for _ in range(self.chance.choice([0, 0, 0, 2])))
         return more + good + self.chance.choice([b" 2.0.0 words\r\n", b"\r\n", b" \r\n"])
 
-    def _step(self) -> bytes | None:
+    def _step(self) -> bytes | None:  # noqa: PLR0911 - what it reads next
+        if self._skipped:
+            skipped = min(self._skipped, len(self._input))
+            self._input, self._skipped = self._input[skipped:], self._skipped - skipped
+            return b"" if skipped else None
         if self._expected is not None:
             if len(self._input) < self._expected:
                 return None
@@ -136,6 +150,9 @@ class Remote:
         if not end:
             return None
         self._input = rest
+        if self.refuses_bdat and line.startswith(b"BDAT"):
+            self._skipped = 0 if self.reads_chunks else int(line.split()[1])
+            return self.refuses_bdat
         if self._content is not None:
             if line != b".":
                 self._content += line.removeprefix(b".") + b"\r\n"
@@ -164,7 +181,7 @@ class Remote:
                 return b"250 ok\r\n"
             case b"MAIL":
                 if self._from is not None:
-                    self.misled = True
+                    self.misled |= not self.reads_chunks
                     return b"503 nested MAIL\r\n"
                 said = self.reply(b"250")
                 self._from = line.split(b"<")[1].split(b">")[0] if said[:1] == b"2" else None
@@ -190,7 +207,7 @@ class Remote:
             case b"QUIT":
                 return b"221 bye\r\n"
             case _:
-                self.misled = True
+                self.misled |= not self.reads_chunks
                 return b"500 what?\r\n"
 
     def _chunk(self, content: bytes) -> bytes:
@@ -301,6 +318,35 @@ def test_the_session_and_the_mail_server_agree_on_the_accepted_recipients(
     assert all(
         content == client.contents[key] for key in client.envelopes if (content := remote.contents.get(sender(key)))
     )
+
+
+BDAT_REFUSALS = st.sampled_from(
+    [b"500 unknown command\r\n", b"502 5.5.1 not implemented\r\n", b"503 bad sequence of commands\r\n", b"504\r\n"]
+)
+RECEIVED = b"Received: from x\r\n"
+"""The first line of every message: a mail server that takes it for a command refuses it."""
+
+
+@settings(max_examples=200)
+@given(REMOTES, BDAT_REFUSALS, st.booleans(), MESSAGES, st.randoms(use_true_random=False))
+def test_a_mail_server_that_refuses_bdat_gets_nothing_by_it_and_costs_no_message(
+    remote: Remote,
+    refusal: bytes,
+    reads_chunks: bool,
+    messages: list[tuple[int, bytes | None, int]],
+    chance: random.Random,
+) -> None:
+    remote.offers = frozenset({b"PIPELINING", b"CHUNKING"})
+    remote.refuses_bdat, remote.reads_chunks, remote.severity = refusal, reads_chunks, 0.0
+    letters = [(count, None if body is None else RECEIVED + body, pad) for count, body, pad in messages]
+    client, accepted = converse(remote, letters, 100_000, chance)
+    client.check_end()
+    assert not remote.misled
+    assert not accepted
+    tried = {key for key, content in client.contents.items() if content is not None}
+    assert client.untried >= tried
+    if tried:
+        assert client.session.refused == {Extension.CHUNKING}
 
 
 REPLIES = st.sampled_from(

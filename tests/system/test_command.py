@@ -97,6 +97,22 @@ def test_a_forced_command_replaces_the_requested_one_and_shell_output_is_skipped
     arrives(relays(sendmail.port, command="rm -rf /nonexistent"), sendmail, token)
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "echo '427 packages can be updated.'; echo '12 updates are security updates.'",
+        "echo '520 days up'; sleep 3",
+        "echo '220 packages can be updated.'",
+        "echo 220-hello",
+    ],
+)
+def test_a_line_of_the_shell_that_looks_like_a_reply_is_no_greeting(
+    door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str, noise: str
+) -> None:
+    door.force(f"{noise}; exec {sendmail.on_stdin}")
+    arrives(relays(sendmail.port, command="sendmail -bs"), sendmail, token)
+
+
 def test_no_command_is_sent_before_the_greeting(
     door: Door, sendmail: Sendmail, relays: Callable[..., Relay], token: str
 ) -> None:

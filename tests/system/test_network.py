@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import errno
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -21,6 +22,15 @@ from mailrelay.network.events import Change, Clocks
 pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word is Linux's")]
 
 LETTER = b"Subject: from the backend\n\nhello\n"
+SUBMIT = """
+import smtplib, sys
+with smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=120) as client:
+    client.ehlo("client.example")
+    client.mail("me@example.org")
+    client.rcpt("you@example.net")
+    print(client.data(sys.stdin.read())[1].decode())
+"""
+"""A client that sends a message and prints the reply to its content."""
 
 
 @pytest.fixture
@@ -92,6 +102,50 @@ def test_a_connection_of_another_network_is_never_used_again(networks: Networks,
     networks.arrive("10.77.0.9")
     sent(relay, waiting)
     assert far.logins() == 2
+
+
+def submit(networks: Networks, relay: Relay) -> tuple[str, str]:
+    """Sends a message by SMTP; returns its id and why it is queued."""
+    argv = [*networks.within("laptop"), sys.executable, "-c", SUBMIT, str(relay.port)]
+    done = subprocess.run(argv, input=LETTER, capture_output=True, timeout=150, check=True)
+    code, queue_id, words = done.stdout.decode().strip().split(" ", 2)
+    assert code == "2.0.0"
+    return queue_id, words
+
+
+def test_a_silent_cut_is_felt_by_one_client_and_all_mail_leaves_when_it_is_over(
+    networks: Networks, far: Sshd, relay: Relay
+) -> None:
+    networks.arrive()
+    relay.start(*networks.within("laptop"))
+    sent(relay, send(relay))
+    networks.cut()
+    first, waited_in_vain = submit(networks, relay)
+    assert waited_in_vain == "queued: the mail server has not replied yet"
+    others = [submit(networks, relay) for _ in range(3)]
+    for _, words in others:
+        assert re.fullmatch("queued: (the connection to remote does not respond.*|there is no connection.*)", words)
+    relay.logged("lost the connection: no response")
+    networks.mend()
+    for queue_id in (first, *(queue_id for queue_id, _ in others)):
+        sent(relay, queue_id)
+    assert far.logins() == 2
+
+
+def test_a_slow_mail_server_costs_no_connection(networks: Networks, far: Sshd, relay: Relay, tmp_path: Path) -> None:
+    networks.arrive()
+    relay.start(*networks.within("laptop"))
+    sent(relay, send(relay))
+    is_slow = tmp_path / "takes-mail.is-slow"
+    is_slow.touch()
+    queued = [submit(networks, relay) for _ in range(2)]
+    # The SSH server has responded, so the second client waits for the mail server as the first one did.
+    assert {words for _, words in queued} == {"queued: the mail server has not replied yet"}
+    is_slow.unlink()
+    for queue_id, _ in queued:
+        sent(relay, queue_id)
+    assert submit(networks, relay)[1] == "sent: 2.0.0 taken"
+    assert far.logins() == 1
 
 
 def told(burst: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[Change]:

@@ -20,6 +20,8 @@ ON_THE_CLASS = (
     (PUBLIC_KEY_AUTH, "_send_signed_request"),
     (PUBLIC_KEY_AUTH, "send_request"),
     (asyncssh.SSHClientConnection, "_recv_data"),
+    (asyncssh.SSHClientConnection, "_make_keepalive_request"),
+    (asyncssh.SSHClientConnection, "create_task"),
     (asyncssh.SSHClientChannel, "_open"),
     (asyncssh.SSHClientChannel, "_make_request"),
 )

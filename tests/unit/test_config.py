@@ -71,6 +71,14 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
     assert parse(documented) == parse(LEAST)
 
 
+@pytest.mark.parametrize(
+    "name", ["[127.0.0.1]", "[IPv6:::1]", "localhost", "mail.example.org", "xn--bcher-kva.example"]
+)
+def test_a_name_for_ehlo_is_a_domain_name_or_an_address_literal(name: str) -> None:
+    (relayhost,) = parse(f"relayhost.a = {{ssh='a', helo='{name}'}}").relayhosts
+    assert relayhost.helo == name
+
+
 def test_who_names_a_number_of_channels_gets_no_more_for_a_long_queue_either() -> None:
     for channels in (1, 8, 100):
         (relayhost,) = parse(f"relayhost.a = {{ssh='a', channels={channels}}}").relayhosts
@@ -358,6 +366,29 @@ MISTAKES = [
         "relayhost.a = {ssh='a', linger='99w'}",
         """relayhost.a.linger: '99w' is out of range; from "0s" to "52w", or "always\"""",
     ),
+    (
+        "relayhost.a = {ssh='a', helo='my laptop'}",
+        "relayhost.a.helo: 'my laptop' is neither a domain name nor an address",
+    ),
+    (
+        "relayhost.a = {ssh='a', helo=''}",
+        "relayhost.a.helo: '' is neither a domain name nor an address literal; write for",
+    ),
+    ("relayhost.a = {ssh='a', helo='127.0.0.1'}", "relayhost.a.helo: '127.0.0.1' is neither a domain name nor"),
+    ("relayhost.a = {ssh='a', helo='[256.0.0.1]'}", "relayhost.a.helo: '[256.0.0.1]' is neither a domain name nor"),
+    (
+        "relayhost.a = {ssh='a', helo='[::1]'}",
+        "relayhost.a.helo: '[::1]' is neither a domain name nor an address literal",
+    ),
+    (
+        "relayhost.a = {ssh='a', helo='bücher.example'}",
+        "relayhost.a.helo: 'bücher.example' is neither a domain name nor",
+    ),
+    (
+        "relayhost.a = {ssh='a', helo='a..b'}",
+        "relayhost.a.helo: 'a..b' is neither a domain name nor an address literal",
+    ),
+    ("relayhost.a = {ssh='a', helo=1}", "relayhost.a.helo: expected text in quotes, found 1"),
     ("relayhost.a = {ssh='a', channels=0}", "relayhost.a.channels: 0 is out of range; at least 1"),
     (
         "relayhost.a = {ssh='a', ssh_config=''}",

@@ -9,13 +9,19 @@ from mailrelay.network.events import Change
 from mailrelay.relay.dial_policy import (
     EARLY_DIAL_WAIT,
     PENALTY_SCHEDULE,
+    RESPONSE_ROUND_TRIPS,
+    RESPONSE_WAIT,
     SETTLING_SCHEDULE,
     SETTLING_TIME,
     DialFacts,
+    is_dead,
     is_doubtful,
+    is_moving,
+    patience,
     pause,
     wait_after_fault,
 )
+from mailrelay.ssh.interface import TcpState
 
 NOW = 1_700_000_000.0
 HOUR = 3600.0
@@ -98,3 +104,37 @@ def test_whether_a_connection_may_have_died_with_the_network_of_before(
 
 def test_a_connection_whose_local_address_is_unknown_does_not_go_with_an_address() -> None:
     assert not is_doubtful(Change(removed_addresses=frozenset({"192.0.2.1"})), "", LONG_AGO)
+
+
+@pytest.mark.parametrize(
+    ("dial_seconds", "state", "seconds"),
+    [
+        pytest.param(0.3, TcpState(0.0, 0.05), RESPONSE_WAIT, id="a usual connection"),
+        pytest.param(0.3, None, RESPONSE_WAIT, id="a usual connection, round trip unknown"),
+        pytest.param(24.0, TcpState(0.0, 3.2), 24.0, id="by satellites: round trips of 3 s"),
+        pytest.param(24.0, TcpState(0.0, 0.01), 24.0, id="slow behind a quick jump host"),
+        pytest.param(0.8, TcpState(0.0, 4.0), 4.0 * RESPONSE_ROUND_TRIPS, id="it has become slow since the dial"),
+    ],
+)
+def test_the_patience_with_a_connection_grows_with_its_round_trip(
+    dial_seconds: float, state: TcpState | None, seconds: float
+) -> None:
+    assert patience(dial_seconds, state) == seconds
+
+
+@pytest.mark.parametrize(
+    ("state", "dead", "moving"),
+    [
+        (TcpState(9.0, 0.1), True, False),
+        (TcpState(2.0, 0.1), True, False),
+        (TcpState(1.9, 0.1), False, True),
+        (TcpState(2.9, 3.0), False, True),
+        (TcpState(3.0, 3.0), True, False),
+        (None, False, False),
+    ],
+)
+def test_a_connection_is_dead_if_nothing_was_acknowledged_meanwhile(
+    state: TcpState | None, dead: bool, moving: bool
+) -> None:
+    assert is_dead(state, 2.0) is dead
+    assert is_moving(state, 2.0) is moving

@@ -293,7 +293,8 @@ def test_what_a_reply_means_is_what_the_code_makes_of_it() -> None:
 
 
 def test_every_cause_has_its_row_and_means_what_the_code_makes_of_it() -> None:
-    rows = table(section(FAILURE_PAGE, "When there is no reply"))
+    titles = ("When there is no reply", "Replies that refuse mailrelay, not the mail")
+    rows = [row for title in titles for row in table(section(FAILURE_PAGE, title))]
     assert {row[0] for row in rows} == {cause.value for cause in Cause} - {"reply"}
     for cause, stages, scope, disposition, setup, what, fix in rows:
         assert what

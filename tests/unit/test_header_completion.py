@@ -62,7 +62,6 @@ def test_a_bare_address_is_completed(written: bytes, expected: bytes) -> None:
         b"root <a> <b>",
         b"<a> root",
         b".root",
-        b"root.",
         b"a b@c.example",
         b"<@a,@b:me@c.example>",
         b"me@[127.0.0.1]",

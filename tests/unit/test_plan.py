@@ -20,7 +20,7 @@ from mailrelay.relay.plan import (
     decide,
 )
 
-NONE, UP, DOWN, RETIRED = ConnectionState
+NONE, UP, DOWN, RETIRED, DOUBTFUL = ConnectionState
 NOTHING_DUE = Facts(due_in=inf)
 MAIL_DUE = Facts(due_in=-1.0)
 CONNECTED = Facts(connection=UP, due_in=inf)
@@ -62,6 +62,21 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
             Facts(connection=RETIRED, network_changed=True),
             do(Action.CLOSE_RETIRED),
             id="retired comes before the recall",
+        ),
+        pytest.param(
+            Facts(connection=UP, waited_in_vain=True, conversations=8, more_allowed=0),
+            do(Action.CHECK),
+            id="a client waited in vain",
+        ),
+        pytest.param(
+            Facts(connection=RETIRED, waited_in_vain=True),
+            do(Action.CLOSE_RETIRED),
+            id="a client waited in vain, and the connection is retired",
+        ),
+        pytest.param(
+            Facts(connection=DOUBTFUL, conversations=1, idle=1, due_in=-1.0),
+            wait(blocked=inf),
+            id="in doubt: nothing begins, and clients hear it",
         ),
         pytest.param(
             Facts(connection=DOWN, conversations=1, due_in=-1.0), wait(), id="lost, conversations not ended yet"
@@ -200,6 +215,7 @@ ANY_FACTS = st.builds(
     redial_pause=st.sampled_from((0.0, 40.0)),
     linger_left=st.sampled_from((0.0, 10.0, inf)),
     network_changed=st.booleans(),
+    waited_in_vain=st.booleans(),
     due_in=st.sampled_from((None, -1.0, 50.0, inf)),
     due_count=st.sampled_from((None, 0, 1, 100)),
 )
@@ -241,8 +257,8 @@ def test_mail_that_is_due_is_sent_waited_for_or_blocked_and_never_forgotten(fact
     )
     plan = decide(facts)
     if plan.action is Action.WAIT and plan.sleep == inf:
-        # An event is to come: the end of a conversation, of a message, or of a claim.
-        assert facts.conversations or facts.messages_in_progress or facts.connection is ConnectionState.RETIRED
+        # An event is to come: the end of a conversation, of a message, of a claim, or of the check of a connection.
+        assert facts.conversations or facts.messages_in_progress or facts.connection in (RETIRED, DOUBTFUL)
 
 
 @given(st.integers(0, 400), st.integers(0, 70), st.integers(0, 70), st.integers(0, 70), st.booleans())

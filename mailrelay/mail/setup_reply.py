@@ -1,0 +1,133 @@
+"""Recognises replies that refuse mailrelay and not this mail: its name, its address, a missing login or TLS, a command.
+
+Every message would get such a reply. So it is a setup fault of the relayhost, and costs no mail.
+
+Promises: a reply that concerns the sender, the recipient, relaying or the content is never taken for a setup fault, and an
+unknown one neither: its 5xx stays a refusal, which the client may hear. Only the code, the enhanced status code and words
+outside of addresses count.
+The words are those of Postfix, sendmail, Exim, OpenSMTPD, qmail, Exchange, Haraka and others; a test lists them.
+"""
+
+import re
+
+from mailrelay.mail.outcome import Cause, Reply, Stage
+
+_STAGES = frozenset({Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT})
+
+# Addresses are replaced before words are looked for: <tls@example.org> is a mailbox.
+_ADDRESS = re.compile(rb"<[^<>\s]*@[^<>\s]*>|[^\s<>@]+@[^\s<>@]+")
+_ABOUT_THE_MAIL = re.compile(
+    rb"(?:sender|recipient)(?: e?-?mail)? address|authenticated sender|sender (?:is|was) not|send as|\brelay(?:ing)?\b"
+    rb"|\bdomain of\b|\bspf\b|\bdkim\b|\bdmarc\b|\b5\.7\.(?:2\d|[15]\d\d)\b|\bresolver\."
+    rb"|user (?:unknown|not found|doesn)|no such|mailbox|\bspam\b",
+    re.IGNORECASE,
+)
+_TEMPORARY = re.compile(rb"gr[ae]y ?-?list|try(?:ing)? again|try later|temporar|too (?:many|much)", re.IGNORECASE)
+_HELO = re.compile(
+    rb"(?<![\w.-])(?:helo|ehlo)(?![\w-]|\.\w)|(?:send|say|need|required?) hello|introduce yourself", re.IGNORECASE
+)
+_WANTED = rb"(?:must|need(?:s|ed)?|requir\w*|mandatory|first|before|please|use)"
+_TLS = rb"(?:starttls|tls|ssl|encrypt(?:ed|ion)|secure connection)"
+_TLS_WANTED = re.compile(rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b" % (_WANTED, _TLS, _TLS, _WANTED), re.IGNORECASE)
+_LOGIN = rb"(?:authenticat\w*|auth|authori[sz](?:e|ation)|log ?in)"
+_LOGIN_WANTED = re.compile(
+    rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b|\bnot authenticated\b" % (_WANTED, _LOGIN, _LOGIN, _WANTED), re.IGNORECASE
+)
+_CLIENT = re.compile(
+    rb"\bclient (?:host|ip)\b|\bclient does not have permission|\byour (?:ip|host|client|server)\b"
+    rb"|(?<![\d.])127\.0\.0\.1(?!\.?\d)|(?<![\w:])::1(?![\w:])",
+    re.IGNORECASE,
+)
+_POSTFIX = re.compile(rb"\b(helo command|client host) rejected: ", re.IGNORECASE)
+_DENIED = re.compile(
+    rb"reject|denied|refused|blocked|blacklist|blocklist|banned|listed|permission"
+    rb"|not (?:allowed|permitted|accepted|welcome)",
+    re.IGNORECASE,
+)
+_ACCESS_DENIED = re.compile(rb"access denied", re.IGNORECASE)
+_DOMAIN = re.compile(rb"\bdomain\b", re.IGNORECASE)
+_NO_HOSTNAME = re.compile(rb"cannot find your (?:reverse )?hostname", re.IGNORECASE)
+_COMMAND = re.compile(
+    rb"command|recogni[sz]e|implement|unsupported|not supported|sequence|out of order|\bverb\b|\bfirst\b", re.IGNORECASE
+)
+
+
+def cause_of(stage: Stage, reply: Reply, *, accepted: bool) -> Cause | None:
+    """Which setup fault the reply means, None if it means none. The reply is one of 4xx or 5xx.
+
+    accepted: the mail server has accepted a message in this conversation before, or with RCPT another recipient. Then it
+    does accept mail of ours, so that the reply concerns this mail.
+    """
+    if accepted or reply.code < 400 or reply.code == 421 or stage not in _STAGES:
+        return None
+    words = _ADDRESS.sub(b"<>", reply.text)
+    if reply.code in (530, 535, 538):
+        # These codes mean nothing else (RFC 3207 section 4, RFC 4954 section 6).
+        return Cause.TLS_WANTED if reply.code == 538 or _TLS_WANTED.search(words) else Cause.LOGIN_WANTED
+    if stage is Stage.CONTENT or (reply.code < 500 and _TEMPORARY.search(words)):
+        return None
+    if not _POSTFIX.search(words) and _ABOUT_THE_MAIL.search(words):
+        return None
+    return _by_words(reply.code, words) or _by_code(stage, reply, words)
+
+
+def _by_words(code: int, words: bytes) -> Cause | None:
+    if _HELO.search(words):
+        return Cause.HELO_REFUSED
+    denied = _DENIED if code >= 500 else _ACCESS_DENIED
+    if _NO_HOSTNAME.search(words) or (_CLIENT.search(words) and denied.search(words)):
+        return Cause.CLIENT_REFUSED
+    # With "domain", it is the sender's domain that must be authenticated (SPF, DKIM).
+    is_about_domain = _DOMAIN.search(words)
+    if _TLS_WANTED.search(words) and not is_about_domain:
+        return Cause.TLS_WANTED
+    return Cause.LOGIN_WANTED if _LOGIN_WANTED.search(words) and not is_about_domain else None
+
+
+def _by_code(stage: Stage, reply: Reply, words: bytes) -> Cause | None:
+    if stage is Stage.EHLO and (reply.code in (501, 504) or (reply.code in (550, 553) and not _DENIED.search(words))):
+        return Cause.HELO_REFUSED
+    if stage in (Stage.GREETING, Stage.EHLO):
+        return None
+    # Enhanced codes other than x.3.x (system) and x.5.x (protocol) concern an address or a policy.
+    if reply.status.split(".")[1] not in ("0", "3", "5"):
+        return None
+    # 521: the host accepts no mail (RFC 7504). 503: bad sequence of commands.
+    if reply.code in (503, 521) or (reply.code in (500, 502, 504) and _COMMAND.search(words)):
+        return Cause.COMMAND_REFUSED
+    return None
+
+
+def fix(cause: Cause, *, server: str, helo: str, command: str) -> str:
+    """The step that ends the setup fault; one that suits every refusal for other causes.
+
+    server: where the mail server is, as the settings say. helo, command: these settings of the relayhost.
+    """
+    through_command = "" if command else ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
+    match cause:
+        case Cause.HELO_REFUSED:
+            return (
+                f"The mail server ({server}) refuses the name {helo}, by which mailrelay introduces itself. Set helo for "
+                'this relayhost to a name that it accepts, as in helo = "mail.example.org"; often its own name is one.'
+            )
+        case Cause.LOGIN_WANTED:
+            return (
+                f"The mail server ({server}) wants a login. It must take mail from its own host without one: permit "
+                f"127.0.0.1 there (Postfix: mynetworks and permit_mynetworks; Exim: relay_from_hosts){through_command}."
+            )
+        case Cause.TLS_WANTED:
+            return (
+                f"The mail server ({server}) wants TLS. It must take mail from its own host without TLS (Postfix: "
+                f"smtpd_tls_security_level = may){through_command}."
+            )
+        case Cause.CLIENT_REFUSED:
+            return (
+                f"The mail server ({server}) refuses connections from its own host: permit 127.0.0.1 there (Postfix: "
+                f"mynetworks and permit_mynetworks; Exim: relay_from_hosts){through_command}."
+            )
+        case Cause.COMMAND_REFUSED:
+            return (
+                f"The server ({server}) does not take the commands by which mail is sent. Set smtp for this relayhost to "
+                f"a mail server that does{through_command}."
+            )
+    return f"This is the reply of the mail server ({server}). See its log; it must take mail from its own host."

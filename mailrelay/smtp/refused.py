@@ -1,0 +1,126 @@
+"""Judges the refusals of a conversation: of this mail, of mailrelay itself (`mail.setup_reply`), or of an extension.
+
+A mail server may refuse an extension that it had offered: BDAT is "not implemented", a parameter is "not recognized". Then
+the message is sent again without the extension, in another conversation. Every such rule needs an extension that was used,
+so that a message is repeated once for each extension at most.
+"""
+
+import re
+from collections.abc import Collection
+
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.mail.printable import printable
+from mailrelay.mail.setup_reply import cause_of
+from mailrelay.smtp.extensions import Extension, Extensions
+from mailrelay.smtp.transaction import STAGES, Command, OutgoingTransaction, Verb
+
+_PIPELINING = re.compile(rb"pipelin|synchroni[sz]", re.IGNORECASE)
+_NOT_A_COMMAND = re.compile(rb"command|recogni[sz]e|implement|unknown|not supported|sequence|bdat|chunk", re.IGNORECASE)
+_BDAT = re.compile(rb"\bbdat\b|\bchunking\b", re.IGNORECASE)
+_LINE_TOO_LONG = re.compile(rb"\bline\b", re.IGNORECASE)
+_PARAMETERS = {
+    Extension.SIZE: (b" SIZE=", re.compile(rb"\bsize\b", re.IGNORECASE)),
+    Extension.EIGHTBITMIME: (b" BODY=", re.compile(rb"\bbody\b|\b8bitmime\b", re.IGNORECASE)),
+    Extension.SMTPUTF8: (b" SMTPUTF8", re.compile(rb"\bsmtputf8\b", re.IGNORECASE)),
+    Extension.DSN: (
+        b" RET= ENVID= NOTIFY= ORCPT=",
+        re.compile(rb"\b(?:dsn|ret|envid|notify|orcpt)\b", re.IGNORECASE),
+    ),
+}
+"""The parameters of MAIL and RCPT that belong to an extension, and the words by which a reply names it."""
+_PARAMETER_WORDS = re.compile(rb"parameter|option|argument|extension", re.IGNORECASE)
+
+
+def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> frozenset[Extension]:
+    """The extensions that `reply`, a 4xx or 5xx to a command of a transaction, refuses; none if it refuses something else.
+
+    The command must have been a correct one, as far as the replies before it tell. offered: the extensions in use.
+    """
+    if replied.verb is Verb.CONTENT and offered.chunking and offered.pipelining and is_bdat_refused(reply):
+        return frozenset({Extension.CHUNKING})
+    # Without pipelining, these commands are in their sequence.
+    is_out_of_sequence = reply.code == 503 and replied.verb in (Verb.RCPT, Verb.DATA)
+    if offered.pipelining and reply.code >= 500 and (is_out_of_sequence or _PIPELINING.search(reply.text)):
+        return frozenset({Extension.PIPELINING})
+    if replied.verb not in (Verb.MAIL, Verb.RCPT) or reply.code not in (500, 501, 503, 504, 555):
+        return frozenset()
+    parameters = replied.line[replied.line.rfind(b">") :]
+    used = {
+        extension: words
+        for extension, (names, words) in _PARAMETERS.items()
+        if any(b" " + name in parameters for name in names.split())
+    }
+    named = frozenset(extension for extension, words in used.items() if words.search(reply.text))
+    # RFC 5321 section 4.1.1.11: 555 means nothing else.
+    if not named and (reply.code == 555 or _PARAMETER_WORDS.search(reply.text)):
+        return frozenset(used)
+    return named
+
+
+def is_bdat_refused(reply: Reply) -> bool:
+    """Whether the reply to BDAT, with recipients accepted before it, refuses the command and not the content."""
+    if reply.code == 500:
+        return not _LINE_TOO_LONG.search(reply.text)
+    return reply.code in (502, 503, 504, 521) or (reply.code > 500 and bool(_BDAT.search(reply.text)))
+
+
+def knows_no_bdat(reply: Reply) -> bool:
+    """Whether a reply of `is_bdat_refused` shows that the mail server has accepted no message by BDAT."""
+    return reply.code != 500 or bool(_NOT_A_COMMAND.search(reply.text))
+
+
+class Refusals:
+    """The refusals of one conversation.
+
+    extensions: those that were offered, used and then refused; the next conversations must not use them. end: why no
+    transaction may be started any more, None while they may. has_accepted_content: the mail server has accepted a message.
+    """
+
+    def __init__(self) -> None:
+        self.extensions: set[Extension] = set()
+        self.end: Outcome | None = None
+        self._has_accepted_recipient = False
+        self.has_accepted_content = False
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the mail server refuses mailrelay at MAIL, so that it has accepted none of the messages in flight."""
+        return self.end is not None and self.end.scope is Scope.RELAYHOST and self.end.stage is Stage.MAIL
+
+    def note_success(self, verb: Verb) -> None:
+        """The mail server has accepted a command: it does accept mail of ours."""
+        self._has_accepted_recipient |= verb is Verb.RCPT
+        self.has_accepted_content |= verb is Verb.CONTENT
+
+    def judge(self, stage: Stage, reply: Reply) -> Outcome:
+        """The outcome of a reply that is not good, with its setup fault as the cause if it means one."""
+        accepted = self.has_accepted_content or (stage is Stage.RCPT and self._has_accepted_recipient)
+        return Outcome(stage, reply, cause_of(stage, reply, accepted=accepted) or Cause.REPLY)
+
+    def judge_refusal(
+        self, replied: Command, transaction: OutgoingTransaction, reply: Reply, offered: Extensions
+    ) -> Outcome:
+        """The outcome of the recipients that a 4xx or 5xx to a command of `transaction` refuses, which had none before.
+
+        With `Cause.LOST`, the transaction is to be repeated. offered: the extensions in use.
+        """
+        outcome = self.judge(STAGES[replied.verb], reply)
+        if outcome.cause in (Cause.REPLY, Cause.COMMAND_REFUSED):
+            refused = refused_extensions(replied, reply, offered)
+            # RFC 5321 section 4.1.4: the mail server believes that a transaction is open.
+            is_out_of_sequence = reply.code == 503 and replied.verb is Verb.MAIL and self._has_accepted_recipient
+            if refused or is_out_of_sequence:
+                self.extensions |= refused
+                transaction.is_repeated = True
+                outcome = _to_repeat(outcome, refused)
+        if transaction.is_repeated or outcome.scope is Scope.RELAYHOST:
+            self.end = self.end or outcome
+        return outcome
+
+
+def _to_repeat(outcome: Outcome, refused: Collection[Extension]) -> Outcome:
+    """outcome: of the refusal. refused: extensions; none if the mail server lost the order of the commands."""
+    names = " and ".join(sorted(extension.upper() for extension in refused))
+    why = f"offers {names} and refuses it" if names else "lost the order of the commands"
+    text = f"the mail server {why} ({printable(outcome.description, 200)}); the message is sent again"
+    return Outcome(outcome.stage, cause=Cause.LOST, text=text)

@@ -1,0 +1,68 @@
+"""Replies that refuse an extension which was offered and used, and those that refuse something else."""
+
+import pytest
+
+from mailrelay.mail.outcome import Reply
+from mailrelay.smtp.extensions import Extension, Extensions
+from mailrelay.smtp.refused import refused_extensions
+from mailrelay.smtp.transaction import Command, Verb
+
+ALL = Extensions(True, True, True, True, True, True, 1000)
+MAIL = b"MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x\r\n"
+BARE = b"MAIL FROM:<size@example.org>\r\n"
+RCPT = b"RCPT TO:<b@example.net> NOTIFY=NEVER ORCPT=rfc822;b@example.net\r\n"
+SIZE, BODY, UTF8, DSN = Extension.SIZE, Extension.EIGHTBITMIME, Extension.SMTPUTF8, Extension.DSN
+CHUNKING, PIPELINING = Extension.CHUNKING, Extension.PIPELINING
+
+
+@pytest.mark.parametrize(
+    ("verb", "line", "reply", "expected"),
+    [
+        (Verb.CONTENT, b"", "500 5.5.1 unrecognized command", {CHUNKING}),
+        (Verb.CONTENT, b"", "502 5.5.1 Error: command not implemented", {CHUNKING}),
+        (Verb.CONTENT, b"", "503 BDAT command used when CHUNKING not advertised", {CHUNKING}),
+        (Verb.CONTENT, b"", "504 not implemented", {CHUNKING}),
+        (Verb.CONTENT, b"", "550 5.5.1 BDAT is not supported", {CHUNKING}),
+        (Verb.CONTENT, b"", "500 5.5.2 Line too long", set()),
+        (Verb.CONTENT, b"", "552 5.3.4 Chunk exceeds message size limit", set()),
+        (Verb.CONTENT, b"", "554 5.7.1 spam", set()),
+        (Verb.CONTENT, b"", "451 4.3.0 later", set()),
+        (Verb.RCPT, RCPT, "500 5.5.1 Invalid command: Pipelining not supported", {PIPELINING}),
+        (Verb.DATA, b"DATA\r\n", "554 5.5.0 Error: SMTP protocol synchronization", {PIPELINING}),
+        (Verb.MAIL, MAIL, "554 SMTP synchronization error", {PIPELINING}),
+        (Verb.DATA, b"DATA\r\n", "503 5.5.1 bad sequence of commands", {PIPELINING}),
+        (Verb.RCPT, RCPT, "503 5.5.1 bad sequence of commands", {PIPELINING}),
+        (Verb.DATA, b"DATA\r\n", "554 5.5.1 Error: no valid recipients", set()),
+        (Verb.MAIL, MAIL, "555 MAIL FROM parameters not recognized or not implemented", {SIZE, BODY, UTF8, DSN}),
+        (Verb.MAIL, MAIL, "555 5.5.4 Unsupported option: SIZE=100", {SIZE}),
+        (Verb.MAIL, MAIL, "501 5.5.4 Unknown BODY type 8BITMIME", {BODY}),
+        (Verb.MAIL, MAIL, "501 5.7.1 DSN support is disabled", {DSN}),
+        (Verb.MAIL, MAIL, "504 5.7.0 Sorry, ENVID not supported, we do not allow DSN", {DSN}),
+        (Verb.MAIL, MAIL, "503 5.5.4 Unsupported option SMTPUTF8", {UTF8}),
+        (Verb.MAIL, MAIL, "501 5.1.7 Bad sender address syntax", set()),
+        (Verb.MAIL, MAIL, "504 5.5.2 <root>: Sender address rejected: need fully-qualified address", set()),
+        (Verb.MAIL, MAIL, "550 5.7.1 Access denied", set()),
+        (Verb.MAIL, MAIL, "552 5.3.4 Message size exceeds fixed limit", set()),
+        (Verb.MAIL, BARE, "555 5.5.4 Unsupported option: SIZE=100", set()),
+        (Verb.MAIL, BARE, "501 syntax error in parameters", set()),
+        (Verb.RCPT, RCPT, "555 RCPT TO parameters not recognized or not implemented", {DSN}),
+        (Verb.RCPT, RCPT, "550 5.1.1 user unknown", set()),
+    ],
+)
+def test_the_extensions_that_a_reply_refuses(verb: Verb, line: bytes, reply: str, expected: set[Extension]) -> None:
+    code, _, text = reply.partition(" ")
+    assert refused_extensions(Command(verb, line), Reply(int(code), (text.encode(),)), ALL) == expected
+
+
+@pytest.mark.parametrize("verb", [Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.CONTENT])
+@pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 550, 555])
+def test_what_is_not_used_is_not_refused(verb: Verb, code: int) -> None:
+    """So a message is repeated once for each extension, and not for ever."""
+    reply = Reply(code, (b"pipelining, chunking, parameter size",))
+    assert refused_extensions(Command(verb, BARE), reply, Extensions()) == frozenset()
+
+
+def test_extensions_that_are_not_used_are_as_if_they_were_not_offered() -> None:
+    assert ALL.without(Extension) == Extensions(enhancedstatuscodes=True)
+    assert ALL.without(()) == ALL
+    assert ALL.without({Extension.CHUNKING}).pipelining
