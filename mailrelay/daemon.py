@@ -25,14 +25,14 @@ from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
-from mailrelay.mail.backends import backends_for
+from mailrelay.mail.backends import backends_for, enabled_backends
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
 from mailrelay.notify.backend import BackendFailed
-from mailrelay.notify.notifier import Notifier, enabled_backends
+from mailrelay.notify.notifier import Notifier
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import lock, trigger
 from mailrelay.spool.database import prepare_directory

@@ -18,8 +18,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.handed_in import HandedIn
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Cause, Outcome
@@ -338,5 +340,15 @@ class CommandPort(Protocol):
 
         has_bare_header: whether the header has bare addresses, which are completed before the message is sent.
         Creates the spool if there is none.
+        """
+        ...
+
+    def hand_in(
+        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
+    ) -> tuple[int, Arrival]:
+        """As `enqueue`, for a message of which recipients are held or have failed already. Returns its key and the arrival.
+
+        The notices about these recipients become pending in the same commit. `backends_for` names their backends.
+        The recipients of the arrival are those of the envelope, then those that are not valid.
         """
         ...

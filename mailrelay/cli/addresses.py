@@ -5,12 +5,19 @@ accepted because people and programs write it: nothing between two commas, `;` i
 display names, a mailbox without a domain, and the mailboxes that `mail.address` accepts besides. Python's own header parser
 is not used: it decodes encoded words within addresses, and silently leaves out what it cannot parse.
 
-Promises: no mailbox is lost; text that is not a mailbox raises. Every address that is returned is valid for `mail.address`.
-Pure, in time linear in the length.
+    addresses(text)   all of them; raises if one part of the list is not a mailbox
+    sorted_out(text)  those that are mailboxes, and the parts that are not
+
+A part that is not a mailbox ends at the next comma or semicolon, so an open quote or parenthesis costs one part, not
+the list.
+
+Promises: no mailbox is lost, no part of a list either. Every address that is returned is valid for `mail.address`; no
+text of a `BadAddress` is. Pure, in time linear in the length.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from mailrelay.mail.address import BadPath, parse_path
 
@@ -29,85 +36,158 @@ _TOKEN = re.compile(
 )
 _COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
 
+_END = re.compile(rb"[,;]")
+_UNPRINTABLE = re.compile(rb"[\x00-\x20\x7f]+")
+MAX_BAD = 100
+"""Parts of a list that are not mailboxes, at most. The rest of a list with more is one part."""
+MAX_SHOWN = 300
+"""Octets of a part that is not a mailbox that are kept."""
+
 Token = tuple[str, bytes]
 
 
 class BadAddress(ValueError):
-    """Not a list of addresses. The text names the part that is not one; it is from outside, not escaped."""
+    """Not a mailbox. The sentence names it; it is from outside, not escaped.
+
+    text: the part of the list, bounded, with a blank in place of control characters. It is valid for no `mail.address`.
+    """
+
+    def __init__(self, text: bytes, reason: str = "") -> None:
+        super().__init__(f"{_shown(text)} is not an address{reason and f': {reason}'}")
+        self.text = _invalid(text)
 
 
 def addresses(text: bytes) -> list[bytes]:
     """The mailboxes in `text`, in order, without angle brackets; [] for an empty list. Raises BadAddress."""
-    found: list[bytes] = []
-    parts: list[Token] = []
-    for kind, token in _tokens(text):
-        if kind == "end":
-            found.extend(_mailbox(parts))
-            parts = []
-        elif kind == "group":
-            # The name of a group, which is removed: it must not contain an address.
-            if any(part == ("joint", b"@") or part[0] == "angle" for part in parts):
-                raise _bad(text)
-            parts = []
-        else:
-            parts.append((kind, token))
-    found.extend(_mailbox(parts))
+    found, bad = sorted_out(text)
+    if bad:
+        raise bad[0]
     return found
 
 
-def _mailbox(parts: list[Token]) -> Iterator[bytes]:
-    """The mailbox in the tokens between two commas; nothing if there are none. Raises BadAddress."""
+def sorted_out(text: bytes) -> tuple[list[bytes], list[BadAddress]]:
+    """The mailboxes in `text`, in order, without angle brackets, and the parts that are not mailboxes."""
+    found: list[bytes] = []
+    bad: list[BadAddress] = []
+    at = 0
+    while at < len(text):
+        if len(bad) == MAX_BAD:
+            bad.append(BadAddress(text[at:]))
+            break
+        part = _part(text, at)
+        try:
+            if isinstance(part.tokens, BadAddress):
+                raise part.tokens
+            found.extend(_mailbox(part.tokens, text[at : part.end]))
+        except BadAddress as error:
+            bad.append(error)
+        at = part.next
+    return found, bad
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a list: its tokens, or why it has none. end: where it ends. next: where the next one begins."""
+
+    tokens: list[Token] | BadAddress
+    end: int
+    next: int
+
+
+def _part(text: bytes, start: int) -> _Part:
+    """The part of the list that begins at `start`: up to a comma, a semicolon, or the colon after the name of a group."""
+    tokens: list[Token] = []
+    try:
+        for kind, token, end in _tokens(text, start):
+            if kind == "end":
+                return _Part(tokens, end - 1, end)
+            if kind == "group":
+                # The name of a group must not contain an address.
+                named = any(part == ("joint", b"@") or part[0] == "angle" for part in tokens)
+                return _Part(BadAddress(text[start:end]) if named else [], end, end)
+            tokens.append((kind, token))
+    except _Damaged as error:
+        comma = _END.search(text, error.at)
+        end = comma.start() if comma else len(text)
+        return _Part(BadAddress(text[start:end]), end, end + 1)
+    return _Part(tokens, len(text), len(text))
+
+
+def _mailbox(parts: list[Token], text: bytes) -> Iterator[bytes]:
+    """The mailbox in the tokens of the part `text`; nothing if there are none. Raises BadAddress."""
     if not parts:
         return
     angles = [at for at, (kind, _) in enumerate(parts) if kind == "angle"]
     if angles and angles != [len(parts) - 1]:
-        raise _bad(b" ".join(token for _, token in parts))
-    mailbox = _joined(_tokens(parts[-1][1][1:-1]) if angles else parts)
+        raise BadAddress(text)
     try:
-        yield parse_path(b"<%s>" % mailbox, smtputf8=True, null=False)[0]
+        inner = parts[-1][1][1:-1]
+        tokens = [(kind, token) for kind, token, _ in _tokens(inner)] if angles else parts
+        yield parse_path(b"<%s>" % _joined(tokens, text), smtputf8=True, null=False)[0]
+    except _Damaged:
+        raise BadAddress(text) from None
     except BadPath as error:
-        raise BadAddress(f"{_shown(mailbox)} is not an address: {error}") from None
+        raise BadAddress(text, str(error)) from None
 
 
-def _joined(tokens: Iterable[Token]) -> bytes:
-    """An address without spaces and comments. Raises BadAddress for two words with nothing between them."""
+def _joined(tokens: Iterable[Token], text: bytes) -> bytes:
+    """An address without spaces and comments. Raises BadAddress(text) for two words with nothing between them."""
     parts: list[Token] = []
     for kind, token in tokens:
         if kind == "word" and parts and parts[-1][0] == "word":
-            raise _bad(parts[-1][1] + b" " + token)
+            raise BadAddress(text)
         parts.append((kind, token))
     return b"".join(token for _, token in parts)
 
 
-def _tokens(text: bytes) -> Iterator[Token]:
-    """The tokens of `text`, without spaces and comments."""
-    at = 0
+class _Damaged(Exception):
+    """No token begins at this offset."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
+
+
+def _tokens(text: bytes, at: int = 0) -> Iterator[tuple[str, bytes, int]]:
+    """The tokens of `text` from `at` on, without spaces and comments, each with the offset of its end. Raises _Damaged."""
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:
-            raise _bad(text[at:])
+            raise _Damaged(at)
         at = token.end()
         if token.lastgroup == "comment":
             at = _comment_end(text, at)
         elif token.lastgroup is not None and token.lastgroup != "space":
-            yield token.lastgroup, token[0]
+            yield token.lastgroup, token[0], at
 
 
-def _comment_end(text: bytes, at: int) -> int:
-    """The end of the comment whose opening parenthesis is right before `at`. Comments nest."""
+def _comment_end(text: bytes, start: int) -> int:
+    """The end of the comment whose opening parenthesis is right before `start`. Comments nest. Raises _Damaged."""
     depth = 1
+    at = start
     while depth:
         part = _COMMENT_PART.match(text, at)
         if part is None:
-            raise _bad(text[at - 1 :])
+            raise _Damaged(start - 1)
         depth += 1 if part[1] == b"(" else -1
         at = part.end()
     return at
 
 
-def _bad(text: bytes) -> BadAddress:
-    return BadAddress(f"{_shown(text)} is not an address")
-
-
 def _shown(text: bytes) -> str:
     return "'" + text[:60].decode("utf-8", "backslashreplace").strip() + "'"
+
+
+def _invalid(text: bytes) -> bytes:
+    """`text` as the spool keeps it in place of an address."""
+    kept = _UNPRINTABLE.sub(b" ", text).strip()
+    kept = kept if len(kept) <= MAX_SHOWN else kept[:MAX_SHOWN] + b" ..."
+    return kept if kept and not is_address(kept) else b"%s (not an address)" % kept
+
+
+def is_address(text: bytes) -> bool:
+    """Whether `text` is a mailbox of `mail.address`, as it is."""
+    try:
+        return parse_path(b"<%s>" % text, smtputf8=True, null=False) == (text, b"")
+    except BadPath:
+        return False

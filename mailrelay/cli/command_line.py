@@ -1,7 +1,7 @@
 """The `mailrelay` script: the table of commands, and the exit status of every error.
 
-A command ends with the status that it returns; None is 0. Under the name `sendmail` or `mailq`,
-the script is that command.
+A command ends with the status that it returns; None is 0. Under another name (`OTHER_NAMES`),
+the script is one of its commands.
 
 The functions below import one command each when it runs: `mailrelay queue` must not load SSH and SMTP. The imports are
 statements: the linter and mypy check them.
@@ -26,7 +26,12 @@ from mailrelay.config import SettingsError
 
 EX_CONFIG = 78
 """As in sysexits."""
-OTHER_NAMES = {"sendmail": ("sendmail",), "mailq": ("queue",)}
+OTHER_NAMES = {
+    "sendmail": ("sendmail",),
+    "send-mail": ("sendmail",),
+    "newaliases": ("sendmail", "-bi"),
+    "mailq": ("sendmail", "-bp"),
+}
 """The command that the script runs when it is called by another name."""
 
 

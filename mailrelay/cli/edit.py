@@ -63,7 +63,7 @@ def command(queue_id: str) -> int:
             if status:
                 raise Failed(f"the editor ended with status {status}")
             _send(settings, old, content, text)
-        except (Failed, BadDraft, rfc822_input.Unfit, *CONTROL_ERRORS, OSError) as error:
+        except (Failed, BadDraft, rfc822_input.TooLarge, *CONTROL_ERRORS, OSError) as error:
             say(f"{error}; {old.queue_id} is left as it was, your text is in {file}")
             if not is_terminal(sys.stdin) or not confirm("Open it again?", default=True, err=True):
                 return 1

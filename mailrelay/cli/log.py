@@ -24,9 +24,9 @@ from mailrelay.cli.base import Failed, load_settings, say
 from mailrelay.cli.terminal import put
 from mailrelay.control.details import whole_id
 from mailrelay.control.errors import NoSuchMessage
+from mailrelay.control.log_file import FILE
 from mailrelay.mail.printable import printable
 
-FILE = "mailrelay.log"
 LAST = 10
 """Lines that -f without an id prints before the new ones."""
 LOOK_AGAIN = 0.25

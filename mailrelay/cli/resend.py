@@ -14,13 +14,14 @@ from collections.abc import Sequence
 
 import click
 
-from mailrelay.cli.addresses import BadAddress, addresses
+from mailrelay.cli.addresses import BadAddress, addresses, is_address
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.terminal import put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.replacement import replace, replaceable
 from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act
+from mailrelay.mail.printable import printable
 
 
 @click.command("resend")
@@ -36,6 +37,9 @@ def command(queue_id: str, recipients: Sequence[str], reverse_path: str | None) 
     sender = None if reverse_path is None else _sender(reverse_path)
     with waiting_for("the spool"):
         old, content = replaceable(settings, queue_id, Act.RESEND)
+    bad = next((one.address for one in old.envelope.recipients if not is_address(one.address)), None)
+    if bad is not None and not to:
+        raise Failed(f"<{printable(bad)}> is not an address; name all recipients of {old.queue_id} with --to ADDRESS")
     envelope = readdressed(
         old.envelope,
         old.envelope.sender if sender is None else sender,

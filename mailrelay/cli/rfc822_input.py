@@ -2,23 +2,31 @@
 
     read(file, limit, dot_ends)   the content in `file`, with CRLF line ends
     parse(content)                content as an Input: the fields of its header, and the rest
-    take_recipients(message)      the recipients in its header, and the message without Bcc, for `-t`
+    take_recipients(message)      the values of the fields that name recipients, for `-t`
+    without_bcc(message)          the message without its Bcc fields
 
-Decisions: LF, CRLF and CR each end a line, because cron mails the output of any program. A NUL is refused: no mail server
-has to take it. A line `From ` at the very top, as mailboxes have it, is removed. A message that does not begin with a
-header gets an empty line first, so that all of it is body. Everything else stays the same, octet for octet.
+Line ends. LF ends a line, with all CRs right before it (sendmail and Postfix do the same). Any other CR is a blank in
+the value of a header field, as in Postfix, and nothing before the colon or at the beginning of the line. So no CR ends
+a header, and no Bcc field becomes text that all recipients see. In the body any other CR ends a line, because cron
+mails the output of any program, progress bars too.
+
+A NUL stays: the caller decides. A line `From ` at the very top, as mailboxes have it, is removed. A message that does
+not begin with a header gets an empty line first, so that all of it is body. Everything else stays the same, octet for
+octet.
 """
 
 import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mailrelay.cli.addresses import addresses
-
 PIECE = 1 << 20
 """Octets in one read, at most."""
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LINE_END_WITH_CR = re.compile(rb"(?<!\r)\r+\n")
+_HEADER_LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
+_NAME = re.compile(rb"[!-9;-~]+[ \t]*")
+_PLAIN_NAME = re.compile(rb"[A-Za-z-]+[ \t]*")
+"""The names between whose letters a CR is removed: without this limit, a line of a progress bar could become a field."""
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
 _MBOX = re.compile(rb"From [^\r\n]*\r\n")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
@@ -26,8 +34,12 @@ _RESENT = tuple(b"resent-" + name for name in _RECIPIENTS)
 _BLIND = (b"bcc", b"resent-bcc")
 
 
-class Unfit(ValueError):
-    """The message cannot be sent. The text says why."""
+class TooLarge(ValueError):
+    """The message is larger than allowed. beginning: its first octets, with CRLF line ends, at most PIECE of them."""
+
+    def __init__(self, limit: int, beginning: bytes) -> None:
+        super().__init__(f"the message is larger than listen.max_message_size ({limit} octets); send it in parts")
+        self.beginning = beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,7 @@ def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
     """The content in `file`, with CRLF line ends.
 
     limit: octets of content, at most. dot_ends: whether a line with only a dot ends the message; it is not part of it.
-    Raises Unfit.
+    Raises TooLarge.
     """
     found = bytearray()
     line_begins = True
@@ -69,15 +81,51 @@ def read(file: BinaryIO, limit: int, *, dot_ends: bool) -> bytes:
         line_begins = piece.endswith(b"\n")
         found += piece
         if len(found) > limit:
-            raise _too_big(limit)
-    if b"\0" in found:
-        raise Unfit("the message contains a NUL octet, which mail cannot carry; encode it, in base64 for example")
-    content = _LINE_END.sub(b"\r\n", found)
-    if content and not content.endswith(b"\r\n"):
-        content += b"\r\n"
+            raise _too_large(limit, found)
+    content = _with_crlf(found)
     if len(content) > limit:
-        raise _too_big(limit)
+        raise _too_large(limit, found)
     return content
+
+
+def _with_crlf(found: bytearray) -> bytes:
+    header, at = _header(found)
+    body = _LINE_END_WITH_CR.sub(b"\n", found[at:]).replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    content = header + body
+    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def _too_large(limit: int, found: bytearray) -> TooLarge:
+    # Up to the end of a line: half an address may be another address.
+    return TooLarge(limit, _with_crlf(found[: found.rfind(b"\n", 0, PIECE) + 1]))
+
+
+def _header(found: bytearray) -> tuple[bytes, int]:
+    """The lines of the header, with CRLF line ends, and where the rest begins in `found`."""
+    lines: list[bytes] = []
+    at = 0
+    in_field = False
+    while line := _HEADER_LINE.match(found, at):
+        text = line[0].rstrip(b"\r\n").lstrip(b"\r")
+        is_mbox = at == 0 and text.startswith(b"From ")
+        if not is_mbox and not (in_field and text[:1] in (b" ", b"\t")):
+            text = _field(text)
+            if not text:
+                break
+            in_field = True
+        lines.append(text.replace(b"\r", b" ") + b"\r\n")
+        at = line.end()
+    return b"".join(lines), at
+
+
+def _field(text: bytes) -> bytes:
+    """The first line of a header field, without CRs in its name; b"" if `text` is not one."""
+    name, colon, value = text.partition(b":")
+    if b"\r" in name.rstrip(b" \t\r"):
+        whole = name.replace(b"\r", b"")
+        return whole + colon + value if colon and _PLAIN_NAME.fullmatch(whole) else b""
+    name = name.replace(b"\r", b"")
+    return name + colon + value if colon and _NAME.fullmatch(name) else b""
 
 
 def parse(content: bytes) -> Input:
@@ -98,16 +146,16 @@ def with_field(message: Input, name: bytes, value: bytes) -> Input:
     return Input((*message.fields, field), message.rest)
 
 
-def take_recipients(message: Input) -> tuple[Input, list[bytes]]:
-    """The message without its Bcc fields, and its recipients.
+def take_recipients(message: Input) -> list[bytes]:
+    """The values of the fields that name the recipients.
 
-    They are those in To, Cc and Bcc, or if there are Resent-To, Resent-Cc or Resent-Bcc, those in these. Raises BadAddress.
+    They are To, Cc and Bcc, or if there are Resent-To, Resent-Cc or Resent-Bcc, these.
     """
     resent = any(field.name in _RESENT for field in message.fields)
     named = _RESENT if resent else _RECIPIENTS
-    found = [address for field in message.fields if field.name in named for address in addresses(field.value)]
-    return Input(tuple(field for field in message.fields if field.name not in _BLIND), message.rest), found
+    return [field.value for field in message.fields if field.name in named]
 
 
-def _too_big(limit: int) -> Unfit:
-    return Unfit(f"the message is larger than listen.max_message_size ({limit} octets); send it in parts")
+def without_bcc(message: Input) -> Input:
+    """The message without Bcc and Resent-Bcc, as sendmail and Postfix send it, with -t and without."""
+    return Input(tuple(field for field in message.fields if field.name not in _BLIND), message.rest)

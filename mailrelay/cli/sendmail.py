@@ -2,19 +2,26 @@
 
     sendmail [options] [address…] <message    puts the message in the spool; works while the daemon does not run
     sendmail -t                               recipients from To, Cc and Bcc too (if there are Resent-To, Resent-Cc or
-                                              Resent-Bcc, from these); removes Bcc
+                                              Resent-Bcc, from these)
     sendmail -bs                              SMTP on stdin and stdout, with the daemon, which must run
     sendmail -bp                              the listing, as `mailrelay queue` and `mailq`
+    sendmail -q…                              makes all mail due now, as `mailrelay queue retry --all`
+    sendmail -bi, -I                          nothing: there is no alias database; also installed as `newaliases`
 
--f (or -r) gives the sender, <> for none; without it, the sender is the login name. Bare names, in the envelope and in the
-header, are completed (settings, `[submission]`). -F is the name in the From field that is added if there is none. Without
--i (or -oi) a line with only a dot ends the message. -N, -R and -V are NOTIFY, RET and ENVID of RFC 3461; -B is the body's
-type. Other options of sendmail(1) have no meaning here and are ignored: -A -C -D -G -h -L -m -n -O -o -p -s -U -v -X.
+Bcc is removed, with -t and without. -f (or -r) gives the sender, <> for none; without it, the sender is the login name.
+Bare names, in the envelope and in the header, are completed (settings, `[submission]`). -F is the name in the From field
+that is added if there is none. Without -i (or -oi) a line with only a dot ends the message. -N, -R and -V are NOTIFY, RET
+and ENVID of RFC 3461; -B is the body's type. Other options of sendmails have no meaning here and are ignored
+(`sendmail_options`).
 
-Exit status, from sysexits: 0 the message is on disk; 64 usage, for example no recipient; 65 the message cannot be sent: an
-invalid address, no recipient in its header, too large, a NUL; 75 not stored, because of a failure on this
-computer; 78 the settings are wrong. With --wait[=SECONDS] it waits that long (default: listen.answer_within) for the mail
-server: 0 sent to all recipients; 67 refused, no such mailbox; 69 refused, at least in part; 75 stored, but not sent yet.
+What cannot be sent is stored all the same: programs such as cron look neither at the exit status nor at stderr. It is
+held, or has failed, with a notice (`mail.handed_in`). An option with a wrong value is ignored, and named on stderr.
+
+Exit status, from sysexits: 0 the message is on disk; 64 usage, for example -bd; 65 the message is too large to be
+stored; 75 not stored, because of a failure on this computer; 78 the settings are wrong. With --wait[=SECONDS] it waits
+that long (default: listen.answer_within) for the mail server: 0 sent to all recipients; 67 refused, no such mailbox; 69
+refused, at least in part; 75 stored, but not sent yet. Of a message that is not stored, the system's log has a line,
+and ~/dead.letter has the message (`last_trace`).
 
 Promises: 0 follows the fsync of the commit. Never: a message stored in part, or for some of its recipients only.
 """
@@ -28,148 +35,266 @@ from typing import Any
 
 import click
 
-from mailrelay.cli import rfc822_input
-from mailrelay.cli.addresses import BadAddress, addresses
+from mailrelay.cli import last_trace, rfc822_input, sendmail_options
+from mailrelay.cli.addresses import BadAddress, addresses, is_address, sorted_out
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.queue import show_list
-from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login, submit
+from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.waiting import waiting_for
-from mailrelay.config import Settings
+from mailrelay.config import Settings, SettingsError
+from mailrelay.control import acts
+from mailrelay.control.enqueue import Stored, hand_in
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
+from mailrelay.mail import handed_in
 from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
-from mailrelay.mail.trace import MAX_RECEIVED, count_received
 from mailrelay.submission import completion
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE = 64, 65, 69
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_CONFIG = 64, 65, 69, 78
+KEPT = 2
+"""A message that is larger than listen.max_message_size is held up to so many times this size."""
+LAST_LIMIT = 50_000_000
+"""Octets of a message that is kept in ~/dead.letter, at most."""
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
 _NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
 _MAX_ENVID = 100
 """Octets of xtext (RFC 3461 section 4.4)."""
 _XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 or code in b"+="}
-_IGNORED_FLAGS = ("-G", "-U", "-m", "-n", "-s", "-v")
-_IGNORED_VALUES = ("-A", "-C", "-D", "-L", "-O", "-X", "-h", "-p")
+_MAX_SAID = 5
+"""Recipients that are not tried and are named on stderr, at most."""
+_UNKNOWN = "mailrelay.sendmail.unknown"
+_UNSUPPORTED = {
+    "d": "the daemon is `mailrelay serve`",
+    "D": "the daemon is `mailrelay serve`",
+    "v": "no address is verified here; `mailrelay test ADDRESS` sends a test message",
+    "t": "there are no address rules to test",
+    "h": "`mailrelay status` shows the relayhosts",
+    "H": "there is no host status to delete",
+    "z": "the configuration is not frozen",
+}
 
 
 class _Sendmail(click.Command):
-    """A command with the exit status of sendmail(1) for wrong usage."""
+    """A command with the options and the exit status of sendmail(1)."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # click would take the word after a bare --wait as its value.
-        args = ["--wait=" if word == "--wait" and "--" not in args[:at] else word for at, word in enumerate(args)]
+        known, ctx.meta[_UNKNOWN] = sendmail_options.rewritten(args)
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, known)
         except click.UsageError as error:
             raise _usage(error.format_message().rstrip(".")) from None
 
 
-@click.command("sendmail", cls=_Sendmail)
+@click.command("sendmail", cls=_Sendmail, context_settings={"help_option_names": ["--help"]})
 @click.argument("recipients", nargs=-1, metavar="[ADDRESS...]")
-@click.option("-t", "from_header", is_flag=True, help="Take recipients from To, Cc and Bcc; remove Bcc.")
-@click.option("-i", "ignore_dots", is_flag=True, help="A line with only a dot does not end the message.")
+@click.option("-t", "from_header", is_flag=True, help="Take recipients from To, Cc and Bcc, too.")
+@click.option("-i", "ignore_dots", is_flag=True, help="A line with only a dot does not end the message; also -oi.")
 @click.option("-f", "-r", "sender", metavar="ADDRESS", help="The sender; <> for none.")
 @click.option("-F", "full_name", metavar="NAME", default="", help="The name in From, if the message has no From.")
 @click.option("-N", "notify", metavar="WHEN", default="", help="When to report: never, or success,failure,delay.")
 @click.option("-R", "ret", metavar="full|hdrs", default="", help="How much of the message reports contain.")
 @click.option("-V", "envid", metavar="ID", default="", help="An id that reports will contain.")
-@click.option("-B", "body", metavar="TYPE", default="7BIT", help="7BIT or 8BITMIME.")
-@click.option("-b", "mode", metavar="m|p|s", default="m", help="Send (m), list the queue (p), speak SMTP (s).")
-@click.option("-o", "others", metavar="OPTION", multiple=True, help="-oi is -i; others are ignored.")
+@click.option("-B", "body", metavar="TYPE", default="", help="7BIT or 8BITMIME.")
+@click.option(
+    "-b",
+    "mode",
+    metavar="m|p|s|i",
+    default="",
+    help="Send (m), list the queue (p), speak SMTP (s), aliases: nothing (i).",
+)
+@click.option("-q", "runs_queue", is_flag=True, help="Make all mail due now, as `mailrelay queue retry --all`.")
 @click.option("--wait", metavar="[=SECONDS]", help="Wait until the mail server has taken or refused it.")
-def command(mode: str, wait: str | None, **given: Any) -> int:
-    """Put the message on stdin in the spool, as sendmail(1) does."""
-    if mode == "p":
-        show_list()
-        return 0
-    settings = load_settings()
-    if mode == "s":
-        return _dialogue(settings)
-    if mode != "m":
-        raise _usage(f"-b{mode} is not supported; the daemon is `mailrelay serve`")
-    seconds = None if wait is None else _seconds(wait, settings)
-    try:
-        envelope, content = _message(settings, **given)
-        stored = submit(settings, envelope, content, sender_option="-f")
-        if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
-            say(NO_DAEMON)
-        if seconds is None:
+def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
+    """Put the message on stdin in the spool, as sendmail(1) does. Other options of sendmail(1) are ignored."""
+    match mode:
+        case "p":
+            show_list()
             return 0
+        case "i":
+            return 0
+        case "s":
+            return _dialogue(load_settings())
+        case "" if runs_queue:
+            return _retry_all(load_settings())
+        case "" | "m" | "a":
+            return _send(wait, given)
+        case _:
+            hint = _UNSUPPORTED.get(mode, "the modes are -bm, -bp, -bs and -bi")
+            raise Failed(f"-b{mode} is not supported: {hint}", EX_USAGE)
+
+
+def _retry_all(settings: Settings) -> int:
+    _, lacks_daemon = acts.retry_all(settings.queue.directory)
+    if lacks_daemon and is_terminal(sys.stderr):
+        say(NO_DAEMON)
+    return 0
+
+
+class _Stdin:
+    """The message on stdin. content: what has been read, None before."""
+
+    def __init__(self, *, dot_ends: bool) -> None:
+        self._dot_ends = dot_ends
+        self.content: bytes | None = None
+
+    def read(self, limit: int) -> bytes:
+        """The message. Raises OSError, TooLarge."""
+        with open(0, "rb", closefd=False) as file:
+            # A message that cannot be read is not read again.
+            self.content = b""
+            self.content = rfc822_input.read(file, limit, dot_ends=self._dot_ends)
+        return self.content
+
+    def rest(self) -> bytes:
+        """What can be kept of the message; b"" if nothing."""
+        if self.content is None and not is_terminal(sys.stdin):
+            try:
+                return self.read(LAST_LIMIT)
+            except (OSError, rfc822_input.TooLarge):
+                pass
+        return self.content or b""
+
+
+def _send(wait: str | None, given: dict[str, Any]) -> int:
+    stdin = _Stdin(dot_ends=not given.pop("ignore_dots"))
+    try:
+        settings = load_settings()
+        seconds = None if wait is None else _seconds(wait, settings)
+        message = _message(settings, stdin, **given)
+        stored = hand_in(settings, message)
+    except (SettingsError, Failed, SpoolError, OSError) as error:
+        raise _not_stored(error, stdin) from None
+    _say_problems(stored)
+    if not message.content:
+        return EX_DATAERR
+    if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
+        _say(NO_DAEMON)
+    if seconds is None:
+        return 0
+    try:
         return _wait(settings, stored.key, seconds if stored.daemon_runs else 0.0)
     except (SpoolError, OSError) as error:
         raise Failed(str(error), EX_TEMPFAIL) from None
 
 
-for _name in _IGNORED_FLAGS:
-    command.params.append(click.Option([_name], is_flag=True, hidden=True, expose_value=False))
-for _name in _IGNORED_VALUES:
-    command.params.append(click.Option([_name], hidden=True, expose_value=False))
+def _not_stored(error: Exception, stdin: _Stdin) -> Failed:
+    """The error of a message that is not stored, which leaves a trace (`last_trace`)."""
+    content = stdin.rest()
+    file = last_trace.save(content) if content else None
+    line = f"{error}; the message is in {file}" if file else str(error)
+    last_trace.report(f"a message was not stored: {line}")
+    if isinstance(error, Failed):
+        return Failed(line, error.status)
+    return Failed(line, EX_CONFIG if isinstance(error, SettingsError) else EX_TEMPFAIL)
+
+
+def _say(line: str) -> None:
+    """As `say`; if nobody reads stderr, that is no failure: the message is not lost for it."""
+    try:
+        say(line)
+    except OSError:
+        # The interpreter flushes stderr at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _say_problems(stored: Stored) -> None:
+    for address, problem in stored.problems[:_MAX_SAID]:
+        _say(f"{stored.queue_id} <{printable(address)}> is {problem.state}: {problem.text}")
+    if len(stored.problems) > _MAX_SAID:
+        _say(f"{stored.queue_id}: there are more; see `mailrelay queue show {stored.queue_id}`")
+
+
+def _warn(line: str) -> None:
+    """Names an option that is ignored."""
+    _say(line)
+    if not is_terminal(sys.stderr):
+        last_trace.report(line)
 
 
 def _message(
     settings: Settings,
+    stdin: _Stdin,
     *,
     recipients: Sequence[str],
     from_header: bool,
-    ignore_dots: bool,
     sender: str | None,
     full_name: str,
     notify: str,
     ret: str,
     envid: str,
     body: str,
-    others: Sequence[str],
-) -> tuple[Envelope, bytes]:
-    """Envelope and content from the command line and stdin. Raises Failed."""
-    if not recipients and not from_header:
-        raise _usage("there is no recipient; give addresses, or -t")
-    if body.upper() not in ("7BIT", "8BITMIME"):
-        raise _usage("-B is 7BIT or 8BITMIME")
-    if ret.upper() not in ("", "FULL", "HDRS"):
-        raise _usage("-R is full or hdrs")
+) -> HandedIn:
+    """The message on stdin, as the command line says. Raises Failed, OSError."""
+    for option in click.get_current_context().meta[_UNKNOWN]:
+        _warn(f"{option} is not an option of sendmail(1); it is ignored")
     if not full_name.isprintable():
-        raise _usage("-F contains a character that cannot be printed")
-    reverse_path = completion(settings.submission).whole_sender(_reverse_path(sender))
-    reports, name = _notify(notify), _envid(envid)
-    dot_ends = not (ignore_dots or "i" in others)
-    message, to = _read(recipients, settings.listen.max_message_size, from_header=from_header, dot_ends=dot_ends)
+        _warn("-F contains a character that cannot be printed; it is ignored")
+        full_name = ""
+    reverse_path, problem = _reverse_path(sender)
+    reverse_path = completion(settings.submission).whole_sender(reverse_path)
+    reports, ret, name = _notify(notify), _ret(ret), _envid(envid)
+    limit = settings.listen.max_message_size
+    kept = True
+    try:
+        octets = stdin.read(KEPT * limit)
+    except rfc822_input.TooLarge as error:
+        octets, kept = error.beginning, False
+    message = rfc822_input.parse(octets)
+    to, bad = _recipients(recipients, message if from_header else None)
+    message = rfc822_input.without_bcc(message)
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
-    if count_received(content) >= MAX_RECEIVED:
-        raise Failed("the message is in a mail loop; look at its Received fields", EX_DATAERR)
+    if not kept:
+        problem = handed_in.too_large_to_keep(KEPT * limit)
     envelope = Envelope(
         reverse_path,
-        tuple(Recipient(address, reports) for address in dict.fromkeys(to)),
-        body.upper().encode("ascii") if content.isascii() else b"8BITMIME",
+        tuple(Recipient(address, reports) for address in to),
+        _body(body) if content.isascii() else b"8BITMIME",
         not all(address.isascii() for address in (reverse_path, *to)),
         ret.upper().encode("ascii"),
         name,
     )
-    return envelope, content
+    problem = problem or handed_in.problem_of_content(content, limit)
+    return HandedIn(envelope, content if kept else b"", problem, bad, reports)
 
 
-def _read(
-    words: Sequence[str], limit: int, *, from_header: bool, dot_ends: bool
-) -> tuple[rfc822_input.Input, list[bytes]]:
-    """The message on stdin, and its recipients: `words`, and with `from_header` those in its header. Raises Failed."""
-    try:
-        to = [address for word in words for address in addresses(os.fsencode(word))]
-        with open(0, "rb", closefd=False) as stdin:
-            message = rfc822_input.parse(rfc822_input.read(stdin, limit, dot_ends=dot_ends))
-        if from_header:
-            message, named = rfc822_input.take_recipients(message)
-            to += named
-    except (BadAddress, rfc822_input.Unfit) as error:
-        raise Failed(str(error), EX_DATAERR) from None
-    if not to:
-        raise Failed("there is no recipient in To, Cc and Bcc; name one", EX_DATAERR)
-    return message, to
+def _recipients(
+    words: Sequence[str], message: rfc822_input.Input | None
+) -> tuple[list[bytes], tuple[tuple[bytes, Problem], ...]]:
+    """The recipients in arguments and in the header of the message, each once, and what was given as one and is none."""
+    found: list[bytes] = []
+    bad: list[BadAddress] = []
+    for good, wrong in (
+        *(_argument(os.fsencode(word)) for word in words),
+        *(sorted_out(value) for value in (rfc822_input.take_recipients(message) if message else ())),
+    ):
+        found += good
+        bad += wrong
+    problems = {error.text: handed_in.not_an_address(str(error)) for error in bad}
+    if not found and not problems:
+        where = "no To, Cc or Bcc of its header names one" if message else "no argument and no -t was given"
+        problems[handed_in.NO_RECIPIENT] = handed_in.no_recipient(
+            f"the message has no recipient: {where}; `mailrelay queue resend ID --to ADDRESS` sends it"
+        )
+    return list(dict.fromkeys(found)), tuple(problems.items())
+
+
+def _argument(word: bytes) -> tuple[list[bytes], list[BadAddress]]:
+    """The addresses in an argument. Between whole addresses, a space is enough, as in sendmail and Postfix."""
+    found, bad = sorted_out(word)
+    if bad and all(b"@" in one and is_address(one) for one in word.split()):
+        return word.split(), []
+    if not found and not bad:
+        bad = [BadAddress(word)]
+    return found, bad
 
 
 def _wait(settings: Settings, key: int, seconds: float) -> int:
@@ -222,17 +347,19 @@ def _seconds(wait: str, settings: Settings) -> float:
     return seconds
 
 
-def _reverse_path(sender: str | None) -> bytes:
+def _reverse_path(sender: str | None) -> tuple[bytes, Problem | None]:
+    """The reverse path, and why the message is held if the given one is not an address."""
     if sender is None:
-        return login("-f")
+        return login("-f"), None
     if sender.strip() in ("", "<>"):
-        return b""
+        return b"", None
     given = os.fsencode(sender)
     try:
         (address,) = addresses(given)
     except ValueError:
-        raise Failed(f"-f {printable(given, 80)} is not an address; give one, or <> for none", EX_DATAERR) from None
-    return address
+        own = login("-f")
+        return own, handed_in.bad_sender(given, own)
+    return address, None
 
 
 def _from(full_name: str, reverse_path: bytes) -> bytes:
@@ -247,12 +374,28 @@ def _from(full_name: str, reverse_path: bytes) -> bytes:
 def _notify(words: str) -> bytes:
     found = words.upper().encode("ascii", "replace")
     if found not in (b"", b"NEVER") and not _NOTIFY.issuperset(found.split(b",")):
-        raise _usage("-N is never, or one or more of success,failure,delay")
+        _warn("-N is never, or one or more of success,failure,delay; it is ignored")
+        return b""
     return found
+
+
+def _ret(word: str) -> str:
+    if word.upper() not in ("", "FULL", "HDRS"):
+        _warn("-R is full or hdrs; it is ignored")
+        return ""
+    return word
+
+
+def _body(word: str) -> bytes:
+    if word.upper() not in ("", "7BIT", "8BITMIME"):
+        _warn("-B is 7BIT or 8BITMIME; it is ignored")
+        return b"7BIT"
+    return word.upper().encode("ascii") or b"7BIT"
 
 
 def _envid(name: str) -> bytes:
     xtext = name.translate(_XTEXT)
     if not xtext.isascii() or len(xtext) > _MAX_ENVID:
-        raise _usage(f"-V is at most {_MAX_ENVID} ASCII characters")
+        _warn(f"-V is at most {_MAX_ENVID} ASCII characters; it is ignored")
+        return b""
     return xtext.encode("ascii")

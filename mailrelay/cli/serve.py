@@ -19,9 +19,9 @@ import click
 
 from mailrelay import daemon
 from mailrelay.cli.base import Failed, load_settings
-from mailrelay.cli.log import FILE as LOG_FILE
 from mailrelay.cli.terminal import wrapped
 from mailrelay.control.daemon import prepare_directory
+from mailrelay.control.log_file import FILE as LOG_FILE
 
 try:
     import uvloop

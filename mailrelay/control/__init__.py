@@ -5,6 +5,7 @@
     details.py       one message: timeline, content          replacement.py  replaces a message by another one
     following.py     one message, until it is settled        status.py       fine, late or failed, and why
     daemon.py        whether the daemon runs; wakes it       errors.py       what these functions raise
+    log_file.py      lines of commands in the log
 
 All functions work while the daemon does not run. Each change is one commit, and wakes the daemon afterwards. Settings, ids
 and messages are arguments; nothing here prints, asks, or ends the process. SQL stays in `spool`.

@@ -3,7 +3,8 @@
 Bare addresses, in the envelope and in the header, are completed as the settings say (`mail.completion`). What the settings
 leave open is completed before the message is sent.
 
-Promises: when `enqueue` returns, the message is on disk, for all of its recipients.
+Promises: when `enqueue` or `hand_in` returns, the message is on disk, for all of its recipients. What `hand_in` has
+stored and does not send has a notice, and a line in the log.
 """
 
 import dataclasses
@@ -11,10 +12,13 @@ import os
 from dataclasses import dataclass
 
 from mailrelay.config import Settings
+from mailrelay.control import log_file
 from mailrelay.control.daemon import wake
-from mailrelay.mail import header_completion
+from mailrelay.mail import handed_in, header_completion, logline
+from mailrelay.mail.backends import backends_for, enabled_backends
 from mailrelay.mail.completion import completed
 from mailrelay.mail.envelope import Envelope, Recipient
+from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
 from mailrelay.spool.command_spool import CommandSpool
@@ -68,3 +72,38 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
         envelope, content, relayhost, has_bare_header=has_bare_header
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Enqueued):
+    """problems: the recipients that are not tried, each with the reason."""
+
+    problems: tuple[tuple[bytes, Problem], ...]
+
+
+def hand_in(settings: Settings, message: HandedIn) -> Stored:
+    """Puts a message on disk that a program has handed in. Makes the spool if there is none.
+
+    A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
+    Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
+    """
+    envelope, content, has_bare_header = whole(settings, message.envelope, message.content)
+    message = dataclasses.replace(message, envelope=envelope, content=content)
+    relayhost = choose(message.envelope.sender, settings.relayhosts)
+    if relayhost is None:
+        relayhost = settings.relayhosts[0].name
+        problem = message.problem or handed_in.no_relayhost(message.envelope.sender, relayhost)
+        message = dataclasses.replace(message, problem=problem)
+    enabled = enabled_backends(settings.notify)
+    os.umask(0o077)
+    key, arrival = CommandSpool(settings.queue.directory, settings.queue.max_size).hand_in(
+        message,
+        relayhost,
+        lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
+        has_bare_header=has_bare_header,
+    )
+    held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
+    problems = (*held, *message.bad)
+    lines = [logline.not_tried(arrival, address, problem) for address, problem in problems]
+    log_file.append(settings.queue.directory, lines, arrival.arrival)
+    return Stored(key, arrival.queue_id, wake(settings.queue.directory), problems)

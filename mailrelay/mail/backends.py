@@ -5,11 +5,42 @@ requested it (NOTIFY, RFC 3461 section 4.1). It reports the fate of messages, ne
 about a setup fault would wait in the queue because of this same fault.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from mailrelay.mail.notice import Backend, Kind
 
+BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
+"""(kind, reverse path, NOTIFY of the recipient) -> the backends that must deliver such a notice."""
+
 _KEYWORD = {Kind.FAILED: b"FAILURE", Kind.RELAYED: b"SUCCESS"}
+
+
+class NoticeSettings(Protocol):
+    """The settings of the backends (`[notify]`)."""
+
+    @property
+    def desktop(self) -> bool: ...
+    @property
+    def dsn(self) -> bool: ...
+    @property
+    def mailbox(self) -> object | None: ...
+    @property
+    def command(self) -> tuple[str, ...]: ...
+    @property
+    def urls(self) -> tuple[str, ...]: ...
+
+
+def enabled_backends(settings: NoticeSettings) -> tuple[Backend, ...]:
+    """The backends that the settings enable. `backends_for` decides which kinds of notice each one delivers."""
+    enabled = {
+        Backend.DESKTOP: settings.desktop,
+        Backend.DSN: settings.dsn,
+        Backend.MAILBOX: settings.mailbox is not None,
+        Backend.COMMAND: bool(settings.command),
+        Backend.URLS: bool(settings.urls),
+    }
+    return tuple(backend for backend, is_enabled in enabled.items() if is_enabled)
 
 
 def report_wanted(kind: Kind, notify: bytes) -> bool:

@@ -4,9 +4,10 @@ Pure. Every combination of outcomes has a record.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.backoff import wait
 from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
@@ -15,9 +16,6 @@ from mailrelay.mail.outcome import Outcome, Scope, Stage
 from mailrelay.mail.recipient_limit import dispositions
 from mailrelay.mail.record import NewNotice, Place, Record, Settled
 from mailrelay.mail.triage import Disposition, classify
-
-BackendsFor = Callable[[Kind, bytes, bytes], tuple[Backend, ...]]
-"""(kind, reverse path, NOTIFY of the recipient) -> the backends that must deliver such a notice."""
 
 
 @dataclass(frozen=True, slots=True)

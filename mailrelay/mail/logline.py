@@ -4,6 +4,7 @@ Text from outside is escaped (`mail.printable`). Content is never logged.
 """
 
 from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.handed_in import Problem
 from mailrelay.mail.outcome import Outcome, Reply
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Arrival, Record, Settled
@@ -16,6 +17,14 @@ def accepted(arrival: Arrival) -> str:
     return (
         f"{arrival.queue_id} from=<{printable(envelope.sender)}> size={arrival.size} nrcpt={len(envelope.recipients)}"
         f" relay={arrival.relayhost} status=accepted"
+    )
+
+
+def not_tried(arrival: Arrival, address: bytes, problem: Problem) -> str:
+    """The line about a recipient of a message that a program handed in (`mail.handed_in`)."""
+    return (
+        f"{arrival.queue_id} to=<{printable(address)}> relay={arrival.relayhost} delay=0 delays=0/0/0"
+        f" dsn={problem.status} status={problem.state} ({printable(problem.text)})"
     )
 
 

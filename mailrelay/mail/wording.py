@@ -173,7 +173,7 @@ _MAIL_IS_SAFE = {
 }
 _OPENING = {
     Kind.FAILED: "Your message could not be delivered to these recipients. It is not tried again automatically:",
-    Kind.HELD: "Your message cannot be sent as it is. It is stored safely until you decide what to do:",
+    Kind.HELD: "Your message is held. It is stored safely until you decide what to do:",
     Kind.RELAYED: "The mail server accepted your message. It does not report whether the message arrives:",
 }
 _NEXT_SENDER = """\
@@ -196,10 +196,11 @@ write it again: it is kept until you drop it.
     Kind.HELD: """\
 What to do:
 
-  mailrelay queue show {id}       show what happened
-  mailrelay queue release {id}    try it again
-  mailrelay queue edit {id}       change it, then send it
-  mailrelay queue cancel {id}     do not send it""",
+  mailrelay queue show {id}                   show what happened
+  mailrelay queue release {id}                send it as it is
+  mailrelay queue resend {id} --to ADDRESS    send to another address
+  mailrelay queue edit {id}                   change it, then send it
+  mailrelay queue cancel {id}                 do not send it""",
     Kind.RELAYED: "There is nothing to do. You requested this notice when you sent the message.",
 }
 
@@ -251,7 +252,7 @@ def _recipients(concerned: Sequence[Concerned]) -> str:
 
 def _failure_verb(concerned: Sequence[Concerned]) -> str:
     match {one.state for one in concerned}:
-        case states if states == {"bounced"}:
+        case states if states == {"bounced"} and all(one.remote for one in concerned):
             return "was refused"
         case states if states == {"expired"}:
             return "could not be delivered in time"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mailrelay.config import Notify
-from mailrelay.mail.backends import backends_for
+from mailrelay.mail.backends import backends_for, enabled_backends
 from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
 from mailrelay.notify.backend import BackendFailed, BackendMissing, Deliver
@@ -63,18 +63,6 @@ class Loaders(Protocol):
     def command(self) -> Callable[[Sequence[str]], Deliver]: ...
     def urls(self) -> Callable[[Sequence[str]], Deliver]: ...
     def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
-
-
-def enabled_backends(settings: Notify) -> tuple[Backend, ...]:
-    """The backends that the settings enable. `mail.backends` decides which kinds of notice each one delivers."""
-    enabled = {
-        Backend.DESKTOP: settings.desktop,
-        Backend.DSN: settings.dsn,
-        Backend.MAILBOX: settings.mailbox is not None,
-        Backend.COMMAND: bool(settings.command),
-        Backend.URLS: bool(settings.urls),
-    }
-    return tuple(backend for backend, is_enabled in enabled.items() if is_enabled)
 
 
 class Notifier:

@@ -4,6 +4,7 @@ Each context opens a connection of its own, and closes it at its end. A change i
 crash has left open is closed before the change, by the same rules as at the start of a daemon.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,12 +13,25 @@ from pathlib import Path
 import apsw
 
 from mailrelay import ports
-from mailrelay.mail.envelope import Envelope, Message
+from mailrelay.mail.backends import BackendsFor
+from mailrelay.mail.envelope import Envelope, Message, Recipient
+from mailrelay.mail.handed_in import HandedIn
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.overview import Event, Listed, SpoolStatus
 from mailrelay.mail.record import Arrival, arrive
 from mailrelay.mail.trace import subject
-from mailrelay.spool import accepting, actions, attempts, correspondents, listing, lock, queue_ids, replacement, space
+from mailrelay.spool import (
+    accepting,
+    actions,
+    attempts,
+    correspondents,
+    handing_in,
+    listing,
+    lock,
+    queue_ids,
+    replacement,
+    space,
+)
 from mailrelay.spool.database import connect, opened_for_reading, transaction
 from mailrelay.spool.successors import successors
 
@@ -134,3 +148,26 @@ class CommandSpool(ports.CommandPort):
                 has_bare_header=has_bare_header,
             )
             return accepting.accept(db, arrival, self._max_size), queue_id
+
+    def hand_in(
+        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
+    ) -> tuple[int, Arrival]:
+        now = self._now()
+        bad = tuple(Recipient(text, message.notify) for text, _ in message.bad)
+        envelope = dataclasses.replace(message.envelope, recipients=(*message.envelope.recipients, *bad))
+        problems = [message.problem] * len(message.envelope.recipients) + [problem for _, problem in message.bad]
+        with closing(connect(self._directory)) as db, transaction(db):
+            queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
+            if message.content:
+                arrival = arrive(
+                    envelope,
+                    message.content,
+                    queue_id=queue_id,
+                    token=token,
+                    relayhost=relayhost,
+                    now=now,
+                    has_bare_header=has_bare_header,
+                )
+            else:
+                arrival = Arrival(queue_id, envelope, b"", relayhost, now, "")
+            return handing_in.hand_in(db, arrival, problems, backends_for, self._max_size), arrival

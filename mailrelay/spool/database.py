@@ -23,6 +23,8 @@ FILE = "spool.db"
 VERSION = 4
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
+ARRIVAL = ""
+"""The node of the attempt that stands for the arrival of a message (`handing_in`). No node has this id."""
 PIECE = 64 * 1024
 """Octets of content in one row, at most."""
 
@@ -53,7 +55,17 @@ ALTER TABLE recipient RENAME COLUMN words TO description;
 ALTER TABLE outcome RENAME COLUMN words TO description;
 """
 """Plainer names. In old rows, `attempt.node` is a process id, which equals no node id."""
-_FROM_3_TO_4 = "ALTER TABLE message ADD COLUMN bare_header INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1))"
+_FROM_3_TO_4 = """
+ALTER TABLE message ADD COLUMN bare_header INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1));
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = replace(sql,
+ 'CHECK (state NOT IN (''bounced'', ''refused'') OR remote = 1)',
+ 'CHECK (state <> ''refused'' OR remote = 1), CHECK (state <> ''bounced'' OR remote = 1 OR length(description) > 0)')
+ WHERE type = 'table' AND name = 'recipient';
+PRAGMA schema_version = {schema_version};
+PRAGMA writable_schema = RESET;
+"""
+"""A recipient whose address is not valid bounces without a reply of a mail server."""
 
 
 def translate(error: apsw.Error) -> SpoolError:
@@ -210,7 +222,7 @@ def _migrate(db: apsw.Connection) -> None:
         if found in (1, 2):
             db.execute(_FROM_2_TO_3)
         if found in (1, 2, 3):
-            db.execute(_FROM_3_TO_4)
+            db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
         db.pragma("user_version", VERSION)
     # The entry of the file in its directory must survive a power cut too.
     sync_directory(Path(db.filename).parent)

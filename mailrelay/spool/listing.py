@@ -14,7 +14,7 @@ import apsw
 
 from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
 from mailrelay.mail.states import COUNTED_AS, FAILED, PENDING, State
-from mailrelay.spool.database import row, rows, states
+from mailrelay.spool.database import ARRIVAL, row, rows, states
 
 RECENT = 200
 """The number of latest messages in which `senders` looks for reverse paths."""
@@ -143,15 +143,16 @@ def _attempt_events(
     latest = arrival
     ends: dict[float, float] = {}
     settled: dict[int, float] = {}
-    for attempt, opened, closed, interrupted, dialled in rows(
-        db, "SELECT id, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
+    for attempt, node, opened, closed, interrupted, dialled in rows(
+        db, "SELECT id, node, opened, closed, interrupted, dialled FROM attempt WHERE message = ? ORDER BY id", (key,)
     ):
         if dialled:
             # The dial may have begun before the message came.
             begun = max(opened - dialled, min(arrival, opened))
             found.append((max(latest, begun), Event(begun, f"dialled, in {dialled:.2f} s")))
         latest = max(latest, opened)
-        found.append((latest, Event(opened, "attempt")))
+        if node != ARRIVAL:
+            found.append((latest, Event(opened, "attempt")))
         if closed is None:
             continue
         latest = ends[closed] = max(latest, closed)

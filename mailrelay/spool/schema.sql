@@ -62,7 +62,8 @@ CREATE TABLE recipient (
   successor TEXT    NOT NULL DEFAULT '',         -- queue id of the message that replaces this one for the recipient
   CHECK (successor = '' OR state = 'cancelled'),
   CHECK (state <> 'sent' OR (remote = 1 AND stage = 'content')),
-  CHECK (state NOT IN ('bounced', 'refused') OR remote = 1),
+  CHECK (state <> 'refused' OR remote = 1),
+  CHECK (state <> 'bounced' OR remote = 1 OR length(description) > 0),
   CHECK (state NOT IN ('deferred', 'expired') OR stage <> '')
 ) STRICT;
 

@@ -206,11 +206,16 @@ class Postfix:
         self.child.wait_port(self.port, before=before)
 
     @property
-    def on_stdin(self) -> str:
-        """The shell command by which this Postfix speaks SMTP on its stdin and stdout."""
+    def submission(self) -> list[str]:
+        """The command by which a program hands a message to this Postfix; options and addresses follow."""
         where = {"MAIL_CONFIG": self.directory / "etc", "LD_LIBRARY_PATH": self._package.libraries}
         variables = [f"{name}={value}" for name, value in where.items()]
-        return shlex.join(["env", *variables, str(self._package.program("sendmail")), "-bs"])
+        return ["env", *variables, str(self._package.program("sendmail"))]
+
+    @property
+    def on_stdin(self) -> str:
+        """The shell command by which this Postfix speaks SMTP on its stdin and stdout."""
+        return shlex.join([*self.submission, "-bs"])
 
     @property
     def log(self) -> str:

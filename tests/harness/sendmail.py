@@ -93,6 +93,11 @@ class Sendmail:
         return alone
 
     @property
+    def submission(self) -> list[str]:
+        """The command by which a program hands a message to this sendmail; options and addresses follow."""
+        return [*self._named(), self.binary, "-C", str(self.cf), "-odi"]
+
+    @property
     def on_stdin(self) -> str:
         """The shell command by which this sendmail speaks SMTP on its stdin and stdout."""
         return shlex.join([*self._named(), self.binary, "-C", str(self.cf), "-bs"])

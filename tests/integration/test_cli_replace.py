@@ -194,7 +194,6 @@ def test_unchanged_or_empty_nothing_happens(person: Person, script: str) -> None
         ("text = text.replace(b'<bob@', b'<bob bob@')", "the path does not follow RFC 5321"),
         ("text = text.replace(b'Envelope-To', b'To')", "line 4 is neither Envelope-From nor Envelope-To"),
         ("text += b'x' * 200_000", "the message is larger than listen.max_message_size"),
-        ("text += b'\\0'", "the message contains a NUL octet"),
         ("text += b'x'; path.write_bytes(text); sys.exit(3)", "the editor ended with status 3"),
     ],
 )
@@ -207,6 +206,13 @@ def test_what_cannot_be_sent_is_kept_where_the_person_is_told(person: Person, sc
     assert done.stderr.endswith(f"; {OLD} is left as it was, your text is in {kept}\n")
     assert b"Subject: hello" in kept.read_bytes()
     assert person.states() == {OLD: "queued"}
+
+
+def test_a_nul_is_sent_as_it_was_written(person: Person) -> None:
+    person.put(OLD)
+    done = person.run("queue", "edit", OLD, env=editor(person, "text += b'a\\0b\\n'"))
+    assert done.returncode == 0
+    assert content(person, done.stdout.split()[-1]).endswith(b"\r\na\0b\r\n")
 
 
 def test_what_is_sent_while_it_is_edited_is_not_sent_twice(person: Person) -> None:

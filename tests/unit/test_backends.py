@@ -3,9 +3,8 @@
 import pytest
 
 from mailrelay.config import Notify
-from mailrelay.mail.backends import backends_for, report_wanted
+from mailrelay.mail.backends import backends_for, enabled_backends, report_wanted
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.notify.notifier import enabled_backends
 
 ALL = tuple(Backend)
 BUT_DSN = tuple(backend for backend in Backend if backend is not Backend.DSN)

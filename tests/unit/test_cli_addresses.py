@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.addresses import BadAddress, addresses
+from mailrelay.cli.addresses import BadAddress, addresses, is_address, sorted_out
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~é漢", min_size=1, max_size=8)
 QUOTED = st.text('ab ,;:<>()@.[]\t\\"', max_size=8).map(
@@ -121,3 +121,36 @@ def test_a_long_list_of_anything_is_read_in_time_that_grows_with_its_length(piec
         addresses(piece * 200_000)
     except BadAddress:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "bad"),
+    [
+        (b"a@x.example, b c@x.example, d@x.example", [b"a@x.example", b"d@x.example"], [b"b c@x.example"]),
+        (b'a@x.example, "b <b@x.example>, c@x.example', [b"a@x.example", b"c@x.example"], [b'"b <b@x.example>']),
+        (b"b@x.example (oh, c@x.example", [b"c@x.example"], [b"b@x.example (oh"]),
+        (b"Bob <b@x.example, c@x.example", [b"c@x.example"], [b"Bob <b@x.example"]),
+        (b"Bob <b@x.example; Al <a@x.example>", [b"a@x.example"], [b"Bob <b@x.example"]),
+        (b"a@x.example, @, <>, c@x.example", [b"a@x.example", b"c@x.example"], [b"@", b"<>"]),
+        (b"list: a@x.example, b c@x.example;, d@x.example", [b"a@x.example", b"d@x.example"], [b"b c@x.example"]),
+        (b"a@x.example: b@x.example;", [b"b@x.example"], [b"a@x.example:"]),
+        (b"b\x01c@x.example, d@x.example", [b"d@x.example"], [b"b c@x.example"]),
+        (b"b@x.example\x00, d@x.example", [b"d@x.example"], [b"b@x.example (not an address)"]),
+        (b"\x1b, d@x.example", [b"d@x.example"], [b" (not an address)"]),
+        (b"x" * 600 + b"@x.example, d@x.example", [b"d@x.example"], [b"x" * 300 + b" ..."]),
+    ],
+)
+def test_a_part_that_is_no_mailbox_costs_no_other_one(text: bytes, found: list[bytes], bad: list[bytes]) -> None:
+    good, wrong = sorted_out(text)
+    assert (good, [error.text for error in wrong]) == (found, bad)
+
+
+@given(
+    st.lists(st.one_of(places(), st.text('ab@.:<>()"\\[] \x00\r', min_size=1).map(lambda text: (text, ""))), max_size=6)
+)
+def test_nothing_that_is_kept_in_place_of_an_address_is_one(parts: list[tuple[str, str]]) -> None:
+    _, bad = sorted_out(", ".join(text for text, _ in parts).encode())
+    for error in bad:
+        assert error.text
+        assert not is_address(error.text)
+        assert not any(octet < 32 or octet == 127 for octet in error.text)

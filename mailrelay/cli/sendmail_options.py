@@ -1,0 +1,99 @@
+"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp and ssmtp document it.
+
+    rewritten(args)   the options that have a meaning here, each as a word of its own, then -- and the addresses; and the
+                      options that are not known
+
+A program that is made for another sendmail gives options that have no meaning here. They are left out. An option that no
+sendmail documents is left out too, and named: it must not cost the mail.
+
+Flags may be combined (`-ti`), values may be attached (`-fADDRESS`) or be the next word. Options may follow addresses,
+as in Postfix. Pure.
+"""
+
+from collections.abc import Sequence
+
+_KEPT_FLAGS = frozenset("tiI")
+_IGNORED_FLAGS = frozenset("GUcmnsvx")
+_KEPT_VALUES = frozenset("fFNRVBb")
+_IGNORED_VALUES = frozenset("ACDLMOXaehopr")
+"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp."""
+_ATTACHED_VALUES = frozenset("dqTQE")
+"""Options whose value, if there is one, is attached."""
+_EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})
+"""Values of -o that Exim documents with another word after them, such as `-oMr PROTOCOL`."""
+_LONG = frozenset({"--help", "--wait", "--config"})
+_LONG_WITH_VALUE = frozenset({"--config"})
+"""Those of ours whose value may be the next word."""
+_OTHER_NAMES = {"--read-recipients": "-t", "--from": "-f"}
+"""Long options of msmtp."""
+
+
+def rewritten(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words for the parser, and the options that are not known, each as it was given."""
+    options: list[str] = []
+    addresses: list[str] = []
+    unknown: list[str] = []
+    left = list(args)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            addresses += left
+            break
+        if word.startswith("--"):
+            _long(word, left, options, unknown)
+        elif word.startswith("-") and word != "-":
+            _short(word, left, options, unknown)
+        else:
+            addresses.append(word)
+    return [*options, "--", *addresses], unknown
+
+
+def _long(word: str, left: list[str], options: list[str], unknown: list[str]) -> None:
+    name, equals, value = word.partition("=")
+    short = _OTHER_NAMES.get(name)
+    if short == "-t":
+        options.append(short)
+    elif short is not None and (equals or left):
+        options += [short, value if equals else left.pop(0)]
+    elif name == "--wait":
+        # The parser would take the word after a bare --wait as its value.
+        options.append(f"--wait={value}")
+    elif name in _LONG:
+        options.append(word)
+        if name in _LONG_WITH_VALUE and not equals and left:
+            options.append(left.pop(0))
+    else:
+        unknown.append(word)
+
+
+def _short(word: str, left: list[str], options: list[str], unknown: list[str]) -> None:
+    at = 1
+    while at < len(word):
+        letter, rest = word[at], word[at + 1 :]
+        at += 1
+        if letter in _KEPT_FLAGS:
+            options += ["-bi"] if letter == "I" else [f"-{letter}"]
+        elif letter in _KEPT_VALUES or letter in _IGNORED_VALUES:
+            if rest or left:
+                value = rest or left.pop(0)
+                _valued(letter, value, options)
+                if letter == "o" and value in _EXIM and left:
+                    left.pop(0)
+            else:
+                unknown.append(f"-{letter}")
+            return
+        elif letter in _ATTACHED_VALUES:
+            if letter == "q":
+                options.append("-q")
+            return
+        elif letter not in _IGNORED_FLAGS:
+            unknown.append(f"-{letter}")
+
+
+def _valued(letter: str, value: str, options: list[str]) -> None:
+    if letter == "o":
+        options += ["-i"] if value == "i" else []
+    elif letter == "r":
+        options += ["-f", value]
+    elif letter in _KEPT_VALUES:
+        options += [f"-{letter}", value]
