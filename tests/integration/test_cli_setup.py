@@ -489,7 +489,7 @@ async def test_a_wrong_answer_is_asked_again_with_what_is_wanted(tmp_path: Path)
             r"'nonsense' has no domain; give one address, as in name@example\.org\.\n.*" + question, "a@b c"
         )
         terminal.answer(
-            r"'b c' is not an address; give one address, as in name@example\.org\.\n.*" + question, "a@b.de, c@d.de"
+            r"'a@b c' is not an address; give one address, as in name@example\.org\.\n.*" + question, "a@b.de, c@d.de"
         )
         terminal.answer(r"is not one address; give one address.*\n.*" + question, "friend@example.net")
         senders = r"Mail from which senders uses this one\?.*: "
