@@ -48,7 +48,9 @@ _ACCESS_DENIED = re.compile(rb"access denied", re.IGNORECASE)
 _DOMAIN = re.compile(rb"\bdomain\b", re.IGNORECASE)
 _NO_HOSTNAME = re.compile(rb"cannot find your (?:reverse )?hostname", re.IGNORECASE)
 _COMMAND = re.compile(
-    rb"command|recogni[sz]e|implement|unsupported|not supported|sequence|out of order|\bverb\b|\bfirst\b", re.IGNORECASE
+    rb"(?:unknown|invalid|bad|illegal|disabled?) (?:smtp )?command|command (?:is )?(?:unknown|invalid|disabled|not )"
+    rb"|recogni[sz]e|implement|unsupported|not supported|sequence|out of order|\bverb\b|\bfirst\b",
+    re.IGNORECASE,
 )
 
 

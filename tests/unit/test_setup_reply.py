@@ -167,6 +167,7 @@ REFUSE_THIS_MAIL = [
     ("a filter", "554 5.7.1 spam", CONTENT),
     ("a filter", "550 5.7.1 SPF check failed: helo=localhost", RCPT),
     ("various", "500 5.1.1 no such user", RCPT),
+    ("smtp-sink", "500 5.3.0 Error: command failed", RCPT),
     ("various", "503 5.1.1 no such user", RCPT),
     ("various", "550 what you say", MAIL),
     ("various", "599 never heard of that", DATA),
