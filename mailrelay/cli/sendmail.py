@@ -35,7 +35,7 @@ from typing import Any
 import click
 
 from mailrelay.cli import last_trace, lazy, rfc822_input, sendmail_options
-from mailrelay.cli.addresses import BadAddress, addresses, is_address, sorted_out
+from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login
@@ -46,6 +46,7 @@ from mailrelay.control.enqueue import Stored, hand_in
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
 from mailrelay.mail import handed_in
+from mailrelay.mail.address import is_address
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.overview import ListedRecipient

@@ -51,6 +51,14 @@ class BadPath(ValueError):
     """Not a path of RFC 5321. The text gives the reason, in ASCII, and repeats nothing of the argument."""
 
 
+def is_address(text: bytes) -> bool:
+    """Whether `text` is a mailbox as it is, without angle brackets."""
+    try:
+        return parse_path(b"<%s>" % text, smtputf8=True, null=False) == (text, b"")
+    except BadPath:
+        return False
+
+
 def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]:
     """The mailbox in `arg`, as sent but without angle brackets and source route, and the ESMTP parameters after it.
 

@@ -165,7 +165,7 @@ class Conversations:
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         """The mail server has replied to EHLO (`delivery.JobSource.ready`)."""
         self._server_named(server_names)
-        self._connector.mail_server_ready()
+        self._connector.fault.mail_server_ready()
         if in_flight == 1:
             # Each conversation carries only one message at a time: allow more of them.
             self.channels = self._backlog_channels

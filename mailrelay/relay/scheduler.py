@@ -150,7 +150,7 @@ class Scheduler:
     @property
     def fault_text(self) -> str:
         """Why no client should wait for the relayhost: a fault, a connection in doubt. Not escaped; "" if none is known."""
-        return self._connector.fault_text or self._connector.doubt_text
+        return self._connector.fault.text or self._connector.doubt_text
 
     @property
     def is_connected(self) -> bool:
@@ -203,7 +203,7 @@ class Scheduler:
             match plan.action:
                 case Action.ASK_NEXT_DUE:
                     self._must_ask = False
-                    await self._connector.read_fault()
+                    await self._connector.fault.read()
                     due = await self._spool.next_due(self._name)
                     view.next_due = math.inf if due is None else due
                 case Action.COUNT_DUE:
@@ -281,7 +281,7 @@ class Scheduler:
             return
         self._login = (connection.account, connection.host)
         # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
-        self._conversations.connected(is_untested=for_mail or bool(self._connector.fault_text))
+        self._conversations.connected(is_untested=for_mail or bool(self._connector.fault.text))
         if not for_mail:
             # No message has waited for this dial: do not log its time for a later one.
             self._connector.claim_dial_seconds()
@@ -317,7 +317,7 @@ class Scheduler:
     # For its parts.
 
     def _mail_judged(self) -> None:
-        self._connector.mail_judged()
+        self._connector.fault.mail_judged()
 
     def _server_named(self, server_names: Sequence[bytes]) -> None:
         account, host = self._login
