@@ -113,7 +113,7 @@ class Connector:
         """Retires the connection if it may be dead. If a dial may succeed now, allows it at once."""
         connection = self.connection
         age = time.monotonic() - self._dialled_at
-        if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
+        if connection is not None and connection.is_up and dial_policy.may_be_dead(change, connection.address, age):
             connection.check_alive(self._patience(connection))
             self.retired, self.connection = connection, None
         if change.may_connect or change.suspended:
