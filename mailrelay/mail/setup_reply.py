@@ -9,8 +9,10 @@ The words are those of Postfix, sendmail, Exim, OpenSMTPD, qmail, Exchange, Hara
 """
 
 import re
+from typing import Protocol
 
 from mailrelay.mail.outcome import Cause, Reply, Stage
+from mailrelay.mail.printable import printable
 
 _STAGES = frozenset({Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT})
 
@@ -100,17 +102,30 @@ def _by_code(stage: Stage, reply: Reply, words: bytes) -> Cause | None:
     return None
 
 
-def fix(cause: Cause, *, server: str, helo: str, command: str) -> str:
-    """The step that ends the setup fault; one that suits every refusal for other causes.
+class MailServerSettings(Protocol):
+    """The settings of a relayhost that say how its mail server is reached and greeted."""
 
-    server: where the mail server is, as the settings say. helo, command: these settings of the relayhost.
-    """
-    through_command = "" if command else ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
+    @property
+    def smtp(self) -> object: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def helo(self) -> str: ...
+
+
+def fix(cause: Cause, settings: MailServerSettings) -> str:
+    """The step that ends the setup fault; one that suits every refusal for other causes. Escaped."""
+    return printable(_fix(cause, settings.command or str(settings.smtp), settings))
+
+
+def _fix(cause: Cause, server: str, settings: MailServerSettings) -> str:
+    through_command = "" if settings.command else ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
     match cause:
         case Cause.HELO_REFUSED:
             return (
-                f"The mail server ({server}) refuses the name {helo}, by which mailrelay introduces itself. Set helo for "
-                'this relayhost to a name that it accepts, as in helo = "mail.example.org"; often its own name is one.'
+                f"The mail server ({server}) refuses the name {settings.helo}, by which mailrelay introduces itself. "
+                'Set helo for this relayhost to a name that it accepts, as in helo = "mail.example.org"; often its own name '
+                "is one."
             )
         case Cause.LOGIN_WANTED:
             return (

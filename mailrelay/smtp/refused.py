@@ -36,7 +36,7 @@ def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> f
 
     The command must have been a correct one, as far as the replies before it tell. offered: the extensions in use.
     """
-    if replied.verb is Verb.CONTENT and offered.chunking and offered.pipelining and is_bdat_refused(reply):
+    if replied.verb is Verb.CONTENT and offered.uses_bdat and is_bdat_refused(reply):
         return frozenset({Extension.CHUNKING})
     # Without pipelining, these commands are in their sequence.
     is_out_of_sequence = reply.code == 503 and replied.verb in (Verb.RCPT, Verb.DATA)
@@ -116,6 +116,21 @@ class Refusals:
         if transaction.is_repeated or outcome.scope is Scope.RELAYHOST:
             self.end = self.end or outcome
         return outcome
+
+    def reason_to_end(self, verb: Verb, reply: Reply, offered: Extensions | None, *, is_good: bool) -> str | None:
+        """Why nothing may follow this reply: one sentence; None if the conversation goes on.
+
+        verb: what was replied to. offered: the extensions in use. is_good: the reply is the one that was wanted.
+        """
+        replied_to = "the content" if verb in (Verb.CONTENT, Verb.LONE_DOT) else verb.name
+        if reply.code == 421:
+            return f"the mail server ended the conversation with 421 to {replied_to}"
+        if not (is_good or reply.code >= 400) or (not is_good and verb is Verb.RSET):
+            if offered is not None and offered.uses_bdat:
+                # The reply may be one to content that was read as commands.
+                self.extensions.add(Extension.CHUNKING)
+            return f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed"
+        return None
 
 
 def _to_repeat(outcome: Outcome, refused: Collection[Extension]) -> Outcome:

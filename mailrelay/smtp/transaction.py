@@ -82,6 +82,17 @@ class OutgoingTransaction:
         self.is_repeated = True
         self.decide(outcome)
 
+    def lose(self, stage: Stage, text: str, *, is_sent: bool) -> None:
+        """The conversation is lost. If the transaction was begun, sets an outcome with `Cause.LOST` for the recipients that
+        have none.
+
+        stage: where it was lost. text: one sentence about it. is_sent: whether the caller has taken all that was written.
+        """
+        if self.is_content_written and is_sent:
+            self.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
+        elif self.is_begun:
+            self.decide(Outcome(stage, cause=Cause.LOST, text=text))
+
     def end(self) -> Finished | Untried:
         """The event of a transaction that is decided."""
         outcomes = self.outcomes_in_order()

@@ -1,7 +1,10 @@
 """Replies of real mail servers: which refuse mailrelay itself, and which refuse this mail."""
 
+from pathlib import Path
+
 import pytest
 
+from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.setup_reply import cause_of, fix
 from mailrelay.mail.triage import Disposition, classify, is_setup_fault
@@ -215,7 +218,8 @@ def test_such_a_reply_costs_no_attempt_and_needs_the_person(cause: Cause, stage:
 
 def test_every_such_cause_has_a_fix_of_its_own() -> None:
     def fixes(command: str) -> list[str]:
-        return [fix(cause, server="localhost:25", helo="[127.0.0.1]", command=command) for cause in SETUP_REPLIES]
+        relayhost = Relayhost(name="a", ssh="a", ssh_config=Path("config"), command=command)
+        return [fix(cause, relayhost) for cause in SETUP_REPLIES]
 
     assert len(set(fixes(""))) == len(SETUP_REPLIES)
     assert all("localhost:25" in one for one in fixes(""))
