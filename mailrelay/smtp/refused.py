@@ -8,7 +8,7 @@ so that a message is repeated once for each extension at most.
 import re
 from collections.abc import Collection
 
-from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.setup_reply import cause_of
 from mailrelay.smtp.extensions import Extension, Extensions
@@ -88,9 +88,14 @@ class Refusals:
         return self.end is not None and self.end.scope is Scope.RELAYHOST and self.end.stage is Stage.MAIL
 
     def note_success(self, verb: Verb) -> None:
-        """The mail server has accepted a command: it does accept mail of ours."""
+        """The mail server has accepted a command: it does accept mail of ours. So a refusal of one message or recipient in
+        the same flight was no setup fault."""
         self._has_accepted_recipient |= verb is Verb.RCPT
         self.has_accepted_content |= verb is Verb.CONTENT
+        if self.end is None or self.end.cause not in SETUP_REPLIES:
+            return
+        if verb is Verb.CONTENT or (verb is Verb.RCPT and self.end.stage is Stage.RCPT):
+            self.end = None
 
     def judge(self, stage: Stage, reply: Reply) -> Outcome:
         """The outcome of a reply that is not good, with its setup fault as the cause if it means one."""
