@@ -68,6 +68,15 @@ def test_with_nobody_serving_the_message_is_on_disk_and_only_ours_to_read(person
     assert all(path.stat().st_mode & 0o077 == 0 for path in person.spool.iterdir())
 
 
+def test_without_a_stdin_the_error_says_that_there_is_none(person: Person) -> None:
+    command = f"{sys.executable} -m mailrelay sendmail bob"
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&-"], env=person.environment, timeout=60, check=False, capture_output=True
+    )
+    assert done.returncode == 75
+    assert done.stderr == b"mailrelay: the message on stdin cannot be read: Bad file descriptor; give it again\n"
+
+
 def test_a_caller_that_closed_stdout_and_stderr_gets_the_right_status(person: Person) -> None:
     command = f"{sys.executable} -m mailrelay sendmail bob"
     for stdin, status in (("", 0), ("<&-", 75)):
