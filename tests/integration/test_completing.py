@@ -63,6 +63,23 @@ def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
     db.close()
 
 
+@pytest.mark.parametrize("body", [b"", b"\r\n", b"x" * 2 * PIECE], ids=["none", "small", "large"])
+@pytest.mark.parametrize("fill", [-6, -5, -4, -3, -2, -1, 0, 1, PIECE, 4 * PIECE])
+def test_a_header_of_any_length_becomes_whole(tmp_path: Path, fill: int, body: bytes) -> None:
+    db = connect(tmp_path / "spool")
+    start = len(arrival(b"\r\n", completes_header=True).content) - len(b"\r\n")
+    to = b", ".join([b"alice"] * 2)
+    header = b"Subject: " + b"x" * (PIECE - start - len(b"Subject: \r\nTo: \r\n\r\n") - len(to) + fill)
+    content = header + b"\r\nTo: " + to + b"\r\n\r\n" + body
+    with transaction(db):
+        key = accept(db, arrival(content, completes_header=True), 10**9)
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+    found = b"".join(listing.content(db, key))
+    assert len(found) == message.size
+    assert found.endswith(b"x\r\nTo: alice@mail.example, alice@mail.example\r\n\r\n" + body)
+    db.close()
+
+
 def test_what_is_not_known_stays_bare_until_it_is(tmp_path: Path) -> None:
     db = connect(tmp_path / "spool")
     accepted = arrival(HEADER, completes_header=True)
