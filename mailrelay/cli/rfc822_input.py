@@ -10,10 +10,10 @@ the value of a header field, as in Postfix, and nothing before the colon or at t
 a header, and no Bcc field becomes text that all recipients see. In the body any other CR ends a line, because cron
 mails the output of any program, progress bars too.
 
-A NUL stays in a value and in the body: the caller decides. In the name of a field, and in an address, it counts for
-nothing, as in sendmail. A line `From ` at the very top, as mailboxes have it, and lines `>From ` right after it are
-removed. A message that does not begin with a header gets an empty line first, so that all of it is body. Everything
-else stays the same, octet for octet.
+A NUL stays in a value and in the body: the caller decides. In an address it counts for nothing, as in sendmail, and
+in the name of a field no control character counts. A line `From ` at the very top, as mailboxes have it, and lines
+`>From ` right after it are removed. A message that does not begin with a header gets an empty line first, so that all
+of it is body. Everything else stays the same, octet for octet.
 """
 
 import re
@@ -26,10 +26,10 @@ PIECE = 1 << 20
 _LINE_END_WITH_CR = re.compile(rb"(?<!\r)\r+\n")
 _HEADER_LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*")
-_NO_LETTERS = re.compile(rb"[\r\0]")
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _PLAIN_NAME = re.compile(rb"[A-Za-z-]+[ \t]*")
-"""The names between whose letters CR and NUL are removed: without this limit, a line of a progress bar could become a
-field."""
+"""The names between whose letters control characters are removed: without this limit, a line of a progress bar could
+become a field."""
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
 _MBOX = re.compile(rb"From [^\r\n]*\r\n(?:>From [^\r\n]*\r\n)*")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
@@ -122,10 +122,10 @@ def _header(found: bytearray) -> tuple[bytes, int]:
 
 
 def _field(text: bytes) -> bytes:
-    """The first line of a header field, without CR and NUL in its name; b"" if `text` is not one."""
+    """The first line of a header field, without control characters in its name; b"" if `text` is not one."""
     name, colon, value = text.partition(b":")
-    allowed = _PLAIN_NAME if _NO_LETTERS.search(name.rstrip(b" \t\r\0")) else _NAME
-    name = _NO_LETTERS.sub(b"", name)
+    allowed = _PLAIN_NAME if _CONTROL.search(name.rstrip(b" \t\r\v\f\0")) else _NAME
+    name = _CONTROL.sub(b"", name)
     return name + colon + value if colon and allowed.fullmatch(name) else b""
 
 

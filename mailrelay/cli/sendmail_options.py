@@ -1,4 +1,5 @@
-"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp and ssmtp document it.
+"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp, ssmtp and busybox
+document it.
 
     rewritten(args)   the options that have a meaning here, each as a word of its own, then -- and the addresses; and the
                       options that are not known
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 _KEPT_FLAGS = frozenset("tiI")
 _IGNORED_FLAGS = frozenset("GUcmnsvx")
 _KEPT_VALUES = frozenset("fFNRVBb")
-_IGNORED_VALUES = frozenset("ACDLMOXaehopr")
-"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp."""
+_IGNORED_VALUES = frozenset("ACDHLMOSXaehoprw")
+"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp; -H, -S and -w are busybox's."""
 _ATTACHED_VALUES = frozenset("dqTQE")
 """Options whose value, if there is one, is attached."""
 _EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})

@@ -82,7 +82,9 @@ def test_lines_come_out_as_they_went_in(lines: list[bytes], end: bytes) -> None:
         (b"A: b\r\n c\r\r\n\td\n\r e\n", b"A: b\r\n c\r\n\td\r\n e\r\n"),
         (b"From me\r Thu\r\r\nA: b\r\r\n", b"From me  Thu\r\nA: b\r\n"),
         (b"From me\n>From you\r\r\nA: b\r\r\n", b"From me\r\n>From you\r\nA: b\r\n"),
-        # A NUL in the name, too.
+        # Other control characters in the name: nothing.
+        (b"A\x0b: b\nX-1\f :c\n", b"A: b\r\nX-1 :c\r\n"),
+        (b"\x1bBc\x08c\x7f: b\x1b\n", b"Bcc: b\x1b\r\n"),
         (b"\0Sub\0ject\0 : a\0b\n\0c\n", b"Subject : a\0b\r\n\0c\r\n"),
         (b"B\r\0cc: b\n", b"Bcc: b\r\n"),
     ],
