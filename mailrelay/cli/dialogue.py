@@ -11,7 +11,6 @@ import socket
 import sys
 
 from mailrelay.cli.base import NO_DAEMON, Failed
-from mailrelay.cli.submission import EX_TEMPFAIL
 from mailrelay.endpoint import Endpoint, Unix
 
 PIECE = 1 << 16
@@ -23,12 +22,12 @@ def run(address: Endpoint) -> None:
     try:
         daemon = _connected(address)
     except OSError as error:
-        raise Failed(f"{address}: {error.strerror or error}; {NO_DAEMON}", EX_TEMPFAIL) from None
+        raise Failed(f"{address}: {error.strerror or error}; {NO_DAEMON}", os.EX_TEMPFAIL) from None
     with daemon:
         try:
             _pass_on(daemon)
         except OSError as error:
-            raise Failed(f"the SMTP dialogue ended: {error.strerror or error}; try again", EX_TEMPFAIL) from None
+            raise Failed(f"the SMTP dialogue ended: {error.strerror or error}; try again", os.EX_TEMPFAIL) from None
 
 
 def _connected(address: Endpoint) -> socket.socket:

@@ -296,9 +296,6 @@ class Scheduler:
             await connection.close()
 
     async def _record_fault(self, outcome: Outcome) -> None:
-        if outcome.cause in SETUP_REPLIES:
-            # The person may lead the relayhost to another mail server.
-            self._unusable = frozenset()
         text = await self._connector.record_fault(outcome)
         # These messages are no reason for an early dial any more: they wait like all others.
         self._claims.new.clear()
