@@ -333,19 +333,14 @@ class CommandPort(Protocol):
         """One commit. If no daemon runs, attempts that a crash has left open are closed first. Raises as `reading` does."""
         ...
 
-    def enqueue(
-        self, envelope: Envelope, content: bytes, relayhost: str, *, has_bare_header: bool = False
-    ) -> tuple[int, str]:
+    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
         """Accepts a message, with the header fields that it lacks (`mail.trace`); returns its key and queue id.
 
-        has_bare_header: whether the header has bare addresses, which are completed before the message is sent.
-        Creates the spool if there is none.
+        Bare addresses in the header are completed before the message is sent. Creates the spool if there is none.
         """
         ...
 
-    def hand_in(
-        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
-    ) -> tuple[int, Arrival]:
+    def hand_in(self, message: HandedIn, relayhost: str, backends_for: BackendsFor) -> tuple[int, Arrival]:
         """As `enqueue`, for a message of which recipients are held or have failed already. Returns its key and the arrival.
 
         The notices about these recipients become pending in the same commit. `backends_for` names their backends.

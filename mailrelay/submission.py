@@ -15,12 +15,18 @@ def completion(submission: Submission) -> Completion:
 
 
 def login() -> bytes:
-    """The name of this process's account: the bare sender of a program that gives none. Raises KeyError if it has none."""
-    return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+    """The name of this process's account: the bare sender of a program that gives none.
+
+    An account without a name, as in containers, is named after its number, such as `uid1000`.
+    """
+    try:
+        return os.fsencode(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return b"uid%d" % os.getuid()
 
 
 def is_local_account(name: bytes) -> bool:
-    """Whether an account of this computer has this name."""
+    """Whether an account of this computer has this name. name: any octets but NUL."""
     try:
         pwd.getpwnam(os.fsdecode(name))
     except KeyError:

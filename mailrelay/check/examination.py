@@ -95,17 +95,14 @@ async def _relayhost(
 
 
 def _sender_here(settings: Settings) -> bytes:
-    """The sender of programs that give none, as far as the settings complete it; b"" if this account has no name."""
-    try:
-        return submission.completion(settings.submission).whole_sender(submission.login())
-    except KeyError:
-        return b""
+    """The sender of programs that give none, as far as the settings complete it."""
+    return submission.completion(settings.submission).whole_sender(submission.login())
 
 
 def _unroutable_sender(settings: Settings) -> list[Finding]:
     """Whether a relayhost takes mail of programs that give no sender; nothing if one does."""
     sender = _sender_here(settings)
-    if not sender or choose(sender, settings.relayhosts) is not None:
+    if choose(sender, settings.relayhosts) is not None:
         return []
     shown = sender.decode("utf-8", "backslashreplace")
     what = f"no relayhost takes mail of programs that give no sender, such as cron: it is from {shown}"
@@ -117,7 +114,7 @@ def _default_sender(settings: Settings, name: str, account: bytes) -> bytes:
     """The sender of programs that give none, as the mail server of the relayhost `name` gets it; b"" if such mail does not
     go through it. account: the address of the account there."""
     sender = _sender_here(settings)
-    if not sender or choose(sender, settings.relayhosts) != name:
+    if choose(sender, settings.relayhosts) != name:
         return b""
     return dataclasses.replace(submission.completion(settings.submission), account=account).whole_sender(sender)
 

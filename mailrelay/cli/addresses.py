@@ -1,9 +1,10 @@
 """The mailboxes in an address list (RFC 5322 section 3.4): the value of To, Cc and Bcc, and arguments of sendmail(1).
 
 Display names, comments and group names are removed; addresses stay as they were written. Beyond the grammar, this is
-accepted because people and programs write it: nothing between two commas, `;` instead of a comma, dots and spaces in
-display names, a mailbox without a domain, and the mailboxes that `mail.address` accepts besides. Python's own header parser
-is not used: it decodes encoded words within addresses, and silently leaves out what it cannot parse.
+accepted because people and programs write it: nothing between two commas, `;` instead of a comma, nothing but a space
+between two whole addresses, dots, spaces and backslashes in display names, a mailbox without a domain, and the mailboxes
+that `mail.address` accepts besides. sendmail and Postfix accept all of this. Python's own header parser is not used: it
+decodes encoded words within addresses, and silently leaves out what it cannot parse.
 
     addresses(text)   all of them; raises if one part of the list is not a mailbox
     sorted_out(text)  those that are mailboxes, and the parts that are not
@@ -64,7 +65,7 @@ def sorted_out(text: bytes) -> tuple[list[bytes], list[BadAddress]]:
         try:
             if isinstance(part.tokens, BadAddress):
                 raise part.tokens
-            found.extend(_mailbox(part.tokens, text[at : part.end]))
+            found.extend(_mailboxes(part.tokens, text[at : part.end]))
         except BadAddress as error:
             bad.append(error)
         at = part.next
@@ -99,17 +100,45 @@ def _part(text: bytes, start: int) -> _Part:
     return _Part(found, len(text), len(text))
 
 
-def _mailbox(parts: list[Token], text: bytes) -> Iterator[bytes]:
-    """The mailbox in the tokens of the part `text`; nothing if there are none. Raises BadAddress."""
+def _mailboxes(parts: list[Token], text: bytes) -> list[bytes]:
+    """The mailboxes in the tokens of the part `text`: one, none, or several whole ones. Raises BadAddress."""
     if not parts:
-        return
+        return []
+    try:
+        return [_mailbox(parts, text)]
+    except BadAddress:
+        found = [_mailbox(one, text) for one in _between_spaces(parts)]
+        # A word alone may be part of a name: `john smith@example.org` is not for smith.
+        if len(found) > 1 and all(b"@" in one for one in found):
+            return found
+        raise
+
+
+def _between_spaces(parts: list[Token]) -> Iterator[list[Token]]:
+    """The tokens of each mailbox in a part that has no commas: a mailbox ends behind an address."""
+    mailbox: list[Token] = []
+    last = ""
+    has_domain = False
+    for kind, text in parts:
+        if last == "angle" or (has_domain and kind == last == "word"):
+            yield mailbox
+            mailbox = []
+            has_domain = False
+        mailbox.append((kind, text))
+        last = kind
+        has_domain = has_domain or text == b"@"
+    yield mailbox
+
+
+def _mailbox(parts: list[Token], text: bytes) -> bytes:
+    """The mailbox in the tokens of the part `text`, at least one. Raises BadAddress."""
     angles = [at for at, (kind, _) in enumerate(parts) if kind == "angle"]
     if angles and angles != [len(parts) - 1]:
         raise BadAddress(text)
     try:
         inner = parts[-1][1][1:-1]
         words = [(kind, token) for kind, token, _ in tokens(inner)] if angles else parts
-        yield parse_path(b"<%s>" % _joined(words, text), smtputf8=True, null=False)[0]
+        return parse_path(b"<%s>" % _joined(words, text), smtputf8=True, null=False)[0]
     except Damaged:
         raise BadAddress(text) from None
     except BadPath as error:

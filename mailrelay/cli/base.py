@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from mailrelay import config
+from mailrelay import __version__, config
 from mailrelay.cli.help_formatter import HelpFormatter
 from mailrelay.cli.terminal import put
 from mailrelay.mail.printable import printable
@@ -91,6 +91,22 @@ CONFIG_OPTION = click.Option(
     expose_value=False,
     callback=_remember,
     help="The settings file, in place of $MAILRELAY_CONFIG or ~/.config/mailrelay/config.toml.",
+)
+
+
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"mailrelay {__version__}")
+        context.exit()
+
+
+VERSION_OPTION = click.Option(
+    ["--version"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version.",
 )
 
 

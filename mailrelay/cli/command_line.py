@@ -20,8 +20,7 @@ from pathlib import Path
 
 import click
 
-from mailrelay import __version__
-from mailrelay.cli.base import CONFIG_OPTION, Failed, LazyCommand, LazyGroup, say
+from mailrelay.cli.base import CONFIG_OPTION, VERSION_OPTION, Failed, LazyCommand, LazyGroup, say
 from mailrelay.config import SettingsError
 
 EX_CONFIG = 78
@@ -231,27 +230,11 @@ COMMANDS = (
 )
 
 
-def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
-    if asked:
-        click.echo(f"mailrelay {__version__}")
-        context.exit()
-
-
 COMMAND_LINE = LazyGroup(
     "mailrelay",
     commands=COMMANDS,
     help="A local SMTP submission proxy: mail goes to your own server through SSH, and nothing fails in silence.",
-    params=[
-        CONFIG_OPTION,
-        click.Option(
-            ["--version"],
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_version,
-            help="Show the version.",
-        ),
-    ],
+    params=[CONFIG_OPTION, VERSION_OPTION],
     no_args_is_help=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )

@@ -10,9 +10,10 @@ the value of a header field, as in Postfix, and nothing before the colon or at t
 a header, and no Bcc field becomes text that all recipients see. In the body any other CR ends a line, because cron
 mails the output of any program, progress bars too.
 
-A NUL stays: the caller decides. A line `From ` at the very top, as mailboxes have it, is removed. A message that does
-not begin with a header gets an empty line first, so that all of it is body. Everything else stays the same, octet for
-octet.
+A NUL stays in a value and in the body: the caller decides. In an address it counts for nothing, as in sendmail, and
+in the name of a field no control character counts. A line `From ` at the very top, as mailboxes have it, and lines
+`>From ` right after it are removed. A message that does not begin with a header gets an empty line first, so that all
+of it is body. Everything else stays the same, octet for octet.
 """
 
 import re
@@ -25,10 +26,12 @@ PIECE = 1 << 20
 _LINE_END_WITH_CR = re.compile(rb"(?<!\r)\r+\n")
 _HEADER_LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*")
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _PLAIN_NAME = re.compile(rb"[A-Za-z-]+[ \t]*")
-"""The names between whose letters a CR is removed: without this limit, a line of a progress bar could become a field."""
+"""The names between whose letters control characters are removed: without this limit, a line of a progress bar could
+become a field."""
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
-_MBOX = re.compile(rb"From [^\r\n]*\r\n")
+_MBOX = re.compile(rb"From [^\r\n]*\r\n(?:>From [^\r\n]*\r\n)*")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = tuple(b"resent-" + name for name in _RECIPIENTS)
 _BLIND = (b"bcc", b"resent-bcc")
@@ -104,10 +107,10 @@ def _header(found: bytearray) -> tuple[bytes, int]:
     """The lines of the header, with CRLF line ends, and where the rest begins in `found`."""
     lines: list[bytes] = []
     at = 0
-    in_field = False
+    in_field = is_mbox = False
     while line := _HEADER_LINE.match(found, at):
         text = line[0].rstrip(b"\r\n").lstrip(b"\r")
-        is_mbox = at == 0 and text.startswith(b"From ")
+        is_mbox = text.startswith(b"From ") if at == 0 else is_mbox and text.startswith(b">From ")
         if not is_mbox and not (in_field and text[:1] in (b" ", b"\t")):
             text = _field(text)
             if not text:
@@ -119,13 +122,11 @@ def _header(found: bytearray) -> tuple[bytes, int]:
 
 
 def _field(text: bytes) -> bytes:
-    """The first line of a header field, without CRs in its name; b"" if `text` is not one."""
+    """The first line of a header field, without control characters in its name; b"" if `text` is not one."""
     name, colon, value = text.partition(b":")
-    if b"\r" in name.rstrip(b" \t\r"):
-        whole = name.replace(b"\r", b"")
-        return whole + colon + value if colon and _PLAIN_NAME.fullmatch(whole) else b""
-    name = name.replace(b"\r", b"")
-    return name + colon + value if colon and _NAME.fullmatch(name) else b""
+    allowed = _PLAIN_NAME if _CONTROL.search(name.rstrip(b" \t\r\v\f\0")) else _NAME
+    name = _CONTROL.sub(b"", name)
+    return name + colon + value if colon and allowed.fullmatch(name) else b""
 
 
 def parse(content: bytes) -> Input:
@@ -153,7 +154,7 @@ def take_recipients(message: Input) -> list[bytes]:
     """
     resent = any(field.name in _RESENT for field in message.fields)
     named = _RESENT if resent else _RECIPIENTS
-    return [field.value for field in message.fields if field.name in named]
+    return [field.value.replace(b"\0", b"") for field in message.fields if field.name in named]
 
 
 def without_bcc(message: Input) -> Input:

@@ -28,7 +28,7 @@ Promises: 0 follows the fsync of the commit. Never: a message stored in part, or
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, nan
 from typing import Any
 
@@ -36,9 +36,8 @@ import click
 
 from mailrelay.cli import dead_letter, lazy, rfc822_input, sendmail_options
 from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
-from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
+from mailrelay.cli.base import NO_DAEMON, VERSION_OPTION, Failed, load_settings, say
 from mailrelay.cli.queue import show_list
-from mailrelay.cli.submission import EX_NOUSER, EX_TEMPFAIL, login
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings, SettingsError
@@ -46,25 +45,20 @@ from mailrelay.control.enqueue import Stored, hand_in
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
 from mailrelay.mail import handed_in
-from mailrelay.mail.address import is_address
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.spool_errors import SpoolError
-from mailrelay.submission import completion
+from mailrelay.submission import completion, login
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_CONFIG = 64, 65, 69, 78
+EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 67, 69, 75, 78
 KEPT = 2
 """A message that is larger than listen.max_message_size is held up to so many times this size."""
 LAST_LIMIT = 50_000_000
 """Octets of a message that is kept in ~/dead.letter, at most."""
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
-_NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
-_MAX_ENVID = 100
-"""Octets of xtext (RFC 3461 section 4.4)."""
-_XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 or code in b"+="}
 _MAX_SAID = 5
 """Recipients that are not tried and are named on stderr, at most."""
 _UNKNOWN = "mailrelay.sendmail.unknown"
@@ -143,11 +137,15 @@ class _Stdin:
         self.content: bytes | None = None
 
     def read(self, limit: int) -> bytes:
-        """The message. Raises OSError, TooLarge."""
-        with open(0, "rb", closefd=False) as file:
-            # A message that cannot be read is not read again.
-            self.content = b""
-            self.content = rfc822_input.read(file, limit, dot_ends=self._dot_ends)
+        """The message. Raises Failed, TooLarge."""
+        try:
+            with open(0, "rb", closefd=False) as file:
+                # A message that cannot be read is not read again.
+                self.content = b""
+                self.content = rfc822_input.read(file, limit, dot_ends=self._dot_ends)
+        except OSError as error:
+            what = f"the message on stdin cannot be read: {error.strerror}; give it again"
+            raise Failed(what, EX_TEMPFAIL) from None
         return self.content
 
     def rest(self) -> bytes:
@@ -155,7 +153,7 @@ class _Stdin:
         if self.content is None and not is_terminal(sys.stdin):
             try:
                 return self.read(LAST_LIMIT)
-            except (OSError, rfc822_input.TooLarge):
+            except (Failed, rfc822_input.TooLarge):
                 pass
         return self.content or b""
 
@@ -209,8 +207,9 @@ def _say_problems(stored: Stored) -> None:
         _say(f"{stored.queue_id}: there are more; see `mailrelay queue show {stored.queue_id}`")
 
 
-def _warn(line: str) -> None:
+def _warn(what: str) -> None:
     """Names an option that is ignored."""
+    line = f"{what}; it is ignored"
     _say(line)
     if not is_terminal(sys.stderr):
         dead_letter.report(line)
@@ -229,15 +228,16 @@ def _message(
     envid: str,
     body: str,
 ) -> HandedIn:
-    """The message on stdin, as the command line says. Raises Failed, OSError."""
+    """The message on stdin, as the command line says. Raises Failed."""
     for option in click.get_current_context().meta[_UNKNOWN]:
-        _warn(f"{option} is not an option of sendmail(1); it is ignored")
+        _warn(f"{option} is not an option of sendmail(1), or lacks its value")
     if not full_name.isprintable():
-        _warn("-F contains a character that cannot be printed; it is ignored")
+        _warn("-F contains a character that cannot be printed")
         full_name = ""
     reverse_path, problem = _reverse_path(sender)
     reverse_path = completion(settings.submission).whole_sender(reverse_path)
-    reports, ret, name = _notify(notify), _ret(ret), _envid(envid)
+    reports = _value(sendmail_options.notify, notify)
+    returned, name = _value(sendmail_options.ret, ret), _value(sendmail_options.envid, envid)
     limit = settings.listen.max_message_size
     kept = True
     try:
@@ -255,13 +255,22 @@ def _message(
     envelope = Envelope(
         reverse_path,
         tuple(Recipient(address, reports) for address in to),
-        _body(body) if content.isascii() else b"8BITMIME",
+        (_value(sendmail_options.body, body) or b"7BIT") if content.isascii() else b"8BITMIME",
         not all(address.isascii() for address in (reverse_path, *to)),
-        ret.upper().encode("ascii"),
+        returned,
         name,
     )
     problem = problem or handed_in.problem_of_content(content, limit)
     return HandedIn(envelope, content if kept else b"", problem, bad, reports)
+
+
+def _value(parse: Callable[[str], bytes], given: str) -> bytes:
+    """The value of an option; b"" if it is wrong."""
+    try:
+        return parse(given)
+    except ValueError as error:
+        _warn(str(error))
+        return b""
 
 
 def _recipients(
@@ -286,10 +295,8 @@ def _recipients(
 
 
 def _argument(word: bytes) -> tuple[list[bytes], list[BadAddress]]:
-    """The addresses in an argument. Between whole addresses, a space is enough, as in sendmail and Postfix."""
+    """The addresses in an argument, which is not empty."""
     found, bad = sorted_out(word)
-    if bad and all(b"@" in one and is_address(one) for one in word.split()):
-        return word.split(), []
     if not found and not bad:
         bad = [BadAddress(word)]
     return found, bad
@@ -335,52 +342,24 @@ def _seconds(wait: str, settings: Settings) -> float:
 def _reverse_path(sender: str | None) -> tuple[bytes, Problem | None]:
     """The reverse path, and why the message is held if the given one is not an address."""
     if sender is None:
-        return login("-f"), None
+        return login(), None
     if sender.strip() in ("", "<>"):
         return b"", None
     given = os.fsencode(sender)
     try:
         (address,) = addresses(given)
     except ValueError:
-        own = login("-f")
-        return own, handed_in.bad_sender(given, own)
+        return login(), handed_in.bad_sender(given, login())
     return address, None
 
 
 def _from(full_name: str, reverse_path: bytes) -> bytes:
     """The value of a From field (RFC 5322 section 3.6.2)."""
-    address = reverse_path or login("-f")
+    address = reverse_path or login()
     if address.isascii():
         return lazy.mailbox(full_name, address.decode("ascii")).encode("ascii")
     # The header is UTF-8 (RFC 6532).
     return b"<%s>" % address
 
 
-def _notify(words: str) -> bytes:
-    found = words.upper().encode("ascii", "replace")
-    if found not in (b"", b"NEVER") and not _NOTIFY.issuperset(found.split(b",")):
-        _warn("-N is never, or one or more of success,failure,delay; it is ignored")
-        return b""
-    return found
-
-
-def _ret(word: str) -> str:
-    if word.upper() not in ("", "FULL", "HDRS"):
-        _warn("-R is full or hdrs; it is ignored")
-        return ""
-    return word
-
-
-def _body(word: str) -> bytes:
-    if word.upper() not in ("", "7BIT", "8BITMIME"):
-        _warn("-B is 7BIT or 8BITMIME; it is ignored")
-        return b"7BIT"
-    return word.upper().encode("ascii") or b"7BIT"
-
-
-def _envid(name: str) -> bytes:
-    xtext = name.translate(_XTEXT)
-    if not xtext.isascii() or len(xtext) > _MAX_ENVID:
-        _warn(f"-V is at most {_MAX_ENVID} ASCII characters; it is ignored")
-        return b""
-    return xtext.encode("ascii")
+command.params.append(VERSION_OPTION)

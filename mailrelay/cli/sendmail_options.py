@@ -1,7 +1,10 @@
-"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp and ssmtp document it.
+"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp, ssmtp and busybox
+document it.
 
     rewritten(args)   the options that have a meaning here, each as a word of its own, then -- and the addresses; and the
                       options that are not known
+    notify, ret, envid, body
+                      the values of -N, -R, -V and -B as SMTP has them; they raise ValueError with a sentence
 
 A program that is made for another sendmail gives options that have no meaning here. They are left out. An option that no
 sendmail documents is left out too, and named: it must not cost the mail.
@@ -15,17 +18,23 @@ from collections.abc import Sequence
 _KEPT_FLAGS = frozenset("tiI")
 _IGNORED_FLAGS = frozenset("GUcmnsvx")
 _KEPT_VALUES = frozenset("fFNRVBb")
-_IGNORED_VALUES = frozenset("ACDLMOXaehopr")
-"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp."""
+_IGNORED_VALUES = frozenset("ACDHLMOSXaehoprw")
+"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp; -H, -S and -w are busybox's."""
 _ATTACHED_VALUES = frozenset("dqTQE")
 """Options whose value, if there is one, is attached."""
 _EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})
 """Values of -o that Exim documents with another word after them, such as `-oMr PROTOCOL`."""
-_LONG = frozenset({"--help", "--wait", "--config"})
+_LONG = frozenset({"--help", "--version", "--wait", "--config"})
 _LONG_WITH_VALUE = frozenset({"--config"})
 """Those of ours whose value may be the next word."""
 _OTHER_NAMES = {"--read-recipients": "-t", "--from": "-f"}
 """Long options of msmtp."""
+
+
+_NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
+_MAX_ENVID = 100
+"""Octets of xtext (RFC 3461 section 4.4)."""
+_XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 or code in b"+="}
 
 
 def rewritten(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -97,3 +106,33 @@ def _valued(letter: str, value: str, options: list[str]) -> None:
         options += ["-f", value]
     elif letter in _KEPT_VALUES:
         options += [f"-{letter}", value]
+
+
+def notify(words: str) -> bytes:
+    """NOTIFY (RFC 3461 section 4.1); b"" if not given."""
+    found = words.upper().encode("ascii", "replace")
+    if found not in (b"", b"NEVER") and not _NOTIFY.issuperset(found.split(b",")):
+        raise ValueError("-N is never, or one or more of success,failure,delay")
+    return found
+
+
+def ret(word: str) -> bytes:
+    """RET (RFC 3461 section 4.3); b"" if not given."""
+    if word.upper() not in ("", "FULL", "HDRS"):
+        raise ValueError("-R is full or hdrs")
+    return word.upper().encode("ascii")
+
+
+def envid(name: str) -> bytes:
+    """ENVID (RFC 3461 section 4.4); b"" if not given."""
+    xtext = name.translate(_XTEXT)
+    if not xtext.isascii() or len(xtext) > _MAX_ENVID:
+        raise ValueError(f"-V is at most {_MAX_ENVID} ASCII characters")
+    return xtext.encode("ascii")
+
+
+def body(word: str) -> bytes:
+    """BODY (RFC 6152); b"" if not given."""
+    if word.upper() not in ("", "7BIT", "8BITMIME"):
+        raise ValueError("-B is 7BIT or 8BITMIME")
+    return word.upper().encode("ascii")

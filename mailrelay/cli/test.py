@@ -22,12 +22,12 @@ import click
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.rows import replaced
-from mailrelay.cli.submission import login, submit
 from mailrelay.cli.terminal import colour, moment, put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.acts import retry
 from mailrelay.control.daemon import daemon_pid
+from mailrelay.control.enqueue import NoRelayhost, enqueue
 from mailrelay.control.following import Progress, follow_progress
 from mailrelay.control.records import WAITING
 from mailrelay.mail.completion import is_bare
@@ -37,7 +37,7 @@ from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
 from mailrelay.mail.reply_text import reply_text
-from mailrelay.submission import completion
+from mailrelay.submission import completion, login
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""
@@ -58,11 +58,10 @@ def command(address: str, sender: str | None, wait: float) -> None:
 
 def default_sender(settings: Settings, own: str = "") -> bytes:
     """The reverse path of the test message, of `mailrelay test` and of `mailrelay setup`: that of programs that give none.
-    Raises Failed.
 
     own: the person's address on the relayhost, "" if it is not known; then the result may be bare.
     """
-    sender = completion(settings.submission).whole_sender(login("--from"))
+    sender = completion(settings.submission).whole_sender(login())
     return own.encode() if own and is_bare(sender) else sender
 
 
@@ -98,7 +97,10 @@ def send_and_follow(settings: Settings, to: bytes, sender: bytes, wait: float = 
     if daemon_pid(directory) is None:
         raise Failed(f"{NO_DAEMON}; no message was sent")
     with waiting_for("the spool"):
-        stored = submit(settings, _envelope(sender, to), _content(sender, to), sender_option="--from")
+        try:
+            stored = enqueue(settings, _envelope(sender, to), _content(sender, to))
+        except NoRelayhost as error:
+            raise Failed(f"{error}, or give --from") from None
     # Ends the back-off of the relayhost: the test is to find out whether the cause of an earlier fault is repaired.
     with waiting_for("the spool"):
         retry(directory, [stored.queue_id])

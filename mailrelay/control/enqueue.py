@@ -46,8 +46,8 @@ def relayhost_for(settings: Settings, sender: bytes) -> str:
     return relayhost
 
 
-def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes, bool]:
-    """Envelope and content, completed as far as the settings say, and whether the header still has bare addresses."""
+def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envelope, bytes]:
+    """Envelope and content, completed as far as the settings say."""
     known = completion(settings.submission)
     envelope = completed(envelope, known)
     # Two bare recipients may have become the same one.
@@ -56,8 +56,7 @@ def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envel
         recipients.setdefault(to.address, to)
     if known.any_domain:
         content = header_completion.complete(content, known.any_domain)
-    envelope = dataclasses.replace(envelope, recipients=tuple(recipients.values()))
-    return envelope, content, header_completion.needs_completion(content)
+    return dataclasses.replace(envelope, recipients=tuple(recipients.values())), content
 
 
 def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
@@ -65,11 +64,11 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
 
     Sets the umask of the process to 077. Raises NoRelayhost, SpoolError and OSError; then nothing is stored.
     """
-    envelope, content, has_bare_header = whole(settings, envelope, content)
+    envelope, content = whole(settings, envelope, content)
     relayhost = relayhost_for(settings, envelope.sender)
     os.umask(0o077)
     key, queue_id = CommandSpool(settings.queue.directory, settings.queue.max_size).enqueue(
-        envelope, content, relayhost, has_bare_header=has_bare_header
+        envelope, content, relayhost
     )
     return Enqueued(key, queue_id, wake(settings.queue.directory))
 
@@ -87,7 +86,7 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
     A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
     Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
     """
-    envelope, content, has_bare_header = whole(settings, message.envelope, message.content)
+    envelope, content = whole(settings, message.envelope, message.content)
     message = dataclasses.replace(message, envelope=envelope, content=content)
     relayhost = choose(message.envelope.sender, settings.relayhosts)
     if relayhost is None:
@@ -99,7 +98,6 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
         message,
         relayhost,
         backends_of(settings.notify),
-        has_bare_header=has_bare_header,
     )
     held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
     problems = (*held, *message.bad)

@@ -35,7 +35,8 @@ def domain_in_a_labels(domain: bytes) -> bytes | None:
 def _a_label(label: str) -> bytes:
     if label.isascii():
         return label.encode()
-    mapped = unicodedata.normalize("NFC", "".join(map(_narrowed, label.lower())))
+    # One by one: within a word, Python makes another small letter of a sigma at the end.
+    mapped = unicodedata.normalize("NFC", "".join(_narrowed(char).lower() for char in label))
     return mapped.encode() if mapped.isascii() else b"xn--" + mapped.encode("punycode")
 
 

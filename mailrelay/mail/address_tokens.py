@@ -18,7 +18,7 @@ _TOKEN = re.compile(
     rf"""(?P<space>[ \t\r\n]+)
     | (?P<comment>\()
     | (?P<angle> < [^<>"]* (?:{_QUOTED}[^<>"]*)* > )
-    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | (?:{_CHAR}|\\(?:{_CHAR}|[.\\]))+ )
+    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | (?:{_CHAR}|\\[!-~\x80-\xff])+ )
     | (?P<joint>[.@])
     | (?P<end>[,;])
     | (?P<group>:)

@@ -9,6 +9,9 @@ relayhost: its name there, at the name that the mail server there gives itself. 
                   of any other name: the name at `domain`, at the domain of from, at the domain of the account
     in a header   the name at `domain`, at the domain of from, at the domain of the account
 
+A local account is also meant by its name in capitals, in quotes, or with a detail (`ROOT`, `"root"`, `root+cron`), as in
+sendmail.
+
 The null reverse path stays, and so does the recipient `postmaster`, which every mail server accepts without a domain (RFC
 5321 section 4.1.1.3).
 
@@ -18,7 +21,7 @@ leaves the address bare.
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mailrelay.mail.address import ATEXT, MAX_DOMAIN
@@ -28,6 +31,7 @@ _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rb"(?:%b\.)*(?![0-9]+\Z)%b" % (_LABEL, _LABEL))
 _DOT_STRING = re.compile(rf"{ATEXT}+(?:\.{ATEXT}+)*")
 _LOCALHOST = re.compile(rb"localhost(?:\..*)?", re.IGNORECASE)
+_QUOTED_PAIR = re.compile(rb"\\(.)")
 
 
 def _is_never_local(_name: bytes) -> bool:
@@ -63,7 +67,7 @@ class Completion:
         """The forward path to send for `address`."""
         if not is_bare(address) or _is_postmaster(address):
             return address
-        if self.is_local_account(address):
+        if any(map(self.is_local_account, _account_names(address))):
             return self.local or self.sender or self.account or address
         return _at(address, self.any_domain) if self.any_domain else address
 
@@ -122,6 +126,14 @@ def account_address(account: str, server_names: Sequence[bytes], host: str) -> b
 
 def _at(name: bytes, domain: bytes) -> bytes:
     return b"%b@%b" % (name, domain)
+
+
+def _account_names(address: bytes) -> Iterator[bytes]:
+    """The names of the account that a bare address may mean."""
+    name = _QUOTED_PAIR.sub(rb"\1", address[1:-1] if address.startswith(b'"') else address)
+    yield name
+    yield name.lower()
+    yield name.lower().partition(b"+")[0]
 
 
 def _is_postmaster(address: bytes) -> bool:

@@ -10,6 +10,7 @@ pending in the same commit.
 
 from dataclasses import dataclass
 
+from mailrelay.mail.completion import is_bare
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Stage
 from mailrelay.mail.printable import printable
@@ -87,8 +88,9 @@ def bad_sender(given: bytes, sender: bytes) -> Problem:
 
 def no_relayhost(sender: bytes, relayhost: str) -> Problem:
     """A sender that no relayhost takes. relayhost: through which a release sends the message."""
+    where = "`from` below [submission] and `senders`" if is_bare(sender) else "`senders`"
     text = (
-        f"no relayhost takes mail from <{printable(sender)}>: see `senders` in the settings;"
+        f"no relayhost takes mail from <{printable(sender)}>: see {where} in the settings;"
         " `mailrelay queue resend ID --from ADDRESS` sends it from another address,"
         f" `mailrelay queue release ID` as it is, through {printable(relayhost)}"
     )

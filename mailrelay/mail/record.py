@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from mailrelay.mail import header_completion
 from mailrelay.mail.completion import domain_of, is_domain
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.lifecycle import State
@@ -54,12 +55,13 @@ def arrive(
     token: str,
     relayhost: str,
     now: float,
-    has_bare_header: bool = False,
+    completes_header: bool = False,
 ) -> Arrival:
     """The message as the spool keeps it: with our trace line, and the header fields that it lacks (`mail.trace`).
 
     content: the message, or its beginning with the whole header. token: random ASCII letters and digits, for a Message-ID
-    that no other machine makes. now: epoch seconds. has_bare_header: see `Arrival`.
+    that no other machine makes. now: epoch seconds. completes_header: whether bare addresses in its header are to be
+    completed before it is sent; not those of mail by SMTP.
     """
     domain = domain_of(envelope.sender)
     message_id = b"<%s.%s.mailrelay@%s>" % (
@@ -68,6 +70,8 @@ def arrive(
         domain if is_domain(domain) else b"localhost",
     )
     stamped = stamp(content, queue_id=queue_id, now=now, message_id=message_id)
+    # Asked of the result: the Message-ID may have been added, at a domain that is not known yet.
+    has_bare_header = completes_header and header_completion.needs_completion(stamped)
     return Arrival(queue_id, envelope, stamped, relayhost, now, subject(content), None, has_bare_header)
 
 

@@ -230,6 +230,9 @@ class Conversations:
 
     async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
         """Leaves a fault to the scheduler, and closes the connection unless streams use it."""
+        if fault.cause in SETUP_REPLIES:
+            # The person may lead the relayhost to another mail server.
+            self._unusable = frozenset()
         self.faults.append(fault)
         if connection.is_up and self._connector.has_streams:
             # The connection works: the fault is the mail server's, and its streams go on.

@@ -132,9 +132,7 @@ class CommandSpool(ports.CommandPort):
             with transaction(db):
                 yield _Change(db, self._max_size, self._now)
 
-    def enqueue(
-        self, envelope: Envelope, content: bytes, relayhost: str, *, has_bare_header: bool = False
-    ) -> tuple[int, str]:
+    def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
         now = self._now()
         with closing(connect(self._directory)) as db, transaction(db):
             queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
@@ -145,13 +143,11 @@ class CommandSpool(ports.CommandPort):
                 token=token,
                 relayhost=relayhost,
                 now=now,
-                has_bare_header=has_bare_header,
+                completes_header=True,
             )
             return accepting.accept(db, arrival, self._max_size), queue_id
 
-    def hand_in(
-        self, message: HandedIn, relayhost: str, backends_for: BackendsFor, *, has_bare_header: bool = False
-    ) -> tuple[int, Arrival]:
+    def hand_in(self, message: HandedIn, relayhost: str, backends_for: BackendsFor) -> tuple[int, Arrival]:
         now = self._now()
         bad = tuple(Recipient(text, message.notify) for text, _ in message.bad)
         envelope = dataclasses.replace(message.envelope, recipients=(*message.envelope.recipients, *bad))
@@ -166,7 +162,7 @@ class CommandSpool(ports.CommandPort):
                     token=token,
                     relayhost=relayhost,
                     now=now,
-                    has_bare_header=has_bare_header,
+                    completes_header=True,
                 )
             else:
                 arrival = Arrival(queue_id, envelope, b"", relayhost, now, "")

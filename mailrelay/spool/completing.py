@@ -10,7 +10,10 @@ import apsw
 from mailrelay.mail import header_completion
 from mailrelay.mail.completion import Completion, completed
 from mailrelay.mail.envelope import Message
-from mailrelay.spool.database import rows
+from mailrelay.spool.database import PIECE, rows
+
+MAX_PIECES = 16
+"""A header that is longer than so many pieces is completed as far as it is in them. No mail server accepts one."""
 
 
 def complete(db: apsw.Connection, message: Message, completion: Completion) -> Message:
@@ -27,13 +30,31 @@ def complete(db: apsw.Connection, message: Message, completion: Completion) -> M
 
 
 def _with_whole_header(db: apsw.Connection, message: Message, domain: bytes) -> Message:
-    first = rows(db, "SELECT data FROM content WHERE message = ? AND seq = 0", (message.id,))
-    if not domain or not first:
+    pieces = _pieces_of_header(db, message.id)
+    if not domain or not pieces:
         return message
-    ((before,),) = first
-    # A header that is longer than the first piece is completed as far as it is in it.
+    before = b"".join(pieces)
     after = header_completion.complete(before, domain)
     size = message.size + len(after) - len(before)
-    db.execute("UPDATE content SET data = ? WHERE message = ? AND seq = 0", (after, message.id))
+    # The last piece takes what is more: pieces need not have the same size.
+    for seq in range(len(pieces)):
+        end = (seq + 1) * PIECE if seq < len(pieces) - 1 else None
+        db.execute(
+            "UPDATE content SET data = ? WHERE message = ? AND seq = ?", (after[seq * PIECE : end], message.id, seq)
+        )
     db.execute("UPDATE message SET size = ?, bare_header = 0 WHERE id = ?", (size, message.id))
     return dataclasses.replace(message, size=size, has_bare_header=False)
+
+
+def _pieces_of_header(db: apsw.Connection, message: int) -> list[bytes]:
+    """The pieces of the content up to the end of the header, MAX_PIECES at most."""
+    found: list[bytes] = []
+    end = b""
+    query = "SELECT data FROM content WHERE message = ? ORDER BY seq LIMIT ?"
+    for (data,) in rows(db, query, (message, MAX_PIECES)):
+        found.append(data)
+        end += data
+        if b"\r\n\r\n" in end:
+            break
+        end = end[-3:]
+    return found

@@ -256,6 +256,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             token=queue_ids.message_id_token(),
             relayhost=relayhost,
             now=now,
+            completes_header=True,
         )
         await self._write(lambda db: notices.accept_report(db, pending, arrival, self._max_size, now))
         self._reported(relayhost)

@@ -70,7 +70,8 @@ def test_asking_for_help_or_version_loads_no_command(person: Person) -> None:
 
 
 def test_version(person: Person) -> None:
-    assert person.run("--version").stdout == f"mailrelay {mailrelay.__version__}\n"
+    for words in (["--version"], ["sendmail", "--version"]):
+        assert person.run(*words).stdout == f"mailrelay {mailrelay.__version__}\n"
 
 
 def test_config_may_stand_before_and_after_the_command_and_the_later_one_wins(person: Person, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import pytest
 from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
+from mailrelay import submission
 from mailrelay.cli import dead_letter
 from mailrelay.cli.sendmail import exit_status
 from mailrelay.mail.outcome import Outcome, Reply, Stage
@@ -66,6 +67,20 @@ def test_with_nobody_serving_the_message_is_on_disk_and_only_ours_to_read(person
     assert stored(person) == (ME.encode(), [b"bob@example.org"], LETTER.replace(b"\n", b"\r\n"))
     assert person.spool.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in person.spool.iterdir())
+
+
+def test_a_caller_without_a_name_is_a_sender_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert submission.login() == b"uid4000000000"
+
+
+def test_without_a_stdin_the_error_says_that_there_is_none(person: Person) -> None:
+    command = f"{sys.executable} -m mailrelay sendmail bob"
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&-"], env=person.environment, timeout=60, check=False, capture_output=True
+    )
+    assert done.returncode == 75
+    assert done.stderr == b"mailrelay: the message on stdin cannot be read: Bad file descriptor; give it again\n"
 
 
 def test_a_caller_that_closed_stdout_and_stderr_gets_the_right_status(person: Person) -> None:

@@ -18,7 +18,7 @@ HEADER = b"From: root (Cron Daemon)\r\nTo: root\r\n\r\n"
 COMPLETION = Completion(account=b"me@mail.example", is_local_account=lambda name: name == b"root")
 
 
-def arrival(content: bytes, *, bare_header: bool, sender: bytes = b"root", now: float = NOW) -> Arrival:
+def arrival(content: bytes, *, completes_header: bool, sender: bytes = b"root", now: float = NOW) -> Arrival:
     envelope = Envelope(sender, (Recipient(b"root", b"NEVER"), Recipient(b"alice"), Recipient(b"postmaster")))
     return arrive(
         envelope,
@@ -27,17 +27,17 @@ def arrival(content: bytes, *, bare_header: bool, sender: bytes = b"root", now: 
         token="t",
         relayhost="default",
         now=now,
-        has_bare_header=bare_header,
+        completes_header=completes_header,
     )
 
 
 @pytest.mark.parametrize("body", [b"hello\r\n", b"x" * 2 * PIECE], ids=["small", "large"])
-@pytest.mark.parametrize("bare_header", [False, True])
+@pytest.mark.parametrize("completes_header", [False, True])
 def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
-    tmp_path: Path, bare_header: bool, body: bytes
+    tmp_path: Path, completes_header: bool, body: bytes
 ) -> None:
     db = connect(tmp_path / "spool")
-    accepted = arrival(HEADER + body, bare_header=bare_header)
+    accepted = arrival(HEADER + body, completes_header=completes_header)
     with transaction(db):
         key = accept(db, accepted, 10**9)
     with transaction(db):
@@ -50,7 +50,7 @@ def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
     )
     content = b"".join(listing.content(db, key))
     assert len(content) == message.size == listing.one(db, key).size
-    if bare_header:
+    if completes_header:
         assert content.endswith(b"From: root@mail.example (Cron Daemon)\r\nTo: root@mail.example\r\n\r\n" + body)
         assert b".t.mailrelay@mail.example>\r\n" in content
     else:
@@ -63,9 +63,26 @@ def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
     db.close()
 
 
+@pytest.mark.parametrize("body", [b"", b"\r\n", b"x" * 2 * PIECE], ids=["none", "small", "large"])
+@pytest.mark.parametrize("fill", [-6, -5, -4, -3, -2, -1, 0, 1, PIECE, 4 * PIECE])
+def test_a_header_of_any_length_becomes_whole(tmp_path: Path, fill: int, body: bytes) -> None:
+    db = connect(tmp_path / "spool")
+    start = len(arrival(b"\r\n", completes_header=True).content) - len(b"\r\n")
+    to = b", ".join([b"alice"] * 2)
+    header = b"Subject: " + b"x" * (PIECE - start - len(b"Subject: \r\nTo: \r\n\r\n") - len(to) + fill)
+    content = header + b"\r\nTo: " + to + b"\r\n\r\n" + body
+    with transaction(db):
+        key = accept(db, arrival(content, completes_header=True), 10**9)
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+    found = b"".join(listing.content(db, key))
+    assert len(found) == message.size
+    assert found.endswith(b"x\r\nTo: alice@mail.example, alice@mail.example\r\n\r\n" + body)
+    db.close()
+
+
 def test_what_is_not_known_stays_bare_until_it_is(tmp_path: Path) -> None:
     db = connect(tmp_path / "spool")
-    accepted = arrival(HEADER, bare_header=True)
+    accepted = arrival(HEADER, completes_header=True)
     with transaction(db):
         key = accept(db, accepted, 10**9)
         (message,) = attempts.take(db, "default", (), 1, "n", NOW)
@@ -74,6 +91,17 @@ def test_what_is_not_known_stays_bare_until_it_is(tmp_path: Path) -> None:
     with transaction(db):
         (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
     assert (message.envelope.sender, message.has_bare_header) == (b"me@mail.example", False)
+    db.close()
+
+
+def test_a_message_id_of_ours_gets_the_domain_though_no_address_in_the_header_is_bare(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+    for sender in (b"", b"root", b"root@localhost"):
+        accepted = arrival(b"From: me@x.example\r\n\r\n", completes_header=True, sender=sender)
+        with transaction(db):
+            key = accept(db, accepted, 10**9)
+            attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+        assert b".t.mailrelay@mail.example>\r\n" in b"".join(listing.content(db, key))
     db.close()
 
 
@@ -86,7 +114,7 @@ async def test_a_relay_completes_with_the_account_at_the_name_that_the_mail_serv
             return b"220 mail.example ESMTP" if verb == "GREETING" else None
 
         at.remote.policy = greet
-        key = await at.spool.accept(arrival(HEADER + b"hello\r\n", bare_header=True, now=time.time()))
+        key = await at.spool.accept(arrival(HEADER + b"hello\r\n", completes_header=True, now=time.time()))
         at.scheduler.message_arrived(key)
         await at.settled(key, "sent", "sent", "sent")
         (received,) = at.remote.received

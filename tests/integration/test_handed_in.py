@@ -100,8 +100,16 @@ KINDS = {
             ALICE,
             "held",
             "5.7.1",
-            "no relayhost takes mail from <me@example.com>",
-        )
+            "no relayhost takes mail from <me@example.com>: see `senders`",
+        ),
+        Kind(
+            ("-f", "taro", *ALICE),
+            HEADER,
+            ALICE,
+            "held",
+            "5.7.1",
+            "no relayhost takes mail from <taro>: see `from` below [submission] and `senders`",
+        ),
     ],
 }
 EVERY = [pytest.param(kind, id=f"{name} {place}") for name, kinds in KINDS.items() for place, kind in enumerate(kinds)]

@@ -514,6 +514,17 @@ def test_a_report_and_the_word_that_it_is_told_are_one_commit(engine: Engine) ->
     assert len(engine.live()) == 2
 
 
+def test_a_report_to_a_bare_sender_gets_a_whole_header_before_it_is_sent(engine: Engine) -> None:
+    key = accept(engine)
+    take(engine)
+    end(engine, key, {State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DSN,))
+    (pending,) = engine.pending()
+    report = Envelope(b"", (Recipient(b"root"),))
+    engine.do(engine.spool.accept_report(pending, report, b"To: <root>\r\nSubject: failed\r\n\r\n"))
+    (report_key,) = take(engine)
+    assert engine.taken[report_key].has_bare_header
+
+
 def test_the_original_is_read_no_further_than_asked(engine: Engine) -> None:
     key = accept(engine, content=b"y" * 1_000_000)
     assert engine.do(engine.spool.content_start(key, 300_000)) == engine.content(key)[:300_000]

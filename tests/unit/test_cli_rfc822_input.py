@@ -81,6 +81,12 @@ def test_lines_come_out_as_they_went_in(lines: list[bytes], end: bytes) -> None:
         (b"A: b\r\r\nC: d\r\nE: f\n", b"A: b\r\nC: d\r\nE: f\r\n"),
         (b"A: b\r\n c\r\r\n\td\n\r e\n", b"A: b\r\n c\r\n\td\r\n e\r\n"),
         (b"From me\r Thu\r\r\nA: b\r\r\n", b"From me  Thu\r\nA: b\r\n"),
+        (b"From me\n>From you\r\r\nA: b\r\r\n", b"From me\r\n>From you\r\nA: b\r\n"),
+        # Other control characters in the name: nothing.
+        (b"A\x0b: b\nX-1\f :c\n", b"A: b\r\nX-1 :c\r\n"),
+        (b"\x1bBc\x08c\x7f: b\x1b\n", b"Bcc: b\x1b\r\n"),
+        (b"\0Sub\0ject\0 : a\0b\n\0c\n", b"Subject : a\0b\r\n\0c\r\n"),
+        (b"B\r\0cc: b\n", b"Bcc: b\r\n"),
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"\n", b"\r\r\nbody\n"])
@@ -131,6 +137,8 @@ def test_of_an_endless_input_no_more_is_read_than_may_be() -> None:
         (b" A: b\r\n", b"\r\n A: b\r\n"),
         (b"A: b\r\nhello\r\n", b"A: b\r\n\r\nhello\r\n"),
         (b"From me@x Thu Jan  1 00:00:00 1970\r\nA: b\r\n\r\nx\r\n", b"A: b\r\n\r\nx\r\n"),
+        (b"From me\r\n>From you\r\n>From x\r\nA: b\r\n>From y\r\n", b"A: b\r\n\r\n>From y\r\n"),
+        (b">From me\r\nA: b\r\n", b"\r\n>From me\r\nA: b\r\n"),
     ],
 )
 def test_a_header_ends_where_no_field_stands_and_the_rest_is_body(content: bytes, same: bytes) -> None:
@@ -141,8 +149,8 @@ def test_a_header_ends_where_no_field_stands_and_the_rest_is_body(content: bytes
 def test_nothing_of_any_content_is_lost_and_no_more_than_an_empty_line_is_added(octets: bytes) -> None:
     content = read(octets.replace(b"\0", b""))
     once = parse(content)
-    # But for the line that mailboxes put above each message.
-    content = re.sub(rb"\AFrom [^\r\n]*\r\n", b"", content)
+    # But for the lines that mailboxes put above each message.
+    content = re.sub(rb"\AFrom [^\r\n]*\r\n(>From [^\r\n]*\r\n)*", b"", content)
     header = b"".join(field.whole for field in once.fields)
     assert once.rest.startswith(b"\r\n")
     assert content in (header + once.rest, header + once.rest[2:])
@@ -158,6 +166,10 @@ def test_recipients_are_those_of_to_cc_and_bcc_and_only_bcc_goes() -> None:
         b"\r\n",
     ]
     assert without_bcc(message).content == b"To: bob@x.example\r\nX-To: no@x.example\r\nCc:\r\n\r\nBcc: b@x\r\n"
+
+
+def test_a_nul_in_an_address_counts_for_nothing() -> None:
+    assert take_recipients(parse(read(b"To: a\0@x.example\0\nBcc: \0\n\nx\n"))) == [b" a@x.example\r\n", b" \r\n"]
 
 
 def test_a_message_that_is_sent_again_goes_to_whom_it_is_sent_again() -> None:

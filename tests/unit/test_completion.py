@@ -49,6 +49,16 @@ def test_what_a_sender_a_local_account_and_another_name_become(
     assert completion.whole_recipient(b"alice") == alice
 
 
+@pytest.mark.parametrize("name", [b"root", b"ROOT", b'"root"', b'"ro\\ot"', b"root+cron", b"Taro+a+b"])
+def test_a_name_means_a_local_account_as_it_does_in_sendmail(name: bytes) -> None:
+    assert knowing("fdla").whole_recipient(name) == LOCAL
+
+
+@pytest.mark.parametrize("name", [b"roo", b"+root", b"root-x", b'"a root"', b'""', b"alice+root"])
+def test_another_name_means_no_local_account(name: bytes) -> None:
+    assert knowing("fdla").whole_recipient(name) == name + b"@domain.example"
+
+
 @pytest.mark.parametrize("address", [b"me@example.org", b'"a b"@example.org', b'"a@b"@[127.0.0.1]', b"a@b"])
 def test_a_whole_address_stays(address: bytes) -> None:
     assert not is_bare(address)

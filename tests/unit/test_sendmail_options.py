@@ -22,6 +22,7 @@ from mailrelay.cli.sendmail_options import rewritten
         ("-c -n -v -U -G -m -s -x -T -T5 -Q -E", [], []),
         ("-X /log -X/log -O A=b -OA=b -h 5 -h5 -L tag -Ltag -p smtp -psmtp:x -A c -Ac -Am -C file -Cfile", [], []),
         ("-M id -Mid -D log -a account -auuser -appass", [], []),
+        ("-w 30 -w30 -H helper -S mail.example", [], []),
         ("-oMr local -oMa 127.0.0.1 -oMs host -oMxvalue", [], []),
         ("-q", ["-q"], []),
         ("-q15m -qf -qIid -qRaddr -qSx", ["-q"] * 5, []),
