@@ -21,7 +21,7 @@ Exit status, from sysexits: 0 the message is on disk; 64 usage, for example -bd;
 stored; 75 not stored, because of a failure on this computer; 78 the settings are wrong. With --wait[=SECONDS] it waits
 that long (default: listen.answer_within) for the mail server: 0 sent to all recipients; 67 refused, no such mailbox; 69
 refused, at least in part; 75 stored, but not sent yet. Of a message that is not stored, the system's log has a line,
-and ~/dead.letter has the message (`last_trace`).
+and ~/dead.letter has the message (`dead_letter`).
 
 Promises: 0 follows the fsync of the commit. Never: a message stored in part, or for some of its recipients only.
 """
@@ -34,7 +34,7 @@ from typing import Any
 
 import click
 
-from mailrelay.cli import last_trace, lazy, rfc822_input, sendmail_options
+from mailrelay.cli import dead_letter, lazy, rfc822_input, sendmail_options
 from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
 from mailrelay.cli.base import NO_DAEMON, VERSION_OPTION, Failed, load_settings, say
 from mailrelay.cli.queue import show_list
@@ -181,11 +181,11 @@ def _send(wait: str | None, given: dict[str, Any]) -> int:
 
 
 def _not_stored(error: Exception, stdin: _Stdin) -> Failed:
-    """The error of a message that is not stored, which leaves a trace (`last_trace`)."""
+    """The error of a message that is not stored, which leaves a trace (`dead_letter`)."""
     content = stdin.rest()
-    file = last_trace.save(content) if content else None
+    file = dead_letter.save(content) if content else None
     line = f"{error}; the message is in {file}" if file else str(error)
-    last_trace.report(f"a message was not stored: {line}")
+    dead_letter.report(f"a message was not stored: {line}")
     if isinstance(error, Failed):
         return Failed(line, error.status)
     return Failed(line, EX_CONFIG if isinstance(error, SettingsError) else EX_TEMPFAIL)
@@ -212,7 +212,7 @@ def _warn(what: str) -> None:
     line = f"{what}; it is ignored"
     _say(line)
     if not is_terminal(sys.stderr):
-        last_trace.report(line)
+        dead_letter.report(line)
 
 
 def _message(

@@ -60,6 +60,6 @@ class Message:
     has_bare_header: bool = False
 
     @property
-    def is_whole(self) -> bool:
+    def is_only_transaction(self) -> bool:
         """Whether the transaction is the only one of its round as far as is known, with all pending recipients."""
         return not (self.later or self.is_continued)

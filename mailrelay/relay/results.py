@@ -133,7 +133,7 @@ class Results:
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None:
         client_told = False
-        if message.is_whole and all_refused(outcomes):
+        if message.is_only_transaction and all_refused(outcomes):
             client_told = await self.waiters.tell_refusal(message.queue_id, Refused(outcomes[0]))
         record = conclude(
             message,

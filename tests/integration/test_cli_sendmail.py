@@ -18,7 +18,7 @@ import pytest
 from harness.person import AWAY, BOUNCED, DEFERRED, SENT, Person
 
 from mailrelay import submission
-from mailrelay.cli import last_trace
+from mailrelay.cli import dead_letter
 from mailrelay.cli.sendmail import exit_status
 from mailrelay.mail.outcome import Outcome, Reply, Stage
 from mailrelay.mail.overview import ListedRecipient
@@ -301,16 +301,16 @@ def test_what_is_not_stored_is_in_the_log_of_the_system(monkeypatch: pytest.Monk
     monkeypatch.setattr(syslog, "syslog", lambda priority, line: lines.append((priority, line)))
     opened: list[tuple[str, int, int]] = []
     monkeypatch.setattr(syslog, "openlog", lambda *words: opened.append(words))
-    last_trace.report("it is lost\x1b")
+    dead_letter.report("it is lost\x1b")
     assert opened == [("mailrelay", syslog.LOG_PID, syslog.LOG_MAIL)]
     assert lines == [(syslog.LOG_ERR, "it is lost\\x1b")]
 
 
 def test_a_log_of_the_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on = threading.Event()
-    monkeypatch.setattr(last_trace, "PATIENCE", 0.01)
+    monkeypatch.setattr(dead_letter, "PATIENCE", 0.01)
     monkeypatch.setattr(syslog, "openlog", lambda *_: goes_on.wait())
-    last_trace.report("it is lost")
+    dead_letter.report("it is lost")
     goes_on.set()
 
 
