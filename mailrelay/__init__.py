@@ -17,7 +17,7 @@ content has been read; no fault of this computer, the network or the settings ma
     network   changes of the network and the clock             setup     writes settings, service unit and keys
     notify    delivers notices to the person                   check     examines the setup, sends nothing
     dns       looks up DNS records                             demo      an SSH and mail server, to try mailrelay
-    lazy      loads modules when they are first needed
+    lazy      loads modules when they are first needed         submission  the settings about bare addresses
 
 `mail` and `smtp` do no I/O. `listener`, `spool`, `relay`, `ssh`, `network` and `notify` do not import each other, but for
 the values of `ssh.interface`, which `relay` uses. `daemon` connects them.

@@ -269,20 +269,13 @@ def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     relayhosts = _table(root.get("relayhost", {}), "relayhost")
     if not relayhosts:
         raise SettingsError(f"relayhost: at least one is needed; write: {EXAMPLE}")
-    forwards = root.get("forward", [])
-    if not isinstance(forwards, list):
-        raise SettingsError(
-            "forward: must be a list of tables; write [[forward]] with two brackets, and its settings below it"
-        )
     return Settings(
         listen=listen,
         relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
         queue=queue,
         notify=notify,
         submission=submission,
-        forwards=tuple(
-            _forward(f"forward[{number}]", table, list(relayhosts), environ) for number, table in enumerate(forwards, 1)
-        ),
+        forwards=_forwards(root.get("forward", []), list(relayhosts), environ),
     )
 
 
@@ -308,6 +301,14 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
         # If only `channels` is set, it is the limit during a backlog too.
         return msgspec.structs.replace(found, backlog_channels=found.channels)
     return found
+
+
+def _forwards(tables: object, relayhosts: list[str], environ: Mapping[str, str]) -> tuple[Forward, ...]:
+    if not isinstance(tables, list):
+        raise SettingsError(
+            "forward: must be a list of tables; write [[forward]] with two brackets, and its settings below it"
+        )
+    return tuple(_forward(f"forward[{number}]", table, relayhosts, environ) for number, table in enumerate(tables, 1))
 
 
 def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[str, str]) -> Forward:

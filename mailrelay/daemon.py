@@ -25,7 +25,7 @@ from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
-from mailrelay.mail.backends import backends_for, enabled_backends
+from mailrelay.mail.backends import backends_of
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
@@ -104,11 +104,10 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -
         notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     except BackendFailed as error:
         raise SettingsError(f"notify: {error}") from None
-    enabled = enabled_backends(settings.notify)
     policy = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
-        lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
+        backends_of(settings.notify),
     )
     completion = submission.completion(settings.submission)
     for relayhost in settings.relayhosts:

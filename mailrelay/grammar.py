@@ -298,11 +298,7 @@ def _is_address(written: str) -> bool:
     # Imported here, because every command loads this file and few settings files have addresses.
     from mailrelay.mail import address, completion  # noqa: PLC0415
 
-    try:
-        mailbox, rest = address.parse_path(f"<{written}>".encode(), smtputf8=True, null=False)
-    except address.BadPath:
-        return False
-    return mailbox.decode() == written and not rest and not completion.is_bare(mailbox)
+    return address.is_address(written.encode()) and not completion.is_bare(written.encode())
 
 
 def _quantity(value: object, units: Mapping[str, float]) -> float | None:

@@ -20,22 +20,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mailrelay.mail.address import BadPath, parse_path
+from mailrelay.mail.address import BadPath, is_address, parse_path
+from mailrelay.mail.address_tokens import Damaged, tokens
 
-_QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-_CHAR = r'[^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]'
-_TOKEN = re.compile(
-    rf"""(?P<space>[ \t\r\n]+)
-    | (?P<comment>\()
-    | (?P<angle> < [^<>"]* (?:{_QUOTED}[^<>"]*)* > )
-    | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | (?:{_CHAR}|\\[!-~\x80-\xff])+ )
-    | (?P<joint>[.@])
-    | (?P<end>[,;])
-    | (?P<group>:)
-    """.encode(),
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
+Token = tuple[str, bytes]
 
 _END = re.compile(rb"[,;]")
 _UNPRINTABLE = re.compile(rb"[\x00-\x20\x7f]+")
@@ -43,8 +31,6 @@ MAX_BAD = 100
 """Parts of a list that are not mailboxes, at most. The rest of a list with more is one part."""
 MAX_SHOWN = 300
 """Octets of a part that is not a mailbox that are kept."""
-
-Token = tuple[str, bytes]
 
 
 class BadAddress(ValueError):
@@ -97,21 +83,21 @@ class _Part:
 
 def _part(text: bytes, start: int) -> _Part:
     """The part of the list that begins at `start`: up to a comma, a semicolon, or the colon after the name of a group."""
-    tokens: list[Token] = []
+    found: list[Token] = []
     try:
-        for kind, token, end in _tokens(text, start):
+        for kind, token, end in tokens(text, start):
             if kind == "end":
-                return _Part(tokens, end - 1, end)
+                return _Part(found, end - 1, end)
             if kind == "group":
                 # The name of a group must not contain an address.
-                named = any(part == ("joint", b"@") or part[0] == "angle" for part in tokens)
+                named = any(part == ("joint", b"@") or part[0] == "angle" for part in found)
                 return _Part(BadAddress(text[start:end]) if named else [], end, end)
-            tokens.append((kind, token))
-    except _Damaged as error:
+            found.append((kind, token))
+    except Damaged as error:
         comma = _END.search(text, error.at)
         end = comma.start() if comma else len(text)
         return _Part(BadAddress(text[start:end]), end, end + 1)
-    return _Part(tokens, len(text), len(text))
+    return _Part(found, len(text), len(text))
 
 
 def _mailboxes(parts: list[Token], text: bytes) -> list[bytes]:
@@ -151,56 +137,22 @@ def _mailbox(parts: list[Token], text: bytes) -> bytes:
         raise BadAddress(text)
     try:
         inner = parts[-1][1][1:-1]
-        tokens = [(kind, token) for kind, token, _ in _tokens(inner)] if angles else parts
-        return parse_path(b"<%s>" % _joined(tokens, text), smtputf8=True, null=False)[0]
-    except _Damaged:
+        words = [(kind, token) for kind, token, _ in tokens(inner)] if angles else parts
+        return parse_path(b"<%s>" % _joined(words, text), smtputf8=True, null=False)[0]
+    except Damaged:
         raise BadAddress(text) from None
     except BadPath as error:
         raise BadAddress(text, str(error)) from None
 
 
-def _joined(tokens: Iterable[Token], text: bytes) -> bytes:
+def _joined(words: Iterable[Token], text: bytes) -> bytes:
     """An address without spaces and comments. Raises BadAddress(text) for two words with nothing between them."""
     parts: list[Token] = []
-    for kind, token in tokens:
+    for kind, token in words:
         if kind == "word" and parts and parts[-1][0] == "word":
             raise BadAddress(text)
         parts.append((kind, token))
     return b"".join(token for _, token in parts)
-
-
-class _Damaged(Exception):
-    """No token begins at this offset."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__(at)
-        self.at = at
-
-
-def _tokens(text: bytes, at: int = 0) -> Iterator[tuple[str, bytes, int]]:
-    """The tokens of `text` from `at` on, without spaces and comments, each with the offset of its end. Raises _Damaged."""
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
-            raise _Damaged(at)
-        at = token.end()
-        if token.lastgroup == "comment":
-            at = _comment_end(text, at)
-        elif token.lastgroup is not None and token.lastgroup != "space":
-            yield token.lastgroup, token[0], at
-
-
-def _comment_end(text: bytes, start: int) -> int:
-    """The end of the comment whose opening parenthesis is right before `start`. Comments nest. Raises _Damaged."""
-    depth = 1
-    at = start
-    while depth:
-        part = _COMMENT_PART.match(text, at)
-        if part is None:
-            raise _Damaged(start - 1)
-        depth += 1 if part[1] == b"(" else -1
-        at = part.end()
-    return at
 
 
 def _shown(text: bytes) -> str:
@@ -212,11 +164,3 @@ def _invalid(text: bytes) -> bytes:
     kept = _UNPRINTABLE.sub(b" ", text).strip()
     kept = kept if len(kept) <= MAX_SHOWN else kept[:MAX_SHOWN] + b" ..."
     return kept if kept and not is_address(kept) else b"%s (not an address)" % kept
-
-
-def is_address(text: bytes) -> bool:
-    """Whether `text` is a mailbox of `mail.address`, as it is."""
-    try:
-        return parse_path(b"<%s>" % text, smtputf8=True, null=False) == (text, b"")
-    except BadPath:
-        return False

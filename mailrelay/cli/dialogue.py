@@ -10,14 +10,27 @@ import selectors
 import socket
 import sys
 
+from mailrelay.cli.base import NO_DAEMON, Failed
 from mailrelay.endpoint import Endpoint, Unix
 
 PIECE = 1 << 16
 """Octets in one read, at most."""
 
 
-def open_dialogue(address: Endpoint) -> socket.socket:
-    """A connection to the daemon. address: `listen.address` of the settings. Raises OSError."""
+def run(address: Endpoint) -> None:
+    """Runs the dialogue. address: `listen.address` of the settings. Raises Failed."""
+    try:
+        daemon = _connected(address)
+    except OSError as error:
+        raise Failed(f"{address}: {error.strerror or error}; {NO_DAEMON}", os.EX_TEMPFAIL) from None
+    with daemon:
+        try:
+            _pass_on(daemon)
+        except OSError as error:
+            raise Failed(f"the SMTP dialogue ended: {error.strerror or error}; try again", os.EX_TEMPFAIL) from None
+
+
+def _connected(address: Endpoint) -> socket.socket:
     if isinstance(address, Unix):
         opened = socket.socket(socket.AF_UNIX)
         opened.connect(address.path)
@@ -25,7 +38,7 @@ def open_dialogue(address: Endpoint) -> socket.socket:
     return socket.create_connection((address.host, address.port))
 
 
-def relay_dialogue(daemon: socket.socket) -> None:
+def _pass_on(daemon: socket.socket) -> None:
     """Passes octets on between stdin, stdout and the daemon, until the daemon closes. Raises OSError."""
     if sys.stdin is None or sys.stdout is None:
         raise OSError(errno.EBADF, "stdin or stdout is closed")

@@ -1,4 +1,5 @@
-"""Late imports of what only some runs of a command need: an empty queue loads nothing that shows mail.
+"""Late imports of what only some runs of a command need: an empty queue loads nothing that shows mail, and a message with a
+From field nothing that makes one.
 
 The imports are statements: the linter and mypy check them. `command_line` does the same for the commands themselves.
 """
@@ -6,6 +7,7 @@ The imports are statements: the linter and mypy check them. `command_line` does 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mailrelay.endpoint import Endpoint
 from mailrelay.mail.overview import Listed
 
 
@@ -28,3 +30,24 @@ def print_json(record: Mapping[str, object]) -> None:
     import json
 
     print(json.dumps(record))
+
+
+def mailbox(name: str, address: str) -> str:
+    """An address with a display name, as a header has it; the address alone if the name is ""."""
+    from email.utils import formataddr
+
+    return formataddr((name, address))
+
+
+def retry_all(directory: Path) -> bool:
+    """Makes all mail due now (`control.acts.retry_all`). Returns whether no daemon runs."""
+    from mailrelay.control.acts import retry_all
+
+    return retry_all(directory)[1]
+
+
+def run_dialogue(address: Endpoint) -> None:
+    """SMTP on stdin and stdout, with the daemon (`dialogue.run`)."""
+    from mailrelay.cli.dialogue import run
+
+    run(address)

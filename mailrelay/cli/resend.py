@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 import click
 
-from mailrelay.cli.addresses import BadAddress, addresses, is_address
+from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
 from mailrelay.cli.terminal import put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.control.replacement import replace, replaceable
+from mailrelay.mail.address import is_address
 from mailrelay.mail.draft import readdressed
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.printable import printable

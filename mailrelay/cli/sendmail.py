@@ -29,21 +29,18 @@ Promises: 0 follows the fsync of the commit. Never: a message stored in part, or
 import os
 import sys
 from collections.abc import Callable, Sequence
-from email.utils import formataddr
 from math import inf, nan
 from typing import Any
 
 import click
 
-from mailrelay.cli import last_trace, rfc822_input, sendmail_options
+from mailrelay.cli import last_trace, lazy, rfc822_input, sendmail_options
 from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
 from mailrelay.cli.base import NO_DAEMON, VERSION_OPTION, Failed, load_settings, say
-from mailrelay.cli.dialogue import open_dialogue, relay_dialogue
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings, SettingsError
-from mailrelay.control import acts
 from mailrelay.control.enqueue import Stored, hand_in
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
@@ -115,7 +112,8 @@ def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
         case "i":
             return 0
         case "s":
-            return _dialogue(load_settings())
+            lazy.run_dialogue(load_settings().listen.address)
+            return 0
         case "" if runs_queue:
             return _retry_all(load_settings())
         case "" | "m" | "a":
@@ -126,8 +124,7 @@ def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
 
 
 def _retry_all(settings: Settings) -> int:
-    _, lacks_daemon = acts.retry_all(settings.queue.directory)
-    if lacks_daemon and is_terminal(sys.stderr):
+    if lazy.retry_all(settings.queue.directory) and is_terminal(sys.stderr):
         say(NO_DAEMON)
     return 0
 
@@ -326,19 +323,6 @@ def exit_status(recipients: Sequence[ListedRecipient]) -> int:
     return 0 if all(to.state == "sent" for to in recipients) else EX_TEMPFAIL
 
 
-def _dialogue(settings: Settings) -> int:
-    try:
-        daemon = open_dialogue(settings.listen.address)
-    except OSError as error:
-        raise Failed(f"{settings.listen.address}: {error.strerror or error}; {NO_DAEMON}", EX_TEMPFAIL) from None
-    with daemon:
-        try:
-            relay_dialogue(daemon)
-        except OSError as error:
-            raise Failed(f"the SMTP dialogue ended: {error.strerror or error}; try again", EX_TEMPFAIL) from None
-    return 0
-
-
 def _usage(what: str) -> Failed:
     return Failed(f"{what}; see `mailrelay sendmail --help`", EX_USAGE)
 
@@ -373,7 +357,7 @@ def _from(full_name: str, reverse_path: bytes) -> bytes:
     """The value of a From field (RFC 5322 section 3.6.2)."""
     address = reverse_path or login()
     if address.isascii():
-        return formataddr((full_name, address.decode("ascii"))).encode("ascii")
+        return lazy.mailbox(full_name, address.decode("ascii")).encode("ascii")
     # The header is UTF-8 (RFC 6532).
     return b"<%s>" % address
 

@@ -22,6 +22,7 @@ from mailrelay.cli.base import Failed, load_settings
 from mailrelay.cli.terminal import wrapped
 from mailrelay.control.daemon import prepare_directory
 from mailrelay.control.log_file import FILE as LOG_FILE
+from mailrelay.control.log_file import local_time
 
 try:
     import uvloop
@@ -102,7 +103,7 @@ class _TerminalLine(logging.Formatter):
 def _second(at: int) -> str:
     # The zone of a laptop changes while the daemon runs.
     time.tzset()
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
+    return local_time(at)
 
 
 def _log_to(file: os.PathLike[str], level: int) -> None:

@@ -36,6 +36,7 @@ _MEANING = {
     HostKeyStatus.CHANGED: "THE KEY HAS CHANGED. The server was installed again, or another machine answers in its place,"
     " as in networks of hotels and hotspots. Ask the server's administrator before you accept it.",
     HostKeyStatus.REVOKED: "THIS KEY IS REVOKED: a server that has it must not be trusted. It is not accepted.",
+    HostKeyStatus.TOO_SHORT: "This key is too short to be trusted. It is not accepted.",
 }
 _PUBLISHED = {
     sshfp.Match.NONE: "publishes no key of this kind",
@@ -111,6 +112,8 @@ def _described(offer: Offer) -> Iterator[str]:
     for entry in offer.known:
         yield f"  {entry.marker or 'known':9} {fingerprint_of(entry)}  {printable(str(entry.file))}:{entry.line}"
     yield f"  {label:9} {offer.fingerprint}"
+    if offer.reason:
+        yield f"  {'In' if offer.status is HostKeyStatus.REVOKED else 'It has'} {printable(offer.reason)}."
     if offer.certificate_fault:
         yield f"  Its host certificate {printable(offer.certificate_fault)}; so its own key counts."
     if offer.status is HostKeyStatus.TRUSTED:
@@ -147,7 +150,7 @@ async def _check_published(offer: Offer, resolver: Resolver) -> sshfp.Match | No
 def _accept(offer: Offer, published: sshfp.Match | None, *, yes: bool) -> bool:
     """Asks, unless `yes` is enough, and writes the key into known_hosts. Whether the key is trusted now."""
     place = printable(offer.place)
-    can_be_pinned = offer.status is not HostKeyStatus.REVOKED and not offer.is_authority
+    can_be_pinned = offer.status in (HostKeyStatus.UNKNOWN, HostKeyStatus.CHANGED) and not offer.is_authority
     if can_be_pinned and not (yes and published is not sshfp.Match.OTHER):
         if not is_terminal(sys.stdin):
             why = "its domain publishes another one" if yes else "compare the fingerprint, then use --yes"

@@ -14,17 +14,18 @@ Never: another print while the line is shown; call `pause` first.
 """
 
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mailrelay.cli.terminal import is_terminal
+from mailrelay.cli.terminal import is_terminal, line_width
 from mailrelay.mail.printable import printable
 
 AFTER = 1.0
 """Seconds of waiting before it is said for what."""
+DEFAULT_WIDTH = 80
+"""Columns of a terminal that does not know its width."""
 
 
 class Wait:
@@ -66,7 +67,7 @@ class Wait:
             return
         self._printed = line
         # A line that fits is cleared as a whole.
-        width = shutil.get_terminal_size().columns - 1
+        width = (line_width(sys.stdout) or DEFAULT_WIDTH) - 1
         print(line[:width] if self._clears else line, end="" if self._clears else "\n", file=sys.stderr, flush=True)
 
 

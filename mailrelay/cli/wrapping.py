@@ -6,8 +6,8 @@
 
 Promises: lines are broken at spaces only, never at a hyphen or inside an address, a path or a fingerprint. A command that a
 person may copy stays on one line if it fits on one: a text in quotes, and a command behind a colon, an arrow or a
-parenthesis. A line is wider than the
-width only if it is one word. The words of the lines are the words of the text, in order.
+parenthesis. A line is wider than the width only if it is one word. The words of the lines are the words of the text, in
+order.
 """
 
 import re

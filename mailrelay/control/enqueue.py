@@ -15,7 +15,7 @@ from mailrelay.config import Settings
 from mailrelay.control import log_file
 from mailrelay.control.daemon import wake
 from mailrelay.mail import handed_in, header_completion, logline
-from mailrelay.mail.backends import backends_for, enabled_backends
+from mailrelay.mail.backends import backends_of
 from mailrelay.mail.completion import completed
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
@@ -93,12 +93,11 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
         relayhost = settings.relayhosts[0].name
         problem = message.problem or handed_in.no_relayhost(message.envelope.sender, relayhost)
         message = dataclasses.replace(message, problem=problem)
-    enabled = enabled_backends(settings.notify)
     os.umask(0o077)
     key, arrival = CommandSpool(settings.queue.directory, settings.queue.max_size).hand_in(
         message,
         relayhost,
-        lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled),
+        backends_of(settings.notify),
     )
     held = [(to.address, message.problem) for to in message.envelope.recipients if message.problem is not None]
     problems = (*held, *message.bad)

@@ -28,9 +28,11 @@ MAX_MAILBOX = 512 - len("MAIL FROM:<>\r\n")
 MAX_DOMAIN = 255
 MAX_LABEL = 63
 
-_ATEXT = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff"
-_ATOM = rf"(?:[{_ATEXT}]|\\[{_ATEXT}.\\])+"
-_QUOTED_STRING = r'"(?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])*"'
+# Sets of characters are negated: `re` takes milliseconds to compile a range up to U+10FFFF.
+ATEXT = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]'
+"""A pattern of one character of an atom (RFC 5322 section 3.2.3, with RFC 6531's UTF-8)."""
+_ATOM = rf'(?:{ATEXT}|\\[^\x00-\x20"(),:;<>@\[\]\x7f])+'
+_QUOTED_STRING = r'"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*"'
 _WORD = rf"(?:{_ATOM}|{_QUOTED_STRING})"
 _LOCAL_PART = rf"\.*{_WORD}(?:\.+{_WORD})*\.*"
 _DOMAIN = r"[^\s@<>\[\]:,\"\\()]+"
@@ -47,6 +49,14 @@ checked."""
 
 class BadPath(ValueError):
     """Not a path of RFC 5321. The text gives the reason, in ASCII, and repeats nothing of the argument."""
+
+
+def is_address(text: bytes) -> bool:
+    """Whether `text` is a mailbox as it is, without angle brackets."""
+    try:
+        return parse_path(b"<%s>" % text, smtputf8=True, null=False) == (text, b"")
+    except BadPath:
+        return False
 
 
 def parse_path(arg: bytes, *, smtputf8: bool, null: bool) -> tuple[bytes, bytes]:

@@ -31,6 +31,12 @@ class NoticeSettings(Protocol):
     def urls(self) -> tuple[str, ...]: ...
 
 
+def backends_of(settings: NoticeSettings) -> BackendsFor:
+    """The backends of each notice about one recipient, as the settings enable them."""
+    enabled = enabled_backends(settings)
+    return lambda kind, sender, notify: backends_for(kind, sender, (notify,), enabled)
+
+
 def enabled_backends(settings: NoticeSettings) -> tuple[Backend, ...]:
     """The backends that the settings enable. `backends_for` decides which kinds of notice each one delivers."""
     enabled = {

@@ -24,15 +24,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mailrelay.mail.address import ATEXT, MAX_DOMAIN
 from mailrelay.mail.envelope import Envelope, Recipient
 
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rb"(?:%b\.)*(?![0-9]+\Z)%b" % (_LABEL, _LABEL))
-_ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~\u0080-\U0010ffff]+"
-_DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_DOT_STRING = re.compile(rf"{ATEXT}+(?:\.{ATEXT}+)*")
 _LOCALHOST = re.compile(rb"localhost(?:\..*)?", re.IGNORECASE)
 _QUOTED_PAIR = re.compile(rb"\\(.)")
-_MAX_DOMAIN = 255
 
 
 def _is_never_local(_name: bytes) -> bool:
@@ -105,7 +104,7 @@ def domain_of(address: bytes) -> bytes:
 
 def is_domain(name: bytes) -> bool:
     """Whether `name` is a domain name of letters, digits and hyphens, and neither an IP address nor a literal."""
-    return len(name) <= _MAX_DOMAIN and _DOMAIN.fullmatch(name) is not None
+    return len(name) <= MAX_DOMAIN and _DOMAIN.fullmatch(name) is not None
 
 
 def account_address(account: str, server_names: Sequence[bytes], host: str) -> bytes:

@@ -106,12 +106,12 @@ def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Dispo
     """Whether the round of `message` goes on at once: there are recipients left for another transaction, and this one has
     made progress. So every round ends.
 
-    Progress: the mail server has decided about a recipient, or it has shown its limit by refusing the content because of too
-    many recipients; then the next transaction has fewer of them.
+    Progress: the mail server has decided about a recipient, or it has shown its limit by refusing the content, or by ending
+    the conversation, because of too many recipients; then the next transaction has fewer of them.
     """
     if (message.later or Disposition.TOO_MANY in judged) and any(
         disposition in (Disposition.SENT, Disposition.BOUNCED, Disposition.HELD)
-        or (disposition is Disposition.TOO_MANY and outcome.stage is not Stage.RCPT)
+        or (disposition is Disposition.TOO_MANY and (outcome.stage is not Stage.RCPT or _is_421(outcome)))
         or (disposition is Disposition.DEFERRED and _is_about_recipient(outcome))
         for outcome, disposition in zip(outcomes, judged, strict=True)
     ):
@@ -121,7 +121,11 @@ def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Dispo
 
 def _is_about_recipient(outcome: Outcome) -> bool:
     """Whether the outcome of a recipient says nothing of the others. 421 ends the conversation for all."""
-    return outcome.scope is Scope.RECIPIENT and (outcome.reply is None or outcome.reply.code != 421)
+    return outcome.scope is Scope.RECIPIENT and not _is_421(outcome)
+
+
+def _is_421(outcome: Outcome) -> bool:
+    return outcome.reply is not None and outcome.reply.code == 421
 
 
 def _new_notices(

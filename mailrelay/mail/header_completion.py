@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
+from mailrelay.mail.a_labels import domain_in_a_labels
 from mailrelay.mail.address import BadPath, parse_path
+from mailrelay.mail.address_tokens import Damaged, Token, tokens
 from mailrelay.mail.completion import is_bare
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\n]*\n)(?:[ \t][^\n]*\n)*)")
@@ -23,35 +25,12 @@ _NAMES |= {b"resent-" + name for name in _NAMES}
 _OUR_MESSAGE_ID = re.compile(rb"\.mailrelay@localhost>\s*")
 """The end of a Message-ID that mailrelay has added while no domain was known (`mail.record`)."""
 
-_QUOTED = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
-_TOKEN = re.compile(
-    rb"""(?P<space>[ \t\r\n]+)
-    | (?P<comment>\()
-    | (?P<angle> < [^<>"]* (?:%b[^<>"]*)* > )
-    | (?P<word> %b | \[[^\[\]\\]*\] | (?:[^\s()<>\[\]:;@\\,."\x00-\x1f\x7f]|\\[!-~])+ )
-    | (?P<joint>[.@])
-    | (?P<end>[,;])
-    | (?P<group>:)
-    """
-    % (_QUOTED, _QUOTED),
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
-
-Token = tuple[str, int, int]
-"""The kind of a token, its start and its end."""
-
-
-class _Malformed(ValueError):
-    """The value of a field is not a list of addresses."""
-
 
 def complete(content: bytes, domain: bytes) -> bytes:
     """`content`, which begins with a header, with all addresses in it whole. domain: not empty; one that is not ASCII is
     written in its ASCII form (RFC 5890), so that the header stays ASCII."""
-    if not domain.isascii():
-        with suppress(UnicodeError):
-            domain = domain.decode().encode("idna")
+    with suppress(UnicodeError):
+        domain = domain_in_a_labels(domain) or domain
     parts: list[bytes] = []
     at = 0
     while field := _FIELD.match(content, at):
@@ -76,38 +55,38 @@ def needs_completion(content: bytes) -> bool:
 def _completed(value: bytes, domain: bytes) -> bytes:
     try:
         points = list(_ends_of_bare(value))
-    except _Malformed:
+    except Damaged:
         return value
     cuts = [0, *points, len(value)]
     return (b"@" + domain).join(value[start:end] for start, end in itertools.pairwise(cuts))
 
 
 def _ends_of_bare(value: bytes) -> Iterator[int]:
-    """Where each bare address in an address list (RFC 5322 section 3.4) ends. Raises _Malformed."""
+    """Where each bare address in an address list (RFC 5322 section 3.4) ends. Raises Damaged."""
     mailbox: list[Token] = []
-    for token in _tokens(value):
+    for token in tokens(value):
         match token[0]:
             case "end":
-                yield from _end_of_bare(value, mailbox)
+                yield from _end_of_bare(mailbox)
                 mailbox = []
             case "group":
                 mailbox = []
             case _:
                 mailbox.append(token)
-    yield from _end_of_bare(value, mailbox)
+    yield from _end_of_bare(mailbox)
 
 
-def _end_of_bare(value: bytes, mailbox: list[Token]) -> Iterator[int]:
+def _end_of_bare(mailbox: list[Token]) -> Iterator[int]:
     """Where the address of a mailbox ends, if it is bare."""
     if not mailbox:
         return
     kinds = [kind for kind, _, _ in mailbox]
-    _, start, end = mailbox[-1]
+    _, last, end = mailbox[-1]
     if kinds.count("angle") == 1 and kinds[-1] == "angle":
-        inner = value[start + 1 : end - 1].rstrip()
-        address, end = inner.lstrip(), start + 1 + len(inner)
+        inner = last[1:-1].rstrip()
+        address, end = inner.lstrip(), end - len(last) + 1 + len(inner)
     elif set(kinds[::2]) == {"word"} and set(kinds[1::2]) <= {"joint"}:
-        address = b"".join(value[start:end] for _, start, end in mailbox)
+        address = b"".join(octets for _, octets, _ in mailbox)
     else:
         return
     # An encoded word is text for people, not an address.
@@ -120,29 +99,3 @@ def _is_bare_path(address: bytes) -> bool:
         return is_bare(parse_path(b"<%b>" % address, smtputf8=True, null=False)[0])
     except BadPath:
         return False
-
-
-def _tokens(value: bytes) -> Iterator[Token]:
-    """The tokens of `value`, without spaces and comments. Raises _Malformed."""
-    at = 0
-    while at < len(value):
-        token = _TOKEN.match(value, at)
-        if token is None or token.lastgroup is None:
-            raise _Malformed
-        at = token.end()
-        if token.lastgroup == "comment":
-            at = _comment_end(value, at)
-        elif token.lastgroup != "space":
-            yield token.lastgroup, token.start(), at
-
-
-def _comment_end(value: bytes, at: int) -> int:
-    """The end of the comment whose opening parenthesis is right before `at`. Comments nest."""
-    depth = 1
-    while depth:
-        part = _COMMENT_PART.match(value, at)
-        if part is None:
-            raise _Malformed
-        depth += 1 if part[1] == b"(" else -1
-        at = part.end()
-    return at

@@ -2,7 +2,8 @@
 
 A mail server may take only so many recipients in a transaction. RFC 5321 section 4.5.3.1.10 gives it 452 for the others, and
 RFC 3463 the enhanced status code X.5.3; servers send other codes too, and the words alone. Such a reply counts only behind
-a recipient that was accepted: without one, another transaction would bring nothing.
+a recipient that was accepted: without one, another transaction would bring nothing. Some servers end the conversation with
+421 at one recipient too many; then no recipient of the transaction was judged but those that were refused before.
 
 Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit
 below the number of recipients in the transaction; so the next one has fewer.
@@ -21,17 +22,25 @@ _TOO_MANY = re.compile(
     rb"|(?:recipients|rcpts)\b[^.;:]{0,30}(?:limit|exceed|maximum)",
     re.IGNORECASE,
 )
+_STORAGE = re.compile(rb"quota|mailbox|\bfull\b|storage|\bspace\b|\bdisk\b", re.IGNORECASE)
 
 
 def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     """What the outcomes mean, in the order of the recipients of their transaction.
 
-    They are those of `classify`, except for `TOO_MANY`: the reply to RCPT means "too many recipients", or is a 552 without
-    an enhanced status code, behind a recipient that was accepted. If the mail server has shown its limit in this way, and
-    refuses DATA or the content because of too many recipients (Exim with recipients_max_reject), those that it had accepted
-    are `TOO_MANY` too.
+    They are those of `classify`, except for `TOO_MANY`: the reply to RCPT means "too many recipients", or is a 452 or 552
+    without an enhanced status code, behind a recipient that was accepted. If the mail server has shown its limit in this
+    way, and refuses DATA or the content because of too many recipients (Exim with recipients_max_reject), those that it had
+    accepted are `TOO_MANY` too. So they are behind a 421, unless it may have the content.
     """
     found = _after_rcpt(outcomes)
+    if _limit_of_421(outcomes) is not None:
+        return tuple(
+            Disposition.TOO_MANY
+            if _is_421(outcome) or (outcome.stage is Stage.RCPT and _was_accepted(outcome))
+            else one
+            for one, outcome in zip(found, outcomes, strict=True)
+        )
     if _limit(outcomes, found) is None:
         return found
     return tuple(
@@ -46,7 +55,27 @@ def recipient_limit(outcomes: Sequence[Outcome]) -> int | None:
     None if they show no limit: no recipient was one too many, or one behind it was accepted. In the second case the reply
     concerned something else, for example the domain of the recipient.
     """
-    return _limit(outcomes, _after_rcpt(outcomes))
+    limit = _limit_of_421(outcomes)
+    return limit if limit is not None else _limit(outcomes, _after_rcpt(outcomes))
+
+
+def _limit_of_421(outcomes: Sequence[Outcome]) -> int | None:
+    """How many recipients the mail server accepted before it ended the conversation because of too many; None if it did not,
+    or accepted none."""
+    for index, outcome in enumerate(outcomes):
+        if _is_421(outcome):
+            return sum(map(_was_accepted, outcomes[:index])) or None
+    return None
+
+
+def _is_421(outcome: Outcome) -> bool:
+    reply = outcome.reply
+    return (
+        outcome.stage is Stage.RCPT
+        and reply is not None
+        and reply.code == 421
+        and (reply.status == "4.5.3" or _TOO_MANY.search(reply.text) is not None)
+    )
 
 
 def _after_rcpt(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
@@ -54,7 +83,7 @@ def _after_rcpt(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     found = []
     is_behind_accepted = False
     for outcome in outcomes:
-        is_surplus = is_behind_accepted and outcome.stage is Stage.RCPT and _means_too_many(outcome, bare_552=True)
+        is_surplus = is_behind_accepted and outcome.stage is Stage.RCPT and _means_too_many(outcome, bare=True)
         found.append(Disposition.TOO_MANY if is_surplus else classify(outcome))
         is_behind_accepted |= _was_accepted(outcome)
     return tuple(found)
@@ -76,15 +105,15 @@ def _was_accepted(outcome: Outcome) -> bool:
     return outcome.stage in (Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
 
 
-def _means_too_many(outcome: Outcome, *, bare_552: bool = False) -> bool:
-    """Whether a reply says that there are too many recipients. bare_552: whether a 552 without an enhanced status code does.
-    Not a 421: it ends the conversation."""
+def _means_too_many(outcome: Outcome, *, bare: bool = False) -> bool:
+    """Whether a reply says that there are too many recipients. bare: whether a 452 or 552 without an enhanced status code
+    does, unless it speaks of storage. Not a 421: it ends the conversation."""
     reply = outcome.reply
     if reply is None or reply.code < 400 or reply.code == 421:
         return False
     says_so = _TOO_MANY.search(reply.text) is not None
     if not reply.has_status:
-        return says_so or (bare_552 and reply.code == 552)
+        return says_so or (bare and reply.code in (452, 552) and not _STORAGE.search(reply.text))
     _, subject, detail = reply.status.split(".")
     # Not the subject 7: "too many recipients from your address this hour" is a rate, not a limit of the transaction.
     return (subject, detail) == ("5", "3") or (says_so and subject in ("3", "5"))

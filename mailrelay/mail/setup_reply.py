@@ -8,47 +8,76 @@ outside of addresses count.
 The words are those of Postfix, sendmail, Exim, OpenSMTPD, qmail, Exchange, Haraka and others; a test lists them.
 """
 
+import ipaddress
 import re
+from typing import Protocol
 
 from mailrelay.mail.outcome import Cause, Reply, Stage
+from mailrelay.mail.printable import printable
 
 _STAGES = frozenset({Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT})
 
 # Addresses are replaced before words are looked for: <tls@example.org> is a mailbox.
 _ADDRESS = re.compile(rb"<[^<>\s]*@[^<>\s]*>|[^\s<>@]+@[^\s<>@]+")
+# So are URLs and host names: https://example.org/login wants no login.
+_URL = re.compile(rb"\b[a-z]+://\S+|(?<![\w.<\[-])(?:[\w-]+\.)+[a-z]{2,}(?![\w\]])", re.IGNORECASE)
 _ABOUT_THE_MAIL = re.compile(
-    rb"(?:sender|recipient)(?: e?-?mail)? address|authenticated sender|sender (?:is|was) not|send as|\brelay(?:ing)?\b"
-    rb"|\bdomain of\b|\bspf\b|\bdkim\b|\bdmarc\b|\b5\.7\.(?:2\d|[15]\d\d)\b|\bresolver\."
-    rb"|user (?:unknown|not found|doesn)|no such|mailbox|\bspam\b",
+    rb"(?:sender|recipient)(?: e?-?mail)? address|\bauthenticated sender|sender (?:is|was) not|send as|\brelay(?:ing)?\b"
+    rb"|\bdomain of\b|\bspf\b|\bsender policy\b|\bdkim\b|\bdmarc\b|\b5\.7\.(?:2\d|[15]\d\d)\b|\bresolver\."
+    rb"|user (?:unknown|not found|doesn)|no such|mailbox|\bspam\b|\brecipients?\b|has blocked"
+    rb"|\b(?:this|that|the|mailing|distribution) (?:list|group)\b|\bmailing lists?\b|\bmembers?\b"
+    rb"|\bto (?:this|that) (?:e?-?mail )?(?:address|user|account|alias|destination|domain)"
+    rb"|\bmessages? must\b|\bpgp\b|\bs/mime\b|attachment|\bfrom address\b|\bmail from <>"
+    rb"|\b(?:send|sending) (?:e?-?mail |messages? )?(?:as|on behalf)\b"
+    rb"|\bto send (?:e?-?mail |messages? )?(?:from|for)\b(?! th(?:is|e)\b| your\b| here\b| localhost\b)",
     re.IGNORECASE,
 )
-_TEMPORARY = re.compile(rb"gr[ae]y ?-?list|try(?:ing)? again|try later|temporar|too (?:many|much)", re.IGNORECASE)
+# The mail server has asked another one about an address, and quotes its reply.
+_QUOTED = re.compile(
+    rb"\bsaid: |call-?(?:out|back)\b|undeliverable address|unverified address"
+    rb"|(?:sender|recipient|address) verif|verif\w* (?:failed )?for\b",
+    re.IGNORECASE,
+)
+_TEMPORARY = re.compile(
+    rb"gr[ae]y ?-?list|try(?:ing)? again|\blater\b|\bretry\b|temporar|too (?:many|much)|\b(?:rate|limit|exceed)",
+    re.IGNORECASE,
+)
 _HELO = re.compile(
-    rb"(?<![\w.-])(?:helo|ehlo)(?![\w-]|\.\w)|(?:send|say|need|required?) hello|introduce yourself", re.IGNORECASE
+    rb"(?<![\w.-])(?:helo|ehlo)(?![\w=-]|\.\w)|(?:send|say|need|required?) hello|introduce yourself", re.IGNORECASE
 )
 _WANTED = rb"(?:must|need(?:s|ed)?|requir\w*|mandatory|first|before|please|use)"
 _TLS = rb"(?:starttls|tls|ssl|encrypt(?:ed|ion)|secure connection)"
-_TLS_WANTED = re.compile(rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b" % (_WANTED, _TLS, _TLS, _WANTED), re.IGNORECASE)
+_TLS_WANTED = re.compile(
+    rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b|\b(?:unencrypted|clear-?text|plain-?text) (?:connection|session)"
+    % (_WANTED, _TLS, _TLS, _WANTED),
+    re.IGNORECASE,
+)
 _LOGIN = rb"(?:authenticat\w*|auth|authori[sz](?:e|ation)|log ?in)"
 _LOGIN_WANTED = re.compile(
-    rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b|\bnot authenticated\b" % (_WANTED, _LOGIN, _LOGIN, _WANTED), re.IGNORECASE
+    rb"\b%b\b.*\b%b\b|\b%b\b.*\b%b\b|\bnot authenticated\b|\bunauthenticated (?:client|connection|sender|session|user)"
+    % (_WANTED, _LOGIN, _LOGIN, _WANTED),
+    re.IGNORECASE,
 )
 _CLIENT = re.compile(
     rb"\bclient (?:host|ip)\b|\bclient does not have permission|\byour (?:ip|host|client|server)\b"
     rb"|(?<![\d.])127\.0\.0\.1(?!\.?\d)|(?<![\w:])::1(?![\w:])",
     re.IGNORECASE,
 )
-_POSTFIX = re.compile(rb"\b(helo command|client host) rejected: ", re.IGNORECASE)
+_IN_BRACKETS = re.compile(rb"\[(?:ipv6:)?([\da-f:.]+)\]", re.IGNORECASE)
+_INTERNAL = [ipaddress.ip_network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
+_POSTFIX = re.compile(rb"(?:[45]\.\d+\.\d+ )?(?:<[^<>]*>: )?(?:helo command|client host) rejected: ", re.IGNORECASE)
 _DENIED = re.compile(
     rb"reject|denied|refused|blocked|blacklist|blocklist|banned|listed|permission"
-    rb"|not (?:allowed|permitted|accepted|welcome)",
+    rb"|not (?:allowed|permitted|accepted|welcome|authori[sz]ed)",
     re.IGNORECASE,
 )
 _ACCESS_DENIED = re.compile(rb"access denied", re.IGNORECASE)
 _DOMAIN = re.compile(rb"\bdomain\b", re.IGNORECASE)
 _NO_HOSTNAME = re.compile(rb"cannot find your (?:reverse )?hostname", re.IGNORECASE)
 _COMMAND = re.compile(
-    rb"command|recogni[sz]e|implement|unsupported|not supported|sequence|out of order|\bverb\b|\bfirst\b", re.IGNORECASE
+    rb"(?:unknown|invalid|bad|illegal|disabled?) (?:smtp )?command|command (?:is )?(?:unknown|invalid|disabled|not )"
+    rb"|recogni[sz]e|implement|unsupported|not supported|sequence|out of order|\bverb\b|\bfirst\b",
+    re.IGNORECASE,
 )
 
 
@@ -66,8 +95,10 @@ def cause_of(stage: Stage, reply: Reply, *, accepted: bool) -> Cause | None:
         return Cause.TLS_WANTED if reply.code == 538 or _TLS_WANTED.search(words) else Cause.LOGIN_WANTED
     if stage is Stage.CONTENT or (reply.code < 500 and _TEMPORARY.search(words)):
         return None
-    if not _POSTFIX.search(words) and _ABOUT_THE_MAIL.search(words):
+    # Postfix puts any text behind these words, and says itself what it concerns.
+    if not _POSTFIX.match(words) and (_ABOUT_THE_MAIL.search(words) or _QUOTED.search(words)):
         return None
+    words = _URL.sub(b"*", words)
     return _by_words(reply.code, words) or _by_code(stage, reply, words)
 
 
@@ -75,13 +106,29 @@ def _by_words(code: int, words: bytes) -> Cause | None:
     if _HELO.search(words):
         return Cause.HELO_REFUSED
     denied = _DENIED if code >= 500 else _ACCESS_DENIED
-    if _NO_HOSTNAME.search(words) or (_CLIENT.search(words) and denied.search(words)):
+    if _NO_HOSTNAME.search(words) or (_names_this_client(words) and denied.search(words)):
         return Cause.CLIENT_REFUSED
     # With "domain", it is the sender's domain that must be authenticated (SPF, DKIM).
     is_about_domain = _DOMAIN.search(words)
     if _TLS_WANTED.search(words) and not is_about_domain:
         return Cause.TLS_WANTED
     return Cause.LOGIN_WANTED if _LOGIN_WANTED.search(words) and not is_about_domain else None
+
+
+def _names_this_client(words: bytes) -> bool:
+    """Whether the reply is about the host from which the mail server is reached. With a public address, it may quote the
+    mail server of the recipient, which refuses the mail server."""
+    if not _CLIENT.search(words):
+        return False
+    return bool(_POSTFIX.match(words)) or not any(_is_public(found[1]) for found in _IN_BRACKETS.finditer(words))
+
+
+def _is_public(address: bytes) -> bool:
+    try:
+        found = ipaddress.ip_address(address.decode("ascii"))
+    except ValueError:
+        return False
+    return not (found.is_loopback or found.is_link_local or any(found in network for network in _INTERNAL))
 
 
 def _by_code(stage: Stage, reply: Reply, words: bytes) -> Cause | None:
@@ -92,23 +139,40 @@ def _by_code(stage: Stage, reply: Reply, words: bytes) -> Cause | None:
     # Enhanced codes other than x.3.x (system) and x.5.x (protocol) concern an address or a policy.
     if reply.status.split(".")[1] not in ("0", "3", "5"):
         return None
-    # 521: the host accepts no mail (RFC 7504). 503: bad sequence of commands.
-    if reply.code in (503, 521) or (reply.code in (500, 502, 504) and _COMMAND.search(words)):
+    # 503: bad sequence of commands. To MAIL, 521: the host accepts no mail (RFC 7504); 502: not implemented.
+    if (
+        reply.code == 503
+        or (reply.code in (502, 521) and stage is Stage.MAIL)
+        or (reply.code in (500, 502, 504, 521) and _COMMAND.search(words))
+    ):
         return Cause.COMMAND_REFUSED
     return None
 
 
-def fix(cause: Cause, *, server: str, helo: str, command: str) -> str:
-    """The step that ends the setup fault; one that suits every refusal for other causes.
+class MailServerSettings(Protocol):
+    """The settings of a relayhost that say how its mail server is reached and greeted."""
 
-    server: where the mail server is, as the settings say. helo, command: these settings of the relayhost.
-    """
-    through_command = "" if command else ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
+    @property
+    def smtp(self) -> object: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def helo(self) -> str: ...
+
+
+def fix(cause: Cause, settings: MailServerSettings) -> str:
+    """The step that ends the setup fault; one that suits every refusal for other causes. Escaped."""
+    return printable(_fix(cause, settings.command or str(settings.smtp), settings))
+
+
+def _fix(cause: Cause, server: str, settings: MailServerSettings) -> str:
+    through_command = "" if settings.command else ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
     match cause:
         case Cause.HELO_REFUSED:
             return (
-                f"The mail server ({server}) refuses the name {helo}, by which mailrelay introduces itself. Set helo for "
-                'this relayhost to a name that it accepts, as in helo = "mail.example.org"; often its own name is one.'
+                f"The mail server ({server}) refuses the name {settings.helo}, by which mailrelay introduces itself. "
+                'Set helo for this relayhost to a name that it accepts, as in helo = "mail.example.org"; often its own name '
+                "is one."
             )
         case Cause.LOGIN_WANTED:
             return (

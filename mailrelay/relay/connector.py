@@ -1,18 +1,15 @@
-"""The connection to one relayhost: the SSH connection while there is one, the known fault, and when to dial again.
+"""The connection to one relayhost: the SSH connection while there is one, its known fault (`fault`), and when to dial again.
 
-Promises: at most one dial at a time; a fault of the relayhost is recorded once, however much mail waits for it, and no
-attempt is counted for it. After a change of the network, a connection that may be dead is retired: nothing new begins on it.
-After a client has waited in vain, the connection is checked (`doubt`).
+Promises: at most one dial at a time. After a change of the network, a connection that may be dead is retired: nothing new
+begins on it. After a client has waited in vain, the connection is checked (`doubt`).
 Streams (for forwards) use the same connection (`stream`). A stream's failure is no fault of the relayhost.
 The scheduler decides when to dial and when to hang up.
 """
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,16 +17,13 @@ from typing import Any
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
-from mailrelay.mail import setup_reply
 from mailrelay.mail.conclusion import RetryPolicy
-from mailrelay.mail.notice import Kind
-from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
-from mailrelay.mail.printable import printable
-from mailrelay.mail.triage import is_setup_fault
-from mailrelay.ports import RelayhostFailure, RelayhostPort
+from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.ports import RelayhostPort
 from mailrelay.relay import dial_policy
 from mailrelay.relay.dial_policy import DialFacts, NetworkChange
 from mailrelay.relay.doubt import Doubt, DoubtPhase
+from mailrelay.relay.fault import KnownFault
 from mailrelay.relay.plan import ConnectionState
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
@@ -51,7 +45,7 @@ class Connector:
 
     connection: the connection for mail, which may have ended already (`Connection.is_up`); None if there is none. retired:
     the connection from before a change of the network; None if there is none. must_retry_lost: the network has changed, and
-    the scheduler has not yet made due the mail that waits for it.
+    the scheduler has not yet made due the mail that waits for it. fault: the known fault of the relayhost, if there is one.
     """
 
     def __init__(
@@ -68,19 +62,13 @@ class Connector:
         self.connection: Connection | None = None
         self.retired: Connection | None = None
         self.must_retry_lost = False
+        self.fault = KnownFault(relayhost, spool, policy, run_to_end, notices_pending, now)
         self._relayhost = relayhost
         self._name = relayhost.name
-        self._spool = spool
         self._dial = dial
-        self._policy = policy
         self._run_to_end = run_to_end
-        self._notices_pending = notices_pending
         self._changed = changed
         self._now = now
-        self._fault: RelayhostFailure | None = None
-        # The mail server was ready after the last fault: there is none to read from the spool.
-        self._is_known_usable = False
-        self._failures_before_change: int | None = None
         # The network has changed, and no dial was made since.
         self._retry_pending = False
         self._dialling: asyncio.Timeout | None = None
@@ -125,7 +113,7 @@ class Connector:
         """Retires the connection if it may be dead. If a dial may succeed now, allows it at once."""
         connection = self.connection
         age = time.monotonic() - self._dialled_at
-        if connection is not None and connection.is_up and dial_policy.is_doubtful(change, connection.address, age):
+        if connection is not None and connection.is_up and dial_policy.may_be_dead(change, connection.address, age):
             connection.check_alive(self._patience(connection))
             self.retired, self.connection = connection, None
         if change.may_connect or change.suspended:
@@ -138,11 +126,7 @@ class Connector:
     def _retry_now(self) -> None:
         """Allows a dial at once, and makes the mail due that waits for the network."""
         self.must_retry_lost = self._retry_pending = True
-        self._failures_before_change = self._failures
-
-    @property
-    def _failures(self) -> int:
-        return self._fault.failures if self._fault is not None else 0
+        self.fault.network_changed()
 
     # The connection.
 
@@ -180,7 +164,7 @@ class Connector:
         self.connection = None
         if time.monotonic() - self._dialled_at > dial_policy.SETTLING_TIME:
             # It was stable: perhaps the network has changed without an event. Dial again soon, as after an event.
-            self._failures_before_change = self._failures
+            self.fault.network_changed()
 
     async def hang_up(self) -> None:
         connection, self.connection = self.connection, None
@@ -309,78 +293,14 @@ class Connector:
 
     # The fault.
 
-    @property
-    def fault_text(self) -> str:
-        """Why the relayhost cannot be used, not escaped; "" if no fault is known."""
-        return self._fault.text if self._fault is not None else ""
-
-    async def read_fault(self) -> None:
-        """Reads the recorded fault again, if there may be one: a command may have shortened the wait."""
-        if not self._is_known_usable:
-            self._fault = await self._spool.relayhost_failure(self._name)
-
     def pause(self, *, has_new_mail: bool) -> float:
         """Seconds until a dial is allowed; 0 or less: now. has_new_mail: a message has just arrived."""
         is_asked_for = has_new_mail or self.is_message_expected or self.is_stream_wanted
         since_last_try = time.monotonic() - self._tried_at
-        return dial_policy.pause(self._fault, DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for))
-
-    def mail_server_ready(self) -> None:
-        """The mail server has replied to EHLO: a fault before MAIL, if there was one, is over."""
-        self._failures_before_change = None
-        if self._fault is not None and self._fault.cause in SETUP_REPLIES:
-            # The same reply may come again, to MAIL or RCPT: `mail_judged` says when it is over.
-            return
-        self._end_fault()
-
-    def mail_judged(self) -> None:
-        """The mail server has judged a message: the fault, if there was one, is over."""
-        self._end_fault()
-
-    def _end_fault(self) -> None:
-        if self._is_known_usable:
-            return
-        self._is_known_usable = True
-        if self._fault is not None:
-            self._fault = None
-            self._run_to_end(self._record_usable())
-            log.info("relay=%s usable again", self._name)
-
-    async def _record_usable(self) -> None:
-        backends = self._policy.backends_for(Kind.RESUMED, b"", b"")
-        if await self._spool.relayhost_up(self._name, backends):
-            self._notices_pending()
+        facts = DialFacts(self._now(), since_last_try, self._retry_pending, is_asked_for)
+        return dial_policy.pause(self.fault.known, facts)
 
     async def record_fault(self, outcome: Outcome) -> str:
-        """Records that the relayhost cannot be used. Its mail waits; no attempt is counted.
-
-        Returns why, not escaped. Raises SpoolError.
-        """
-        self._is_known_usable = False
+        """Records that the relayhost cannot be used (`KnownFault.record`)."""
         self._tried_at = time.monotonic()
-        is_setup = is_setup_fault(outcome)
-        if is_setup and outcome.reply is not None:
-            outcome = dataclasses.replace(outcome, fix=setup_fix(outcome.cause, self._relayhost))
-        wait = dial_policy.wait_after_fault(
-            outcome.cause,
-            self._failures + 1,
-            self._failures_before_change,
-            self._policy.schedule,
-            random.random(),  # noqa: S311
-        )
-        text = outcome.description.decode("utf-8", "backslashreplace")
-        level = logging.ERROR if is_setup else logging.WARNING
-        fix = f". {outcome.fix}" if outcome.fix else ""
-        log.log(level, "relay=%s unusable (%s: %s)%s", self._name, outcome.stage, printable(text).rstrip("."), fix)
-        backends = self._policy.backends_for(Kind.SETUP, b"", b"")
-        await self._spool.relayhost_failed(self._name, outcome, self._now() + wait, is_setup, backends)
-        # A setup fault has a notice now, another fault when mail has waited long enough.
-        self._notices_pending()
-        self._fault = await self._spool.relayhost_failure(self._name)
-        return text
-
-
-def setup_fix(cause: Cause, relayhost: Relayhost) -> str:
-    """The fix for a reply of the mail server that refuses all mail."""
-    server = relayhost.command or str(relayhost.smtp)
-    return printable(setup_reply.fix(cause, server=server, helo=relayhost.helo, command=relayhost.command))
+        return await self.fault.record(outcome)

@@ -94,7 +94,7 @@ def wait_after_fault(
     return wait(schedule, failures, chance)
 
 
-def is_doubtful(change: NetworkChange, address: str, age: float) -> bool:
+def may_be_dead(change: NetworkChange, address: str, age: float) -> bool:
     """Whether a connection may be dead after a change of the network.
 
     address: its local address, "" if unknown. age: seconds since it was dialled.

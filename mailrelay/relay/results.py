@@ -34,8 +34,8 @@ class Results:
     """The results of one relayhost's attempts.
 
     notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
-    be. mail_judged: called when the mail server has judged a message, so that it does not refuse mailrelay itself. now: the
-    be. goes_on: called with the key of a message that is due again at once, for its other recipients (`rounds`). now: the
+    be. mail_judged: called when the mail server has judged a message, so that it does not refuse mailrelay itself.
+    goes_on: called with the key of a message that is due again at once, for its other recipients (`rounds`). now: the
     clock, epoch seconds.
     """
 

@@ -3,7 +3,7 @@
 The transactions of such a message follow each other at once (RFC 5321 section 4.5.3.1.10). Together they are a round, which
 counts as one attempt. Each has an attempt of its own in the spool, and its record is on disk before the next one is claimed.
 
-Promises: no recipient is offered twice in a round, unless the mail server answered "too many recipients". What a round knows
+Promises: no recipient is offered twice in a round, unless the mail server replied "too many recipients". What a round knows
 is in memory only: after a crash a recipient that the round had deferred is tried ahead of the schedule, no more.
 Pure: no I/O, no clock.
 """

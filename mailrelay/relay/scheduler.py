@@ -1,5 +1,8 @@
 """Sends the mail of one relayhost: observes the state, lets `plan` decide, and carries the plan out.
 
+Its parts: the connection (`connector`), the conversations on it (`conversations`), the mail that is claimed for them
+(`claims`), and what has become of that mail (`results`).
+
 Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
 It sleeps until mail is due, the back-off is over, or an event comes. It never polls.
 A stream carries the octets of a forward (`[[forward]]` in the settings) through the same connection (`connector`).
@@ -20,26 +23,13 @@ from mailrelay.endpoint import Endpoint
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion, account_address, completed
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
+from mailrelay.mail.outcome import Outcome
 from mailrelay.ports import RelayhostPort, RelayPort
-from mailrelay.relay import claims, connector, results
-from mailrelay.relay.conversation import Conversation, ConversationPhase
-from mailrelay.relay.delivery import converse
+from mailrelay.relay import claims, connector, conversations, results
 from mailrelay.relay.dial_policy import EARLY_DIAL_WAIT, NetworkChange
-from mailrelay.relay.jobs import Job, MessageJob, ProbeQueue
-from mailrelay.relay.plan import (
-    MESSAGES_PER_CHANNEL,
-    Action,
-    ConnectionState,
-    Consequence,
-    ConversationProgress,
-    Facts,
-    Plan,
-    consequence,
-    decide,
-)
+from mailrelay.relay.jobs import Job, MessageJob
+from mailrelay.relay.plan import MESSAGES_PER_CHANNEL, Action, ConnectionState, Facts, Plan, decide
 from mailrelay.relay.waiters import Queued, Waiters
-from mailrelay.smtp.extensions import Extension
 from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 
 log = logging.getLogger("mailrelay.relay")
@@ -99,21 +89,12 @@ class Scheduler:
         self._claims = claims.Claims(
             self._name, spool, self._results, self._may_begin, self._spool_failed, lambda: self._completion
         )
-        self._probes = ProbeQueue()
+        self._conversations = conversations.Conversations(
+            relayhost, self._connector, self._results, self.next_messages, self._server_named, self._event.set
+        )
         self._jobs: dict[int, MessageJob] = {}
         self._must_ask = False
-        # The most conversations that may be open by the settings: `_backlog_channels` if each carries one message at a time.
-        self._channels = relayhost.channels
-        self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
-        # The most that the mail server allows; lowered when it refuses one.
-        self._server_limit = self._backlog_channels
-        self._conversations: set[Conversation] = set()
-        self._conversation_tasks: set[asyncio.Task[None]] = set()
-        # Extensions that the mail server has offered and refused.
-        self._unusable: frozenset[Extension] = frozenset()
         self._is_stopping = False
-        self._is_untested = False
-        self._faults: list[Outcome] = []
         self._spool_pause_end = 0.0
 
     # For the daemon and the intake.
@@ -142,19 +123,11 @@ class Scheduler:
     async def probe_recipient(self, envelope: Envelope) -> Outcome | None:
         """The mail server's reply to MAIL and RCPT for an envelope with one recipient; None if it cannot be asked.
 
-        Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
-        the probe.
+        Needs a connection and a conversation that are ready: see `Conversations.probe`.
         """
-        if self._connector.state is not ConnectionState.UP or not any(
-            one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._conversations
-        ):
+        if self._connector.state is not ConnectionState.UP:
             return None
-        probe = self._probes.add(completed(envelope, self._completion))
-        self._wake_one()
-        try:
-            return await probe.reply
-        finally:
-            probe.reply.cancel()
+        return await self._conversations.probe(completed(envelope, self._completion))
 
     def waited_in_vain(self) -> None:
         """A client has waited for the result of its message, and got none: asks the server whether it is still there."""
@@ -177,7 +150,7 @@ class Scheduler:
     @property
     def fault_text(self) -> str:
         """Why no client should wait for the relayhost: a fault, a connection in doubt. Not escaped; "" if none is known."""
-        return self._connector.fault_text or self._connector.doubt_text
+        return self._connector.fault.text or self._connector.doubt_text
 
     @property
     def is_connected(self) -> bool:
@@ -192,10 +165,7 @@ class Scheduler:
     async def finish(self) -> None:
         """Begins no new message, and returns when those in progress have ended. After that, cancel `run`."""
         self._is_stopping = True
-        for conversation in self._conversations:
-            conversation.wake()
-        if self._conversation_tasks:
-            await asyncio.wait(set(self._conversation_tasks))
+        await self._conversations.finish()
 
     # The loop.
 
@@ -233,7 +203,7 @@ class Scheduler:
             match plan.action:
                 case Action.ASK_NEXT_DUE:
                     self._must_ask = False
-                    await self._connector.read_fault()
+                    await self._connector.fault.read()
                     due = await self._spool.next_due(self._name)
                     view.next_due = math.inf if due is None else due
                 case Action.COUNT_DUE:
@@ -245,22 +215,20 @@ class Scheduler:
                     view = _Due()
 
     def _observe(self, view: _Due) -> Facts:
-        conversations = self._conversations
-        idle = sum(one.phase is ConversationPhase.IDLE for one in conversations)
         return Facts(
             is_stopping=self._is_stopping,
             spool_pause=self._spool_pause_end - time.monotonic(),
-            has_fault=bool(self._faults),
+            has_fault=bool(self._conversations.faults),
             must_ask=self._must_ask,
             is_stuck=self.is_stuck,
             connection=self._connector.state,
-            conversations=len(conversations),
-            idle=idle,
-            all_ready=all(one.phase is not ConversationPhase.OPENING for one in conversations),
-            more_allowed=min(self._channels, self._server_limit) - len(conversations),
+            conversations=self._conversations.count,
+            idle=self._conversations.idle,
+            all_ready=self._conversations.all_ready,
+            more_allowed=self._conversations.more_allowed,
             asking=self._claims.asking,
             messages_in_progress=len(self._jobs),
-            is_untested=self._is_untested,
+            is_untested=self._conversations.is_untested,
             dial_pause=self._connector.pause(has_new_mail=bool(self._claims.new)),
             is_message_expected=self._connector.is_message_expected,
             is_stream_wanted=self._connector.is_stream_wanted,
@@ -276,7 +244,7 @@ class Scheduler:
     async def _apply(self, plan: Plan, group: asyncio.TaskGroup) -> None:
         match plan.action:
             case Action.RECORD_FAULT:
-                await self._record_fault(self._faults.pop())
+                await self._record_fault(self._conversations.faults.pop())
             case Action.CLOSE_RETIRED:
                 await self._close_retired()
             case Action.FORGET_LOST:
@@ -292,14 +260,14 @@ class Scheduler:
             case Action.DIAL | Action.DIAL_FOR_STREAM:
                 await self._dial(group, for_mail=plan.action is Action.DIAL)
             case Action.WAKE_CONVERSATION:
-                self._wake_one()
+                self._conversations.wake_one()
             case Action.OPEN_CONVERSATIONS:
-                self._open_conversations(plan.conversations, group)
+                self._conversations.open(plan.conversations, group)
 
     async def _count_due(self) -> int:
         """How many messages are due, at most as many as would fill all channels."""
         claimed = self._claims.claimed
-        count = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._channels)
+        count = await self._spool.count_due(self._name, MESSAGES_PER_CHANNEL * self._conversations.channels)
         # Messages that were claimed during the count are no reason for another conversation.
         return count - (self._claims.claimed - claimed)
 
@@ -312,10 +280,8 @@ class Scheduler:
         if connection is None:
             return
         self._login = (connection.account, connection.host)
-        self._channels = self._relayhost.channels
-        self._server_limit = self._backlog_channels
         # A dial for mail opens a conversation in any case. After a fault, only a conversation shows whether it is over.
-        self._is_untested = for_mail or bool(self._connector.fault_text)
+        self._conversations.connected(is_untested=for_mail or bool(self._connector.fault.text))
         if not for_mail:
             # No message has waited for this dial: do not log its time for a later one.
             self._connector.claim_dial_seconds()
@@ -337,9 +303,8 @@ class Scheduler:
 
     async def _close_retired(self) -> None:
         """Closes a retired connection on which no message is in progress."""
-        for task in self._conversation_tasks:
-            # Idle conversations may linger, and no dial is made before all conversations have ended.
-            task.cancel()
+        # Idle conversations may linger, and no dial is made before all conversations have ended.
+        self._conversations.cancel()
         await self._connector.close_retired()
 
     def _spool_failed(self, error: Exception) -> float:
@@ -349,104 +314,18 @@ class Scheduler:
         self._connector.refuse_streams("mailrelay cannot go on for now; see the log")
         return SPOOL_RETRY
 
-    # Conversations.
-
-    def _wake_one(self) -> None:
-        idle = next((one for one in self._conversations if one.phase is ConversationPhase.IDLE), None)
-        if idle is not None:
-            idle.wake()
-
-    def _open_conversations(self, count: int, group: asyncio.TaskGroup) -> None:
-        for _ in range(count):
-            # A change of the network may have retired the connection since the plan was made.
-            if self._connector.connection is not None:
-                self._open_conversation(group, self._connector.connection)
-
-    def _open_conversation(self, group: asyncio.TaskGroup, connection: Connection) -> None:
-        conversation = Conversation(self)
-        self._conversations.add(conversation)
-        self._is_untested = False
-        self._connector.conversation_begun()
-        task = group.create_task(self._converse(conversation, connection))
-        self._conversation_tasks.add(task)
-        task.add_done_callback(self._conversation_tasks.discard)
-        # A task that is cancelled before it starts never runs its `finally`.
-        task.add_done_callback(lambda _task: self._conversation_ended(conversation))
-
-    async def _converse(self, conversation: Conversation, connection: Connection) -> None:
-        progress, refused = ConversationProgress.NOTHING, frozenset[Extension]()
-        outcome: Outcome | None
-        try:
-            channel = await connection.open_channel()
-            end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
-            outcome, progress, refused = end.outcome, end.progress, end.refused
-            if end.goes_on:
-                # Its messages are due again: the connection is still wanted.
-                await self._results.written()
-        except Fault as fault:
-            outcome = fault.outcome
-        except Exception:
-            log.exception("relay=%s: a conversation failed; its mail is tried again", self._name)
-            outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
-        finally:
-            self._unusable |= refused
-            self._conversation_ended(conversation)
-        if refused:
-            names = ", ".join(sorted(one.upper() for one in refused))
-            log.info("relay=%s offers %s and refuses it; it is not used any more", self._name, names)
-        effect = consequence(
-            progress,
-            broke_off=outcome is not None,
-            was_idle=conversation.phase is ConversationPhase.IDLE,
-            is_connected=connection.is_up,
-            others=len(self._conversations),
-            refuses_us=outcome is not None and outcome.cause in SETUP_REPLIES,
-            refuses_extension=bool(refused),
-        )
-        if effect is Consequence.FEWER_CONVERSATIONS:
-            self._server_limit = len(self._conversations)
-        elif effect is Consequence.FAULT and outcome is not None and self._connector.connection is connection:
-            await self._found_fault(connection, outcome)
-
-    async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
-        """Leaves a fault to the loop, and closes the connection unless streams use it."""
-        self._faults.append(fault)
-        if connection.is_up and self._connector.has_streams:
-            # The connection works: the fault is the mail server's, and its streams go on.
-            return
-        # At once: nothing new may begin on it, and its end must not count as another fault.
-        self._connector.forget()
-        await connection.close()
-
-    def _conversation_ended(self, conversation: Conversation) -> None:
-        """May be called twice for one conversation."""
-        self._conversations.discard(conversation)
-        if not self._conversations:
-            self._probes.give_back()
-        self._event.set()
-
-    # For conversations (`conversation.ConversationPort`).
+    # For its parts.
 
     def _mail_judged(self) -> None:
-        self._connector.mail_judged()
+        self._connector.fault.mail_judged()
 
-    def conversation_ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+    def _server_named(self, server_names: Sequence[bytes]) -> None:
         account, host = self._login
         self._completion = dataclasses.replace(self._completion, account=account_address(account, server_names, host))
-        self._connector.mail_server_ready()
-        if in_flight == 1:
-            # Each conversation carries only one message at a time: allow more of them.
-            self._channels = self._backlog_channels
-        self._event.set()
 
-    async def next_jobs(self, limit: int) -> Sequence[Job]:
-        """A probe for which a client waits; else a message, or up to `limit` small ones, with open attempts; else none."""
-        if self._connector.retired is not None:
-            return ()
-        # Look for probes again: one that came during the wait for the spool has woken no conversation.
-        return self._probes.next() or await self._next_messages(limit) or self._probes.next()
-
-    async def _next_messages(self, limit: int) -> Sequence[Job]:
+    async def next_messages(self, limit: int) -> Sequence[Job]:
+        """A message to send, or up to `limit` small ones, with open attempts; none if none is due. Cancelling loses
+        nothing."""
         rounds = self._results.rounds
         return [
             MessageJob(
@@ -454,13 +333,6 @@ class Scheduler:
             )
             for message in await self._claims.ask(limit)
         ]
-
-    def is_last(self, conversation: Conversation) -> bool:
-        return all(one.phase is ConversationPhase.LEAVING for one in self._conversations if one is not conversation)
-
-    @property
-    def linger(self) -> float:
-        return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
 
     def _may_begin(self) -> bool:
         is_doubtful = self._connector.state is ConnectionState.DOUBTFUL

@@ -31,6 +31,11 @@ class Extensions:
     enhancedstatuscodes: bool = False
     size: int | None = None
 
+    @property
+    def uses_bdat(self) -> bool:
+        """Whether content is sent with BDAT: without PIPELINING it saves no round trip."""
+        return self.chunking and self.pipelining
+
     def without(self, unusable: Collection[Extension]) -> "Extensions":
         """These extensions, except for those that are not to be used."""
         kept = dataclasses.asdict(self) | {one.value: None if one is Extension.SIZE else False for one in unusable}

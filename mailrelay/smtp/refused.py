@@ -8,7 +8,7 @@ so that a message is repeated once for each extension at most.
 import re
 from collections.abc import Collection
 
-from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.mail.setup_reply import cause_of
 from mailrelay.smtp.extensions import Extension, Extensions
@@ -29,6 +29,7 @@ _PARAMETERS = {
 }
 """The parameters of MAIL and RCPT that belong to an extension, and the words by which a reply names it."""
 _PARAMETER_WORDS = re.compile(rb"parameter|option|argument|extension", re.IGNORECASE)
+_ADDRESS_WORDS = re.compile(rb"address|domain|host|mailbox|qualified|recipient|sender|syntax:|user", re.IGNORECASE)
 
 
 def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> frozenset[Extension]:
@@ -36,13 +37,15 @@ def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> f
 
     The command must have been a correct one, as far as the replies before it tell. offered: the extensions in use.
     """
-    if replied.verb is Verb.CONTENT and offered.chunking and offered.pipelining and is_bdat_refused(reply):
+    if replied.verb is Verb.CONTENT and offered.uses_bdat and is_bdat_refused(reply):
         return frozenset({Extension.CHUNKING})
     # Without pipelining, these commands are in their sequence.
     is_out_of_sequence = reply.code == 503 and replied.verb in (Verb.RCPT, Verb.DATA)
     if offered.pipelining and reply.code >= 500 and (is_out_of_sequence or _PIPELINING.search(reply.text)):
         return frozenset({Extension.PIPELINING})
-    if replied.verb not in (Verb.MAIL, Verb.RCPT) or reply.code not in (500, 501, 503, 504, 555):
+    if replied.verb not in (Verb.MAIL, Verb.RCPT) or (
+        reply.code not in (500, 501, 502, 503, 504, 555) and reply.status != "5.5.4"
+    ):
         return frozenset()
     parameters = replied.line[replied.line.rfind(b">") :]
     used = {
@@ -51,17 +54,32 @@ def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> f
         if any(b" " + name in parameters for name in names.split())
     }
     named = frozenset(extension for extension, words in used.items() if words.search(reply.text))
+    return named or (frozenset(used) if _refuses_parameters(reply) else frozenset())
+
+
+def _refuses_parameters(reply: Reply) -> bool:
+    """Whether the reply to MAIL or RCPT with parameters refuses these, or the command with them, and not the address."""
     # RFC 5321 section 4.1.1.11: 555 means nothing else.
-    if not named and (reply.code == 555 or _PARAMETER_WORDS.search(reply.text)):
-        return frozenset(used)
-    return named
+    if reply.code == 555 or _PARAMETER_WORDS.search(reply.text):
+        return True
+    if _ADDRESS_WORDS.search(reply.text):
+        return False
+    # RFC 5321 section 4.2.2: 504 is "command parameter not implemented". RFC 3463: 5.5.4 is "invalid command arguments".
+    return (
+        reply.code == 504
+        or reply.status in ("5.5.1", "5.5.4")
+        or (reply.code in (500, 502) and _NOT_A_COMMAND.search(reply.text) is not None)
+    )
 
 
 def is_bdat_refused(reply: Reply) -> bool:
     """Whether the reply to BDAT, with recipients accepted before it, refuses the command and not the content."""
     if reply.code == 500:
         return not _LINE_TOO_LONG.search(reply.text)
-    return reply.code in (502, 503, 504, 521) or (reply.code > 500 and bool(_BDAT.search(reply.text)))
+    # RFC 3463: 5.5.1 is "invalid command". 501 is an error in the arguments of BDAT.
+    return reply.code in (501, 502, 503, 504, 521) or (
+        reply.code > 500 and (reply.status == "5.5.1" or bool(_BDAT.search(reply.text)))
+    )
 
 
 def knows_no_bdat(reply: Reply) -> bool:
@@ -88,9 +106,14 @@ class Refusals:
         return self.end is not None and self.end.scope is Scope.RELAYHOST and self.end.stage is Stage.MAIL
 
     def note_success(self, verb: Verb) -> None:
-        """The mail server has accepted a command: it does accept mail of ours."""
+        """The mail server has accepted a command: it does accept mail of ours. So a refusal of one message or recipient in
+        the same flight was no setup fault."""
         self._has_accepted_recipient |= verb is Verb.RCPT
         self.has_accepted_content |= verb is Verb.CONTENT
+        if self.end is None or self.end.cause not in SETUP_REPLIES:
+            return
+        if verb is Verb.CONTENT or (verb is Verb.RCPT and self.end.stage is Stage.RCPT):
+            self.end = None
 
     def judge(self, stage: Stage, reply: Reply) -> Outcome:
         """The outcome of a reply that is not good, with its setup fault as the cause if it means one."""
@@ -116,6 +139,21 @@ class Refusals:
         if transaction.is_repeated or outcome.scope is Scope.RELAYHOST:
             self.end = self.end or outcome
         return outcome
+
+    def reason_to_end(self, verb: Verb, reply: Reply, offered: Extensions | None, *, is_good: bool) -> str | None:
+        """Why nothing may follow this reply: one sentence; None if the conversation goes on.
+
+        verb: what was replied to. offered: the extensions in use. is_good: the reply is the one that was wanted.
+        """
+        replied_to = "the content" if verb in (Verb.CONTENT, Verb.LONE_DOT) else verb.name
+        if reply.code == 421:
+            return f"the mail server ended the conversation with 421 to {replied_to}"
+        if not (is_good or reply.code >= 400) or (not is_good and verb is Verb.RSET):
+            if offered is not None and offered.uses_bdat:
+                # The reply may be one to content that was read as commands.
+                self.extensions.add(Extension.CHUNKING)
+            return f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed"
+        return None
 
 
 def _to_repeat(outcome: Outcome, refused: Collection[Extension]) -> Outcome:

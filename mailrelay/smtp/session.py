@@ -5,12 +5,7 @@ The caller passes received octets to `receive`, sends the octets from `take_outp
 keeps the time-outs: `awaiting` and `REPLY_TIMEOUTS` say how long a reply may take. When the channel ends or a time-out has
 passed, it calls `lost`.
 
-Most of the time of a delivery is spent on round trips, so the session avoids them:
-
-    no PIPELINING    one command at a time
-    PIPELINING       MAIL, RCPT…, DATA in one flight; content and the next message's MAIL, RCPT…, DATA in one flight
-    and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
-                     `SMALL` waits for the replies to RCPT, because it might be sent for nothing
+What is sent together, so that few round trips are waited for, is decided in `flight`; the greeting and EHLO in `opening`.
 
 A mail server may refuse mailrelay itself, or an extension that it offers (`refused`). Then nothing more is started; the
 replies to what is in flight are read, unless the mail server may read content as commands; and the conversation ends.
@@ -20,7 +15,7 @@ A recipient probe sends an envelope without a message: MAIL and RCPT…. The nex
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
 content for sending. If the mail server may have accepted a message and its reply was not read, the outcome is `Cause.LOST`
-at `Stage.AFTER_DOT`; so is that of a recipient probe whose replies were not read.
+at `Stage.AFTER_DOT`. A recipient probe whose replies were not read is `Untried`.
 Never: an octet before the greeting; a QUIT after content whose reply is not read (the 2xx to QUIT could be taken for that to
 the content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
 """
@@ -30,18 +25,14 @@ from collections.abc import Collection, Mapping
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
-from mailrelay.smtp import command
+from mailrelay.smtp import command, flight
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.extensions import Extension, Extensions, extensions
+from mailrelay.smtp.extensions import Extension, Extensions
+from mailrelay.smtp.opening import Opening, not_smtp
 from mailrelay.smtp.refused import Refusals, knows_no_bdat
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
 from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb
-
-SMALL = 64 * 1024
-"""Octets of the largest content that is sent with BDAT before the replies to RCPT."""
-MAX_IN_FLIGHT = 32
-"""Messages with BDAT whose replies may be outstanding at once."""
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.GREETING: 300.0,
@@ -63,10 +54,6 @@ class Session:
     def __init__(self, name: bytes, unusable: Collection[Extension] = ()) -> None:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
-        self.server_names: tuple[bytes, ...] = ()
-        """The mail server's names for itself: the first words of its greeting and of its reply to EHLO, b"" if missing."""
-        self._name = name
-        self._unusable = unusable
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -80,8 +67,14 @@ class Session:
         # The content that the caller has to send, from `ContentWanted` to `end_content`.
         self._content: OutgoingContent | None = None
         self._refusals = Refusals()
+        self._opening = Opening(name, unusable, self._refusals)
         self._is_quitting = False
         self._is_over = False
+
+    @property
+    def server_names(self) -> tuple[bytes, ...]:
+        """The mail server's names for itself: the first words of its greeting and of its reply to EHLO, b"" if missing."""
+        return self._opening.server_names
 
     @property
     def refused(self) -> Collection[Extension]:
@@ -101,15 +94,12 @@ class Session:
             return 0
         if self._unfinished and not self._unfinished[-1].is_content_written:
             return 0
-        if _uses_bdat(self.extensions):
-            return MAX_IN_FLIGHT - len(self._unfinished)
-        # The commands of the next transaction are sent together with the content of the last one.
-        return 1 if len(self._unfinished) < (2 if self.extensions.pipelining else 1) else 0
+        return flight.more_allowed(self.extensions, len(self._unfinished))
 
     @property
     def max_in_flight(self) -> int:
         """How many messages can be sent to this mail server before the reply to their content is read; 0 before `Ready`."""
-        return 0 if self.extensions is None else MAX_IN_FLIGHT if _uses_bdat(self.extensions) else 1
+        return 0 if self.extensions is None else flight.max_in_flight(self.extensions)
 
     @property
     def awaiting(self) -> Stage | None:
@@ -141,16 +131,10 @@ class Session:
         if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
-        if size is None:
-            transaction.is_content_written = True
-            self._plan(transaction, offered)
-        elif not _uses_bdat(offered):
-            self._plan(transaction, offered, Command(Verb.DATA, b"DATA\r\n", transaction))
-        elif size > SMALL:
-            self._plan(transaction, offered, Command(Verb.BDAT, _bdat(size), transaction))
-        else:
-            # No command is sent before the content is known to be complete: a bad message does not affect the others.
+        if flight.is_content_first(size, offered):
             return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
+        transaction.is_content_written = size is None
+        self._plan(transaction, offered)
         return self._proceed()
 
     def send_content(self, chunk: bytes) -> None:
@@ -191,7 +175,7 @@ class Session:
         if is_streamed:
             self._write(Command(Verb.CONTENT, b"", transaction))
         elif self.extensions is not None:
-            bdat = Command(Verb.CONTENT, _bdat(content.announced) + content.sink, transaction)
+            bdat = Command(Verb.CONTENT, flight.bdat(content.announced) + content.sink, transaction)
             self._plan(transaction, self.extensions, bdat)
         return self._proceed()
 
@@ -205,7 +189,7 @@ class Session:
                 events += self._handle_reply(reply)
         except MalformedReply as error:
             if self._awaits(Verb.GREETING):
-                events += self._end(_not_smtp(str(error)), "")
+                events += self._end(not_smtp(str(error)), "")
             else:
                 events += self.lost(str(error))
         return events
@@ -239,38 +223,23 @@ class Session:
             return self._handle_unexpected(reply)
         replied = self._awaited.popleft()
         match replied.verb:
-            case Verb.GREETING:
-                return self._handle_greeting(reply)
-            case Verb.EHLO | Verb.HELO:
-                return self._handle_ehlo(replied.verb, reply)
+            case Verb.GREETING | Verb.EHLO | Verb.HELO:
+                return self._handle_opening(replied.verb, reply)
             case Verb.QUIT:
                 return self._end(Outcome(Stage.MAIL, reply), "")
             case _:
                 return self._handle_transaction_reply(replied, reply)
 
-    def _handle_greeting(self, reply: Reply) -> list[Event]:
-        if reply.code == 220:
-            self.server_names = (_first_word(reply),)
-            self._write(Command(Verb.EHLO, b"EHLO %b\r\n" % self._name))
-            return []
-        if reply.code < 400:
-            return self._end(_not_smtp(f"the greeting has the code {reply.code}, which mail servers do not send"), "")
-        return self._end(self._refusals.judge(Stage.GREETING, reply), "")
-
-    def _handle_ehlo(self, verb: Verb, reply: Reply) -> list[Event]:
-        if reply.code == 220:
-            # Another greeting: a shell before the mail server had printed a line like one.
-            self._awaited.append(Command(verb, b"", is_sent=True))
-            return []
-        if reply.code // 100 == 2:
-            self.server_names = (*self.server_names, _first_word(reply))
-            offered = extensions(reply) if verb is Verb.EHLO else Extensions()
-            self.extensions = offered.without(self._unusable)
-            return [Ready(self.extensions), *self._proceed()]
-        if reply.code >= 500 and verb is Verb.EHLO:
-            self._write(Command(Verb.HELO, b"HELO %b\r\n" % self._name))
-            return []
-        return self._end(self._refusals.judge(Stage.EHLO, reply), "")
+    def _handle_opening(self, verb: Verb, reply: Reply) -> list[Event]:
+        match self._opening.next(verb, reply):
+            case Command() as following:
+                self._write(following)
+                return []
+            case Extensions() as offered:
+                self.extensions = offered
+                return [Ready(offered), *self._proceed()]
+            case Outcome() as outcome:
+                return self._end(outcome, "")
 
     def _handle_transaction_reply(self, replied: Command, reply: Reply) -> list[Event]:
         verb, transaction = replied.verb, replied.transaction
@@ -282,9 +251,12 @@ class Session:
             transaction.is_begun = True
             if not is_good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, replied.recipient)
-        end = self._end_after(verb, reply, outcome, is_good=is_good)
-        if end is not None:
-            return end
+        if Extension.CHUNKING in self.refused:
+            # The mail server may read the refused content as commands, and reply to them.
+            return self._end(outcome, outcome.text)
+        reason = self._refusals.reason_to_end(verb, reply, self.extensions, is_good=is_good)
+        if reason is not None:
+            return self._end(outcome, reason)
         if transaction is None:
             return [*self._proceed(), *self._end_if_drained()]
         if (verb is Verb.MAIL and not is_good) or (verb is Verb.CONTENT and is_good):
@@ -317,22 +289,6 @@ class Session:
                     other.repeat(outcome)
         return outcome
 
-    def _end_after(self, verb: Verb, reply: Reply, outcome: Outcome, *, is_good: bool) -> list[Event] | None:
-        """Ends the conversation if nothing more may follow the reply to `verb`."""
-        replied_to = "the content" if outcome.stage is Stage.CONTENT else verb.name
-        if Extension.CHUNKING in self.refused:
-            # The mail server may read the refused content as commands, and reply to them.
-            return self._end(outcome, outcome.text)
-        if reply.code == 421:
-            return self._end(outcome, f"the mail server ended the conversation with 421 to {replied_to}")
-        if not (is_good or reply.code >= 400) or (not is_good and verb is Verb.RSET):
-            if self.extensions is not None and _uses_bdat(self.extensions):
-                # The reply may be one to content that was read as commands.
-                self._refusals.extensions.add(Extension.CHUNKING)
-            text = f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed"
-            return self._end(outcome, text)
-        return None
-
     def _end_if_drained(self) -> list[Event]:
         """Ends a conversation that must not go on, once all replies were read: they decide about the messages in flight."""
         if self._is_over or self._refusals.end is None or self._unfinished or self._awaited:
@@ -362,18 +318,13 @@ class Session:
 
     # Commands.
 
-    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *last: Command) -> None:
-        """Plans the commands of a transaction. last: those after RCPT."""
+    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *content: Command) -> None:
+        """Plans the commands of a transaction. content: its content, if it is sent together with them."""
         if self._latest is not None and not self._latest.is_closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
-        envelope = transaction.envelope
-        self._planned.append(Command(Verb.MAIL, command.mail(envelope, transaction.size, offered), transaction))
-        for index, recipient in enumerate(envelope.recipients):
-            if index in transaction.outcomes:
-                continue
-            self._planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
-        self._planned.extend(last)
+        self._planned.extend(flight.commands(transaction, offered))
+        self._planned.extend(content)
 
     def _proceed(self) -> list[Event]:
         """Moves the planned commands that may be sent now to the output."""
@@ -407,13 +358,9 @@ class Session:
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for transaction in self._unfinished:
-            if transaction.size is None or self._refusals.refuses_all:
-                # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
-                pass
-            elif transaction.is_content_written and transaction not in unsent:
-                transaction.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
-            elif transaction.is_begun:
-                transaction.decide(Outcome(outcome.stage, cause=Cause.LOST, text=text))
+            # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
+            if transaction.size is not None and not self._refusals.refuses_all:
+                transaction.lose(outcome.stage, text, is_sent=transaction not in unsent)
             events.append(transaction.end() if transaction.is_decided else Untried(transaction.key, self.goes_on))
         self._is_over = True
         self._content = None
@@ -441,26 +388,3 @@ class Session:
         if self._content is None:
             raise RuntimeError("content was sent, but none was wanted")
         return self._content
-
-
-def _uses_bdat(offered: Extensions) -> bool:
-    # BDAT without PIPELINING saves no round trip.
-    return offered.chunking and offered.pipelining
-
-
-def _first_word(reply: Reply) -> bytes:
-    """The word of a greeting or of a reply to EHLO that is the mail server's name (RFC 5321 sections 4.2 and 4.1.1.1)."""
-    return next(iter(reply.text.split()), b"")
-
-
-def _bdat(size: int) -> bytes:
-    return b"BDAT %d LAST\r\n" % size
-
-
-def _not_smtp(text: str) -> Outcome:
-    return Outcome(
-        Stage.GREETING,
-        cause=Cause.NOT_SMTP,
-        text=text,
-        fix="set `smtp` in this relayhost's settings to the port of the mail server there",
-    )

@@ -1,10 +1,10 @@
 """The values that a session keeps: its commands, the state of each transaction, and the content that is being sent."""
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
 from mailrelay.smtp.content import BareNewline, LineEnds, Stuffer
 from mailrelay.smtp.events import Finished, Untried
 
@@ -42,6 +42,8 @@ STAGES = {
     Verb.LONE_DOT: Stage.CONTENT,
 }
 """The stage of the outcome that a reply brings. BDAT has none, because it has no reply of its own."""
+_AFTER_RCPT = frozenset({Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT})
+"""The stages of outcomes of recipients that the mail server has accepted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +84,17 @@ class OutgoingTransaction:
         self.is_repeated = True
         self.decide(outcome)
 
+    def lose(self, stage: Stage, text: str, *, is_sent: bool) -> None:
+        """The conversation is lost. If the transaction was begun, sets an outcome with `Cause.LOST` for the recipients that
+        have none.
+
+        stage: where it was lost. text: one sentence about it. is_sent: whether the caller has taken all that was written.
+        """
+        if self.is_content_written and is_sent:
+            self.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
+        elif self.is_begun:
+            self.decide(Outcome(stage, cause=Cause.LOST, text=text))
+
     def end(self) -> Finished | Untried:
         """The event of a transaction that is decided."""
         outcomes = self.outcomes_in_order()
@@ -92,8 +105,17 @@ class OutgoingTransaction:
         return Finished(self.key, outcomes) if may_be_sent or not self.is_repeated else Untried(self.key, goes_on=True)
 
     def outcomes_in_order(self) -> tuple[Outcome, ...]:
-        """The outcomes in the order of the recipients, once all are decided."""
-        return tuple(self.outcomes[index] for index in range(len(self.envelope.recipients)))
+        """The outcomes in the order of the recipients, once all are decided.
+
+        If the mail server has accepted one recipient, the refusal of another is no setup fault, whichever came first.
+        """
+        outcomes = tuple(self.outcomes[index] for index in range(len(self.envelope.recipients)))
+        if not any(one.stage in _AFTER_RCPT and one.cause not in SETUP_REPLIES for one in outcomes):
+            return outcomes
+        return tuple(
+            replace(one, cause=Cause.REPLY) if one.stage is Stage.RCPT and one.cause in SETUP_REPLIES else one
+            for one in outcomes
+        )
 
 
 @dataclass(slots=True, eq=False)

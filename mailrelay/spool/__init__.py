@@ -8,9 +8,9 @@
     relayhosts.py       the state of the relayhosts          clock.py            repairs what a wrong clock has written
     notices.py          pending notices                      lock.py             one daemon at a time
     notice_lifecycle.py open notices: until a cause ends     trigger.py          wakes the daemon
-    actions.py          actions of the person, history
-    replacement.py      a message in the place of another
-    listing.py          what the person sees             handing_in.py       a message that cannot be sent as it came in
+    actions.py          actions of the person, history       completing.py       completes bare addresses
+    replacement.py      a message in the place of another    successors.py       the newest replacement of a message
+    listing.py          what the person sees                 handing_in.py       a message that cannot be sent as it came
 
 `Spool` and `CommandSpool` implement `mailrelay.ports`. The functions in the other files take an open connection and the
 time, and run inside the caller's transaction: the writer thread of the daemon puts many into one commit, a command puts one.

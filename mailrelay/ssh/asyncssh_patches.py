@@ -14,10 +14,11 @@ exception is the last key to try.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+import re
+from collections.abc import Callable, Container, Coroutine, Sequence
 from typing import Any
 
-from asyncssh import SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth
+from asyncssh import SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth, public_key
 from asyncssh.packet import Boolean, SSHPacket, String
 
 
@@ -43,6 +44,10 @@ def skip_methods_query(connection: SSHClientConnection) -> None:
 def _observer(connection: Any) -> LoginObserver:
     owner = connection.get_owner()
     return owner if isinstance(owner, LoginObserver) else LoginObserver()
+
+
+def _no_options(_options: bytes, _decoders: object, _critical: bool = True) -> dict[str, Any]:
+    return {}
 
 
 _ASKED_FOR_NONE = "mailrelay_asked_for_none"
@@ -100,8 +105,33 @@ with contextlib.suppress(AttributeError):
             methods = self._conn.get_server_auth_methods()
             _observer(self._conn).login_refused(methods, self._keypair, partial=True)
 
+    # The options of a certificate are for the server. asyncssh reads no certificate with one that it does not know.
+    public_key.SSHOpenSSHCertificate._decode_options = staticmethod(_no_options)  # type: ignore[method-assign,assignment]
+
     auth._client_auth_handlers[b"none"] = _ObservedNone
     auth._client_auth_handlers[b"publickey"] = _SignAtOnce
+
+
+_RSA_CERTIFICATE = b"ssh-rsa-cert-v01@openssh.com"
+_KNOWS_ONE_NAME = re.compile(r"SSH-2\.0-OpenSSH_7\.[2-7]")
+"""Servers that know RSA certificates under one name, whatever the hash of the signature."""
+
+
+def name_rsa_certificate(connection: SSHClientConnection, pair: SSHKeyPair, accepted: Container[str] | None) -> None:
+    """Lets an RSA certificate be offered under the name of a SHA-2 algorithm that the server knows.
+
+    asyncssh offers it under the old name first, and tries the other one only if another key follows. accepted:
+    PubkeyAcceptedAlgorithms, None for any.
+    """
+    version = connection.get_extra_info("server_version") or ""
+    if pair.algorithm != _RSA_CERTIFICATE or _KNOWS_ONE_NAME.match(version):
+        return
+    known = server_signature_algorithms(connection)
+    for name in pair.sig_algorithms:
+        certified = name + _RSA_CERTIFICATE.removeprefix(b"ssh-rsa")
+        if name.startswith(b"rsa-") and name.decode() in known and (accepted is None or certified.decode() in accepted):
+            pair.algorithm, pair.sig_algorithms = certified, (name,)
+            return
 
 
 def signs_at_no_cost(pair: SSHKeyPair) -> bool:

@@ -1,9 +1,8 @@
 """The login to one hop: the keys that we offer, and the check of the host key. asyncssh calls a `HopClient` for both."""
 
 import contextlib
-import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import asyncssh
 
@@ -11,6 +10,7 @@ from mailrelay.ssh import asyncssh_patches, certificate, known_hosts
 from mailrelay.ssh.agent import Agent, AgentState
 from mailrelay.ssh.asyncssh_patches import LoginObserver, signs_at_no_cost
 from mailrelay.ssh.hops import Hop
+from mailrelay.ssh.identities import certified
 from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.progress import HopProgress
 
@@ -53,7 +53,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
     def judge_host_key(self, blob: bytes) -> asyncssh.SSHKey:
         """The host's own key, if it is trusted. blob: the host key or host certificate that the host offers. Raises
         asyncssh.HostKeyNotVerifiable."""
-        offered = known_hosts.judge(self.hop.known, blob, time.time(), self.hop.ca_signatures)
+        offered = known_hosts.judge(self.hop.known, blob, time.time(), self.hop.policy)
         self.progress.host_key = offered
         if offered.plain is None or offered.status is not HostKeyStatus.TRUSTED:
             raise asyncssh.HostKeyNotVerifiable(f"the host key is {offered.status}")
@@ -64,6 +64,9 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         while self._rounds:
             pairs = await self._rounds.pop(0)()
             allowed = [pair for pair in pairs if self._is_allowed(pair)]
+            if self.progress.is_connected:
+                for pair in allowed:
+                    asyncssh_patches.name_rsa_certificate(self._connection, pair, self.hop.key_algorithms)
             self._offered |= {pair.public_data: pair for pair in allowed}
             self.progress.offered = len(self._offered)
             if allowed:
@@ -135,7 +138,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
                 # The file signs without a question.
                 chosen += [pair for one in identities for pair in one.pairs if pair.key_public_data == key.public_data]
             elif key.public_data in configured:
-                chosen += [*_certified(key, certificates), key]
+                chosen += [*certified(key, certificates), key]
         for one in identities:
             is_in_agent = not one.pairs and bool(one.public & in_agent)
             if not one.pairs and not is_in_agent:
@@ -149,7 +152,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         others = [key for key in agent_keys if key.public_data not in configured]
         if others:
             self.progress.tried.append(f"{len(others)} more keys of the agent")
-        return others
+        certificates = [cert for _, cert in self.hop.certificates]
+        return [pair for key in others for pair in (*certified(key, certificates), key)]
 
     async def _agent_keys(self) -> list[asyncssh.SSHKeyPair]:
         path = self.hop.agent
@@ -166,7 +170,12 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         return keys
 
     def _is_allowed(self, pair: asyncssh.SSHKeyPair) -> bool:
-        """Whether PubkeyAcceptedAlgorithms of ssh_config allows a key."""
+        """Whether RequiredRSASize and PubkeyAcceptedAlgorithms of ssh_config allow a key."""
+        bits = certificate.rsa_bits(pair.key_public_data)
+        if bits and bits < self.hop.policy.rsa_size:
+            if self._name(pair) not in self.progress.too_short:
+                self.progress.too_short.append(self._name(pair))
+            return False
         accepted = self.hop.key_algorithms
         names = [name.decode("ascii") for name in pair.sig_algorithms]
         if pair.has_cert:
@@ -185,7 +194,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
             progress.skipped = [
                 self._name(pair) for public, pair in self._offered.items() if public not in self._answered
             ]
-        files = {cert.public_data: str(file) for one in self.hop.identities for file, cert in one.certificates}
+        named = [*self.hop.certificates, *(each for one in self.hop.identities for each in one.certificates)]
+        files = {cert.public_data: str(file) for file, cert in named}
         for public, pair in self._offered.items():
             if pair.has_cert:
                 with contextlib.suppress(ValueError):
@@ -199,12 +209,3 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         data = pair.key_public_data
         files = [str(one.file) for one in self.hop.identities if data in one.public]
         return files[0] if files else pair.get_comment(errors="replace") or pair.get_algorithm()
-
-
-def _certified(key: asyncssh.SSHKeyPair, certificates: list[asyncssh.SSHCertificate]) -> Iterator[asyncssh.SSHKeyPair]:
-    """An agent's key with each certificate that was issued for it."""
-    for one in certificates:
-        if one.key.public_data == key.public_data:
-            certified = copy.copy(key)
-            certified.set_certificate(one)
-            yield certified

@@ -105,7 +105,7 @@ async def offered_keys(hop: Hop) -> OfferedKeys:
         client.close_agent()
     usable = {pair.key_public_data: _public_line(pair) for pair in chosen}
     unusable = tuple(
-        (one.file, one.note, one.fix)
+        (one.file, one.note, login_advice.identity_fix(hop, client.progress, one))
         for one in hop.identities
         if one.note and one.obstacle is not Obstacle.MISSING and not one.public & usable.keys()
     )

@@ -45,10 +45,15 @@ _PLAIN = {
 """The algorithm of the plain key, where it has another name."""
 
 
+_CRITICAL_OF_USERS = ("force-command", "source-address", "verify-required")
+"""The critical options of user certificates that sshd(8) knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """A certificate. key: the certified one. authority: the key that signed it, with `signature_algorithm`. kind: HOST, USER
-    or another number. valid_after, valid_before: seconds since 1970. critical: the names of its critical options."""
+    or another number. valid_after, valid_before: seconds since 1970. critical: the names of its critical options. sources:
+    the addresses from which the account may log in, as in sshd_config(5), "" for any."""
 
     key: asyncssh.SSHKey
     authority: asyncssh.SSHKey
@@ -58,6 +63,7 @@ class Certificate:
     valid_after: int
     valid_before: int
     critical: tuple[str, ...]
+    sources: str
 
 
 def parse(blob: bytes) -> Certificate:
@@ -77,10 +83,11 @@ def parse(blob: bytes) -> Certificate:
         names.append(principals.get_string().decode("utf-8", "replace"))
     valid_after, valid_before = packet.get_uint64(), packet.get_uint64()
     options = SSHPacket(packet.get_string())
-    critical = []
+    critical = {}
     while options:
-        critical.append(options.get_string().decode("utf-8", "replace"))
-        options.get_string()
+        name = options.get_string().decode("utf-8", "replace")
+        critical[name] = options.get_string()
+    sources = critical.get("source-address", b"")
     packet.get_string()  # the extensions
     packet.get_string()  # reserved
     authority = decode_ssh_public_key(packet.get_string())
@@ -98,6 +105,7 @@ def parse(blob: bytes) -> Certificate:
         valid_after=valid_after,
         valid_before=valid_before,
         critical=tuple(critical),
+        sources=SSHPacket(sources).get_string().decode("utf-8", "replace") if sources else "",
     )
 
 
@@ -120,11 +128,24 @@ def fault(  # noqa: PLR0911 - one for each cause
     if name not in certificate.principals and (certificate.principals or kind == USER):
         listed = ", ".join(listed[:MAX_NAME] for listed in certificate.principals[:3])
         return f"is for {listed or 'no name'}, not for {name}"
-    if kind == HOST and certificate.critical:
-        return f"has a critical option that is not known here: {certificate.critical[0][:MAX_NAME]}"
+    unknown = [option for option in certificate.critical if kind == HOST or option not in _CRITICAL_OF_USERS]
+    if unknown:
+        return f"has a critical option that is not known here: {unknown[0][:MAX_NAME]}"
     if signatures is not None and certificate.signature_algorithm not in signatures:
         return f"is signed with {certificate.signature_algorithm}, which CASignatureAlgorithms does not allow"
     return ""
+
+
+def rsa_bits(public_data: bytes) -> int:
+    """The size of an RSA key in the SSH protocol; 0 if it is of another type, or cannot be read."""
+    packet = SSHPacket(public_data)
+    try:
+        if packet.get_string() != b"ssh-rsa":
+            return 0
+        packet.get_mpint()  # the exponent
+        return packet.get_mpint().bit_length()
+    except ValueError:
+        return 0
 
 
 def moment(seconds: int) -> str:

@@ -15,8 +15,10 @@ from mailrelay.ssh.greeting import find_greeting
 
 READ_SIZE = 65536
 """Octets of one read, at most."""
-MAX_BEFORE_GREETING = 8192
+MAX_BEFORE_GREETING = 4 * 1024 * 1024
 """Octets that a command may send before its greeting."""
+MAX_GREETING = 8192
+"""Octets of the output that are kept, from its end: a greeting may have several lines."""
 MAX_OUTPUT = 1024
 """Octets of the output of a failed command that are kept, from its end."""
 
@@ -94,8 +96,8 @@ class RelayhostChannel:
         Returns None if it found a greeting, which is the next to be read. Otherwise the command has ended, or has sent more
         than MAX_BEFORE_GREETING octets: returns its last output. Raises ConnectionError.
         """
-        output, found = b"", None
-        while len(output) <= MAX_BEFORE_GREETING and (found is None or found.quiet):
+        output, octets, found = b"", 0, None
+        while octets <= MAX_BEFORE_GREETING and (found is None or found.quiet):
             try:
                 async with asyncio.timeout(found.quiet if found is not None else None):
                     data = await self.read()
@@ -105,16 +107,22 @@ class RelayhostChannel:
                 if found is None:
                     raise
                 break
-            output += data
+            octets += len(data)
+            output = _last_lines(output + data)
             found = find_greeting(output, is_complete=not data)
             if not data:
                 break
         if found is not None:
-            self._read_ahead = output[found.start :]
+            self._read_ahead = output[found.start : found.end]
             return None
-        if len(output) > MAX_BEFORE_GREETING:
+        if octets > MAX_BEFORE_GREETING:
             return output[-MAX_OUTPUT:]
         return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_OUTPUT:]
+
+
+def _last_lines(output: bytes) -> bytes:
+    """The last MAX_GREETING octets. A part of a line at their start is marked: it is not taken for a whole line."""
+    return output if len(output) <= MAX_GREETING else b"." + output[1 - MAX_GREETING :]
 
 
 async def _read_tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:

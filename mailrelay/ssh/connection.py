@@ -19,7 +19,6 @@ from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail import setup_reply
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
-from mailrelay.mail.printable import printable
 from mailrelay.ssh import errors
 from mailrelay.ssh.asyncssh_patches import call_after_receive, request_reply
 from mailrelay.ssh.channel import RelayhostChannel
@@ -127,9 +126,7 @@ class RelayhostConnection:
         """The fault of a mail server that refuses all mail, with its fix. outcome: of scope relayhost."""
         if outcome.cause not in SETUP_REPLIES:
             return Fault(outcome)
-        server = self._relayhost.command or str(self._relayhost.smtp)
-        fix = setup_reply.fix(outcome.cause, server=server, helo=self.helo, command=self._relayhost.command)
-        return Fault(dataclasses.replace(outcome, fix=printable(fix)))
+        return Fault(dataclasses.replace(outcome, fix=setup_reply.fix(outcome.cause, self._relayhost)))
 
     async def open_channel(self) -> RelayhostChannel:
         """A new channel to the mail server. Raises Fault of stage channel."""

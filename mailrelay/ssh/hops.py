@@ -29,8 +29,9 @@ from asyncssh.public_key import (
 )
 
 from mailrelay.config import Relayhost
-from mailrelay.ssh import identities, known_hosts
+from mailrelay.ssh import identities, known_hosts, revoked_keys
 from mailrelay.ssh.identities import Identity
+from mailrelay.ssh.revoked_keys import RevokedKeys
 from mailrelay.ssh.ssh_config import Configuration, arguments, read
 
 CONNECT_TIMEOUT = 30.0
@@ -61,9 +62,10 @@ class Hop:
 
     configuration: all ssh_config directives for the host. proxy: the ProxyCommand, for a shell; "" for none. known: the
     entries of known_hosts about it. known_hosts_file: the first UserKnownHostsFile, to which a key may be added; None if
-    there is none. ca_signatures: CASignatureAlgorithms, None for any. connect_timeout: seconds to open the TCP connection.
+    there is none. policy: what ssh_config wants of every host key. connect_timeout: seconds to open the TCP connection.
     agent: path of the agent's socket, "" for none. silent_agents: paths of agents that did not answer; the hops of one dial
-    share it. identities_only: of the agent's keys, use only those of `identities`. key_algorithms: PubkeyAcceptedAlgorithms,
+    share it. is_agent_excluded: ssh_config has IdentityAgent none. certificates: those of CertificateFile, each with its
+    file. identities_only: of the agent's keys, use only those of `identities`. key_algorithms: PubkeyAcceptedAlgorithms,
     None for any.
     """
 
@@ -77,12 +79,14 @@ class Hop:
     options: asyncssh.SSHClientConnectionOptions
     known: known_hosts.KnownHost
     known_hosts_file: Path | None
-    ca_signatures: frozenset[str] | None
+    policy: known_hosts.Policy
     connect_timeout: float
     agent: str
     silent_agents: set[str]
     identities: tuple[Identity, ...]
+    certificates: tuple[tuple[Path, asyncssh.SSHCertificate], ...]
     identities_only: bool
+    is_agent_excluded: bool
     key_algorithms: frozenset[str] | None
 
 
@@ -154,6 +158,7 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
     )
     known = known_hosts.look_up(known_hosts.read([*own_files, *global_files]), host, port, alias)
     proxy = _value(configuration, "proxycommand")
+    certificate_files = _certificate_files(configuration, tokens)
     return Hop(
         place=spec,
         login_command=shlex.join(
@@ -172,12 +177,18 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         proxy=_expanded(proxy, tokens) if proxy else "",
         known=known,
         known_hosts_file=next(iter(own_files), None),
-        ca_signatures=_names(configuration, "casignaturealgorithms"),
+        policy=known_hosts.Policy(
+            ca_signatures=_names(configuration, "casignaturealgorithms"),
+            revoked=_revoked(configuration, tokens),
+            rsa_size=_number(configuration, "requiredrsasize"),
+        ),
         connect_timeout=float(_number(configuration, "connecttimeout") or CONNECT_TIMEOUT),
         agent=_agent(configuration.get("identityagent", ("SSH_AUTH_SOCK",))[0], tokens),
         silent_agents=set(),
-        identities=_identities(configuration, tokens),
+        identities=tuple(identities.read(_identity_files(configuration, tokens), certificate_files)),
+        certificates=tuple(identities.certificates(certificate_files)),
         identities_only=_value(configuration, "identitiesonly") in _YES,
+        is_agent_excluded=configuration.get("identityagent", ("",))[0] == "none",
         key_algorithms=_key_algorithms(configuration),
     )
 
@@ -331,8 +342,17 @@ def _agent(value: str, tokens: Mapping[str, str]) -> str:
     return next((str(runtime / name) for name in _AGENTS if (runtime / name).is_socket()), socket_file)
 
 
-def _identities(configuration: Configuration, tokens: Mapping[str, str]) -> tuple[Identity, ...]:
+def _identity_files(configuration: Configuration, tokens: Mapping[str, str]) -> list[Path]:
     names = configuration.get("identityfile", tuple(f"~/.ssh/{name}" for name in identities.USUAL))
-    files = [_path(name, tokens) for name in names if name.lower() != "none"]
-    certs = [_path(name, tokens) for name in configuration.get("certificatefile", ()) if name.lower() != "none"]
-    return tuple(identities.read(files, certs))
+    return [_path(name, tokens) for name in names if name.lower() != "none"]
+
+
+def _certificate_files(configuration: Configuration, tokens: Mapping[str, str]) -> list[Path]:
+    names = configuration.get("certificatefile", ())
+    return [_path(name, tokens) for name in names if name.lower() != "none"]
+
+
+def _revoked(configuration: Configuration, tokens: Mapping[str, str]) -> RevokedKeys | None:
+    """The keys of RevokedHostKeys; None if ssh_config names no such file."""
+    name = _value(configuration, "revokedhostkeys")
+    return revoked_keys.read(_path(name, tokens)) if name else None

@@ -63,6 +63,11 @@ class Offer:
         return self.host_key.certificate_fault
 
     @property
+    def reason(self) -> str:
+        """As in `HostKey`."""
+        return self.host_key.reason
+
+    @property
     def place(self) -> str:
         """The name of the host in texts for the person: its name in the settings or in ssh_config."""
         return self.hop.place
@@ -160,6 +165,10 @@ def pin(offer: Offer) -> Pinned:
     if offer.status is HostKeyStatus.REVOKED:
         raise Unpinnable(
             f"the key of {place} is marked as revoked and is not accepted; ask the administrator of {place}"
+        )
+    if offer.status is HostKeyStatus.TOO_SHORT:
+        raise Unpinnable(
+            f"the key of {place} has {offer.reason}; ask the administrator of {place} for one of another type"
         )
     if offer.is_authority:
         raise Unpinnable(f"{place} offers a certificate of an authority that is known; no line is needed for it")

@@ -6,6 +6,7 @@ ssh(1). What cannot be used has a reason and, if there is one, a fix. It blocks,
 
 import binascii
 import contextlib
+import copy
 import enum
 import os
 import shlex
@@ -28,9 +29,11 @@ class Obstacle(enum.Enum):
 
     NONE = ""
     PUBLIC_HALF = "only its public key is here"
+    NAMED_BY_PUBLIC_HALF = "is only the public key; the private one beside it is not named"
     PROTECTED = "needs a passphrase, so only an agent can use it"
     CERTIFICATE = "is a certificate, not a key"
     MISSING = "does not exist"
+    NO_FILE = "is not a file"
     OTHERS_CAN_READ = "other users can read it"
     UNREADABLE = "cannot be read"
     PUTTY = "is a PuTTY key, which ssh cannot read"
@@ -65,13 +68,16 @@ def read(names: Sequence[Path], certs: Sequence[Path]) -> Iterator[Identity]:
         is_usual = file.name in (*USUAL, *_ALSO_OF_SSH) and file.parent == Path.home() / ".ssh"
         if is_usual and not file.exists() and not public:
             continue
-        pairs, obstacle = _load(file, [path for path in certs if path.is_file()], has_public=bool(public))
-        public = public.union(pair.key_public_data for pair in pairs)
+        plain, obstacle = _load(file, has_public=bool(public))
+        public = public.union(pair.key_public_data for pair in plain)
+        own = tuple(
+            each for each in certificates((*certs, Path(f"{file}-cert.pub"))) if each[1].key.public_data in public
+        )
         yield Identity(
             file,
-            pairs,
+            tuple(each for pair in plain for each in (*certified(pair, [cert for _, cert in own]), pair)),
             public,
-            tuple(_certificates((*certs, Path(f"{file}-cert.pub")), public)),
+            own,
             obstacle,
             _FIXES[obstacle].format(
                 file=shlex.quote(str(file)),
@@ -81,13 +87,27 @@ def read(names: Sequence[Path], certs: Sequence[Path]) -> Iterator[Identity]:
         )
 
 
-def _load(file: Path, certs: list[Path], *, has_public: bool) -> tuple[tuple[asyncssh.SSHKeyPair, ...], Obstacle]:
-    """The usable keys in a file, or why there are none."""
+def certified(
+    pair: asyncssh.SSHKeyPair, certificates: Sequence[asyncssh.SSHCertificate]
+) -> Iterator[asyncssh.SSHKeyPair]:
+    """A key with each certificate that was issued for it."""
+    for one in certificates:
+        if one.key.public_data == pair.key_public_data:
+            with_certificate = copy.copy(pair)
+            with_certificate.set_certificate(one)
+            yield with_certificate
+
+
+def _load(file: Path, *, has_public: bool) -> tuple[tuple[asyncssh.SSHKeyPair, ...], Obstacle]:
+    """The usable key in a file, without certificates, or why there is none. The files beside it do not matter: a certificate
+    or a public key for another key leaves this one usable."""
     obstacle = _obstacle(file, has_public=has_public)
     if obstacle is not Obstacle.NONE:
         return (), obstacle
     try:
-        pairs = tuple(asyncssh.load_keypairs([file], None, certs, ignore_encrypted=True))
+        # None: no certificate, not even one beside the file.
+        alone = (file.read_bytes(), None)
+        pairs = tuple(asyncssh.load_keypairs([alone], ignore_encrypted=True))  # type: ignore[list-item]
     except (OSError, ValueError):
         return (), Obstacle.NO_KEY
     if not pairs:
@@ -99,7 +119,8 @@ def _load(file: Path, certs: list[Path], *, has_public: bool) -> tuple[tuple[asy
 def _obstacle(file: Path, *, has_public: bool) -> Obstacle:
     """What is wrong with a file, before its key is read. has_public: whether a public key is in it, or beside it."""
     if not file.is_file():
-        return Obstacle.PUBLIC_HALF if has_public else Obstacle.MISSING
+        missing = Obstacle.NO_FILE if file.exists() else Obstacle.MISSING
+        return Obstacle.PUBLIC_HALF if has_public else missing
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_KEY_FILE)
@@ -111,7 +132,9 @@ def _obstacle(file: Path, *, has_public: bool) -> Obstacle:
     if content.partition(b" ")[0].endswith(b"-cert-v01@openssh.com"):
         return Obstacle.CERTIFICATE
     if b"PRIVATE KEY-----" not in content:
-        return Obstacle.PUBLIC_HALF if has_public else Obstacle.NO_KEY
+        is_private_beside = file.suffix == ".pub" and file.with_suffix("").is_file()
+        only_public = Obstacle.NAMED_BY_PUBLIC_HALF if is_private_beside else Obstacle.PUBLIC_HALF
+        return only_public if has_public else Obstacle.NO_KEY
     # ssh(1) does not use it either.
     others_can_read = status.st_uid == os.getuid() and status.st_mode & 0o077
     return Obstacle.OTHERS_CAN_READ if others_can_read else Obstacle.NONE
@@ -119,11 +142,13 @@ def _obstacle(file: Path, *, has_public: bool) -> Obstacle:
 
 _FIXES = {
     Obstacle.NONE: "",
-    Obstacle.PUBLIC_HALF: "Load its private key into an agent: ssh-add {private}",
+    Obstacle.PUBLIC_HALF: "Load its private key into an agent, wherever that key is: ssh-add FILE",
+    Obstacle.NAMED_BY_PUBLIC_HALF: "Name the private key as IdentityFile in ssh_config: {private}",
     Obstacle.PROTECTED: "Add the key to the agent: ssh-add {file}",
     Obstacle.SECURITY_KEY: "Add the key to the agent: ssh-add {file}",
     Obstacle.CERTIFICATE: "In ssh_config, name the private key as IdentityFile, and {file} as CertificateFile",
     Obstacle.MISSING: "Correct IdentityFile in ssh_config, or make the key: ssh-keygen -f {file}",
+    Obstacle.NO_FILE: "Name a private key as IdentityFile in ssh_config instead of {file}",
     Obstacle.OTHERS_CAN_READ: "Remove their access: chmod 600 {file}",
     Obstacle.UNREADABLE: "Make it readable for the account that runs mailrelay; who may read it: ls -l {file}",
     Obstacle.PUTTY: "Convert it, and name the new file as IdentityFile: puttygen {file} -O private-openssh -o {new}",
@@ -131,14 +156,14 @@ _FIXES = {
 }
 
 
-def _certificates(files: Sequence[Path], public: frozenset[bytes]) -> Iterator[tuple[Path, asyncssh.SSHCertificate]]:
-    """The user certificates in these files for the public keys; files that cannot be read are skipped."""
+def certificates(files: Sequence[Path]) -> Iterator[tuple[Path, asyncssh.SSHCertificate]]:
+    """The certificates in these files, each with its file; files that cannot be read are skipped."""
     for file in files:
         try:
             found = asyncssh.load_certificates(file)
         except (OSError, ValueError):
             continue
-        yield from ((file, cert) for cert in found if cert.key.public_data in public)
+        yield from ((file, cert) for cert in found)
 
 
 def _public_keys(file: Path) -> Iterator[bytes]:

@@ -32,7 +32,6 @@ _IGNORED: tuple[tuple[str, Callable[[str], bool], str], ...] = (
         "a host key must be known before mail is sent; `mailrelay trust` accepts one",
     ),
     ("NoHostAuthenticationForLocalhost", _is_on, "the host key of localhost is verified like any other"),
-    ("RevokedHostKeys", _is_on, "the file is not read; put @revoked lines into known_hosts"),
     ("KnownHostsCommand", _is_on, "it is not run; put the keys that it prints into known_hosts"),
     (
         "VerifyHostKeyDNS",

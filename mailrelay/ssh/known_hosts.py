@@ -10,6 +10,7 @@ Never: trusts a key because none is known, writes a file (`host_key_scan.pin` do
 
 import base64
 import binascii
+import contextlib
 import enum
 import hashlib
 import hmac
@@ -24,6 +25,7 @@ from asyncssh.public_key import decode_ssh_public_key
 
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.ssh import certificate
+from mailrelay.ssh.revoked_keys import RevokedKeys, is_revoked
 
 SSH_PORT = 22
 _MARKERS = ("", "cert-authority", "revoked")
@@ -37,6 +39,8 @@ class HostKeyStatus(enum.StrEnum):
     CHANGED = "changed"
     """Another key is known for the host: the server was set up anew, or another server replies in its place."""
     REVOKED = "revoked"
+    TOO_SHORT = "too short"
+    """An RSA key with fewer bits than RequiredRSASize."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +79,42 @@ class KnownHost:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What ssh_config wants of every host key. ca_signatures: CASignatureAlgorithms, None for any. revoked: the keys of
+    RevokedHostKeys, None for none. rsa_size: RequiredRSASize, in bits."""
+
+    ca_signatures: Container[str] | None = None
+    revoked: RevokedKeys | None = None
+    rsa_size: int = 0
+
+
+ANY = Policy()
+"""Wants nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostKey:
     """What a server offered, and the result of its check. plain: its own key, None if it cannot be read.
 
     authority: the key that signed its certificate, if `status` follows from it. certificate_fault: why its certificate does
-    not count, as a text after "the certificate"; "" if it counts, or if there is none.
+    not count, as a text after "the certificate"; "" if it counts, or if there is none. revoked_by: the file of
+    RevokedHostKeys, if that one revokes it. shortage: for TOO_SHORT, its size and the needed one.
     """
 
     status: HostKeyStatus
     plain: asyncssh.SSHKey | None
     authority: asyncssh.SSHKey | None = None
     certificate_fault: str = ""
+    revoked_by: RevokedKeys | None = None
+    shortage: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Where the key is revoked, if that is not known_hosts; its size and the needed one; "" for any other status."""
+        if self.revoked_by is None:
+            return self.shortage
+        fault = f", which {self.revoked_by.fault}: so every key counts as revoked" if self.revoked_by.fault else ""
+        return f"{self.revoked_by.file} (RevokedHostKeys){fault}"
 
     @property
     def key(self) -> asyncssh.SSHKey | None:
@@ -119,11 +148,29 @@ def look_up(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str 
     return KnownHost(name, entries, portless, unreadable, alias.lower() if alias else host.lower())
 
 
-def judge(known: KnownHost, blob: bytes, now: float, ca_signatures: Container[str] | None = None) -> HostKey:
+def judge(known: KnownHost, blob: bytes, now: float, policy: Policy = ANY) -> HostKey:
     """Checks what a server offers: the octets of its host key, or of its host certificate. The only place that decides.
 
-    now: seconds since 1970. ca_signatures: CASignatureAlgorithms, None for any. Accepts any octets.
+    now: seconds since 1970. Accepts any octets.
     """
+    found = _judge(known, blob, now, policy.ca_signatures)
+    if found.plain is None or found.status is HostKeyStatus.REVOKED:
+        return found
+    with contextlib.suppress(ValueError):
+        authority = certificate.parse(blob).authority
+        if policy.revoked and is_revoked(policy.revoked, authority.public_data):
+            return HostKey(HostKeyStatus.REVOKED, found.plain, authority, revoked_by=policy.revoked)
+    if policy.revoked and is_revoked(policy.revoked, found.plain.public_data):
+        return HostKey(HostKeyStatus.REVOKED, found.plain, revoked_by=policy.revoked)
+    bits = certificate.rsa_bits(found.plain.public_data)
+    if bits and bits < policy.rsa_size:
+        shortage = f"{bits} bits, and ssh_config wants {policy.rsa_size} (RequiredRSASize)"
+        return HostKey(HostKeyStatus.TOO_SHORT, found.plain, shortage=shortage)
+    return found
+
+
+def _judge(known: KnownHost, blob: bytes, now: float, ca_signatures: Container[str] | None) -> HostKey:
+    """Checks what a server offers against known_hosts."""
     try:
         offered = certificate.parse(blob)
     except ValueError:
@@ -192,11 +239,12 @@ def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
     """The host key algorithms to ask for, best first. wanted: those that may be used, in the person's order.
 
     The algorithms of known keys come first, so that the server offers a key that we know. The others follow, so that a
-    changed key is recognised as changed. Certificates are asked for only if an authority is known, and then before all keys.
+    changed key is recognised as changed. Certificates are asked for only if an authority is known, and then before all keys;
+    or if `wanted` has nothing else.
     """
     ours = [name.decode("ascii") for key in known.keys("") for name in key.sig_algorithms]
     plain = [name for name in wanted if "-cert-v01@" not in name]
-    certified = [name for name in wanted if name not in plain] if known.keys("cert-authority") else []
+    certified = [name for name in wanted if name not in plain] if known.keys("cert-authority") or not plain else []
     return list(dict.fromkeys([*certified, *(name for name in ours if name in plain), *plain]))
 
 
@@ -209,12 +257,23 @@ def outcome(offered: HostKey, known: KnownHost, place: str) -> Outcome:
         case HostKeyStatus.REVOKED:
             offer = f" ({describe(offered.key)})" if offered.key else ""
             what = "a certificate of an authority" if offered.authority else "a host key"
-            lines = ", ".join(f"{entry.file}:{entry.line}" for entry in known.lines if entry.marker == "revoked")
+            lines = offered.reason or ", ".join(
+                f"{entry.file}:{entry.line}" for entry in known.lines if entry.marker == "revoked"
+            )
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_REVOKED,
                 text=f"{place} offers {what}{offer} that is marked as revoked in {lines}; nothing was sent.",
-                fix=f"Ask the administrator of {place} for its new host key; keep the @revoked line until you have it.",
+                fix=_revoked_fix(offered, place),
+            )
+        case HostKeyStatus.TOO_SHORT:
+            return Outcome(
+                Stage.HOST_KEY,
+                cause=Cause.HOST_KEY_REVOKED,
+                text=f"{place} offers a host key ({describe(offered.key)}) that is too short: {offered.reason}; nothing was "
+                "sent.",
+                fix=f"Ask the administrator of {place} for a host key of another type (ssh-keygen -A on the server), or "
+                "lower RequiredRSASize in ssh_config.",
             )
         case HostKeyStatus.CHANGED:
             entry = known.entries[[each.marker for each in known.entries].index("")]
@@ -235,6 +294,13 @@ def outcome(offered: HostKey, known: KnownHost, place: str) -> Outcome:
                 "sent.",
                 fix=f"{renew} the fingerprint with the server's own and accept it once: mailrelay trust",
             )
+
+
+def _revoked_fix(offered: HostKey, place: str) -> str:
+    if offered.revoked_by and offered.revoked_by.fault:
+        return "Correct the RevokedHostKeys line in ssh_config, or the file that it names."
+    keep = "RevokedHostKeys" if offered.revoked_by else "the @revoked line"
+    return f"Ask the administrator of {place} for its new host key; keep {keep} until you have it."
 
 
 def describe(key: asyncssh.SSHKey | None) -> str:

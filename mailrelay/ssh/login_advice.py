@@ -38,8 +38,13 @@ _MAX_SHOWN = 4
 _MAX_NAME = 64
 """Characters of the name of an algorithm: the lists come from the server."""
 _NEED_AN_AGENT = (Obstacle.PUBLIC_HALF, Obstacle.PROTECTED, Obstacle.SECURITY_KEY)
+_SSH_ADD = "ssh-add"
+_NEW_AGENT = "~/.ssh/agent"
+"""The socket of an agent that the person starts."""
 _START_AGAIN = "Start the agent again, or name another one (IdentityAgent in ssh_config)"
 _ALLOW_TYPE = "Add the type of the key to PubkeyAcceptedAlgorithms in ssh_config, or use another key"
+
+_USE_ANOTHER = "Use a key of another type (ssh-keygen -t ed25519), or lower RequiredRSASize in ssh_config"
 
 Advice = tuple[str, str]
 """A sentence, and the fix."""
@@ -92,12 +97,40 @@ def no_key_fix(hop: Hop, progress: HopProgress) -> str:
         return _START_AGAIN
     if progress.kept_out:
         return _ALLOW_TYPE
+    if progress.too_short:
+        return _USE_ANOTHER
     if progress.unused:
-        needs_an_agent = progress.unused[0].obstacle in _NEED_AN_AGENT and progress.agent is not AgentState.ANSWERED
-        return f"{'Start an agent (ssh-agent). ' if needs_an_agent else ''}{progress.unused[0].fix}"
+        return identity_fix(hop, progress, progress.unused[0])
     host = hop.place.rpartition("@")[2]
     make = f"Make a key (ssh-keygen -t ed25519), and add its .pub to ~/.ssh/authorized_keys of {hop.user} at {host}"
     return f"{make}; or start the agent at {hop.agent}" if progress.agent is AgentState.ABSENT else make
+
+
+def identity_fix(hop: Hop, progress: HopProgress, identity: Identity) -> str:
+    """How to make a key file usable that cannot be used. Where it needs an agent, the fix names the socket: ssh-add by
+    itself takes the agent of the terminal, not that of ssh_config."""
+    if identity.obstacle is Obstacle.NAMED_BY_PUBLIC_HALF and hop.agent:
+        private, socket = str(identity.file).removesuffix(".pub"), shlex.quote(hop.agent)
+        return f"{identity.fix}; or load it into the agent: {_to_agent(f'ssh-add {shlex.quote(private)}', socket)}"
+    if _SSH_ADD not in identity.fix:
+        return identity.fix
+    if hop.is_agent_excluded:
+        return f"Remove IdentityAgent none for {hop.place} from ssh_config. {identity.fix}"
+    if not hop.agent:
+        start = f"Start an agent: ssh-agent -a {_NEW_AGENT}. Name it in ssh_config: IdentityAgent {_NEW_AGENT}. "
+        return f"{start}{_to_agent(identity.fix, _NEW_AGENT)}"
+    socket = shlex.quote(hop.agent)
+    fix = _to_agent(identity.fix, socket)
+    if progress.agent is not AgentState.ANSWERED:
+        return f"Start an agent: ssh-agent -a {socket}. {fix}"
+    return (
+        fix if progress.agent_keys else f"{fix}; if the agent is locked, unlock it: {_to_agent('ssh-add -X', socket)}"
+    )
+
+
+def _to_agent(fix: str, socket: str) -> str:
+    """A fix whose ssh-add talks to the agent at a socket."""
+    return fix.replace(_SSH_ADD, f"SSH_AUTH_SOCK={socket} {_SSH_ADD}")
 
 
 def _before_any_key(login: Login) -> Advice | None:
@@ -150,7 +183,7 @@ def _not_signed(login: Login) -> Advice | None:
         )
     return (
         f"No signature could be made with {key}, {accepted}",
-        f"Load the key into an agent: ssh-add {shlex.quote(progress.unsigned[0])}",
+        _to_agent(f"Load the key into an agent: ssh-add {shlex.quote(progress.unsigned[0])}", hop.agent or _NEW_AGENT),
     )
 
 
@@ -171,7 +204,7 @@ def _too_many(login: Login) -> Advice | None:
         return None
     return (
         f"{login.hop.place} ended the login of {login.hop.user} because too many keys were tried: {login.tried}",
-        f"In ssh_config for {login.hop.place}: IdentitiesOnly yes, and the right key as IdentityFile",
+        f"In ssh_config for {login.hop.place}: IdentitiesOnly yes, and only the right key as IdentityFile",
     )
 
 
@@ -198,6 +231,16 @@ def _kept_out(login: Login) -> Advice | None:
     )
 
 
+def _too_short(login: Login) -> Advice | None:
+    too_short = ", ".join(login.progress.too_short)
+    if not too_short:
+        return None
+    return (
+        f"{login.nothing_offered}; RequiredRSASize {login.hop.policy.rsa_size} in ssh_config does not allow {too_short}",
+        _USE_ANOTHER,
+    )
+
+
 def _no_common_signature(login: Login) -> Advice | None:
     """Keys that were not even offered, because of what the server supports: RSA with a server that knows only SHA-1."""
     skipped = ", ".join(login.progress.skipped)
@@ -215,9 +258,10 @@ def _certificate(login: Login) -> Advice | None:
         why = certificate.fault(cert, kind=certificate.USER, name=login.hop.user, now=login.now)
         if why:
             validity = f"valid from {certificate.moment(cert.valid_after)} to {certificate.moment(cert.valid_before)}"
+            is_mine = cert.kind == certificate.USER
             return (
                 f"{login.refusal}. The certificate {name} {why} ({validity})",
-                f"Renew the certificate, for the principal {login.hop.user}",
+                f"{'Renew the certificate' if is_mine else 'Get a user certificate'}, for the principal {login.hop.user}",
             )
     return None
 
@@ -240,9 +284,13 @@ def _refused_key(login: Login) -> Advice | None:
     if not login.usable:
         return None
     add = f"Add {_public(login.usable[0])} to {login.authorized_keys}"
-    if login.progress.certificates:
-        add += f", or let the server trust the authority of {login.progress.certificates[0][0]} (TrustedUserCAKeys)"
-    return login.refusal, f"{add}; if that is so already, the log of the SSH server says why the key does not count"
+    text = login.refusal
+    for name, cert in login.progress.certificates[:1]:
+        add += f", or let the server trust the authority of {name} (TrustedUserCAKeys)"
+        if cert.sources:
+            text += f". The certificate {name} counts only for logins from {cert.sources}"
+            add = f"Log in from such an address, get a certificate for others, or {add[0].lower()}{add[1:]}"
+    return text, f"{add}; if that is so already, the log of the SSH server says why the key does not count"
 
 
 def _unusable_key(login: Login) -> Advice | None:
@@ -255,10 +303,16 @@ def _unusable_key(login: Login) -> Advice | None:
             agent = f"the agent at {login.hop.agent} holds {held}"
         case AgentState.ABSENT:
             agent = f"no agent answers at {login.hop.agent}"
+        case _ if login.hop.is_agent_excluded:
+            agent = "ssh_config has IdentityAgent none"
         case _:
             agent = "no agent runs"
-    if identity.obstacle is Obstacle.PUBLIC_HALF:
-        text = f"The private key of {identity.file} is in no agent ({agent}), and only its public half is here; "
+    halves = {
+        Obstacle.PUBLIC_HALF: "only its public half is here",
+        Obstacle.NAMED_BY_PUBLIC_HALF: "ssh_config names only its public half",
+    }
+    if identity.obstacle in halves:
+        text = f"The private key of {identity.file} is in no agent ({agent}), and {halves[identity.obstacle]}; "
         return f"{text}{login.hop.place} refused the login of {login.hop.user}", no_key_fix(login.hop, login.progress)
     if identity.obstacle in _NEED_AN_AGENT:
         return f"{login.refusal}; {agent}", no_key_fix(login.hop, login.progress)
@@ -280,6 +334,7 @@ _CAUSES: tuple[Callable[[Login], Advice | None], ...] = (
     _too_many,
     _silent_agent,
     _kept_out,
+    _too_short,
     _no_common_signature,
     _certificate,
     _refused_type,

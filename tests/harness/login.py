@@ -90,7 +90,7 @@ class Scene:
         """The findings of `mailrelay check`: name, result, text and fix."""
         hops = await connection_path.read(self.relayhost)
         assert isinstance(hops, list)
-        found = await connection_path.examine(self.relayhost, hops, 1, online=True)
+        found = await connection_path.examine(self.relayhost, hops, 1, lambda account: account, online=True)
         return [(one.check, one.ok, one.text, one.fix) for one in found]
 
 

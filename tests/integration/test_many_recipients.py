@@ -117,6 +117,9 @@ async def test_the_rest_goes_at_once_in_further_transactions_of_the_same_convers
         b"552 Too many recipients",
         b"552 Requested mail action aborted",
         b"550 Too many recipients.",
+        b"452 Requested action not taken",
+        b"421 4.5.3 Too many recipients",
+        b"421 too many recipients, closing connection",
     ],
 )
 async def test_what_servers_say_to_one_recipient_too_many_is_understood(tmp_path: Path, reply: bytes) -> None:
@@ -133,6 +136,23 @@ async def test_a_server_that_refuses_data_because_of_too_many_recipients_gets_fe
         assert set(await at.states(key)) == {"sent"}
         assert [len(offered) for offered in policy.transactions] == [25, 10, 10, 5]
         assert at.message(key).attempts == 1
+
+
+async def test_a_server_that_hangs_up_at_one_recipient_too_many_gets_each_recipient_once(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at:
+        limit = Limit(10)
+
+        async def policy(verb: str, argument: bytes) -> bytes | None:
+            if limit.surplus and verb not in ("GREETING", "EHLO", "MAIL"):
+                return b""
+            reply = await limit(verb, argument)
+            return b"421 4.5.3 Too many recipients" if reply == TOO_MANY else reply
+
+        key = await delivered(at, policy, numbered(25))
+        assert set(await at.states(key)) == {"sent"}
+        assert [len(offered) for offered in limit.transactions[1:]] == [10, 10, 5]
+        assert at.message(key).attempts == 1
+        assert await at.spool.relayhost_failure("default") is None
 
 
 async def test_the_next_message_begins_with_the_limit_that_was_learnt(tmp_path: Path) -> None:

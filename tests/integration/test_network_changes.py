@@ -327,7 +327,7 @@ async def test_how_long_a_dial_that_has_just_failed_keeps_another_one_away(
     )
     with pytest.raises(Fault):
         await way.open()
-    await way.read_fault()
+    await way.fault.read()
     if changed:
         way.network_changed(OPENS)
     assert pause - 1.0 < way.pause(has_new_mail=False) <= pause

@@ -123,7 +123,7 @@ async def test_messages_that_are_asked_for_together_cost_one_commit(tmp_path: Pa
             return list(found)
 
         at.spool.take = counted  # type: ignore[method-assign,assignment]
-        asked = [asyncio.ensure_future(at.scheduler.next_jobs(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
+        asked = [asyncio.ensure_future(at.scheduler.next_messages(limit)) for limit in (1, 5, 2 * PORTION, 1, PORTION)]
         portions = await asyncio.gather(*asked)
         assert [len(portion) for portion in portions] == [1, 5, PORTION, 1, PORTION]
         assert takes == [1 + 5 + PORTION + 1 + PORTION]

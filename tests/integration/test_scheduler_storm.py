@@ -18,7 +18,7 @@ from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Outcome
 from mailrelay.network.events import Change
-from mailrelay.relay import connector, conversation, dial_policy
+from mailrelay.relay import connector, conversations, dial_policy
 from mailrelay.ssh.interface import Connection
 
 STEPS = 100
@@ -155,7 +155,7 @@ async def test_whatever_happens_all_mail_arrives_and_twice_only_where_that_is_sa
         (connector, "REDIAL_INTERVAL", 0.1),
         (dial_policy, "SETTLING_TIME", chance.choice((-1.0, 0.05, 10.0))),
         (connector, "DIAL_GRACE", chance.choice((0.0, 0.02, 2.0))),
-        (conversation, "EXTRA_LINGER", 0.05),
+        (conversations, "EXTRA_LINGER", 0.05),
     ):
         monkeypatch.setattr(room, name, value)
 

@@ -130,6 +130,40 @@ async def test_a_server_that_has_just_accepted_mail_refuses_this_mail(tmp_path: 
         assert await at.spool.relayhost_failure("default") is None
 
 
+EXTENSIONS_OFFERED = [(b"ENHANCEDSTATUSCODES",), EXTENSIONS, (*EXTENSIONS, b"CHUNKING")]
+
+
+async def refuse_far(verb: str, argument: bytes) -> bytes | None:
+    return b"550 Authentication required" if verb == "RCPT" and b"<far@" in argument else None
+
+
+@pytest.mark.parametrize("offered", EXTENSIONS_OFFERED)
+async def test_a_recipient_refused_before_others_are_accepted_bounces_alone(
+    tmp_path: Path, offered: tuple[bytes, ...]
+) -> None:
+    async with running_relay(tmp_path, channels=1) as at:
+        at.remote.extensions, at.remote.policy = offered, refuse_far
+        key = await at.send(b"far@example.net", b"near@example.net")
+        await at.settled(key, "bounced", "sent")
+        assert await at.spool.relayhost_failure("default") is None
+
+
+@pytest.mark.parametrize("offered", EXTENSIONS_OFFERED)
+async def test_a_message_refused_before_others_are_accepted_keeps_no_mail_waiting(
+    tmp_path: Path, offered: tuple[bytes, ...]
+) -> None:
+    async with running_relay(tmp_path, channels=1, retry=0.1) as at:
+        at.remote.extensions, at.remote.policy = offered, refuse_far
+        to = (b"far@example.net", *(b"near%d@example.net" % number for number in range(10)))
+        keys = [await at.spool.accept(letter(address, at=time.time())) for address in to]
+        at.scheduler.look_again()
+        await at.settled(keys[0], "bounced")
+        for key in keys[1:]:
+            await at.settled(key, "sent")
+            assert at.message(key).attempts == 1
+        assert await at.spool.relayhost_failure("default") is None
+
+
 async def test_a_probed_recipient_is_not_reported_as_refused(tmp_path: Path) -> None:
     async with running_relay(tmp_path, linger=float("inf"), channels=1) as at:
         at.scheduler.expect_message()

@@ -16,7 +16,7 @@ from mailrelay.config import Relayhost
 from mailrelay.demo.remote import HOST, Remote
 from mailrelay.endpoint import Tcp
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.ssh import connection
+from mailrelay.ssh import connection, greeting
 from mailrelay.ssh.channel import READ_SIZE
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.dial import dial, read_hops
@@ -175,7 +175,18 @@ async def test_a_mail_server_that_is_down_is_told_apart_from_a_connection_that_i
         assert await (await link.open_channel()).read()
 
 
-@pytest.mark.parametrize("noise", [b"", b"Welcome!\nYou have 220 mails.\n", b"2200 Euro\r\n" * 100])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"",
+        b"Welcome!\nYou have 220 mails.\n",
+        b"2200 Euro\r\n" * 100,
+        b"a fortune of 220 Euro\n" * 50_000,
+        b"\x1b]0;me@host\x07\x1b[0m",
+        b"Welcome! ",
+        b"2026-11-28 10:00:00\r220 days up\r",
+    ],
+)
 async def test_a_command_serves_where_forwarding_is_prohibited_whatever_its_shell_says_first(
     tmp_path: Path, noise: bytes
 ) -> None:
@@ -195,6 +206,23 @@ async def test_a_command_that_is_not_there_is_told_in_its_own_last_words(tmp_pat
         outcome = await fault_of(link)
         assert outcome.cause is Cause.NOT_SMTP
         assert "not found" in outcome.text and "sendmial" in outcome.fix
+
+
+async def test_output_behind_the_greeting_is_skipped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(greeting, "SHELL_QUIET", 0.1)
+
+    async with Remote(tmp_path) as remote:
+
+        async def talkative(verb: str, _argument: bytes) -> bytes | None:
+            return b"220 demo-remote ESMTP\r\nYou have mail." if verb == "GREETING" else None
+
+        remote.policy = talkative
+        async with linked(remote.relayhost(command="sendmail -bs")) as link:
+            wire = await link.open_channel()
+            assert await wire.read() == b"220 demo-remote ESMTP\r\n"
+            wire.write(b"QUIT\r\n")
+            assert await wire.read() == b"221 2.0.0 bye\r\n"
+            wire.close()
 
 
 async def test_a_command_that_goes_on_about_something_else_is_given_up_within_bounds(tmp_path: Path) -> None:

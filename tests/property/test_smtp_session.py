@@ -12,7 +12,8 @@ from mailrelay.mail.outcome import SETUP_REPLIES, Outcome, Scope, Stage
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension
-from mailrelay.smtp.session import SMALL, Session
+from mailrelay.smtp.flight import SMALL
+from mailrelay.smtp.session import Session
 
 Accepted = set[tuple[bytes, bytes]]
 

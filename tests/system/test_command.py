@@ -104,6 +104,9 @@ def test_a_forced_command_replaces_the_requested_one_and_shell_output_is_skipped
         "echo '520 days up'; sleep 3",
         "echo '220 packages can be updated.'",
         "echo 220-hello",
+        "printf '\\033]0;title\\007'",
+        "printf 'Welcome '",
+        "yes 'la la 220 la' | head -c 1000000",
     ],
 )
 def test_a_line_of_the_shell_that_looks_like_a_reply_is_no_greeting(

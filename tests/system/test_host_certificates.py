@@ -140,6 +140,68 @@ async def test_a_plain_key_can_be_accepted_beside_an_authority(at: Scene) -> Non
     await at.logs_in()
 
 
+REVOKING = {
+    "the host key": lambda at: at.sshd.host_key,
+    "the authority": lambda at: (at.directory / "authority.pub").read_text(),
+    "nothing that is a key": lambda at: "junk",
+}
+
+
+@pytest.mark.parametrize("what", [*REVOKING, "the host key in a list", "a serial in a list", "a missing file"])
+async def test_a_file_of_revoked_keys_refuses_what_it_names(at: Scene, what: str) -> None:
+    at.known_hosts.write_text(certify(at, *NAMED, "-z", "7") + plain(at))
+    revoked = at.directory / "revoked"
+    keygen = [program("ssh-keygen", "openssh-client"), "-q", "-k", "-f", revoked]
+    match what:
+        case "the host key in a list":
+            subprocess.run([*keygen, at.sshd.directory / "host.pub"], check=True)
+        case "a serial in a list":
+            (at.directory / "spec").write_text("serial: 7\n")
+            subprocess.run([*keygen, "-s", at.directory / "authority.pub", at.directory / "spec"], check=True)
+        case "a missing file":
+            pass
+        case _:
+            revoked.write_text(f"# revoked\n{REVOKING[what](at)}\n")
+    at.client(f"RevokedHostKeys {revoked}")
+    outcome = await at.refused()
+    assert outcome.cause is Cause.HOST_KEY_REVOKED and f"{revoked} (RevokedHostKeys)" in outcome.text
+    assert ("Correct the RevokedHostKeys" in outcome.fix) is (what in ("nothing that is a key", "a missing file"))
+    status, out, err = await trusted(at, "--yes")
+    assert status == 1 and ": revoked" in out and "RevokedHostKeys" in out and "revoked" in err
+    subprocess.run([*keygen, make_other(at)], check=True)
+    await at.logs_in()
+
+
+def make_other(at: Scene) -> str:
+    make_key(at.directory / "other")
+    (at.directory / "revoked").unlink(missing_ok=True)
+    return f"{at.directory}/other.pub"
+
+
+async def test_an_rsa_host_key_that_is_too_short_is_refused(at: Scene) -> None:
+    for file in (at.sshd.directory / "host", at.sshd.directory / "host.pub"):
+        file.unlink()
+    keygen = program("ssh-keygen", "openssh-client")
+    subprocess.run([keygen, "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", at.sshd.directory / "host"], check=True)
+    at.server()
+    at.known_hosts.write_text(f"[{at.sshd.host}]:{at.sshd.port} {(at.sshd.directory / 'host.pub').read_text()}")
+    await at.logs_in()
+    at.client("RequiredRSASize 3072")
+    outcome = await at.refused()
+    assert outcome.stage is Stage.HOST_KEY and "2048 bits" in outcome.text and "RequiredRSASize" in outcome.fix
+    status, out, err = await trusted(at, "--yes")
+    assert status == 1 and ": too short" in out and "2048 bits" in err
+
+
+async def test_a_server_with_a_certificate_counts_by_its_plain_key_where_only_certificates_are_asked_for(
+    at: Scene,
+) -> None:
+    certify(at, *NAMED)
+    at.known_hosts.write_text(plain(at))
+    at.client("HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com")
+    await at.logs_in()
+
+
 @pytest.mark.parametrize("revoked", ["authority", "host key"])
 @pytest.mark.parametrize("as_jump", [False, True], ids=["itself", "jump"])
 async def test_a_revoked_key_is_refused_whatever_else_is_valid(at: Scene, revoked: str, as_jump: bool) -> None:

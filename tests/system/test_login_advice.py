@@ -5,10 +5,13 @@ hangs is the exception: it hangs ssh(1) too.
 """
 
 import asyncio
+import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncssh
 import pytest
 from harness.login import Scene
 from harness.login import at as at
@@ -83,12 +86,12 @@ async def test_a_server_that_takes_no_key_is_named_as_such(
     assert "authorized_keys" not in outcome.fix
 
 
-def sign(at: Scene, *options: str) -> Path:
+def sign(at: Scene, *options: str, kind: str = "ed25519") -> Path:
     """A certificate for a new key, which only the certificate lets in. Returns the key's file."""
     make_key(at.directory / "authority")
     key = at.directory / "new"
-    make_key(key)
     keygen = program("ssh-keygen", "openssh-client")
+    subprocess.run([keygen, "-q", "-t", kind, "-N", "", "-f", key], check=True)
     subprocess.run([keygen, "-q", "-s", at.directory / "authority", "-I", "x", *options, f"{key}.pub"], check=True)
     at.server(TrustedUserCAKeys=at.directory / "authority.pub")
     at.client(identities=[key])
@@ -117,8 +120,68 @@ async def test_a_certificate_that_is_not_valid_is_named_with_its_validity(
     await at.logs_in()
 
 
-async def test_a_certificate_that_is_valid_logs_in(at: Scene) -> None:
-    sign(at, "-n", at.sshd.user, "-V", "+1h")
+@pytest.mark.parametrize("option", [[], ["-O", "force-command=true"], ["-O", "verify-required"]], ids=str)
+async def test_a_certificate_that_is_valid_logs_in(at: Scene, option: list[str]) -> None:
+    sign(at, "-n", at.sshd.user, "-V", "+1h", *option)
+    await at.logs_in()
+
+
+@pytest.mark.parametrize(
+    ("options", "why", "fix"),
+    [
+        (["-h"], "is not one of a user", "Get a user certificate"),
+        (["-O", "critical:colour=blue"], "critical option that is not known here: colour", "Renew the certificate"),
+        (["-O", "source-address=192.0.2.0/24"], "only for logins from 192.0.2.0/24", "Log in from such an address"),
+    ],
+    ids=["host", "critical option", "source address"],
+)
+async def test_a_certificate_that_is_not_meant_for_this_login_is_named(
+    at: Scene, options: list[str], why: str, fix: str
+) -> None:
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h", *options)
+    says(await at.refused(), f"{key}-cert.pub", why, fix=[fix])
+
+
+async def test_a_certificate_for_another_key_leaves_the_key_usable(at: Scene) -> None:
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h")
+    Path(f"{at.key}-cert.pub").write_bytes(Path(f"{key}-cert.pub").read_bytes())
+    at.client()
+    await at.logs_in()
+    at.client(f"CertificateFile {key}-cert.pub")
+    await at.logs_in()
+    # ssh(1) offers the key that the .pub names, and cannot sign with it.
+    at.public.write_bytes(key.with_suffix(".pub").read_bytes())
+    Path(f"{at.key}-cert.pub").unlink()
+    at.client()
+    await at.logs_in(with_ssh=False)
+
+
+async def test_a_certificate_file_is_used_with_a_key_of_the_agent_that_ssh_config_does_not_name(at: Scene) -> None:
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h")
+    certificate = Path(f"{key}-cert.pub").rename(at.directory / "certificate")
+    at.client(f"IdentityAgent {at.socket}", f"CertificateFile {certificate}", "IdentitiesOnly no", identities=[])
+    at.sshd.ssh_config.write_text(at.sshd.ssh_config.read_text().replace("IdentitiesOnly yes", "IdentityFile none"))
+    async with agent(at.socket, key):
+        await at.logs_in()
+
+
+@pytest.mark.parametrize("where", ["client", "server"])
+async def test_an_rsa_certificate_is_offered_under_the_name_that_both_sides_allow(at: Scene, where: str) -> None:
+    only = {"PubkeyAcceptedAlgorithms": "rsa-sha2-256-cert-v01@openssh.com"}
+    key = sign(at, "-n", at.sshd.user, "-V", "+1h", kind="rsa")
+    at.server(TrustedUserCAKeys=at.directory / "authority.pub", **(only if where == "server" else {}))
+    at.client(*(f"{name} {value}" for name, value in only.items()), identities=[key])
+    await at.logs_in()
+
+
+async def test_an_rsa_key_that_is_shorter_than_ssh_config_wants_is_not_offered(at: Scene) -> None:
+    key = at.directory / "rsa"
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", key], check=True)
+    with (at.sshd.directory / "authorized_keys").open("a") as file:
+        file.write(key.with_suffix(".pub").read_text())
+    at.client("RequiredRSASize 3072", identities=[key])
+    says(await at.refused(), "RequiredRSASize 3072", str(key), fix=["another type", "RequiredRSASize"])
+    at.client("RequiredRSASize 2048", identities=[key])
     await at.logs_in()
 
 
@@ -151,25 +214,92 @@ async def test_keys_that_ssh_config_switches_off_are_named(at: Scene) -> None:
     says(await at.refused(), "PubkeyAuthentication no", fix=["Remove"])
 
 
-@pytest.mark.parametrize("named", ["public half", "private half is elsewhere"])
+@pytest.mark.parametrize("named", ["public half", "private half"])
 async def test_a_private_half_in_no_agent_is_named_as_missing(at: Scene, named: str) -> None:
     at.public.chmod(0o644)
-    if named == "public half":
-        at.client(f"IdentityAgent {at.socket}", identities=[at.public])
-        file = at.public
-    else:
-        at.key.rename(at.directory / "elsewhere")
-        at.client(f"IdentityAgent {at.socket}")
-        file = at.key
+    at.key.rename(at.directory / "elsewhere")
+    file = at.public if named == "public half" else at.key
+    at.client(f"IdentityAgent {at.socket}", identities=[file])
     words = f"The private key of {file} is in no agent"
-    says(await at.refused(), words, f"no agent answers at {at.socket}", fix=["Start an agent", f"ssh-add {at.key}"])
+    load = f"SSH_AUTH_SOCK={at.socket} ssh-add FILE"
+    start = f"ssh-agent -a {at.socket}"
+    says(await at.refused(), words, f"no agent answers at {at.socket}", fix=[start, load])
     make_key(at.directory / "other")
     async with agent(at.socket, at.directory / "other"):
         outcome = await at.refused()
-    says(outcome, words, "holds 1 other keys", fix=[f"ssh-add {at.key}"])
+    says(outcome, words, "holds 1 other keys", fix=[load])
     assert "chmod" not in outcome.fix and "Start" not in outcome.fix
     at.client("IdentityAgent none", identities=[file])
-    says(await at.refused(), words, "no agent runs", fix=["Start an agent", f"ssh-add {at.key}"])
+    says(await at.refused(), words, "IdentityAgent none", fix=["Remove IdentityAgent none", "ssh-add FILE"])
+
+
+async def test_a_public_half_with_its_private_half_beside_it_is_named_with_that(at: Scene) -> None:
+    at.client(f"IdentityAgent {at.socket}", identities=[at.public])
+    at.public.chmod(0o644)
+    said = [
+        f"The private key of {at.public} is in no agent",
+        f"no agent answers at {at.socket}",
+        "only its public half",
+    ]
+    fix = [
+        f"Name the private key as IdentityFile in ssh_config: {at.key}",
+        f"SSH_AUTH_SOCK={at.socket} ssh-add {at.key}",
+    ]
+    says(await at.refused(), *said, fix=fix)
+    at.client(identities=[at.key])
+    await at.logs_in()
+
+
+@pytest.mark.parametrize("names", ["a socket", "nothing"])
+async def test_the_commands_of_the_fix_bring_a_protected_key_into_the_agent_that_is_used(
+    at: Scene, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followed to the letter, in a terminal that has another agent. ssh(1) does not follow $HOME to ~/.ssh/agent."""
+    encrypt(at)
+    monkeypatch.setenv("SSH_ASKPASS", str(askpass := at.directory / "askpass"))
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    askpass.write_text("#!/bin/sh\necho secret\n")
+    askpass.chmod(0o700)
+    (at.directory / ".ssh").mkdir()
+    at.client(f"IdentityAgent {at.socket}" if names == "a socket" else "IdentityAgent SSH_AUTH_SOCK")
+    fix = (await at.refused()).fix
+    commands = re.findall(r"ssh-agent -a \S+|SSH_AUTH_SOCK=\S+ ssh-add [^.;]*", fix.replace(". ", " ; "))
+    socket = re.findall(r"ssh-agent -a (\S+)", fix.replace(". ", " ; "))[0].replace("~", str(at.directory))
+    assert len(commands) == 2, fix
+    async with another_agent(at):
+        started = await asyncio.create_subprocess_shell(
+            f"exec {commands[0]} -D", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert started.stdout is not None and await started.stdout.readline()
+        try:
+            added = await asyncio.create_subprocess_shell(commands[1])
+            assert await added.wait() == 0
+            at.client(f"IdentityAgent {socket}")
+            await at.logs_in()
+        finally:
+            started.terminate()
+            await started.wait()
+
+
+@asynccontextmanager
+async def another_agent(at: Scene) -> AsyncIterator[None]:
+    """An agent in SSH_AUTH_SOCK, which is not the one of ssh_config."""
+    socket = at.directory / "another"
+    with pytest.MonkeyPatch.context() as patch:
+        async with agent(socket):
+            patch.setenv("SSH_AUTH_SOCK", str(socket))
+            yield
+
+
+async def test_a_locked_agent_is_named_with_the_command_that_unlocks_it(at: Scene) -> None:
+    at.key.rename(at.directory / "elsewhere")
+    at.client(f"IdentityAgent {at.socket}", identities=[at.public])
+    async with agent(at.socket, at.directory / "elsewhere"), asyncssh.connect_agent(str(at.socket)) as client:
+        await at.logs_in()
+        await client.lock("secret")
+        says(await at.refused(), "is locked", fix=[f"SSH_AUTH_SOCK={at.socket} ssh-add -X"])
+        await client.unlock("secret")
+        await at.logs_in()
 
 
 async def test_an_agent_that_refuses_to_sign_is_named(at: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

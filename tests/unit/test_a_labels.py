@@ -16,6 +16,9 @@ from mailrelay.mail.a_labels import with_a_labels
         # IDNA2003 would give another domain: strasse.example.
         ("alice@straße.example", b"alice@xn--strae-oqa.example"),
         ("alice@βόλος.example", b"alice@xn--nxasmm1c.example"),
+        ("alice@ΣΊΣΥΦΟΣ.gr", b"alice@xn--kxa6akbbkh.gr"),
+        ("alice@İstanbul.example", b"alice@xn--istanbul-o0e.example"),
+        ("alice@ＢＵＣＨ.example", b"alice@buch.example"),
         ("alice@例え.テスト", b"alice@xn--r8jz45g.xn--zckzah"),
         ("alice@ｅｘａｍｐｌｅ.org", b"alice@example.org"),
         ("alice@нет.a_b.example.", b"alice@xn--e1apq.a_b.example."),

@@ -7,7 +7,7 @@ from types import FunctionType
 
 import asyncssh
 import pytest
-from asyncssh import auth
+from asyncssh import auth, public_key
 
 import mailrelay
 from mailrelay.ssh import asyncssh_patches
@@ -32,6 +32,7 @@ ON_THE_CLASS = (
     (asyncssh.SSHClientConnection, "_recv_data"),
     (asyncssh.SSHClientConnection, "_make_keepalive_request"),
     (asyncssh.SSHClientConnection, "create_task"),
+    (public_key.SSHOpenSSHCertificate, "_decode_options"),
     (asyncssh.SSHClientChannel, "_open"),
     (asyncssh.SSHClientChannel, "_make_request"),
 )

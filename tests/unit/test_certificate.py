@@ -6,6 +6,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.packet import String
 from harness.processes import program
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,24 @@ def test_a_certificate_of_the_other_kind_is_not_valid_nor_one_for_nobody() -> No
     user = AUTHORITY.generate_user_certificate(KEY, "id", principals=[], valid_before=NOW + 10)
     assert "is not one of a host" in fault(parse(user.public_data), kind=HOST, name=NAME, now=NOW)
     assert fault(parse(user.public_data), kind=USER, name="me", now=NOW) == "is for no name, not for me"
+
+
+def test_the_options_of_a_user_certificate_that_sshd_knows_do_not_spoil_it() -> None:
+    made = AUTHORITY.generate_user_certificate(
+        KEY, "id", principals=["me"], valid_before=NOW + 10, force_command="x", source_address=["192.0.2.0/24"]
+    )
+    found = parse(made.public_data)
+    assert fault(found, kind=USER, name="me", now=NOW) == ""
+    assert (set(found.critical), found.sources) == ({"force-command", "source-address"}, "192.0.2.0/24")
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("ssh-rsa", 2048), ("ssh-ed25519", 0), ("ecdsa-sha2-nistp256", 0)])
+def test_the_size_of_an_rsa_key_is_known(kind: str, bits: int) -> None:
+    assert certificate.rsa_bits(asyncssh.generate_private_key(kind).public_data) == bits
+
+
+def test_the_size_of_octets_that_are_no_key_is_none() -> None:
+    assert certificate.rsa_bits(b"") == certificate.rsa_bits(String("ssh-rsa") + b"\0") == 0
 
 
 def test_the_algorithm_of_the_authority_must_be_allowed() -> None:

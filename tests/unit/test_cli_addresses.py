@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.addresses import BadAddress, addresses, is_address, sorted_out
+from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
+from mailrelay.mail.address import is_address
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~é漢", min_size=1, max_size=8)
 QUOTED = st.text('ab ,;:<>()@.[]\t\\"', max_size=8).map(

@@ -15,8 +15,8 @@ from mailrelay.relay.dial_policy import (
     SETTLING_TIME,
     DialFacts,
     is_dead,
-    is_doubtful,
     is_moving,
+    may_be_dead,
     patience,
     pause,
     wait_after_fault,
@@ -99,11 +99,11 @@ def test_the_wait_after_a_fault(cause: Cause, failures: int, before_change: int 
 def test_whether_a_connection_may_have_died_with_the_network_of_before(
     change: Change, age: float, doubtful: bool
 ) -> None:
-    assert is_doubtful(change, "192.0.2.1", age) is doubtful
+    assert may_be_dead(change, "192.0.2.1", age) is doubtful
 
 
 def test_a_connection_whose_local_address_is_unknown_does_not_go_with_an_address() -> None:
-    assert not is_doubtful(Change(removed_addresses=frozenset({"192.0.2.1"})), "", LONG_AGO)
+    assert not may_be_dead(Change(removed_addresses=frozenset({"192.0.2.1"})), "", LONG_AGO)
 
 
 @pytest.mark.parametrize(

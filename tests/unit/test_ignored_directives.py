@@ -28,7 +28,7 @@ def test_what_ssh_does_by_itself_is_not_named(tmp_path: Path) -> None:
     "directive",
     [
         *("StrictHostKeyChecking no", "StrictHostKeyChecking accept-new", "NoHostAuthenticationForLocalhost yes"),
-        *("RevokedHostKeys /revoked", "VerifyHostKeyDNS ask", "PubkeyAuthentication no", "PKCS11Provider /lib.so"),
+        *("VerifyHostKeyDNS ask", "PubkeyAuthentication no", "PKCS11Provider /lib.so"),
         *("HostbasedAuthentication yes", "ControlPath ~/.ssh/%C", "ProxyUseFdpass yes", "BindInterface eth0"),
         *("Compression yes", "PreferredAuthentications password,keyboard-interactive"),
     ],

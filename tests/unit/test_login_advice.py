@@ -11,7 +11,7 @@ from mailrelay.ssh import certificate
 from mailrelay.ssh.agent import AgentState
 from mailrelay.ssh.hops import Hop, hops_of
 from mailrelay.ssh.identities import Identity, Obstacle
-from mailrelay.ssh.login_advice import no_common_algorithm, no_key_fix, refused
+from mailrelay.ssh.login_advice import identity_fix, no_common_algorithm, no_key_fix, refused
 from mailrelay.ssh.progress import HopProgress
 
 FILE = Path("/home/me/.ssh/client")
@@ -29,7 +29,8 @@ CERTIFICATE, VALID = certified(1), certified(1 << 63)
 
 
 def bad(obstacle: Obstacle) -> Identity:
-    return Identity(FILE, (), frozenset(), obstacle=obstacle, fix="mend it")
+    needs_an_agent = obstacle in (Obstacle.PUBLIC_HALF, Obstacle.PROTECTED, Obstacle.SECURITY_KEY)
+    return Identity(FILE, (), frozenset(), obstacle=obstacle, fix="ssh-add mend it" if needs_an_agent else "mend it")
 
 
 def hop(tmp_path: Path, *identities: Identity) -> Hop:
@@ -133,11 +134,13 @@ SILENT, ANSWERED, ABSENT = AgentState.SILENT, AgentState.ANSWERED, AgentState.AB
             {"agent": ABSENT},
             "",
             "is in no agent (no agent answers at /run/agent)",
-            "Start an",
+            "Start an agent: ssh-agent -a /run/agent. SSH_AUTH_SOCK=/run/agent ssh-add mend it",
         ),
-        ([bad(Obstacle.PUBLIC_HALF)], {"agent": ANSWERED}, "", "holds no keys, or is locked", "mend it"),
+        ([bad(Obstacle.PUBLIC_HALF)], {"agent": ANSWERED}, "", "holds no keys, or is locked", "ssh-add -X"),
         ([bad(Obstacle.PUBLIC_HALF)], {"agent": ANSWERED, "agent_keys": 2}, "", "holds 2 other keys", "mend it"),
-        ([bad(Obstacle.PROTECTED)], {}, "", "no agent runs", "Start an agent (ssh-agent). mend it"),
+        ([bad(Obstacle.PROTECTED)], {}, "", "no agent runs", "SSH_AUTH_SOCK=/run/agent ssh-add mend it"),
+        ([bad(Obstacle.NAMED_BY_PUBLIC_HALF)], {}, "", "names only its public half", "mend it; or load it"),
+        ([GOOD], {"too_short": TRIED, "tried": TRIED}, "", "RequiredRSASize", "another type"),
         ([bad(Obstacle.OTHERS_CAN_READ)], {}, "", "refused the login", "mend it"),
         ([], {}, "", "nothing, because there is no key", "Make a key"),
         ([], {"agent": ANSWERED, "agent_keys": 3, "tried": ["3 keys"]}, "", "tried: 3 keys", "ssh-add -L"),
@@ -151,6 +154,23 @@ def test_each_cause_has_its_sentence_and_its_fix(
     found = refused(hop(tmp_path, *identities), progress, reason)
     assert said in found[0] and found[0].endswith(".") and ".." not in found[0]
     assert fix in found[1] and "; then try: ssh " in found[1]
+
+
+def test_the_fix_for_a_key_of_an_agent_names_the_agent_that_ssh_config_names(tmp_path: Path) -> None:
+    there, key = hop(tmp_path), bad(Obstacle.PROTECTED)
+    assert (
+        identity_fix(there, HopProgress(agent=ANSWERED, agent_keys=1), key)
+        == "SSH_AUTH_SOCK=/run/agent ssh-add mend it"
+    )
+    none = identity_fix(dataclasses.replace(there, agent=""), HopProgress(), key)
+    assert none.startswith(
+        "Start an agent: ssh-agent -a ~/.ssh/agent. Name it in ssh_config: IdentityAgent ~/.ssh/agent."
+    )
+    assert none.endswith("SSH_AUTH_SOCK=~/.ssh/agent ssh-add mend it")
+    excluded = dataclasses.replace(there, agent="", is_agent_excluded=True)
+    assert "Remove IdentityAgent none" in identity_fix(excluded, HopProgress(), key)
+    assert "IdentityAgent none" in refused(excluded, HopProgress(unused=[key]), "")[0]
+    assert identity_fix(there, HopProgress(), bad(Obstacle.PUTTY)) == "mend it"
 
 
 def test_without_a_usable_key_the_fix_is_that_of_the_first_file(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Replies of real mail servers: which refuse mailrelay itself, and which refuse this mail."""
 
+from pathlib import Path
+
 import pytest
 
+from mailrelay.config import Relayhost
 from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.setup_reply import cause_of, fix
 from mailrelay.mail.triage import Disposition, classify, is_setup_fault
@@ -107,6 +110,20 @@ REFUSE_US = [
     ("hMailServer", "530 SMTP authentication is required.", RCPT, LOGIN),
     ("osTicket's server", "550 Invalid HELO string (localhost)", RCPT, HELO),
     ("GMX", "550 5.7.1 Sorry, your helo has been denied.", RCPT, HELO),
+    ("Exchange", "550 5.7.1 Unauthenticated senders not allowed", MAIL, LOGIN),
+    ("various", "550 Unauthenticated connections are not accepted", MAIL, LOGIN),
+    ("various", "550 5.7.1 Unencrypted connections are not accepted", MAIL, TLS),
+    ("various", "554 5.7.1 Your IP 127.0.0.1 is not authorized to send mail through this server", MAIL, CLIENT),
+    ("various", "550 Host [172.17.0.1] is not authorized: your host is not permitted here", MAIL, CLIENT),
+    ("Postfix", "554 5.7.1 <mail.example.org[203.0.113.5]>: Client host rejected: Access denied", RCPT, CLIENT),
+    (
+        "Postfix",
+        "554 5.7.1 <[127.0.0.1]>: Helo command rejected: use mail.example.org for these recipients",
+        RCPT,
+        HELO,
+    ),
+    ("various", "502 sorry", MAIL, COMMAND),
+    ("Exim", "550 Bad HELO - Host impersonating [localhost]", RCPT, HELO),
 ]
 
 REFUSE_THIS_MAIL = [
@@ -166,7 +183,44 @@ REFUSE_THIS_MAIL = [
     ("a filter", "550 5.7.1 authentication required", CONTENT),
     ("a filter", "554 5.7.1 spam", CONTENT),
     ("a filter", "550 5.7.1 SPF check failed: helo=localhost", RCPT),
+    ("sendmail", "550 5.7.1 TLS required to this recipient", RCPT),
+    ("various", "550 5.7.1 the recipient is required to use TLS; sending in the clear is not permitted", RCPT),
+    ("various", "550 5.7.1 Message must be encrypted with PGP", RCPT),
+    ("Outlook", "550 5.7.1 Service unavailable, Client host [203.0.113.9] blocked using Spamhaus", RCPT),
+    ("Outlook", "550 5.7.606 Access denied, banned sending IP [203.0.113.9].", RCPT),
+    ("Google", "550 5.7.26 This mail has been blocked because the sender is unauthenticated. SPF or DKIM", CONTENT),
+    ("Exim, SPF", "550 127.0.0.1 is not allowed to send mail from example.org", RCPT),
+    ("Exim, SPF", "550 5.7.1 127.0.0.1 is not authorized to send messages for <a@example.org>", RCPT),
+    ("Exim, SPF", "550 Sender Policy Framework check failed: [127.0.0.1] is not permitted", RCPT),
+    ("Exim callout", "550 Verification failed for <a@example.org> Response: 550 HELO required", RCPT),
+    ("Exim callout", "550 could not complete sender verify callout: HELO rejected", RCPT),
+    (
+        "Postfix",
+        "450 4.1.1 <x@example.net>: Recipient address rejected: unverified address: host mx.example.net[192.0.2.1] said:"
+        " 550 5.7.1 Client host rejected: Access denied (in reply to RCPT TO command)",
+        RCPT,
+    ),
+    (
+        "Postfix",
+        "550 5.1.0 <a@example.org>: Sender address rejected: undeliverable address: host mx.example.org said: 504 5.5.2"
+        " <localhost>: Helo command rejected: need fully-qualified hostname (in reply to RCPT TO command)",
+        RCPT,
+    ),
+    ("a proxy", "550 host mx.example.net[192.0.2.1] said: 530 5.7.0 Must issue a STARTTLS command first", RCPT),
+    ("a list", "550 5.7.1 You must be authenticated to send to this list", RCPT),
+    ("a list", "550 5.7.1 Mailing list requires authentication of the sender", RCPT),
+    ("a list", "550 5.7.1 Only members may send; please log in first", RCPT),
+    ("various", "550 You must authenticate to use From address a@example.org", RCPT),
+    ("various", "550 5.7.1 mail from a@example.org requires authentication", MAIL),
+    ("various", "553 Authentication is required to send mail as <a@example.org>", MAIL),
+    ("various", "550 x@example.net has blocked your server", RCPT),
+    ("various", "550 5.7.1 refused; please see https://example.net/auth?login=1", RCPT),
+    ("various", "550 5.7.1 refused; please ask tls.example.net", RCPT),
+    ("various", "550 5.7.1 refused (client=[198.51.100.7] helo=mail.example.org)", RCPT),
+    ("various", "450 4.7.1 access denied for 127.0.0.1, retry in 300 seconds", RCPT),
+    ("AOL", "521 AOL will not accept delivery of this message", RCPT),
     ("various", "500 5.1.1 no such user", RCPT),
+    ("smtp-sink", "500 5.3.0 Error: command failed", RCPT),
     ("various", "503 5.1.1 no such user", RCPT),
     ("various", "550 what you say", MAIL),
     ("various", "599 never heard of that", DATA),
@@ -214,7 +268,8 @@ def test_such_a_reply_costs_no_attempt_and_needs_the_person(cause: Cause, stage:
 
 def test_every_such_cause_has_a_fix_of_its_own() -> None:
     def fixes(command: str) -> list[str]:
-        return [fix(cause, server="localhost:25", helo="[127.0.0.1]", command=command) for cause in SETUP_REPLIES]
+        relayhost = Relayhost(name="a", ssh="a", ssh_config=Path("config"), command=command)
+        return [fix(cause, relayhost) for cause in SETUP_REPLIES]
 
     assert len(set(fixes(""))) == len(SETUP_REPLIES)
     assert all("localhost:25" in one for one in fixes(""))

@@ -5,7 +5,8 @@ import pytest
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.session import MAX_IN_FLIGHT, REPLY_TIMEOUTS, SMALL, Session
+from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL
+from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
 PIPELINING = b"250-mx\r\n250 PIPELINING\r\n"

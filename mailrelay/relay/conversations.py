@@ -1,0 +1,282 @@
+"""The conversations with one relayhost's mail server: opens them, gives them jobs, and judges how each has ended.
+
+A conversation asks for jobs when it has none: first recipient probes, for which clients wait, then messages. Without mail it
+stays for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler decides
+when conversations are opened, and how many (`plan`); `delivery` runs each.
+
+Promises: a conversation that fails without a reply to mail of ours is a fault of the relayhost, which the scheduler records
+(`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). An extension that the mail server
+offers and refuses is not used again as long as the daemon runs. A probe ends, also when the last conversation does.
+Never: a new job on a retired connection; a conversation on a connection that is not the current one.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from mailrelay.config import Relayhost
+from mailrelay.mail.envelope import Envelope
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
+from mailrelay.relay.connector import Connector
+from mailrelay.relay.delivery import converse
+from mailrelay.relay.jobs import Job, ProbeQueue
+from mailrelay.relay.plan import Consequence, ConversationProgress, consequence
+from mailrelay.relay.results import Results
+from mailrelay.smtp.extensions import Extension
+from mailrelay.ssh.interface import Connection, Fault
+
+log = logging.getLogger("mailrelay.relay")
+
+EXTRA_LINGER = 2.0
+"""Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
+
+
+class ConversationPhase(enum.Enum):
+    OPENING = enum.auto()
+    """From the opening of the channel to the reply to EHLO."""
+    WORKING = enum.auto()
+    """It has jobs, or asks for some."""
+    IDLE = enum.auto()
+    """It waits for mail, with none due."""
+    LEAVING = enum.auto()
+    """It takes no more jobs."""
+
+
+class Conversations:
+    """The open conversations of one relayhost.
+
+    next_messages: returns up to so many messages to send, none if none is due; cancelling it loses nothing. server_named:
+    called with the mail server's names for itself (`smtp.session`) at each reply to EHLO. changed: called when the scheduler
+    should decide again.
+
+    channels: the most conversations that may be open by the settings: more if each carries only one message at a time.
+    is_untested: the connection was dialled for mail or after a fault, and no conversation has been opened on it yet.
+    faults: those that were found, and that the scheduler has not yet recorded.
+    """
+
+    def __init__(
+        self,
+        relayhost: Relayhost,
+        connector: Connector,
+        results: Results,
+        next_messages: Callable[[int], Awaitable[Sequence[Job]]],
+        server_named: Callable[[Sequence[bytes]], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.channels = relayhost.channels
+        self.is_untested = False
+        self.faults: list[Outcome] = []
+        self._relayhost = relayhost
+        self._connector = connector
+        self._results = results
+        self._next_messages = next_messages
+        self._server_named = server_named
+        self._changed = changed
+        self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
+        # The most that the mail server allows; lowered when it refuses one.
+        self._server_limit = self._backlog_channels
+        self._open: set[Conversation] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probes = ProbeQueue()
+        # Extensions that the mail server has offered and refused.
+        self._unusable: frozenset[Extension] = frozenset()
+        self._is_stopping = False
+
+    # For the scheduler.
+
+    @property
+    def count(self) -> int:
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many wait for mail, with none due."""
+        return sum(one.phase is ConversationPhase.IDLE for one in self._open)
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether each has had the reply to EHLO."""
+        return all(one.phase is not ConversationPhase.OPENING for one in self._open)
+
+    @property
+    def more_allowed(self) -> int:
+        """How many more may be opened; 0 or less: none."""
+        return min(self.channels, self._server_limit) - len(self._open)
+
+    def connected(self, *, is_untested: bool) -> None:
+        """There is a new connection."""
+        self.channels = self._relayhost.channels
+        self._server_limit = self._backlog_channels
+        self.is_untested = is_untested
+
+    def open(self, count: int, group: asyncio.TaskGroup) -> None:
+        """Opens `count` conversations, with their tasks in `group`."""
+        for _ in range(count):
+            # A change of the network may have retired the connection since the plan was made.
+            if self._connector.connection is not None:
+                self._open_one(group, self._connector.connection)
+
+    def wake_one(self) -> None:
+        """Has an idle conversation ask for jobs again, if there is one."""
+        idle = next((one for one in self._open if one.phase is ConversationPhase.IDLE), None)
+        if idle is not None:
+            idle.wake()
+
+    async def probe(self, envelope: Envelope) -> Outcome | None:
+        """The mail server's reply to MAIL and RCPT for an envelope with one recipient; None if it cannot be asked.
+
+        Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
+        the probe.
+        """
+        if not any(one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._open):
+            return None
+        probe = self._probes.add(envelope)
+        self.wake_one()
+        try:
+            return await probe.reply
+        finally:
+            probe.reply.cancel()
+
+    def cancel(self) -> None:
+        """Cancels all conversations. Their jobs are given back."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def finish(self) -> None:
+        """From now on no conversation stays without mail. Returns when all have ended."""
+        self._is_stopping = True
+        for conversation in self._open:
+            conversation.wake()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    # For each conversation.
+
+    @property
+    def linger(self) -> float:
+        """Seconds for which the last conversation stays without mail; may be inf."""
+        return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
+
+    def is_last(self, conversation: "Conversation") -> bool:
+        """Whether all other conversations are leaving."""
+        return all(one.phase is ConversationPhase.LEAVING for one in self._open if one is not conversation)
+
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+        """The mail server has replied to EHLO (`delivery.JobSource.ready`)."""
+        self._server_named(server_names)
+        self._connector.fault.mail_server_ready()
+        if in_flight == 1:
+            # Each conversation carries only one message at a time: allow more of them.
+            self.channels = self._backlog_channels
+        self._changed()
+
+    async def next_jobs(self, limit: int) -> Sequence[Job]:
+        """A probe for which a client waits; else a message, or up to `limit` small ones, with open attempts; else none.
+        Cancelling loses nothing."""
+        if self._connector.retired is not None:
+            return ()
+        # Look for probes again: one that came during the wait for the spool has woken no conversation.
+        return self._probes.next() or await self._next_messages(limit) or self._probes.next()
+
+    # From the opening to the end.
+
+    def _open_one(self, group: asyncio.TaskGroup, connection: Connection) -> None:
+        conversation = Conversation(self)
+        self._open.add(conversation)
+        self.is_untested = False
+        self._connector.conversation_begun()
+        task = group.create_task(self._converse(conversation, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before it starts never runs its `finally`.
+        task.add_done_callback(lambda _task: self._ended(conversation))
+
+    async def _converse(self, conversation: "Conversation", connection: Connection) -> None:
+        name = self._relayhost.name
+        progress, refused = ConversationProgress.NOTHING, frozenset[Extension]()
+        outcome: Outcome | None
+        try:
+            channel = await connection.open_channel()
+            end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
+            outcome, progress, refused = end.outcome, end.progress, end.refused
+            if end.goes_on:
+                # Its messages are due again: the connection is still wanted.
+                await self._results.written()
+        except Fault as fault:
+            outcome = fault.outcome
+        except Exception:
+            log.exception("relay=%s: a conversation failed; its mail is tried again", name)
+            outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
+        finally:
+            self._unusable |= refused
+            self._ended(conversation)
+        if refused:
+            names = ", ".join(sorted(one.upper() for one in refused))
+            log.info("relay=%s offers %s and refuses it; it is not used any more", name, names)
+        effect = consequence(
+            progress,
+            broke_off=outcome is not None,
+            was_idle=conversation.phase is ConversationPhase.IDLE,
+            is_connected=connection.is_up,
+            others=len(self._open),
+            refuses_us=outcome is not None and outcome.cause in SETUP_REPLIES,
+            refuses_extension=bool(refused),
+        )
+        if effect is Consequence.FEWER_CONVERSATIONS:
+            self._server_limit = len(self._open)
+        elif effect is Consequence.FAULT and outcome is not None and self._connector.connection is connection:
+            await self._found_fault(connection, outcome)
+
+    async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
+        """Leaves a fault to the scheduler, and closes the connection unless streams use it."""
+        if fault.cause in SETUP_REPLIES:
+            # The person may lead the relayhost to another mail server.
+            self._unusable = frozenset()
+        self.faults.append(fault)
+        if connection.is_up and self._connector.has_streams:
+            # The connection works: the fault is the mail server's, and its streams go on.
+            return
+        # At once: nothing new may begin on it, and its end must not count as another fault.
+        self._connector.forget()
+        await connection.close()
+
+    def _ended(self, conversation: "Conversation") -> None:
+        """May be called twice for one conversation."""
+        self._open.discard(conversation)
+        if not self._open:
+            self._probes.give_back()
+        self._changed()
+
+
+class Conversation:
+    """One conversation: its phase, and the jobs for it (it is the `delivery.JobSource`)."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self.phase = ConversationPhase.OPENING
+        self._conversations = conversations
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is mail again, or the end of the scheduler."""
+        self._woken.set()
+
+    def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
+        self.phase = ConversationPhase.WORKING
+        self._conversations.ready(in_flight, server_names)
+
+    async def next(self, limit: int) -> Sequence[Job]:
+        self.phase = ConversationPhase.WORKING
+        while not (jobs := await self._conversations.next_jobs(limit)):
+            self._woken.clear()
+            self.phase = ConversationPhase.IDLE
+            is_last = self._conversations.is_last(self)
+            linger = self._conversations.linger if is_last else min(self._conversations.linger, EXTRA_LINGER)
+            try:
+                async with asyncio.timeout(None if linger == float("inf") else linger):
+                    await self._woken.wait()
+            except TimeoutError:
+                if is_last or not self._conversations.is_last(self):
+                    break
+        self.phase = ConversationPhase.WORKING if jobs else ConversationPhase.LEAVING
+        return jobs

@@ -1,0 +1,60 @@
+"""What one transaction sends before a reply is waited for, and how many transactions may be in flight at once.
+
+Most of the time of a delivery is spent on round trips, so a session avoids them:
+
+    no PIPELINING    one command at a time
+    PIPELINING       MAIL, RCPT…, DATA in one flight; content and the next message's MAIL, RCPT…, DATA in one flight
+    and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
+                     `SMALL` waits for the replies to RCPT, because it might be sent for nothing
+
+Pure functions of the extensions in use; `session` keeps what was sent.
+"""
+
+from collections.abc import Sequence
+
+from mailrelay.smtp import command
+from mailrelay.smtp.extensions import Extensions
+from mailrelay.smtp.transaction import Command, OutgoingTransaction, Verb
+
+SMALL = 64 * 1024
+"""Octets of the largest content that is sent with BDAT before the replies to RCPT."""
+MAX_IN_FLIGHT = 32
+"""Messages with BDAT whose replies may be outstanding at once."""
+
+
+def max_in_flight(offered: Extensions) -> int:
+    """How many messages can be sent before the reply to their content is read."""
+    return MAX_IN_FLIGHT if offered.uses_bdat else 1
+
+
+def more_allowed(offered: Extensions, unfinished: int) -> int:
+    """How many more transactions may be started. unfinished: how many were; the content of the last one is written."""
+    if offered.uses_bdat:
+        return MAX_IN_FLIGHT - unfinished
+    # The commands of the next transaction are sent together with the content of the last one.
+    return 1 if unfinished < (2 if offered.pipelining else 1) else 0
+
+
+def is_content_first(size: int | None, offered: Extensions) -> bool:
+    """Whether the content must be complete before a command is sent: a bad message then does not affect the others in
+    flight. size: as in `OutgoingTransaction`."""
+    return size is not None and size <= SMALL and offered.uses_bdat
+
+
+def commands(transaction: OutgoingTransaction, offered: Extensions) -> Sequence[Command]:
+    """The commands of a transaction up to its content, without the recipients that have an outcome already."""
+    envelope, size = transaction.envelope, transaction.size
+    planned = [Command(Verb.MAIL, command.mail(envelope, size, offered), transaction)]
+    for index, recipient in enumerate(envelope.recipients):
+        if index not in transaction.outcomes:
+            planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
+    if size is not None and not offered.uses_bdat:
+        planned.append(Command(Verb.DATA, b"DATA\r\n", transaction))
+    elif size is not None and not is_content_first(size, offered):
+        planned.append(Command(Verb.BDAT, bdat(size), transaction))
+    return planned
+
+
+def bdat(size: int) -> bytes:
+    """The BDAT line for the whole content (RFC 3030)."""
+    return b"BDAT %d LAST\r\n" % size

@@ -1,0 +1,67 @@
+"""The opening of a conversation: the greeting of the mail server, and its replies to EHLO or HELO (RFC 5321 section 3.1).
+
+Promises: HELO is tried only after a 5xx to EHLO. A greeting that a shell has printed before the mail server's is passed
+over. A refusal has scope relayhost: no message is judged by it.
+Never: an extension that is not to be used, although it is offered.
+"""
+
+from collections.abc import Collection
+
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
+from mailrelay.smtp.extensions import Extension, Extensions, extensions
+from mailrelay.smtp.refused import Refusals
+from mailrelay.smtp.transaction import Command, Verb
+
+
+class Opening:
+    """The opening of one conversation. name: the argument of EHLO. unusable: extensions not to be used, even if they are
+    offered. refusals: judges the replies that are not good.
+
+    server_names: the first words of the greeting and of the reply to EHLO by now, b"" if missing.
+    """
+
+    def __init__(self, name: bytes, unusable: Collection[Extension], refusals: Refusals) -> None:
+        self.server_names: tuple[bytes, ...] = ()
+        self._name = name
+        self._unusable = unusable
+        self._refusals = refusals
+
+    def next(self, replied: Verb, reply: Reply) -> Command | Extensions | Outcome:
+        """What follows a reply: the next command to await, the extensions in use once the conversation is ready, or the
+        outcome that ends it. replied: GREETING, EHLO or HELO."""
+        return self._after_greeting(reply) if replied is Verb.GREETING else self._after_ehlo(replied, reply)
+
+    def _after_greeting(self, reply: Reply) -> Command | Outcome:
+        if reply.code == 220:
+            self.server_names = (_first_word(reply),)
+            return Command(Verb.EHLO, b"EHLO %b\r\n" % self._name)
+        if reply.code < 400:
+            return not_smtp(f"the greeting has the code {reply.code}, which mail servers do not send")
+        return self._refusals.judge(Stage.GREETING, reply)
+
+    def _after_ehlo(self, verb: Verb, reply: Reply) -> Command | Extensions | Outcome:
+        if reply.code == 220:
+            # Another greeting: a shell before the mail server had printed a line like one.
+            return Command(verb, b"", is_sent=True)
+        if reply.code // 100 == 2:
+            self.server_names = (*self.server_names, _first_word(reply))
+            offered = extensions(reply) if verb is Verb.EHLO else Extensions()
+            return offered.without(self._unusable)
+        if reply.code >= 500 and verb is Verb.EHLO:
+            return Command(Verb.HELO, b"HELO %b\r\n" % self._name)
+        return self._refusals.judge(Stage.EHLO, reply)
+
+
+def not_smtp(text: str) -> Outcome:
+    """The outcome of a greeting that no mail server sends. text: one sentence about it."""
+    return Outcome(
+        Stage.GREETING,
+        cause=Cause.NOT_SMTP,
+        text=text,
+        fix="set `smtp` in this relayhost's settings to the port of the mail server there",
+    )
+
+
+def _first_word(reply: Reply) -> bytes:
+    """The word of a greeting or of a reply to EHLO that is the mail server's name (RFC 5321 sections 4.2 and 4.1.1.1)."""
+    return next(iter(reply.text.split()), b"")
