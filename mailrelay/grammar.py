@@ -15,8 +15,10 @@ Patterns are compiled at their first use, because every command imports this fil
 
 import ipaddress
 import os
+import pwd
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,17 @@ def size(least: int, most: int, allowed: str) -> Callable[[object], int]:
     return read
 
 
+def _home(environ: Mapping[str, str]) -> str:
+    """The home directory: HOME, as a shell takes it, or that of the account if it is not set or empty, as in cron jobs."""
+    home = environ.get("HOME", "")
+    if not home:
+        with suppress(KeyError):
+            home = pwd.getpwuid(os.getuid()).pw_dir
+    if not home.startswith("/"):
+        raise SettingsError("the home directory is not known; set HOME to its absolute path")
+    return home
+
+
 def path(value: object, environ: Mapping[str, str]) -> Path:
     """An absolute path. `~`, `$NAME` and `${NAME}` are replaced with the values of `environ`."""
 
@@ -169,8 +182,7 @@ def path(value: object, environ: Mapping[str, str]) -> Path:
 
     expanded = re.sub(_VARIABLE, variable, text(value))
     if expanded == "~" or expanded.startswith("~/"):
-        home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 (the one of pathlib raises if there is none)
-        expanded = home.rstrip("/") + expanded[1:]
+        expanded = _home(environ).rstrip("/") + expanded[1:]
     if not expanded.startswith("/"):
         raise SettingsError(f"{shown(expanded)} is not an absolute path; begin it with / or ~/ or a $NAME that does")
     return Path(text(expanded))

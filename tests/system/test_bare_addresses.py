@@ -143,6 +143,16 @@ def test_a_report_to_a_bare_sender_arrives(remote: Remote, relay: Relay, token: 
     assert report.get_content_type() == "multipart/report"
 
 
+def test_a_report_from_before_the_first_dial_arrives(remote: Remote, relays: Callable[..., Relay], token: str) -> None:
+    relay = relays(remote.port)
+    letter = f"From: root\nTo: a b@c\nSubject: {token}\n\nx\n".encode()
+    assert relay.run("sendmail", "-t", stdin=letter).returncode == 0
+    relay.start()
+    (raw,) = remote.boxes.wait(LOGIN, token)
+    report = message_from_bytes(raw)
+    assert (report.get_content_type(), report["To"]) == ("multipart/report", f"<{ACCOUNT}>")
+
+
 def test_git_send_email_needs_no_envelope_sender(remote: Remote, relay: Relay, token: str, tmp_path: Path) -> None:
     require_git_send_email()
     patch = tmp_path / "0001.patch"

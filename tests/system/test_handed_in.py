@@ -59,6 +59,8 @@ def fields(content: bytes) -> list[bytes]:
             b"From me@%D Sat Nov 28 01:22:21 2026\nBcc: bob@%D\nTo: alice@%D\nSubject: %T\nFrom: me@%D\n\nbody\n",
             "alice bob",
         ),
+        (b"To: alice@%D\nBcc: bob@%D u1@%D\nSubject: %T\nFrom: me@%D\n\nx\n", "alice bob u1"),
+        (b'To: \\"Al\\" <alice@%D>\nBcc: Bob\\, B <bob@%D>\nSubject: %T\nFrom: me@%D\n\nx\n', "alice bob"),
         (
             b"Resent-To: bob@%D\nResent-Bcc: u1@%D\nResent-From: me@%D\nTo: alice@%D\nSubject: %T\nFrom: me@%D\n\nx\n",
             "bob u1",

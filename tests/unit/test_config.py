@@ -1,6 +1,7 @@
 """Settings: what is read, and the one line that each mistake gets."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -423,6 +424,20 @@ def test_a_mistake_gets_one_line_with_file_key_fault_and_what_is_allowed(text: s
     assert said.startswith("config.toml: ")
     assert line in said
     assert said.isprintable()
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}])
+def test_without_home_the_directory_of_the_account_counts(environ: dict[str, str]) -> None:
+    settings = config.parse(LEAST, "config.toml", environ)
+    assert settings.queue.directory == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local/state/mailrelay"
+
+
+def test_a_home_that_is_not_known_is_what_the_error_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"queue\.directory: the home directory is not known; set HOME"):
+        config.parse(LEAST, "config.toml", {"HOME": "relative"})
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    with pytest.raises(SettingsError, match="the home directory is not known; set HOME"):
+        config.parse(LEAST, "config.toml", {})
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
