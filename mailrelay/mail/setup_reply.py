@@ -15,6 +15,9 @@ from typing import Protocol
 from mailrelay.mail.outcome import Cause, Reply, Stage
 from mailrelay.mail.printable import printable
 
+MEAN_NOTHING_ELSE = frozenset({530, 535, 538})
+"""Codes that mean a missing login or TLS, and nothing else (RFC 3207 section 4, RFC 4954 section 6)."""
+
 _STAGES = frozenset({Stage.GREETING, Stage.EHLO, Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT})
 
 # Addresses are replaced before words are looked for: <tls@example.org> is a mailbox.
@@ -90,8 +93,7 @@ def cause_of(stage: Stage, reply: Reply, *, accepted: bool) -> Cause | None:
     if accepted or reply.code < 400 or reply.code == 421 or stage not in _STAGES:
         return None
     words = _ADDRESS.sub(b"<>", reply.text)
-    if reply.code in (530, 535, 538):
-        # These codes mean nothing else (RFC 3207 section 4, RFC 4954 section 6).
+    if reply.code in MEAN_NOTHING_ELSE:
         return Cause.TLS_WANTED if reply.code == 538 or _TLS_WANTED.search(words) else Cause.LOGIN_WANTED
     if stage is Stage.CONTENT or (reply.code < 500 and _TEMPORARY.search(words)):
         return None

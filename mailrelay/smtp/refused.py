@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
-from mailrelay.mail.setup_reply import cause_of
+from mailrelay.mail.setup_reply import MEAN_NOTHING_ELSE, cause_of
 from mailrelay.smtp.extensions import Extension, Extensions
 from mailrelay.smtp.transaction import STAGES, Command, OutgoingTransaction, Verb
 
@@ -99,6 +99,8 @@ class Refusals:
         self.end: Outcome | None = None
         self._has_accepted_recipient = False
         self.has_accepted_content = False
+        # What shows that the mail server accepts mail of ours: the commands accepted since the last refusal of mailrelay.
+        self._evidence: set[Verb] = set()
 
     @property
     def refuses_all(self) -> bool:
@@ -110,14 +112,20 @@ class Refusals:
         the same flight was no setup fault."""
         self._has_accepted_recipient |= verb is Verb.RCPT
         self.has_accepted_content |= verb is Verb.CONTENT
+        self._evidence.add(verb)
         if self.end is None or self.end.cause not in SETUP_REPLIES:
             return
         if verb is Verb.CONTENT or (verb is Verb.RCPT and self.end.stage is Stage.RCPT):
             self.end = None
 
     def judge(self, stage: Stage, reply: Reply) -> Outcome:
-        """The outcome of a reply that is not good, with its setup fault as the cause if it means one."""
-        accepted = self.has_accepted_content or (stage is Stage.RCPT and self._has_accepted_recipient)
+        """The outcome of a reply that is not good, with its setup fault as the cause if it means one.
+
+        A code that means nothing else is believed the second time: the mail server may have been changed meanwhile.
+        """
+        accepted = Verb.CONTENT in self._evidence or (stage is Stage.RCPT and Verb.RCPT in self._evidence)
+        if reply.code in MEAN_NOTHING_ELSE:
+            self._evidence.clear()
         return Outcome(stage, reply, cause_of(stage, reply, accepted=accepted) or Cause.REPLY)
 
     def judge_refusal(

@@ -186,6 +186,22 @@ def call_after_receive(connection: SSHClientConnection, callback: Callable[[], N
     return True
 
 
+def forgive_keepalives(connection: SSHClientConnection, is_moving: Callable[[], bool]) -> bool:
+    """Lets no keepalive request count as lost while `is_moving` returns True: on a slow network the request waits behind
+    data. It is called before every request. Returns False if the library has no such method."""
+    callback: Callable[[], None] | None = getattr(connection, "_keepalive_timer_callback", None)
+    if callback is None:
+        return False
+
+    def call_and_forgive() -> None:
+        if is_moving():
+            connection._keepalive_count = 0
+        callback()
+
+    connection._keepalive_timer_callback = call_and_forgive  # type: ignore[method-assign]
+    return True
+
+
 def request_reply(connection: SSHClientConnection) -> bool:
     """Sends a keepalive request, to which every server must reply (RFC 4254 section 4), and does not wait. Returns False if
     the library has no such method."""

@@ -20,13 +20,13 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail import setup_reply
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
 from mailrelay.ssh import errors
-from mailrelay.ssh.asyncssh_patches import call_after_receive, request_reply
+from mailrelay.ssh.asyncssh_patches import call_after_receive, forgive_keepalives, request_reply
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault, TcpState
-from mailrelay.ssh.tcp import tcp_state
+from mailrelay.ssh.tcp import octets_acknowledged, tcp_state
 
 CHANNEL_TIMEOUT = 30.0
 """Seconds for the server to open a channel."""
@@ -34,6 +34,8 @@ GREETING_TIMEOUT = 300.0
 """Seconds for a command to send its greeting (RFC 5321 section 4.5.3.2.1)."""
 KEEPALIVES = 3
 """Requests without a reply after which a connection whose network may be gone ends."""
+PROGRESS = 1024
+"""Octets that must be acknowledged between two keepalive requests for the connection to count as slow, not as dead."""
 
 
 class RelayhostConnection:
@@ -51,6 +53,8 @@ class RelayhostConnection:
         # Set when octets have come from the relayhost, and at the end of the connection.
         self._heard = asyncio.Event()
         self._can_hear = call_after_receive(self._connection, self._heard.set)
+        for connection in connections:
+            forgive_keepalives(connection, _Progress(connections[0]))
 
     @property
     def is_up(self) -> bool:
@@ -189,6 +193,18 @@ class RelayhostConnection:
 
     def _channel_fault(self, error: Exception) -> Fault:
         return Fault(errors.channel_failed(error, self._relayhost, self._hop, is_up=self.is_up))
+
+
+class _Progress:
+    """Whether octets have moved since the last call, more than keepalive requests are, on the TCP connection below `hop`."""
+
+    def __init__(self, hop: HopConnection) -> None:
+        self._socket = hop.get_extra_info("socket")
+        self._acknowledged = 0
+
+    def __call__(self) -> bool:
+        before, self._acknowledged = self._acknowledged, octets_acknowledged(self._socket) if self._socket else 0
+        return self._acknowledged - before > PROGRESS
 
 
 def _close_channel(opening: asyncio.Task[RelayhostChannel]) -> None:

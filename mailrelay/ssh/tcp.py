@@ -26,6 +26,8 @@ _TCP_RTO_MAX_MS = 44
 """A socket option of linux/tcp.h that the socket module does not have."""
 _TCP_INFO = struct.Struct("=56xI8xII")
 """Of struct tcp_info in linux/tcp.h: tcpi_last_ack_recv in milliseconds, tcpi_rtt and tcpi_rttvar in microseconds."""
+_TCP_INFO_ACKNOWLEDGED = struct.Struct("=120xQ")
+"""The same: tcpi_bytes_acked."""
 
 
 async def open_tcp(hop: Hop) -> socket.socket:
@@ -87,6 +89,20 @@ def tcp_state(sock: socket.socket) -> TcpState | None:
         return None
     silence, mean, variation = _TCP_INFO.unpack(info)
     return TcpState(silence / 1e3, (mean + 4 * variation) / 1e6)
+
+
+def octets_acknowledged(sock: socket.socket) -> int:
+    """How many octets the other side has acknowledged; 0 if `sock` is not TCP, or the system is not Linux 4.1 or later."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ACKNOWLEDGED.size)
+    except OSError:
+        return 0
+    if len(info) < _TCP_INFO_ACKNOWLEDGED.size:
+        return 0
+    found: int = _TCP_INFO_ACKNOWLEDGED.unpack(info)[0]
+    return found
 
 
 async def _connect(hop: Hop, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:

@@ -164,6 +164,23 @@ async def test_a_message_refused_before_others_are_accepted_keeps_no_mail_waitin
         assert await at.spool.relayhost_failure("default") is None
 
 
+async def test_of_a_server_that_begins_to_want_a_login_one_message_bounces_at_most(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, channels=1) as at:
+        mails = 0
+
+        async def policy(verb: str, _argument: bytes) -> bytes | None:
+            nonlocal mails
+            mails += verb == "MAIL"
+            return b"530 5.7.0 Authentication required" if verb == "MAIL" and mails > 5 else None
+
+        at.remote.policy = policy
+        keys = [await at.spool.accept(letter(at=time.time())) for _ in range(30)]
+        at.scheduler.look_again()
+        assert await at.failure() is Cause.LOGIN_WANTED
+        states = [(await at.states(key))[0] for key in keys]
+        assert (states.count("sent"), states.count("bounced")) == (5, 1)
+
+
 async def test_a_probed_recipient_is_not_reported_as_refused(tmp_path: Path) -> None:
     async with running_relay(tmp_path, linger=float("inf"), channels=1) as at:
         at.scheduler.expect_message()

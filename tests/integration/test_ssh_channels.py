@@ -23,7 +23,7 @@ from mailrelay.ssh.dial import dial, read_hops
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import connect_hops
 from mailrelay.ssh.interface import Fault
-from mailrelay.ssh.tcp import tcp_state
+from mailrelay.ssh.tcp import octets_acknowledged, tcp_state
 
 # As the daemon runs; the dialling tests run on the standard loop.
 pytestmark = on_uvloop
@@ -334,3 +334,17 @@ async def test_the_state_of_what_is_not_tcp_is_not_known() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert tcp_state(ours) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not report it")
+async def test_octets_that_the_server_has_acknowledged_are_known(tmp_path: Path) -> None:
+    async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
+        sock = link._connection.get_extra_info("socket")
+        before = octets_acknowledged(sock)
+        assert before > 0
+        wire = await link.open_channel()
+        wire.write(b"x" * 10_000)
+        await wire.drain()
+        async with asyncio.timeout(10):
+            while octets_acknowledged(sock) < before + 10_000:
+                await asyncio.sleep(0.01)

@@ -31,6 +31,7 @@ ON_THE_CLASS = (
     (asyncssh.SSHClientConnection, "get_server_auth_methods"),
     (asyncssh.SSHClientConnection, "_recv_data"),
     (asyncssh.SSHClientConnection, "_make_keepalive_request"),
+    (asyncssh.SSHClientConnection, "_keepalive_timer_callback"),
     (asyncssh.SSHClientConnection, "create_task"),
     (public_key.SSHOpenSSHCertificate, "_decode_options"),
     (asyncssh.SSHClientChannel, "_open"),
@@ -42,6 +43,8 @@ ON_INSTANCES = (
     (asyncssh.SSHClientConnection.public_key_auth_requested, "_saved_rsa_key"),
     (asyncssh.SSHClientConnection._process_kexinit, "_server_kexinit"),
     (asyncssh.SSHClientConnection._process_ext_info, "_server_sig_algs"),
+    (asyncssh.SSHClientConnection._set_keepalive_timer, "_keepalive_timer_callback"),
+    (asyncssh.SSHClientConnection._keepalive_timer_callback, "_keepalive_count"),
     (PUBLIC_KEY_AUTH._start, "_keypair"),
     (PUBLIC_KEY_AUTH._start, "_conn"),
 )
@@ -108,3 +111,21 @@ def private_names(file: Path) -> set[str]:
             ):
                 found.add(name)
     return found
+
+
+def test_a_keepalive_request_without_a_reply_counts_only_while_nothing_moves() -> None:
+    class Connection(asyncssh.SSHClientConnection):
+        def __init__(self) -> None:
+            self._keepalive_count = 0
+
+        def _keepalive_timer_callback(self) -> None:
+            self._keepalive_count += 1
+
+    connection = Connection()
+    moves = iter([True, True, False, False, True])
+    assert asyncssh_patches.forgive_keepalives(connection, lambda: next(moves))
+    counts = []
+    for _ in range(5):
+        connection._keepalive_timer_callback()
+        counts.append(connection._keepalive_count)
+    assert counts == [1, 1, 2, 3, 1]
