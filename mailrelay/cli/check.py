@@ -42,7 +42,7 @@ _SIGNS = {True: ("✓", "ok", "green"), False: ("✗", "NO", "red"), None: ("–
 @click.option("--blacklists", is_flag=True, help="Look the address up in well-known blacklists too.")
 @click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Use this DNS server instead of the system's.")
 def command(as_json: bool, offline: bool, addresses: Sequence[str], blacklists: bool, nameserver: str) -> int:
-    """Check everything that the delivery of mail needs. Each ✗ comes with its fix."""
+    """Check everything that the delivery of mail needs. Each fault comes with its fix."""
     context = click.get_current_context()
     try:
         public = tuple(str(ipaddress.ip_address(address)) for address in addresses)

@@ -91,7 +91,10 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
 
 def _editor() -> list[str]:
     """The command that starts the person's editor, as words. Raises Failed."""
-    given = next(filter(None, (os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))), "vi")
+    named = next(filter(None, (os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))), "")
+    if not named and not is_terminal(sys.stdin):
+        raise Failed("there is no terminal for an editor; name one that needs none in VISUAL or EDITOR")
+    given = named or "vi"
     try:
         words = shlex.split(given)
     except ValueError:

@@ -200,7 +200,8 @@ def _chosen_backend(*, yes: bool) -> NoticeBackend:
         except SettingsError as error:
             if yes:
                 raise
-            note(f"{error}.")
+            why = str(error)
+            note(f"{why[:1].upper()}{why[1:]}.")
 
 
 def _backend_name(word: str) -> str:

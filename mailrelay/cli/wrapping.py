@@ -14,7 +14,10 @@ import re
 
 # Not compiled here: every command loads this file, and re compiles them when they are first used.
 _COLOUR_CODE = r"\x1b\[[0-9;]*m"
-_PROGRAMS = "mailrelay|ssh|ssh-add|ssh-copy-id|ssh-keygen|systemctl|launchctl|loginctl|kill|rm|mv|chmod|pip|sudo"
+_PROGRAMS = (
+    "(?:[A-Z_]+=[^ ]+ )?"
+    "(?:mailrelay|ssh|ssh-add|ssh-agent|ssh-copy-id|ssh-keygen|systemctl|launchctl|loginctl|kill|rm|mv|chmod|pip|sudo)"
+)
 _WORD = (
     rf"(?:(?:(?<=: )|(?<=→ )|(?<=> )|(?<=\())(?:{_PROGRAMS}) .*?(?=;|\)|\. |\.?$)"
     rf"|(?<=  )(?:{_PROGRAMS}) (?! )(?:[^ ]| (?! ))+"

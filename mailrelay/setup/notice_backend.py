@@ -36,8 +36,11 @@ class NoticeBackend:
 
 
 def must_be_chosen(notify: Notify, environ: Mapping[str, str]) -> bool:
-    """Whether the settings leave notices to a desktop that this computer does not have."""
-    return notify == Notify() and not can_have_desktop(environ)
+    """Whether the settings leave notices to a desktop that this computer does not have. Reports by mail do not count: they
+    go through the server that may be what has failed."""
+    if not notify.desktop or notify.mailbox or notify.command or notify.urls:
+        return False
+    return not can_have_desktop(environ)
 
 
 def mailbox(word: str, environ: Mapping[str, str]) -> NoticeBackend:
@@ -62,7 +65,7 @@ def command(line: str) -> NoticeBackend:
     # As a service it may have another PATH.
     program = shutil.which(Path(words[0]).expanduser())
     if program is None:
-        raise SettingsError(f"{words[0]} is no program that can be run; type a program and its arguments")
+        raise SettingsError(f"'{words[0]}' is no program that can be run; type a program and its arguments")
     return NoticeBackend(command=(str(Path(program).absolute()), *words[1:]))
 
 
@@ -77,6 +80,8 @@ def with_backend(planned: SettingsPlan, backend: NoticeBackend, where: str, envi
         values["mailbox"] = backend.mailbox
     if backend.command:
         values["command"] = list(backend.command)
+    if not (backend.mailbox or backend.command or before.notify.dsn):
+        values["dsn"] = True
     document: Any = tomlkit.parse(planned.text)
     lines = [f"{key} = {tomlkit.item(value).as_string()}" for key, value in values.items()]
     if "notify" in document:
@@ -100,7 +105,8 @@ def _is_safe(before: Settings, text: str, values: Mapping[str, object], environ:
         wanted = config.parse(tomlkit.dumps({**_EXAMPLE, "notify": values}), "", environ)
     except SettingsError:
         return False
-    return after == msgspec.structs.replace(before, notify=wanted.notify)
+    chosen = {name: getattr(wanted.notify, name) for name in values}
+    return after == msgspec.structs.replace(before, notify=msgspec.structs.replace(before.notify, **chosen))
 
 
 _EXAMPLE = {"relayhost": {"default": {"ssh": "mail.example.org"}}}

@@ -5,6 +5,7 @@ A person may come with an old id: from a notice, a log line or the reply to a ma
 
 import apsw
 
+from mailrelay.mail.lifecycle import ACT_TABLE, PENDING, Act, State
 from mailrelay.mail.spool_errors import NotAllowed
 from mailrelay.spool.database import rows
 
@@ -32,14 +33,25 @@ def successors(db: apsw.Connection, queue_id: str) -> list[str]:
 def not_allowed(db: apsw.Connection, queue_id: str, command: str, why: str) -> NotAllowed:
     """The error for a message to which something cannot be done: `why`, or that it was replaced.
 
-    command: of `mailrelay queue`, which the person can use with the new id.
+    command: of `mailrelay queue`. The text names it only with the id of a message whose state allows it.
     """
     new = successors(db, queue_id)
-    return NotAllowed(
-        f"{queue_id} was replaced by {' and '.join(new)}; use that id: `mailrelay queue {command} {new[0]}`"
-        if new
-        else why
+    if not new:
+        return NotAllowed(why)
+    usable = next((one for one in new if _allows(db, one, command)), "")
+    next_step = (
+        f"use that id: `mailrelay queue {command} {usable}`" if usable else f"see `mailrelay queue show {new[0]}`"
     )
+    return NotAllowed(f"{queue_id} was replaced by {' and '.join(new)}; {next_step}")
+
+
+def _allows(db: apsw.Connection, queue_id: str, command: str) -> bool:
+    """Whether the state of a message allows a command of `mailrelay queue`."""
+    sql = "SELECT DISTINCT state FROM recipient r JOIN message m ON m.id = r.message WHERE queue_id = ?"
+    found = [State(state) for (state,) in rows(db, sql, (queue_id,))]
+    if command not in list(Act):
+        return not PENDING.isdisjoint(found)
+    return any((state, Act(command)) in ACT_TABLE for state in found)
 
 
 def _next(db: apsw.Connection, queue_id: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.person import BOUNCED, DEFERRED, SENT, Person
+from harness.terminal import Terminal
 
 from mailrelay.spool import lock, trigger
 
@@ -256,8 +258,12 @@ def test_visual_comes_before_editor_and_vi_where_there_is_neither(person: Person
     person.put(OLD)
     env = editor(person, "")
     assert person.run("queue", "edit", OLD, env=env | {"VISUAL": "no-such-editor"}).returncode == 1
-    bare = person.run("queue", "edit", OLD, env={"PATH": str(person.spool), "EDITOR": " "})
-    assert "the editor 'vi' cannot be started" in bare.stderr
+    bare = {"PATH": str(person.spool), "EDITOR": " "}
+    terminal = Terminal([sys.executable, "-m", "mailrelay", "queue", "edit", OLD], person.environment | bare)
+    assert terminal.end() == 1
+    assert "the editor 'vi' cannot be started" in terminal.text
+    # It would wait for keys that nobody can press.
+    assert "there is no terminal for an editor" in person.run("queue", "edit", OLD, env={"EDITOR": " "}).stderr
 
 
 def test_on_a_terminal_a_mistake_can_be_fixed_at_once(person: Person) -> None:
@@ -305,6 +311,24 @@ def test_where_several_failed_the_question_names_the_editor(person: Person) -> N
     assert f"Did you mean ann@example.org? mailrelay queue edit {OLD}\n" in person.run("queue", "show", OLD).stdout
 
 
+@pytest.mark.parametrize("after", ["sent", "bounced", "held", "cancelled"])
+def test_the_command_that_an_old_id_leads_to_works(person: Person, after: str) -> None:
+    person.put(OLD)
+    person.attempt(BOUNCED)
+    new = successor(person.run("queue", "resend", OLD).stdout)
+    if after in ("held", "cancelled"):
+        person.run("queue", {"held": "hold", "cancelled": "cancel"}[after], new)
+    else:
+        person.attempt({"sent": SENT, "bounced": BOUNCED}[after])
+    changed = editor(person, "text = text.replace(b'hello', b'goodbye')")
+    for what in ("drop", "retry", "hold", "release", "resend", "cancel", "edit"):
+        said = person.run("queue", what, OLD, env=changed).stderr
+        command = re.search("`mailrelay ([^`]*)`", said)
+        assert command, said
+        done = person.run(*command[1].split(), env=changed)
+        assert done.returncode == 0, (said, done.stderr)
+
+
 def test_the_help_of_queue_names_them(person: Person) -> None:
     shown = person.run("queue", "--help").stdout
     assert "\n  resend " in shown
@@ -330,9 +354,10 @@ def test_an_old_id_leads_to_the_newest_message_whatever_is_asked_of_it(person: P
         for what in ("retry", "hold", "release", "cancel", "drop", "resend", "edit"):
             done = person.run("queue", what, old, env=changed)
             assert done.returncode == 1
-            assert done.stderr == (
-                f"mailrelay: {old} was replaced by {newest}; use that id: `mailrelay queue {what} {newest}`\n"
-            )
+            # The newest message waits, so it can be neither released, nor dropped, nor sent again.
+            use = f"use that id: `mailrelay queue {what} {newest}`"
+            hint = f"see `mailrelay queue show {newest}`" if what in ("release", "drop", "resend") else use
+            assert done.stderr == f"mailrelay: {old} was replaced by {newest}; {hint}\n"
         shown = person.run("queue", "show", old).stdout
         assert f"replaced   by {newest}; see `mailrelay queue show {newest}`\n" in shown
         assert "to do" not in shown

@@ -231,7 +231,7 @@ async def test_on_a_computer_without_a_desktop_it_asks_how_failures_are_told(
         status, said = await aside(lambda: first(here))
         assert status == 0, said
         assert ("'mail' is none of them. Type mailbox, command or dsn." in said) == (("Which one", "mail") in answers)
-        assert ("/no/such is no program that can be run" in said) == (("Which command", "/no/such") in answers)
+        assert ("'/no/such' is no program that can be run" in said) == (("Which command", "/no/such") in answers)
         text = here.newcomer.config.read_text()
         assert "[notify]\ndesktop = false\n" in text
         assert written in text

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from harness.client_programs import environment, has_come, needs, received, run
-from harness.readme import ROOT, code, page, section
+from harness.readme import ROOT, code, page, section, table
 
 PHPMAILER = "/usr/share/php/libphp-phpmailer/autoload.php"
 NODE_MODULES = "/usr/share/nodejs"
@@ -28,6 +28,48 @@ def recipe(title: str, language: str, port: str) -> str:
     text = code(section(page("clients"), title), language)
     assert text.count("7777") == 1
     return text.replace("7777", port)
+
+
+def row(client: str, port: str) -> str:
+    """The code in the last cell of a client's row, for a listener on another port."""
+    (cell,) = (cells[2] for cells in table(page("clients"), "client") if cells[0] == client)
+    text = cell.split("`")[1]
+    assert text.count("7777") == 1
+    return text.replace("7777", port)
+
+
+@needs("swaks")
+async def test_swaks(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        argv = shlex.split(row("swaks", port).replace("you@example.org", "you@example.net"))
+        run([*argv, "--header", "Subject: hello", "--body", "hello"], environment(tmp_path), tmp_path)
+
+    has_come(await received(tmp_path / "spool", client))
+
+
+async def test_python(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        message = f"import email, smtplib; message = email.message_from_string({LF_MESSAGE!r}); "
+        run([PYTHON, "-c", f"{message}{row('Python', port)}"], environment(tmp_path), tmp_path)
+
+    has_come(await received(tmp_path / "spool", client))
+
+
+@needs("emacs")
+async def test_emacs(tmp_path: Path) -> None:
+    def client(port: str) -> None:
+        compose = """
+            (require 'message)
+            (message-mail "you@example.net" "hello")
+            (message-goto-body)
+            (insert "hello\\n")
+            (message-send)
+        """
+        program = tmp_path / "send.el"
+        program.write_text(f"{recipe('Emacs', 'elisp', port)}{compose}")
+        run(["emacs", "--quick", "--batch", "--load", str(program)], environment(tmp_path), tmp_path)
+
+    has_come(await received(tmp_path / "spool", client))
 
 
 @needs("curl")

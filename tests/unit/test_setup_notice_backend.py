@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mailrelay import config
@@ -51,6 +52,17 @@ def test_it_is_chosen_once_and_only_where_there_is_no_desktop(monkeypatch: pytes
         assert must_be_chosen(Notify(), {}) is not there_is_one
         for _, notify in CHOICES:
             assert not must_be_chosen(notify, {})
+
+
+def test_settings_without_reports_by_mail_leave_notices_to_the_desktop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notice_backend, "can_have_desktop", lambda _environ: False)
+    assert must_be_chosen(Notify(dsn=False), {})
+    assert not must_be_chosen(Notify(dsn=False, urls=("ntfys://x",)), {})
+    text = "notify.dsn = false\nrelayhost.default.ssh = 'me@mail.example.org'\n"
+    for backend, notify in CHOICES:
+        found = with_backend(SettingsPlan("default", text, ()), backend, "config.toml", ENVIRON)
+        told_by_mail = not (notify.mailbox or notify.command)
+        assert config.parse(found.text, "", ENVIRON).notify == msgspec.structs.replace(notify, dsn=told_by_mail)
 
 
 def test_a_maildir_is_a_directory_or_can_be_made(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_a_terminal_that_is_too_narrow_for_anything_breaks_no_word(width: int) -
         "try: ssh -p 2222 -l me mail.example.org",
         "undo: systemctl --user disable --now mailrelay",
         "a key (ssh-keygen -t ed25519 -f ~/.ssh/id_mail)",
+        "the key: SSH_AUTH_SOCK=/run/agent ssh-add ~/.ssh/id",
+        "an agent: ssh-agent -a /run/user/1000/agent",
     ],
 )
 def test_a_command_to_copy_stays_on_one_line_if_it_fits(command: str) -> None:
