@@ -31,6 +31,7 @@ _ABOUT_THE_MAIL = re.compile(
     rb"|\b(?:this|that|the|mailing|distribution) (?:list|group)\b|\bmailing lists?\b|\bmembers?\b"
     rb"|\bto (?:this|that) (?:e?-?mail )?(?:address|user|account|alias|destination|domain)"
     rb"|\bmessages? must\b|\bpgp\b|\bs/mime\b|attachment|\bfrom address\b|\bmail from <>"
+    rb"|\bsender authentication\b|\b(?:this|the) sender\b|\bto send to\b|\bweb ?(?:page|mail|site|interface)\b|\bactivate"
     rb"|\b(?:send|sending) (?:e?-?mail |messages? )?(?:as|on behalf)\b"
     rb"|\bto send (?:e?-?mail |messages? )?(?:from|for)\b(?! th(?:is|e)\b| your\b| here\b| localhost\b)",
     re.IGNORECASE,
