@@ -318,11 +318,21 @@ def _entries(texts: Iterable[tuple[Path, str]], name: str) -> tuple[tuple[Entry,
             marker = fields.pop(0)[1:] if line.lstrip().startswith("@") else ""
             if not fields or marker not in _MARKERS or fields[0].startswith("#") or not _matches(fields[0], name):
                 continue
+            if marker == "cert-authority" and not _is_authority_for_ssh(line):
+                unreadable.append(f"{file}:{number}")
+                continue
             try:
                 found.append(Entry(marker, asyncssh.import_public_key(fields[1]), file, number))
             except (IndexError, ValueError):
                 unreadable.append(f"{file}:{number}")
     return tuple(found), tuple(unreadable)
+
+
+def _is_authority_for_ssh(line: str) -> bool:
+    """Whether ssh(1) reads this line with a marker: there, the marker ends at the first space, and only without any at a
+    tab."""
+    text = line.strip()
+    return text.partition(" " if " " in text else "\t")[0] == "@cert-authority"
 
 
 def _hashed(name: str, salt: bytes) -> str:

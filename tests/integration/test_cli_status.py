@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -264,6 +266,34 @@ def test_status_and_queue_count_the_same_messages_under_the_same_words(person: P
     assert sum("held" in found for found in states) == record["held"]
     names = ["deferred", "failed", "sent", "refused", "hold", "incoming", "cancelled"]
     assert [line["queue_name"] for line in lines] == names
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_counts_agree_whatever_is_in_the_spool(person: Person, seed: int) -> None:
+    chance = random.Random(seed)
+    ids = [f"{'abcdefgh'[at] * 6}{at:04d}" for at in range(chance.randint(3, 8))]
+    for queue_id in ids:
+        to = [b"bob@example.org", b"eve@example.org", b"joe@example.org"][: chance.randint(1, 3)]
+        person.put(queue_id, to, age=chance.choice([0, 2000, 90_000]))
+        outcomes = [chance.choice([SENT, DEFERRED, BOUNCED, UNREADABLE]) for _ in to]
+        # No outcomes: the attempt is left open.
+        person.attempt(*(outcomes if chance.random() < 0.9 else ()), client_told=chance.random() < 0.2)
+    for act in chance.sample(["hold", "release", "cancel", "drop", "resend"], 3):
+        person.run("queue", act, chance.choice(ids))
+    _, record, screen = served(person)
+    lines = [json.loads(line) for line in person.run("queue", "--all", "--json").stdout.splitlines()]
+    states = [{to["state"] for to in line["recipients"]} for line in lines]
+    listed = [person.run("queue", *options).stdout.splitlines() for options in ((), ("--all",))]
+    for word, of in {
+        "pending": {"queued", "deferred", "active"},
+        "held": {"held"},
+        "failed": {"bounced", "expired"},
+    }.items():
+        count = sum(not found.isdisjoint(of) for found in states)
+        assert record[word] == count
+        assert re.search(rf"^{word} +{count}\b", screen, re.MULTILINE)
+        for shown in listed:
+            assert any(re.search(rf"[:,] {count} {word}\b", line) for line in shown) is (count > 0)
 
 
 def test_mail_that_is_being_sent_counts_as_pending(person: Person) -> None:

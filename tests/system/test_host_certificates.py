@@ -120,6 +120,22 @@ async def test_an_authority_for_other_hosts_certifies_none_here(at: Scene, patte
     await at.logs_in()
 
 
+@pytest.mark.parametrize(
+    ("separators", "counts"), [(("\t", "\t", " "), False), ((" ", "\t", "\t"), True), (("\t", "\t", "\t"), True)]
+)
+async def test_an_authority_counts_with_the_blanks_with_which_it_counts_for_ssh(
+    at: Scene, separators: tuple[str, str, str], counts: bool
+) -> None:
+    marker, hosts, kind, key = certify(at, *NAMED).split()[:4]
+    first, second, third = separators
+    at.known_hosts.write_text(f"{marker}{first}{hosts}{second}{kind}{third}{key}\n")
+    if counts:
+        await at.logs_in()
+    else:
+        outcome = await at.refused()
+        assert f"{at.known_hosts}:1 cannot be read" in outcome.text
+
+
 async def test_a_certificate_of_another_authority_leaves_the_plain_key_to_count(at: Scene) -> None:
     certify(at, *NAMED)
     ours = f"@cert-authority * {make_key(at.directory / 'ours')}\n"
