@@ -12,7 +12,7 @@ from mailrelay.mail.backoff import wait
 from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.mail.outcome import Outcome, Scope, Stage
+from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
 from mailrelay.mail.recipient_limit import dispositions
 from mailrelay.mail.record import NewNotice, Place, Record, Settled
 from mailrelay.mail.triage import Disposition, classify
@@ -111,7 +111,7 @@ def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Dispo
     """
     if (message.later or Disposition.TOO_MANY in judged) and any(
         disposition in (Disposition.SENT, Disposition.BOUNCED, Disposition.HELD)
-        or (disposition is Disposition.TOO_MANY and (outcome.stage is not Stage.RCPT or _is_421(outcome)))
+        or (disposition is Disposition.TOO_MANY and (outcome.stage is not Stage.RCPT or outcome.cause is Cause.LOST))
         or (disposition is Disposition.DEFERRED and _is_about_recipient(outcome))
         for outcome, disposition in zip(outcomes, judged, strict=True)
     ):

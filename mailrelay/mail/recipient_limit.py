@@ -2,8 +2,8 @@
 
 A mail server may take only so many recipients in a transaction. RFC 5321 section 4.5.3.1.10 gives it 452 for the others, and
 RFC 3463 the enhanced status code X.5.3; servers send other codes too, and the words alone. Such a reply counts only behind
-a recipient that was accepted: without one, another transaction would bring nothing. Some servers end the conversation with
-421 at one recipient too many; then no recipient of the transaction was judged but those that were refused before.
+a recipient that was accepted: without one, another transaction would bring nothing. Some servers end the conversation at one
+recipient too many, or after a number of such replies; then the recipients that were accepted have no outcome of their own.
 
 Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit
 below the number of recipients in the transaction; so the next one has fewer.
@@ -31,13 +31,13 @@ def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     They are those of `classify`, except for `TOO_MANY`: the reply to RCPT means "too many recipients", or is a 452 or 552
     without an enhanced status code, behind a recipient that was accepted. If the mail server has shown its limit in this
     way, and refuses DATA or the content because of too many recipients (Exim with recipients_max_reject), those that it had
-    accepted are `TOO_MANY` too. So they are behind a 421, unless it may have the content.
+    accepted are `TOO_MANY` too. So they are if it ended the conversation, unless it may have the content.
     """
     found = _after_rcpt(outcomes)
-    if _limit_of_421(outcomes) is not None:
+    if _limit_before_end(outcomes) is not None:
         return tuple(
             Disposition.TOO_MANY
-            if _is_421(outcome) or (outcome.stage is Stage.RCPT and _was_accepted(outcome))
+            if outcome.stage is Stage.RCPT and (_is_421(outcome) or _was_accepted(outcome))
             else one
             for one, outcome in zip(found, outcomes, strict=True)
         )
@@ -55,24 +55,34 @@ def recipient_limit(outcomes: Sequence[Outcome]) -> int | None:
     None if they show no limit: no recipient was one too many, or one behind it was accepted. In the second case the reply
     concerned something else, for example the domain of the recipient.
     """
-    limit = _limit_of_421(outcomes)
+    limit = _limit_before_end(outcomes)
     return limit if limit is not None else _limit(outcomes, _after_rcpt(outcomes))
 
 
-def _limit_of_421(outcomes: Sequence[Outcome]) -> int | None:
-    """How many recipients the mail server accepted before it ended the conversation because of too many; None if it did not,
-    or accepted none."""
-    for index, outcome in enumerate(outcomes):
-        if _is_421(outcome):
-            return sum(map(_was_accepted, outcomes[:index])) or None
-    return None
+def _limit_before_end(outcomes: Sequence[Outcome]) -> int | None:
+    """How many recipients the mail server accepted before it said that there are too many, and then ended the conversation
+    (Postfix does after smtpd_hard_error_limit such replies). None if it did not, if it accepted none, or one behind."""
+    replied = [index for index, one in enumerate(outcomes) if one.stage is Stage.RCPT and one.reply is not None]
+    if not replied or not any(one.cause is Cause.LOST or _is_421(one) for one in outcomes):
+        return None
+    # Replies come in order: a recipient without one was accepted if another behind it has one.
+    judged = outcomes[: replied[-1] + 1]
+    accepted = [_was_accepted(one) for one in judged]
+    if True not in accepted:
+        return None
+    surplus = (_ends_at_too_many(one) or _means_too_many(one, bare=True) for one in judged)
+    first = next((index for index, is_one in enumerate(surplus) if is_one and index > accepted.index(True)), None)
+    return None if first is None or any(accepted[first:]) else sum(accepted)
 
 
 def _is_421(outcome: Outcome) -> bool:
+    return outcome.reply is not None and outcome.reply.code == 421
+
+
+def _ends_at_too_many(outcome: Outcome) -> bool:
     reply = outcome.reply
     return (
-        outcome.stage is Stage.RCPT
-        and reply is not None
+        reply is not None
         and reply.code == 421
         and (reply.status == "4.5.3" or _TOO_MANY.search(reply.text) is not None)
     )

@@ -150,6 +150,18 @@ def test_the_limit_is_the_number_of_accepted_recipients_if_none_behind_them_was_
     assert recipient_limit((lost, surplus, said(421, "4.7.0 too many errors"))) == 1
 
 
+@pytest.mark.parametrize("end", [said(421, "4.7.0 too many errors"), Outcome(Stage.RCPT, cause=Cause.LOST)])
+def test_a_server_that_ends_the_conversation_after_it_said_too_many_has_shown_its_limit(end: Outcome) -> None:
+    surplus, lost = said(452, "4.5.3 too many"), Outcome(Stage.RCPT, cause=Cause.LOST)
+    outcomes = (lost, lost, surplus, surplus, end, lost, lost)
+    assert recipient_limit(outcomes) == 2
+    assert dispositions(outcomes) == (MANY,) * 7
+    after_dot = Outcome(Stage.AFTER_DOT, cause=Cause.LOST)
+    assert dispositions((after_dot, surplus, end)) == (Disposition.UNCERTAIN, MANY, MANY)
+    assert recipient_limit((lost, surplus, lost, surplus, end)) is None
+    assert recipient_limit((lost, lost, end, lost)) is None
+
+
 @pytest.mark.parametrize("cause", [Cause.NO_SMTPUTF8, Cause.UNREADABLE])
 def test_what_cannot_be_sent_as_it_is_waits_for_the_person(cause: Cause) -> None:
     outcome = Outcome(Stage.EHLO, cause=cause)
@@ -345,6 +357,7 @@ def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule
         ((said(451, "later", Stage.MAIL),) * 2, 3, Place.ALONE, [State.DEFERRED] * 2),
         ((said(451, "later", Stage.DATA), said(452, "4.5.3 too many")), 0, Place.ALONE, [State.DEFERRED] * 2),
         ((said(421, "closing"), Outcome(Stage.RCPT, cause=Cause.LOST)), 3, Place.ALONE, [State.DEFERRED] * 2),
+        ((Outcome(Stage.RCPT, cause=Cause.LOST), said(452, "4.5.3 too many")), 0, Place.GOES_ON, []),
         ((Outcome(Stage.AFTER_DOT, cause=Cause.LOST),) * 2, 3, Place.ALONE, [State.DEFERRED] * 2),
     ],
 )
