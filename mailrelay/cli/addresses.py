@@ -86,7 +86,7 @@ def _part(text: bytes, start: int) -> _Part:
     found: list[Token] = []
     try:
         for kind, token, end in tokens(text, start):
-            if kind == "end":
+            if kind == "separator":
                 return _Part(found, end - 1, end)
             if kind == "group":
                 # The name of a group must not contain an address.

@@ -54,8 +54,8 @@ def whole(settings: Settings, envelope: Envelope, content: bytes) -> tuple[Envel
     recipients: dict[bytes, Recipient] = {}
     for to in envelope.recipients:
         recipients.setdefault(to.address, to)
-    if known.any_domain:
-        content = header_completion.complete(content, known.any_domain)
+    if known.domain_of_names:
+        content = header_completion.complete(content, known.domain_of_names)
     return dataclasses.replace(envelope, recipients=tuple(recipients.values())), content
 
 

@@ -5,7 +5,7 @@ are mapped as RFC 5895 recommends: lower case, full-width and half-width forms r
 `idna` follows the older IDNA2003, which gives other domains for some letters (`ß`), so only its Punycode is used. The
 library `idna` is not used: another dependency and 4 ms of `mailrelay sendmail`, for checks that the mail server makes.
 
-Pure. The check that a domain has only characters of U-labels is that of `mail.address`.
+Pure. `mail.address` checks that a domain has only characters that U-labels may have.
 """
 
 import unicodedata
@@ -14,7 +14,8 @@ from mailrelay.mail.address import MAX_DOMAIN, MAX_LABEL
 
 
 def with_a_labels(address: bytes) -> bytes | None:
-    """The address with its domain in A-labels; None if its local part is not ASCII, or an A-label would be too long.
+    """The address with its domain in A-labels; None if it is bare, its local part is not ASCII, or the domain would be too
+    long.
 
     address: valid for `mail.address`, in UTF-8.
     """
@@ -24,7 +25,10 @@ def with_a_labels(address: bytes) -> bytes | None:
 
 
 def domain_in_a_labels(domain: bytes) -> bytes | None:
-    """The domain in A-labels; None if it would be too long. domain: valid for `mail.address`, in UTF-8."""
+    """The domain in A-labels; None if it would be too long. domain: valid for `mail.address`, in UTF-8.
+
+    Raises UnicodeDecodeError if it is not UTF-8.
+    """
     labels = [_a_label(label) for label in domain.decode().split(".")]
     converted = b".".join(labels)
     if len(converted) > MAX_DOMAIN or any(len(label) > MAX_LABEL for label in labels):
@@ -35,7 +39,7 @@ def domain_in_a_labels(domain: bytes) -> bytes | None:
 def _a_label(label: str) -> bytes:
     if label.isascii():
         return label.encode()
-    # One by one: within a word, Python makes another small letter of a sigma at the end.
+    # Character by character: str.lower() maps a sigma at the end of a word to another letter (final sigma).
     mapped = unicodedata.normalize("NFC", "".join(_narrowed(char).lower() for char in label))
     return mapped.encode() if mapped.isascii() else b"xn--" + mapped.encode("punycode")
 

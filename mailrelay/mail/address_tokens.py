@@ -1,10 +1,10 @@
 """The tokens of an address list (RFC 5322 section 3.4): of To, Cc and Bcc, and of arguments of sendmail(1).
 
-    tokens(text)    each token as (kind, octets, end): the kind is word, angle, joint, group or end
+    tokens(text)    each token as (kind, octets, end): the kind is word, angle, joint, group or separator
 
 Spaces and comments are left out. A word is an atom, a quoted string, a domain literal or an encoded word; an angle is all
-from `<` to `>`; a joint is `.` or `@`; a group is the colon behind the name of a group; an end is `,` or `;`. Beyond the
-grammar, a backslash in an atom stands before the next character (`CORP\\alice`).
+from `<` to `>`; a joint is `.` or `@`; a group is the colon after the name of a group; a separator is `,` or `;`. Other
+than in the RFC, an atom may contain a backslash and the character after it (`CORP\\alice`).
 
 Promises: pure, in time linear in the length. The octets of the tokens are those of the text.
 """
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
     | (?P<angle> < [^<>"]* (?:{_QUOTED}[^<>"]*)* > )
     | (?P<word> =\?[^?\s]+\?[BbQq]\?[^?\s]*\?= | {_QUOTED} | \[[^\[\]\\]*\] | (?:{_CHAR}|\\[!-~\x80-\xff])+ )
     | (?P<joint>[.@])
-    | (?P<end>[,;])
+    | (?P<separator>[,;])
     | (?P<group>:)
     """.encode(),
     re.VERBOSE | re.DOTALL,
@@ -28,11 +28,11 @@ _TOKEN = re.compile(
 _COMMENT_PART = re.compile(rb"[^()\\]*(?:\\.[^()\\]*)*([()])", re.DOTALL)
 
 Token = tuple[str, bytes, int]
-"""The kind, the octets, and the offset of the end."""
+"""The kind, the octets, and the offset in the text right after them."""
 
 
 class Damaged(ValueError):
-    """No token begins at this offset."""
+    """No token begins at the offset `at`, or the comment that begins there has no end."""
 
     def __init__(self, at: int) -> None:
         super().__init__(at)
@@ -40,7 +40,7 @@ class Damaged(ValueError):
 
 
 def tokens(text: bytes, at: int = 0) -> Iterator[Token]:
-    """The tokens of `text` from `at` on. Raises Damaged."""
+    """The tokens of `text` from the offset `at` on. Raises Damaged."""
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:

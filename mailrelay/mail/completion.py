@@ -1,7 +1,7 @@
 """Completes bare addresses: local parts without a domain, such as `root`, which cron and other local programs use.
 
 The settings decide (`[submission]`: from, domain, local). What they leave open is completed with the account on the
-relayhost: its name there, at the name that the mail server there gives itself. That is a mailbox that exists.
+relayhost: the account's name, at the name of the mail server in its greeting. That is a mailbox that exists.
 
     address       becomes the first of these that is known
     sender        from; the name at `domain`; the account on the relayhost
@@ -9,11 +9,10 @@ relayhost: its name there, at the name that the mail server there gives itself. 
                   of any other name: the name at `domain`, at the domain of from, at the domain of the account
     in a header   the name at `domain`, at the domain of from, at the domain of the account
 
-A local account is also meant by its name in capitals, in quotes, or with a detail (`ROOT`, `"root"`, `root+cron`), as in
-sendmail.
+The name of a local account may be in capitals, in quotes, or have a detail (`ROOT`, `"root"`, `root+cron`), as in sendmail.
 
 The null reverse path stays, and so does the recipient `postmaster`, which every mail server accepts without a domain (RFC
-5321 section 4.1.1.3).
+5321 section 4.1.1.3). In a header, `postmaster` is completed like any other name.
 
 Promises: pure; a whole address stays as it is, so completing twice is the same as completing once. What is not known yet
 leaves the address bare.
@@ -28,6 +27,7 @@ from mailrelay.mail.address import ATEXT, MAX_DOMAIN
 from mailrelay.mail.envelope import Envelope, Recipient
 
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# The last label is not a number: an IPv4 address is no domain.
 _DOMAIN = re.compile(rb"(?:%b\.)*(?![0-9]+\Z)%b" % (_LABEL, _LABEL))
 _DOT_STRING = re.compile(rf"{ATEXT}+(?:\.{ATEXT}+)*")
 _LOCALHOST = re.compile(rb"localhost(?:\..*)?", re.IGNORECASE)
@@ -53,23 +53,23 @@ class Completion:
     is_local_account: Callable[[bytes], bool] = _is_never_local
 
     @property
-    def any_domain(self) -> bytes:
-        """The domain at which bare names are completed."""
+    def domain_of_names(self) -> bytes:
+        """The domain for bare names that are not the sender or a local account; b"" if none is known."""
         return self.domain or domain_of(self.sender) or domain_of(self.account)
 
     def whole_sender(self, address: bytes) -> bytes:
-        """The reverse path to send for `address`."""
+        """The reverse path that replaces `address`; a bare address stays bare if nothing is known."""
         if not is_bare(address):
             return address
         return self.sender or (_at(address, self.domain) if self.domain else self.account) or address
 
     def whole_recipient(self, address: bytes) -> bytes:
-        """The forward path to send for `address`."""
+        """The recipient that replaces `address`; a bare address stays bare if nothing is known."""
         if not is_bare(address) or _is_postmaster(address):
             return address
         if any(map(self.is_local_account, _account_names(address))):
             return self.local or self.sender or self.account or address
-        return _at(address, self.any_domain) if self.any_domain else address
+        return _at(address, self.domain_of_names) if self.domain_of_names else address
 
 
 NOTHING_KNOWN = Completion()
@@ -77,6 +77,7 @@ NOTHING_KNOWN = Completion()
 
 def is_bare(address: bytes) -> bool:
     """Whether an address is a local part without a domain. The null reverse path, b"", is not."""
+    # A quoted local part may hold an @: `"a@b"`.
     return bool(address) and (b"@" not in address or address.endswith(b'"'))
 
 
@@ -110,8 +111,9 @@ def is_domain(name: bytes) -> bool:
 def account_address(account: str, server_names: Sequence[bytes], host: str) -> bytes:
     """The address of an account on a relayhost; b"" if its name cannot be a local part.
 
-    server_names: the mail server's names for itself, in the greeting and in the reply to EHLO. host: the SSH host. The first
-    of these that is a domain name with a dot is used; else the first without one; `localhost` only as the last.
+    server_names: the mail server's names for itself, in the greeting and in the reply to EHLO. host: the SSH host. Of
+    those that are domain names, the first with a dot is used, else the first without one. `localhost` and `localhost.*` are
+    used only if there is no other.
     """
     if not account or not account.isprintable():
         return b""

@@ -18,11 +18,11 @@ from mailrelay.mail.states import State
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 
 NO_RECIPIENT = b"(no recipient)"
-"""Stands in the spool for the recipient of a message without one. It is valid for no `mail.address`."""
+"""The recipient that the spool holds for a message without recipients. It is not a valid address."""
 
 
 UNTRIED = (State.HELD, State.BOUNCED)
-"""The states of a recipient with a problem."""
+"""The states in which a recipient with a problem arrives; it is not tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class HandedIn:
     """A message as a program handed it in.
 
     envelope: with the recipients whose addresses are valid. content: with CRLF line ends; b"" if it is not kept. problem:
-    concerns all recipients of the envelope, None if they can be tried. bad: what was given as a recipient and is no address,
-    with the reason; it is valid for no `mail.address`. notify: NOTIFY (RFC 3461) of those in `bad`.
+    concerns all recipients of the envelope, None if they can be tried. bad: what was given as a recipient and is no valid
+    address, with its problem; `NO_RECIPIENT` if there was none. notify: NOTIFY (RFC 3461) of those in `bad`.
     """
 
     envelope: Envelope
@@ -53,7 +53,7 @@ class HandedIn:
 
 
 def not_an_address(sentence: str) -> Problem:
-    """A recipient whose address is not valid. sentence: names it, and says why."""
+    """The problem of a recipient whose address is not valid. sentence: names it, and says why."""
     return Problem(
         State.BOUNCED,
         "5.1.3",
@@ -63,12 +63,12 @@ def not_an_address(sentence: str) -> Problem:
 
 
 def no_recipient(sentence: str) -> Problem:
-    """A message without a recipient. sentence: where one was looked for."""
+    """The problem of a message without a recipient. sentence: where mailrelay has looked for one, and the fix."""
     return Problem(State.BOUNCED, "5.1.3", Stage.RCPT, sentence)
 
 
 def too_large_to_keep(limit: int) -> Problem:
-    """A message whose content is not kept. limit: octets."""
+    """The problem of a message whose content is not kept. limit: octets."""
     text = f"the message is larger than {limit} octets and is not kept; send it again, in parts"
     return Problem(State.BOUNCED, "5.3.4", Stage.CONTENT, text)
 
@@ -78,7 +78,8 @@ _EDIT = "`mailrelay queue edit ID` changes it"
 
 
 def bad_sender(given: bytes, sender: bytes) -> Problem:
-    """A sender that is not an address. given: as the program gave it. sender: the reverse path in its place."""
+    """The problem of a sender that is not an address. given: as the program gave it. sender: the reverse path in its
+    place."""
     text = (
         f"the sender '{printable(given, 80)}' is not an address; `mailrelay queue resend ID --from ADDRESS` sends it from"
         f" another one, `mailrelay queue release ID` from <{printable(sender)}>"
@@ -87,7 +88,7 @@ def bad_sender(given: bytes, sender: bytes) -> Problem:
 
 
 def no_relayhost(sender: bytes, relayhost: str) -> Problem:
-    """A sender that no relayhost takes. relayhost: through which a release sends the message."""
+    """The problem of a sender from which no relayhost takes mail. relayhost: the one through which a release sends it."""
     where = "`from` below [submission] and `senders`" if is_bare(sender) else "`senders`"
     text = (
         f"no relayhost takes mail from <{printable(sender)}>: see {where} in the settings;"
@@ -98,7 +99,7 @@ def no_relayhost(sender: bytes, relayhost: str) -> Problem:
 
 
 def problem_of_content(content: bytes, limit: int) -> Problem | None:
-    """Why this content is held; None if it can be sent. limit: listen.max_message_size, octets."""
+    """The problem for which this content is held; None if it can be sent. limit: listen.max_message_size, octets."""
     if count_received(content) >= MAX_RECEIVED:
         text = (
             f"the message is in a mail loop: it has {MAX_RECEIVED} Received fields or more; {_RELEASE},"

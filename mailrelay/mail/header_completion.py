@@ -3,7 +3,8 @@
     complete(content, domain)    content with `@domain` behind each bare address
 
 Only mail that local programs hand in through sendmail(1) is completed; what comes by SMTP stays as it is. The domain is put
-behind the local part, and nothing else changes.
+behind the local part. In a Message-ID that mailrelay has added while no domain was known, the domain replaces `localhost`.
+Nothing else changes.
 
 Promises: pure; accepts any octets, in linear time; a second call changes nothing. A field whose value is not a list of
 addresses stays as it is, and so does a header with a DKIM signature.
@@ -27,8 +28,8 @@ _OUR_MESSAGE_ID = re.compile(rb"\.mailrelay@localhost>\s*")
 
 
 def complete(content: bytes, domain: bytes) -> bytes:
-    """`content`, which begins with a header, with all addresses in it whole. domain: not empty; one that is not ASCII is
-    written in its ASCII form (RFC 5890), so that the header stays ASCII."""
+    """`content` with its bare addresses completed. content: a header, or the beginning of one, and what follows it. domain:
+    not empty; one that is not ASCII is written in A-labels (RFC 5890), so that the header stays ASCII."""
     with suppress(UnicodeError):
         domain = domain_in_a_labels(domain) or domain
     parts: list[bytes] = []
@@ -48,36 +49,36 @@ def complete(content: bytes, domain: bytes) -> bytes:
 
 
 def needs_completion(content: bytes) -> bool:
-    """Whether the header has bare addresses."""
+    """Whether `complete` changes the header: it has bare addresses, or a Message-ID of ours that has no domain yet."""
     return complete(content, b"x") != content
 
 
 def _completed(value: bytes, domain: bytes) -> bytes:
     try:
-        points = list(_ends_of_bare(value))
+        ends = list(_ends_of_bare(value))
     except Damaged:
         return value
-    cuts = [0, *points, len(value)]
+    cuts = [0, *ends, len(value)]
     return (b"@" + domain).join(value[start:end] for start, end in itertools.pairwise(cuts))
 
 
 def _ends_of_bare(value: bytes) -> Iterator[int]:
-    """Where each bare address in an address list (RFC 5322 section 3.4) ends. Raises Damaged."""
+    """The offset of the end of each bare address in an address list (RFC 5322 section 3.4). Raises Damaged."""
     mailbox: list[Token] = []
     for token in tokens(value):
         match token[0]:
-            case "end":
-                yield from _end_of_bare(mailbox)
+            case "separator":
+                yield from _end_if_bare(mailbox)
                 mailbox = []
             case "group":
                 mailbox = []
             case _:
                 mailbox.append(token)
-    yield from _end_of_bare(mailbox)
+    yield from _end_if_bare(mailbox)
 
 
-def _end_of_bare(mailbox: list[Token]) -> Iterator[int]:
-    """Where the address of a mailbox ends, if it is bare."""
+def _end_if_bare(mailbox: list[Token]) -> Iterator[int]:
+    """The offset of the end of the mailbox's address if it is bare, else nothing. mailbox: its tokens."""
     if not mailbox:
         return
     kinds = [kind for kind, _, _ in mailbox]
@@ -85,6 +86,7 @@ def _end_of_bare(mailbox: list[Token]) -> Iterator[int]:
     if kinds.count("angle") == 1 and kinds[-1] == "angle":
         inner = last[1:-1].rstrip()
         address, end = inner.lstrip(), end - len(last) + 1 + len(inner)
+    # An address without angle brackets: words with a joint between each two.
     elif set(kinds[::2]) == {"word"} and set(kinds[1::2]) <= {"joint"}:
         address = b"".join(octets for _, octets, _ in mailbox)
     else:

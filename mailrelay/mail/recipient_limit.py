@@ -1,12 +1,13 @@
 """Judges the outcomes of one transaction together: which recipients were too many for it.
 
-A mail server may take only so many recipients in a transaction. RFC 5321 section 4.5.3.1.10 gives it 452 for the others, and
-RFC 3463 the enhanced status code X.5.3; servers send other codes too, and the words alone. Such a reply counts only behind
-a recipient that was accepted: without one, another transaction would bring nothing. Some servers end the conversation at one
-recipient too many, or after a number of such replies; then the recipients that were accepted have no outcome of their own.
+A mail server may take only so many recipients in a transaction. The reply to the others is 452 (RFC 5321 section
+4.5.3.1.10), with the enhanced status code X.5.3 (RFC 3463); some servers send other codes, or only the words "too many
+recipients". Such a reply counts only if a recipient was accepted before it: otherwise another transaction would get the same
+reply. Some servers end the conversation, with 421 or without, at the first recipient that is too many, or after a number of
+such replies. Then the recipients that were accepted have no reply to the content.
 
-Promises: the only recipient of a transaction is never `TOO_MANY`. If accepted recipients are, the outcomes show a limit
-below the number of recipients in the transaction; so the next one has fewer.
+Promises: the only recipient of a transaction is never `TOO_MANY`. If an accepted recipient is `TOO_MANY`, the outcomes
+show a limit below the number of recipients in the transaction; so the next transaction has fewer.
 """
 
 import re
@@ -29,9 +30,10 @@ def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     """What the outcomes mean, in the order of the recipients of their transaction.
 
     They are those of `classify`, except for `TOO_MANY`: the reply to RCPT means "too many recipients", or is a 452 or 552
-    without an enhanced status code, behind a recipient that was accepted. If the mail server has shown its limit in this
+    without an enhanced status code, and a recipient before it was accepted. If the mail server has shown its limit in this
     way, and refuses DATA or the content because of too many recipients (Exim with recipients_max_reject), those that it had
-    accepted are `TOO_MANY` too. So they are if it ended the conversation, unless it may have the content.
+    accepted are `TOO_MANY` too. If it ended the conversation, all recipients without a reply of their own are `TOO_MANY`,
+    unless it may have the content.
     """
     found = _after_rcpt(outcomes)
     if _limit_before_end(outcomes) is not None:
@@ -41,7 +43,7 @@ def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
             else one
             for one, outcome in zip(found, outcomes, strict=True)
         )
-    if _limit(outcomes, found) is None:
+    if _limit_by_rcpt(outcomes, found) is None:
         return found
     return tuple(
         Disposition.TOO_MANY if outcome.stage in (Stage.DATA, Stage.CONTENT) and _means_too_many(outcome) else one
@@ -52,25 +54,25 @@ def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
 def recipient_limit(outcomes: Sequence[Outcome]) -> int | None:
     """How many recipients the mail server accepts in one transaction, as the outcomes of a transaction show it; at least 1.
 
-    None if they show no limit: no recipient was one too many, or one behind it was accepted. In the second case the reply
+    None if they show no limit: no recipient was too many, or one after it was accepted. In the second case the reply
     concerned something else, for example the domain of the recipient.
     """
     limit = _limit_before_end(outcomes)
-    return limit if limit is not None else _limit(outcomes, _after_rcpt(outcomes))
+    return limit if limit is not None else _limit_by_rcpt(outcomes, _after_rcpt(outcomes))
 
 
 def _limit_before_end(outcomes: Sequence[Outcome]) -> int | None:
-    """How many recipients the mail server accepted before it said that there are too many, and then ended the conversation
-    (Postfix does after smtpd_hard_error_limit such replies). None if it did not, if it accepted none, or one behind."""
+    """How many recipients the mail server accepted before it said that there are too many and ended the conversation, as
+    Postfix does after smtpd_hard_error_limit such replies. None if it did not, if it accepted none, or one after that."""
     replied = [index for index, one in enumerate(outcomes) if one.stage is Stage.RCPT and one.reply is not None]
     if not replied or not any(one.cause is Cause.LOST or _is_421(one) for one in outcomes):
         return None
-    # Replies come in order: a recipient without one was accepted if another behind it has one.
+    # Replies come in order: a recipient without one was accepted if another after it has one.
     judged = outcomes[: replied[-1] + 1]
     accepted = [_was_accepted(one) for one in judged]
     if True not in accepted:
         return None
-    surplus = (_ends_at_too_many(one) or _means_too_many(one, bare=True) for one in judged)
+    surplus = (_ends_at_too_many(one) or _means_too_many(one, code_suffices=True) for one in judged)
     first = next((index for index, is_one in enumerate(surplus) if is_one and index > accepted.index(True)), None)
     return None if first is None or any(accepted[first:]) else sum(accepted)
 
@@ -91,16 +93,16 @@ def _ends_at_too_many(outcome: Outcome) -> bool:
 def _after_rcpt(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     """The dispositions, as far as the replies to RCPT alone show which recipients were too many."""
     found = []
-    is_behind_accepted = False
+    has_accepted = False
     for outcome in outcomes:
-        is_surplus = is_behind_accepted and outcome.stage is Stage.RCPT and _means_too_many(outcome, bare=True)
+        is_surplus = has_accepted and outcome.stage is Stage.RCPT and _means_too_many(outcome, code_suffices=True)
         found.append(Disposition.TOO_MANY if is_surplus else classify(outcome))
-        is_behind_accepted |= _was_accepted(outcome)
+        has_accepted |= _was_accepted(outcome)
     return tuple(found)
 
 
-def _limit(outcomes: Sequence[Outcome], found: Sequence[Disposition]) -> int | None:
-    """As `recipient_limit`. found: the dispositions after RCPT."""
+def _limit_by_rcpt(outcomes: Sequence[Outcome], found: Sequence[Disposition]) -> int | None:
+    """As `recipient_limit`, from replies to RCPT other than 421. found: from `_after_rcpt`."""
     if Disposition.TOO_MANY not in found:
         return None
     accepted = [_was_accepted(outcome) for outcome in outcomes]
@@ -108,22 +110,23 @@ def _limit(outcomes: Sequence[Outcome], found: Sequence[Disposition]) -> int | N
 
 
 def _was_accepted(outcome: Outcome) -> bool:
-    """Whether the mail server accepted the recipient: its outcome was decided after the reply to its RCPT. True, too, if the
-    connection was lost before the reply: then there is no other reply behind it."""
+    """Whether the mail server accepted the recipient: its outcome was decided after the reply to its RCPT. Also true if the
+    conversation was lost at RCPT: accepted recipients have this outcome, too. So have those without a reply, but then no
+    reply comes after them."""
     if outcome.stage is Stage.RCPT:
         return outcome.cause is Cause.LOST
     return outcome.stage in (Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT)
 
 
-def _means_too_many(outcome: Outcome, *, bare: bool = False) -> bool:
-    """Whether a reply says that there are too many recipients. bare: whether a 452 or 552 without an enhanced status code
-    does, unless it speaks of storage. Not a 421: it ends the conversation."""
+def _means_too_many(outcome: Outcome, *, code_suffices: bool = False) -> bool:
+    """Whether a reply says that there are too many recipients. code_suffices: whether a 452 or 552 without an
+    enhanced status code means it, unless its text is about storage. False for a 421 (see `_ends_at_too_many`)."""
     reply = outcome.reply
     if reply is None or reply.code < 400 or reply.code == 421:
         return False
     says_so = _TOO_MANY.search(reply.text) is not None
     if not reply.has_status:
-        return says_so or (bare and reply.code in (452, 552) and not _STORAGE.search(reply.text))
+        return says_so or (code_suffices and reply.code in (452, 552) and not _STORAGE.search(reply.text))
     _, subject, detail = reply.status.split(".")
     # Not the subject 7: "too many recipients from your address this hour" is a rate, not a limit of the transaction.
     return (subject, detail) == ("5", "3") or (says_so and subject in ("3", "5"))

@@ -1,11 +1,12 @@
-"""Recognises replies that refuse mailrelay and not this mail: its name, its address, a missing login or TLS, a command.
+"""Recognises replies that refuse mailrelay and not this message: because of mailrelay's name or address, a missing login or
+TLS, or a command.
 
-Every message would get such a reply. So it is a setup fault of the relayhost, and costs no mail.
+Every message would get such a reply. So it is a setup fault of the relayhost, and no message fails by it.
 
-Promises: a reply that concerns the sender, the recipient, relaying or the content is never taken for a setup fault, and an
-unknown one neither: its 5xx stays a refusal, which the client may hear. Only the code, the enhanced status code and words
-outside of addresses count.
-The words are those of Postfix, sendmail, Exim, OpenSMTPD, qmail, Exchange, Haraka and others; a test lists them.
+Promises: a reply that concerns the sender, the recipient, relaying or the content is no setup fault, and neither is an
+unknown reply: its 5xx stays a refusal, which the client may get. Only the code, the enhanced status code and the words
+outside of addresses count. The words are those of Postfix, sendmail, Exim, OpenSMTPD, qmail, Exchange, Haraka and others; a
+test lists them.
 """
 
 import ipaddress
@@ -36,7 +37,7 @@ _ABOUT_THE_MAIL = re.compile(
     rb"|\bto send (?:e?-?mail |messages? )?(?:from|for)\b(?! th(?:is|e)\b| your\b| here\b| localhost\b)",
     re.IGNORECASE,
 )
-# The mail server has asked another one about an address, and quotes its reply.
+# The mail server quotes the reply of another mail server, which it has asked about an address.
 _QUOTED = re.compile(
     rb"\bsaid: |call-?(?:out|back)\b|undeliverable address|unverified address"
     rb"|(?:sender|recipient|address) verif|verif\w* (?:failed )?for\b",
@@ -86,10 +87,10 @@ _COMMAND = re.compile(
 
 
 def cause_of(stage: Stage, reply: Reply, *, accepted: bool) -> Cause | None:
-    """Which setup fault the reply means, None if it means none. The reply is one of 4xx or 5xx.
+    """Which setup fault the reply means, None if it means none.
 
-    accepted: the mail server has accepted a message in this conversation before, or with RCPT another recipient. Then it
-    does accept mail of ours, so that the reply concerns this mail.
+    accepted: the mail server has accepted something in this conversation before: a message or, if stage is RCPT, another
+    recipient. So it does accept mail of ours, and the reply concerns this message.
     """
     if accepted or reply.code < 400 or reply.code == 421 or stage not in _STAGES:
         return None
@@ -106,6 +107,7 @@ def cause_of(stage: Stage, reply: Reply, *, accepted: bool) -> Cause | None:
 
 
 def _by_words(code: int, words: bytes) -> Cause | None:
+    """The setup fault that the words of a reply name, at any stage."""
     if _HELO.search(words):
         return Cause.HELO_REFUSED
     denied = _DENIED if code >= 500 else _ACCESS_DENIED
@@ -119,8 +121,8 @@ def _by_words(code: int, words: bytes) -> Cause | None:
 
 
 def _names_this_client(words: bytes) -> bool:
-    """Whether the reply is about the host from which the mail server is reached. With a public address, it may quote the
-    mail server of the recipient, which refuses the mail server."""
+    """Whether the reply is about mailrelay as the SMTP client. A reply with a public IP address may be quoted from the
+    recipient's mail server, which refuses our mail server."""
     if not _CLIENT.search(words):
         return False
     return bool(_POSTFIX.match(words)) or not any(_is_public(found[1]) for found in _IN_BRACKETS.finditer(words))
@@ -135,6 +137,7 @@ def _is_public(address: bytes) -> bool:
 
 
 def _by_code(stage: Stage, reply: Reply, words: bytes) -> Cause | None:
+    """The setup fault that the code means at this stage, if the words name none."""
     if stage is Stage.EHLO and (reply.code in (501, 504) or (reply.code in (550, 553) and not _DENIED.search(words))):
         return Cause.HELO_REFUSED
     if stage in (Stage.GREETING, Stage.EHLO):
@@ -164,7 +167,7 @@ class MailServerSettings(Protocol):
 
 
 def fix(cause: Cause, settings: MailServerSettings) -> str:
-    """The step that ends the setup fault; one that suits every refusal for other causes. Escaped."""
+    """The fix of a setup fault; for a cause that is not in SETUP_REPLIES, a general one. Escaped."""
     return printable(_fix(cause, settings.command or str(settings.smtp), settings))
 
 

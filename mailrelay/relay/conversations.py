@@ -1,12 +1,13 @@
 """The conversations with one relayhost's mail server: opens them, gives them jobs, and judges how each has ended.
 
 A conversation asks for jobs when it has none: first recipient probes, for which clients wait, then messages. Without mail it
-stays for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler decides
-when conversations are opened, and how many (`plan`); `delivery` runs each.
+stays open for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler
+decides when conversations are opened, and how many (`plan`); `delivery` runs each.
 
 Promises: a conversation that fails without a reply to mail of ours is a fault of the relayhost, which the scheduler records
 (`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). An extension that the mail server
-offers and refuses is not used again as long as the daemon runs. A probe ends, also when the last conversation does.
+offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. Every probe gets a
+result: None when the last conversation ends.
 Never: a new job on a retired connection; a conversation on a connection that is not the current one.
 """
 
@@ -46,11 +47,12 @@ class ConversationPhase(enum.Enum):
 class Conversations:
     """The open conversations of one relayhost.
 
-    next_messages: returns up to so many messages to send, none if none is due; cancelling it loses nothing. server_named:
-    called with the mail server's names for itself (`smtp.session`) at each reply to EHLO. changed: called when the scheduler
-    should decide again.
+    next_messages: returns up to the given number of messages to send, none if none is due; cancelling it loses nothing.
+    server_named: called with the mail server's names for itself (`smtp.session`) at each reply to EHLO. changed: called
+    when the scheduler should decide again.
 
-    channels: the most conversations that may be open by the settings: more if each carries only one message at a time.
+    channels: how many conversations the settings allow at once: `channels`, or `backlog_channels` if each carries only one
+    message at a time.
     is_untested: the connection was dialled for mail or after a fault, and no conversation has been opened on it yet.
     faults: those that were found, and that the scheduler has not yet recorded.
     """
@@ -74,7 +76,7 @@ class Conversations:
         self._server_named = server_named
         self._changed = changed
         self._backlog_channels = max(relayhost.channels, relayhost.backlog_channels)
-        # The most that the mail server allows; lowered when it refuses one.
+        # The most conversations that the mail server allows; lowered when it refuses one.
         self._server_limit = self._backlog_channels
         self._open: set[Conversation] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,21 +93,21 @@ class Conversations:
 
     @property
     def idle(self) -> int:
-        """How many wait for mail, with none due."""
+        """How many conversations are IDLE."""
         return sum(one.phase is ConversationPhase.IDLE for one in self._open)
 
     @property
     def all_ready(self) -> bool:
-        """Whether each has had the reply to EHLO."""
+        """Whether each conversation has received the reply to EHLO."""
         return all(one.phase is not ConversationPhase.OPENING for one in self._open)
 
     @property
     def more_allowed(self) -> int:
-        """How many more may be opened; 0 or less: none."""
+        """How many more conversations may be opened; 0 or less: none."""
         return min(self.channels, self._server_limit) - len(self._open)
 
     def connected(self, *, is_untested: bool) -> None:
-        """There is a new connection."""
+        """Resets what was learned on the last connection: there is a new one. is_untested: see the class."""
         self.channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
         self.is_untested = is_untested
@@ -144,7 +146,7 @@ class Conversations:
             task.cancel()
 
     async def finish(self) -> None:
-        """From now on no conversation stays without mail. Returns when all have ended."""
+        """Ends each conversation once it has no mail. Returns when all have ended."""
         self._is_stopping = True
         for conversation in self._open:
             conversation.wake()
@@ -176,7 +178,7 @@ class Conversations:
         Cancelling loses nothing."""
         if self._connector.retired is not None:
             return ()
-        # Look for probes again: one that came during the wait for the spool has woken no conversation.
+        # Look for probes again: a probe that came while this conversation waited for the spool could not wake it.
         return self._probes.next() or await self._next_messages(limit) or self._probes.next()
 
     # From the opening to the end.
@@ -201,7 +203,7 @@ class Conversations:
             end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
             outcome, progress, refused = end.outcome, end.progress, end.refused
             if end.goes_on:
-                # Its messages are due again: the connection is still wanted.
+                # Its messages must be due again before the scheduler decides whether to close the connection.
                 await self._results.written()
         except Fault as fault:
             outcome = fault.outcome
@@ -231,7 +233,7 @@ class Conversations:
     async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
         """Leaves a fault to the scheduler, and closes the connection unless streams use it."""
         if fault.cause in SETUP_REPLIES:
-            # The person may lead the relayhost to another mail server.
+            # The fix may be another mail server, which may accept these extensions.
             self._unusable = frozenset()
         self.faults.append(fault)
         if connection.is_up and self._connector.has_streams:
@@ -242,7 +244,7 @@ class Conversations:
         await connection.close()
 
     def _ended(self, conversation: "Conversation") -> None:
-        """May be called twice for one conversation."""
+        """Removes a conversation that has ended, and gives back the probes after the last. May be called twice for one."""
         self._open.discard(conversation)
         if not self._open:
             self._probes.give_back()
@@ -258,7 +260,7 @@ class Conversation:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """There is mail again, or the end of the scheduler."""
+        """Ends the wait for mail: there is mail, or the scheduler is stopping."""
         self._woken.set()
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:

@@ -20,15 +20,16 @@ log = logging.getLogger("mailrelay.relay")
 class DoubtPhase(enum.Enum):
     NONE = enum.auto()
     WAITED_IN_VAIN = enum.auto()
-    """A client has waited in vain; the server was not asked for a response since."""
+    """A client has waited in vain; the server has not been asked for a response yet."""
     ASKED = enum.auto()
     """The server was asked for a response, and has CHECK_GRACE seconds to give it."""
     NO_RESPONSE = enum.auto()
-    """In doubt: clients are not kept waiting."""
+    """In doubt: clients get their reply without waiting."""
 
 
 class Doubt:
-    """The doubt about one connection, and about the dial for the next one: a new dial that ends begins a new object.
+    """The doubt about one connection, and about the dial that replaces it. `Connector` makes a new object when a dial has
+    ended.
 
     changed: called when the scheduler should decide again.
     """
@@ -44,7 +45,7 @@ class Doubt:
             self._set(DoubtPhase.WAITED_IN_VAIN)
 
     def dialled_in_vain(self) -> None:
-        """A client has waited in vain during a dial."""
+        """A client has waited in vain during a dial: until the dial ends, no other client waits."""
         self.phase = DoubtPhase.NO_RESPONSE
 
     def text(self, *, is_dialling: bool) -> str:
@@ -56,9 +57,10 @@ class Doubt:
         return f"the connection to {self._relayhost.ssh} does not respond; it is being checked"
 
     async def check(self, connection: Connection, patience: Callable[[], float]) -> bool:
-        """Asks the server for a response and waits for it. Returns whether the connection works.
+        """Asks the server for a response and waits for it. Returns whether the connection works; False if it is dead, or
+        ended while it was in doubt.
 
-        patience: seconds to wait for a sign of life before the connection counts as dead.
+        patience: returns the seconds to wait for a response or an acknowledgement before the connection counts as dead.
         """
         name = self._relayhost.name
         response = asyncio.ensure_future(connection.response())

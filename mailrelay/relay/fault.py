@@ -1,6 +1,6 @@
 """The known fault of one relayhost: why it cannot be used, since when, and when it is over.
 
-The spool keeps it, so that a restart knows it and commands can show it.
+It is recorded in the spool, so that it is known after a restart and commands can show it.
 
 Promises: a fault is recorded once, however much mail waits for it, and no attempt is counted for it. It is over when the
 mail server is ready again; after a reply that refuses mailrelay itself, when the mail server has judged a message.
@@ -31,7 +31,7 @@ class KnownFault:
     run_to_end: runs a coroutine that must not be cancelled. notices_pending: called when a commit may have made notices
     pending. now: the clock, epoch seconds.
 
-    known: what the spool says of it; None if no fault is known.
+    known: the fault as recorded in the spool; None if no fault is known.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class KnownFault:
         self._run_to_end = run_to_end
         self._notices_pending = notices_pending
         self._now = now
-        # The mail server was ready after the last fault: there is none to read from the spool.
+        # The last fault is over: the spool has none to read.
         self._is_known_usable = False
+        # Failures up to the last change of the network; None if there was none since the mail server was ready.
         self._failures_before_change: int | None = None
 
     @property
@@ -65,11 +66,13 @@ class KnownFault:
         return self.known.failures if self.known is not None else 0
 
     def network_changed(self) -> None:
-        """The next failures are counted from here: the network has changed, or may have."""
+        """The network has changed, or may have: if the next failures are transient, their waits begin with the
+        shortest."""
         self._failures_before_change = self._failures
 
     async def read(self) -> None:
-        """Reads the recorded fault again, if there may be one: a command may have shortened the wait."""
+        """Reads the recorded fault again, if there may be one: a command may have made the next dial due. Raises
+        SpoolError."""
         if not self._is_known_usable:
             self.known = await self._spool.relayhost_failure(self._name)
 
@@ -102,7 +105,7 @@ class KnownFault:
     async def record(self, outcome: Outcome) -> str:
         """Records that the relayhost cannot be used. Its mail waits; no attempt is counted.
 
-        Returns why, not escaped. Raises SpoolError.
+        outcome: has scope relayhost. Returns its description, not escaped. Raises SpoolError.
         """
         self._is_known_usable = False
         is_setup = is_setup_fault(outcome)

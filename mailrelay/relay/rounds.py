@@ -3,8 +3,8 @@
 The transactions of such a message follow each other at once (RFC 5321 section 4.5.3.1.10). Together they are a round, which
 counts as one attempt. Each has an attempt of its own in the spool, and its record is on disk before the next one is claimed.
 
-Promises: no recipient is offered twice in a round, unless the mail server replied "too many recipients". What a round knows
-is in memory only: after a crash a recipient that the round had deferred is tried ahead of the schedule, no more.
+Promises: no recipient is offered twice in a round, unless its disposition was "too many". The state of a round is in
+memory only. So after a crash a recipient that the round had deferred may be tried ahead of the schedule.
 Pure: no I/O, no clock.
 """
 
@@ -28,12 +28,16 @@ class Rounds:
     _deferred: dict[int, set[int]] = field(default_factory=dict)
 
     def part(self, message: Message) -> Message:
-        """The message with the recipients of its next transaction. message: as claimed, with all pending recipients."""
+        """The message with the recipients of its next transaction: at most `limit`, without those that the round has
+        deferred.
+
+        message: as claimed, with all pending recipients.
+        """
         deferred = self._deferred.get(message.id)
         pairs = list(zip(message.recipient_ids, message.envelope.recipients, strict=True))
         left = [pair for pair in pairs if pair[0] not in deferred] if deferred else pairs
         if not left:
-            # The person has taken out the recipients for which the round went on.
+            # The person has cancelled the recipients that were left for this transaction.
             left = pairs
         part = left[: self.limit]
         if deferred is None and len(part) == len(pairs):
@@ -48,7 +52,8 @@ class Rounds:
         )
 
     def ended(self, message: Message, outcomes: Sequence[Outcome], record: Record) -> None:
-        """A transaction has ended. message: as `part` gave it. record: its record, which is on disk."""
+        """A transaction has ended. message: as `part` gave it. record: its record, which is on disk. Learns the limit, and
+        notes the recipients that a round which goes on has deferred."""
         limit = recipient_limit(outcomes)
         if limit is not None:
             self.limit = limit if self.limit is None else min(limit, self.limit)

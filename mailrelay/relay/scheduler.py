@@ -3,9 +3,10 @@
 Its parts: the connection (`connector`), the conversations on it (`conversations`), the mail that is claimed for them
 (`claims`), and what has become of that mail (`results`).
 
-Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
-It sleeps until mail is due, the back-off is over, or an event comes. It never polls.
 A stream carries the octets of a forward (`[[forward]]` in the settings) through the same connection (`connector`).
+
+Promises: nothing is sent without an open attempt in the spool; a message that has just arrived goes before mail that waits.
+The loop sleeps until mail is due, the back-off is over, or an event comes, and for `MAX_SLEEP` at most while mail waits.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from mailrelay.ssh.interface import Connection, Dial, Fault, Stream
 log = logging.getLogger("mailrelay.relay")
 
 SPOOL_RETRY = 10.0
-"""Seconds to wait after the spool has failed."""
+"""Seconds to wait after an error of the spool, or any other error of the loop."""
 MAX_SLEEP = 60.0
 """Seconds of sleep at most: timers stand still while a laptop is suspended, but mail becomes due meanwhile."""
 
@@ -46,7 +47,7 @@ class SpoolPort(RelayPort, RelayhostPort, Protocol):
 
 @dataclass(slots=True)
 class _Due:
-    """What the spool has returned since the last action. None: not asked.
+    """What the spool has returned since the plan was last carried out. None: the spool was not asked since.
 
     next_due: epoch seconds, inf if nothing is pending. due_count: as in `Facts`.
     """
@@ -58,8 +59,9 @@ class _Due:
 class Scheduler:
     """Sends one relayhost's mail.
 
-    policy: for attempts and their notices. notices_pending: called when a commit has made notices pending. now: the clock,
-    epoch seconds. completion: what the settings say about bare addresses; the scheduler adds the account on the relayhost.
+    policy: the retry schedule, and the notice backends. notices_pending: called when a commit has made notices pending.
+    now: the clock, epoch seconds. completion: what the settings say about bare addresses; the scheduler adds the account on
+    the relayhost.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Scheduler:
         self._spool = spool
         self._now = now
         self._completion = completion
-        # Account and host of the last dial.
+        # SSH account and host of the last connection.
         self._login = ("", "")
         self._event = asyncio.Event()
         self._results = results.Results(
@@ -130,7 +132,7 @@ class Scheduler:
         return await self._conversations.probe(completed(envelope, self._completion))
 
     def waited_in_vain(self) -> None:
-        """A client has waited for the result of its message, and got none: asks the server whether it is still there."""
+        """A client has waited for the result of its message, and got none: asks the SSH server for a response."""
         self._connector.waited_in_vain()
 
     def octets_sent(self, message: int) -> int:
@@ -159,7 +161,7 @@ class Scheduler:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether outcomes could not be recorded yet: no new mail should be accepted."""
+        """Whether there are outcomes that could not be recorded yet: no new mail should be accepted."""
         return self._results.is_stuck
 
     async def finish(self) -> None:
@@ -170,7 +172,7 @@ class Scheduler:
     # The loop.
 
     async def run(self) -> None:
-        """Runs until cancelled. Messages in progress are then judged and recorded; those not begun are put back."""
+        """Runs until cancelled. Then the outcomes of messages in progress are recorded; messages not begun are put back."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -191,7 +193,7 @@ class Scheduler:
             await self._connector.hang_up()
 
     async def _step(self, group: asyncio.TaskGroup) -> float:
-        """Acts until there is a reason to sleep. Returns for how many seconds at most; inf: until an event."""
+        """Carries out plans until one says to sleep. Returns the seconds to sleep at most; inf: until an event."""
         view = _Due()
         while True:
             plan = decide(self._observe(view))
@@ -308,7 +310,7 @@ class Scheduler:
         await self._connector.close_retired()
 
     def _spool_failed(self, error: Exception) -> float:
-        """Begins nothing for a while after an error of the spool or any other error. Returns the seconds to wait."""
+        """After an error of the spool, or any other error: logs it, and begins nothing for `SPOOL_RETRY`. Returns that."""
         log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
         self._spool_pause_end = time.monotonic() + SPOOL_RETRY
         self._connector.refuse_streams("mailrelay cannot go on for now; see the log")

@@ -17,7 +17,7 @@ from mailrelay.smtp.extensions import Extensions
 from mailrelay.smtp.transaction import Command, OutgoingTransaction, Verb
 
 SMALL = 64 * 1024
-"""Octets of the largest content that is sent with BDAT before the replies to RCPT."""
+"""Octets: content up to this size is sent with BDAT before the replies to RCPT."""
 MAX_IN_FLIGHT = 32
 """Messages with BDAT whose replies may be outstanding at once."""
 
@@ -28,7 +28,8 @@ def max_in_flight(offered: Extensions) -> int:
 
 
 def more_allowed(offered: Extensions, unfinished: int) -> int:
-    """How many more transactions may be started. unfinished: how many were; the content of the last one is written."""
+    """How many more transactions may be started. unfinished: how many were started and are not finished; the last one's
+    content must have been written."""
     if offered.uses_bdat:
         return MAX_IN_FLIGHT - unfinished
     # The commands of the next transaction are sent together with the content of the last one.
@@ -36,8 +37,8 @@ def more_allowed(offered: Extensions, unfinished: int) -> int:
 
 
 def is_content_first(size: int | None, offered: Extensions) -> bool:
-    """Whether the content must be complete before a command is sent: a bad message then does not affect the others in
-    flight. size: as in `OutgoingTransaction`."""
+    """Whether the whole content is read before the first command is sent, so that a message that cannot be read does not end
+    the others in flight. size: as in `OutgoingTransaction`."""
     return size is not None and size <= SMALL and offered.uses_bdat
 
 

@@ -1,8 +1,8 @@
 """The opening of a conversation: the greeting of the mail server, and its replies to EHLO or HELO (RFC 5321 section 3.1).
 
-Promises: HELO is tried only after a 5xx to EHLO. A greeting that a shell has printed before the mail server's is passed
-over. A refusal has scope relayhost: no message is judged by it.
-Never: an extension that is not to be used, although it is offered.
+Promises: HELO is tried only after a 5xx to EHLO. A greeting that a shell has printed before the mail server's is
+ignored. A refusal has scope relayhost: it decides about no message.
+Never: the use of an extension in `unusable`, even if it is offered.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,8 @@ class Opening:
     """The opening of one conversation. name: the argument of EHLO. unusable: extensions not to be used, even if they are
     offered. refusals: judges the replies that are not good.
 
-    server_names: the first words of the greeting and of the reply to EHLO by now, b"" if missing.
+    server_names: the first words of the greeting and of the reply to EHLO, as far as they were received; b"" for an empty
+    one.
     """
 
     def __init__(self, name: bytes, unusable: Collection[Extension], refusals: Refusals) -> None:
@@ -41,7 +42,7 @@ class Opening:
 
     def _after_ehlo(self, verb: Verb, reply: Reply) -> Command | Extensions | Outcome:
         if reply.code == 220:
-            # Another greeting: a shell before the mail server had printed a line like one.
+            # This is the mail server's greeting; a shell had printed the line before. The reply to EHLO is still to come.
             return Command(verb, b"", is_sent=True)
         if reply.code // 100 == 2:
             self.server_names = (*self.server_names, _first_word(reply))

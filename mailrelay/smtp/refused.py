@@ -1,8 +1,8 @@
-"""Judges the refusals of a conversation: of this mail, of mailrelay itself (`mail.setup_reply`), or of an extension.
+"""Judges the refusals of a conversation: of this message, of mailrelay itself (`mail.setup_reply`), or of an extension.
 
 A mail server may refuse an extension that it had offered: BDAT is "not implemented", a parameter is "not recognized". Then
-the message is sent again without the extension, in another conversation. Every such rule needs an extension that was used,
-so that a message is repeated once for each extension at most.
+the message is sent again without the extension, in another conversation. An extension counts as refused only if it was
+used, so a message is repeated at most once for each extension.
 """
 
 import re
@@ -33,9 +33,10 @@ _ADDRESS_WORDS = re.compile(rb"address|domain|host|mailbox|qualified|recipient|s
 
 
 def refused_extensions(replied: Command, reply: Reply, offered: Extensions) -> frozenset[Extension]:
-    """The extensions that `reply`, a 4xx or 5xx to a command of a transaction, refuses; none if it refuses something else.
+    """The extensions that `reply`, a 4xx or 5xx to the command `replied` of a transaction, refuses; none if it refuses
+    something else.
 
-    The command must have been a correct one, as far as the replies before it tell. offered: the extensions in use.
+    Precondition: the replies before this one show no error in the sequence of commands. offered: the extensions in use.
     """
     if replied.verb is Verb.CONTENT and offered.uses_bdat and is_bdat_refused(reply):
         return frozenset({Extension.CHUNKING})
@@ -82,16 +83,18 @@ def is_bdat_refused(reply: Reply) -> bool:
     )
 
 
-def knows_no_bdat(reply: Reply) -> bool:
-    """Whether a reply of `is_bdat_refused` shows that the mail server has accepted no message by BDAT."""
+def is_bdat_unknown(reply: Reply) -> bool:
+    """Whether a reply for which `is_bdat_refused` is true shows that the mail server accepts no BDAT at all, so that it has
+    none of the messages in flight."""
     return reply.code != 500 or bool(_NOT_A_COMMAND.search(reply.text))
 
 
 class Refusals:
     """The refusals of one conversation.
 
-    extensions: those that were offered, used and then refused; the next conversations must not use them. end: why no
-    transaction may be started any more, None while they may. has_accepted_content: the mail server has accepted a message.
+    extensions: those that were offered, used and then refused; the next conversations must not use them. end: the outcome
+    for which no transaction may be started any more, None while they may be. has_accepted_content: the mail server has
+    accepted a message.
     """
 
     def __init__(self) -> None:
@@ -108,7 +111,7 @@ class Refusals:
         return self.end is not None and self.end.scope is Scope.RELAYHOST and self.end.stage is Stage.MAIL
 
     def note_success(self, verb: Verb) -> None:
-        """The mail server has accepted a command: it does accept mail of ours. So a refusal of one message or recipient in
+        """Notes a command that the mail server has accepted. If it is a message or recipient, a refusal of another one in
         the same flight was no setup fault."""
         self._has_accepted_recipient |= verb is Verb.RCPT
         self.has_accepted_content |= verb is Verb.CONTENT
@@ -119,9 +122,9 @@ class Refusals:
             self.end = None
 
     def judge(self, stage: Stage, reply: Reply) -> Outcome:
-        """The outcome of a reply that is not good, with its setup fault as the cause if it means one.
+        """The outcome of a 4xx, 5xx or unexpected reply. Its cause is a setup fault if the reply means one.
 
-        A code that means nothing else is believed the second time: the mail server may have been changed meanwhile.
+        A code that means nothing else counts the second time: the mail server may have been changed meanwhile.
         """
         accepted = Verb.CONTENT in self._evidence or (stage is Stage.RCPT and Verb.RCPT in self._evidence)
         if reply.code in MEAN_NOTHING_ELSE:
@@ -131,9 +134,11 @@ class Refusals:
     def judge_refusal(
         self, replied: Command, transaction: OutgoingTransaction, reply: Reply, offered: Extensions
     ) -> Outcome:
-        """The outcome of the recipients that a 4xx or 5xx to a command of `transaction` refuses, which had none before.
+        """The outcome of the recipients that a 4xx or 5xx to the command `replied` of `transaction` refuses; they had none
+        before.
 
-        With `Cause.LOST`, the transaction is to be repeated. offered: the extensions in use.
+        If its cause is `Cause.LOST`, the transaction is marked to be repeated. Sets `end` if no transaction may follow.
+        offered: the extensions in use.
         """
         outcome = self.judge(STAGES[replied.verb], reply)
         if outcome.cause in (Cause.REPLY, Cause.COMMAND_REFUSED):
@@ -149,23 +154,25 @@ class Refusals:
         return outcome
 
     def reason_to_end(self, verb: Verb, reply: Reply, offered: Extensions | None, *, is_good: bool) -> str | None:
-        """Why nothing may follow this reply: one sentence; None if the conversation goes on.
+        """Why nothing may follow this reply: one sentence; None if the conversation goes on. After an unexpected reply,
+        CHUNKING counts as refused if it is in use.
 
-        verb: what was replied to. offered: the extensions in use. is_good: the reply is the one that was wanted.
+        verb: what was replied to. offered: the extensions in use. is_good: the reply means success.
         """
         replied_to = "the content" if verb in (Verb.CONTENT, Verb.LONE_DOT) else verb.name
         if reply.code == 421:
             return f"the mail server ended the conversation with 421 to {replied_to}"
         if not (is_good or reply.code >= 400) or (not is_good and verb is Verb.RSET):
             if offered is not None and offered.uses_bdat:
-                # The reply may be one to content that was read as commands.
+                # The mail server may have read content as commands, and this may be the reply to one of them.
                 self.extensions.add(Extension.CHUNKING)
             return f"the mail server sent an unexpected {reply.code} to {replied_to}; the conversation was closed"
         return None
 
 
 def _to_repeat(outcome: Outcome, refused: Collection[Extension]) -> Outcome:
-    """outcome: of the refusal. refused: extensions; none if the mail server lost the order of the commands."""
+    """The outcome, with `Cause.LOST`, of a transaction to be repeated. outcome: of the refusal. refused: the extensions;
+    none if the mail server took a command to be out of sequence."""
     names = " and ".join(sorted(extension.upper() for extension in refused))
     why = f"offers {names} and refuses it" if names else "lost the order of the commands"
     text = f"the mail server {why} ({printable(outcome.description, 200)}); the message is sent again"

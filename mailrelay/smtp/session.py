@@ -30,7 +30,7 @@ from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension, Extensions
 from mailrelay.smtp.opening import Opening, not_smtp
-from mailrelay.smtp.refused import Refusals, knows_no_bdat
+from mailrelay.smtp.refused import Refusals, is_bdat_unknown
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
 from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb
 
@@ -43,8 +43,8 @@ REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.CONTENT: 180.0,
     Stage.AFTER_DOT: 600.0,
 }
-"""Seconds to wait for a reply, by `Session.awaiting` (RFC 5321 section 4.5.3.2, which has no value for EHLO). AFTER_DOT: for
-the reply to the content. CONTENT: for the channel to accept one block of content; `awaiting` never has this value."""
+"""Seconds to wait for a reply, by `Session.awaiting` (RFC 5321 section 4.5.3.2, which has no value for EHLO). AFTER_DOT is
+the reply to the content. CONTENT is no reply: the channel must accept one block of content within this time."""
 
 
 class Session:
@@ -83,7 +83,8 @@ class Session:
 
     @property
     def goes_on(self) -> bool:
-        """Whether its transactions are to go on in another conversation, or a setup fault says why they cannot."""
+        """Whether another conversation at once repeats the transactions that are `Untried`; or a setup fault, which the
+        clients get to know, prevents that."""
         return self._refusals.end is not None or bool(self.refused)
 
     @property
@@ -103,7 +104,7 @@ class Session:
 
     @property
     def awaiting(self) -> Stage | None:
-        """The stage of the outcome if the awaited reply does not come: AFTER_DOT for the reply to the content. None if no
+        """The stage of the outcome if the awaited reply never comes; AFTER_DOT for the reply to the content. None if no
         reply is awaited: between transactions, and while content is being sent."""
         if not self._awaited:
             return None
@@ -180,7 +181,7 @@ class Session:
         return self._proceed()
 
     def receive(self, data: bytes) -> list[Event]:
-        """Takes octets from the mail server, in pieces of any size. A malformed reply ends the conversation."""
+        """Handles octets from the mail server, in pieces of any size. A malformed reply ends the conversation."""
         events: list[Event] = []
         try:
             for reply in self._parser.feed(data):
@@ -265,8 +266,8 @@ class Session:
         if verb is Verb.DATA and is_good and not transaction.is_decided:
             events.append(self._want_content(OutgoingContent(transaction, Stuffer(), self._output)))
         elif verb is Verb.DATA and is_good:
-            # RFC 2920 section 3.1: the server asks for content although no recipient is left.
-            # The reply to the lone dot has no meaning.
+            # RFC 2920 section 3.1: the server asks for content although every recipient was refused.
+            # Nothing depends on the reply to the lone dot.
             self._write(Command(Verb.LONE_DOT, b".\r\n"))
             transaction.is_closed = True
         return [*events, *self._finish_if_decided(transaction), *self._proceed(), *self._end_if_drained()]
@@ -282,8 +283,7 @@ class Session:
         ):
             return Outcome(STAGES[replied.verb], reply)
         outcome = self._refusals.judge_refusal(replied, transaction, reply, offered)
-        if Extension.CHUNKING in self.refused and knows_no_bdat(reply) and not self._refusals.has_accepted_content:
-            # Then it has none of the messages in flight either.
+        if Extension.CHUNKING in self.refused and is_bdat_unknown(reply) and not self._refusals.has_accepted_content:
             for other in self._unfinished:
                 if other.size is not None:
                     other.repeat(outcome)
@@ -300,7 +300,7 @@ class Session:
         if not transaction.is_decided or (self._awaited and self._awaited[0].transaction is transaction):
             return []
         if self._planned and self._planned[0].transaction is transaction:
-            # The rest of its commands: no other transaction has planned commands now.
+            # Drop the rest of its commands: no other transaction has planned commands now.
             self._planned.clear()
         self._unfinished.popleft()
         return [transaction.end()]

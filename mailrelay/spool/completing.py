@@ -13,11 +13,14 @@ from mailrelay.mail.envelope import Message
 from mailrelay.spool.database import PIECE, rows
 
 MAX_PIECES = 16
-"""A header that is longer than so many pieces is completed as far as it is in them. No mail server accepts one."""
+"""Content pieces (`PIECE` octets) of a header that are completed; the rest of a longer header stays as it is. No mail server
+accepts such a header."""
 
 
 def complete(db: apsw.Connection, message: Message, completion: Completion) -> Message:
-    """The message with whole addresses, in its envelope, and in its header if that is to be completed (`bare_header`)."""
+    """The message with whole addresses, in its envelope, and in its header if it has bare addresses (`has_bare_header`).
+
+    The size of the message grows with its header. What `completion` does not know stays bare."""
     envelope = completed(message.envelope, completion)
     if envelope != message.envelope:
         db.execute("UPDATE message SET sender = ? WHERE id = ?", (envelope.sender, message.id))
@@ -26,7 +29,7 @@ def complete(db: apsw.Connection, message: Message, completion: Completion) -> M
             ((to.address, key) for to, key in zip(envelope.recipients, message.recipient_ids, strict=True)),
         )
         message = dataclasses.replace(message, envelope=envelope)
-    return _with_whole_header(db, message, completion.any_domain) if message.has_bare_header else message
+    return _with_whole_header(db, message, completion.domain_of_names) if message.has_bare_header else message
 
 
 def _with_whole_header(db: apsw.Connection, message: Message, domain: bytes) -> Message:
@@ -36,7 +39,7 @@ def _with_whole_header(db: apsw.Connection, message: Message, domain: bytes) -> 
     before = b"".join(pieces)
     after = header_completion.complete(before, domain)
     size = message.size + len(after) - len(before)
-    # The last piece takes what is more: pieces need not have the same size.
+    # The last of these pieces gets all that was added: pieces need not have the same size.
     for seq in range(len(pieces)):
         end = (seq + 1) * PIECE if seq < len(pieces) - 1 else None
         db.execute(
@@ -49,12 +52,12 @@ def _with_whole_header(db: apsw.Connection, message: Message, domain: bytes) -> 
 def _pieces_of_header(db: apsw.Connection, message: int) -> list[bytes]:
     """The pieces of the content up to the end of the header, MAX_PIECES at most."""
     found: list[bytes] = []
-    end = b""
+    tail = b""
     query = "SELECT data FROM content WHERE message = ? ORDER BY seq LIMIT ?"
     for (data,) in rows(db, query, (message, MAX_PIECES)):
         found.append(data)
-        end += data
-        if b"\r\n\r\n" in end:
+        tail += data
+        if b"\r\n\r\n" in tail:
             break
-        end = end[-3:]
+        tail = tail[-3:]
     return found

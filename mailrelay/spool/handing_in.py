@@ -1,7 +1,9 @@
 """Writes a message that a program has handed in, with the recipients that are not tried (`mail.handed_in`).
 
-The reason of such a recipient is kept as the outcome of an attempt that ended when the message arrived: every reader of
-outcomes shows it, and it stays after the person has dealt with the recipient.
+The problem of such a recipient is stored as the outcome of an attempt that ended when the message arrived. So every command
+that shows outcomes shows it, also after the person has dealt with the recipient.
+
+The function runs inside the caller's transaction.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The messages that have replaced a message: what `queue resend` and `queue edit` left as its newest form.
 
-A person may come with an old id: from a notice, a log line or the reply to a mail client.
+The person may give an old id to a command: from a notice, a log line or the reply to a mail client.
 """
 
 import apsw
@@ -13,16 +13,16 @@ from mailrelay.spool.database import rows
 def successors(db: apsw.Connection, queue_id: str) -> list[str]:
     """The ids of the newest messages that stand for this one; [] if it was not replaced.
 
-    Several, if its recipients were replaced at different times. A message that was itself replaced for all its recipients is
-    left out for those that replaced it.
+    Several, if its recipients were replaced at different times. A message whose recipients were all
+    replaced is not in the list; the messages that replaced it are.
     """
     found: list[str] = []
-    new = seen = _next(db, queue_id)
+    new = seen = _replacements(db, queue_id)
     while new:
         following = []
         for one in new:
-            later = _next(db, one)
-            if not later or _stands(db, one):
+            later = _replacements(db, one)
+            if not later or _is_needed(db, one):
                 found.append(one)
             following += later
         new = [one for one in dict.fromkeys(following) if one not in seen]
@@ -31,9 +31,10 @@ def successors(db: apsw.Connection, queue_id: str) -> list[str]:
 
 
 def not_allowed(db: apsw.Connection, queue_id: str, command: str, why: str) -> NotAllowed:
-    """The error for a message to which something cannot be done: `why`, or that it was replaced.
+    """The error, to be raised by the caller, for a command that is not possible on a message.
 
-    command: of `mailrelay queue`. The text names it only with the id of a message whose state allows it.
+    It says that the message was replaced, and by which; else `why`. command: of `mailrelay queue`. The text names it only
+    with the id of a message whose state allows it.
     """
     new = successors(db, queue_id)
     if not new:
@@ -54,8 +55,8 @@ def _allows(db: apsw.Connection, queue_id: str, command: str) -> bool:
     return any((state, Act(command)) in ACT_TABLE for state in found)
 
 
-def _next(db: apsw.Connection, queue_id: str) -> list[str]:
-    """The messages that replaced this one, the first one first."""
+def _replacements(db: apsw.Connection, queue_id: str) -> list[str]:
+    """The ids of the messages that replaced this one directly, the oldest replacement first."""
     found = rows(
         db,
         "SELECT successor FROM recipient r JOIN message m ON m.id = r.message"
@@ -65,7 +66,7 @@ def _next(db: apsw.Connection, queue_id: str) -> list[str]:
     return list(dict.fromkeys(successor for (successor,) in found))
 
 
-def _stands(db: apsw.Connection, queue_id: str) -> bool:
-    """Whether the message still stands for a recipient: one that is not cancelled."""
+def _is_needed(db: apsw.Connection, queue_id: str) -> bool:
+    """Whether the message has a recipient that is neither cancelled nor replaced."""
     sql = "SELECT 1 FROM recipient r JOIN message m ON m.id = r.message WHERE queue_id = ? AND state <> 'cancelled'"
     return bool(rows(db, sql, (queue_id,)))

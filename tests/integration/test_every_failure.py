@@ -278,7 +278,7 @@ async def _every_recipient(at: Scene) -> None:
     await _refused_to_the_client(at, "<refused@example.net>: no such user", "refused@example.net")
 
 
-@failure("the sender is refused")
+@failure("the sender is refused, and the client waits")
 async def _the_sender(at: Scene) -> None:
     at.remote.policy = saying("MAIL", b"550 5.7.1 not from you")
     await _refused_to_the_client(at, "not from you")
@@ -437,7 +437,7 @@ async def _cut_after_the_dot(at: Scene) -> None:
     assert at.recipients()[BOB].uncertain is not None
 
 
-@failure("the mail server stops replying in the middle", answer_within="500ms")
+@failure("the mail server stops replying in the middle of a transaction", answer_within="500ms")
 async def _hangs(at: Scene) -> None:
     go_on = asyncio.Event()
 

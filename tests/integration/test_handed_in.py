@@ -1,4 +1,4 @@
-"""What a program hands in and cannot be sent is on disk, held or failed, with a notice, and every command works on it.
+"""A handed-in message that cannot be sent is on disk, held or failed, with a notice, and every command works on it.
 
 Each kind is a row of the table in docs/failures.md.
 """
@@ -32,7 +32,7 @@ class Kind:
 T = ("-t", "-i", "-f", ME)
 ALICE = ("alice@example.org",)
 KINDS = {
-    "an address that is none": [
+    "a recipient that is not an address": [
         Kind(
             T,
             b"To: alice@example.org, a b@c\n\nx\n",
@@ -134,7 +134,7 @@ def hand_in(person: Person, kind: Kind) -> str:
 
 
 def test_every_kind_has_its_row_and_no_other_has() -> None:
-    rows = table(section(page("failures"), "What a program hands in and cannot be sent"))
+    rows = table(section(page("failures"), "Handed-in messages that cannot be sent"))
     assert {(row[0], row[1], row[2]) for row in rows} == {
         (name, kind.state, f"`{kind.status}`") for name, kinds in KINDS.items() for kind in kinds
     }
@@ -230,7 +230,7 @@ def test_it_can_be_given_up(person: Person, kind: Kind) -> None:
 
 
 def test_what_is_no_address_is_not_sent_again_as_it_is(person: Person) -> None:
-    queue_id = hand_in(person, KINDS["an address that is none"][0])
+    queue_id = hand_in(person, KINDS["a recipient that is not an address"][0])
     done = person.run("queue", "resend", queue_id)
     assert done.returncode == 1
     assert done.stderr == (

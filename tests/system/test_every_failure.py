@@ -147,7 +147,7 @@ def _key(at: Scene) -> None:
     _setup(at, "authorized_keys", lambda: _write(allowed, ours))
 
 
-@failure("there is no key, or the agent has gone")
+@failure("there is no key, or the agent does not run")
 def _no_key(at: Scene) -> None:
     text = at.sshd.ssh_config.read_text()
     gone = f"IdentityFile none\n  IdentityAgent {at.directory}/gone"
