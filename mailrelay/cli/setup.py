@@ -69,7 +69,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     try:
         host = grammar.destination(host)
         new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
-        # Raises ValueError for a destination without a host, which `grammar.destination` accepts.
+        # Raises ValueError for a wrong host or port, which `grammar.destination` does not check.
         restriction.host(new)
     except (SettingsError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
