@@ -7,13 +7,13 @@ that `mail.address` accepts besides. sendmail and Postfix accept all of this. Py
 decodes encoded words within addresses, and silently leaves out what it cannot parse.
 
     addresses(text)   all of them; raises if one part of the list is not a mailbox
-    sorted_out(text)  those that are mailboxes, and the parts that are not
+    parse_list(text)  those that are mailboxes, and the parts that are not
 
 A part that is not a mailbox ends at the next comma or semicolon, so an open quote or parenthesis costs one part, not
 the list.
 
-Promises: no mailbox is lost, no part of a list either. Every address that is returned is valid for `mail.address`; no
-text of a `BadAddress` is. Pure, in time linear in the length.
+Promises: no mailbox is lost, no part of a list either. `mail.address` accepts every address that is returned, and no
+`BadAddress.text`. Pure, in time linear in the length.
 """
 
 import re
@@ -29,30 +29,30 @@ _END = re.compile(rb"[,;]")
 _UNPRINTABLE = re.compile(rb"[\x00-\x20\x7f]+")
 MAX_BAD = 100
 """Parts of a list that are not mailboxes, at most. The rest of a list with more is one part."""
-MAX_SHOWN = 300
-"""Octets of a part that is not a mailbox that are kept."""
+MAX_TEXT = 300
+"""Octets of `BadAddress.text`, at most, before the "..." that marks a longer one."""
 
 
 class BadAddress(ValueError):
-    """Not a mailbox. The sentence names it; it is from outside, not escaped.
+    """A part of a list is not a mailbox. The exception's sentence contains the part, which is not escaped.
 
-    text: the part of the list, bounded, with a blank in place of control characters. It is valid for no `mail.address`.
+    text: the part, cut at MAX_TEXT, with a blank in place of control characters. `mail.address` does not accept it.
     """
 
     def __init__(self, text: bytes, reason: str = "") -> None:
         super().__init__(f"{_shown(text)} is not an address{reason and f': {reason}'}")
-        self.text = _invalid(text)
+        self.text = _never_an_address(text)
 
 
 def addresses(text: bytes) -> list[bytes]:
     """The mailboxes in `text`, in order, without angle brackets; [] for an empty list. Raises BadAddress."""
-    found, bad = sorted_out(text)
+    found, bad = parse_list(text)
     if bad:
         raise bad[0]
     return found
 
 
-def sorted_out(text: bytes) -> tuple[list[bytes], list[BadAddress]]:
+def parse_list(text: bytes) -> tuple[list[bytes], list[BadAddress]]:
     """The mailboxes in `text`, in order, without angle brackets, and the parts that are not mailboxes."""
     found: list[bytes] = []
     bad: list[BadAddress] = []
@@ -159,8 +159,8 @@ def _shown(text: bytes) -> str:
     return "'" + text[:60].decode("utf-8", "backslashreplace").strip() + "'"
 
 
-def _invalid(text: bytes) -> bytes:
-    """`text` as the spool keeps it in place of an address."""
+def _never_an_address(text: bytes) -> bytes:
+    """`text` for the spool, in place of an address: changed, if need be, so that `mail.address` does not accept it."""
     kept = _UNPRINTABLE.sub(b" ", text).strip()
-    kept = kept if len(kept) <= MAX_SHOWN else kept[:MAX_SHOWN] + b" ..."
+    kept = kept if len(kept) <= MAX_TEXT else kept[:MAX_TEXT] + b" ..."
     return kept if kept and not is_address(kept) else b"%s (not an address)" % kept

@@ -1,7 +1,7 @@
 """Questions to the person, on a terminal, wrapped at its width like other text.
 
-Promises: what the person types stands behind the last line of the question. A wrong answer gets a line that says what is
-wanted, and the question again. Where the input ends, the command ends with a sentence. A question is escaped by its caller.
+Promises: what the person types stands behind the last line of the question. After a wrong answer a line says what is wanted,
+and the question is asked again. At the end of the input, Failed ends the command. The caller escapes the question.
 """
 
 import getpass
@@ -36,15 +36,15 @@ def confirm(question: str, *, default: bool, err: bool = False) -> bool:
 
 
 def answer(question: str, default: str, read: Callable[[str], T]) -> T:
-    """What `read` makes of the answer. read: raises Failed or SettingsError, with what is wanted, for a wrong one.
+    """Asks, and returns `read(answer)`. read: for a wrong answer, raises Failed or SettingsError with what is wanted.
 
-    An empty answer is `default`, which is not shown if it is empty. Raises Failed at the end of the input.
+    default: the meaning of an empty answer; it is shown, unless it is "". Raises Failed at the end of the input.
     """
     return _asked(question, printable(default), lambda word: read(word or default))
 
 
 def secret(question: str) -> str:
-    """What the person types, which is not shown; it may be empty. Raises Failed at the end of the input."""
+    """Asks for a password, which is not shown. Returns it; it may be empty. Raises Failed at the end of the input."""
     return _typed(getpass.getpass, question, "", sys.stdout)
 
 
@@ -65,7 +65,10 @@ def _line_after_stderr(prompt: str) -> str:
 
 
 def _typed(ask: Callable[[str], str], question: str, choice: str, stream: TextIO) -> str:
-    """choice: what stands in brackets behind the question, "" for nothing."""
+    """Prints the question and returns what the person types. choice: shown in brackets behind the question, "" for nothing.
+
+    Raises Failed at the end of the input.
+    """
     shown = f"{question} [{choice}]:" if choice else f"{question}:"
     try:
         return ask("\n".join(wrapped(shown, stream, spare=ROOM)) + " ")

@@ -2,16 +2,16 @@
 
     read(file, limit, dot_ends)   the content in `file`, with CRLF line ends
     parse(content)                content as an Input: the fields of its header, and the rest
-    take_recipients(message)      the values of the fields that name recipients, for `-t`
+    recipient_values(message)     the values of the fields that name recipients, for `-t`
     without_bcc(message)          the message without its Bcc fields
 
-Line ends. LF ends a line, with all CRs right before it (sendmail and Postfix do the same). Any other CR is a blank in
-the value of a header field, as in Postfix, and nothing before the colon or at the beginning of the line. So no CR ends
-a header, and no Bcc field becomes text that all recipients see. In the body any other CR ends a line, because cron
-mails the output of any program, progress bars too.
+Line ends. LF ends a line, with all CRs right before it (sendmail and Postfix do the same). In the value of a header
+field any other CR becomes a blank, as in Postfix; before the colon and at the beginning of a line it is removed. So no
+CR ends a header, and no Bcc field becomes text that all recipients see. In the body any other CR ends a line, because
+cron mails the output of any program, progress bars too.
 
-A NUL stays in a value and in the body: the caller decides. In an address it counts for nothing, as in sendmail, and
-in the name of a field no control character counts. A line `From ` at the very top, as mailboxes have it, and lines
+A NUL stays in a value and in the body: the caller decides. It is removed from addresses, as in sendmail, and all control
+characters are removed from the name of a field. A line `From ` at the very top, as mailboxes have it, and lines
 `>From ` right after it are removed. A message that does not begin with a header gets an empty line first, so that all
 of it is body. Everything else stays the same, octet for octet.
 """
@@ -28,8 +28,8 @@ _HEADER_LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _PLAIN_NAME = re.compile(rb"[A-Za-z-]+[ \t]*")
-"""The names between whose letters control characters are removed: without this limit, a line of a progress bar could
-become a field."""
+"""A field name from which control characters are removed. Other names keep them, and then are no field names: a line of a
+progress bar must not become a field."""
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)")
 _MBOX = re.compile(rb"From [^\r\n]*\r\n(?:>From [^\r\n]*\r\n)*")
 _RECIPIENTS = (b"to", b"cc", b"bcc")
@@ -38,10 +38,10 @@ _BLIND = (b"bcc", b"resent-bcc")
 
 
 class TooLarge(ValueError):
-    """The message is larger than allowed. beginning: its first octets, with CRLF line ends, at most PIECE of them."""
+    """The message has more octets than the limit. beginning: its first octets, with CRLF line ends, at most PIECE."""
 
     def __init__(self, limit: int, beginning: bytes) -> None:
-        super().__init__(f"the message is larger than listen.max_message_size ({limit} octets); send it in parts")
+        super().__init__(f"the message is larger than {limit} octets")
         self.beginning = beginning
 
 
@@ -99,7 +99,7 @@ def _with_crlf(found: bytearray) -> bytes:
 
 
 def _too_large(limit: int, found: bytearray) -> TooLarge:
-    # Up to the end of a line: half an address may be another address.
+    # It is cut at the end of a line: half an address may be another address.
     return TooLarge(limit, _with_crlf(found[: found.rfind(b"\n", 0, PIECE) + 1]))
 
 
@@ -130,7 +130,7 @@ def _field(text: bytes) -> bytes:
 
 
 def parse(content: bytes) -> Input:
-    """Splits `content`, which has CRLF line ends."""
+    """Splits `content`, which has CRLF line ends. The lines of a mailbox at its top are removed (module docstring)."""
     mbox = _MBOX.match(content)
     at = mbox.end() if mbox else 0
     fields = []
@@ -147,7 +147,7 @@ def with_field(message: Input, name: bytes, value: bytes) -> Input:
     return Input((*message.fields, field), message.rest)
 
 
-def take_recipients(message: Input) -> list[bytes]:
+def recipient_values(message: Input) -> list[bytes]:
     """The values of the fields that name the recipients.
 
     They are To, Cc and Bcc, or if there are Resent-To, Resent-Cc or Resent-Bcc, these.

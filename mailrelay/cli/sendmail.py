@@ -35,7 +35,7 @@ from typing import Any
 import click
 
 from mailrelay.cli import dead_letter, lazy, rfc822_input, sendmail_options
-from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
+from mailrelay.cli.addresses import BadAddress, addresses, parse_list
 from mailrelay.cli.base import NO_DAEMON, VERSION_OPTION, Failed, load_settings, say
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.terminal import is_terminal
@@ -54,14 +54,16 @@ from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.submission import completion, login
 
 EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 67, 69, 75, 78
-KEPT = 2
-"""A message that is larger than listen.max_message_size is held up to so many times this size."""
-LAST_LIMIT = 50_000_000
+STORED_FACTOR = 2
+"""A message that is larger than listen.max_message_size is stored and held. Above this multiple of it, its content is not
+stored."""
+DEAD_LETTER_LIMIT = 50_000_000
 """Octets of a message that is kept in ~/dead.letter, at most."""
 _WILL_NOT_BE_SENT = frozenset({"bounced", "refused", "expired", "cancelled"})
-_MAX_SAID = 5
+_MAX_NAMED = 5
 """Recipients that are not tried and are named on stderr, at most."""
 _UNKNOWN = "mailrelay.sendmail.unknown"
+"""The key in click's `ctx.meta` of the options that are not known."""
 _UNSUPPORTED = {
     "d": "the daemon is `mailrelay serve`",
     "D": "the daemon is `mailrelay serve`",
@@ -71,6 +73,7 @@ _UNSUPPORTED = {
     "H": "there is no host status to delete",
     "z": "the configuration is not frozen",
 }
+"""Modes of -b that other sendmails have, each with a hint."""
 
 
 class _Sendmail(click.Command):
@@ -130,17 +133,17 @@ def _retry_all(settings: Settings) -> int:
 
 
 class _Stdin:
-    """The message on stdin. content: what has been read, None before."""
+    """The message on stdin. content: None before the first read; b"" after a read that failed."""
 
     def __init__(self, *, dot_ends: bool) -> None:
         self._dot_ends = dot_ends
         self.content: bytes | None = None
 
     def read(self, limit: int) -> bytes:
-        """The message. Raises Failed, TooLarge."""
+        """The message. limit: octets, at most. Raises Failed, TooLarge."""
         try:
             with open(0, "rb", closefd=False) as file:
-                # A message that cannot be read is not read again.
+                # If this read fails, `for_dead_letter` does not read again.
                 self.content = b""
                 self.content = rfc822_input.read(file, limit, dot_ends=self._dot_ends)
         except OSError as error:
@@ -148,11 +151,11 @@ class _Stdin:
             raise Failed(what, EX_TEMPFAIL) from None
         return self.content
 
-    def rest(self) -> bytes:
-        """What can be kept of the message; b"" if nothing."""
+    def for_dead_letter(self) -> bytes:
+        """The message, which is read if it has not been; b"" if it cannot be read, or is larger than DEAD_LETTER_LIMIT."""
         if self.content is None and not is_terminal(sys.stdin):
             try:
-                return self.read(LAST_LIMIT)
+                return self.read(DEAD_LETTER_LIMIT)
             except (Failed, rfc822_input.TooLarge):
                 pass
         return self.content or b""
@@ -169,6 +172,7 @@ def _send(wait: str | None, given: dict[str, Any]) -> int:
         raise _not_stored(error, stdin) from None
     _say_problems(stored)
     if not message.content:
+        # The message was too large: only its envelope is stored.
         return EX_DATAERR
     if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
         _say(NO_DAEMON)
@@ -181,8 +185,8 @@ def _send(wait: str | None, given: dict[str, Any]) -> int:
 
 
 def _not_stored(error: Exception, stdin: _Stdin) -> Failed:
-    """The error of a message that is not stored, which leaves a trace (`dead_letter`)."""
-    content = stdin.rest()
+    """The error of a message that is not stored. Saves the message and writes a line to the system's log (`dead_letter`)."""
+    content = stdin.for_dead_letter()
     file = dead_letter.save(content) if content else None
     line = f"{error}; the message is in {file}" if file else str(error)
     dead_letter.report(f"a message was not stored: {line}")
@@ -192,7 +196,7 @@ def _not_stored(error: Exception, stdin: _Stdin) -> Failed:
 
 
 def _say(line: str) -> None:
-    """As `say`; if nobody reads stderr, that is no failure: the message is not lost for it."""
+    """As `say`, but a closed stderr is no error: the message is stored all the same."""
     try:
         say(line)
     except OSError:
@@ -201,9 +205,9 @@ def _say(line: str) -> None:
 
 
 def _say_problems(stored: Stored) -> None:
-    for address, problem in stored.problems[:_MAX_SAID]:
+    for address, problem in stored.problems[:_MAX_NAMED]:
         _say(f"{stored.queue_id} <{printable(address)}> is {problem.state}: {problem.text}")
-    if len(stored.problems) > _MAX_SAID:
+    if len(stored.problems) > _MAX_NAMED:
         _say(f"{stored.queue_id}: there are more; see `mailrelay queue show {stored.queue_id}`")
 
 
@@ -228,7 +232,10 @@ def _message(
     envid: str,
     body: str,
 ) -> HandedIn:
-    """The message on stdin, as the command line says. Raises Failed."""
+    """The message on stdin, with the envelope that the command line gives. Warns of wrong options. Raises Failed.
+
+    notify, ret, envid, body: the values of -N, -R, -V and -B; "" if not given.
+    """
     for option in click.get_current_context().meta[_UNKNOWN]:
         _warn(f"{option} is not an option of sendmail(1), or lacks its value")
     if not full_name.isprintable():
@@ -236,36 +243,35 @@ def _message(
         full_name = ""
     reverse_path, problem = _reverse_path(sender)
     reverse_path = completion(settings.submission).whole_sender(reverse_path)
-    reports = _value(sendmail_options.notify, notify)
-    returned, name = _value(sendmail_options.ret, ret), _value(sendmail_options.envid, envid)
+    notify_value = _value(sendmail_options.notify, notify)
     limit = settings.listen.max_message_size
-    kept = True
+    is_stored = True
     try:
-        octets = stdin.read(KEPT * limit)
+        octets = stdin.read(STORED_FACTOR * limit)
     except rfc822_input.TooLarge as error:
-        octets, kept = error.beginning, False
+        octets, is_stored = error.beginning, False
     message = rfc822_input.parse(octets)
     to, bad = _recipients(recipients, message if from_header else None)
     message = rfc822_input.without_bcc(message)
     if not message.has(b"from"):
         message = rfc822_input.with_field(message, b"From", _from(full_name, reverse_path))
     content = message.content
-    if not kept:
-        problem = handed_in.too_large_to_keep(KEPT * limit)
+    if not is_stored:
+        problem = handed_in.too_large_to_keep(STORED_FACTOR * limit)
     envelope = Envelope(
         reverse_path,
-        tuple(Recipient(address, reports) for address in to),
-        (_value(sendmail_options.body, body) or b"7BIT") if content.isascii() else b"8BITMIME",
-        not all(address.isascii() for address in (reverse_path, *to)),
-        returned,
-        name,
+        tuple(Recipient(address, notify_value) for address in to),
+        body=(_value(sendmail_options.body, body) or b"7BIT") if content.isascii() else b"8BITMIME",
+        smtputf8=not all(address.isascii() for address in (reverse_path, *to)),
+        ret=_value(sendmail_options.ret, ret),
+        envid=_value(sendmail_options.envid, envid),
     )
     problem = problem or handed_in.problem_of_content(content, limit)
-    return HandedIn(envelope, content if kept else b"", problem, bad, reports)
+    return HandedIn(envelope, content if is_stored else b"", problem, bad, notify_value)
 
 
 def _value(parse: Callable[[str], bytes], given: str) -> bytes:
-    """The value of an option; b"" if it is wrong."""
+    """The value of an option; if it is wrong, warns and returns b""."""
     try:
         return parse(given)
     except ValueError as error:
@@ -276,12 +282,15 @@ def _value(parse: Callable[[str], bytes], given: str) -> bytes:
 def _recipients(
     words: Sequence[str], message: rfc822_input.Input | None
 ) -> tuple[list[bytes], tuple[tuple[bytes, Problem], ...]]:
-    """The recipients in arguments and in the header of the message, each once, and what was given as one and is none."""
+    """The recipients in the arguments and in the header, each once, and the parts that are not addresses, with the reason.
+
+    message: None without -t. If there is no recipient at all, the second result says so.
+    """
     found: list[bytes] = []
     bad: list[BadAddress] = []
     for good, wrong in (
         *(_argument(os.fsencode(word)) for word in words),
-        *(sorted_out(value) for value in (rfc822_input.take_recipients(message) if message else ())),
+        *(parse_list(value) for value in (rfc822_input.recipient_values(message) if message else ())),
     ):
         found += good
         bad += wrong
@@ -296,27 +305,28 @@ def _recipients(
 
 def _argument(word: bytes) -> tuple[list[bytes], list[BadAddress]]:
     """The addresses in an argument, which is not empty."""
-    found, bad = sorted_out(word)
+    found, bad = parse_list(word)
     if not found and not bad:
         bad = [BadAddress(word)]
     return found, bad
 
 
 def _wait(settings: Settings, key: int, seconds: float) -> int:
-    """Waits until every recipient is settled, `seconds` at most; prints a line for each that is not sent."""
+    """Waits until no recipient waits, `seconds` at most. Prints those that are not sent. Returns the exit status."""
     with waiting_for("the mail server to take the message"):
         for message in follow(settings.queue.directory, key, seconds):
             if not any(to.state in WAITING for to in message.recipients):
                 break
     for to in message.recipients:
         if to.state != "sent":
-            words = reply_text(to.description or message.fault_text)
-            say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if words else ''}{words}")
+            why = reply_text(to.description or message.fault_text)
+            say(f"{message.queue_id} <{printable(to.address)}> is {to.state}{': ' if why else ''}{why}")
     return exit_status(message.recipients)
 
 
 def exit_status(recipients: Sequence[ListedRecipient]) -> int:
-    """The exit status with --wait. A recipient that will not be sent decides; if there is none, one that waits."""
+    """The exit status with --wait: EX_NOUSER or EX_UNAVAILABLE if a recipient will not be sent, else EX_TEMPFAIL if one
+    waits or is held, else 0."""
     if any(to.state in _WILL_NOT_BE_SENT for to in recipients):
         no_user = all(to.state in _WILL_NOT_BE_SENT and to.status == "5.1.1" for to in recipients)
         return EX_NOUSER if no_user else EX_UNAVAILABLE
@@ -328,6 +338,7 @@ def _usage(what: str) -> Failed:
 
 
 def _seconds(wait: str, settings: Settings) -> float:
+    """The value of --wait, in seconds; "" is the setting `listen.answer_within`. Raises Failed."""
     if not wait:
         return settings.listen.answer_within
     try:
@@ -340,7 +351,7 @@ def _seconds(wait: str, settings: Settings) -> float:
 
 
 def _reverse_path(sender: str | None) -> tuple[bytes, Problem | None]:
-    """The reverse path, and why the message is held if the given one is not an address."""
+    """The reverse path. If the given one is not an address: the login name, and why the message is held."""
     if sender is None:
         return login(), None
     if sender.strip() in ("", "<>"):

@@ -1,35 +1,36 @@
-"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp, ssmtp and busybox
-document it.
+"""The command line of sendmail(1), as sendmail 8.17, Postfix, Exim, msmtp, ssmtp and busybox document it.
 
-    rewritten(args)   the options that have a meaning here, each as a word of its own, then -- and the addresses; and the
-                      options that are not known
+    rewritten(args)   the options that have a meaning here, each as an argument of its own, then -- and the addresses; and
+                      the options that are not known
     notify, ret, envid, body
                       the values of -N, -R, -V and -B as SMTP has them; they raise ValueError with a sentence
 
 A program that is made for another sendmail gives options that have no meaning here. They are left out. An option that no
 sendmail documents is left out too, and named: it must not cost the mail.
 
-Flags may be combined (`-ti`), values may be attached (`-fADDRESS`) or be the next word. Options may follow addresses,
+Flags may be combined (`-ti`), values may be attached (`-fADDRESS`) or be the next argument. Options may follow addresses,
 as in Postfix. Pure.
 """
 
 from collections.abc import Sequence
 
 _KEPT_FLAGS = frozenset("tiI")
+"""Options that have a meaning here, without a value; -I becomes -bi."""
 _IGNORED_FLAGS = frozenset("GUcmnsvx")
 _KEPT_VALUES = frozenset("fFNRVBb")
+"""Options that have a meaning here, with a value, attached or in the next argument."""
 _IGNORED_VALUES = frozenset("ACDHLMOSXaehoprw")
-"""Among them -r, which is -f, and -o, of which -oi is -i. -a is the account of msmtp; -H, -S and -w are busybox's."""
+"""Two of them are ignored only in part: -r ADDRESS becomes -f, and -oi becomes -i (`_valued`). -a is the account of msmtp;
+-H, -S and -w are busybox's."""
 _ATTACHED_VALUES = frozenset("dqTQE")
-"""Options whose value, if there is one, is attached."""
+"""Options whose value, if there is one, is attached. All but -q are ignored."""
 _EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})
-"""Values of -o that Exim documents with another word after them, such as `-oMr PROTOCOL`."""
+"""Values of -o that Exim documents with another argument after them, such as `-oMr PROTOCOL`."""
 _LONG = frozenset({"--help", "--version", "--wait", "--config"})
 _LONG_WITH_VALUE = frozenset({"--config"})
-"""Those of ours whose value may be the next word."""
+"""Those of _LONG whose value may be the next argument."""
 _OTHER_NAMES = {"--read-recipients": "-t", "--from": "-f"}
 """Long options of msmtp."""
-
 
 _NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
 _MAX_ENVID = 100
@@ -38,7 +39,7 @@ _XTEXT = {code: f"+{code:02X}" for code in range(128) if not 33 <= code <= 126 o
 
 
 def rewritten(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words for the parser, and the options that are not known, each as it was given."""
+    """The arguments for the parser, and the options that are not known, each as it was given."""
     options: list[str] = []
     addresses: list[str] = []
     unknown: list[str] = []

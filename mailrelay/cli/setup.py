@@ -47,7 +47,7 @@ from mailrelay.grammar import SettingsError
 from mailrelay.mail.printable import printable
 from mailrelay.setup import notice_backend, restriction
 from mailrelay.setup.addresses import own_address, sender_for
-from mailrelay.setup.notice_backend import DEFAULT_MAILBOX, NoticeBackend, with_backend
+from mailrelay.setup.notice_backend import DEFAULT_MAILBOX, BackendChoice, with_backend
 from mailrelay.setup.settings import Desired, SettingsPlan, of_host, plan
 
 T = TypeVar("T")
@@ -56,7 +56,10 @@ T = TypeVar("T")
 @click.command("setup")
 @click.argument("host", metavar="[USER@]HOST")
 @click.option(
-    "--to", "address", metavar="ADDRESS", help="The recipient of the test message; you, on that host, by default."
+    "--to",
+    "address",
+    metavar="ADDRESS",
+    help="The recipient of the test message; by default your account on that host.",
 )
 @click.option("--restricted", is_flag=True, help="Use a separate key that can only send mail there.")
 @click.option("--yes", is_flag=True, help="Answer every question with yes, for scripts.")
@@ -66,7 +69,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     try:
         host = grammar.destination(host)
         new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
-        # Raises ValueError for a name that `destination` cannot tell from a host.
+        # Raises ValueError for a wrong host or port, which `grammar.destination` does not check.
         restriction.host(new)
     except (SettingsError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
@@ -126,7 +129,7 @@ def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool)
 
 
 def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterator[str]:
-    """Which key mail uses, and which one ssh uses. keys: those of the login in step 3, for people. file: the settings."""
+    """Which key mail uses, and which one ssh uses. keys: those that step 1 found, as text for people. file: the settings."""
     name = relayhost.ssh
     if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser():
         yield f"`ssh {name}`, rsync and scp need no password either: they use the same key."
@@ -140,9 +143,10 @@ def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterat
 def _settings(
     relayhost: Relayhost, max_size: int, file: Path, to: bytes, own: str, *, yes: bool
 ) -> tuple[Settings, bool]:
-    """Settings with this relayhost in them, and whether they were changed.
+    """Adds this relayhost to the settings, after a yes. Returns the settings, and whether they were changed.
 
-    max_size: octets that the mail server takes, 0 if unknown. own: the address of the account there.
+    max_size: octets that the mail server takes, 0 if unknown. own: the address of the account there. Raises Failed after a
+    no.
     """
     text = file.read_text("utf-8-sig") if file.exists() else None
     others = text is not None and of_host(config.load(file), relayhost.ssh) is None
@@ -168,11 +172,11 @@ def _settings(
 
 
 def _with_notices(planned: SettingsPlan, file: Path, *, yes: bool) -> SettingsPlan:
-    """The plan, with the person's choice of how notices come if this computer has no desktop to show them."""
+    """The plan; on a computer without a desktop, with the notice backend that the person chooses."""
     notify = config.parse(planned.text, str(file), os.environ).notify
     if not notice_backend.must_be_chosen(notify, os.environ) or not (yes or is_terminal(sys.stdin)):
         return planned
-    note("This computer has no desktop on which mailrelay could show that mail has failed. It can tell you by:")
+    note("This computer has no desktop on which mailrelay could show that mail has failed. You can get notices by:")
     for name, explanation in _BACKENDS.items():
         note(f"{name:<9}{explanation}")
     return with_backend(planned, _chosen_backend(yes=yes), str(file), os.environ)
@@ -181,14 +185,14 @@ def _with_notices(planned: SettingsPlan, file: Path, *, yes: bool) -> SettingsPl
 _BACKENDS = {
     "mailbox": "a report in a Maildir; needs no network",
     "command": "a command of yours, which gets the notice as JSON; needs no network",
-    "dsn": "only a report by mail to the sender, through the server that may be what has failed",
+    "dsn": "only a report by mail to the sender, through the same server, which may be out of reach",
 }
 
 
-def _chosen_backend(*, yes: bool) -> NoticeBackend:
+def _chosen_backend(*, yes: bool) -> BackendChoice:
     while True:
         name = _answer("Which one: mailbox, command or dsn?", "mailbox", _backend_name, yes=yes)
-        # Not judged while it is asked for: after a wrong one, the person may choose another backend.
+        # `_answer` does not check the Maildir or command: after a wrong one, the person may choose another backend.
         try:
             if name == "mailbox":
                 return notice_backend.mailbox(
@@ -196,7 +200,7 @@ def _chosen_backend(*, yes: bool) -> NoticeBackend:
                 )
             if name == "command":
                 return notice_backend.command(_answer("Which command, with its arguments?", "", str, yes=yes))
-            return NoticeBackend()
+            return BackendChoice()
         except SettingsError as error:
             if yes:
                 raise

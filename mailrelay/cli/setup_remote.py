@@ -45,7 +45,7 @@ MAIL_KEY = Path("~/.ssh/id_mailrelay")
 
 
 def find_or_make_key(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> OfferedKeys:
-    """The keys that mail would offer. A key is made if there is none."""
+    """The keys that mail would offer. Makes a key if there is none. Raises Failed if the person says no, or on failure."""
     found = _keys(relayhost)
     if found.lines:
         is_restricted = relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file)
@@ -76,7 +76,7 @@ def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
             fine(f"{offer.place} offers the known key: {offer.fingerprint}")
         return
     if yes and found[-1].status is HostKeyStatus.CHANGED:
-        # The person gave --yes before it was known that the key has changed.
+        # --yes does not accept a changed key: the person has not seen it.
         raise stop(f"the host key of {found[-1].place} has changed", f"See `mailrelay trust {relayhost.ssh}`")
     if not trust.trust_hops(relayhost, Resolver(""), yes=yes):
         raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again when it is")
@@ -92,7 +92,7 @@ def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *
     if not refused.at_relayhost or refused.outcome.cause is not Cause.AUTH_REFUSED or not refused.key_is_unknown:
         raise _stop(refused.outcome)
     if relayhost.ssh_config == restriction.ssh_config_file(relayhost, settings_file):
-        # The restricted key, with its restriction.
+        # Only the restricted key must be put there, and only with its restriction.
         line = restriction.authorized_keys_line(_restricted_key(), relayhost)
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
@@ -202,7 +202,8 @@ def _change(change: Coroutine[None, None, LoginFailure | None], relayhost: Relay
 
 
 def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
-    """Tries what the key must not be able to do, and prints each result. Whether all was refused and mail can be sent."""
+    """Tries what the key must not be able to do, and prints each result. Returns whether all of it was refused and the mail
+    server was reached."""
     try:
         tried = _run(f"{relayhost.ssh} to refuse what the key must not do", trials(relayhost, key))
     except Fault as fault:

@@ -1,4 +1,4 @@
-"""`mailrelay queue show ID`: one message's envelope, timeline and replies, or its content.
+"""`mailrelay queue show ID`: envelope, replies, commands and timeline of one message, or its content.
 
     queue show ID [--content] [--json]
 
@@ -6,8 +6,9 @@
 address, status, stage, reply, planned; `replaced_by`, the newest messages that replaced this one; and in each of recipients
 did_you_mean, an address that was reached before and may have been meant, or "".
 
-Times are local, with their zone. The timeline ends with what is planned. An enhanced status code is shown beside a reply
-only if the reply does not hold it.
+Times are local, with their offset from UTC. The timeline ends with what is planned. An enhanced status code is
+shown beside a reply only if the reply does not contain it.
+
 `--content` prints the message as it is sent, octet for octet; on a terminal it is escaped.
 """
 
@@ -35,10 +36,11 @@ from mailrelay.mail.reply_text import names_status, reply_text
 from mailrelay.mail.sender_refusal import is_sender_refused
 
 _DEAL_WITH = FAILED | {State.REFUSED, State.HELD}
-"""States after which the person may have something to do."""
+"""States of a recipient for which commands are shown."""
 _RESEND_TO = (Act.RESEND, " [--to ADDRESS]", "send it again, if need be to another address")
 _RESEND_FROM = (Act.RESEND, " --from ADDRESS", "send it again, with another sender")
 _TO_DO = (
+    # A command, its options, and what it does.
     (Act.RELEASE, "", "try it again"),
     (Act.EDIT, "", "change it in your editor, and send it"),
     (Act.DROP, "", "you have dealt with it: do not keep it"),
@@ -65,6 +67,7 @@ def command(queue_id: str, wants_content: bool, as_json: bool) -> None:
         lazy.print_json(details_record(found))
     else:
         parts = _parts(found, time.time(), is_served=daemon_pid(directory) is not None)
+        # An empty line between two paragraphs, none before the first.
         put(*islice((line for part in parts for line in ("", *part)), 1, None))
 
 
@@ -124,7 +127,7 @@ def _recipients(message: Listed, likely: Sequence[bytes]) -> Iterator[str]:
 
 
 def _to_do(message: Listed) -> Iterator[str]:
-    """The commands for a message that failed or is held."""
+    """The commands for a message that failed, was refused or is held."""
     states = {State(to.state) for to in message.recipients if to.state in _DEAL_WITH}
     is_refused_sender = any(
         is_sender_refused(to.stage, to.status, to.description) for to in message.recipients if to.state == "bounced"

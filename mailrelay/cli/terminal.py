@@ -1,6 +1,6 @@
 """Text for a terminal: lines as wide as the terminal, colour, times.
 
-Promises: colour only on a terminal, and never where NO_COLOR is set. Numbers are rounded down. Text is wrapped on a
+Promises: colour only on a terminal, and never where NO_COLOR is set. Lengths of time are rounded down. Text is wrapped on a
 terminal, and elsewhere only where COLUMNS is set: a program that reads a pipe finds each fact on one line.
 """
 
@@ -32,8 +32,8 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def line_width(stream: TextIO | None) -> int:
-    """The columns in which text for `stream` is wrapped: COLUMNS, else the width of the terminal. 0: it is not wrapped, as
-    there is no terminal, or none that knows its width."""
+    """The columns in which text for `stream` is wrapped: COLUMNS, else the width of the terminal. 0: text is not
+    wrapped, because there is no terminal or its width is not known."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and len(given) <= MAX_DIGITS and int(given) > 0:
         return int(given)
@@ -58,7 +58,7 @@ def wrapped(line: str, stream: TextIO, hang: int | None = None, spare: int = 0) 
 def put(*lines: str, stream: TextIO | None = None, hang: int | None = None) -> None:
     """Prints lines of printable text, each wrapped at the width that `stream` (stdout without it) has at that moment."""
     stream = stream or sys.stdout
-    # A stream that was closed when the process started.
+    # stdout was closed when the process started.
     if stream is None:
         return
     for line in lines:
@@ -81,7 +81,8 @@ def moment(at: float, now: float) -> str:
 
 
 def age(at: float, now: float) -> str:
-    """How long ago something happened, both in epoch seconds: "12 min ago", "now". For a time after `now` it says why."""
+    """How long ago something happened, both in epoch seconds: "12 min ago", "now"; for a time after `now`, "the clock was
+    set back since"."""
     return moment(at, now) if at < now + 1 else "the clock was set back since"
 
 

@@ -10,7 +10,7 @@
 The line appears after a second and is cleared at the end of the block.
 
 Promises: nothing where stdout or stderr is not a terminal, so that no pipe, file or program sees it. It goes to stderr.
-Never: another print while the line is shown; call `pause` first.
+Call `pause` before anything else is printed.
 """
 
 import os
@@ -23,13 +23,13 @@ from mailrelay.cli.terminal import is_terminal, line_width
 from mailrelay.mail.printable import printable
 
 AFTER = 1.0
-"""Seconds of waiting before it is said for what."""
+"""Seconds of waiting before the line is shown."""
 DEFAULT_WIDTH = 80
-"""Columns of a terminal that does not know its width."""
+"""Columns, where the width of the terminal is not known."""
 
 
 class Wait:
-    """A wait. is_shown: whether the line is printed."""
+    """A wait. is_shown: whether the line is shown after AFTER seconds; if not, all methods do nothing."""
 
     def __init__(self, what: str, *, is_shown: bool) -> None:
         self._what = what
@@ -66,7 +66,7 @@ class Wait:
         if line == self._printed:
             return
         self._printed = line
-        # A line that fits is cleared as a whole.
+        # The line is cut: if it took two lines of the terminal, only the second one would be cleared.
         width = (line_width(sys.stdout) or DEFAULT_WIDTH) - 1
         print(line[:width] if self._clears else line, end="" if self._clears else "\n", file=sys.stderr, flush=True)
 

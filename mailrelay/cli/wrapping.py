@@ -32,6 +32,7 @@ _SIGN = r" *(?:(?:✓|✗|–|→|->|ok|NO|--) +)?"
 _LABEL = r"\S+(?: \S+){0,2} {2,}"
 
 DEFAULT_HANG = 2
+"""The column of further lines where the text has no indent, sign or label."""
 MAX_LABEL = 28
 """Columns up to which the beginning of a line can be a label."""
 MIN_TEXT = 25

@@ -1,10 +1,10 @@
 """Puts a message in the spool, as `sendmail` and `test` do, and wakes the daemon.
 
-Bare addresses, in the envelope and in the header, are completed as the settings say (`mail.completion`). What the settings
-leave open is completed before the message is sent.
+Bare addresses, in the envelope and in the header, are completed as the settings say (`mail.completion`). Those for which the
+settings have no value stay bare here; the daemon completes them before it sends the message.
 
-Promises: when `enqueue` or `hand_in` returns, the message is on disk, for all of its recipients. What `hand_in` has
-stored and does not send has a notice, and a line in the log.
+Promises: when `enqueue` or `hand_in` returns, the message is on disk, for all of its recipients. A
+message that `hand_in` stores and that is not sent, or not to all recipients, has a notice and a line in the log.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ class NoRelayhost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """A message in the spool. key: the spool's own key. daemon_runs: whether a daemon was woken to send it."""
+    """A message in the spool. key: the spool's own key. daemon_runs: whether a daemon was woken to send
+    it."""
 
     key: int
     queue_id: str
@@ -75,7 +76,7 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Stored(Enqueued):
-    """problems: the recipients that are not tried, each with the reason."""
+    """The result of `hand_in`. problems: the recipients that are not tried, each with the reason."""
 
     problems: tuple[tuple[bytes, Problem], ...]
 

@@ -1,6 +1,6 @@
-"""The daemon's log. Commands write there what they have put in the spool and is not sent, with or without a daemon.
+"""Adds lines to the daemon's log from a command, about messages that it has stored and that are not sent. Needs no daemon.
 
-The daemon appends to the same file, and rotates it. Each call is one write at the end of the file, so no line is torn.
+The daemon appends to the same file, and rotates it. Each call is one write at the end of the file, so lines do not mix.
 """
 
 import os
@@ -19,7 +19,10 @@ def local_time(at: float) -> str:
 
 
 def append(directory: Path, lines: Sequence[str], now: float) -> None:
-    """Writes lines of the severity that needs the person. now: epoch seconds. Does nothing if the file cannot be written."""
+    """Writes lines with the severity ERROR: the person must act. now: epoch seconds.
+
+    Does nothing if the file cannot be written.
+    """
     if not lines:
         return
     text = "".join(f"{local_time(now)} ERROR {line}\n" for line in lines).encode("utf-8", "backslashreplace")

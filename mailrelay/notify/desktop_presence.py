@@ -1,10 +1,9 @@
 """Finds out whether this computer can have a desktop session at all.
 
-A notification fails in the same way on a laptop whose person is not logged in yet and on a server. On the first, notices
-wait for the desktop; on the second they would wait for ever. The disk shows the difference: a computer with a desktop has it
-installed.
+A notification fails in the same way on a laptop where nobody is logged in yet and on a server. On the laptop, notices wait
+for the desktop; on the server they would wait for ever. So files are looked for that only a computer with a desktop has.
 
-Uses no D-Bus: servers have a session bus too, for every login.
+D-Bus is not asked: servers have a session bus too, for every login.
 """
 
 import shutil
@@ -17,7 +16,7 @@ _SERVICE = b"Name=org.freedesktop.Notifications"
 
 
 def can_have_desktop(environ: Mapping[str, str], root: Path = Path("/"), platform: str = sys.platform) -> bool:
-    """Whether a desktop session runs, or one could be started on this computer. False only without any sign of one.
+    """Whether a desktop session runs, or one could be started on this computer. False only if there is no sign of one.
 
     environ: the environment of this process. root: the directory in which the system's files are looked for.
 

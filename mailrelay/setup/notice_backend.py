@@ -1,4 +1,4 @@
-"""Plans how the person hears of mail that fails on a computer without a desktop: a change of [notify] in the settings.
+"""Plans the notice backend for a computer without a desktop: a change of [notify] in the settings.
 
     must_be_chosen(notify, environ)      whether setup asks
     with_backend(planned, backend, …)    the plan of `setup.settings` with the person's choice in it
@@ -25,11 +25,13 @@ from mailrelay.notify.desktop_presence import can_have_desktop
 from mailrelay.setup.settings import SettingsPlan
 
 DEFAULT_MAILBOX = "~/Maildir"
+"""The Maildir that setup proposes."""
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeBackend:
-    """The person's choice: a Maildir, as it is written in the settings, or a command; without both, only reports by mail."""
+class BackendChoice:
+    """The person's choice: a Maildir, as it is written in the settings, or a command. If both are empty, notices are only
+    reports by mail (dsn)."""
 
     mailbox: str = ""
     command: tuple[str, ...] = ()
@@ -43,7 +45,7 @@ def must_be_chosen(notify: Notify, environ: Mapping[str, str]) -> bool:
     return not can_have_desktop(environ)
 
 
-def mailbox(word: str, environ: Mapping[str, str]) -> NoticeBackend:
+def mailbox(word: str, environ: Mapping[str, str]) -> BackendChoice:
     """The Maildir that the person named. Raises SettingsError, with what is wanted."""
     directory = grammar.path(word, environ)
     existing = next(path for path in (directory, *directory.parents) if path.exists())
@@ -51,10 +53,10 @@ def mailbox(word: str, environ: Mapping[str, str]) -> NoticeBackend:
         raise SettingsError(f"{existing} is not a directory; name a directory, or one that can be made")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise SettingsError(f"you cannot write to {existing}; name a directory of yours")
-    return NoticeBackend(mailbox=word)
+    return BackendChoice(mailbox=word)
 
 
-def command(line: str) -> NoticeBackend:
+def command(line: str) -> BackendChoice:
     """The command that the person typed, as a shell reads it. Raises SettingsError, with what is wanted."""
     try:
         words = shlex.split(line)
@@ -62,14 +64,14 @@ def command(line: str) -> NoticeBackend:
         raise SettingsError("a quote has no end; type a program and its arguments") from None
     if not words:
         raise SettingsError("type a program and its arguments")
-    # As a service it may have another PATH.
+    # Stored with its directory: the daemon may run with another PATH than setup.
     program = shutil.which(Path(words[0]).expanduser())
     if program is None:
         raise SettingsError(f"'{words[0]}' is no program that can be run; type a program and its arguments")
-    return NoticeBackend(command=(str(Path(program).absolute()), *words[1:]))
+    return BackendChoice(command=(str(Path(program).absolute()), *words[1:]))
 
 
-def with_backend(planned: SettingsPlan, backend: NoticeBackend, where: str, environ: Mapping[str, str]) -> SettingsPlan:
+def with_backend(planned: SettingsPlan, backend: BackendChoice, where: str, environ: Mapping[str, str]) -> SettingsPlan:
     """The plan with the choice in it. where, environ: as in `config.parse`.
 
     Raises SettingsError if other settings would change too.
@@ -110,3 +112,4 @@ def _is_safe(before: Settings, text: str, values: Mapping[str, object], environ:
 
 
 _EXAMPLE = {"relayhost": {"default": {"ssh": "mail.example.org"}}}
+"""The least that settings must contain."""

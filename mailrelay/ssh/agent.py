@@ -1,11 +1,11 @@
 """The person's SSH agent, as one login uses it.
 
     agent = Agent(path)
-    pairs = await agent.keys()        # (), with `agent.state` as the reason, if it has none or does not answer
+    pairs = await agent.keys()        # [] if it has none or does not answer; `agent.state` says which
     agent.close()
 
 Promises: an agent that does not answer costs AGENT_TIMEOUT seconds once, to connect, to list its keys or to sign. A
-signature may need the person (a confirmation, a touch): where no other key is left to try, it has CONFIRM_TIMEOUT seconds.
+signature may need the person (a confirmation, a touch): where no other key is left to try, CONFIRM_TIMEOUT seconds.
 No signature is asked for twice.
 """
 
@@ -28,13 +28,13 @@ class AgentState(enum.Enum):
     NOT_ASKED = "not asked"
     """No agent is configured, or no key of it was needed."""
     ABSENT = "does not answer"
-    """Nothing listens on its socket, or the program there is no agent."""
+    """Nothing listens on its socket, or the program there is not an agent."""
     SILENT = "accepts connections and does not answer"
     ANSWERED = "answered"
 
 
 class Agent(asyncssh.SSHAgentClient):
-    """The agent at a socket. patient: the public data of keys for which a signature may take CONFIRM_TIMEOUT seconds.
+    """The agent at a socket. long_wait: the public data of keys for which a signature may take CONFIRM_TIMEOUT seconds.
 
     refused: keys with which it refused to sign. pending: keys with which it has not signed yet.
     """
@@ -42,7 +42,7 @@ class Agent(asyncssh.SSHAgentClient):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.state = AgentState.NOT_ASKED
-        self.patient: Collection[bytes] = ()
+        self.long_wait: Collection[bytes] = ()
         self.refused: set[bytes] = set()
         self._pending: dict[tuple[bytes, bytes], asyncio.Task[bytes]] = {}
         self._given_up: set[bytes] = set()
@@ -68,16 +68,17 @@ class Agent(asyncssh.SSHAgentClient):
     async def sign(self, key_blob: bytes, data: bytes, flags: int = 0) -> bytes:
         """Signs `data` with a key. Raises ValueError if the agent refuses, or does not answer in time."""
         request = (key_blob, data)
+        # A refused request is not repeated; while a request is open, no other one is sent.
         if key_blob in self.refused | self._given_up or (self._pending and request not in self._pending):
             raise ValueError("the agent has not signed")
-        is_patient = key_blob in self.patient
+        is_long_wait = key_blob in self.long_wait
         task = self._pending.get(request)
         if task is None:
             task = self._pending[request] = asyncio.create_task(super().sign(key_blob, data, flags))
-        await asyncio.wait([task], timeout=CONFIRM_TIMEOUT if is_patient else AGENT_TIMEOUT)
+        await asyncio.wait([task], timeout=CONFIRM_TIMEOUT if is_long_wait else AGENT_TIMEOUT)
         if not task.done():
             self.state = AgentState.SILENT
-            if is_patient:
+            if is_long_wait:
                 self._given_up.add(key_blob)
             raise ValueError("the agent has not signed yet")
         self.state = AgentState.ANSWERED

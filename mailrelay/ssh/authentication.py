@@ -19,13 +19,14 @@ MAX_BANNER = 2000
 
 
 class HopClient(asyncssh.SSHClient, LoginObserver):
-    """Answers asyncssh's questions during a login. progress: how far the login came, also after it failed."""
+    """The methods that asyncssh calls during a login. progress: how far the login came, also after it failed."""
 
     def __init__(self, hop: Hop) -> None:
         self.hop = hop
         self.progress = HopProgress()
         self._agent: Agent | None = None
         self._connection: asyncssh.SSHClientConnection
+        # Each round returns keys to offer; the next one is called when the server has refused them.
         self._rounds = [self._keys_of_files, self._keys_of_agent, self._keys_not_signed_yet]
         self._offered: dict[bytes, asyncssh.SSHKeyPair] = {}
         self._answered: set[bytes] = set()
@@ -60,7 +61,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         return offered.plain
 
     async def public_key_auth_requested(self) -> list[asyncssh.SSHKeyPair] | None:
-        """The next keys to try, the most likely first: many servers end the connection after about six. None at the end."""
+        """The next keys to try, the most likely first: many servers end the connection after about six keys. None if there
+        are no more."""
         while self._rounds:
             pairs = await self._rounds.pop(0)()
             allowed = [pair for pair in pairs if self._is_allowed(pair)]
@@ -114,15 +116,16 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
                 await self._agent_keys(), frozenset().union(*(one.public for one in self.hop.identities))
             )
         if self._agent is not None:
-            # A key of a file that is still to be tried need not wait for the person at the agent.
+            # The agent gets the long timeout only for keys after the last key file: while key files are left to try, they
+            # are not delayed by a confirmation.
             last_file = max((at for at, pair in enumerate(chosen) if signs_at_no_cost(pair)), default=-1)
-            self._agent.patient = {pair.key_public_data for pair in chosen[last_file + 1 :]}
+            self._agent.long_wait = {pair.key_public_data for pair in chosen[last_file + 1 :]}
         return chosen
 
     async def _keys_not_signed_yet(self) -> list[asyncssh.SSHKeyPair]:
         if self._agent is None:
             return []
-        self._agent.patient = pending = self._agent.pending
+        self._agent.long_wait = pending = self._agent.pending
         return [pair for pair in self._offered.values() if pair.key_public_data in pending]
 
     def _with_agent(self, agent_keys: list[asyncssh.SSHKeyPair]) -> list[asyncssh.SSHKeyPair]:
@@ -135,7 +138,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         chosen: list[asyncssh.SSHKeyPair] = []
         for key in agent_keys:
             if key.public_data in local:
-                # The file signs without a question.
+                # With the key file, a signature needs no confirmation.
                 chosen += [pair for one in identities for pair in one.pairs if pair.key_public_data == key.public_data]
             elif key.public_data in configured:
                 chosen += [*certified(key, certificates), key]
@@ -170,7 +173,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         return keys
 
     def _is_allowed(self, pair: asyncssh.SSHKeyPair) -> bool:
-        """Whether RequiredRSASize and PubkeyAcceptedAlgorithms of ssh_config allow a key."""
+        """Whether RequiredRSASize and PubkeyAcceptedAlgorithms of ssh_config allow a key. If not, adds it to `progress`."""
         bits = certificate.rsa_bits(pair.key_public_data)
         if bits and bits < self.hop.policy.rsa_size:
             if self._name(pair) not in self.progress.too_short:
@@ -182,8 +185,8 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
             names = [f"{name.removesuffix('@openssh.com')}-cert-v01@openssh.com" for name in names]
         if accepted is None or not accepted.isdisjoint(names):
             return True
-        if self._name(pair) not in self.progress.kept_out:
-            self.progress.kept_out.append(self._name(pair))
+        if self._name(pair) not in self.progress.excluded:
+            self.progress.excluded.append(self._name(pair))
         return False
 
     def _describe_login(self) -> None:

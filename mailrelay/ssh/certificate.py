@@ -5,7 +5,7 @@
 
 The format is that of OpenSSH's PROTOCOL.certkeys. asyncssh cannot read a certificate with a critical option that it does not
 know; ssh(1) reads it, rejects it, and falls back to the plain key in it.
-Promises: pure. Any octets either parse or raise ValueError. A certificate that parses has a right signature.
+Promises: pure. Any octets either parse or raise ValueError. A certificate that parses has a valid signature.
 """
 
 from collections.abc import Container
@@ -52,7 +52,7 @@ _CRITICAL_OF_USERS = ("force-command", "source-address", "verify-required")
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """A certificate. key: the certified one. authority: the key that signed it, with `signature_algorithm`. kind: HOST, USER
-    or another number. valid_after, valid_before: seconds since 1970. critical: the names of its critical options. sources:
+    or another number. valid_after, valid_before: epoch seconds. critical: the names of its critical options. sources:
     the addresses from which the account may log in, as in sshd_config(5), "" for any."""
 
     key: asyncssh.SSHKey
@@ -114,12 +114,12 @@ def fault(  # noqa: PLR0911 - one for each cause
 ) -> str:
     """Why a certificate is not valid, as a text after "the certificate"; "" if it is valid.
 
-    kind: the kind that is needed. name: the name of the host, or of the account. now: seconds since 1970. signatures: the
+    kind: the kind that is needed. name: the name of the host, or of the account. now: epoch seconds. signatures: the
     algorithms with which an authority may sign (CASignatureAlgorithms), None for any. The names in the text come from the
     certificate and are not escaped.
     """
     if certificate.kind != kind:
-        return f"is not one of a {'host' if kind == HOST else 'user'}"
+        return f"is not a {'host' if kind == HOST else 'user'} certificate"
     if now < certificate.valid_after:
         return f"is not valid before {moment(certificate.valid_after)}"
     if now >= certificate.valid_before:
@@ -149,7 +149,7 @@ def rsa_bits(public_data: bytes) -> int:
 
 
 def moment(seconds: int) -> str:
-    """A time of a certificate, for people."""
+    """A time of a certificate, for people. seconds: epoch seconds."""
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
     except (OverflowError, OSError, ValueError):

@@ -1,9 +1,9 @@
-"""Finds the greeting of a mail server in the output of a command, behind what a login shell prints before it.
+"""Finds the greeting of a mail server in the output of a command. A login shell may have printed text before it.
 
 A line of a shell may look like a reply ("427 packages can be updated."). So only a greeting at the end of the output counts:
-the mail server says nothing behind it before EHLO. How long the output must be quiet until it is believed depends on how
-unlikely it is that a shell printed the line. Shells end lines with LF, mail servers with CR LF. What a shell prints may end
-without a newline, as the title of a terminal does; then the greeting does not begin its line.
+the mail server sends nothing more before EHLO. The less certain it is that the line comes from the mail server, the longer
+the output must be quiet before the line counts. Shells end lines with LF, mail servers with CR LF. What a shell prints may
+end without a newline, as the title of a terminal does; then the greeting does not begin its line.
 """
 
 import re
@@ -15,16 +15,16 @@ _ESCAPES = (
 )
 _REPLY = re.compile(rb"%b((?:220|[45]\d\d))(?:([ -]).*)?" % _ESCAPES, re.DOTALL)
 _BEHIND_TEXT = re.compile(rb".*[^\d.](220)([ -]).*", re.DOTALL)
-REFUSAL_QUIET = 2.0
+SHORT_QUIET = 2.0
 """Seconds for which the output must be quiet behind a 4xx or 5xx, behind a 220 whose line ends with LF only, or behind one
 that does not begin its line."""
-SHELL_QUIET = 20.0
+LONG_QUIET = 20.0
 """The same for a 4xx or 5xx whose line ends with LF only, and for a 220 behind which there is other output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What may be a greeting. start, end: its place in the output. quiet: seconds without output until it is believed."""
+    """What may be a greeting. start, end: its place in the output. quiet: seconds without output after which it counts."""
 
     start: int
     end: int
@@ -39,6 +39,7 @@ def find_greeting(output: bytes, *, is_complete: bool = False) -> Greeting | Non
     """
     found: Greeting | None = None
     refusal: Greeting | None = None
+    # A 220 behind which there is other output.
     passed: Greeting | None = None
     # The code and the start of a reply whose last line has not come.
     begun: tuple[bytes, int] | None = None
@@ -62,7 +63,7 @@ def find_greeting(output: bytes, *, is_complete: bool = False) -> Greeting | Non
                 quiet = _quiet(code, is_certain=is_of_server and not is_behind_text)
                 found = Greeting(first, end, quiet)
                 if is_of_server and code == b"220":
-                    passed = Greeting(first, end, SHELL_QUIET)
+                    passed = Greeting(first, end, LONG_QUIET)
                 elif is_of_server:
                     refusal = found
         start = end
@@ -75,7 +76,7 @@ def _lines(output: bytes) -> list[bytes]:
 
 
 def _quiet(code: bytes, *, is_certain: bool) -> float:
-    """is_certain: the line begins with the code and ends with CR LF."""
+    """Seconds without output after which a line counts. is_certain: the line begins with the code and ends with CR LF."""
     if code == b"220":
-        return 0.0 if is_certain else REFUSAL_QUIET
-    return REFUSAL_QUIET if is_certain else SHELL_QUIET
+        return 0.0 if is_certain else SHORT_QUIET
+    return SHORT_QUIET if is_certain else LONG_QUIET

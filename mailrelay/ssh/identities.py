@@ -1,7 +1,7 @@
 """Reads the key files that ssh_config names, or the usual ones, with their certificates.
 
 Promises: a key with a passphrase is used only through an agent; a key file that other users can read is not used, as in
-ssh(1). What cannot be used has a reason and, if there is one, a fix. It blocks, so it must run on a thread.
+ssh(1). What cannot be used has a reason and, if there is one, a fix. All functions block, so they must run on a thread.
 """
 
 import binascii
@@ -18,14 +18,16 @@ import asyncssh
 from asyncssh.packet import SSHPacket
 
 USUAL = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
+"""The names in ~/.ssh that are tried where ssh_config names no key."""
 _MAGIC = b"openssh-key-v1\0"
-_ALSO_OF_SSH = ("id_xmss", "id_dsa")
+_OTHER_USUAL = ("id_xmss", "id_dsa")
+"""More names of this kind, which `ssh -G` lists."""
 MAX_KEY_FILE = 1 << 20
 """Octets of a file that are read."""
 
 
 class Obstacle(enum.Enum):
-    """Why a key file cannot be used without an agent."""
+    """Why a key file cannot be used, or only through an agent; the values are for people, after the name of the file."""
 
     NONE = ""
     PUBLIC_HALF = "only its public key is here"
@@ -56,7 +58,7 @@ class Identity:
 
     @property
     def note(self) -> str:
-        """Why the file cannot be used without an agent, or ""."""
+        """Why the file cannot be used, or only through an agent; "" if it can be used by itself."""
         return self.obstacle.value
 
 
@@ -65,7 +67,7 @@ def read(names: Sequence[Path], certs: Sequence[Path]) -> Iterator[Identity]:
     CertificateFile."""
     for file in names:
         public = frozenset(_public_keys(file))
-        is_usual = file.name in (*USUAL, *_ALSO_OF_SSH) and file.parent == Path.home() / ".ssh"
+        is_usual = file.name in (*USUAL, *_OTHER_USUAL) and file.parent == Path.home() / ".ssh"
         if is_usual and not file.exists() and not public:
             continue
         plain, obstacle = _load(file, has_public=bool(public))
@@ -112,7 +114,7 @@ def _load(file: Path, *, has_public: bool) -> tuple[tuple[asyncssh.SSHKeyPair, .
         return (), Obstacle.NO_KEY
     if not pairs:
         return (), Obstacle.PROTECTED
-    # A touch needs the person, and a library that is seldom installed.
+    # With a security key a signature needs a touch by the person, and a library that is seldom installed.
     return ((), Obstacle.SECURITY_KEY) if pairs[0].algorithm.startswith(b"sk-") else (pairs, Obstacle.NONE)
 
 
@@ -135,7 +137,7 @@ def _obstacle(file: Path, *, has_public: bool) -> Obstacle:
         is_private_beside = file.suffix == ".pub" and file.with_suffix("").is_file()
         only_public = Obstacle.NAMED_BY_PUBLIC_HALF if is_private_beside else Obstacle.PUBLIC_HALF
         return only_public if has_public else Obstacle.NO_KEY
-    # ssh(1) does not use it either.
+    # ssh(1) does not use such a file either.
     others_can_read = status.st_uid == os.getuid() and status.st_mode & 0o077
     return Obstacle.OTHERS_CAN_READ if others_can_read else Obstacle.NONE
 

@@ -32,7 +32,7 @@ _MARKERS = ("", "cert-authority", "revoked")
 
 
 class HostKeyStatus(enum.StrEnum):
-    """The result of a check of an offered key."""
+    """The result of the check of an offered host key."""
 
     TRUSTED = "trusted"
     UNKNOWN = "unknown"
@@ -80,7 +80,7 @@ class KnownHost:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What ssh_config wants of every host key. ca_signatures: CASignatureAlgorithms, None for any. revoked: the keys of
+    """The rules of ssh_config for every host key. ca_signatures: CASignatureAlgorithms, None for any. revoked: the keys of
     RevokedHostKeys, None for none. rsa_size: RequiredRSASize, in bits."""
 
     ca_signatures: Container[str] | None = None
@@ -88,8 +88,8 @@ class Policy:
     rsa_size: int = 0
 
 
-ANY = Policy()
-"""Wants nothing."""
+NO_RULES = Policy()
+"""A policy that refuses no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class HostKey:
 
     authority: the key that signed its certificate, if `status` follows from it. certificate_fault: why its certificate does
     not count, as a text after "the certificate"; "" if it counts, or if there is none. revoked_by: the file of
-    RevokedHostKeys, if that one revokes it. shortage: for TOO_SHORT, its size and the needed one.
+    RevokedHostKeys, if that one revokes it. size_detail: for TOO_SHORT, its size and the needed one.
     """
 
     status: HostKeyStatus
@@ -106,13 +106,13 @@ class HostKey:
     authority: asyncssh.SSHKey | None = None
     certificate_fault: str = ""
     revoked_by: RevokedKeys | None = None
-    shortage: str = ""
+    size_detail: str = ""
 
     @property
     def reason(self) -> str:
-        """Where the key is revoked, if that is not known_hosts; its size and the needed one; "" for any other status."""
+        """REVOKED: the file of RevokedHostKeys; "" if known_hosts revokes the key. TOO_SHORT: `size_detail`. Else ""."""
         if self.revoked_by is None:
-            return self.shortage
+            return self.size_detail
         fault = f", which {self.revoked_by.fault}: so every key counts as revoked" if self.revoked_by.fault else ""
         return f"{self.revoked_by.file} (RevokedHostKeys){fault}"
 
@@ -134,7 +134,7 @@ def read(files: Iterable[Path]) -> list[tuple[Path, str]]:
         try:
             texts.append((file, file.read_text(encoding="utf-8", errors="replace")))
         except OSError:
-            # As in ssh(1): most people have only one of the four files.
+            # As in ssh(1), which has four files by default: most people have only one of them.
             continue
     return texts
 
@@ -148,10 +148,11 @@ def look_up(texts: Iterable[tuple[Path, str]], host: str, port: int, alias: str 
     return KnownHost(name, entries, portless, unreadable, alias.lower() if alias else host.lower())
 
 
-def judge(known: KnownHost, blob: bytes, now: float, policy: Policy = ANY) -> HostKey:
-    """Checks what a server offers: the octets of its host key, or of its host certificate. The only place that decides.
+def judge(known: KnownHost, blob: bytes, now: float, policy: Policy = NO_RULES) -> HostKey:
+    """Checks what a server offers: the octets of its host key, or of its host certificate. No other function
+    decides whether a key is trusted.
 
-    now: seconds since 1970. Accepts any octets.
+    now: epoch seconds. Accepts any octets.
     """
     found = _judge(known, blob, now, policy.ca_signatures)
     if found.plain is None or found.status is HostKeyStatus.REVOKED:
@@ -164,13 +165,13 @@ def judge(known: KnownHost, blob: bytes, now: float, policy: Policy = ANY) -> Ho
         return HostKey(HostKeyStatus.REVOKED, found.plain, revoked_by=policy.revoked)
     bits = certificate.rsa_bits(found.plain.public_data)
     if bits and bits < policy.rsa_size:
-        shortage = f"{bits} bits, and ssh_config wants {policy.rsa_size} (RequiredRSASize)"
-        return HostKey(HostKeyStatus.TOO_SHORT, found.plain, shortage=shortage)
+        size_detail = f"{bits} bits, and ssh_config wants {policy.rsa_size} (RequiredRSASize)"
+        return HostKey(HostKeyStatus.TOO_SHORT, found.plain, size_detail=size_detail)
     return found
 
 
 def _judge(known: KnownHost, blob: bytes, now: float, ca_signatures: Container[str] | None) -> HostKey:
-    """Checks what a server offers against known_hosts."""
+    """Checks what a server offers against known_hosts alone, without RevokedHostKeys and RequiredRSASize."""
     try:
         offered = certificate.parse(blob)
     except ValueError:
@@ -232,7 +233,7 @@ def with_key(text: str, name: str, key: asyncssh.SSHKey, *, salt: bytes = b"") -
     if kept and not kept.endswith("\n"):
         kept += "\n"
     shown = key.export_public_key().decode("ascii").strip()
-    return f"{kept}{_hashed(name, salt) if salt else name} {shown}\n", changed, conflicting
+    return f"{kept}{_hash_name(name, salt) if salt else name} {shown}\n", changed, conflicting
 
 
 def algorithms(known: KnownHost, wanted: Sequence[str]) -> list[str]:
@@ -276,7 +277,7 @@ def outcome(offered: HostKey, known: KnownHost, place: str) -> Outcome:
                 "lower RequiredRSASize in ssh_config.",
             )
         case HostKeyStatus.CHANGED:
-            entry = known.entries[[each.marker for each in known.entries].index("")]
+            entry = next(each for each in known.entries if each.marker == "")
             return Outcome(
                 Stage.HOST_KEY,
                 cause=Cause.HOST_KEY_CHANGED,
@@ -335,18 +336,18 @@ def _is_authority_for_ssh(line: str) -> bool:
     return text.partition(" " if " " in text else "\t")[0] == "@cert-authority"
 
 
-def _hashed(name: str, salt: bytes) -> str:
+def _hash_name(name: str, salt: bytes) -> str:
     digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
     return f"|1|{base64.b64encode(salt).decode('ascii')}|{base64.b64encode(digest).decode('ascii')}"
 
 
-_HASHED = re.compile(r"\|1\|([A-Za-z0-9+/=]+)\|([A-Za-z0-9+/=]+)")
+_HASHED_NAME = re.compile(r"\|1\|([A-Za-z0-9+/=]+)\|([A-Za-z0-9+/=]+)")
 
 
 def _matches(patterns: str, name: str) -> bool:
     """Whether the first field of a known_hosts line matches a host: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT."""
     if patterns.startswith("|"):
-        hashed = _HASHED.fullmatch(patterns)
+        hashed = _HASHED_NAME.fullmatch(patterns)
         if hashed is None:
             return False
         try:

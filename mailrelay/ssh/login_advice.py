@@ -34,7 +34,6 @@ _KINDS = (
 _NEEDS_NO_MAC = ("-gcm", "chacha20-poly1305")
 _MAX_SHOWN = 4
 """Algorithms of a list that are named in a sentence."""
-
 _MAX_NAME = 64
 """Characters of the name of an algorithm: the lists come from the server."""
 _NEED_AN_AGENT = (Obstacle.PUBLIC_HALF, Obstacle.PROTECTED, Obstacle.SECURITY_KEY)
@@ -43,7 +42,6 @@ _NEW_AGENT = "~/.ssh/agent"
 """The socket of an agent that the person starts."""
 _START_AGAIN = "Start the agent again, or name another one (IdentityAgent in ssh_config)"
 _ALLOW_TYPE = "Add the type of the key to PubkeyAcceptedAlgorithms in ssh_config, or use another key"
-
 _USE_ANOTHER = "Use a key of another type (ssh-keygen -t ed25519), or lower RequiredRSASize in ssh_config"
 
 Advice = tuple[str, str]
@@ -52,7 +50,7 @@ Advice = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A login that a hop refused. reason: the server's message, "" if there is none. now: seconds since 1970."""
+    """A login that a hop refused. reason: the server's message, "" if there is none. now: epoch seconds."""
 
     hop: Hop
     progress: HopProgress
@@ -92,10 +90,10 @@ def refused(hop: Hop, progress: HopProgress, reason: str) -> Advice:
 
 
 def no_key_fix(hop: Hop, progress: HopProgress) -> str:
-    """How to get a key for a hop, if none can be used here."""
+    """How to get a usable key for a hop, if there is none."""
     if progress.agent is AgentState.SILENT:
         return _START_AGAIN
-    if progress.kept_out:
+    if progress.excluded:
         return _ALLOW_TYPE
     if progress.too_short:
         return _USE_ANOTHER
@@ -107,8 +105,8 @@ def no_key_fix(hop: Hop, progress: HopProgress) -> str:
 
 
 def identity_fix(hop: Hop, progress: HopProgress, identity: Identity) -> str:
-    """How to make a key file usable that cannot be used. Where it needs an agent, the fix names the socket: ssh-add by
-    itself takes the agent of the terminal, not that of ssh_config."""
+    """How to make a key file usable. If the key must be loaded into an agent, the fix names the socket of the agent:
+    without it, ssh-add uses the agent of the terminal, not the one in ssh_config."""
     if identity.obstacle is Obstacle.NAMED_BY_PUBLIC_HALF and hop.agent:
         private, socket = str(identity.file).removesuffix(".pub"), shlex.quote(hop.agent)
         return f"{identity.fix}; or load it into the agent: {_to_agent(f'ssh-add {shlex.quote(private)}', socket)}"
@@ -129,7 +127,7 @@ def identity_fix(hop: Hop, progress: HopProgress, identity: Identity) -> str:
 
 
 def _to_agent(fix: str, socket: str) -> str:
-    """A fix whose ssh-add talks to the agent at a socket."""
+    """The fix, with ssh-add for the agent at `socket`, which is quoted for the shell."""
     return fix.replace(_SSH_ADD, f"SSH_AUTH_SOCK={socket} {_SSH_ADD}")
 
 
@@ -221,12 +219,12 @@ def _silent_agent(login: Login) -> Advice | None:
     return f"{what}, and without it there is no key for {hop.user} on {hop.place}", start
 
 
-def _kept_out(login: Login) -> Advice | None:
-    kept_out = ", ".join(login.progress.kept_out)
-    if not kept_out:
+def _excluded_key(login: Login) -> Advice | None:
+    excluded = ", ".join(login.progress.excluded)
+    if not excluded:
         return None
     return (
-        f"{login.nothing_offered}; PubkeyAcceptedAlgorithms in ssh_config (or ssh's default) does not allow {kept_out}",
+        f"{login.nothing_offered}; PubkeyAcceptedAlgorithms in ssh_config (or ssh's default) does not allow {excluded}",
         _ALLOW_TYPE,
     )
 
@@ -333,7 +331,7 @@ _CAUSES: tuple[Callable[[Login], Advice | None], ...] = (
     _no_key_wanted,
     _too_many,
     _silent_agent,
-    _kept_out,
+    _excluded_key,
     _too_short,
     _no_common_signature,
     _certificate,
@@ -342,14 +340,14 @@ _CAUSES: tuple[Callable[[Login], Advice | None], ...] = (
     _unusable_key,
     _no_key,
 )
-"""What can be the cause, the first that fits counts. The last one always fits."""
+"""The possible causes. The first one that fits counts; the last one always fits."""
 
 
 def no_common_algorithm(
     ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]], have: Sequence[Sequence[str]]
 ) -> Advice | None:
-    """A sentence without its subject about the first kind of algorithm of which both sides have none in common; None if
-    there is no such kind.
+    """The first kind of algorithm of which both sides have none in common, as a text after the name of the server, and the
+    fix; None if there is no such kind.
 
     ours, theirs: the lists of both sides, in the order of RFC 4253 section 7.1. have: those that ssh_config could add.
     """
@@ -361,7 +359,7 @@ def no_common_algorithm(
             known = [name for name in their if name in possible]
             text = f"has no {kind} in common with mailrelay: it offers {_some(their)}; mailrelay offers {_some(our)}"
             fix = (
-                f"In ssh_config: {directive} +{known[0]}, if that is safe enough; or set up a newer one on the server"
+                f"In ssh_config: {directive} +{known[0]}, if that is safe enough; or set up a newer {kind} on the server"
                 if known
                 else f"Allow one of these on the server ({directive} in sshd_config): {_some(our)}"
             )

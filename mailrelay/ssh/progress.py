@@ -15,15 +15,15 @@ class HopProgress:
     `asyncssh_patches`. host_key: what the server offered; None if it has offered nothing.
 
     tried: the keys and agents that were tried, as text for people. unused: key files of which no key could be used.
-    certificates: those that were offered, each with its file or its comment in the agent. kept_out: keys that
+    certificates: those that were offered, each with its file or its comment in the agent. excluded: keys that
     PubkeyAcceptedAlgorithms of ssh_config excludes. too_short: keys that its RequiredRSASize excludes. skipped: keys for
     which the server supports no signature that we allow. signatures: the algorithms of signatures that the server accepts,
-    none if it has not said.
+    empty if it has not said.
 
-    methods: those with which the server would continue, None if it has not refused a request. offered: how many keys there
-    were to offer. accepted: keys that the server accepted as one of several steps. unsigned: keys that it accepts and with
-    which no signature could be made. refused_by_agent: the agent refused a signature by one of these. agent: what is known
-    of it. agent_keys: how many it holds.
+    methods: the authentication methods that the server still offers, None if it has not refused a request. offered: the
+    number of keys that could be offered. accepted: keys that the server accepted as one of several steps. unsigned: keys
+    that it accepts and with which no signature could be made. refused_by_agent: the agent refused to sign with one of
+    these. agent: what is known of the agent. agent_keys: the number of its keys.
 
     banner: what the server sent for people to read. proxy_status, proxy_stderr: exit status of the ProxyCommand, None if it
     has not ended, and the end of its stderr.
@@ -37,7 +37,7 @@ class HopProgress:
     tried: list[str] = field(default_factory=list)
     unused: list[Identity] = field(default_factory=list)
     certificates: list[tuple[str, Certificate]] = field(default_factory=list)
-    kept_out: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
     too_short: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     signatures: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class HopProgress:
     def is_key_unknown(self) -> bool:
         """Whether the server may have refused the keys only because it does not know them."""
         takes_keys = self.methods is None or "publickey" in self.methods
-        return takes_keys and not (self.accepted or self.unsigned or self.kept_out or self.too_short or self.skipped)
+        return takes_keys and not (self.accepted or self.unsigned or self.excluded or self.too_short or self.skipped)
 
     @property
     def is_trusted(self) -> bool:

@@ -209,7 +209,7 @@ async def test_a_command_that_is_not_there_is_told_in_its_own_last_words(tmp_pat
 
 
 async def test_output_behind_the_greeting_is_skipped_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(greeting, "SHELL_QUIET", 0.1)
+    monkeypatch.setattr(greeting, "LONG_QUIET", 0.1)
 
     async with Remote(tmp_path) as remote:
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.smtp.reply import ReplyParser
-from mailrelay.ssh.greeting import REFUSAL_QUIET, SHELL_QUIET, Greeting, find_greeting
+from mailrelay.ssh.greeting import LONG_QUIET, SHORT_QUIET, Greeting, find_greeting
 
 CODES = st.sampled_from(["", "220", "250", "354", "421", "427", "452", "520", "550", "554", "600"])
 NOISE = st.lists(
@@ -43,7 +43,7 @@ def test_no_line_of_a_shell_keeps_the_greeting_from_being_found(noise: bytes, gr
 def test_a_refusal_is_believed_after_a_while_or_at_the_end(noise: bytes, refusal: bytes) -> None:
     output = noise + refusal
     found = find_greeting(output)
-    assert found is not None and found.quiet == REFUSAL_QUIET
+    assert found is not None and found.quiet == SHORT_QUIET
     ended = find_greeting(output + b"Connection closed by foreign host.\n", is_complete=True)
     assert ended is not None
     for greeting in (found, ended):
@@ -59,19 +59,19 @@ def test_a_refusal_is_believed_after_a_while_or_at_the_end(noise: bytes, refusal
         (b"220 mx", None),
         (b"220-mx\r\n", None),
         (b"220 mx\r\n", Greeting(0, 8, 0.0)),
-        (b"220 mx\n", Greeting(0, 7, REFUSAL_QUIET)),
-        (b"220 mx\r\nhello\n", Greeting(0, 8, SHELL_QUIET)),
-        (b"220 mx\r\n220", Greeting(0, 8, SHELL_QUIET)),
+        (b"220 mx\n", Greeting(0, 7, SHORT_QUIET)),
+        (b"220 mx\r\nhello\n", Greeting(0, 8, LONG_QUIET)),
+        (b"220 mx\r\n220", Greeting(0, 8, LONG_QUIET)),
         (b"\x1b]0;host\x07\x1b[0m\r220 mx\r\n", Greeting(14, 22, 0.0)),
-        (b"welcome 220 mx\r\n", Greeting(8, 16, REFUSAL_QUIET)),
+        (b"welcome 220 mx\r\n", Greeting(8, 16, SHORT_QUIET)),
         (b"welcome220-mx\r\n220 ok\r\n", Greeting(7, 23, 0.0)),
         (b"2026-01-01 10.220 mx\r\n", None),
         (b"welcome 220 mx\n", None),
         (b"welcome 554 no\r\n", None),
         (b"250 mx\r\n", None),
-        (b"427 packages can be updated.\n", Greeting(0, 29, SHELL_QUIET)),
+        (b"427 packages can be updated.\n", Greeting(0, 29, LONG_QUIET)),
         (b"427 packages can be updated.\n12 updates are security updates.\n", None),
-        (b"x\n554 no\r\n", Greeting(2, 10, REFUSAL_QUIET)),
+        (b"x\n554 no\r\n", Greeting(2, 10, SHORT_QUIET)),
     ],
 )
 def test_what_counts_as_a_greeting(output: bytes, expected: Greeting | None) -> None:

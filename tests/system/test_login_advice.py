@@ -129,7 +129,7 @@ async def test_a_certificate_that_is_valid_logs_in(at: Scene, option: list[str])
 @pytest.mark.parametrize(
     ("options", "why", "fix"),
     [
-        (["-h"], "is not one of a user", "Get a user certificate"),
+        (["-h"], "is not a user certificate", "Get a user certificate"),
         (["-O", "critical:colour=blue"], "critical option that is not known here: colour", "Renew the certificate"),
         (["-O", "source-address=192.0.2.0/24"], "only for logins from 192.0.2.0/24", "Log in from such an address"),
     ],

@@ -68,9 +68,9 @@ def test_a_host_certificate_is_valid_for_its_time_and_its_names(
 
 
 def test_a_certificate_of_the_other_kind_is_not_valid_nor_one_for_nobody() -> None:
-    assert "is not one of a user" in fault(parse(blob()), kind=USER, name=NAME, now=NOW)
+    assert "is not a user certificate" in fault(parse(blob()), kind=USER, name=NAME, now=NOW)
     user = AUTHORITY.generate_user_certificate(KEY, "id", principals=[], valid_before=NOW + 10)
-    assert "is not one of a host" in fault(parse(user.public_data), kind=HOST, name=NAME, now=NOW)
+    assert "is not a host certificate" in fault(parse(user.public_data), kind=HOST, name=NAME, now=NOW)
     assert fault(parse(user.public_data), kind=USER, name="me", now=NOW) == "is for no name, not for me"
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.cli.addresses import BadAddress, addresses, sorted_out
+from mailrelay.cli.addresses import BadAddress, addresses, parse_list
 from mailrelay.mail.address import is_address
 
 ATOM = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~é漢", min_size=1, max_size=8)
@@ -149,7 +149,7 @@ def test_a_long_list_of_anything_is_read_in_time_that_grows_with_its_length(piec
     ],
 )
 def test_a_part_that_is_no_mailbox_costs_no_other_one(text: bytes, found: list[bytes], bad: list[bytes]) -> None:
-    good, wrong = sorted_out(text)
+    good, wrong = parse_list(text)
     assert (good, [error.text for error in wrong]) == (found, bad)
 
 
@@ -157,7 +157,7 @@ def test_a_part_that_is_no_mailbox_costs_no_other_one(text: bytes, found: list[b
     st.lists(st.one_of(places(), st.text('ab@.:<>()"\\[] \x00\r', min_size=1).map(lambda text: (text, ""))), max_size=6)
 )
 def test_nothing_that_is_kept_in_place_of_an_address_is_one(parts: list[tuple[str, str]]) -> None:
-    _, bad = sorted_out(", ".join(text for text, _ in parts).encode())
+    _, bad = parse_list(", ".join(text for text, _ in parts).encode())
     for error in bad:
         assert error.text
         assert not is_address(error.text)

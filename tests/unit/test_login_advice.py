@@ -106,7 +106,7 @@ SILENT, ANSWERED, ABSENT = AgentState.SILENT, AgentState.ANSWERED, AgentState.AB
             "and me@mail refused the login of me with /home",
             "or add /home",
         ),
-        ([GOOD], {"kept_out": TRIED, "tried": TRIED}, "", "PubkeyAcceptedAlgorithms in ssh_config", "Add the type"),
+        ([GOOD], {"excluded": TRIED, "tried": TRIED}, "", "PubkeyAcceptedAlgorithms in ssh_config", "Add the type"),
         ([GOOD], {"skipped": TRIED, "tried": TRIED, "methods": PUBLICKEY}, "", "supports no signature", "+ssh-rsa"),
         (
             [GOOD],
@@ -178,7 +178,7 @@ def test_without_a_usable_key_the_fix_is_that_of_the_first_file(tmp_path: Path) 
     assert no_key_fix(there, HopProgress()).startswith("Make a key")
     assert no_key_fix(there, HopProgress(agent=ABSENT)).endswith("; or start the agent at /run/agent")
     assert no_key_fix(there, HopProgress(agent=SILENT)).startswith("Start the agent again")
-    assert no_key_fix(there, HopProgress(kept_out=TRIED)).startswith("Add the type")
+    assert no_key_fix(there, HopProgress(excluded=TRIED)).startswith("Add the type")
     assert no_key_fix(there, HopProgress(unused=[bad(Obstacle.PUTTY), bad(Obstacle.MISSING)])) == "mend it"
 
 

@@ -9,20 +9,20 @@ from mailrelay import config
 from mailrelay.config import Notify
 from mailrelay.grammar import SettingsError
 from mailrelay.setup import notice_backend
-from mailrelay.setup.notice_backend import NoticeBackend, must_be_chosen, with_backend
+from mailrelay.setup.notice_backend import BackendChoice, must_be_chosen, with_backend
 from mailrelay.setup.settings import Desired, SettingsPlan, plan
 
 ENVIRON = {"HOME": "/home/me"}
 NEW = plan(None, Desired("me@mail.example.org"), "config.toml", ENVIRON)
 CHOICES = [
-    (NoticeBackend(mailbox="~/Maildir"), Notify(desktop=False, mailbox=Path("/home/me/Maildir"))),
-    (NoticeBackend(command=("/bin/tell", "a b")), Notify(desktop=False, command=("/bin/tell", "a b"))),
-    (NoticeBackend(), Notify(desktop=False)),
+    (BackendChoice(mailbox="~/Maildir"), Notify(desktop=False, mailbox=Path("/home/me/Maildir"))),
+    (BackendChoice(command=("/bin/tell", "a b")), Notify(desktop=False, command=("/bin/tell", "a b"))),
+    (BackendChoice(), Notify(desktop=False)),
 ]
 
 
 @pytest.mark.parametrize(("backend", "notify"), CHOICES)
-def test_new_settings_get_the_choice_and_stay_as_planned_otherwise(backend: NoticeBackend, notify: Notify) -> None:
+def test_new_settings_get_the_choice_and_stay_as_planned_otherwise(backend: BackendChoice, notify: Notify) -> None:
     found = with_backend(NEW, backend, "config.toml", ENVIRON)
     assert found.text.startswith(NEW.text.rstrip())
     assert config.parse(found.text, "", ENVIRON).notify == notify
@@ -32,7 +32,7 @@ def test_new_settings_get_the_choice_and_stay_as_planned_otherwise(backend: Noti
 
 @pytest.mark.parametrize("notify_text", ["", "[notify]\n# mine\ndsn = true\n", "[queue]\nkeep_sent = '1d'\n"])
 @pytest.mark.parametrize(("backend", "notify"), CHOICES)
-def test_settings_of_the_person_keep_all_else(backend: NoticeBackend, notify: Notify, notify_text: str) -> None:
+def test_settings_of_the_person_keep_all_else(backend: BackendChoice, notify: Notify, notify_text: str) -> None:
     text = f"# first\nrelayhost.default.ssh = 'me@mail.example.org'\n{notify_text}"
     found = with_backend(SettingsPlan("default", text, ()), backend, "config.toml", ENVIRON)
     assert all(line in found.text for line in text.splitlines())
@@ -42,7 +42,7 @@ def test_settings_of_the_person_keep_all_else(backend: NoticeBackend, notify: No
 
 def test_dotted_keys_stay_dotted_keys() -> None:
     text = "notify.dsn = true\nrelayhost.default.ssh = 'me@mail.example.org'\n"
-    found = with_backend(SettingsPlan("default", text, ()), NoticeBackend(), "config.toml", ENVIRON)
+    found = with_backend(SettingsPlan("default", text, ()), BackendChoice(), "config.toml", ENVIRON)
     assert config.parse(found.text, "", ENVIRON).notify == Notify(desktop=False)
 
 
@@ -67,7 +67,7 @@ def test_settings_without_reports_by_mail_leave_notices_to_the_desktop_too(monke
 
 def test_a_maildir_is_a_directory_or_can_be_made(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path)}
-    assert notice_backend.mailbox("~/a/b", environ) == NoticeBackend(mailbox="~/a/b")
+    assert notice_backend.mailbox("~/a/b", environ) == BackendChoice(mailbox="~/a/b")
     (tmp_path / "file").touch()
     for word, why in (
         ("~/file", "is not a directory"),
@@ -92,6 +92,6 @@ def test_a_command_is_a_program_that_can_be_run(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=why):
             notice_backend.command(line)
     program.chmod(0o755)
-    assert notice_backend.command(f"'{program}' x") == NoticeBackend(command=(str(program), "x"))
+    assert notice_backend.command(f"'{program}' x") == BackendChoice(command=(str(program), "x"))
     (found,) = notice_backend.command("sh").command
     assert Path(found).is_absolute()
