@@ -25,6 +25,11 @@ def login() -> bytes:
         return b"uid%d" % os.getuid()
 
 
+def default_sender(submission: Submission) -> bytes:
+    """The reverse path of this process's mail if no sender is given; bare if the settings do not complete it."""
+    return completion(submission).whole_sender(login())
+
+
 def is_local_account(name: bytes) -> bool:
     """Whether an account of this computer has this name. name: any octets but NUL."""
     try:

@@ -94,14 +94,9 @@ async def _relayhost(
     return [finding for findings in await asyncio.gather(from_here, from_outside) for finding in findings]
 
 
-def _sender_here(settings: Settings) -> bytes:
-    """The sender of programs that give none, as far as the settings complete it."""
-    return submission.completion(settings.submission).whole_sender(submission.login())
-
-
 def _unroutable_sender(settings: Settings) -> list[Finding]:
     """Whether a relayhost takes mail of programs that give no sender; nothing if one does."""
-    sender = _sender_here(settings)
+    sender = submission.default_sender(settings.submission)
     if choose(sender, settings.relayhosts) is not None:
         return []
     shown = sender.decode("utf-8", "backslashreplace")
@@ -113,7 +108,7 @@ def _unroutable_sender(settings: Settings) -> list[Finding]:
 def _default_sender(settings: Settings, name: str, account: bytes) -> bytes:
     """The sender of programs that give none, as the mail server of the relayhost `name` gets it; b"" if such mail does not
     go through it. account: the address of the account there."""
-    sender = _sender_here(settings)
+    sender = submission.default_sender(settings.submission)
     if choose(sender, settings.relayhosts) != name:
         return b""
     return dataclasses.replace(submission.completion(settings.submission), account=account).whole_sender(sender)

@@ -19,6 +19,7 @@ from email.utils import formatdate
 
 import click
 
+from mailrelay import submission
 from mailrelay.cli.addresses import BadAddress, addresses
 from mailrelay.cli.base import NO_DAEMON, Failed, load_settings
 from mailrelay.cli.rows import replaced
@@ -37,7 +38,6 @@ from mailrelay.mail.overview import Event
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
 from mailrelay.mail.reply_text import reply_text
-from mailrelay.submission import completion, login
 
 WAIT = 60.0
 """Seconds to wait, unless the person says otherwise."""
@@ -61,7 +61,7 @@ def default_sender(settings: Settings, own: str = "") -> bytes:
 
     own: the person's address on the relayhost, "" if it is not known; then the result may be bare.
     """
-    sender = completion(settings.submission).whole_sender(login())
+    sender = submission.default_sender(settings.submission)
     return own.encode() if own and is_bare(sender) else sender
 
 

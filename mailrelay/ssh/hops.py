@@ -131,7 +131,7 @@ def _hops(spec: str, file: Path, reached_through_it: tuple[str, ...]) -> Iterato
 
 
 def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
-    given_user, given_host, given_port = parse_destination(spec)
+    _, given_host, _ = parse_destination(spec)
     host, port = _value(configuration, "hostname").strip("[]"), int(_value(configuration, "port"))
     user, alias = _value(configuration, "user"), _value(configuration, "hostkeyalias")
     own_host = socket.gethostname()
@@ -161,14 +161,7 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
     certificate_files = _certificate_files(configuration, tokens)
     return Hop(
         place=spec,
-        login_command=shlex.join(
-            (
-                "ssh",
-                *arguments(file),
-                *(("-p", str(given_port)) if given_port else ()),
-                f"{given_user}@{given_host}" if given_user else given_host,
-            )
-        ),
+        login_command=_login_command(spec, file),
         host=host,
         port=port,
         user=user,
@@ -191,6 +184,13 @@ def _hop(spec: str, file: Path, configuration: Configuration) -> Hop:
         is_agent_excluded=configuration.get("identityagent", ("",))[0] == "none",
         key_algorithms=_key_algorithms(configuration),
     )
+
+
+def _login_command(spec: str, file: Path) -> str:
+    """The ssh(1) command line with which the person can log in. spec: as in the settings or in ProxyJump."""
+    user, host, port = parse_destination(spec)
+    port_option = ("-p", str(port)) if port else ()
+    return shlex.join(("ssh", *arguments(file), *port_option, f"{user}@{host}" if user else host))
 
 
 def _options(
