@@ -63,7 +63,7 @@ def command(queue_id: str) -> int:
             if status:
                 raise Failed(f"the editor ended with status {status}")
             _send(settings, old, content, text)
-        except (Failed, BadDraft, rfc822_input.TooLarge, *CONTROL_ERRORS, OSError) as error:
+        except (Failed, BadDraft, *CONTROL_ERRORS, OSError) as error:
             say(f"{error}; {old.queue_id} is left as it was, your text is in {file}")
             if not is_terminal(sys.stdin) or not confirm("Open it again?", default=True, err=True):
                 return 1
@@ -76,7 +76,10 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
     """Queues the message in `text`, the file from the editor. content: of the old message."""
     sender, to, written = read_draft(text)
     limit = max(settings.listen.max_message_size, len(content))
-    changed = rfc822_input.read(io.BytesIO(written), limit, dot_ends=False)
+    try:
+        changed = rfc822_input.read(io.BytesIO(written), limit, dot_ends=False)
+    except rfc822_input.TooLarge:
+        raise Failed(f"the message is larger than listen.max_message_size allows ({limit} octets)") from None
     envelope = readdressed(old.envelope, sender, to)
     if not changed.isascii():
         envelope = dataclasses.replace(envelope, body=b"8BITMIME")
