@@ -121,11 +121,7 @@ def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Dispo
 
 def _is_about_recipient(outcome: Outcome) -> bool:
     """Whether the outcome of a recipient says nothing of the others. 421 ends the conversation for all."""
-    return outcome.scope is Scope.RECIPIENT and not _is_421(outcome)
-
-
-def _is_421(outcome: Outcome) -> bool:
-    return outcome.reply is not None and outcome.reply.code == 421
+    return outcome.scope is Scope.RECIPIENT and not outcome.is_421
 
 
 def _new_notices(

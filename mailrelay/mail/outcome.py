@@ -123,6 +123,11 @@ class Outcome:
         return self.text.encode()
 
     @property
+    def is_421(self) -> bool:
+        """Whether the reply is 421, after which the mail server ends the conversation (RFC 5321 section 3.8)."""
+        return self.reply is not None and self.reply.code == 421
+
+    @property
     def scope(self) -> Scope:
         """What the outcome concerns; it follows from the cause and the stage."""
         if self.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):

@@ -38,9 +38,7 @@ def dispositions(outcomes: Sequence[Outcome]) -> tuple[Disposition, ...]:
     found = _after_rcpt(outcomes)
     if _limit_before_end(outcomes) is not None:
         return tuple(
-            Disposition.TOO_MANY
-            if outcome.stage is Stage.RCPT and (_is_421(outcome) or _was_accepted(outcome))
-            else one
+            Disposition.TOO_MANY if outcome.stage is Stage.RCPT and (outcome.is_421 or _was_accepted(outcome)) else one
             for one, outcome in zip(found, outcomes, strict=True)
         )
     if _limit_by_rcpt(outcomes, found) is None:
@@ -65,7 +63,7 @@ def _limit_before_end(outcomes: Sequence[Outcome]) -> int | None:
     """How many recipients the mail server accepted before it said that there are too many and ended the conversation, as
     Postfix does after smtpd_hard_error_limit such replies. None if it did not, if it accepted none, or one after that."""
     replied = [index for index, one in enumerate(outcomes) if one.stage is Stage.RCPT and one.reply is not None]
-    if not replied or not any(one.cause is Cause.LOST or _is_421(one) for one in outcomes):
+    if not replied or not any(one.cause is Cause.LOST or one.is_421 for one in outcomes):
         return None
     # Replies come in order: a recipient without one was accepted if another after it has one.
     judged = outcomes[: replied[-1] + 1]
@@ -75,10 +73,6 @@ def _limit_before_end(outcomes: Sequence[Outcome]) -> int | None:
     surplus = (_ends_at_too_many(one) or _means_too_many(one, code_suffices=True) for one in judged)
     first = next((index for index, is_one in enumerate(surplus) if is_one and index > accepted.index(True)), None)
     return None if first is None or any(accepted[first:]) else sum(accepted)
-
-
-def _is_421(outcome: Outcome) -> bool:
-    return outcome.reply is not None and outcome.reply.code == 421
 
 
 def _ends_at_too_many(outcome: Outcome) -> bool:

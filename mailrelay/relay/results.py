@@ -163,8 +163,8 @@ class Results:
             self.waiters.add(message.queue_id, result)
             self._goes_on(message.id)
             return
-        alone = record.place is Place.ALONE
-        self.waiters.tell(message.queue_id, (_queued_if_alike(result) if alone else None) or result)
+        queued = _queued_if_alike(result) if record.place is Place.ALONE else None
+        self.waiters.tell(message.queue_id, queued or result)
 
     async def _put_back(self, messages: Mapping[int, str]) -> None:
         keys = list(messages)

@@ -93,15 +93,14 @@ class Refusals:
     """The refusals of one conversation.
 
     extensions: those that were offered, used and then refused; the next conversations must not use them. end: the outcome
-    for which no transaction may be started any more, None while they may be. has_accepted_content: the mail server has
-    accepted a message.
+    for which no transaction may be started any more, None while they may be. accepted: the commands that the mail server
+    has accepted; CONTENT means a message.
     """
 
     def __init__(self) -> None:
         self.extensions: set[Extension] = set()
         self.end: Outcome | None = None
-        self._has_accepted_recipient = False
-        self.has_accepted_content = False
+        self.accepted: set[Verb] = set()
         # What shows that the mail server accepts mail of ours: the commands accepted since the last refusal of mailrelay.
         self._evidence: set[Verb] = set()
 
@@ -113,8 +112,7 @@ class Refusals:
     def note_success(self, verb: Verb) -> None:
         """Notes a command that the mail server has accepted. If it is a message or recipient, a refusal of another one in
         the same flight was no setup fault."""
-        self._has_accepted_recipient |= verb is Verb.RCPT
-        self.has_accepted_content |= verb is Verb.CONTENT
+        self.accepted.add(verb)
         self._evidence.add(verb)
         if self.end is None or self.end.cause not in SETUP_REPLIES:
             return
@@ -144,7 +142,7 @@ class Refusals:
         if outcome.cause in (Cause.REPLY, Cause.COMMAND_REFUSED):
             refused = refused_extensions(replied, reply, offered)
             # RFC 5321 section 4.1.4: the mail server believes that a transaction is open.
-            is_out_of_sequence = reply.code == 503 and replied.verb is Verb.MAIL and self._has_accepted_recipient
+            is_out_of_sequence = reply.code == 503 and replied.verb is Verb.MAIL and Verb.RCPT in self.accepted
             if refused or is_out_of_sequence:
                 self.extensions |= refused
                 transaction.is_repeated = True

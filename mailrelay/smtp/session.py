@@ -283,7 +283,11 @@ class Session:
         ):
             return Outcome(STAGES[replied.verb], reply)
         outcome = self._refusals.judge_refusal(replied, transaction, reply, offered)
-        if Extension.CHUNKING in self.refused and is_bdat_unknown(reply) and not self._refusals.has_accepted_content:
+        if (
+            Extension.CHUNKING in self.refused
+            and is_bdat_unknown(reply)
+            and Verb.CONTENT not in self._refusals.accepted
+        ):
             for other in self._unfinished:
                 if other.size is not None:
                     other.repeat(outcome)

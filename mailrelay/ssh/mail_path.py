@@ -12,12 +12,12 @@ account on the relayhost, and ends with QUIT.
 
 import asyncio
 import contextlib
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailrelay.config import Relayhost
+from mailrelay.mail.completion import account_address, domain_of
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.printable import printable
@@ -33,8 +33,6 @@ PATH_TIMEOUT = 30.0
 PROBE_TIMEOUT = 10.0
 """Seconds to wait for the replies to MAIL and RCPT."""
 
-_DOMAIN = re.compile(rb"(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+")
-_LOCAL_PART = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 SENDMAIL = ("sendmail -bs", "/usr/sbin/sendmail -bs", "/usr/lib/sendmail -bs")
 
 
@@ -128,8 +126,8 @@ async def _handshake(
 def _probed_address(account: str, server_names: Sequence[bytes]) -> bytes:
     """The account on the relayhost, at the name of its mail server. Without such a name, <postmaster>: every mail server
     must accept it (RFC 5321 section 4.5.1). Postfix accepts it even before it looks at our name."""
-    names = [name for name in server_names if _DOMAIN.fullmatch(name)]
-    return b"%b@%b" % (account.encode(), names[0]) if names and _LOCAL_PART.fullmatch(account) else b"postmaster"
+    address = account_address(account, server_names, "")
+    return address if address.isascii() and b"." in domain_of(address) else b"postmaster"
 
 
 async def _probe(

@@ -80,29 +80,28 @@ async def read_first_data(hop: Hop) -> bytes:
 
 def tcp_state(sock: socket.socket) -> TcpState | None:
     """What the kernel knows of a connection; None if `sock` is not TCP, or the system is not Linux."""
-    if sys.platform != "linux":
+    info = _tcp_info(sock, _TCP_INFO)
+    if info is None:
         return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    except OSError:
-        # Not TCP, or closed.
-        return None
-    silence, mean, variation = _TCP_INFO.unpack(info)
+    silence, mean, variation = info
     return TcpState(silence / 1e3, (mean + 4 * variation) / 1e6)
 
 
 def octets_acknowledged(sock: socket.socket) -> int:
     """How many octets the other side has acknowledged; 0 if `sock` is not TCP, or the system is not Linux 4.1 or later."""
+    info = _tcp_info(sock, _TCP_INFO_ACKNOWLEDGED)
+    return info[0] if info is not None else 0
+
+
+def _tcp_info(sock: socket.socket, fields: struct.Struct) -> tuple[int, ...] | None:
+    """`fields` of the kernel's struct tcp_info; None if `sock` is not TCP or closed, or the kernel does not have them."""
     if sys.platform != "linux":
-        return 0
+        return None
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_ACKNOWLEDGED.size)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, fields.size)
     except OSError:
-        return 0
-    if len(info) < _TCP_INFO_ACKNOWLEDGED.size:
-        return 0
-    found: int = _TCP_INFO_ACKNOWLEDGED.unpack(info)[0]
-    return found
+        return None
+    return fields.unpack(info) if len(info) == fields.size else None
 
 
 async def _connect(hop: Hop, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:

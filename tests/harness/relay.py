@@ -149,3 +149,16 @@ class Network:
         if self.is_away:
             raise Fault(Outcome(Stage.DIAL, cause=Cause.UNREACHABLE, text="Network is unreachable."))
         return await dial(relayhost)
+
+
+class HeldContent:
+    """The policy of a mail server that does not reply to the first content until `go_on` is set. reached: it has come."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, verb: str, _argument: bytes) -> bytes | None:
+        if verb == "CONTENT" and not self.reached.is_set():
+            self.reached.set()
+            await self.go_on.wait()
+        return None

@@ -5,7 +5,8 @@ import asyncio
 import re
 import smtplib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,17 @@ async def test_a_client_is_told_what_was_sent_when_the_connection_is_lost_in_bet
         assert (result.taken, result.total) == (10, 25)
 
 
+@asynccontextmanager
+async def served_remote(directory: Path) -> AsyncIterator[tuple[Remote, int]]:
+    """A mail server, and the port of a daemon that sends through it."""
+    (directory / "remote").mkdir()
+    async with (
+        Remote(directory / "remote") as remote,
+        served(settings(directory, remote.relayhost(name="default"))) as (port, _task),
+    ):
+        yield remote, port
+
+
 def submit(port: int, recipients: Sequence[bytes]) -> str:
     with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
         client.ehlo()
@@ -342,14 +354,7 @@ def submit(port: int, recipients: Sequence[bytes]) -> str:
 
 
 async def test_the_reply_says_sent_only_if_all_were_sent(tmp_path: Path) -> None:
-    (tmp_path / "remote").mkdir()
-    async with (
-        Remote(tmp_path / "remote") as remote,
-        served(settings(tmp_path, remote.relayhost(name="default"))) as (
-            port,
-            _task,
-        ),
-    ):
+    async with served_remote(tmp_path) as (remote, port):
         recipients = numbered(60)
         remote.policy = Limit(10)
         assert (await asyncio.to_thread(submit, port, recipients)).startswith("sent: ")
@@ -370,14 +375,7 @@ async def test_the_notice_of_a_round_is_delivered_at_its_end(tmp_path: Path) -> 
                 return b"550 5.1.1 no such user"
             return await super().__call__(verb, argument)
 
-    (tmp_path / "remote").mkdir()
-    async with (
-        Remote(tmp_path / "remote") as remote,
-        served(settings(tmp_path, remote.relayhost(name="default"))) as (
-            port,
-            _task,
-        ),
-    ):
+    async with served_remote(tmp_path) as (remote, port):
         recipients = numbered(25)
         remote.policy = Refusing(10)
         words = await asyncio.to_thread(submit, port, recipients)
@@ -396,14 +394,7 @@ async def test_a_client_whose_time_is_over_hears_how_far_the_round_has_come(tmp_
                 await asyncio.Event().wait()
             return await super().__call__(verb, argument)
 
-    (tmp_path / "remote").mkdir()
-    async with (
-        Remote(tmp_path / "remote") as remote,
-        served(settings(tmp_path, remote.relayhost(name="default"))) as (
-            port,
-            _task,
-        ),
-    ):
+    async with served_remote(tmp_path) as (remote, port):
         remote.policy = Stopping(10)
         words = await asyncio.to_thread(submit, port, numbered(60))
         assert words == "queued: sent to 20 of 60 so far; the rest follows"

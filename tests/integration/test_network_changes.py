@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness.messages import letter
-from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.relay import OPENS, SLEPT, HeldContent, Network, RelayHarness, running_relay
 from harness.wire import wired
 
 from mailrelay.config import Relayhost
@@ -183,24 +183,16 @@ async def test_what_is_under_way_on_a_connection_that_lives_ends_there_and_what_
 
     async with running_relay(tmp_path) as at, wired(at) as wire:
         at.remote.extensions = extensions
-        reached, go_on = asyncio.Event(), asyncio.Event()
-
-        async def policy(verb: str, _argument: bytes) -> bytes | None:
-            if verb == "CONTENT" and not reached.is_set():
-                reached.set()
-                await go_on.wait()
-            return None
-
-        at.remote.policy = policy
+        at.remote.policy = held = HeldContent()
         slow = await at.send()
-        await reached.wait()
+        await held.reached.wait()
         at.scheduler.network_changed(SLEPT)
         other = await at.send()
         # Only keepalive requests go there now. A connection that says nothing at all would live for three of them.
         asked = wire.requests
         await at.until(lambda: wire.requests > asked + 5)
         assert await at.states(slow) == ["active"]
-        go_on.set()
+        held.go_on.set()
         await at.settled(slow, "sent")
         await at.settled(other, "sent")
         assert at.remote.logins == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.messages import letter
-from harness.relay import OPENS, SLEPT, Network, RelayHarness, running_relay
+from harness.relay import OPENS, SLEPT, HeldContent, Network, RelayHarness, running_relay
 from harness.remotes import amend, jump_config
 from harness.tcp import echo, server
 
@@ -176,17 +176,9 @@ async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_relay(tmp_path) as at:
-        reached, go_on = asyncio.Event(), asyncio.Event()
-
-        async def policy(verb: str, _argument: bytes) -> bytes | None:
-            if verb == "CONTENT" and not reached.is_set():
-                reached.set()
-                await go_on.wait()
-            return None
-
-        at.remote.policy = policy
+        at.remote.policy = held = HeldContent()
         keys = [await at.send()]
-        await reached.wait()
+        await held.reached.wait()
         conversation_begun = connector.Connector.conversation_begun
         changes = [SLEPT]
 
@@ -201,7 +193,7 @@ async def test_a_network_that_changes_in_the_instant_in_which_a_conversation_is_
         retry_all(at.db, time.time())
         at.scheduler.look_again()
         await at.until(lambda: not changes)
-        go_on.set()
+        held.go_on.set()
         for key in keys:
             await at.settled(key, "sent")
         assert at.remote.logins == 2

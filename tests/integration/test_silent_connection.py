@@ -1,12 +1,11 @@
 """A connection that is silently cut is felt by one client; a slow mail server or a slow line loses no connection."""
 
-import asyncio
 import time
 from pathlib import Path
 
 import pytest
 from harness.messages import letter
-from harness.relay import OPENS, Network, RelayHarness, running_relay
+from harness.relay import OPENS, HeldContent, Network, RelayHarness, running_relay
 from harness.wire import wired
 
 from mailrelay.relay import connector, dial_policy
@@ -73,24 +72,16 @@ async def test_a_slow_mail_server_keeps_its_connection(tmp_path: Path, monkeypat
     monkeypatch.setattr(dial_policy, "RESPONSE_WAIT", 5.0)
     async with running_relay(tmp_path) as at, wired(at) as wire:
         at.remote.extensions = ()
-        reached, go_on = asyncio.Event(), asyncio.Event()
-
-        async def policy(verb: str, _argument: bytes) -> bytes | None:
-            if verb == "CONTENT" and not reached.is_set():
-                reached.set()
-                await go_on.wait()
-            return None
-
-        at.remote.policy = policy
+        at.remote.policy = held = HeldContent()
         slow = await at.send()
-        await reached.wait()
+        await held.reached.wait()
         before = wire.requests
         at.scheduler.waited_in_vain()
         await at.until(lambda: wire.requests > before)
         # Without regard to the response this message would leave through a new connection.
         await at.settled(await at.send(), "sent")
         assert await at.states(slow) == ["active"]
-        go_on.set()
+        held.go_on.set()
         await at.settled(slow, "sent")
         assert at.remote.logins == 1
         assert at.message(slow).attempts == 1
