@@ -89,6 +89,8 @@ class Notifier:
         self._wake = asyncio.Event()
         # Whether `run` already knows that mail waits, and checks it for delays.
         self._is_checking_delays = False
+        # A message has arrived since this was last set to False: a read that began before may not show it.
+        self._mail_arrived = False
         # Monotonic time.
         self._no_check_before = 0.0
         # Backends with a delivery in progress.
@@ -105,6 +107,7 @@ class Notifier:
     def start_delay_checks(self) -> None:
         """To be called when the spool has undelivered mail: `run` checks it for delays until there is none. Call it on the
         event loop of `run`."""
+        self._mail_arrived = True
         if not self._is_checking_delays:
             self._wake.set()
 
@@ -158,9 +161,11 @@ class Notifier:
         pause = self._no_check_before - time.monotonic()
         if pause > 0:
             return pause
-        next_change = await self._spool.update_delays(
-            self._delay_after, backends_for(Kind.DELAYED, b"", (), self._enabled)
-        )
+        backends = backends_for(Kind.DELAYED, b"", (), self._enabled)
+        next_change = await self._spool.update_delays(self._delay_after, backends)
+        while next_change is None and self._mail_arrived:
+            self._mail_arrived = False
+            next_change = await self._spool.update_delays(self._delay_after, backends)
         self._is_checking_delays = next_change is not None
         if next_change is None:
             return None

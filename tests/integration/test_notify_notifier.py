@@ -336,3 +336,29 @@ async def test_a_notice_delivered_while_the_spool_is_read_is_not_delivered_twice
         await spool.until(lambda: (2, Backend.COMMAND) in spool.delivered_by)
     assert spool.delivered_by == [(1, Backend.COMMAND), (2, Backend.COMMAND)]
     assert len(heard.read_text().splitlines()) == 2
+
+
+async def test_mail_that_comes_while_the_notifier_looks_for_delays_is_looked_for_again(tmp_path: Path) -> None:
+    """The read may have begun before the message was on disk."""
+
+    class Busy(FakeSpool):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads = 0
+            self.is_reading, self.mail_has_come = asyncio.Event(), asyncio.Event()
+
+        async def update_delays(self, after: float, backends: object) -> float | None:
+            self.reads += 1
+            if self.reads > 1:
+                return self.clock + after
+            self.is_reading.set()
+            await self.mail_has_come.wait()
+            return None
+
+    spool = Busy()
+    async with notifying(Notify(desktop=False, mailbox=tmp_path), spool) as notifier:
+        await spool.is_reading.wait()
+        notifier.start_delay_checks()
+        spool.mail_has_come.set()
+        await spool.until(lambda: spool.looks == 1)
+        assert spool.reads == 2
