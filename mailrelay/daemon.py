@@ -1,7 +1,7 @@
 """Builds the daemon from its packages, starts and stops them in order, and waits for signals.
 
 Start: lock, spool, recovery, listener, schedulers, notifier, then readiness. Stop: the listener closes, messages in progress
-end and are recorded, the notifier ends, and the spool closes.
+end and are recorded, the notifier ends, and the spool closes. `health` is there from the start to the end.
 Promises: a second daemon on the same spool fails within a second. A disk that fails ends the process, because only a new
 process may open the file again (`spool.writer`).
 """
@@ -11,16 +11,16 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailrelay import lazy, submission
+from mailrelay import lazy, service_manager, submission
 from mailrelay.config import Relayhost, Settings, SettingsError
 from mailrelay.endpoint import Endpoint
+from mailrelay.health import Health
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
@@ -32,6 +32,8 @@ from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.network.events import Change
 from mailrelay.network.monitor import changes
 from mailrelay.notify.backend import BackendFailed
+from mailrelay.notify.emergency import Emergency
+from mailrelay.notify.memory import Memory, memory_file
 from mailrelay.notify.notifier import Notifier
 from mailrelay.relay.scheduler import Scheduler
 from mailrelay.spool import lock, trigger
@@ -53,13 +55,15 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
-    """The parts of a running daemon. schedulers: by the relayhost's name."""
+    """The parts of a running daemon. schedulers: by the relayhost's name. trigger: its descriptor."""
 
     settings: Settings
     spool: Spool
     schedulers: Mapping[str, Scheduler]
     notifier: Notifier
     intake: Intake
+    health: Health
+    trigger: int
 
 
 async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
@@ -69,17 +73,35 @@ async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | No
     runs.
     """
     os.umask(0o077)
-    prepare_directory(settings.queue.directory)
-    with lock.lock(settings.queue.directory):
-        schedulers: dict[str, Scheduler] = {}
-        spool = Spool(settings.queue.directory, settings.queue.max_size, lambda name: _report_queued(schedulers, name))
-        try:
-            await _recover(settings, spool)
-            daemon = _build(settings, spool, schedulers)
-            addresses, listeners = await _listen(daemon)
-            await _run(daemon, listeners, lambda: (ready or _say_ready)(addresses))
-        finally:
-            spool.close()
+    directory = settings.queue.directory
+    async with Health(directory, _emergency(settings)) as health:
+        prepare_directory(directory)
+        with lock.lock(directory):
+            schedulers: dict[str, Scheduler] = {}
+            spool = Spool(
+                directory,
+                settings.queue.max_size,
+                lambda name: _report_queued(schedulers, name),
+                health=health.report,
+            )
+            try:
+                await _recover(settings, spool)
+                daemon = _build(settings, spool, schedulers, health)
+                addresses, listeners = await _listen(daemon)
+                await _run(daemon, listeners, lambda: (ready or _say_ready)(addresses))
+            finally:
+                # Before the spool waits for its threads: they may hang in the disk.
+                await health.finish()
+                spool.close()
+
+
+def _emergency(settings: Settings) -> Emergency:
+    """What tells the person of a failure of the spool. Raises SettingsError if a notice backend can never work."""
+    directory = settings.queue.directory
+    try:
+        return Emergency(settings.notify, directory, lazy, Memory(memory_file(directory, os.environ)))
+    except BackendFailed as error:
+        raise SettingsError(f"notify: {error}") from None
 
 
 async def _recover(settings: Settings, spool: Spool) -> None:
@@ -98,12 +120,9 @@ async def _recover(settings: Settings, spool: Spool) -> None:
         log.error("%d messages wait for relayhosts that are not in the settings: see `mailrelay queue`", left)
 
 
-def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -> _Daemon:
-    """Builds all parts; puts the schedulers into `schedulers`. Raises SettingsError."""
-    try:
-        notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
-    except BackendFailed as error:
-        raise SettingsError(f"notify: {error}") from None
+def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], health: Health) -> _Daemon:
+    """Builds all parts; puts the schedulers into `schedulers`. Raises OSError."""
+    notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     policy = RetryPolicy(
         settings.queue.retry,
         settings.queue.expire_after,
@@ -120,7 +139,8 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler]) -
         settings.listen.answer_within,
         completion=completion,
     )
-    return _Daemon(settings, spool, schedulers, notifier, intake)
+    handle = trigger.listen(settings.queue.directory)
+    return _Daemon(settings, spool, schedulers, notifier, intake, health, handle)
 
 
 async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
@@ -153,8 +173,10 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             group.create_task(_watch_trigger(daemon)),
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
+            group.create_task(daemon.health.watch(daemon.spool.check_writable)),
         ]
         try:
+            daemon.health.answer()
             ready()
             broken = await _until_stopped(daemon.spool)
         finally:
@@ -201,23 +223,22 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
 
 async def _watch_trigger(daemon: _Daemon) -> None:
     """Wakes the schedulers and the notifier when the trigger is used: the spool has changed, or there is a network."""
-    handle = trigger.listen(daemon.settings.queue.directory)
     triggered = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(handle, triggered.set)
+    loop.add_reader(daemon.trigger, triggered.set)
     try:
         while True:
             await triggered.wait()
             triggered.clear()
-            network_changed = trigger.NETWORK in trigger.drain(handle)
+            network_changed = trigger.NETWORK in trigger.drain(daemon.trigger)
             for scheduler in daemon.schedulers.values():
                 scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(may_connect=True))
             daemon.notifier.wake()
     finally:
-        loop.remove_reader(handle)
-        os.close(handle)
+        loop.remove_reader(daemon.trigger)
+        os.close(daemon.trigger)
 
 
 async def _watch_changes(daemon: _Daemon) -> None:
@@ -259,9 +280,6 @@ async def _run_housekeeping(daemon: _Daemon) -> None:
 
 
 def _say_ready(addresses: list[Endpoint]) -> None:
-    """Prints one line on stderr, and sends READY=1 to a service manager that asked for it (sd_notify(3))."""
+    """Prints one line on stderr, and tells the service manager."""
     print(f"mailrelay: ready, listening on {' and '.join(map(str, addresses))}", file=sys.stderr, flush=True)  # noqa: T201
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+    service_manager.notify("READY=1", os.environ)

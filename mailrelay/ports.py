@@ -233,6 +233,10 @@ class HousekeepingPort(Protocol):
         """
         ...
 
+    async def check_writable(self) -> None:
+        """Raises SpoolError if an ordinary message cannot be stored now. Writes to the disk to find that out."""
+        ...
+
 
 class SpoolView(Protocol):
     """One consistent view of the spool. Iterators must not be used after its context. Bytes from outside are not escaped."""

@@ -3,8 +3,8 @@
 A report is a multipart/report (RFC 6522): a text for the person, fields for programs (RFC 3464), and, unless the content is
 no longer kept, the header of the message. The whole message is returned where RET=FULL requests it and the message is small
 and 7-bit. If an address is not ASCII, the parts are message/global-* and the report needs SMTPUTF8 (RFC 6533); every other
-report is 7-bit. A notice about a relayhost concerns no single message: its
-report is the text alone.
+report is 7-bit. A notice about a relayhost or the spool concerns no single
+message: its report is the text alone.
 
 Promises: CRLF line ends; no line over 998 octets. No octet of an address, a subject, a reply or the original can start a
 header line, a field or a part. A report names neither this machine nor an address of the client (RFC 3464 section 2.2.2
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
 
-from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_NO_MESSAGE, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import MAX_ADDRESS, MAX_REASON, MAX_SUBJECT, report_text, title
 
@@ -69,7 +69,7 @@ def compose(
         b"MIME-Version: 1.0",
     ]
     text = _part(b"text/plain; charset=utf-8", report_text(notice).encode().replace(b"\n", b"\r\n"))
-    if notice.kind in ABOUT_RELAYHOST:
+    if notice.kind in ABOUT_NO_MESSAGE:
         return b"\r\n".join(headers) + b"\r\n" + text + b"\r\n"
     parts = [
         text,

@@ -1,7 +1,7 @@
 """A notice: information for the person about a failure or delay, before it is worded for a backend.
 
 A notice is pending for a backend from the commit that records its reason until the backend has delivered it. It contains
-everything that a backend needs.
+everything that a backend needs. A notice about the spool itself is never in the spool (`notify.emergency`).
 """
 
 import enum
@@ -21,10 +21,12 @@ class Kind(enum.StrEnum):
     """Mail that a setup fault or a delay stopped moves again."""
     RELAYED = "relayed"
     """Asked for with NOTIFY=SUCCESS: the mail server accepted the message but reports no deliveries (RFC 3461 5.2.2)."""
+    SPOOL = "spool"
+    """The spool cannot be used, or its disk is full: no mail is accepted."""
 
 
-ABOUT_RELAYHOST = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED})
-"""Kinds that concern a relayhost and all mail that waits for it, not one message."""
+ABOUT_NO_MESSAGE = frozenset({Kind.SETUP, Kind.DELAYED, Kind.RESUMED, Kind.SPOOL})
+"""Kinds that concern a relayhost and all mail that waits for it, or the spool, not one message."""
 
 
 class Backend(enum.StrEnum):
@@ -59,9 +61,10 @@ class Concerned:
 class Notice:
     """One notice.
 
-    created: epoch seconds. text and fix: for a setup fault, what happened and the step that fixes it; for a delay, why.
+    created: epoch seconds. text and fix: for a setup fault and the spool, what happened and the step that fixes it; for a
+    delay, why. relayhost: "" for the spool.
     since: epoch seconds, the earliest arrival of the messages that wait; waiting: their number; repeats: how often the
-    notice was repeated. The fields from `message` on are None or empty for a notice about a relayhost. sender is b"" for the
+    notice was repeated. The fields from `message` on are None or empty for a notice about no message. sender is b"" for the
     null reverse path.
     """
 

@@ -6,7 +6,12 @@ class SpoolError(Exception):
 
 
 class SpoolFull(SpoolError):
-    """No space: on the disk, or below the limit in the settings."""
+    """No space: on the disk, or below the limit in the settings. left: octets of the largest message for which there was
+    space; None if the disk itself reported that it is full."""
+
+    def __init__(self, text: str, left: int | None = None) -> None:
+        super().__init__(text)
+        self.left = left
 
 
 class SpoolBroken(SpoolError):

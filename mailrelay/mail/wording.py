@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.notice import ABOUT_RELAYHOST, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_NO_MESSAGE, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.sender_refusal import is_sender_refused
@@ -46,6 +46,7 @@ _MEANINGS = {
     "7.1": "The mail server does not allow this message. Its reply may give the reason.",
 }
 """Sentences for the person, by subject and detail of an enhanced status code (RFC 3463)."""
+_VERBS = {Kind.HELD: "needs your decision", Kind.RELAYED: "was accepted by the mail server"}
 
 
 def title(notice: Notice) -> str:
@@ -57,19 +58,18 @@ def title(notice: Notice) -> str:
             return _waiting_sentence(notice)
         case Kind.RESUMED:
             return f"Mail is sent again through {printable(notice.relayhost, 80)}"
-        case Kind.HELD:
-            return f"Mail to {_recipients(notice.concerned)} needs your decision"
-        case Kind.RELAYED:
-            return f"Mail to {_recipients(notice.concerned)} was accepted by the mail server"
-        case Kind.FAILED:
-            return f"Mail to {_recipients(notice.concerned)} {_failure_verb(notice.concerned)}"
+        case Kind.SPOOL:
+            return f"mailrelay {'still ' if notice.repeats else ''}accepts no mail: its spool cannot be used"
+        case Kind.FAILED | Kind.HELD | Kind.RELAYED:
+            verb = _VERBS.get(notice.kind) or _failure_verb(notice.concerned)
+            return f"Mail to {_recipients(notice.concerned)} {verb}"
 
 
 def body(notice: Notice) -> str:
     """A short text of a few lines: the reason, the subject, what to do next. About 1,500 characters at most."""
-    if notice.kind in ABOUT_RELAYHOST:
+    if notice.kind in ABOUT_NO_MESSAGE:
         return "\n".join(
-            filter(None, (_escaped_lines(notice.text), _escaped_lines(notice.fix), *_about_relayhost(notice)))
+            filter(None, (_escaped_lines(notice.text), _escaped_lines(notice.fix), *_about_no_message(notice)))
         )
     lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_MAX_LISTED_SHORT]]
     if notice.subject:
@@ -94,13 +94,13 @@ def summary(notices: Sequence[Notice]) -> tuple[str, str]:
 
 def report_text(notice: Notice) -> str:
     """The complete text, for a report by mail. Lines have at most 72 characters, except for longer words."""
-    if notice.kind in ABOUT_RELAYHOST:
+    if notice.kind in ABOUT_NO_MESSAGE:
         return _paragraphs(
-            f"{title(notice)}.{_MAIL_IS_SAFE.get(notice.kind, '')}",
+            f"{title(notice)}.{_CONSEQUENCES.get(notice.kind, '')}",
             _indented(notice.text, "  "),
             "What to do:" if notice.fix else "",
             _indented(notice.fix, "  "),
-            *_about_relayhost(notice),
+            *_about_no_message(notice),
         )
     queue_id = printable(notice.queue_id, 40)
     listed = [_entry(one) for one in notice.concerned[:_MAX_LISTED]]
@@ -125,8 +125,8 @@ def record(notice: Notice) -> dict[str, object]:
     """The notice for programs: values for JSON, every text escaped. Keys that `mailrelay queue --json` also has
     mean the same as there.
 
-    Times are epoch seconds. For a notice about a relayhost, `queue_id` and `recipients` are empty; for a notice about a
-    message, `since` and `waiting` are 0.
+    Times are epoch seconds. For a notice about a relayhost or the spool, `queue_id` and `recipients` are empty; for a notice
+    about a message or the spool, `since` and `waiting` are 0.
     """
     return {
         "notice": notice.id,
@@ -167,9 +167,10 @@ def _is_about_sender(notice: Notice) -> bool:
     )
 
 
-_MAIL_IS_SAFE = {
+_CONSEQUENCES = {
     Kind.SETUP: " Your mail is stored safely. It is sent automatically once this is fixed.",
     Kind.DELAYED: " Your mail is stored safely and is tried again automatically. You get a notice when mail is sent again.",
+    Kind.SPOOL: " Programs that send mail get an error, and must keep it.",
 }
 _OPENING = {
     Kind.FAILED: "Your message could not be delivered to these recipients. It is not tried again automatically:",
@@ -212,9 +213,11 @@ def _suggestions(notice: Notice) -> list[tuple[str, ...]]:
     return [one for one in found if one]
 
 
-def _about_relayhost(notice: Notice) -> list[str]:
+def _about_no_message(notice: Notice) -> list[str]:
     """Lines about the mail that waits for a relayhost, and what to do next."""
     match notice.kind:
+        case Kind.SPOOL:
+            return ["See: mailrelay status"]
         case Kind.RESUMED if notice.waiting:
             return [
                 f"{_messages(notice.waiting)} {'is' if notice.waiting == 1 else 'are'} being sent. There is nothing to do."

@@ -5,7 +5,7 @@ Promises:
 - A notice is marked as delivered only after its backend has delivered it. After a crash it may be delivered twice; it is
   never lost.
 - Backends do not wait for one another. A backend that fails is retried after 60 s, doubling to an hour. One that hangs is
-  cancelled after `BACKEND_TIMEOUT`.
+  cancelled after `delivery.BACKEND_TIMEOUT`.
 - The desktop shows few notifications: after each one, none is shown for `DESKTOP_PAUSE`. Notices that become pending in this
   time are shown together afterwards, more than `MAX_SINGLE` of them as one summary.
 - If the spool fails, it is used again after `SPOOL_RETRY`. A notice whose delivery could not be recorded is not delivered
@@ -21,21 +21,18 @@ Never: the use of a backend that is not in the settings; an end of `run` for a r
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
 
 from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for, enabled_backends
-from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
+from mailrelay.mail.notice import Backend, Kind, PendingNotice
 from mailrelay.mail.printable import printable
-from mailrelay.notify.backend import BackendFailed, BackendMissing, Deliver
+from mailrelay.notify.backend import BackendMissing
+from mailrelay.notify.delivery import Loaders, deliver, delivery_functions
 from mailrelay.ports import NoticePort
 
 log = logging.getLogger("mailrelay.notify")
 
-BACKEND_TIMEOUT = 30.0
-"""Seconds that a backend may take for one notice."""
 FIRST_RETRY, LONGEST_RETRY = 60.0, 3600.0
 """Seconds until a backend that failed is tried again for a notice: the first wait, doubled up to the longest."""
 MAX_DELAY_CHECK_INTERVAL = 60.0
@@ -49,20 +46,6 @@ MAX_SINGLE = 3
 """Notices that the desktop shows one by one; more at once become one summary."""
 DESKTOP_PAUSE = 10.0
 """Seconds without a new notification on the desktop, for each notification shown before."""
-
-
-class Loaders(Protocol):
-    """Functions that import a module of this package which is slow to load, and return its function (`mailrelay.lazy`).
-
-    An import takes up to half a second, so the running notifier calls these on a thread. They raise what the import raises.
-    `report` delivers a notice by dsn; its float is the time now in epoch seconds.
-    """
-
-    def desktop(self) -> Deliver: ...
-    def mailbox(self) -> Callable[[Path, Callable[[], float]], Deliver]: ...
-    def command(self) -> Callable[[Sequence[str]], Deliver]: ...
-    def urls(self) -> Callable[[Sequence[str]], Deliver]: ...
-    def report(self) -> Callable[[PendingNotice, NoticePort, float], Coroutine[Any, Any, None]]: ...
 
 
 class Notifier:
@@ -85,7 +68,7 @@ class Notifier:
         self._now = now
         self._enabled = enabled_backends(settings)
         self._loaders = loaders
-        self._deliver_by = _delivery_functions(settings, loaders, now)
+        self._deliver_by = delivery_functions(settings, loaders, now)
         self._wake = asyncio.Event()
         # Whether `run` already knows that mail waits, and checks it for delays.
         self._is_checking_delays = False
@@ -211,7 +194,8 @@ class Notifier:
             return
         undelivered = [pending for pending in group if (pending.notice.id, pending.backend) not in self._unrecorded]
         try:
-            why = await self._deliver(backend, undelivered) if undelivered else ""
+            notices = [pending.notice for pending in undelivered]
+            why = await deliver(self._deliver_by[backend], notices) if notices else ""
         except BackendMissing as error:
             for pending in undelivered:
                 await self._drop(pending, str(error))
@@ -234,51 +218,6 @@ class Notifier:
                 await self._spool.notice_delivered(pending)
                 self._unrecorded.discard((pending.notice.id, pending.backend))
                 _log_delivered(pending)
-
-    async def _deliver(self, backend: Backend, group: Sequence[PendingNotice]) -> str:
-        """Why the backend could not deliver the group, "" if it did. Raises BackendMissing."""
-        try:
-            async with asyncio.timeout(BACKEND_TIMEOUT):
-                await self._deliver_by[backend]([pending.notice for pending in group])
-        except BackendMissing:
-            raise
-        except BackendFailed as error:
-            return str(error)
-        except TimeoutError:
-            return f"no answer within {BACKEND_TIMEOUT:.0f} s"
-        except Exception as error:
-            # A backend's library may raise anything. The notice stays pending, and the other backends go on.
-            return f"{type(error).__name__}: {printable(str(error), 200)}"
-        return ""
-
-
-def _delivery_functions(settings: Notify, loaders: Loaders, now: Callable[[], float]) -> dict[Backend, Deliver]:
-    """The function of each enabled backend except DSN, which needs the spool. Raises BackendFailed if `urls` can never
-    work."""
-    functions: dict[Backend, Deliver] = {}
-    maildir = settings.mailbox
-    if settings.desktop:
-        functions[Backend.DESKTOP] = _loaded_on_use(loaders.desktop)
-    if maildir is not None:
-        functions[Backend.MAILBOX] = _loaded_on_use(lambda: loaders.mailbox()(maildir, now))
-    if settings.command:
-        functions[Backend.COMMAND] = _loaded_on_use(lambda: loaders.command()(settings.command))
-    if settings.urls:
-        functions[Backend.URLS] = loaders.urls()(settings.urls)
-    return functions
-
-
-def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
-    """A backend whose module is imported for its first notice, on a thread."""
-    backend: Deliver | None = None
-
-    async def deliver(notices: Sequence[Notice]) -> None:
-        nonlocal backend
-        if backend is None:
-            backend = await asyncio.to_thread(load_backend)
-        await backend(notices)
-
-    return deliver
 
 
 def _log_delivered(pending: PendingNotice) -> None:

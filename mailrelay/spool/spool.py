@@ -35,7 +35,7 @@ from mailrelay.spool import (
     relayhosts,
     space,
 )
-from mailrelay.spool.database import connect, translate
+from mailrelay.spool.database import VERSION, connect, translate
 from mailrelay.spool.writer import Writer
 
 R = TypeVar("R")
@@ -64,12 +64,15 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         max_size: int,
         reported: Callable[[str], None],
         now: Callable[[], float] = time.time,
+        *,
+        health: Callable[[SpoolError | None], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._max_size = max_size
         self._space = space.SpaceCheck(max_size)
         self._reported = reported
         self._now = now
+        self._health = health
         self._node = attempts.new_node_id()
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
@@ -287,6 +290,15 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         now = self._now()
         self._make_ballast()
         return await self._write(lambda db: actions.purge(db, now, keep_sent))
+
+    async def check_writable(self) -> None:
+        await self._loop.run_in_executor(self._reader, space.write_test_file, self._directory)
+        await self._write(self._write_ordinary)
+
+    def _write_ordinary(self, db: apsw.Connection) -> None:
+        self._space.check(db, space.ORDINARY)
+        # Also if the number does not change, this writes a page.
+        db.pragma("user_version", VERSION)
 
     def _make_ballast(self) -> None:
         """Makes the ballast if there is none and the disk has space for it."""

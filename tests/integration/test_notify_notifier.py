@@ -15,6 +15,7 @@ from mailrelay import lazy
 from mailrelay.config import Notify
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
+from mailrelay.notify import delivery
 from mailrelay.notify import notifier as notifier_module
 from mailrelay.notify.notifier import Notifier
 
@@ -213,7 +214,7 @@ async def test_a_backend_that_works_again_delivers_the_pending_notice(tmp_path: 
 async def test_a_backend_that_hangs_is_cancelled_and_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "BACKEND_TIMEOUT", 1.0)
+    monkeypatch.setattr(delivery, "BACKEND_TIMEOUT", 1.0)
 
     spool = FakeSpool()
     spool.add(refused(1), Backend.COMMAND)

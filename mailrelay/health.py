@@ -1,0 +1,177 @@
+"""The daemon's knowledge of its own health, and whom it tells of it: the person, `mailrelay status`, the service manager.
+
+- A failure of the spool is told to the person at once (`notify.emergency`), also one that prevents the start.
+- `mailrelay status` connects to a socket (`spool.liveness`) and reads the failure there. A daemon whose event loop stands
+  still does not answer.
+- The event loop reports to the watchdog of the service manager (`service_manager`).
+
+A failure stands from the report of it until an ordinary message could be stored again. A message for which alone there is no
+space is no failure.
+
+Promises: at most FINISH seconds at the end of the daemon. Programs that connect to the socket cannot hold anything up: they
+are sent one line, and nothing is read. Nothing here ends the daemon.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mailrelay import service_manager
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
+from mailrelay.notify.emergency import Emergency
+from mailrelay.spool import liveness
+
+log = logging.getLogger("mailrelay.health")
+
+FINISH = 5.0
+"""Seconds to wait at the end for deliveries of a notice."""
+SETTLE = 0.5
+"""Seconds between a report and the look at the spool: the content that filled it is removed meanwhile."""
+LOOK_INTERVAL = 5.0
+"""Seconds between two looks at the spool during a failure."""
+LASTING = 60.0
+"""Seconds without a failure after which one that ended an earlier daemon is over."""
+ACCEPT_RETRY = 1.0
+"""Seconds until the socket is used again after it could not accept a connection."""
+
+
+class Health:
+    """A context around the whole life of the daemon. If a SpoolError or OSError ends it, the person is told."""
+
+    def __init__(self, directory: Path, emergency: Emergency, environ: Mapping[str, str] = os.environ) -> None:
+        self._directory = directory
+        self._emergency = emergency
+        self._environ = environ
+        self._failure: SpoolError | None = None
+        self._has_started = False
+        self._is_looking = False
+        self._look_now = asyncio.Event()
+        self._listening: socket.socket | None = None
+        self._watchdog: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        interval = service_manager.watchdog_interval(self._environ)
+        if interval is not None:
+            self._watchdog = asyncio.create_task(self._report_to_watchdog(interval))
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            error = SpoolError(f"{error.filename or self._directory}: {error.strerror or error}")
+        if isinstance(error, SpoolError):
+            # A service manager may start the daemon again at once, and for ever.
+            self._emergency.tell(error, only_if_remembered=not self._has_started)
+        await self.finish()
+        self._stop_answering()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+
+    def report(self, error: SpoolError | None) -> None:
+        """To be called in the event loop when the spool could not do its work, and with None when it can again."""
+        if isinstance(error, SpoolFull) and error.left is not None:
+            self._look_again(is_failing=True)
+        elif error is not None:
+            self._begin(error)
+        else:
+            self._look_again(is_failing=False)
+
+    def _look_again(self, *, is_failing: bool) -> None:
+        if is_failing == (self._failure is None) and not self._is_looking:
+            self._look_now.set()
+
+    async def watch(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Finds out after each report whether a failure begins or ends. Ends by cancellation only.
+
+        look: raises SpoolError if the spool cannot store an ordinary message.
+        """
+        pause: float | None = LASTING if self._emergency.is_remembered else None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._look_now.wait()
+            await asyncio.sleep(SETTLE)
+            self._look_now.clear()
+            if not isinstance(self._failure, SpoolBroken):
+                await self._look(look)
+            pause = None if self._failure is None else LOOK_INTERVAL
+
+    async def _look(self, look: Callable[[], Awaitable[None]]) -> None:
+        self._is_looking = True
+        try:
+            await look()
+        except SpoolError as error:
+            self._begin(error)
+        else:
+            self._end()
+        finally:
+            self._is_looking = False
+
+    def _begin(self, error: SpoolError) -> None:
+        self._failure = error
+        self._look_now.set()
+        self._emergency.tell(error)
+
+    def _end(self) -> None:
+        if self._failure is not None or self._emergency.is_remembered:
+            log.warning("the spool can be used again")
+            self._emergency.over()
+        self._failure = None
+
+    async def finish(self) -> None:
+        """Waits for the deliveries of notices, up to FINISH seconds."""
+        await self._emergency.finish(FINISH)
+
+    def answer(self) -> None:
+        """Begins to answer `mailrelay status`: the daemon has started. Call it while holding the lock of the spool."""
+        self._has_started = True
+        try:
+            self._listening = socket.socket(fileno=liveness.listen(self._directory))
+        except OSError as error:
+            log.warning("`mailrelay status` cannot ask the daemon: %s", error.strerror or error)
+            return
+        asyncio.get_running_loop().add_reader(self._listening, self._answer_all, self._listening)
+
+    def _stop_answering(self) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+            # Nobody waits for an answer of a daemon that has ended.
+            with contextlib.suppress(OSError):
+                (self._directory / liveness.FILE).unlink()
+
+    def _answer_all(self, listening: socket.socket) -> None:
+        is_full = isinstance(self._failure, SpoolFull)
+        text = "" if self._failure is None else str(self._failure)
+        line = liveness.line(liveness.Answer(os.getpid(), text if is_full else "", "" if is_full else text))
+        for _ in range(liveness.BACKLOG):
+            try:
+                asking, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                # No descriptors are left, for instance.
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                loop.call_later(ACCEPT_RETRY, self._answer_later, listening)
+                return
+            with asking, contextlib.suppress(OSError):
+                asking.setblocking(False)
+                asking.send(line)
+
+    def _answer_later(self, listening: socket.socket) -> None:
+        if listening is self._listening:
+            asyncio.get_running_loop().add_reader(listening, self._answer_all, listening)
+
+    async def _report_to_watchdog(self, interval: float) -> None:
+        while True:
+            service_manager.notify("WATCHDOG=1", self._environ)
+            await asyncio.sleep(interval)

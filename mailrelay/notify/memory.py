@@ -1,0 +1,74 @@
+"""Remembers, outside of the spool, when the person was told that the spool cannot be used: a service manager starts the
+daemon again every few seconds, and the person needs one notice.
+
+The file lies in $XDG_RUNTIME_DIR, or else in the temporary directory. Other accounts can write there, so it is used only if
+it is a plain file of this account that no other can read, with one name, and no symbolic link.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+MAX_FILE = 4096
+"""Octets."""
+
+
+class Told(msgspec.Struct):
+    """at: when the person was told, epoch seconds, the last one at the end. is_over: whether the failure has ended since."""
+
+    at: list[float] = []
+    is_over: bool = False
+
+
+def memory_file(directory: Path, environ: Mapping[str, str]) -> Path:
+    """The file for the spool in `directory`."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    folder = Path(runtime) if runtime.startswith("/") else Path(environ.get("TMPDIR") or "/tmp")  # noqa: S108 - see above
+    spool = hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:16]
+    return folder / f"mailrelay-{os.geteuid()}-{spool}"
+
+
+class Memory:
+    """What was told, by the name of the failure: as it stands in `file`, or empty if that cannot be read."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.told: dict[str, Told] = {}
+        try:
+            handle = _opened(file, os.O_RDONLY)
+            try:
+                self.told = msgspec.json.decode(os.read(handle, MAX_FILE), type=dict[str, Told])
+            finally:
+                os.close(handle)
+        except (OSError, msgspec.DecodeError):
+            pass
+
+    def save(self) -> bool:
+        """Writes the file. Returns whether it could."""
+        content = msgspec.json.encode(self.told)
+        try:
+            handle = _opened(self._file, os.O_RDWR | os.O_CREAT)
+            try:
+                # In this order, no space is needed to replace one content by another.
+                written = os.pwrite(handle, content, 0)
+                os.ftruncate(handle, written)
+            finally:
+                os.close(handle)
+        except OSError:
+            return False
+        return written == len(content)
+
+
+def _opened(file: Path, flags: int) -> int:
+    """A descriptor of the file. Raises OSError, also if the file is not ours alone."""
+    # Without O_NONBLOCK the open of a FIFO waits.
+    handle = os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077 or found.st_nlink != 1:
+        os.close(handle)
+        raise PermissionError(f"{file} is not a file of this account alone")
+    return handle

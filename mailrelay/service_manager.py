@@ -1,0 +1,26 @@
+"""What the daemon says to the service manager that started it: sd_notify(3). Without one it says nothing."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+
+def notify(state: str, environ: Mapping[str, str]) -> None:
+    """Sends a state, such as "READY=1", to the service manager. Does nothing if there is none, or if it does not read."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.setblocking(False)
+            manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float | None:
+    """Seconds between two states "WATCHDOG=1": half the time after which the service manager ends a daemon that sends none
+    (sd_watchdog_enabled(3)). None if it does not wait for them."""
+    try:
+        limit = int(environ.get("WATCHDOG_USEC", "0"))
+        is_ours = int(environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()
+    except ValueError:
+        return None
+    return limit / 2_000_000 if limit > 0 and is_ours else None
