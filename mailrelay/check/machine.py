@@ -13,9 +13,10 @@ from mailrelay.config import Listen, Queue, Settings
 from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.peer_account import NoOwner, uid_of_connection
 from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
+from mailrelay.mail import quantity
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool.database import opened_for_reading, prepare_directory
-from mailrelay.spool.space import check_space
+from mailrelay.spool.space import ORDINARY, check_space
 
 GREETING_TIMEOUT = 5.0
 """Seconds until the daemon's listener must have sent its greeting."""
@@ -36,12 +37,13 @@ def _spool(queue: Queue, size: int) -> Finding:
     directory = queue.directory
     try:
         with opened_for_reading(directory) as db:
-            check_space(db, size, queue.max_size)
+            largest = check_space(db, ORDINARY, queue.max_size)
     except FileNotFoundError:
         return _not_created(directory)
     except SpoolError as error:
         return _unusable(error)
-    return Finding("spool", True, f"{directory} is private and has space for the largest message")
+    room = "the largest message" if largest >= size else f"messages up to {quantity.size(largest)}"
+    return Finding("spool", True, f"{directory} is private and has space for {room}")
 
 
 def _not_created(directory: Path) -> Finding:

@@ -1,26 +1,34 @@
 """Whether all is fine: what `mailrelay status` shows, and why.
 
     late     mail has waited longer than queue.delay_notice_after, or a notice could not be delivered yet
-    failed   no daemon runs, there is no room for more mail, a relayhost waits for the person, or mail has failed or cannot
-             be sent as it is
+    failed   no daemon runs or it does not answer, the spool cannot be used, there is no room for more mail, a relayhost
+             waits for the person, or mail has failed or cannot be sent as it is
 
 The JSON record has these keys:
 
     status      fine, late or failed
     serving     whether the daemon runs; pid is its process id, null if it is unknown
+    answers     whether the daemon answered within 10 s; null if it was not asked: none runs, or it is just starting
     pending     messages that wait; likewise held and failed (`mail.states.COUNTED_AS`); late: those of the pending ones that
-                have waited too long; stranded: those of the held ones that cannot be sent as they are
-    full        why there is no room for a message as large as the settings allow; "" if there is
+                have waited too long; stranded: those of the held ones that cannot be sent as they are. All of them are null
+                if the spool cannot be read
+    full        why there is no room for an ordinary message; "" if there is
+    room        octets of the largest message for which there is room, at most listen.max_message_size; null if it is unknown
+    failure     why the spool cannot be used; "" if it can
     oldest      arrival of the oldest pending message (epoch seconds, or null)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
                 person), text, and fix (the step that repairs it)
     untold      notices that could not be delivered yet: kind, backend, why
     directory   of the spool
 
+The daemon is asked, because it alone knows of writes that failed. The disk is looked at, too: a daemon that is idle has not
+noticed yet, and none may run.
+
 Promises: text from outside is escaped in reasons and record (`mail.printable`).
 """
 
 import enum
+import os
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -28,12 +36,12 @@ from mailrelay.config import Settings
 from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
-from mailrelay.mail.spool_errors import SpoolFull
-from mailrelay.spool import listing, lock
-from mailrelay.spool.database import opened_for_reading
-from mailrelay.spool.space import check_space
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
+from mailrelay.spool import listing, liveness, lock
+from mailrelay.spool.database import FILE, opened_for_reading
+from mailrelay.spool.space import ORDINARY, check_space
 
-_NOTHING = SpoolStatus(pending=0, oldest=None, late=0, held=0, stranded=0, failed=0, failing_notices=(), faults=())
+_EMPTY = SpoolStatus(pending=0, oldest=None, late=0, held=0, stranded=0, failed=0, failing_notices=(), faults=())
 
 
 class Level(enum.IntEnum):
@@ -44,15 +52,27 @@ class Level(enum.IntEnum):
     FAILED = 2
 
 
-# Not a dataclass, which takes five times as long to create: prompts and status bars run this often.
+# Not dataclasses, which take five times as long to create: prompts and status bars run this often.
+class Space(NamedTuple):
+    """full: why there is no room for an ordinary message, "" if there is. largest: octets of the largest message for which
+    there is room, None if it is unknown; is_limited: whether clients may send larger ones."""
+
+    full: str = ""
+    largest: int | None = None
+    is_limited: bool = False
+
+
 class Status(NamedTuple):
-    """spool: its numbers and faults. full: why there is no room for more mail, "" if there is. pid: of the daemon, "" if it
-    is unknown, None if none runs. reasons: why all is not fine, worst first, each in a few words."""
+    """spool: its numbers and faults, None if they cannot be read. failure: why the spool cannot be used, "" if it can.
+    pid: of the daemon, "" if it is unknown, None if none runs. answers: None if the daemon was not asked. reasons: why not
+    all is fine, worst first, each in a few words."""
 
     directory: Path
-    spool: SpoolStatus
-    full: str
+    spool: SpoolStatus | None
+    space: Space
+    failure: str
     pid: str | None
+    answers: bool | None
     reasons: list[tuple[Level, str]]
 
     @property
@@ -80,12 +100,15 @@ class StatusRecord(TypedDict):
     status: str
     serving: bool
     pid: int | None
-    pending: int
-    late: int
-    held: int
-    stranded: int
-    failed: int
+    answers: bool | None
+    pending: int | None
+    late: int | None
+    held: int | None
+    stranded: int | None
+    failed: int | None
     full: str
+    room: int | None
+    failure: str
     oldest: int | None
     relayhosts: list[RelayhostRecord]
     untold: list[UntoldRecord]
@@ -93,24 +116,56 @@ class StatusRecord(TypedDict):
 
 
 def read_status(settings: Settings, now: float) -> Status:
-    """The status at `now` (epoch seconds). Creates no spool. Raises SpoolError, OSError."""
+    """The status at `now` (epoch seconds). Creates no spool. Waits up to 10 s for a daemon that does not answer.
+
+    Raises SpoolError, OSError if it cannot tell.
+    """
     directory = settings.queue.directory
-    pid = lock.holder(directory)
-    spool, full = _read_spool(settings, now)
-    why = reasons(spool, serving=pid is not None, full=bool(full), now=now)
-    return Status(directory, spool, full, pid, why)
+    failure = _disk_failure(directory)
+    pid, answer, answers = None, None, None
+    if os.access(directory, os.X_OK):
+        pid = lock.holder(directory)
+        if pid is not None:
+            answer, answers = _ask(directory)
+    if answer is not None:
+        failure = answer.failure or failure
+    spool, space = None, Space()
+    try:
+        spool, space = _read_spool(settings, now)
+    except FileNotFoundError as error:
+        # Only a daemon that is just starting has made no spool yet.
+        if answer is not None:
+            failure = failure or f"{error.filename} is missing; stop the daemon, and look at the disk"
+        elif not failure:
+            spool = _EMPTY
+    except (SpoolError, OSError) as error:
+        if not failure and not isinstance(error, SpoolBroken | OSError):
+            raise
+        failure = failure or _text(error)
+    if answer is not None and answer.full:
+        space = space._replace(full=answer.full)
+    why = reasons(spool, serving=pid is not None, answers=answers, failure=failure, full=space.full, now=now)
+    return Status(directory, spool, space, failure, pid or (str(answer.pid) if answer else pid), answers, why)
 
 
-def reasons(spool: SpoolStatus, *, serving: bool, full: bool, now: float) -> list[tuple[Level, str]]:
+def reasons(
+    spool: SpoolStatus | None, *, serving: bool, answers: bool | None, failure: str, full: str, now: float
+) -> list[tuple[Level, str]]:
     """Why all is not fine, worst first, each in a few words. Empty if all is fine.
 
-    full: there is no room for more mail. now: epoch seconds.
+    Arguments: as in Status and Space. now: epoch seconds.
     """
     found = []
     if not serving:
         found.append((Level.FAILED, "nobody serves"))
+    if answers is False:
+        found.append((Level.FAILED, "the daemon does not answer"))
+    if failure:
+        found.append((Level.FAILED, "the spool cannot be used"))
     if full:
         found.append((Level.FAILED, "no room"))
+    if spool is None:
+        return found
     found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in spool.faults if fault.setup)
     if spool.failed:
         found.append((Level.FAILED, f"{spool.failed} failed"))
@@ -130,13 +185,16 @@ def status_record(status: Status) -> StatusRecord:
         "status": status.level.name.lower(),
         "serving": pid is not None,
         "pid": int(pid) if pid and pid.isdecimal() else None,
-        "pending": spool.pending,
-        "late": spool.late,
-        "held": spool.held,
-        "stranded": spool.stranded,
-        "failed": spool.failed,
-        "full": status.full,
-        "oldest": None if spool.oldest is None else int(spool.oldest),
+        "answers": status.answers,
+        "pending": spool and spool.pending,
+        "late": spool and spool.late,
+        "held": spool and spool.held,
+        "stranded": spool and spool.stranded,
+        "failed": spool and spool.failed,
+        "full": status.space.full,
+        "room": status.space.largest,
+        "failure": printable(status.failure),
+        "oldest": None if spool is None or spool.oldest is None else int(spool.oldest),
         "relayhosts": [
             {
                 "name": fault.relayhost,
@@ -146,25 +204,59 @@ def status_record(status: Status) -> StatusRecord:
                 "text": printable(fault.text),
                 "fix": printable(fault.fix),
             }
-            for fault in spool.faults
+            for fault in (spool.faults if spool else ())
         ],
         "untold": [
-            {"kind": kind, "backend": backend, "why": printable(why)} for kind, backend, why in spool.failing_notices
+            {"kind": kind, "backend": backend, "why": printable(why)}
+            for kind, backend, why in (spool.failing_notices if spool else ())
         ],
         "directory": str(status.directory),
     }
 
 
-def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus, str]:
-    """Numbers and faults from the spool, and why there is no room for more mail, "" if there is."""
-    full = ""
+def _ask(directory: Path) -> tuple[liveness.Answer | None, bool | None]:
+    """What the daemon says, and whether it answers; None if it has no socket."""
     try:
-        with opened_for_reading(settings.queue.directory) as db:
-            found = listing.status(db, now - settings.queue.delay_notice_after)
-            try:
-                check_space(db, settings.listen.max_message_size, settings.queue.max_size)
-            except SpoolFull as error:
-                full = str(error)
-    except FileNotFoundError:
-        return _NOTHING, ""
-    return found, full
+        answer = liveness.ask(directory)
+    except liveness.NoAnswer:
+        return None, False
+    return answer, None if answer is None else True
+
+
+def _disk_failure(directory: Path) -> str:
+    """Why a daemon of this account could not use the spool now, as far as that shows without a write; "" if it could.
+
+    Raises OSError if the directory belongs to another account and cannot be read.
+    """
+    for path, access in ((directory, os.R_OK | os.W_OK | os.X_OK), (directory / FILE, os.R_OK | os.W_OK)):
+        try:
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                return "the spool's disk is read-only; look at the disk, and make it writable"
+            is_ours = path.stat().st_uid == os.geteuid()
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except PermissionError:
+            raise
+        except OSError as error:
+            return _text(error)
+        if is_ours and not os.access(path, access):
+            return f"{path} cannot be read and written by its owner; chmod u+rwX {path}"
+    return ""
+
+
+def _text(error: SpoolError | OSError) -> str:
+    return f"{error.filename}: {error.strerror}; look at the disk" if isinstance(error, OSError) else str(error)
+
+
+def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus, Space]:
+    """Numbers and faults from the spool, and the space for more mail. Raises FileNotFoundError if there is no spool."""
+    with opened_for_reading(settings.queue.directory) as db:
+        found = listing.status(db, now - settings.queue.delay_notice_after)
+        full = ""
+        try:
+            largest: int | None = check_space(db, ORDINARY, settings.queue.max_size)
+        except SpoolFull as error:
+            full, largest = str(error), error.left
+        if largest is None or largest >= settings.listen.max_message_size:
+            return found, Space(full, settings.listen.max_message_size)
+        return found, Space(full, largest, is_limited=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from harness.person import Person
 
+from mailrelay.cli.daemon_log import LogFile
 from mailrelay.cli.log import whole_lines
-from mailrelay.cli.serve import _LogFile
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_following_goes_on_through_a_rotation_and_ends_quietly_at_ctrl_c(person:
 
 def test_a_log_that_has_reached_its_size_goes_on_in_a_new_file(tmp_path: Path) -> None:
     file = tmp_path / "mailrelay.log"
-    handler = _LogFile(file, maxBytes=1000, backupCount=2)
+    handler = LogFile(file, 1000, 2)
     for number in range(100):
         handler.handle(logging.makeLogRecord({"msg": f"{number} {'x' * 60}"}))
     handler.close()
@@ -130,7 +130,7 @@ def test_a_log_whose_files_cannot_be_renamed_goes_on_where_it_is(
 ) -> None:
     file = tmp_path / "mailrelay.log"
     (tmp_path / "mailrelay.log.2" / "in the way").mkdir(parents=True)
-    handler = _LogFile(file, maxBytes=1000, backupCount=2)
+    handler = LogFile(file, 1000, 2)
     for number in range(60):
         handler.handle(logging.makeLogRecord({"msg": f"{number} {'x' * 60}"}))
     handler.close()
