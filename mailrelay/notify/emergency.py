@@ -122,5 +122,10 @@ def _notice(error: SpoolError, directory: Path, now: float, repeats: int) -> Not
     # The text of the error: what happened; what to do.
     what, _, fix = str(error).rpartition("; ")
     what, fix = (what, fix) if what else (fix, "look at the disk")
-    text = f"{what[:1].upper()}{what[1:]}. The spool is {directory}."
-    return Notice(0, Kind.SPOOL, "", now, text=text, fix=f"{fix[:1].upper()}{fix[1:]}.", repeats=repeats)
+    where = "" if str(directory) in what else f" The spool is {directory}."
+    return Notice(0, Kind.SPOOL, "", now, text=f"{_capital(what)}.{where}", fix=_capital(fix), repeats=repeats)
+
+
+def _capital(text: str) -> str:
+    """The text with a capital at its beginning, unless that is a path or a command."""
+    return text if text.startswith(("/", "chmod ")) else text[:1].upper() + text[1:]
