@@ -2,8 +2,8 @@
 
 Start: lock, spool, recovery, listener, schedulers, notifier, then readiness. Stop: the listener closes, messages in progress
 end and are recorded, the notifier ends, and the spool closes. `health` is there from the start to the end.
-Promises: a second daemon on the same spool fails within a second. A disk that fails ends the process, because only a new
-process may open the file again (`spool.writer`).
+Promises: a second daemon on the same spool fails within a second. A disk that fails, and a spool that is not the one at its
+path any more, end the process within two seconds, because only a new process may open the file again (`spool.writer`).
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mailrelay import lazy, service_manager, submission
@@ -23,7 +24,7 @@ from mailrelay.endpoint import Endpoint
 from mailrelay.health import Health
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
-from mailrelay.listener.listening import NoSuchAccount, listen
+from mailrelay.listener.listening import Listening, NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_of
 from mailrelay.mail.conclusion import RetryPolicy
@@ -45,6 +46,10 @@ log = logging.getLogger("mailrelay.daemon")
 
 GRACE = 10.0
 """Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
+BROKEN_GRACE = 0.5
+"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end."""
+TRIGGER_RETRY = 10.0
+"""Seconds until the trigger is made again after that has failed."""
 HOUSEKEEPING = 3600.0
 """Seconds between two rounds of housekeeping."""
 
@@ -55,7 +60,7 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
-    """The parts of a running daemon. schedulers: by the relayhost's name. trigger: its descriptor."""
+    """The parts of a running daemon. schedulers: by the relayhost's name."""
 
     settings: Settings
     spool: Spool
@@ -63,7 +68,6 @@ class _Daemon:
     notifier: Notifier
     intake: Intake
     health: Health
-    trigger: int
 
 
 async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
@@ -121,7 +125,7 @@ async def _recover(settings: Settings, spool: Spool) -> None:
 
 
 def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], health: Health) -> _Daemon:
-    """Builds all parts; puts the schedulers into `schedulers`. Raises OSError."""
+    """Builds all parts; puts the schedulers into `schedulers`."""
     notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     policy = RetryPolicy(
         settings.queue.retry,
@@ -139,8 +143,7 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], h
         settings.listen.answer_within,
         completion=completion,
     )
-    handle = trigger.listen(settings.queue.directory)
-    return _Daemon(settings, spool, schedulers, notifier, intake, health, handle)
+    return _Daemon(settings, spool, schedulers, notifier, intake, health)
 
 
 async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
@@ -152,7 +155,7 @@ async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExit
     async with contextlib.AsyncExitStack() as opened:
         try:
             listening = await listen(settings.listen, daemon.intake)
-            opened.push_async_callback(listening.close)
+            opened.push_async_callback(_close, listening, daemon.spool)
             addresses = [*listening.addresses]
             for each in settings.forwards:
                 forwarding = await forward(each, settings.listen, daemon.schedulers[each.relayhost].stream)
@@ -165,16 +168,27 @@ async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExit
         return addresses, opened.pop_all()
 
 
+async def _close(listening: Listening, spool: Spool) -> None:
+    if spool.broken.done():
+        # Every reply that is pending is a 451, which needs no disk.
+        await listening.close(BROKEN_GRACE)
+    else:
+        await listening.close()
+
+
 async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Callable[[], None]) -> None:
     async with asyncio.TaskGroup() as group:
         relaying = [group.create_task(scheduler.run()) for scheduler in daemon.schedulers.values()]
         helping = [
+            group.create_task(daemon.spool.watch()),
             group.create_task(daemon.notifier.run()),
             group.create_task(_watch_trigger(daemon)),
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
-            group.create_task(daemon.health.watch(daemon.spool.check_writable)),
+            group.create_task(daemon.health.watch(daemon.spool.try_storing)),
         ]
+        # At once: whatever is sent from now on is sent again after the restart.
+        daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             daemon.health.answer()
             ready()
@@ -183,15 +197,22 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             log.info("stopping")
             await listeners.aclose()
             finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in daemon.schedulers.values()]
-            _, unfinished = await asyncio.wait(finishing, timeout=GRACE)
+            is_broken = daemon.spool.broken.done()
+            _, unfinished = await asyncio.wait(finishing, timeout=BROKEN_GRACE if is_broken else GRACE)
             for task in (*unfinished, *relaying):
                 task.cancel()
-            await asyncio.wait(relaying)
-            for task in helping:
+            _, unfinished = await asyncio.wait(relaying, timeout=BROKEN_GRACE if is_broken else None)
+            for task in (*unfinished, *helping):
                 task.cancel()
     if broken is not None:
         raise broken
     log.info("stopped")
+
+
+def _stop_sending(daemon: _Daemon) -> None:
+    log.critical("%s; mailrelay ends, and must be started again", daemon.spool.broken.result())
+    for scheduler in daemon.schedulers.values():
+        scheduler.spool_broken()
 
 
 async def _dial(relayhost: Relayhost) -> Connection:
@@ -223,22 +244,38 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
 
 async def _watch_trigger(daemon: _Daemon) -> None:
     """Wakes the schedulers and the notifier when the trigger is used: the spool has changed, or there is a network."""
+    handle = await _open_trigger(daemon.settings.queue.directory)
     triggered = asyncio.Event()
+    # Commands may have changed the spool before there was a trigger.
+    triggered.set()
     loop = asyncio.get_running_loop()
-    loop.add_reader(daemon.trigger, triggered.set)
+    loop.add_reader(handle, triggered.set)
     try:
         while True:
             await triggered.wait()
             triggered.clear()
-            network_changed = trigger.NETWORK in trigger.drain(daemon.trigger)
+            network_changed = trigger.NETWORK in trigger.drain(handle)
             for scheduler in daemon.schedulers.values():
                 scheduler.look_again()
                 if network_changed:
                     scheduler.network_changed(Change(may_connect=True))
             daemon.notifier.wake()
     finally:
-        loop.remove_reader(daemon.trigger)
-        os.close(daemon.trigger)
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+async def _open_trigger(directory: Path) -> int:
+    """The daemon's end of the trigger. On a full disk, waits until it can be made."""
+    is_logged = False
+    while True:
+        try:
+            return trigger.listen(directory)
+        except OSError as error:
+            if not is_logged:
+                log.error("commands cannot wake the daemon: %s: %s", error.filename or directory, error.strerror)
+            is_logged = True
+        await asyncio.sleep(TRIGGER_RETRY)
 
 
 async def _watch_changes(daemon: _Daemon) -> None:
@@ -274,6 +311,8 @@ async def _run_housekeeping(daemon: _Daemon) -> None:
             await _cap_waits(daemon)
             while await daemon.spool.purge(daemon.settings.queue.keep_sent):
                 pass
+        except SpoolBroken:
+            return
         except SpoolError as error:
             log.error("old history is not deleted: %s", error)
         await asyncio.sleep(HOUSEKEEPING)

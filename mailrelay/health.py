@@ -76,34 +76,33 @@ class Health:
 
     def report(self, error: SpoolError | None) -> None:
         """To be called in the event loop when the spool could not do its work, and with None when it can again."""
-        if isinstance(error, SpoolFull) and error.left is not None:
-            self._look_again(is_failing=True)
-        elif error is not None:
-            self._begin(error)
-        else:
-            self._look_again(is_failing=False)
-
-    def _look_again(self, *, is_failing: bool) -> None:
-        if is_failing == (self._failure is None) and not self._is_looking:
+        if (error is None) == (self._failure is not None) and not self._is_looking:
             self._look_now.set()
+        # Others may concern one message that is too large, or one instant.
+        if isinstance(error, SpoolBroken) or (isinstance(error, SpoolFull) and error.left is None):
+            self._begin(error)
 
     async def watch(self, look: Callable[[], Awaitable[None]]) -> None:
         """Finds out after each report whether a failure begins or ends. Ends by cancellation only.
 
         look: raises SpoolError if the spool cannot store an ordinary message.
         """
-        pause: float | None = LASTING if self._emergency.is_remembered else None
+        clock = asyncio.get_running_loop().time
+        lasting = clock() + LASTING
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(LOOK_INTERVAL):
                     await self._look_now.wait()
-            await asyncio.sleep(SETTLE)
-            self._look_now.clear()
-            if not isinstance(self._failure, SpoolBroken):
+            self._answer_again()
+            is_over = self._emergency.is_remembered and clock() > lasting
+            if self._look_now.is_set() or self._failure is not None or is_over:
+                await asyncio.sleep(SETTLE)
+                self._look_now.clear()
                 await self._look(look)
-            pause = None if self._failure is None else LOOK_INTERVAL
 
     async def _look(self, look: Callable[[], Awaitable[None]]) -> None:
+        if isinstance(self._failure, SpoolBroken):
+            return
         self._is_looking = True
         try:
             await look()
@@ -116,7 +115,6 @@ class Health:
 
     def _begin(self, error: SpoolError) -> None:
         self._failure = error
-        self._look_now.set()
         self._emergency.tell(error)
 
     def _end(self) -> None:
@@ -133,20 +131,26 @@ class Health:
         """Begins to answer `mailrelay status`: the daemon has started. Call it while holding the lock of the spool."""
         self._has_started = True
         try:
-            self._listening = socket.socket(fileno=liveness.listen(self._directory))
+            self._listen()
         except OSError as error:
             log.warning("`mailrelay status` cannot ask the daemon: %s", error.strerror or error)
-            return
+
+    def _listen(self) -> None:
+        self._listening = socket.socket(fileno=liveness.listen(self._directory))
         asyncio.get_running_loop().add_reader(self._listening, self._answer_all, self._listening)
+
+    def _answer_again(self) -> None:
+        """Makes the socket again if it is gone."""
+        with contextlib.suppress(OSError):
+            if not (self._directory / liveness.FILE).is_socket():
+                self._stop_answering()
+                self._listen()
 
     def _stop_answering(self) -> None:
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
             self._listening = None
-            # Nobody waits for an answer of a daemon that has ended.
-            with contextlib.suppress(OSError):
-                (self._directory / liveness.FILE).unlink()
 
     def _answer_all(self, listening: socket.socket) -> None:
         is_full = isinstance(self._failure, SpoolFull)

@@ -15,7 +15,12 @@ class SpoolFull(SpoolError):
 
 
 class SpoolBroken(SpoolError):
-    """The disk failed: nothing that this process reads from the spool can be trusted any more."""
+    """The disk failed, or the files are not those that were opened: nothing that this process reads from the spool can be
+    trusted any more, and nothing that it writes may be found again."""
+
+
+class SpoolUnavailable(SpoolError):
+    """The spool cannot be used now, for a reason outside of it: another program has locked it, for instance."""
 
 
 class NoSuchMessage(Exception):

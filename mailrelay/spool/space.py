@@ -1,13 +1,12 @@
 """Checks whether there is space for more mail: below queue.max_size, and on the disk."""
 
-import errno
 import os
 import time
 from pathlib import Path
 
 import apsw
 
-from mailrelay.mail.spool_errors import SpoolError, SpoolFull
+from mailrelay.mail.spool_errors import SpoolFull, SpoolUnavailable
 
 ORDINARY = 16 * 1024
 """Octets of an ordinary message: the spool counts as full if there is no space for one."""
@@ -15,45 +14,31 @@ CHECK_INTERVAL = 1.0
 """Seconds for which a check stays valid."""
 RESERVE = 16 * 1024 * 1024
 """Octets of disk that incoming mail leaves free, so that outcomes can still be recorded on a disk that mail has filled."""
-TEST_FILE, TEST_SIZE = "writable", 1024 * 1024
 
 
 def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
-    """Raises SpoolFull if `size` more octets would exceed `max_size` or use the reserve. Returns how many would not."""
+    """Raises SpoolFull if `size` more octets would exceed `max_size` or use the reserve. Returns how many would not.
+
+    Raises SpoolUnavailable if the disk does not say how much of it is free.
+    """
     pages = db.pragma("page_count") - db.pragma("freelist_count")
     below_limit: int = max_size - pages * db.pragma("page_size")
     if size > below_limit:
         raise SpoolFull(
             "the spool has reached queue.max_size; see what waits with `mailrelay queue`", max(below_limit, 0)
         )
-    disk = os.statvfs(Path(db.filename).parent)
+    try:
+        disk = os.statvfs(Path(db.filename).parent)
+    except OSError as error:
+        raise SpoolUnavailable(
+            f"the free space on the spool's disk is not known ({error.strerror}); look at the disk"
+        ) from None
     # Half: every octet is written twice, to SQLite's log and to the file.
     on_disk = (disk.f_bavail * disk.f_frsize - RESERVE) // 2
     if size > on_disk:
         reserve = RESERVE // 1_048_576
         raise SpoolFull(f"the spool's disk is full, except for a reserve of {reserve} MiB; make space", max(on_disk, 0))
     return min(below_limit, on_disk)
-
-
-def write_test_file(directory: Path) -> None:
-    """Writes a file of TEST_SIZE octets and removes it. Raises SpoolFull, SpoolError if the disk does not take it.
-
-    A quota is not seen in the free space of a disk, and SQLite may write where its log has space already.
-    """
-    path = directory / TEST_FILE
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            written = os.write(handle, bytes(TEST_SIZE))
-        finally:
-            os.close(handle)
-            path.unlink()
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SpoolFull("the spool's disk is full; make space") from None
-        raise SpoolError(f"{path} cannot be written: {error.strerror}") from None
-    if written < TEST_SIZE:
-        raise SpoolFull("the spool's disk is full; make space")
 
 
 class SpaceCheck:
