@@ -19,7 +19,7 @@ def watchdog_interval(environ: Mapping[str, str]) -> float | None:
     """Seconds between two states "WATCHDOG=1": half the time after which the service manager ends a daemon that sends none
     (sd_watchdog_enabled(3)). None if it does not wait for them."""
     try:
-        limit = int(environ.get("WATCHDOG_USEC", "0"))
+        limit = int(environ.get("WATCHDOG_USEC") or "0")
         is_ours = int(environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()
     except ValueError:
         return None

@@ -217,7 +217,7 @@ def status_record(status: Status) -> StatusRecord:
 def _ask(directory: Path) -> tuple[liveness.Answer | None, bool | None]:
     """What the daemon says, and whether it answers; None if it has no socket."""
     try:
-        answer = liveness.ask(directory)
+        answer = liveness.ask(directory, liveness.ANSWER_TIMEOUT)
     except liveness.NoAnswer:
         return None, False
     return answer, None if answer is None else True

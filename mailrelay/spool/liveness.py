@@ -71,7 +71,7 @@ def line(answer: Answer) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
 
 
-def ask(directory: Path, timeout: float = ANSWER_TIMEOUT) -> Answer | None:
+def ask(directory: Path, timeout: float) -> Answer | None:
     """What the daemon says of itself; None if it has no socket. Raises NoAnswer after `timeout` seconds."""
     end = time.monotonic() + timeout
     try:

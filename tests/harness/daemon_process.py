@@ -101,6 +101,7 @@ class Relay:
         return {
             "PATH": f"/usr/sbin:{os.environ['PATH']}",
             "HOME": str(self.directory),
+            "TMPDIR": str(self.directory),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(Path(mailrelay.__file__).parent.parent),
         }

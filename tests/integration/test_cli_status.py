@@ -4,17 +4,24 @@ import json
 import os
 import random
 import re
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, SENT, UNREADABLE, Person
 
-from mailrelay.control.status import Level, reasons
+from mailrelay import config
+from mailrelay.control.status import Level, Status, read_status, reasons
 from mailrelay.mail.overview import RelayhostFault, SpoolStatus
-from mailrelay.spool import lock
-from mailrelay.spool.database import FILE, connect, transaction
+from mailrelay.mail.quantity import size
+from mailrelay.spool import liveness, lock
+from mailrelay.spool.database import FILE, VERSION, connect, transaction
+from mailrelay.spool.space import ORDINARY
 
 
 @pytest.fixture
@@ -50,12 +57,15 @@ def test_all_is_fine_while_somebody_serves_and_nothing_waits_too_long(person: Pe
         "status": "fine",
         "serving": True,
         "pid": os.getpid(),
+        "answers": None,
         "pending": 1,
         "late": 0,
         "held": 1,
         "stranded": 0,
         "failed": 0,
         "full": "",
+        "room": 100_000,
+        "failure": "",
         "relayhosts": [],
         "untold": [],
         "directory": str(person.spool),
@@ -99,14 +109,27 @@ def test_mail_that_cannot_be_sent_as_it_is_is_a_failure_until_the_person_has_dea
     assert (status, record["held"], record["stranded"]) == (0, 1, 0)
 
 
-def test_a_spool_that_has_no_room_for_the_largest_mail_is_a_failure_and_says_why(person: Person) -> None:
+def test_a_spool_that_has_no_room_for_an_ordinary_message_is_a_failure_and_says_why(person: Person) -> None:
     person.put("aaaa000001")
     person.config.write_text(person.config.read_text() + 'max_size = "150kB"\n')
     status, record, screen = served(person)
     assert status == 2
     assert "queue.max_size" in record["full"]
+    assert record["room"] < ORDINARY
     assert "room     the spool has reached queue.max_size" in screen
     assert brief(person) == (2, "✉ no room\n")
+
+
+def test_a_spool_that_has_room_but_not_for_the_largest_mail_is_fine_and_says_how_large_mail_can_be(
+    person: Person,
+) -> None:
+    person.put("aaaa000001")
+    person.config.write_text(person.config.read_text() + 'max_size = "200kB"\n')
+    status, record, screen = served(person)
+    assert (status, record["full"]) == (0, "")
+    assert ORDINARY < record["room"] < 100_000
+    assert f"room     for messages up to {size(record['room'])}" in screen
+    assert brief(person) == (0, "\n")
 
 
 def test_a_setup_fault_is_a_failure_and_shows_the_step_that_fixes_it(person: Person) -> None:
@@ -157,14 +180,29 @@ def test_many_notices_for_one_backend_that_fails_are_one_line(person: Person) ->
     assert screen.count("not told yet") == 1
 
 
-def test_it_cannot_tell_where_settings_or_spool_cannot_be_read(person: Person) -> None:
+def test_a_spool_that_is_damaged_is_a_failure_and_its_numbers_are_not_known(person: Person) -> None:
     person.put("aaaa000001")
     (person.spool / FILE).write_bytes(b"this is no database, " * 100)
-    done = person.run("status")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    status, record, screen = served(person)
+    assert status == 2
+    assert "damaged" in record["failure"]
+    assert (record["pending"], record["failed"], record["oldest"], record["room"]) == (None, None, None, None)
+    assert (record["relayhosts"], record["untold"]) == ([], [])
+    assert f"spool    {record['failure']}" in screen
+    assert "pending" not in screen
+    assert brief(person) == (2, "✉ the spool cannot be used\n")
     (person.spool / FILE).unlink()
     (person.spool / FILE).mkdir()
-    assert person.run("status", "--json").returncode == 3
+    assert served(person)[0] == 2
+
+
+def test_it_cannot_tell_where_the_settings_cannot_be_read_or_the_spool_is_of_a_newer_version(person: Person) -> None:
+    person.put("aaaa000001")
+    db = connect(person.spool)
+    db.pragma("user_version", VERSION + 1)
+    db.close()
+    done = person.run("status")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     person.config.write_text("nonsense = 1\n")
     done = person.run("status")
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
@@ -214,7 +252,9 @@ def test_the_worst_of_what_stands_decides() -> None:
     def trouble(*, setup: bool) -> tuple[RelayhostFault, ...]:
         return (RelayhostFault("default", 0.0, 0.0, setup, "", ""),)
 
-    def why(*, serving: bool = True, full: bool = False, **more: Any) -> list[Level]:
+    def why(
+        *, serving: bool = True, answers: bool | None = True, failure: str = "", full: str = "", **more: Any
+    ) -> list[Level]:
         least: dict[str, Any] = {
             "oldest": 900.0,
             "late": 0,
@@ -224,13 +264,15 @@ def test_the_worst_of_what_stands_decides() -> None:
             "faults": (),
         }
         stands = SpoolStatus(pending=1, held=1, **least | more)
-        found = reasons(stands, serving=serving, full=full, now=1000.0)
+        found = reasons(stands, serving=serving, answers=answers, failure=failure, full=full, now=1000.0)
         return [status for status, _ in found]
 
     assert why() == why(faults=trouble(setup=False)) == []
     assert why(late=1) == why(failing_notices=(("failed", "dsn", "why"),)) == [Level.LATE]
     assert why(serving=False) == why(failed=1) == why(faults=trouble(setup=True)) == [Level.FAILED]
-    assert why(full=True) == why(stranded=1) == [Level.FAILED]
+    assert why(answers=False) == why(failure="broken") == [Level.FAILED]
+    assert why(answers=None) == []
+    assert why(full="full") == why(stranded=1) == [Level.FAILED]
     assert why(failed=1, late=1) == [Level.FAILED, Level.LATE]
 
 
@@ -301,3 +343,116 @@ def test_mail_that_is_being_sent_counts_as_pending(person: Person) -> None:
     person.attempt()
     assert served(person)[1]["pending"] == 1
     assert ": 1 pending" in person.run("queue").stdout
+
+
+# The daemon and the disk.
+
+
+def read(person: Person) -> Status:
+    """The status while a daemon serves, in this process."""
+    with lock.lock(person.spool):
+        return read_status(config.load(person.config), time.time())
+
+
+def texts(status: Status) -> list[str]:
+    return [text for _, text in status.reasons]
+
+
+@contextmanager
+def answering(person: Person, answer: bytes) -> Iterator[None]:
+    """A daemon that answers everyone with these octets."""
+    with socket.socket(fileno=liveness.listen(person.spool)) as listening:
+        listening.setblocking(True)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    asking, _ = listening.accept()
+                    with asking:
+                        asking.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("full", "failure", "reason"),
+    [("", "", None), ("the disk is full", "", "no room"), ("", "it cannot be written\x1b", "the spool cannot be used")],
+)
+def test_what_the_daemon_says_of_itself_counts(person: Person, full: str, failure: str, reason: str | None) -> None:
+    person.put("aaaa000001")
+    with answering(person, liveness.line(liveness.Answer(os.getpid(), full, failure))):
+        status, record, screen = served(person)
+        assert (status, record["answers"], record["full"]) == (2 if reason else 0, True, full)
+        assert record["failure"] == failure.replace("\x1b", "\\x1b")
+        assert brief(person)[1] == (f"✉ {reason}\n" if reason else "\n")
+        assert full in screen
+    # Nobody listens on the socket that it has left.
+    assert served(person)[1]["answers"] is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"null", b"x" * 100_000])
+def test_an_answer_that_makes_no_sense_is_none(person: Person, answer: bytes) -> None:
+    person.put("aaaa000001")
+    with answering(person, answer):
+        assert read(person).answers is None
+
+
+def test_a_daemon_that_does_not_answer_is_a_failure(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "ANSWER_TIMEOUT", 0.1)
+    person.put("aaaa000001")
+    with socket.socket(fileno=liveness.listen(person.spool)):
+        # More than wait in the queue of the socket.
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(liveness.BACKLOG + 10)]
+        for count in (0, len(waiting)):
+            for one in waiting[:count]:
+                one.setblocking(False)
+                with suppress(BlockingIOError):
+                    one.connect(str(person.spool / liveness.FILE))
+            status = read(person)
+            assert (status.answers, texts(status)) == (False, ["the daemon does not answer"])
+        for one in waiting:
+            one.close()
+
+
+def test_the_socket_may_have_a_long_path(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    person.spool = tmp_path / ("long" * 40)
+    person.config.write_text(person.config.read_text().replace(str(tmp_path / "spool"), str(person.spool)))
+    person.put("aaaa000001")
+    with answering(person, liveness.line(liveness.Answer(1, "", ""))):
+        assert read(person).answers is True
+
+
+def test_a_spool_whose_database_is_gone_is_a_failure_while_a_daemon_serves(person: Person) -> None:
+    person.put("aaaa000001")
+    (person.spool / FILE).unlink()
+    with answering(person, liveness.line(liveness.Answer(1, "", ""))):
+        status = read(person)
+    assert texts(status) == ["the spool cannot be used"]
+    assert "is missing" in status.failure
+
+
+def test_a_read_only_disk_is_a_failure_before_anything_is_written(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person.put("aaaa000001")
+    disk = os.statvfs(person.spool)
+    read_only = os.statvfs_result((*disk[:8], disk.f_flag | os.ST_RDONLY, disk.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    status = read(person)
+    assert texts(status) == ["the spool cannot be used"]
+    assert "read-only" in status.failure
+    assert status.spool is not None
+
+
+def test_permissions_that_were_taken_away_are_a_failure(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    person.put("aaaa000001")
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != person.spool / FILE and may(path, mode))
+    status = read(person)
+    assert texts(status) == ["the spool cannot be used"]
+    assert "chmod u+rwX" in status.failure
