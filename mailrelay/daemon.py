@@ -46,8 +46,9 @@ log = logging.getLogger("mailrelay.daemon")
 
 GRACE = 10.0
 """Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
-BROKEN_GRACE = 0.5
-"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end."""
+BROKEN_GRACE = 0.8
+"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end. Longer than
+`conversations.LAST_REPLIES`."""
 TRIGGER_RETRY = 10.0
 """Seconds until the trigger is made again after that has failed."""
 HOUSEKEEPING = 3600.0
@@ -210,7 +211,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
 
 
 def _stop_sending(daemon: _Daemon) -> None:
-    log.critical("%s; mailrelay ends, and must be started again", daemon.spool.broken.result())
+    log.critical("%s; mailrelay ends", daemon.spool.broken.result())
     for scheduler in daemon.schedulers.values():
         scheduler.spool_broken()
 
