@@ -192,8 +192,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
         daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             daemon.health.answer()
+            stopped = _signals_to_stop()
             ready()
-            broken = await _until_stopped(daemon.spool)
+            broken = await _until_stopped(daemon.spool, stopped)
         finally:
             log.info("stopping")
             await listeners.aclose()
@@ -228,13 +229,18 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
         schedulers[name].look_again()
 
 
-async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk. Returns the failure, or None."""
+def _signals_to_stop() -> asyncio.Event:
+    """An event that SIGTERM, SIGINT or SIGHUP (a closed terminal) sets."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
-    stopping = loop.create_task(stopped.wait())
+    return stopped
+
+
+async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> SpoolBroken | None:
+    """Waits for the event, or a failure of the disk. Returns the failure, or None."""
+    stopping = asyncio.get_running_loop().create_task(stopped.wait())
     ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
