@@ -173,7 +173,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
         daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             ready()
-            broken = await _until_stopped(daemon.spool)
+            await _until_stopped(daemon.spool)
         finally:
             log.info("stopping")
             await listeners.aclose()
@@ -185,8 +185,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             _, unfinished = await asyncio.wait(relaying, timeout=BROKEN_GRACE if is_broken else None)
             for task in (*unfinished, *helping):
                 task.cancel()
-    if broken is not None:
-        raise broken
+    # It may also have broken while the daemon was stopping.
+    if daemon.spool.broken.done():
+        raise daemon.spool.broken.result()
     log.info("stopped")
 
 
@@ -208,8 +209,8 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
         schedulers[name].look_again()
 
 
-async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk. Returns the failure, or None."""
+async def _until_stopped(spool: Spool) -> None:
+    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -220,7 +221,6 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-    return spool.broken.result() if spool.broken.done() else None
 
 
 async def _watch_trigger(daemon: _Daemon) -> None:
