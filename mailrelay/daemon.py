@@ -194,7 +194,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             daemon.health.answer()
             stopped = _signals_to_stop()
             ready()
-            broken = await _until_stopped(daemon.spool, stopped)
+            await _until_stopped(daemon.spool, stopped)
         finally:
             log.info("stopping")
             await listeners.aclose()
@@ -206,8 +206,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             _, unfinished = await asyncio.wait(relaying, timeout=BROKEN_GRACE if is_broken else None)
             for task in (*unfinished, *helping):
                 task.cancel()
-    if broken is not None:
-        raise broken
+    # It may also have broken while the daemon was stopping.
+    if daemon.spool.broken.done():
+        raise daemon.spool.broken.result()
     log.info("stopped")
 
 
@@ -238,15 +239,14 @@ def _signals_to_stop() -> asyncio.Event:
     return stopped
 
 
-async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> SpoolBroken | None:
-    """Waits for the event, or a failure of the disk. Returns the failure, or None."""
+async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> None:
+    """Waits for the event, or a failure of the disk."""
     stopping = asyncio.get_running_loop().create_task(stopped.wait())
     ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-    return spool.broken.result() if spool.broken.done() else None
 
 
 async def _watch_trigger(daemon: _Daemon) -> None:
