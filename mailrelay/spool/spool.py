@@ -289,10 +289,11 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return await self._write(lambda db: actions.purge(db, now, keep_sent))
 
     def _make_ballast(self) -> None:
-        """Makes the ballast if there is none and the disk has space for it."""
+        """Makes the ballast if there is none, or not all of it, and the disk has space for it."""
         path = self._directory / BALLAST
         disk = os.statvfs(self._directory)
-        if path.exists() or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
+        # A power cut may leave a part of it: it is not synced.
+        if (path.exists() and path.stat().st_size >= BALLAST_SIZE) or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
             return
         # If it cannot be made (a quota, no inodes left), go on without it.
         with contextlib.suppress(OSError):
