@@ -38,6 +38,7 @@ STATES = 4000
 BUDGET = int(os.environ.get("MAILRELAY_POWER_CUTS", STATES))
 SEED = int(os.environ.get("MAILRELAY_POWER_CUTS_SEED", "0"))
 PATIENCE = 120.0
+LOG = f"{SPOOL}/{FILE}-wal"
 MEMORY = Path("/dev/shm")
 TESTS = Path(__file__).parents[1]
 
@@ -95,6 +96,8 @@ def test_the_record_is_whole(story: Story) -> None:
     assert final == found
     assert REPLACED in final
     assert any(path.startswith(f"{MAILDIR}/new/") for path in final)
+    begun = sum(isinstance(step, Write) and (step.path, step.at) == (LOG, 0) for step in story.steps)
+    assert begun > 8, "the log did not begin anew"
 
 
 def test_no_power_cut_loses_what_was_promised(story: Story, states: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +194,6 @@ def syncs(story: Story, which: Callable[[str], bool], between: range) -> list[in
     return [at for at, step in steps_of_syncs if step.number in left_out]
 
 
-LOG = f"{SPOOL}/{FILE}-wal"
 WHICH: dict[str, Callable[[str], bool]] = {
     "the log": lambda path: path == LOG,
     "the database": lambda path: path == f"{SPOOL}/{FILE}",

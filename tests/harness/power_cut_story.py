@@ -50,8 +50,9 @@ notify.mailbox = "{maildir}"
 MAIN = f"""\
 import apsw
 apsw.connection_hooks.append(lambda db: db.wal_autocheckpoint({CHECKPOINT}))
-from mailrelay.spool import spool
+from mailrelay.spool import spool, writer
 spool.BALLAST_SIZE = {BALLAST_SIZE}
+writer.CHECKPOINT = {CHECKPOINT}
 import sys
 from mailrelay.__main__ import main
 sys.argv[0] = "mailrelay"
