@@ -24,7 +24,7 @@ from harness.old_spools import SPOOLS, old
 from harness.power_cut_story import MAILDIR, MAIN, REPLACED, SPOOL
 from harness.power_cuts import IGNORED, Story, broken_rules, check, check_story, cuts, start
 from harness.processes import Child
-from harness.recorded_disk import SyncBegins, SyncEnds, Write, recording, steps
+from harness.recorded_disk import Resize, SyncBegins, SyncEnds, Write, recording, steps
 from harness.simulated_disk import Disk
 
 import mailrelay
@@ -33,8 +33,8 @@ from mailrelay.spool.database import FILE
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 
-STATES = 4000
-"""States of the whole story that are opened: about 30 seconds."""
+STATES = 3000
+"""States of the whole story that are opened: about 25 seconds."""
 BUDGET = int(os.environ.get("MAILRELAY_POWER_CUTS", STATES))
 SEED = int(os.environ.get("MAILRELAY_POWER_CUTS_SEED", "0"))
 PATIENCE = 120.0
@@ -98,6 +98,8 @@ def test_the_record_is_whole(story: Story) -> None:
     assert any(path.startswith(f"{MAILDIR}/new/") for path in final)
     begun = sum(isinstance(step, Write) and (step.path, step.at) == (LOG, 0) for step in story.steps)
     assert begun > 8, "the log did not begin anew"
+    lengths = [step.length for step in story.steps if isinstance(step, Resize) and step.path == f"{SPOOL}/{FILE}"]
+    assert lengths[-1] < max(lengths), "the database did not become shorter"
 
 
 def test_no_power_cut_loses_what_was_promised(story: Story, states: Path, capsys: pytest.CaptureFixture[str]) -> None:
