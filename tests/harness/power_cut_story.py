@@ -47,24 +47,32 @@ notify.dsn = false
 notify.mailbox = "{maildir}"
 """
 
+GATHER = 0.03
+"""Seconds in which the daemon gathers work for one commit, so that parts of contents and whole messages share commits."""
+
 MAIN = f"""\
-import apsw
+import apsw, os, sys
 apsw.connection_hooks.append(lambda db: db.wal_autocheckpoint({CHECKPOINT}))
 from mailrelay.spool import spool, writer
-spool.BALLAST_SIZE = {BALLAST_SIZE}
-writer.CHECKPOINT = {CHECKPOINT}
-import sys
+spool.BALLAST_SIZE, writer.CHECKPOINT, writer.GATHER = {BALLAST_SIZE}, {CHECKPOINT}, {GATHER}
 from mailrelay.__main__ import main
-sys.argv[0] = "mailrelay"
-main()
+sys.argv[0], status = "mailrelay", 0
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+if not status and "PROMISE" in os.environ:
+    os.write(os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND), os.environ["PROMISE"].encode())
+sys.exit(status)
 """
-"""The command mailrelay, with a small ballast and frequent checkpoints."""
+"""The command mailrelay, with a small ballast and frequent checkpoints. At its end it says what its status 0 promises."""
 
 REPLACING = """\
-import sys
+import os, sys
 from pathlib import Path
 from mailrelay.atomic_file import replace_file
 replace_file(Path(sys.argv[1]), sys.argv[2].encode())
+os.write(os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND), os.environ["PROMISE"].encode())
 """
 
 TAMPERING = {
@@ -113,8 +121,8 @@ class Story:
         self._daemon: asyncio.subprocess.Process | None = None
 
     def mark(self, **what: object) -> None:
-        """Says in the trace what holds from now on."""
-        os.write(self._marks, json.dumps(what).encode() + b"\n")
+        """Says something in the trace."""
+        os.write(self._marks, json.dumps(what).encode())
 
     def settings(self, *, answer_within: str, keep_sent: str = "7d") -> None:
         self._config.touch(mode=0o600)
@@ -132,8 +140,10 @@ class Story:
 
     # The daemon and commands.
 
-    def _environment(self) -> dict[str, str]:
-        return {
+    def _environment(self, **promise: object) -> dict[str, str]:
+        """promise: what a command says in the trace when it ends with status 0."""
+        promised = {"MARKS": str(self.directory / MARKS), "PROMISE": json.dumps(promise)} if promise else {}
+        return promised | {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),
             "LANG": "C.UTF-8",
@@ -158,15 +168,15 @@ class Story:
             _, said = await self._daemon.communicate()
         sys.stderr.write(said.decode(errors="replace"))
 
-    async def do(self, *words: str, stdin: bytes = b"") -> str:
-        """Runs a command that must succeed; returns its output."""
+    async def do(self, *words: str, stdin: bytes = b"", **promise: object) -> str:
+        """Runs a command that must succeed; returns its output. promise: what holds from then on."""
         argv = [sys.executable, "-c", self._main, *words]
         done = await asyncio.to_thread(
             subprocess.run,
             argv,
             input=stdin,
             capture_output=True,
-            env=self._environment(),
+            env=self._environment(**promise),
             timeout=PATIENCE,
             check=False,
         )
@@ -183,9 +193,8 @@ class Story:
 
     async def act(self, token: str, action: str, state: str) -> None:
         """Has a command change a message, all of whose recipients have this state afterwards."""
-        await self.do("queue", action, self.id_of(token))
-        for address in self.letters[token]["recipients"]:
-            self.mark(token=token, address=address, state=state)
+        addresses = self.letters[token]["recipients"]
+        await self.do("queue", action, self.id_of(token), token=token, addresses=addresses, state=state)
 
     # Messages.
 
@@ -243,17 +252,17 @@ class Story:
 
         await asyncio.to_thread(send)
 
-    async def hand_in(self, token: str, *recipients: str, size: int = 500) -> None:
+    async def hand_in(self, token: str, *addressed: str, size: int = 500) -> None:
         """Hands in a message by `mailrelay sendmail`, whose status 0 says that it is on disk."""
-        content = self.letter(token, *recipients, size=size)
-        await self.do("sendmail", "-f", "me@example.org", *self.letters[token]["recipients"], stdin=content)
-        self.mark(accepted=token)
+        content = self.letter(token, *addressed, size=size)
+        recipients = self.letters[token]["recipients"]
+        await self.do("sendmail", "-f", "me@example.org", *recipients, stdin=content, accepted=token)
 
     async def replace(self, text: str) -> None:
         """Replaces a file in one step, as settings and known_hosts are."""
         argv = [sys.executable, "-c", self._tampering + REPLACING, str(self.root / REPLACED), text]
-        await asyncio.to_thread(subprocess.run, argv, env=self._environment(), timeout=PATIENCE, check=True)
-        self.mark(replaced=text)
+        environment = self._environment(replaced=text)
+        await asyncio.to_thread(subprocess.run, argv, env=environment, timeout=PATIENCE, check=True)
 
     async def until(self, fact: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -294,7 +303,8 @@ async def whole(story: Story) -> None:
         story.send("deferred", "later", "later2"),
         story.send("large", "alice", "later", size=150_000),
         story.break_off("broken-off", 200_000),
-        *(story.send(f"together-{number}", "alice", "later") for number in range(4)),
+        story.send("large-too", "later", size=100_000),
+        *(story.send(f"together-{number}", "alice", "later") for number in range(6)),
     )
     await story.learn_ids()
     await story.act("deferred", "hold", "held")
@@ -308,7 +318,7 @@ async def whole(story: Story) -> None:
     go_on.set()
     await story.hand_in("while-down", "alice")
     await story.start()
-    await story.until(lambda: len(remote.received) >= 9)
+    await story.until(lambda: len(remote.received) >= 11)
     # The remote is away: mail waits.
     await remote.down()
     await story.send("refused-1", "alice", "bob")

@@ -107,8 +107,9 @@ class Story:
             match json.loads(said.data):
                 case {"accepted": token}:
                     self.letters[token].place = place
-                case {"token": token, "address": address, "state": state}:
-                    self.letters[token].states.setdefault(address, []).append((place, State(state)))
+                case {"token": token, "addresses": addresses, "state": state}:
+                    for address in addresses:
+                        self.letters[token].states.setdefault(address, []).append((place, State(state)))
                 case {"replaced": text}:
                     self.replaced.append((place, text))
                 case {"purges": _}:
