@@ -2,8 +2,8 @@
 
 Start: lock, spool, recovery, listener, schedulers, notifier, then readiness. Stop: the listener closes, messages in progress
 end and are recorded, the notifier ends, and the spool closes.
-Promises: a second daemon on the same spool fails within a second. A disk that fails ends the process, because only a new
-process may open the file again (`spool.writer`).
+Promises: a second daemon on the same spool fails within a second. A disk that fails, and a spool that is not the one at its
+path any more, end the process within two seconds, because only a new process may open the file again (`spool.writer`).
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mailrelay import lazy, submission
@@ -23,7 +24,7 @@ from mailrelay.config import Relayhost, Settings, SettingsError
 from mailrelay.endpoint import Endpoint
 from mailrelay.intake import Intake
 from mailrelay.listener.forwarding import forward
-from mailrelay.listener.listening import NoSuchAccount, listen
+from mailrelay.listener.listening import Listening, NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_of
 from mailrelay.mail.conclusion import RetryPolicy
@@ -43,6 +44,11 @@ log = logging.getLogger("mailrelay.daemon")
 
 GRACE = 10.0
 """Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
+BROKEN_GRACE = 0.8
+"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end. Longer than
+`conversations.LAST_REPLIES`."""
+TRIGGER_RETRY = 10.0
+"""Seconds until the trigger is made again after that has failed."""
 HOUSEKEEPING = 3600.0
 """Seconds between two rounds of housekeeping."""
 
@@ -132,7 +138,7 @@ async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExit
     async with contextlib.AsyncExitStack() as opened:
         try:
             listening = await listen(settings.listen, daemon.intake)
-            opened.push_async_callback(listening.close)
+            opened.push_async_callback(_close, listening, daemon.spool)
             addresses = [*listening.addresses]
             for each in settings.forwards:
                 forwarding = await forward(each, settings.listen, daemon.schedulers[each.relayhost].stream)
@@ -145,31 +151,50 @@ async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExit
         return addresses, opened.pop_all()
 
 
+async def _close(listening: Listening, spool: Spool) -> None:
+    if spool.broken.done():
+        # Every reply that is pending is a 451, which needs no disk.
+        await listening.close(BROKEN_GRACE)
+    else:
+        await listening.close()
+
+
 async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Callable[[], None]) -> None:
     async with asyncio.TaskGroup() as group:
         relaying = [group.create_task(scheduler.run()) for scheduler in daemon.schedulers.values()]
         helping = [
+            group.create_task(daemon.spool.watch()),
             group.create_task(daemon.notifier.run()),
             group.create_task(_watch_trigger(daemon)),
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
         ]
+        # At once: whatever is sent from now on is sent again after the restart.
+        daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             ready()
-            broken = await _until_stopped(daemon.spool)
+            await _until_stopped(daemon.spool)
         finally:
             log.info("stopping")
             await listeners.aclose()
             finishing = [asyncio.ensure_future(scheduler.finish()) for scheduler in daemon.schedulers.values()]
-            _, unfinished = await asyncio.wait(finishing, timeout=GRACE)
+            is_broken = daemon.spool.broken.done()
+            _, unfinished = await asyncio.wait(finishing, timeout=BROKEN_GRACE if is_broken else GRACE)
             for task in (*unfinished, *relaying):
                 task.cancel()
-            await asyncio.wait(relaying)
-            for task in helping:
+            _, unfinished = await asyncio.wait(relaying, timeout=BROKEN_GRACE if is_broken else None)
+            for task in (*unfinished, *helping):
                 task.cancel()
-    if broken is not None:
-        raise broken
+    # It may also have broken while the daemon was stopping.
+    if daemon.spool.broken.done():
+        raise daemon.spool.broken.result()
     log.info("stopped")
+
+
+def _stop_sending(daemon: _Daemon) -> None:
+    log.critical("%s; mailrelay ends", daemon.spool.broken.result())
+    for scheduler in daemon.schedulers.values():
+        scheduler.spool_broken()
 
 
 async def _dial(relayhost: Relayhost) -> Connection:
@@ -184,8 +209,8 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
         schedulers[name].look_again()
 
 
-async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk. Returns the failure, or None."""
+async def _until_stopped(spool: Spool) -> None:
+    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -196,13 +221,14 @@ async def _until_stopped(spool: Spool) -> SpoolBroken | None:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-    return spool.broken.result() if spool.broken.done() else None
 
 
 async def _watch_trigger(daemon: _Daemon) -> None:
     """Wakes the schedulers and the notifier when the trigger is used: the spool has changed, or there is a network."""
-    handle = trigger.listen(daemon.settings.queue.directory)
+    handle = await _open_trigger(daemon.settings.queue.directory)
     triggered = asyncio.Event()
+    # Commands may have changed the spool before there was a trigger.
+    triggered.set()
     loop = asyncio.get_running_loop()
     loop.add_reader(handle, triggered.set)
     try:
@@ -218,6 +244,19 @@ async def _watch_trigger(daemon: _Daemon) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+async def _open_trigger(directory: Path) -> int:
+    """The daemon's end of the trigger. On a full disk, waits until it can be made."""
+    is_logged = False
+    while True:
+        try:
+            return trigger.listen(directory)
+        except OSError as error:
+            if not is_logged:
+                log.error("commands cannot wake the daemon: %s: %s", error.filename or directory, error.strerror)
+            is_logged = True
+        await asyncio.sleep(TRIGGER_RETRY)
 
 
 async def _watch_changes(daemon: _Daemon) -> None:
@@ -253,6 +292,8 @@ async def _run_housekeeping(daemon: _Daemon) -> None:
             await _cap_waits(daemon)
             while await daemon.spool.purge(daemon.settings.queue.keep_sent):
                 pass
+        except SpoolBroken:
+            return
         except SpoolError as error:
             log.error("old history is not deleted: %s", error)
         await asyncio.sleep(HOUSEKEEPING)

@@ -1,6 +1,7 @@
 """Takes over messages from clients. The client gets the mail server's reply if it comes in time.
 
-Promises: the client gets a 250 for a message only after the commit of the whole message. A failure on this computer is a 4xx
+Promises: the client gets a 250 for a message only after the commit of the whole message, and none if the spool has been lost
+since, unless the mail server has the message. A failure on this computer is a 4xx
 reply: FULL, BROKEN or NO_RELAYHOST. A refusal that the client did not get becomes a bounce. If the mail server took the
 message for some recipients only, the 250 names the others, at most MAX_NAMED of them. The intake never waits for a relayhost
 with a known fault.
@@ -27,11 +28,11 @@ from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.routing import choose
-from mailrelay.mail.spool_errors import SpoolError, SpoolFull
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
-from mailrelay.relay.waiters import DeliveryResult, Refused, Waiters
+from mailrelay.relay.waiters import DeliveryResult, Queued, Refused, Result, Unconfirmed, Waiter, Waiters
 
 log = logging.getLogger("mailrelay.intake")
 
@@ -160,16 +161,13 @@ class Intake:
             return ClientReply(reply_to_spool_error(error))
         finally:
             scheduler.waiters.close(queue_id)
-        if not waiter.result.done():
-            scheduler.waited_in_vain()
-            why = _progress(waiter.so_far) or why_no_reply(arrival.size, scheduler.octets_sent(key))
-            return ClientReply(_queued(queue_id, why))
-        result = waiter.result.result()
-        if isinstance(result, DeliveryResult):
-            return ClientReply(_delivered(queue_id, result))
-        if isinstance(result, Refused):
-            return ClientReply(_refused(result.outcome), waiter.told.set_result)
-        return ClientReply(_queued(queue_id, result.why))
+        if waiter.result.done():
+            return _reply_to(queue_id, waiter, waiter.result.result())
+        if scheduler.waiters.is_spool_broken:
+            return ClientReply(BROKEN)
+        scheduler.waited_in_vain()
+        why = _progress(waiter.so_far) or why_no_reply(arrival.size, scheduler.octets_sent(key))
+        return ClientReply(_queued(queue_id, why))
 
 
 class IncomingMessage:
@@ -215,12 +213,17 @@ class IncomingMessage:
         if self._staged is not None:
             try:
                 await self._spool.unstage(self._staged)
+            except SpoolBroken:
+                # The next start removes them.
+                pass
             except SpoolError as error:
                 log.error("an incomplete content stays in the spool until the next start: %s", error)
 
 
 def reply_to_spool_error(error: SpoolError) -> Reply:
-    """Logs `error` and returns the reply for it."""
+    """Logs `error` and returns the reply for it. The daemon itself reports a broken spool, once."""
+    if isinstance(error, SpoolBroken):
+        return BROKEN
     if isinstance(error, SpoolFull):
         log.error("refused mail with 4xx: %s", error)
         return FULL
@@ -242,6 +245,18 @@ def _progress(so_far: DeliveryResult | None) -> str:
     if so_far is None or not so_far.taken:
         return ""
     return f"sent to {so_far.taken} of {so_far.total} so far; the rest follows"
+
+
+def _reply_to(queue_id: str, waiter: Waiter, result: Result) -> ClientReply:
+    match result:
+        case DeliveryResult():
+            return ClientReply(_delivered(queue_id, result))
+        case Refused(outcome):
+            return ClientReply(_refused(outcome), waiter.told.set_result)
+        case Unconfirmed():
+            return ClientReply(BROKEN)
+        case Queued(why):
+            return ClientReply(_queued(queue_id, why))
 
 
 def _queued(queue_id: str, why: str) -> Reply:

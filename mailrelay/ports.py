@@ -5,7 +5,7 @@
 - A method that writes returns after its commit is on disk, except for `AcceptPort.stage`. Cancelling the caller does not
   undo a commit that has begun.
 - Every method raises SpoolError if the spool cannot do what was asked, SpoolFull if there is no space, and SpoolBroken
-  from the moment at which the disk failed. After an error nothing has been written.
+  from the moment at which the disk failed. After another error than SpoolBroken nothing has been written.
 - The engine has one clock, which it was opened with: epoch seconds. The times in arguments (`Arrival.arrival`, `Record.now`,
   `next_try`) are of the same clock.
 - The engine has a node id, new each time the daemon starts. An attempt belongs to the node that opened it.
@@ -224,6 +224,17 @@ class HousekeepingPort(Protocol):
 
         since: epoch seconds on the old clock.
         """
+        ...
+
+    async def watch(self) -> None:
+        """Looks each second whether the spool is still there and can be written. Returns once it has failed.
+
+        A failure is reported as those of other methods are (`Spool.health`, `Spool.broken`).
+        """
+        ...
+
+    async def try_storing(self) -> None:
+        """Stores an ordinary message and removes it. Raises SpoolError if mail cannot be accepted now."""
         ...
 
     async def purge(self, keep_sent: float) -> int:

@@ -6,11 +6,21 @@ class SpoolError(Exception):
 
 
 class SpoolFull(SpoolError):
-    """No space: on the disk, or below the limit in the settings."""
+    """No space: on the disk, or below the limit in the settings. left: octets of the largest message for which there was
+    space; None if the disk itself reported that it is full."""
+
+    def __init__(self, text: str, left: int | None = None) -> None:
+        super().__init__(text)
+        self.left = left
 
 
 class SpoolBroken(SpoolError):
-    """The disk failed: nothing that this process reads from the spool can be trusted any more."""
+    """The disk failed, or the files are not those that were opened: nothing that this process reads from the spool can be
+    trusted any more, and nothing that it writes may be found again."""
+
+
+class SpoolUnavailable(SpoolError):
+    """The spool cannot be used now, for a reason outside of it: another program has locked it, for instance."""
 
 
 class NoSuchMessage(Exception):

@@ -29,6 +29,7 @@ from mailrelay.config import Notify
 from mailrelay.mail.backends import backends_for, enabled_backends
 from mailrelay.mail.notice import Backend, Kind, Notice, PendingNotice
 from mailrelay.mail.printable import printable
+from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.notify.backend import BackendFailed, BackendMissing, Deliver
 from mailrelay.ports import NoticePort
 
@@ -286,4 +287,7 @@ def _log_delivered(pending: PendingNotice) -> None:
 
 
 def _log_spool_error(error: Exception) -> None:
+    # The daemon itself reports a broken spool, and ends.
+    if isinstance(error, SpoolBroken):
+        return
     log.error("notices wait, the spool fails: %s: %s", type(error).__name__, printable(str(error), 200))

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailrelay.config import Relayhost
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.relay.connector import Connector
 from mailrelay.relay.delivery import converse
 from mailrelay.relay.jobs import Job, ProbeQueue
@@ -31,6 +32,8 @@ log = logging.getLogger("mailrelay.relay")
 
 EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
+LAST_REPLIES = 0.4
+"""Seconds to wait for replies to contents that were sent whole, when conversations are broken off."""
 
 
 class ConversationPhase(enum.Enum):
@@ -84,6 +87,8 @@ class Conversations:
         # Extensions that the mail server has offered and refused.
         self._unusable: frozenset[Extension] = frozenset()
         self._is_stopping = False
+        # Seconds that a conversation that is cancelled waits (`delivery.JobSource.last_wait`).
+        self.last_wait = 0.0
 
     # For the scheduler.
 
@@ -144,6 +149,13 @@ class Conversations:
         """Cancels all conversations. Their jobs are given back."""
         for task in self._tasks:
             task.cancel()
+
+    def break_off(self) -> None:
+        """Cancels all conversations, and each one that is still opened. Contents that are not sent whole are broken off; the
+        replies to the others are awaited for LAST_REPLIES."""
+        self._is_stopping = True
+        self.last_wait = LAST_REPLIES
+        self.cancel()
 
     async def finish(self) -> None:
         """Ends each conversation once it has no mail. Returns when all have ended."""
@@ -207,6 +219,11 @@ class Conversations:
                 await self._results.written()
         except Fault as fault:
             outcome = fault.outcome
+        except SpoolError as error:
+            # No fault of the relayhost. The daemon itself reports a broken spool, and ends.
+            outcome = None
+            if not isinstance(error, SpoolBroken):
+                log.critical("relay=%s: a conversation failed: %s; its mail is tried again", name, error)
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", name)
             outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
@@ -262,6 +279,10 @@ class Conversation:
     def wake(self) -> None:
         """Ends the wait for mail: there is mail, or the scheduler is stopping."""
         self._woken.set()
+
+    @property
+    def last_wait(self) -> float:
+        return self._conversations.last_wait
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         self.phase = ConversationPhase.WORKING

@@ -27,7 +27,11 @@ BLOCK = 32 * 1024
 
 
 class JobSource(Protocol):
-    """Where jobs come from."""
+    """Where jobs come from. last_wait: seconds that a conversation that is cancelled waits for the replies to contents that
+    were sent whole."""
+
+    @property
+    def last_wait(self) -> float: ...
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         """The mail server has replied to EHLO; this conversation carries `in_flight` jobs at once. Never waits.
@@ -107,10 +111,20 @@ class _Runner:
         except BaseException as error:
             self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
+            if stopped and self._source.last_wait:
+                await self._await_last_replies()
             self._handle(self._session.lost("mailrelay was stopped" if stopped else "mailrelay failed; see its log"))
             raise
         finally:
             self._close()
+
+    async def _await_last_replies(self) -> None:
+        """Waits for the replies to contents that were sent whole, for `last_wait` at most. Sends nothing more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._source.last_wait):
+                while self._ended is None and self._session.is_content_reply_awaited:
+                    await asyncio.wait({self._reading})
+                    self._take_input()
 
     async def _wait(self) -> None:
         """Waits for octets of the mail server or for jobs. Ends the conversation if the time for a reply passes."""

@@ -2,7 +2,8 @@
 
 Promises: recording is tried again until it succeeds, also after the end of the conversation. Until then no new message is
 begun (`is_stuck`), so that nothing is sent twice that the mail server has accepted. The same holds for putting back a
-message whose attempt sent nothing.
+message whose attempt sent nothing. If the spool is broken, nothing is recorded any more: the attempts stay open, and the
+next start closes them as interrupted.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Place, Record
+from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.mail.triage import is_reply_to_mail
 from mailrelay.ports import RelayPort
 from mailrelay.relay.rounds import Rounds
@@ -64,8 +66,8 @@ class Results:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether results could not be recorded yet."""
-        return bool(self._unrecorded)
+        """Whether results could not be recorded yet, or cannot be any more."""
+        return bool(self._unrecorded) or self.waiters.is_spool_broken
 
     def finished(
         self,
@@ -125,7 +127,9 @@ class Results:
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        # The daemon itself reports a broken spool, and ends.
+        if error is not None and not isinstance(error, SpoolBroken):
             log.critical("the spool cannot be written: %s", error)
         self._recorded()
 
@@ -146,7 +150,13 @@ class Results:
             dialled=dial_seconds,
             transaction=seconds,
         )
-        if not await self._write([message.queue_id], lambda: self._spool.record(record)):
+        try:
+            is_written = await self._write([message.queue_id], lambda: self._spool.record(record))
+        except SpoolBroken:
+            self.waiters.is_spool_broken = True
+            self.waiters.tell(message.queue_id, _result(message, record))
+            raise
+        if not is_written:
             log.error(
                 "%s: the outcome is not recorded: its attempt is not open, or not of this daemon", message.queue_id
             )
@@ -172,12 +182,15 @@ class Results:
             log.error("%s: not put back: its attempt is not open, or not of this daemon", messages[key])
 
     async def _write(self, queue_ids: Collection[str], write: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Writes to the spool, and tries again until it succeeds. Until then these messages are unrecorded (`is_stuck`)."""
+        """Writes to the spool, and tries again until it succeeds. Until then these messages are unrecorded (`is_stuck`).
+        Raises SpoolBroken."""
         pause = 1.0
         try:
             while True:
                 try:
                     return await write()
+                except SpoolBroken:
+                    raise
                 except Exception as error:
                     # Any exception: the result must not be lost.
                     log.critical(

@@ -25,6 +25,7 @@ from mailrelay.mail.completion import NOTHING_KNOWN, Completion, account_address
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.ports import RelayhostPort, RelayPort
 from mailrelay.relay import claims, connector, conversations, results
 from mailrelay.relay.dial_policy import EARLY_DIAL_WAIT, NetworkChange
@@ -169,6 +170,17 @@ class Scheduler:
         self._is_stopping = True
         await self._conversations.finish()
 
+    def spool_broken(self) -> None:
+        """The spool can no longer be used: begins nothing, and breaks off all messages whose content is not sent whole.
+
+        Clients that wait learn that their message may not be found again, unless the mail server takes it now.
+        """
+        self._is_stopping = self.waiters.is_spool_broken = True
+        in_progress = {job.queue_id for job in self._jobs.values()}
+        for queue_id in self.waiters.queue_ids - in_progress:
+            self.waiters.tell(queue_id, Queued(""))
+        self._conversations.break_off()
+
     # The loop.
 
     async def run(self) -> None:
@@ -311,7 +323,9 @@ class Scheduler:
 
     def _spool_failed(self, error: Exception) -> float:
         """After an error of the spool, or any other error: logs it, and begins nothing for `SPOOL_RETRY`. Returns that."""
-        log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
+        # The daemon itself reports a broken spool, and ends.
+        if not isinstance(error, SpoolBroken):
+            log.critical("relay=%s cannot go on: %s; will try again", self._name, error)
         self._spool_pause_end = time.monotonic() + SPOOL_RETRY
         self._connector.refuse_streams("mailrelay cannot go on for now; see the log")
         return SPOOL_RETRY

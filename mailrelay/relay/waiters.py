@@ -58,7 +58,12 @@ class Queued:
     why: str
 
 
-Result = DeliveryResult | Refused | Queued
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """The spool is broken: whether the message will be found in it again is not known."""
+
+
+Result = DeliveryResult | Refused | Queued | Unconfirmed
 
 
 @dataclass(slots=True)
@@ -74,9 +79,11 @@ class Waiter:
 
 
 class Waiters:
-    """The waiters of a relayhost, by queue id."""
+    """The waiters of a relayhost, by queue id. is_spool_broken: from then on, a client whose message was not taken by the
+    mail server for all recipients gets `Unconfirmed`."""
 
     def __init__(self) -> None:
+        self.is_spool_broken = False
         self._open: dict[str, Waiter] = {}
 
     @property
@@ -103,8 +110,12 @@ class Waiters:
     def tell(self, queue_id: str, result: DeliveryResult | Queued) -> None:
         """Gives the result to the client, if it waits; after other transactions of the same round, that of all together."""
         waiter = self._open.pop(queue_id, None)
-        if waiter is not None and not waiter.result.done():
-            waiter.result.set_result(result if waiter.so_far is None else _joined(waiter.so_far, result))
+        if waiter is None or waiter.result.done():
+            return
+        if waiter.so_far is not None:
+            result = _joined(waiter.so_far, result)
+        is_sent = isinstance(result, DeliveryResult) and result.taken == result.total
+        waiter.result.set_result(Unconfirmed() if self.is_spool_broken and not is_sent else result)
 
     def tell_all(self, result: Queued) -> None:
         """Gives one result to all clients that wait."""

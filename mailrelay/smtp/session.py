@@ -111,6 +111,11 @@ class Session:
         stage = STAGES[self._awaited[0].verb]
         return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
 
+    @property
+    def is_content_reply_awaited(self) -> bool:
+        """Whether a content was sent whole, and its reply has not been received."""
+        return any(awaited.verb is Verb.CONTENT and awaited.is_sent for awaited in self._awaited)
+
     def start(self, key: int, envelope: Envelope, size: int | None) -> list[Event]:
         """Begins a transaction. key: identifies it in the events. envelope: has at least one recipient. size: the exact
         number of octets of content. It is None for a recipient probe, which has no content and is finished with the replies

@@ -9,6 +9,7 @@
     notices.py          pending notices                      lock.py             one daemon at a time
     notice_lifecycle.py open notices: until a cause ends     trigger.py          wakes the daemon
     actions.py          actions of the person, history       completing.py       completes bare addresses
+    files.py            whether the files are still whole
     replacement.py      a message in the place of another    successors.py       the newest replacement of a message
     listing.py          what the person sees                 handing_in.py       a message that cannot be sent as it came
 

@@ -33,7 +33,17 @@ from mailrelay.spool import (
     space,
 )
 from mailrelay.spool.database import connect, opened_for_reading, transaction
+from mailrelay.spool.files import SpoolFiles
 from mailrelay.spool.successors import successors
+
+
+@contextmanager
+def _durable(directory: Path, db: apsw.Connection) -> Iterator[None]:
+    """One commit for everything inside, at its end on disk and in the files at their paths. Raises SpoolError."""
+    with closing(SpoolFiles(directory, db)) as files:
+        with transaction(db):
+            yield
+        files.look()
 
 
 class _View(ports.SpoolView):
@@ -129,12 +139,12 @@ class CommandSpool(ports.CommandPort):
             if lock.holder(self._directory) is None:
                 with suppress(lock.Held), lock.lock(self._directory), transaction(db):
                     attempts.recover(db, self._now())
-            with transaction(db):
+            with _durable(self._directory, db):
                 yield _Change(db, self._max_size, self._now)
 
     def enqueue(self, envelope: Envelope, content: bytes, relayhost: str) -> tuple[int, str]:
         now = self._now()
-        with closing(connect(self._directory)) as db, transaction(db):
+        with closing(connect(self._directory)) as db, _durable(self._directory, db):
             queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
             arrival = arrive(
                 envelope,
@@ -152,7 +162,7 @@ class CommandSpool(ports.CommandPort):
         bad = tuple(Recipient(text, message.notify) for text, _ in message.bad)
         envelope = dataclasses.replace(message.envelope, recipients=(*message.envelope.recipients, *bad))
         problems = [message.problem] * len(message.envelope.recipients) + [problem for _, problem in message.bad]
-        with closing(connect(self._directory)) as db, transaction(db):
+        with closing(connect(self._directory)) as db, _durable(self._directory, db):
             queue_id, token = queue_ids.new_for_command(db, now), queue_ids.message_id_token()
             if message.content:
                 arrival = arrive(

@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from mailrelay.atomic_file import sync_directory
-from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -69,20 +69,37 @@ PRAGMA writable_schema = RESET;
 """A recipient whose address is not valid bounces without a reply of a mail server."""
 
 
-def translate(error: apsw.Error) -> SpoolError:
-    """The SpoolError for an error of SQLite."""
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a write for which there is no space. SQLite calls only the first one a full disk."""
+
+
+def translate(error: apsw.Error, system_errno: int = 0) -> SpoolError:
+    """The SpoolError for an error of SQLite. system_errno: that of the connection, 0 if it is not known."""
+    code = getattr(error, "extendedresult", 0)
+    found: SpoolError
     match error:
         case apsw.FullError():
-            return SpoolFull("the spool's disk is full; make space")
-        # The error if the disk is too full for the -shm file, the index of the write-ahead log.
-        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
-            return SpoolFull("the spool's disk is full; make space")
+            found = SpoolFull("the spool's disk is full; make space")
+        # SHMSIZE: the disk is too full for the -shm file, the index of the write-ahead log.
+        case apsw.IOError() if code == apsw.SQLITE_IOERR_SHMSIZE or (
+            code == apsw.SQLITE_IOERR_WRITE and system_errno in _NO_SPACE
+        ):
+            found = SpoolFull("the spool's disk is full; make space")
+        case apsw.NoMemError() | apsw.IOError() if code in (apsw.SQLITE_NOMEM, apsw.SQLITE_IOERR_NOMEM):
+            found = SpoolUnavailable("there is not enough memory to use the spool; end other programs")
+        case apsw.CantOpenError() if system_errno in (errno.EMFILE, errno.ENFILE):
+            found = SpoolUnavailable("too many files are open to use the spool; try again")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
-            return SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
-        case apsw.BusyError() | apsw.LockedError():
-            return SpoolError("another program has locked the spool; try again")
+            found = SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.NoLFSError():
+            found = SpoolBroken(
+                f"the spool cannot be opened or written ({error}); look at the disk and the permissions"
+            )
+        case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
+            found = SpoolUnavailable("another program has locked the spool; try again")
         case _:
-            return SpoolError(f"the spool cannot be used ({error})")
+            found = SpoolError(f"the spool cannot be used ({error})")
+    return found
 
 
 def check_library(version: str) -> None:
@@ -128,11 +145,14 @@ def connect(directory: Path, *, create: bool = True) -> apsw.Connection:
         pass
     except OSError as error:
         raise SpoolError(f"{path} cannot be made: {error.strerror}") from None
+    db = None
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         _configure(db)
     except apsw.Error as error:
-        raise translate(error) from None
+        raise translate(error, 0 if db is None else db.system_errno) from None
+    except OSError as error:
+        raise SpoolError(f"{directory} cannot be used: {error.strerror}") from None
     return db
 
 
@@ -149,7 +169,7 @@ def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
                 db.execute("ROLLBACK")
             raise
     except apsw.Error as error:
-        raise translate(error) from None
+        raise translate(error, db.system_errno) from None
 
 
 @contextmanager
@@ -163,7 +183,7 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
     except apsw.Error as error:
-        raise translate(error) from None
+        raise translate(error, db.system_errno) from None
 
 
 @contextmanager
@@ -202,6 +222,9 @@ def _configure(db: apsw.Connection) -> None:
     db.pragma("synchronous", "FULL")
     db.pragma("foreign_keys", True)
     db.pragma("journal_size_limit", 64 * 1024 * 1024)
+    # Only the daemon makes checkpoints, because SQLite's own ones hide their errors (`writer`), and the last connection that
+    # closes, if no daemon runs.
+    db.pragma("wal_autocheckpoint", 0)
     if db.pragma("user_version") != VERSION:
         _migrate(db)
 

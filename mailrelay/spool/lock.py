@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mailrelay.mail.spool_errors import SpoolError
+
 FILE = "lock"
 
 
@@ -23,8 +25,13 @@ class Held(Exception):
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Holds the lock of the spool in `directory`. Raises Held at once if another process holds it."""
-    handle = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Holds the lock of the spool in `directory`. Raises Held at once if another process holds it; SpoolError."""
+    try:
+        handle = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SpoolError(
+            f"{directory / FILE} cannot be opened ({error.strerror}); look at the disk and the permissions"
+        ) from None
     try:
         if not _try_lock(handle):
             raise Held(os.pread(handle, 20, 0).decode("ascii", "replace").strip())
@@ -33,7 +40,9 @@ def lock(directory: Path) -> Iterator[None]:
             os.ftruncate(handle, 0)
             os.pwrite(handle, b"%d\n" % os.getpid(), 0)
         yield
-        os.ftruncate(handle, 0)
+        # A disk that has become read-only must not hide why the daemon ends.
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

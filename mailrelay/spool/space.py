@@ -6,8 +6,10 @@ from pathlib import Path
 
 import apsw
 
-from mailrelay.mail.spool_errors import SpoolFull
+from mailrelay.mail.spool_errors import SpoolFull, SpoolUnavailable
 
+ORDINARY = 16 * 1024
+"""Octets of an ordinary message: the spool counts as full if there is no space for one."""
 CHECK_INTERVAL = 1.0
 """Seconds for which a check stays valid."""
 RESERVE = 16 * 1024 * 1024
@@ -15,16 +17,27 @@ RESERVE = 16 * 1024 * 1024
 
 
 def check_space(db: apsw.Connection, size: int, max_size: int) -> int:
-    """Raises SpoolFull if `size` more octets would exceed `max_size` or use the reserve. Returns how many would not."""
+    """Raises SpoolFull if `size` more octets would exceed `max_size` or use the reserve. Returns how many would not.
+
+    Raises SpoolUnavailable if the disk does not say how much of it is free.
+    """
     pages = db.pragma("page_count") - db.pragma("freelist_count")
     below_limit: int = max_size - pages * db.pragma("page_size")
     if size > below_limit:
-        raise SpoolFull("the spool has reached queue.max_size; see what waits with `mailrelay queue`")
-    disk = os.statvfs(Path(db.filename).parent)
+        raise SpoolFull(
+            "the spool has reached queue.max_size; see what waits with `mailrelay queue`", max(below_limit, 0)
+        )
+    try:
+        disk = os.statvfs(Path(db.filename).parent)
+    except OSError as error:
+        raise SpoolUnavailable(
+            f"the free space on the spool's disk is not known ({error.strerror}); look at the disk"
+        ) from None
     # Half: every octet is written twice, to SQLite's log and to the file.
     on_disk = (disk.f_bavail * disk.f_frsize - RESERVE) // 2
     if size > on_disk:
-        raise SpoolFull(f"the spool's disk is full, except for a reserve of {RESERVE // 1_048_576} MiB; make space")
+        reserve = RESERVE // 1_048_576
+        raise SpoolFull(f"the spool's disk is full, except for a reserve of {reserve} MiB; make space", max(on_disk, 0))
     return min(below_limit, on_disk)
 
 

@@ -3,6 +3,9 @@
 Writes go through the group commit of `writer`. They are on disk when they return, except for `stage`. Reads use a second
 connection in a thread of their own, so that the event loop never waits for the disk. Cancelling a caller does not undo a
 commit. The ports say what each method does.
+
+Promises: once a write or a read has failed because of the disk, or the files are not those that were opened, nothing is read
+or written any more, and `Spool.broken` is done.
 """
 
 import asyncio
@@ -22,7 +25,7 @@ from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, Staged, arrive
-from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
+from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.ports import AcceptPort, HousekeepingPort, NoticePort, RelayhostFailure, RelayhostPort, RelayPort
 from mailrelay.spool import (
     accepting,
@@ -34,9 +37,11 @@ from mailrelay.spool import (
     queue_ids,
     relayhosts,
     space,
+    writer,
 )
 from mailrelay.spool.database import connect, translate
-from mailrelay.spool.writer import Writer
+from mailrelay.spool.files import SpoolFiles
+from mailrelay.spool.writer import is_of_the_disk
 
 R = TypeVar("R")
 
@@ -48,14 +53,17 @@ STAGED_AT_ONCE = 16
 """Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
 REMOVAL_WAIT = 10.0
 """Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the files of the spool."""
 
 
 class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     """An open spool. Create it in a running event loop, while holding the lock (`spool.lock`).
 
     max_size: octets of the database (queue.max_size). reported: called with the relayhost's name when `accept_report` has
-    accepted a DSN. now: the one clock of the spool, epoch seconds. `broken` is done once the disk has failed: then this
-    process can write nothing more. Raises SpoolError, here and from every method.
+    accepted a DSN. now: the one clock of the spool, epoch seconds. health: called with each failure of the disk, or for lack
+    of space, and with None at the first durable commit after one. `broken` is done once the disk has failed: then this
+    process can read and write nothing more. Raises SpoolError, here and from every method.
     """
 
     def __init__(
@@ -64,12 +72,15 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         max_size: int,
         reported: Callable[[str], None],
         now: Callable[[], float] = time.time,
+        health: Callable[[SpoolError | None], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._max_size = max_size
         self._space = space.SpaceCheck(max_size)
         self._reported = reported
         self._now = now
+        self._health = health
+        self._is_failing = False
         self._node = attempts.new_node_id()
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
@@ -79,15 +90,17 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             if not self._drop_ballast():
                 raise
             writing = connect(directory)
+        self._writing = writing
         self._reading = connect(directory)
+        self._files = SpoolFiles(directory, writing), SpoolFiles(directory, self._reading)
         try:
             self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
         except apsw.Error as error:
-            raise translate(error) from None
+            raise translate(error, self._reading.system_errno) from None
         self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
         # The key of the content that was refused last for lack of space, and a future that is done when it is removed.
         self._removal: tuple[int, asyncio.Future[None]] | None = None
-        self._writer = Writer(writing, self._loop, self.broken.set_result)
+        self._writer = writer.Writer(writing, self._files[0], self._loop, self._ended)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         self._make_ballast()
 
@@ -95,17 +108,47 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         """Ends both threads after all submitted work is on disk."""
         self._writer.close()
         self._reader.shutdown()
-        self._reading.close()
+        for db, files in zip((self._reading, self._writing), self._files, strict=True):
+            if self.broken.done():
+                # Else the last connection that closes deletes the log at its path, which may be another one.
+                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            files.close()
+            db.close()
 
     async def _write(self, run: Callable[[apsw.Connection], R]) -> R:
         result: R = await self._writer.submit(_do_all, run)
         return result
 
     async def _read(self, run: Callable[[apsw.Connection], R]) -> R:
+        return await self._loop.run_in_executor(self._reader, self._run_reading, run)
+
+    def _run_reading(self, run: Callable[[apsw.Connection], R]) -> R:
+        """Runs in the thread that reads."""
+        if self.broken.done():
+            raise self.broken.result()
         try:
-            return await self._loop.run_in_executor(self._reader, run, self._reading)
-        except apsw.Error as error:
-            raise translate(error) from None
+            self._files[1].look_at_index()
+            try:
+                return run(self._reading)
+            except apsw.Error as error:
+                raise translate(error, self._reading.system_errno) from None
+        except SpoolError as error:
+            if isinstance(error, SpoolBroken):
+                self._writer.refuse_all(error)
+            if is_of_the_disk(error):
+                # Not left to the caller, which may have been cancelled.
+                self._loop.call_soon_threadsafe(self._ended, error)
+            raise
+
+    def _ended(self, failure: SpoolError | None) -> None:
+        """Work has ended with a failure of the disk, or with a durable commit (None)."""
+        if isinstance(failure, SpoolBroken):
+            if self.broken.done():
+                return
+            self.broken.set_result(failure)
+        if failure is not None or self._is_failing:
+            self._is_failing = failure is not None
+            self._health(failure)
 
     async def _write_even_if_full(self, run: Callable[[apsw.Connection], R]) -> R:
         """Writes what must be recorded: on a full disk the ballast is deleted for it."""
@@ -195,6 +238,9 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
                 if not goes_on:
                     break
                 seq += 1
+        except (SpoolBroken, SpoolUnavailable):
+            # The message is not at fault.
+            raise
         except SpoolError as error:
             raise Unreadable(str(error)) from None
 
@@ -282,6 +328,27 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         now = self._now()
         await self._write(lambda db: clock.clock_jumped(db, by, since, now))
 
+    async def watch(self) -> None:
+        while not self.broken.done():
+            await asyncio.sleep(LOOK_INTERVAL)
+            # `broken` and `health` tell of a failure.
+            with contextlib.suppress(SpoolError):
+                frames = await self._read(self._look)
+                if frames >= writer.CHECKPOINT:
+                    # Commands have written. The commit of nothing makes the checkpoint.
+                    await self._write(lambda _db: None)
+
+    def _look(self, _db: apsw.Connection) -> int:
+        """Looks at the files. Returns how many frames wait for a checkpoint."""
+        files = self._files[1]
+        files.look()
+        files.check_access()
+        return files.frames - files.backfilled
+
+    async def try_storing(self) -> None:
+        staged: Staged = await self._writer.submit(self._stage_all, (None, bytes(space.ORDINARY)))
+        await self.unstage(staged)
+
     async def purge(self, keep_sent: float) -> int:
         """See the port. Also makes the ballast again if it was deleted."""
         now = self._now()
@@ -291,24 +358,29 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     def _make_ballast(self) -> None:
         """Makes the ballast if there is none, or not all of it, and the disk has space for it."""
         path = self._directory / BALLAST
-        disk = os.statvfs(self._directory)
-        # A power cut may leave a part of it: it is not synced.
-        if (path.exists() and path.stat().st_size >= BALLAST_SIZE) or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
-            return
         # If it cannot be made (a quota, no inodes left), go on without it.
         with contextlib.suppress(OSError):
+            # A power cut may have left a part of it: it is not synced.
+            is_whole = path.exists() and path.stat().st_size >= BALLAST_SIZE
+            disk = os.statvfs(self._directory)
+            if is_whole or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
+                return
             handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
                 # Written, not truncated to size: a file with holes uses no disk space.
-                os.write(handle, bytes(BALLAST_SIZE))
+                written = os.write(handle, bytes(BALLAST_SIZE))
+            except OSError:
+                written = 0
             finally:
                 os.close(handle)
+            if written < BALLAST_SIZE:
+                path.unlink()
 
     def _drop_ballast(self) -> bool:
         """Deletes the ballast. Returns whether there was one."""
         try:
             (self._directory / BALLAST).unlink()
-        except FileNotFoundError:
+        except OSError:
             return False
         return True
 
