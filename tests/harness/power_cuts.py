@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Protocol
+from unittest import mock
 
 import apsw
 
@@ -297,8 +298,8 @@ class Examiner:
 
 async def start(directory: Path) -> None:
     """What a daemon does with a spool before it listens, and one message by a client."""
-    spool.BALLAST_SIZE = BALLAST_SIZE
-    opened = spool.Spool(directory, LIMIT, lambda _relayhost: None)
+    with mock.patch.object(spool, "BALLAST_SIZE", BALLAST_SIZE):
+        opened = spool.Spool(directory, LIMIT, lambda _relayhost: None)
     try:
         await opened.recover()
         await opened.unstage_all()
