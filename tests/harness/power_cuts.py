@@ -36,7 +36,7 @@ from mailrelay.spool.command_spool import CommandSpool
 from mailrelay.spool.database import FILE, IS_LIVE, IS_PENDING, VERSION, connect, rows
 
 IGNORED = ("lock", "trigger", "mailrelay.log", f"{FILE}-shm")
-"""Files that no start relies on. A -shm file is made with any content (`_junk`)."""
+"""Files that no start relies on. A -shm file is made with any content (`_JUNK`)."""
 LIMIT = 1_000_000_000
 SCHEMA = Path(mailrelay.spool.__file__).with_name("schema.sql")
 NEW = "after the cut"
