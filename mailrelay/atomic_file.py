@@ -1,4 +1,7 @@
-"""Replaces files in one step: a reader sees the old or the new content, never a part, also after a power failure."""
+"""Replaces files in one step: a reader sees the old or the new content, never a part, also after a power failure.
+
+Puts the names of files and directories on disk: the fsync of a file does not put its name there.
+"""
 
 import os
 import stat
@@ -12,7 +15,7 @@ def replace_file(file: Path, data: bytes) -> None:
     If `file` is a symbolic link, its target is replaced. The data is on disk when this returns. Raises OSError.
     """
     file = file.resolve()
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(file.parent)
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
     # Without `tempfile`: its import would delay the start of the daemon, which needs it for nothing else.
     fresh_file = file.with_name(f"{file.name}.{os.urandom(8).hex()}")
@@ -28,6 +31,14 @@ def replace_file(file: Path, data: bytes) -> None:
         fresh_file.unlink(missing_ok=True)
         raise
     sync_directory(file.parent)
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory and its missing parents, with mode 0700. They are on disk when this returns. Raises OSError."""
+    missing = [each for each in (directory, *directory.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(each.parent)
 
 
 def sync_directory(directory: Path) -> None:

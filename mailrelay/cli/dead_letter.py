@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from mailrelay.atomic_file import sync_directory
 from mailrelay.mail.printable import printable
 
 FILE = "dead.letter"
@@ -43,6 +44,9 @@ def save(content: bytes) -> Path | None:
         is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
         if not is_ours or found.st_size + len(entry) > MAX_SIZE:
             return None
+        if not found.st_size:
+            # The file may be new: its name must be on disk too.
+            sync_directory(path.parent)
         return path if _append(handle, entry, found.st_size) else None
     except OSError:
         return None

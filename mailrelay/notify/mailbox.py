@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mailrelay.atomic_file import sync_directory
+from mailrelay.atomic_file import make_directory, sync_directory
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.notify.backend import BackendFailed, Deliver
@@ -39,7 +39,7 @@ def mailbox(maildir: Path, now: Callable[[], float] = time.time) -> Deliver:
 
 def _write(maildir: Path, content: bytes, now: float) -> None:
     for folder in (maildir, maildir / "tmp", maildir / "new", maildir / "cur"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(folder)
     name = f"{int(now)}.{secrets.token_hex(12)}.mailrelay"
     part, whole = maildir / "tmp" / name, maildir / "new" / name
     try:

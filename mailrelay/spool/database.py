@@ -2,7 +2,7 @@
 
 Promises: every commit on a connection from here is on disk when it returns (WAL, synchronous=FULL: one fdatasync a commit),
 unless the caller lowers `synchronous` for a while, as `writer` does. Only our account can enter the directory (0700) and
-read the file (0600). The directory and the file are on disk before the first message is.
+read the file (0600). The names of the directory, of its parents and of the file are on disk before the first message is.
 Never: uses a SQLite older than 3.51.3, which can lose committed rows in WAL mode; opens a spool of a newer version.
 """
 
@@ -110,14 +110,13 @@ def check_library(version: str) -> None:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Makes `directory`, durably, if needed. Raises SpoolError, also for a directory that other users can enter."""
+    """Makes `directory` if needed. Raises SpoolError, also for a directory that other users can enter."""
     try:
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
             # Another process may make it at the same time.
             with suppress(FileExistsError):
                 directory.mkdir(mode=0o700)
-                sync_directory(directory.parent)
         found = directory.stat()
     except OSError as error:
         raise SpoolError(f"{directory} cannot be made: {error.strerror}") from None
@@ -241,6 +240,7 @@ def _migrate(db: apsw.Connection) -> None:
             )
         if found == 0:
             db.execute(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+            _sync_names(Path(db.filename))
         if found == 1:
             db.execute(_FROM_1_TO_2.format(schema_version=db.pragma("schema_version") + 1))
         if found in (1, 2):
@@ -248,5 +248,18 @@ def _migrate(db: apsw.Connection) -> None:
         if found in (1, 2, 3):
             db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
         db.pragma("user_version", VERSION)
-    # The entry of the file in its directory must survive a power cut too.
-    sync_directory(Path(db.filename).parent)
+
+
+def _sync_names(file: Path) -> None:
+    """Puts the name of a new spool's file on disk, and those of the directories above it. Raises SpoolError.
+
+    Of all of them: another process may have made one of them and have been killed before it was on disk. SQLite does the
+    same for the write-ahead log.
+    """
+    for directory in file.parents:
+        try:
+            sync_directory(directory)
+        except OSError as error:
+            # A directory that we may not read is not ours, and some file systems have no such sync.
+            if directory == file.parent or error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS):
+                raise SpoolError(f"{directory} cannot be put on disk: {error.strerror}") from None

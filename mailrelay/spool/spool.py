@@ -356,12 +356,14 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return await self._write(lambda db: actions.purge(db, now, keep_sent))
 
     def _make_ballast(self) -> None:
-        """Makes the ballast if there is none and the disk has space for it."""
+        """Makes the ballast if there is none, or not all of it, and the disk has space for it."""
         path = self._directory / BALLAST
         # If it cannot be made (a quota, no inodes left), go on without it.
         with contextlib.suppress(OSError):
+            # A power cut may have left a part of it: it is not synced.
+            is_whole = path.exists() and path.stat().st_size >= BALLAST_SIZE
             disk = os.statvfs(self._directory)
-            if path.exists() or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
+            if is_whole or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
                 return
             handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:

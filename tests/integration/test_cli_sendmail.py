@@ -273,6 +273,15 @@ def test_every_trouble_of_ours_leaves_the_message_in_dead_letter(person: Person,
     ]
 
 
+def test_the_name_of_a_new_dead_letter_is_on_disk_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    synced: list[int] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    file = dead_letter.save(LETTER)
+    assert file is not None
+    assert set(synced) == {tmp_path.stat().st_ino, file.stat().st_ino}
+
+
 @pytest.mark.parametrize("kind", ["symlink", "directory", "fifo", "hard link", "full"])
 def test_no_other_file_is_written_in_place_of_dead_letter(person: Person, tmp_path: Path, kind: str) -> None:
     person.config.write_text("[nonsense]\n")

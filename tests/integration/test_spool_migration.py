@@ -5,24 +5,12 @@ from pathlib import Path
 import apsw
 import pytest
 from harness.messages import LIMIT, letter
+from harness.old_spools import old
 
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.spool import actions, attempts, listing, notice_lifecycle, notices, relayhosts
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import FILE, VERSION, connect, transaction
-
-SPOOLS = Path(__file__).parents[1] / "spools"
-
-
-def old(directory: Path, version: int) -> None:
-    """Makes a spool of this version in `directory`."""
-    directory.mkdir(0o700)
-    db = apsw.Connection(str(directory / FILE))
-    db.pragma("auto_vacuum", "INCREMENTAL")
-    db.pragma("journal_mode", "wal")
-    db.execute((SPOOLS / f"version{version}.sql").read_text())
-    assert db.pragma("user_version") == version
-    db.close()
 
 
 def schema(db: apsw.Connection) -> dict[str, str]:

@@ -18,7 +18,7 @@ from mailrelay.mail.record import Arrival
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.spool import accepting, listing, lock, trigger
 from mailrelay.spool.database import FILE, check_library, connect, prepare_directory, translate
-from mailrelay.spool.spool import BALLAST, Spool
+from mailrelay.spool.spool import BALLAST, BALLAST_SIZE, Spool
 
 
 def modes(directory: Path) -> dict[str, int]:
@@ -293,6 +293,33 @@ def test_a_bell_that_a_backup_made_a_plain_file_of_is_made_anew_and_hears_nothin
 def test_a_disk_too_full_for_the_index_of_the_log_is_called_full_and_not_damaged() -> None:
     assert isinstance(translate(apsw.exception_for(apsw.SQLITE_IOERR_SHMSIZE)), SpoolFull)
     assert isinstance(translate(apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)), SpoolBroken)
+
+
+async def test_a_ballast_of_which_a_power_cut_has_left_a_part_is_made_whole(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    prepare_directory(directory)
+    (directory / BALLAST).write_bytes(b"")
+    Spool(directory, LIMIT, nobody).close()
+    assert (directory / BALLAST).stat().st_size == BALLAST_SIZE
+
+
+def test_the_names_of_a_new_spool_are_on_disk_before_its_first_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    directory = tmp_path / "a" / "spool"
+    connect(directory).close()
+    assert {each.stat().st_ino for each in (directory, tmp_path / "a", tmp_path)} <= set(synced)
+    synced.clear()
+    connect(directory).close()
+    assert synced == []
 
 
 async def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mailrelay.atomic_file import replace_file
+from mailrelay.atomic_file import make_directory, replace_file
 
 
 def test_a_new_file_is_its_owners_alone_and_so_is_its_directory(tmp_path: Path) -> None:
@@ -17,6 +17,17 @@ def test_a_new_file_is_its_owners_alone_and_so_is_its_directory(tmp_path: Path) 
     assert (tmp_path / "a/b/file").read_bytes() == b"new"
     assert (tmp_path / "a/b/file").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o700
+
+
+def test_directories_are_on_disk_with_all_those_above_them_that_were_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    make_directory(tmp_path / "a/b")
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_directory(tmp_path / "a/b")
+    assert len(synced) == 2
 
 
 def test_what_is_replaced_keeps_its_permissions_and_a_link_stays_one(tmp_path: Path) -> None:
