@@ -15,7 +15,7 @@
     connected, all conversations busy, no more allowed  wait
     the network has changed                             make mail due that waits only for the network
     the next due time of mail is not known              ask the spool
-    no reason for a connection                          hang up once `linger_left` is 0, else wait
+    no reason for a connection                          hang up once `linger_left` is 0, results are recorded; else wait
     a reason, dialling is blocked                       the same, and tell clients that wait
     a reason, no connection                             dial
     connected                                           wake an idle conversation, or open more, or wait
@@ -79,7 +79,8 @@ class Facts:
     to EHLO.
     more_allowed: how many more conversations may be opened; 0 or less: none.
     asking: how many conversations wait for the spool to give them messages.
-    messages_in_progress: how many messages the conversations hold.
+    messages_in_progress: how many messages the conversations hold. is_recording: results are being written to the spool,
+    and may make mail due.
     is_untested: the connection was dialled for mail or after a fault, and no conversation has been opened on it yet.
     dial_pause: seconds until a dial is allowed; 0 or less: now.
     is_message_expected: a client has begun a message. is_stream_wanted: a stream waits for the connection.
@@ -103,6 +104,7 @@ class Facts:
     more_allowed: int = 1
     asking: int = 0
     messages_in_progress: int = 0
+    is_recording: bool = False
     is_untested: bool = False
     dial_pause: float = 0.0
     is_message_expected: bool = False
@@ -200,7 +202,8 @@ def _with_spool(facts: Facts, due_in: float) -> Plan:
 
 def _keep_or_hang_up(facts: Facts, sleep: float, *, blocked: float = 0.0) -> Plan:
     """No mail can be sent now: a connection without conversations is closed when `linger_left` is 0."""
-    if facts.connection is ConnectionState.NONE or facts.conversations:
+    # A conversation that broke off puts back its messages: another one on this connection sends them.
+    if facts.connection is ConnectionState.NONE or facts.conversations or facts.is_recording:
         return Plan(Action.WAIT, sleep, blocked)
     if facts.linger_left <= 0:
         return Plan(Action.HANG_UP, sleep, blocked)

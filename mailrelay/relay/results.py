@@ -67,6 +67,11 @@ class Results:
         """Whether results could not be recorded yet."""
         return bool(self._unrecorded)
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether results are being written to the spool. `recorded` is called at the end."""
+        return bool(self._tasks)
+
     def finished(
         self,
         message: Message,

@@ -133,6 +133,9 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         pytest.param(
             replace(CONNECTED, due_in=90.0), do(Action.HANG_UP, 90.0), id="connected without a reason, mail due later"
         ),
+        pytest.param(
+            replace(CONNECTED, is_recording=True), wait(), id="connected without a reason, results may make mail due"
+        ),
         pytest.param(replace(CONNECTED, linger_left=5.0), wait(5.0), id="connected, stays for a while"),
         pytest.param(replace(CONNECTED, linger_left=inf), wait(), id="connected for a stream"),
         pytest.param(replace(CONNECTED, conversations=1), wait(), id="a conversation lingers"),
