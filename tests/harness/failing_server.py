@@ -62,7 +62,7 @@ WAITED_FOR = {
     "BDAT": Stage.AFTER_DOT,
 }
 """By the stage, the time-out in `smtp.session.REPLY_TIMEOUTS` that ends the wait for a server that hangs there."""
-_BEFORE = {"EHLO": "greeting", "HELO": "EHLO", "MAIL": "EHLO", "RCPT": "MAIL", "DATA": "RCPT", "content": "DATA"}
+_BEFORE = {"EHLO": "greeting", "HELO": "EHLO", "RCPT": "MAIL", "DATA": "RCPT", "content": "DATA"}
 _BEFORE |= {"dot": "DATA", "BDAT": "RCPT"}
 """The stage whose reply begins the wait for another stage."""
 
@@ -126,6 +126,13 @@ class FailingServer(Remote):
             yield
             between.close()
             await self.down()
+
+    def waited_before(self, *, is_concerned: bool) -> str:
+        """The stage whose reply begins the wait at the stage of the failure; "" if that reply is about other mail."""
+        if self.stage == "MAIL":
+            # A message that has ended a conversation is the second one in the next.
+            return "EHLO" if self.conversations == 1 or self.fails_all else "dot"
+        return _BEFORE.get(self.stage, "") if is_concerned or self.stage in OF_ALL_MAIL else ""
 
     # For each connection and each conversation.
 
@@ -217,7 +224,7 @@ class _Dialogue:
             server.hurry()
             return never("EHLO")
         is_concerned = self._is_unlucky and (stage != "RCPT" or server.fails_all or UNLUCKY_RECIPIENT in argument)
-        if stage == _BEFORE.get(server.stage) and (is_concerned or server.stage in (*OF_ALL_MAIL, "MAIL")):
+        if stage == server.waited_before(is_concerned=is_concerned):
             server.hurry()
         if stage == "DATA" and server.stage == "content" and is_concerned:
             self._lines_left = LINES_READ
