@@ -118,7 +118,7 @@ class Conversations:
     @property
     def more_allowed(self) -> int:
         """How many more conversations may be opened; 0 or less: none."""
-        is_alone = not self._is_proven and time.monotonic() < self._proof_wait_end
+        is_alone = not self._is_proven and (not self._open or time.monotonic() < self._proof_wait_end)
         return (1 if is_alone else min(self.channels, self._server_limit)) - len(self._open)
 
     def connected(self, *, is_untested: bool) -> None:
@@ -302,7 +302,9 @@ def _end_cut(cut: CutMessage, facts: ConversationFacts, fault: Outcome | None) -
     elif fault is not None:
         cut.finish([dataclasses.replace(one, cause=Cause.TURNED_AWAY) for one in cut.outcomes])
     else:
-        cut.job.give_back(goes_on=True)
+        # After messages that were judged, the mail server may accept only so many in a conversation. Otherwise the next
+        # conversation is to begin with another message.
+        cut.job.give_back(goes_on=True, is_next=facts.progress is ConversationProgress.REPLIED)
 
 
 class Conversation:

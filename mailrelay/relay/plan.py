@@ -263,9 +263,9 @@ class CutBy(enum.Enum):
     """The conversation before ended in the transaction of another message, and neither of both conversations has had a
     message judged: the mail server turns every message away."""
     FIRST = enum.auto()
-    """No conversation has ended by this message before."""
+    """No conversation has ended at this message before, or others were judged in the conversation before it."""
     AGAIN = enum.auto()
-    """A conversation has ended by this message before: it is the reason."""
+    """The conversation has begun with this message, at which one has ended before: the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)

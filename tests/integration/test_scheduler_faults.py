@@ -88,7 +88,7 @@ class Mail:
     ) -> None:
         self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
-    def untried(self, message: Message, *, goes_on: bool) -> None:
+    def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None:
         self.back.append((message.id, "untried", b""))
 
 
