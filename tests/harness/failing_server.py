@@ -130,8 +130,8 @@ class FailingServer(Remote):
     def waited_before(self, *, is_concerned: bool) -> str:
         """The stage whose reply begins the wait at the stage of the failure; "" if that reply is about other mail."""
         if self.stage == "MAIL":
-            # A message that has ended a conversation is the second one in the next.
-            return "EHLO" if self.conversations == 1 or self.fails_all else "dot"
+            # A message that has ended the first conversation goes behind another one in the second.
+            return "dot" if self.conversations == 2 and not self.fails_all else "EHLO"
         return _BEFORE.get(self.stage, "") if is_concerned or self.stage in OF_ALL_MAIL else ""
 
     # For each connection and each conversation.
