@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailrelay.config import Relayhost
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Scope, Stage
+from mailrelay.mail.printable import printable
 from mailrelay.relay.connector import Connector
 from mailrelay.relay.cut_messages import CutMessages
 from mailrelay.relay.delivery import ConversationEnd, CutMessage, converse
@@ -242,8 +243,8 @@ class Conversations:
         )
         effect = consequence(facts)
         fault = _fault(end.outcome, facts) if effect is Consequence.FAULT and end.outcome is not None else None
+        self._is_proven &= cut is None and fault is None
         if cut is not None:
-            self._is_proven = False
             _end_cut(cut, facts, fault)
         if end.goes_on or cut is not None:
             # Its messages must be due again before the scheduler decides whether to close the connection.
@@ -296,12 +297,17 @@ def _fault(outcome: Outcome, facts: ConversationFacts) -> Outcome:
 
 def _end_cut(cut: CutMessage, facts: ConversationFacts, fault: Outcome | None) -> None:
     """Ends the job in whose transaction a conversation ended. fault: the fault of the relayhost, None if there is none."""
-    if is_attempt(facts) or not all(one.stage in (Stage.MAIL, Stage.RCPT, Stage.DATA) for one in cut.outcomes):
-        # From the content on the mail server may have the message, or the content may be the reason.
+    # From the content on the mail server may have the message, or the content may be the reason.
+    has_ended_before = all(
+        one.ends_conversation and one.stage in (Stage.MAIL, Stage.RCPT, Stage.DATA) for one in cut.outcomes
+    )
+    if is_attempt(facts) or not has_ended_before:
         cut.finish()
     elif fault is not None:
         cut.finish([dataclasses.replace(one, cause=Cause.TURNED_AWAY) for one in cut.outcomes])
     else:
+        why = printable(cut.outcomes[0].description.decode("utf-8", "backslashreplace"))
+        log.info("%s: the conversation ended (%s); the message goes on in another one", cut.job.queue_id, why)
         # After messages that were judged, the mail server may accept only so many in a conversation. Otherwise the next
         # conversation is to begin with another message.
         cut.job.give_back(goes_on=True, is_next=facts.progress is ConversationProgress.REPLIED)

@@ -136,7 +136,7 @@ async def test_a_server_that_is_proven_and_turns_every_message_away_leaves_no_do
         # Content was sent ahead to those conversations that were open.
         assert server.conversations <= 10
         assert uncertain(at) == 0
-        assert attempts(at) == 1, "the first message's"
+        assert attempts(at) <= 2, "the first message, and the one that was tried again to see whether it is the reason"
 
 
 def poison() -> Arrival:

@@ -255,7 +255,8 @@ def converse(
     remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> tuple[Client, Accepted]:
     """Lets octets trickle both ways, in any order, until all is done, the remote closes, or the wire is cut after
-    `steps`. Gives the client, and what the remote had accepted by then."""
+    `steps`. Sometimes the remote closes then instead, and all that it has said arrives. Gives the client, and what the
+    remote had accepted by then."""
     client = Client(is_proven=chance.random() < 0.8)
     waiting = list(messages)
     there, back = b"", remote.greet()
@@ -288,7 +289,9 @@ def converse(
             case _:
                 assert not client.session.awaiting, "it waits for a reply to what it never said"
                 client.session.quit()
-    client.note(client.session.lost("the wire was cut"))
+    if is_closed := chance.random() < 0.5:
+        client.note(client.session.receive(back))
+    client.note(client.session.lost("the wire was cut", is_closed=is_closed))
     return client, remote.accepted
 
 
