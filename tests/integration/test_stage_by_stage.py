@@ -62,7 +62,7 @@ class Case:
     """A cell of the table, and how its result is shown. result: its name.
 
     reply: as for `FailingServer`. answer_within: seconds
-    that the client waits. alone: at RCPT, the message has one recipient.
+    that the client waits. alone: at RCPT, the message has one recipient. of_all: the server fails at every message.
     """
 
     stage: str
@@ -71,6 +71,7 @@ class Case:
     reply: bytes = b""
     answer_within: float = 20.0
     alone: bool = True
+    of_all: bool = False
 
     @property
     def is_other_in_doubt(self) -> bool:
@@ -85,7 +86,8 @@ class Case:
                 self.way,
                 self.reply[:3].decode(),
                 "" if self.answer_within else "after the 250",
-                "the only recipient" if self.stage == "RCPT" and self.alone else "",
+                "of every message" if self.of_all else "",
+                "the only recipient" if self.stage == "RCPT" and self.alone and not self.of_all else "",
             )
             if part
         )
@@ -103,6 +105,8 @@ def cases() -> Iterator[Case]:
             yield replace(cell, result="refused", alone=True)
         if way == "4xx" and stage != "connect":
             yield replace(cell, result="deferred" if stage == "RCPT" else result, reply=CLOSING)
+        if stage in ("MAIL", "RCPT", "DATA") and way in ("4xx", *ENDS):
+            yield replace(cell, result="waits", reply=CLOSING if way == "4xx" else b"", alone=True, of_all=True)
         if way == "split reply" and stage not in ("connect", "QUIT"):
             yield replace(cell, result=table[stage, "4xx"], reply=LATER)
             yield replace(cell, result=table[stage, "5xx"], reply=never(stage))
@@ -283,6 +287,7 @@ async def settled(at: Story, case: Case) -> Seen:
         await (await at.send(FORERUNNER, RECIPIENT))
         await until(lambda: at.server.received and not at.server.connections)
         at.server.open.clear()
+    at.server.fails_all = case.of_all
     recipients = (UNLUCKY_RECIPIENT,) if case.alone else (UNLUCKY_RECIPIENT, RECIPIENT)
     first = await at.send(UNLUCKY_SENDER, *recipients, content=LARGE if case.stage == "content" else b"")
     if case.stage == "QUIT":
@@ -310,6 +315,8 @@ def says_why(case: Case, text: str) -> bool:
 
 def conversations(case: Case, promised: Result) -> int:
     """How many there are until all has settled."""
+    if case.of_all:
+        return 2
     before = int(case.stage == "BDAT")
     is_over = case.way in ENDS or case.reply == CLOSING or case.stage in ("content", "QUIT")
     if promised.scope != "message" or not is_over or case.is_other_in_doubt:
