@@ -76,9 +76,8 @@ class FailingServer(Remote):
     """Fails at `stage` in a `way`, while `fails` is true. From MAIL on it does so to the message of `UNLUCKY_SENDER`, or to
     every message if `fails_all` is true.
 
-    reply: the way "4xx": CLOSING, or b"" for LATER; "split reply": the refusal that is sent octet by octet, or b"" for the
-    good reply. hurry: called when the time-out of the stage
-    is to be short; relax: when it is to be as usual again.
+    reply: for "4xx", CLOSING, or b"" for LATER; for "split reply", the refusal in pieces, or b"" for the good reply.
+    hurry: called when the time-out of the stage is to be short; relax: when it is to be as usual again.
 
     open: nobody is logged in before it is set. reached: set when the server has come to its failure. conversations: how many
     greetings were due.
