@@ -53,6 +53,8 @@ class Cause(enum.StrEnum):
     FORWARDING_PROHIBITED = "forwarding-prohibited"
     SMTP_CLOSED = "smtp-closed"
     NOT_SMTP = "not-smtp"
+    # The mail server ends each conversation before it has judged a message. This ends by itself.
+    TURNED_AWAY = "turned-away"
     # The mail server's reply refuses mailrelay, not this mail (`mail.setup_reply`).
     HELO_REFUSED = "helo-refused"
     LOGIN_WANTED = "login-wanted"
@@ -128,11 +130,19 @@ class Outcome:
         return self.reply is not None and self.reply.code == 421
 
     @property
+    def ends_conversation(self) -> bool:
+        """Whether this is no judgement of the mail server, but the end of the conversation: it was lost, or ended by 421 or
+        after a reply that has no meaning at its stage."""
+        if self.reply is None:
+            return self.cause is Cause.LOST
+        return self.is_421 or self.reply.code // 100 == 3
+
+    @property
     def scope(self) -> Scope:
         """What the outcome concerns; it follows from the cause and the stage."""
         if self.cause in (Cause.NO_SMTPUTF8, Cause.UNREADABLE):
             return Scope.RECIPIENT if self.stage is Stage.RCPT else Scope.MESSAGE
-        if self.cause in SETUP_REPLIES:
+        if self.cause is Cause.TURNED_AWAY or self.cause in SETUP_REPLIES:
             return Scope.RELAYHOST
         match self.stage:
             case Stage.DIAL | Stage.HOST_KEY | Stage.AUTH | Stage.CHANNEL | Stage.GREETING | Stage.EHLO:

@@ -59,10 +59,10 @@ def classify(outcome: Outcome) -> Disposition:
 def is_setup_fault(outcome: Outcome) -> bool:
     """Whether `outcome` is a fault of a relayhost that only the person can fix: then a notice is sent at once.
 
-    A missing network, a broken connection and a mail server that asks to try later (4xx) are not: they end by themselves.
-    A 4xx that refuses mailrelay itself (`mail.setup_reply`) does not end by itself.
+    A missing network, a broken connection, and a mail server that asks to try later (4xx) or ends each conversation are not:
+    they end by themselves. A 4xx that refuses mailrelay itself (`mail.setup_reply`) does not end by itself.
     """
-    if outcome.scope is not Scope.RELAYHOST or outcome.cause in TRANSIENT:
+    if outcome.scope is not Scope.RELAYHOST or outcome.cause in TRANSIENT or outcome.cause is Cause.TURNED_AWAY:
         return False
     return outcome.reply is None or outcome.cause is not Cause.REPLY or outcome.reply.code // 100 == 5
 
@@ -71,6 +71,7 @@ def is_reply_to_mail(outcome: Outcome) -> bool:
     """Whether the mail server has judged the mail itself, behind all points at which it may refuse mailrelay."""
     return (
         outcome.reply is not None
+        and not outcome.ends_conversation
         and outcome.scope is not Scope.RELAYHOST
         and outcome.stage in (Stage.RCPT, Stage.DATA, Stage.CONTENT)
     )

@@ -5,25 +5,32 @@ stays open for a while (`Conversation.next`), so that the next message needs no 
 decides when conversations are opened, and how many (`plan`); `delivery` runs each.
 
 Promises: a conversation that fails without a reply to mail of ours is a fault of the relayhost, which the scheduler records
-(`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). An extension that the mail server
+(`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). A mail server that ends two
+conversations in a row, each in the transaction of another message, is such a fault too, and no attempt is counted for these
+messages; a message that alone ends conversations is deferred (`CutMessages`). While the mail server is not proven
+(`smtp.session`), no other conversation is opened for `PROOF_WAIT` after one. An extension that the mail server
 offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. Every probe gets a
 result: None when the last conversation ends.
 Never: a new job on a retired connection; a conversation on a connection that is not the current one.
 """
 
 import asyncio
+import dataclasses
 import enum
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from mailrelay.config import Relayhost
 from mailrelay.mail.envelope import Envelope
-from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Scope, Stage
+from mailrelay.mail.printable import printable
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
 from mailrelay.relay.connector import Connector
-from mailrelay.relay.delivery import converse
+from mailrelay.relay.cut_messages import CutMessages
+from mailrelay.relay.delivery import ConversationEnd, CutMessage, converse
 from mailrelay.relay.jobs import Job, ProbeQueue
-from mailrelay.relay.plan import Consequence, ConversationProgress, consequence
+from mailrelay.relay.plan import Consequence, ConversationFacts, ConversationProgress, consequence, is_attempt
 from mailrelay.relay.results import Results
 from mailrelay.smtp.extensions import Extension
 from mailrelay.ssh.interface import Connection, Fault
@@ -34,6 +41,9 @@ EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
 LAST_REPLIES = 0.4
 """Seconds to wait for replies to contents that were sent whole, when conversations are broken off."""
+PROOF_WAIT = 2.0
+"""Seconds for a conversation to show that the mail server accepts mail, before others are opened. A server that turns every
+message away is so asked by one conversation; one that is slow at the first message delays the others no longer."""
 
 
 class ConversationPhase(enum.Enum):
@@ -84,6 +94,11 @@ class Conversations:
         self._open: set[Conversation] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probes = ProbeQueue()
+        self._cut_messages = CutMessages()
+        # The mail server is proven (`smtp.session`), and has ended no conversation in a transaction since.
+        self._is_proven = False
+        # Monotonic time until which another conversation waits for that.
+        self._proof_wait_end = 0.0
         # Extensions that the mail server has offered and refused.
         self._unusable: frozenset[Extension] = frozenset()
         self._is_stopping = False
@@ -109,7 +124,8 @@ class Conversations:
     @property
     def more_allowed(self) -> int:
         """How many more conversations may be opened; 0 or less: none."""
-        return min(self.channels, self._server_limit) - len(self._open)
+        is_alone = not self._is_proven and (not self._open or time.monotonic() < self._proof_wait_end)
+        return (1 if is_alone else min(self.channels, self._server_limit)) - len(self._open)
 
     def connected(self, *, is_untested: bool) -> None:
         """Resets what was learned on the last connection: there is a new one. is_untested: see the class."""
@@ -185,6 +201,17 @@ class Conversations:
             self.channels = self._backlog_channels
         self._changed()
 
+    def proven(self) -> None:
+        """The mail server has wanted the content of a message (`delivery.JobSource.proven`)."""
+        self._is_proven = True
+        self._changed()
+
+    def judged(self, job: Job) -> None:
+        """The mail server has judged a job (`delivery.JobSource.judged`)."""
+        self._cut_messages.judged(job)
+        if not self._is_proven:
+            self.proven()
+
     async def next_jobs(self, limit: int) -> Sequence[Job]:
         """A probe for which a client waits; else a message, or up to `limit` small ones, with open attempts; else none.
         Cancelling loses nothing."""
@@ -198,6 +225,9 @@ class Conversations:
     def _open_one(self, group: asyncio.TaskGroup, connection: Connection) -> None:
         conversation = Conversation(self)
         self._open.add(conversation)
+        if not self._is_proven:
+            self._proof_wait_end = time.monotonic() + PROOF_WAIT
+            asyncio.get_running_loop().call_later(PROOF_WAIT, self._changed)
         self.is_untested = False
         self._connector.conversation_begun()
         task = group.create_task(self._converse(conversation, connection))
@@ -207,45 +237,52 @@ class Conversations:
         task.add_done_callback(lambda _task: self._ended(conversation))
 
     async def _converse(self, conversation: "Conversation", connection: Connection) -> None:
-        name = self._relayhost.name
-        progress, refused = ConversationProgress.NOTHING, frozenset[Extension]()
-        outcome: Outcome | None
-        try:
-            channel = await connection.open_channel()
-            end = await converse(channel, self._relayhost.helo.encode(), conversation, self._unusable)
-            outcome, progress, refused = end.outcome, end.progress, end.refused
-            if end.goes_on:
-                # Its messages must be due again before the scheduler decides whether to close the connection.
-                await self._results.written()
-        except Fault as fault:
-            outcome = fault.outcome
-        except SpoolError as error:
-            # No fault of the relayhost. The daemon itself reports a broken spool, and ends.
-            outcome = None
-            if not isinstance(error, SpoolBroken):
-                log.critical("relay=%s: a conversation failed: %s; its mail is tried again", name, error)
-        except Exception:
-            log.exception("relay=%s: a conversation failed; its mail is tried again", name)
-            outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
-        finally:
-            self._unusable |= refused
-            self._ended(conversation)
-        if refused:
-            names = ", ".join(sorted(one.upper() for one in refused))
-            log.info("relay=%s offers %s and refuses it; it is not used any more", name, names)
-        effect = consequence(
-            progress,
-            broke_off=outcome is not None,
+        end = await self._run(conversation, connection)
+        if end.refused:
+            self._unusable |= end.refused
+            names = ", ".join(sorted(one.upper() for one in end.refused))
+            log.info("relay=%s offers %s and refuses it; it is not used any more", self._relayhost.name, names)
+        cut = end.cut
+        facts = ConversationFacts(
+            end.progress,
+            broke_off=end.outcome is not None,
             was_idle=conversation.phase is ConversationPhase.IDLE,
             is_connected=connection.is_up,
-            others=len(self._open),
-            refuses_us=outcome is not None and outcome.cause in SETUP_REPLIES,
-            refuses_extension=bool(refused),
+            others=len(self._open - {conversation}),
+            refuses_us=end.outcome is not None and end.outcome.cause in SETUP_REPLIES,
+            refuses_extension=bool(end.refused),
+            cut_by=self._cut_messages.cut(cut.job, end.progress) if cut is not None and connection.is_up else None,
         )
+        effect = consequence(facts)
+        fault = _fault(end.outcome, facts) if effect is Consequence.FAULT and end.outcome is not None else None
+        self._is_proven &= cut is None and fault is None
+        if cut is not None:
+            _end_cut(cut, facts, fault)
+        if end.goes_on or cut is not None:
+            # Its messages must be due again before the scheduler decides whether to close the connection.
+            await self._results.written()
+        self._ended(conversation)
         if effect is Consequence.FEWER_CONVERSATIONS:
-            self._server_limit = len(self._open)
-        elif effect is Consequence.FAULT and outcome is not None and self._connector.connection is connection:
-            await self._found_fault(connection, outcome)
+            self._server_limit = facts.others
+        elif fault is not None and self._connector.connection is connection:
+            await self._found_fault(connection, fault)
+
+    async def _run(self, conversation: "Conversation", connection: Connection) -> ConversationEnd:
+        name = self._relayhost.helo.encode()
+        try:
+            channel = await connection.open_channel()
+            return await converse(channel, name, conversation, self._unusable, is_proven=self._is_proven)
+        except Fault as fault:
+            return ConversationEnd(fault.outcome, ConversationProgress.NOTHING)
+        except SpoolError as error:
+            # No fault of the relayhost. The daemon itself reports a broken spool, and ends.
+            if not isinstance(error, SpoolBroken):
+                log.critical("relay=%s: a conversation failed: %s; its mail is tried again", self._relayhost.name, error)
+            return ConversationEnd(None, ConversationProgress.NOTHING)
+        except Exception:
+            log.exception("relay=%s: a conversation failed; its mail is tried again", self._relayhost.name)
+            outcome = Outcome(Stage.CHANNEL, cause=Cause.LOST, text="mailrelay had an internal error; see the log")
+            return ConversationEnd(outcome, ConversationProgress.NOTHING)
 
     async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
         """Leaves a fault to the scheduler, and closes the connection unless streams use it."""
@@ -268,6 +305,31 @@ class Conversations:
         self._changed()
 
 
+def _fault(outcome: Outcome, facts: ConversationFacts) -> Outcome:
+    """The fault of the relayhost that the end of a conversation shows. outcome: why it ended."""
+    if facts.is_connected and outcome.scope is not Scope.RELAYHOST:
+        return dataclasses.replace(outcome, cause=Cause.TURNED_AWAY)
+    return outcome
+
+
+def _end_cut(cut: CutMessage, facts: ConversationFacts, fault: Outcome | None) -> None:
+    """Ends the job in whose transaction a conversation ended. fault: the fault of the relayhost, None if there is none."""
+    # From the content on the mail server may have the message, or the content may be the reason.
+    has_ended_before = all(
+        one.ends_conversation and one.stage in (Stage.MAIL, Stage.RCPT, Stage.DATA) for one in cut.outcomes
+    )
+    if is_attempt(facts) or not has_ended_before:
+        cut.finish()
+    elif fault is not None:
+        cut.finish([dataclasses.replace(one, cause=Cause.TURNED_AWAY) for one in cut.outcomes])
+    else:
+        why = printable(cut.outcomes[0].description.decode("utf-8", "backslashreplace"))
+        log.info("%s: the conversation ended (%s); the message goes on in another one", cut.job.queue_id, why)
+        # After messages that were judged, the mail server may accept only so many in a conversation. Otherwise the next
+        # conversation is to begin with another message.
+        cut.job.give_back(goes_on=True, is_next=facts.progress is ConversationProgress.REPLIED)
+
+
 class Conversation:
     """One conversation: its phase, and the jobs for it (it is the `delivery.JobSource`)."""
 
@@ -287,6 +349,12 @@ class Conversation:
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         self.phase = ConversationPhase.WORKING
         self._conversations.ready(in_flight, server_names)
+
+    def proven(self) -> None:
+        self._conversations.proven()
+
+    def judged(self, job: Job) -> None:
+        self._conversations.judged(job)
 
     async def next(self, limit: int) -> Sequence[Job]:
         self.phase = ConversationPhase.WORKING

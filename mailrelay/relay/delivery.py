@@ -1,12 +1,17 @@
 """Runs one conversation with the mail server: carries octets between a channel and an SMTP session, and gives it jobs.
 
 Promises: every job that `JobSource.next` gave ends exactly once, in `finish` or in `give_back`, whatever happens: a lost
-connection, a time-out, replies that are not SMTP, a cancellation. What outcomes mean is decided elsewhere (`mail.triage`).
+connection, a time-out, replies that are not SMTP, a cancellation. The one exception is the message in whose transaction the
+conversation has ended: the caller of `converse` ends it (`ConversationEnd.cut`). What outcomes mean is decided elsewhere
+(`mail.triage`).
+A reply has one time limit, from the moment at which it is the next one to come until its last octet: a mail server that
+sends octet by octet does not extend it.
 """
 
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -15,6 +20,7 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.outcome import Cause, Outcome, Stage
+from mailrelay.mail.recipient_limit import recipient_limit
 from mailrelay.relay.jobs import Job
 from mailrelay.relay.plan import ConversationProgress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
@@ -39,30 +45,53 @@ class JobSource(Protocol):
         server_names: its names for itself (`smtp.session`).
         """
 
+    def proven(self) -> None:
+        """The mail server has wanted the content of a message of this conversation. Never waits."""
+
+    def judged(self, job: Job) -> None:
+        """The mail server has judged a job, and the conversation goes on. Never waits."""
+
     async def next(self, limit: int) -> Sequence[Job]:
         """The next jobs, `limit` at most, and more than one only if they are small. Waits while the conversation should
         stay open; an empty result ends it. Cancelling loses no job. Raises nothing: a failure of the spool means no jobs."""
 
 
 @dataclass(frozen=True, slots=True)
+class CutMessage:
+    """A message in whose transaction the conversation has ended. outcomes: those of its recipients, if this is an attempt at
+    the message. relays_dsn, seconds: as in `Job.finish`."""
+
+    job: Job
+    outcomes: Sequence[Outcome]
+    relays_dsn: bool
+    seconds: float
+
+    def finish(self, outcomes: Sequence[Outcome] | None = None) -> None:
+        """Ends the job, with other outcomes if they are given."""
+        self.job.finish(outcomes or self.outcomes, relays_dsn=self.relays_dsn, seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationEnd:
     """outcome: why the conversation broke off, None if we ended it. progress: how far it had come. refused: extensions that
-    the mail server offers and refuses. goes_on: its last jobs were given back, and go on in another conversation."""
+    the mail server offers and refuses. goes_on: its last jobs were given back, and go on in another conversation. cut: the
+    message in whose transaction it ended, None if there is none; the caller must end this job."""
 
     outcome: Outcome | None
     progress: ConversationProgress
     refused: frozenset[Extension] = frozenset()
     goes_on: bool = False
+    cut: CutMessage | None = None
 
 
 async def converse(
-    channel: Channel, name: bytes, source: JobSource, unusable: Collection[Extension] = ()
+    channel: Channel, name: bytes, source: JobSource, unusable: Collection[Extension] = (), *, is_proven: bool = False
 ) -> ConversationEnd:
     """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off. Closes `channel`.
 
-    name: the argument of EHLO. unusable: extensions not to be used.
+    name: the argument of EHLO. unusable: extensions not to be used. is_proven: as in `smtp.session`.
     """
-    return await _Runner(channel, Session(name, unusable), source).run()
+    return await _Runner(channel, Session(name, unusable, is_proven=is_proven), source).run()
 
 
 class _Runner:
@@ -76,7 +105,12 @@ class _Runner:
         self._begun: dict[int, tuple[Job, float]] = {}
         self._content_wanted: deque[int] = deque()
         self._ended: Outcome | None = None
+        self._cut: CutMessage | None = None
         self._progress = ConversationProgress.NOTHING
+        self._is_proven = session.is_proven
+        # The reply that is waited for (`Session.awaiting`, `Session.replies`), and the monotonic time at which it is late.
+        self._awaited: tuple[Stage | None, int] = (None, 0)
+        self._reply_limit = math.inf
         self._reading: asyncio.Future[bytes] = asyncio.ensure_future(channel.read())
         self._asking: asyncio.Future[Sequence[Job]] | None = None
         # The channel takes no more octets. What the mail server has sent before the end must still be read.
@@ -98,7 +132,6 @@ class _Runner:
                 ):
                     self._asking = asyncio.ensure_future(self._next())
                 await self._wait()
-                self._take_input()
                 if self._ended is None and self._asking is not None and self._asking.done():
                     jobs, self._asking = self._asking.result(), None
                     is_leaving = not jobs
@@ -107,7 +140,9 @@ class _Runner:
                 while self._given and self._ended is None and self._session.capacity:
                     self._begin(self._given.popleft())
                     await self._send_content()
-            return ConversationEnd(self._ended, self._progress, frozenset(self._session.refused), self._session.goes_on)
+            refused = frozenset(self._session.refused)
+            cut, self._cut = self._cut, None
+            return ConversationEnd(self._ended, self._progress, refused, self._session.goes_on, cut)
         except BaseException as error:
             self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
@@ -132,10 +167,16 @@ class _Runner:
         if self._asking is not None:
             waited.add(self._asking)
         stage = self._session.awaiting or (Stage.CONTENT if self._is_write_closed else None)
-        limit = REPLY_TIMEOUTS[stage] if stage is not None else None
-        done, _ = await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            self._handle(self._session.lost(f"the mail server gave no reply within {limit:.0f} s"))
+        replies = self._session.replies
+        if self._awaited != (stage, replies):
+            self._awaited = (stage, replies)
+            self._reply_limit = time.monotonic() + REPLY_TIMEOUTS[stage] if stage is not None else math.inf
+        left = max(0.0, self._reply_limit - time.monotonic()) if stage is not None else None
+        await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        self._take_input()
+        # Octets may have come, but not the whole reply.
+        if stage is not None and self._session.replies == replies and time.monotonic() >= self._reply_limit:
+            self._handle(self._session.lost(f"the mail server gave no reply within {REPLY_TIMEOUTS[stage]:.0f} s"))
 
     async def _next(self) -> Sequence[Job]:
         # Octets in our buffer are lost like those on the network: on a slow network they must not pile up.
@@ -145,6 +186,8 @@ class _Runner:
 
     def _close(self) -> None:
         self._reading.cancel()
+        if self._cut is not None:
+            self._cut.finish()
         for job in (*self._given, *(job for job, _ in self._begun.values())):
             job.give_back(goes_on=self._session.goes_on)
         self._channel.close()
@@ -166,7 +209,7 @@ class _Runner:
         except OSError as error:
             return self._session.lost(f"the connection was lost ({error})")
         if not data:
-            return self._session.lost("the mail server closed the connection")
+            return self._session.lost("the mail server closed the connection", is_closed=True)
         return self._session.receive(data)
 
     def _begin(self, job: Job) -> None:
@@ -181,23 +224,36 @@ class _Runner:
                     self._source.ready(self._session.max_in_flight, self._session.server_names)
                 case ContentWanted(key):
                     self._content_wanted.append(key)
-                case Finished(key, outcomes):
-                    self._finish(key, outcomes)
+                case Finished(key, outcomes, is_cut):
+                    self._finish(key, outcomes, is_cut=is_cut)
                 case Untried(key, goes_on):
                     job, _ = self._begun.pop(key)
+                    if job.size is None:
+                        self._progress = max(self._progress, ConversationProgress.FINISHED)
                     job.give_back(goes_on=goes_on)
                 case Ended(outcome):
                     self._ended = outcome
+        if self._session.is_proven and not self._is_proven:
+            self._is_proven = True
+            self._source.proven()
 
-    def _finish(self, key: int, outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, key: int, outcomes: Sequence[Outcome], *, is_cut: bool) -> None:
         job, since = self._begun.pop(key)
-        is_reply = any(outcome.reply is not None for outcome in outcomes)
+        extensions = self._session.extensions
+        relays_dsn = extensions is not None and extensions.dsn
+        ended = CutMessage(job, outcomes, relays_dsn, time.monotonic() - since)
+        # A server that has shown how many recipients it accepts has judged the message.
+        is_cut = is_cut and recipient_limit(outcomes) is None
+        if is_cut and job.size is not None:
+            self._cut = ended
+            return
+        is_reply = not is_cut and any(outcome.reply is not None for outcome in outcomes)
         self._progress = max(
             self._progress, ConversationProgress.REPLIED if is_reply else ConversationProgress.FINISHED
         )
-        extensions = self._session.extensions
-        relays_dsn = extensions is not None and extensions.dsn
-        job.finish(outcomes, relays_dsn=relays_dsn, seconds=time.monotonic() - since)
+        if is_reply:
+            self._source.judged(job)
+        ended.finish()
 
     def _flush(self) -> None:
         output = self._session.take_output()

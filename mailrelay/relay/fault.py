@@ -3,7 +3,8 @@
 It is recorded in the spool, so that it is known after a restart and commands can show it.
 
 Promises: a fault is recorded once, however much mail waits for it, and no attempt is counted for it. It is over when the
-mail server is ready again; after a reply that refuses mailrelay itself, when the mail server has judged a message.
+mail server is ready again. After a reply that refuses mailrelay itself, and after the mail server has turned every message
+away, it is over when the mail server has judged a message.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from mailrelay.config import Relayhost
 from mailrelay.mail import setup_reply
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Kind
-from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome
 from mailrelay.mail.printable import printable
 from mailrelay.mail.triage import is_setup_fault
 from mailrelay.ports import RelayhostFailure, RelayhostPort
@@ -79,8 +80,8 @@ class KnownFault:
     def mail_server_ready(self) -> None:
         """The mail server has replied to EHLO: a fault before MAIL, if there was one, is over."""
         self._failures_before_change = None
-        if self.known is not None and self.known.cause in SETUP_REPLIES:
-            # The same reply may come again, to MAIL or RCPT: `mail_judged` says when it is over.
+        if self.known is not None and self.known.cause in (*SETUP_REPLIES, Cause.TURNED_AWAY):
+            # The same may happen again, at MAIL or RCPT: `mail_judged` says when it is over.
             return
         self._end()
 

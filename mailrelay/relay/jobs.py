@@ -37,8 +37,9 @@ class Job(Protocol):
         relays_dsn: the mail server has accepted the DSN parameters (RFC 3461). seconds: from the job's start to its end.
         """
 
-    def give_back(self, *, goes_on: bool = False) -> None:
-        """The job was not tried: another conversation may begin it. goes_on: it does so at once."""
+    def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
+        """The job was not tried: another conversation may begin it. goes_on: it does so at once. is_next: before mail that
+        waits."""
 
 
 class MessageResults(Protocol):
@@ -47,7 +48,7 @@ class MessageResults(Protocol):
     def finished(
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None: ...
-    def untried(self, message: Message, *, goes_on: bool) -> None: ...
+    def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -94,9 +95,9 @@ class MessageJob:
             self.message, outcomes, relays_dsn=relays_dsn, dial_seconds=self.claim_dial_seconds(), seconds=seconds
         )
 
-    def give_back(self, *, goes_on: bool = False) -> None:
+    def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
         self.in_progress.pop(self.message.id, None)
-        self.results.untried(self.message, goes_on=goes_on)
+        self.results.untried(self.message, goes_on=goes_on, is_next=is_next)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +119,7 @@ class RecipientProbe:
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
         self._set(outcomes[0])
 
-    def give_back(self, *, goes_on: bool = False) -> None:
+    def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
         self._set(None)
 
     def _set(self, outcome: Outcome | None) -> None:

@@ -15,14 +15,16 @@
     connected, all conversations busy, no more allowed  wait
     the network has changed                             make mail due that waits only for the network
     the next due time of mail is not known              ask the spool
-    no reason for a connection                          hang up once `linger_left` is 0, else wait
+    no reason for a connection                          hang up once `linger_left` is 0, results are recorded; else wait
     a reason, dialling is blocked                       the same, and tell clients that wait
     a reason, no connection                             dial
     connected                                           wake an idle conversation, or open more, or wait
 
 Times are seconds. `math.inf` means: until an event.
 
-`consequence` says what the end of a conversation means for the relayhost.
+`consequence` says what the end of a conversation means for the relayhost, and for the message in whose transaction it ended:
+the message may be the reason, or the mail server may turn every message away. The next conversation, with another message,
+shows which.
 """
 
 import enum
@@ -79,7 +81,8 @@ class Facts:
     to EHLO.
     more_allowed: how many more conversations may be opened; 0 or less: none.
     asking: how many conversations wait for the spool to give them messages.
-    messages_in_progress: how many messages the conversations hold.
+    messages_in_progress: how many messages the conversations hold. is_recording: results are being written to the spool,
+    and may make mail due.
     is_untested: the connection was dialled for mail or after a fault, and no conversation has been opened on it yet.
     dial_pause: seconds until a dial is allowed; 0 or less: now.
     is_message_expected: a client has begun a message. is_stream_wanted: a stream waits for the connection.
@@ -103,6 +106,7 @@ class Facts:
     more_allowed: int = 1
     asking: int = 0
     messages_in_progress: int = 0
+    is_recording: bool = False
     is_untested: bool = False
     dial_pause: float = 0.0
     is_message_expected: bool = False
@@ -200,7 +204,8 @@ def _with_spool(facts: Facts, due_in: float) -> Plan:
 
 def _keep_or_hang_up(facts: Facts, sleep: float, *, blocked: float = 0.0) -> Plan:
     """No mail can be sent now: a connection without conversations is closed when `linger_left` is 0."""
-    if facts.connection is ConnectionState.NONE or facts.conversations:
+    # A conversation that broke off puts back its messages: another one on this connection sends them.
+    if facts.connection is ConnectionState.NONE or facts.conversations or facts.is_recording:
         return Plan(Action.WAIT, sleep, blocked)
     if facts.linger_left <= 0:
         return Plan(Action.HANG_UP, sleep, blocked)
@@ -251,29 +256,66 @@ class Consequence(enum.Enum):
     """The relayhost cannot be used."""
 
 
-def consequence(
-    progress: ConversationProgress,
-    *,
-    broke_off: bool,
-    was_idle: bool,
-    is_connected: bool,
-    others: int,
-    refuses_us: bool = False,
-    refuses_extension: bool = False,
-) -> Consequence:
-    """What follows from the end of a conversation.
+class CutBy(enum.Enum):
+    """What a message means in whose transaction a conversation has ended before the mail server had judged it."""
+
+    ANOTHER = enum.auto()
+    """The conversation before ended in the transaction of another message, and neither of both conversations has had a
+    message judged: the mail server turns every message away."""
+    FIRST = enum.auto()
+    """No conversation has ended at this message before, or others were judged in the conversation before it."""
+    AGAIN = enum.auto()
+    """The conversation has begun with this message, at which one has ended before: the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationFacts:
+    """How a conversation has ended.
 
     broke_off: it ended by a failure; we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is
     up. others: how many other conversations are open. refuses_us: the mail server refuses mailrelay itself, as a reply to
-    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use.
+    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use. cut_by: the meaning
+    of the message in whose transaction it ended; None if there is none, or if the SSH connection was lost.
     """
-    if refuses_extension:
+
+    progress: ConversationProgress
+    broke_off: bool = True
+    was_idle: bool = False
+    is_connected: bool = True
+    others: int = 0
+    refuses_us: bool = False
+    refuses_extension: bool = False
+    cut_by: CutBy | None = None
+
+
+def consequence(facts: ConversationFacts) -> Consequence:  # noqa: PLR0911 - one return for each case
+    """What follows from the end of a conversation for the relayhost."""
+    failure = Consequence.FEWER_CONVERSATIONS if facts.others else Consequence.FAULT
+    if facts.refuses_extension:
         return Consequence.NONE
-    if refuses_us:
-        return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT
-    if not broke_off or was_idle or progress is ConversationProgress.REPLIED:
+    if facts.refuses_us:
+        return failure
+    if not facts.broke_off or facts.progress is ConversationProgress.REPLIED:
         return Consequence.NONE
-    if progress is ConversationProgress.FINISHED and is_connected:
+    if facts.cut_by is not None:
+        return _after_cut(facts.cut_by, facts.others)
+    if facts.was_idle:
+        return Consequence.NONE
+    if facts.progress is ConversationProgress.FINISHED and facts.is_connected:
         # The failure concerns one message.
         return Consequence.NONE
-    return Consequence.FEWER_CONVERSATIONS if others else Consequence.FAULT
+    return failure
+
+
+def _after_cut(cut_by: CutBy, others: int) -> Consequence:
+    """What follows if the mail server ended a conversation in its first transaction."""
+    if others:
+        # The message goes on in one of the others. If it ends that one too, it is the reason.
+        return Consequence.NONE if cut_by is CutBy.AGAIN else Consequence.FEWER_CONVERSATIONS
+    return Consequence.FAULT if cut_by is CutBy.ANOTHER else Consequence.NONE
+
+
+def is_attempt(facts: ConversationFacts) -> bool:
+    """Whether the end of a conversation counts as an attempt at the message in whose transaction it ended, before its
+    content. If not, the message waits with all others after a fault, or goes on in another conversation at once."""
+    return facts.cut_by in (None, CutBy.AGAIN)

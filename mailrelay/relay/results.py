@@ -37,8 +37,8 @@ class Results:
 
     notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
     be. mail_judged: called when the mail server has judged a message, so that it does not refuse mailrelay itself.
-    goes_on: called with the key of a message that is due again at once, for its other recipients (`rounds`). now: the
-    clock, epoch seconds.
+    goes_on: called with the key of a message that is due again and goes before mail that waits: for its other recipients
+    (`rounds`), or because its conversation has ended. now: the clock, epoch seconds.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class Results:
         """Whether results could not be recorded yet, or cannot be any more."""
         return bool(self._unrecorded) or self.waiters.is_spool_broken
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether results are being written to the spool. `recorded` is called at the end."""
+        return bool(self._tasks)
+
     def finished(
         self,
         message: Message,
@@ -94,18 +99,19 @@ class Results:
             self._finish(message, outcomes, relays_dsn=relays_dsn, dial_seconds=dial_seconds, seconds=seconds)
         )
 
-    def untried(self, message: Message, *, goes_on: bool) -> None:
+    def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None:
         """An attempt was opened but sent nothing: the message is put back, and the client is told that it waits.
 
-        goes_on: the message is tried again at once, so the client is told nothing yet.
+        goes_on: the message is tried again at once, so the client is told nothing yet. is_next: before mail that waits.
         """
-        self.put_back([message])
+        self.put_back([message], is_next=is_next)
         if not goes_on:
             self.waiters.tell(message.queue_id, Queued("the connection to the server was lost"))
 
-    def put_back(self, messages: Sequence[Message]) -> None:
-        """Undoes attempts that sent nothing: the messages are due again, and nothing is counted. Tells no clients."""
-        self.run_to_end(self._put_back({message.id: message.queue_id for message in messages}))
+    def put_back(self, messages: Sequence[Message], *, is_next: bool = False) -> None:
+        """Undoes attempts that sent nothing: the messages are due again, and nothing is counted. Tells no clients. is_next:
+        as in `untried`; otherwise they are due behind mail that waits."""
+        self.run_to_end(self._put_back({message.id: message.queue_id for message in messages}, is_next=is_next))
 
     def run_to_end(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
         """Runs `work` to its end, whatever is cancelled meanwhile."""
@@ -176,10 +182,12 @@ class Results:
         queued = _queued_if_alike(result) if record.place is Place.ALONE else None
         self.waiters.tell(message.queue_id, queued or result)
 
-    async def _put_back(self, messages: Mapping[int, str]) -> None:
+    async def _put_back(self, messages: Mapping[int, str], *, is_next: bool) -> None:
         keys = list(messages)
         for key in await self._write(messages.values(), lambda: self._spool.put_back(keys)):
             log.error("%s: not put back: its attempt is not open, or not of this daemon", messages[key])
+        for key in messages if is_next else ():
+            self._goes_on(key)
 
     async def _write(self, queue_ids: Collection[str], write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Writes to the spool, and tries again until it succeeds. Until then these messages are unrecorded (`is_stuck`).

@@ -242,6 +242,7 @@ class Scheduler:
             more_allowed=self._conversations.more_allowed,
             asking=self._claims.asking,
             messages_in_progress=len(self._jobs),
+            is_recording=self._results.is_recording,
             is_untested=self._conversations.is_untested,
             dial_pause=self._connector.pause(has_new_mail=bool(self._claims.new)),
             is_message_expected=self._connector.is_message_expected,

@@ -22,10 +22,15 @@ class ContentWanted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The outcomes of the recipients of `key`, in the order of its envelope."""
+    """The outcomes of the recipients of `key`, in the order of its envelope.
+
+    is_cut: the conversation ended within this transaction, before the mail server had judged it. The message may be the
+    reason, or the mail server may end any conversation.
+    """
 
     key: int
     outcomes: tuple[Outcome, ...]
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ Most of the time of a delivery is spent on round trips, so a session avoids them
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
+With CHUNKING, content waits for the replies to RCPT also as long as the mail server is not proven (`Session`): a server that
+ends the conversation must not leave doubt about content that it did not ask for.
+
 Pure functions of the extensions in use; `session` keeps what was sent.
 """
 
@@ -36,14 +39,16 @@ def more_allowed(offered: Extensions, unfinished: int) -> int:
     return 1 if unfinished < (2 if offered.pipelining else 1) else 0
 
 
-def is_content_first(size: int | None, offered: Extensions) -> bool:
-    """Whether the whole content is read before the first command is sent, so that a message that cannot be read does not end
-    the others in flight. size: as in `OutgoingTransaction`."""
-    return size is not None and size <= SMALL and offered.uses_bdat
+def is_content_first(size: int | None, offered: Extensions, *, is_proven: bool) -> bool:
+    """Whether the content is sent in one flight with the commands before it. Then all of it is read before the first command
+    is sent, so that a message that cannot be read does not end the others in flight. size: as in `OutgoingTransaction`.
+    is_proven: as in `Session`."""
+    return is_proven and size is not None and size <= SMALL and offered.uses_bdat
 
 
-def commands(transaction: OutgoingTransaction, offered: Extensions) -> Sequence[Command]:
-    """The commands of a transaction up to its content, without the recipients that have an outcome already."""
+def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_content_first: bool) -> Sequence[Command]:
+    """The commands of a transaction up to its content, without the recipients that have an outcome already.
+    is_content_first: the content follows in the same flight."""
     envelope, size = transaction.envelope, transaction.size
     planned = [Command(Verb.MAIL, command.mail(envelope, size, offered), transaction)]
     for index, recipient in enumerate(envelope.recipients):
@@ -51,7 +56,7 @@ def commands(transaction: OutgoingTransaction, offered: Extensions) -> Sequence[
             planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
     if size is not None and not offered.uses_bdat:
         planned.append(Command(Verb.DATA, b"DATA\r\n", transaction))
-    elif size is not None and not is_content_first(size, offered):
+    elif size is not None and not is_content_first:
         planned.append(Command(Verb.BDAT, bdat(size), transaction))
     return planned
 

@@ -7,6 +7,10 @@ passed, it calls `lost`.
 
 What is sent together, so that few round trips are waited for, is decided in `flight`; the greeting and EHLO in `opening`.
 
+The mail server is proven once it has wanted the content of a message, or has judged a message or probe, in this conversation
+or in an earlier one. Only then content is sent before it is wanted: so a mail server that ends conversations at MAIL leaves
+no doubt about the message.
+
 A mail server may refuse mailrelay itself, or an extension that it offers (`refused`). Then nothing more is started; the
 replies to what is in flight are read, unless the mail server may read content as commands; and the conversation ends.
 
@@ -15,7 +19,8 @@ A recipient probe sends an envelope without a message: MAIL and RCPT…. The nex
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
 content for sending. If the mail server may have accepted a message and its reply was not read, the outcome is `Cause.LOST`
-at `Stage.AFTER_DOT`. A recipient probe whose replies were not read is `Untried`.
+at `Stage.AFTER_DOT`; `transaction.Evidence` says what the end of the conversation shows. A message of which nothing was
+processed, and a recipient probe whose replies were not read, are `Untried`.
 Never: an octet before the greeting; a QUIT after content whose reply is not read (the 2xx to QUIT could be taken for that to
 the content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
 """
@@ -32,7 +37,7 @@ from mailrelay.smtp.extensions import Extension, Extensions
 from mailrelay.smtp.opening import Opening, not_smtp
 from mailrelay.smtp.refused import Refusals, is_bdat_unknown
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
-from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb
+from mailrelay.smtp.transaction import STAGES, Command, Evidence, OutgoingContent, OutgoingTransaction, Verb
 
 REPLY_TIMEOUTS: Mapping[Stage, float] = {
     Stage.GREETING: 300.0,
@@ -49,11 +54,15 @@ the reply to the content. CONTENT is no reply: the channel must accept one block
 
 class Session:
     """One conversation. name: the argument of EHLO, as b"[127.0.0.1]". unusable: extensions not to be used, even if they are
-    offered."""
+    offered. is_proven: see above; earlier conversations have shown it."""
 
-    def __init__(self, name: bytes, unusable: Collection[Extension] = ()) -> None:
+    def __init__(self, name: bytes, unusable: Collection[Extension] = (), *, is_proven: bool = False) -> None:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
+        self.is_proven = is_proven
+        """Whether the mail server is proven."""
+        self.replies = 0
+        """The number of replies received."""
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -70,6 +79,8 @@ class Session:
         self._opening = Opening(name, unusable, self._refusals)
         self._is_quitting = False
         self._is_over = False
+        # The mail server has ended the conversation: it has processed nothing of the transactions that are `Untried`.
+        self._is_ended_by_server = False
 
     @property
     def server_names(self) -> tuple[bytes, ...]:
@@ -83,9 +94,9 @@ class Session:
 
     @property
     def goes_on(self) -> bool:
-        """Whether another conversation at once repeats the transactions that are `Untried`; or a setup fault, which the
-        clients get to know, prevents that."""
-        return self._refusals.end is not None or bool(self.refused)
+        """Whether another conversation at once repeats the transactions that are `Untried`; or a fault of the relayhost,
+        which the clients get to know, prevents that."""
+        return self._is_ended_by_server or self._refusals.end is not None or bool(self.refused)
 
     @property
     def capacity(self) -> int:
@@ -137,7 +148,7 @@ class Session:
         if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
-        if flight.is_content_first(size, offered):
+        if flight.is_content_first(size, offered, is_proven=self.is_proven):
             return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
         transaction.is_content_written = size is None
         self._plan(transaction, offered)
@@ -192,6 +203,7 @@ class Session:
             for reply in self._parser.feed(data):
                 if self._is_over:
                     break
+                self.replies += 1
                 events += self._handle_reply(reply)
         except MalformedReply as error:
             if self._awaits(Verb.GREETING):
@@ -200,14 +212,18 @@ class Session:
                 events += self.lost(str(error))
         return events
 
-    def lost(self, text: str) -> list[Event]:
-        """Ends the conversation: the channel has ended, or a time-out has passed. text: one sentence about it."""
+    def lost(self, text: str, *, is_closed: bool = False) -> list[Event]:
+        """Ends the conversation: the channel has ended, or a time-out has passed. text: one sentence about it.
+
+        is_closed: the mail server has closed the channel, and all its octets were received.
+        """
         if self._is_over:
             return []
         if self._awaited and self._awaited[0].is_sent and self._awaited[0].transaction is not None:
             # The mail server may have received this command.
             self._awaited[0].transaction.is_begun = True
-        return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text)
+        evidence = Evidence.NO_REPLY if is_closed else Evidence.NOTHING
+        return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text, evidence)
 
     def quit(self) -> None:
         """No more transactions. QUIT is sent once all are finished; its reply brings `Ended`."""
@@ -255,6 +271,7 @@ class Session:
             self._refusals.note_success(verb)
         if transaction is not None:
             transaction.is_begun = True
+            transaction.has_accepted |= is_good and verb is Verb.RCPT
             if not is_good or verb is Verb.CONTENT or (verb is Verb.RCPT and transaction.size is None):
                 transaction.decide(outcome, replied.recipient)
         if Extension.CHUNKING in self.refused:
@@ -262,13 +279,14 @@ class Session:
             return self._end(outcome, outcome.text)
         reason = self._refusals.reason_to_end(verb, reply, self.extensions, is_good=is_good)
         if reason is not None:
-            return self._end(outcome, reason)
+            return self._end(outcome, reason, Evidence.NOT_PROCESSED if outcome.is_421 else Evidence.NOTHING)
         if transaction is None:
             return [*self._proceed(), *self._end_if_drained()]
         if (verb is Verb.MAIL and not is_good) or (verb is Verb.CONTENT and is_good):
             transaction.is_closed = True
         events: list[Event] = []
         if verb is Verb.DATA and is_good and not transaction.is_decided:
+            self.is_proven = True
             events.append(self._want_content(OutgoingContent(transaction, Stuffer(), self._output)))
         elif verb is Verb.DATA and is_good:
             # RFC 2920 section 3.1: the server asks for content although every recipient was refused.
@@ -312,6 +330,7 @@ class Session:
             # Drop the rest of its commands: no other transaction has planned commands now.
             self._planned.clear()
         self._unfinished.popleft()
+        self.is_proven = True
         return [transaction.end()]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:
@@ -322,7 +341,8 @@ class Session:
             sending.decide(outcome)
             return self._end(outcome, outcome.text)
         if reply.code == 421:
-            return self._end(Outcome(self._stage(), reply), "the mail server ended the conversation with 421")
+            outcome = Outcome(self._stage(), reply)
+            return self._end(outcome, "the mail server ended the conversation with 421", Evidence.NOT_PROCESSED)
         return self.lost(f"the mail server sent {reply.code} without a command before it")
 
     # Commands.
@@ -332,7 +352,7 @@ class Session:
         if self._latest is not None and not self._latest.is_closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
-        self._planned.extend(flight.commands(transaction, offered))
+        self._planned.extend(flight.commands(transaction, offered, is_content_first=bool(content)))
         self._planned.extend(content)
 
     def _proceed(self) -> list[Event]:
@@ -343,6 +363,7 @@ class Session:
         while self._planned and (not self._awaited or (offered.pipelining and self._planned[0].verb is not Verb.BDAT)):
             planned = self._planned.popleft()
             if planned.verb is Verb.BDAT and planned.transaction is not None:
+                self.is_proven = True
                 self._output += planned.line
                 return [self._want_content(OutgoingContent(planned.transaction, LineEnds(), self._output))]
             self._write(planned)
@@ -358,19 +379,23 @@ class Session:
         self._content = content
         return ContentWanted(content.transaction.key)
 
-    def _end(self, outcome: Outcome, text: str) -> list[Event]:
+    def _end(self, outcome: Outcome, text: str, evidence: Evidence = Evidence.NOTHING) -> list[Event]:
         """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
         `Cause.LOST` and the sentence `text`. A message that was not begun, and a probe without a reply, are `Untried`."""
         events: list[Event] = []
+        self._is_ended_by_server = evidence is not Evidence.NOTHING
         # The mail server cannot have a message whose last octets were not taken for sending.
         unsent = [
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
-        for transaction in self._unfinished:
+        for index, transaction in enumerate(self._unfinished):
             # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
             if transaction.size is not None and not self._refusals.refuses_all:
-                transaction.lose(outcome.stage, text, is_sent=transaction not in unsent)
-            events.append(transaction.end() if transaction.is_decided else Untried(transaction.key, self.goes_on))
+                transaction.lose(outcome.stage, text, is_sent=transaction not in unsent, evidence=evidence)
+            if transaction.is_decided:
+                events.append(transaction.end(is_cut=index == 0))
+            else:
+                events.append(Untried(transaction.key, self.goes_on))
         self._is_over = True
         self._content = None
         self._output.clear()

@@ -46,6 +46,18 @@ _AFTER_RCPT = frozenset({Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT})
 """The stages of outcomes of recipients that the mail server has accepted."""
 
 
+class Evidence(enum.Enum):
+    """What the end of a conversation shows of the commands that have no reply."""
+
+    NOT_PROCESSED = enum.auto()
+    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
+    NO_REPLY = enum.auto()
+    """The mail server has closed the channel, and all its replies were read. A server that accepts a message and ends before
+    its reply has replied to the recipients before."""
+    NOTHING = enum.auto()
+    """Replies may be lost or late: the connection is lost, a time-out has passed, or the replies are not SMTP."""
+
+
 @dataclass(slots=True, eq=False)
 class OutgoingTransaction:
     """The transaction of one message, or of a recipient probe. size: octets of content, None for a probe, which has none.
@@ -55,6 +67,8 @@ class OutgoingTransaction:
     envelope: Envelope
     size: int | None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    has_accepted: bool = False
+    """The mail server has accepted a recipient."""
     is_begun: bool = False
     """The mail server has replied to a command of the transaction, or may have received one."""
     is_content_written: bool = False
@@ -84,25 +98,35 @@ class OutgoingTransaction:
         self.is_repeated = True
         self.decide(outcome)
 
-    def lose(self, stage: Stage, text: str, *, is_sent: bool) -> None:
-        """The conversation is lost. If the transaction was begun, sets an outcome with `Cause.LOST` for the recipients that
-        have none.
+    def lose(self, stage: Stage, text: str, *, is_sent: bool, evidence: Evidence) -> None:
+        """The conversation has ended. If the transaction was begun, or the mail server may have the message, sets an outcome
+        with `Cause.LOST` for the recipients that have none.
 
-        stage: where it was lost. text: one sentence about it. is_sent: whether the caller has taken all that was written.
+        stage: where it ended. text: one sentence about it. is_sent: whether the caller has taken all that was written.
         """
-        if self.is_content_written and is_sent:
+        match evidence:
+            case Evidence.NOT_PROCESSED:
+                may_be_accepted = False
+            case Evidence.NO_REPLY:
+                may_be_accepted = self.has_accepted
+            case Evidence.NOTHING:
+                may_be_accepted = True
+        if self.is_content_written and is_sent and may_be_accepted:
             self.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
         elif self.is_begun:
             self.decide(Outcome(stage, cause=Cause.LOST, text=text))
 
-    def end(self) -> Finished | Untried:
-        """The event of a transaction that is decided."""
+    def end(self, *, is_cut: bool = False) -> Finished | Untried:
+        """The event of a transaction that is decided. is_cut: it is the first one that the end of the conversation has
+        left unfinished."""
         outcomes = self.outcomes_in_order()
         may_be_sent = any(
             outcome.stage is Stage.AFTER_DOT or (outcome.reply is not None and outcome.reply.code < 300)
             for outcome in outcomes
         )
-        return Finished(self.key, outcomes) if may_be_sent or not self.is_repeated else Untried(self.key, goes_on=True)
+        if self.is_repeated and not may_be_sent:
+            return Untried(self.key, goes_on=True)
+        return Finished(self.key, outcomes, is_cut and any(outcome.ends_conversation for outcome in outcomes))
 
     def outcomes_in_order(self) -> tuple[Outcome, ...]:
         """The outcomes in the order of the recipients, once all are decided.

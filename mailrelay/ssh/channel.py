@@ -35,24 +35,30 @@ class RelayhostChannel:
     ) -> None:
         self._reader = reader
         self._writer = writer
+        self._connection: asyncssh.SSHClientConnection = writer.get_extra_info("connection")
         self._flow_control = flow_control
         self._read_ahead = b""
         self._error = ""
         self._stderr_tail = asyncio.create_task(_read_tail(stderr)) if stderr is not None else None
 
     async def read(self) -> bytes:
-        """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the connection has broken."""
+        """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the SSH connection has ended:
+        what the other side has sent may be lost then."""
         if self._read_ahead:
             data, self._read_ahead = self._read_ahead, b""
             return data
         if self._error:
             raise ConnectionResetError(self._error)
         try:
-            return await self._reader.read(READ_SIZE)
+            data = await self._reader.read(READ_SIZE)
         except (asyncssh.Error, OSError) as error:
             # The reader raises the error only once and then reports the end of the stream.
             self._error = errors.message(error)
             raise ConnectionResetError(self._error) from error
+        if not data and self._connection.is_closed():
+            self._error = "the SSH connection was closed"
+            raise ConnectionResetError(self._error)
+        return data
 
     def write(self, data: bytes) -> None:
         """Queues `data`. Raises ConnectionError if the channel has ended."""

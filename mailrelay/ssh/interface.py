@@ -24,7 +24,8 @@ class Channel(Protocol):
     """A byte stream to the mail server."""
 
     async def read(self) -> bytes:
-        """The next octets; b"" at the end of the stream. Raises ConnectionError."""
+        """The next octets; b"" once the other side has ended the stream, and all its octets were read. Raises
+        ConnectionError."""
 
     def write(self, data: bytes) -> None:
         """Queues octets; does not wait. Raises ConnectionError."""

@@ -79,3 +79,51 @@ def failures() -> dict[str, Row]:
             int(code[1]) if code else None, tuple(re.findall(r"\*\*(\w+)\*\*", you)), "DSN" in you, int(status)
         )
     return found
+
+
+STAGE_BY_STAGE = "Stage by stage"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What docs/failures.md says of a result of an attempt.
+
+    scope, disposition: of the outcome. state: of the recipient. attempts: how many are counted. code: the first digit of
+    the reply to the client. is_tried_again: by the retry schedule. notices: their kinds, in order. status: the exit status
+    of `mailrelay status`.
+    """
+
+    scope: str
+    disposition: str
+    state: str
+    attempts: int
+    code: str
+    is_tried_again: bool
+    notices: tuple[str, ...]
+    status: int
+
+
+def results() -> dict[str, Result]:
+    """The results of the section "Stage by stage", by name."""
+    rows = table(section(page("failures"), STAGE_BY_STAGE), "result")
+    return {
+        name.partition(":")[0]: Result(
+            scope,
+            disposition,
+            state.partition(";")[0],
+            int(attempts),
+            reply.strip("`")[0],
+            next_try != "–",
+            tuple(re.findall(r"\*\*(\w+)\*\*", notice)),
+            int(status),
+        )
+        for name, scope, disposition, state, attempts, reply, next_try, notice, status in rows
+    }
+
+
+def stage_by_stage() -> dict[tuple[str, str], str]:
+    """The name of the result by the stage and by what the mail server does there."""
+    (_, *ways), *rows = next(
+        found for found in tables(section(page("failures"), STAGE_BY_STAGE)) if found[0][0] == "stage"
+    )
+    return {(stage, way): cell for stage, *cells in rows for way, cell in zip(ways, cells, strict=True)}

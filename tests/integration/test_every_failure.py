@@ -481,6 +481,18 @@ async def _greets_with_4xx(at: Scene) -> None:
     await _moves(at)
 
 
+@failure("the mail server ends the conversation at every message")
+async def _ends_every_conversation(at: Scene) -> None:
+    at.remote.policy = saying("MAIL", b"421 4.3.2 going down")
+    for _ in range(2):
+        assert "going down" in await at.submit()
+    assert "going down" in (await at.told("delayed"))["text"]
+    assert "2 waiting" in await at.status()
+    assert [one.text for one in at.standing().faults] == ["421 4.3.2 going down"]
+    at.remote.policy = welcoming
+    await _moves(at)
+
+
 # What waits for the person.
 
 

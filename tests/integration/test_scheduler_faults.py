@@ -14,8 +14,8 @@ from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import scheduler as scheduler_room
-from mailrelay.relay.delivery import converse
-from mailrelay.relay.jobs import MessageJob
+from mailrelay.relay.delivery import ConversationEnd, converse
+from mailrelay.relay.jobs import Job, MessageJob
 from mailrelay.spool import attempts
 from mailrelay.ssh import connection
 
@@ -67,6 +67,8 @@ class Mail:
         self.back: list[tuple[int, str, bytes]] = []
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None: ...
+    def proven(self) -> None: ...
+    def judged(self, job: Job) -> None: ...
 
     async def next(self, limit: int) -> Sequence[MessageJob]:
         message = self._messages.pop(0) if self._messages else None
@@ -86,13 +88,21 @@ class Mail:
     ) -> None:
         self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
-    def untried(self, message: Message, *, goes_on: bool) -> None:
+    def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None:
         self.back.append((message.id, "untried", b""))
 
 
 def message(key: int) -> Message:
     envelope = Envelope(b"a@example.org", (Recipient(b"b@example.net"),), b"7BIT", False, b"", b"")
     return Message(key, f"id{key}", "default", envelope, (key,), 20_000, 0.0, 0)
+
+
+async def conversed(wire: Wire, name: bytes, mail: Mail) -> ConversationEnd:
+    """A conversation with a mail server that is proven. Its end is an attempt at the message in whose transaction it is."""
+    end = await converse(wire, name, mail, is_proven=True)
+    if end.cut is not None:
+        end.cut.finish()
+    return end
 
 
 async def test_what_the_remote_said_of_one_message_counts_though_it_goes_while_the_next_one_is_read() -> None:
@@ -103,7 +113,7 @@ async def test_what_the_remote_said_of_one_message_counts_though_it_goes_while_t
 
     wire = Wire(lambda _wire, _data: None, EHLO_CHUNKING)
     mail = Mail(message(1), message(2), at_piece=at_piece)
-    await converse(wire, b"localhost", mail)
+    await conversed(wire, b"localhost", mail)
     assert mail.back == [(1, "content", b"250 2.0.0 taken"), (2, "untried", b"")]
     assert wire.is_closed
 
@@ -117,7 +127,7 @@ async def test_a_refusal_in_the_middle_of_content_is_the_remotes_word_though_it_
             wire.goes()
 
     mail = Mail(message(1))
-    await converse(Wire(answer), b"localhost", mail)
+    await conversed(Wire(answer), b"localhost", mail)
     assert mail.back == [(1, "content", b"552 5.3.4 too big")]
 
 
@@ -133,14 +143,14 @@ async def test_what_is_small_is_written_in_one_piece_with_its_end() -> None:
             wire.goes()
 
     mail = Mail(message(1))
-    await converse(Wire(answer), b"localhost", mail)
+    await conversed(Wire(answer), b"localhost", mail)
     assert mail.back == [(1, "content", b"250 taken")]
     assert len(said) == 3, said
 
 
 async def test_a_remote_that_asks_for_content_and_leaves_in_one_breath_is_no_fault_of_ours() -> None:
     mail = Mail(message(1))
-    ended = await converse(
+    ended = await conversed(
         Wire(
             lambda wire, data: (
                 wire.says(b"250 ok", b"250 ok", b"354 go ahead", b"421 4.3.2 bye") if b"DATA" in data else None
@@ -155,7 +165,7 @@ async def test_a_remote_that_asks_for_content_and_leaves_in_one_breath_is_no_fau
 
 async def test_a_message_that_comes_in_the_instant_in_which_the_remote_goes_is_given_back() -> None:
     mail = Mail(message(1), message(2))
-    ended = await converse(
+    ended = await conversed(
         Wire(lambda wire, data: wire.goes() if data.startswith(b"EHLO") else None), b"localhost", mail
     )
     assert mail.back == [(1, "untried", b"")]
@@ -166,7 +176,7 @@ async def test_a_failure_of_ours_in_a_conversation_gives_back_all_that_was_under
     wire = Wire(lambda wire, data: wire.says(b"250 ok", b"250 ok", b"354 go ahead") if b"DATA" in data else None)
     mail = Mail(message(1), RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
-        await converse(wire, b"localhost", mail)
+        await conversed(wire, b"localhost", mail)
     assert [back[:2] for back in mail.back] == [(1, "after-dot")]
     assert wire.is_closed
 
@@ -326,19 +336,6 @@ async def test_mail_goes_on_after_the_remote_left_an_idle_conversation(tmp_path:
             dialogue.cancel()
         await at.settled(await at.send(), "sent")
         assert await at.spool.relayhost_failure("default") is None
-
-
-async def test_a_remote_that_says_421_to_every_mail_delays_each_once(tmp_path: Path) -> None:
-    async with running_relay(tmp_path) as at:
-
-        async def policy(verb: str, _argument: bytes) -> bytes | None:
-            return b"421 4.3.2 go away" if verb == "MAIL" else None
-
-        at.remote.policy = policy
-        keys = [await at.send() for _ in range(10)]
-        for key in keys:
-            await at.settled(key, "deferred")
-            assert at.message(key).attempts == 1
 
 
 def _letters(count: int) -> list[Arrival]:

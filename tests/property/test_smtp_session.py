@@ -33,8 +33,8 @@ def refuses_us(outcome: Outcome) -> bool:
 class Client:
     """Drives a session as the relay does, and checks what must hold whatever the remote does."""
 
-    def __init__(self) -> None:
-        self.session = Session(b"[127.0.0.1]")
+    def __init__(self, *, is_proven: bool = True) -> None:
+        self.session = Session(b"[127.0.0.1]", is_proven=is_proven)
         self.envelopes: dict[int, Envelope] = {}
         self.contents: dict[int, bytes | None] = {}
         self.wanted: list[tuple[int, bytes]] = []
@@ -255,8 +255,9 @@ def converse(
     remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random
 ) -> tuple[Client, Accepted]:
     """Lets octets trickle both ways, in any order, until all is done, the remote closes, or the wire is cut after
-    `steps`. Gives the client, and what the remote had accepted by then."""
-    client = Client()
+    `steps`. Sometimes the remote closes then instead, and all that it has said arrives. Gives the client, and what the
+    remote had accepted by then."""
+    client = Client(is_proven=chance.random() < 0.8)
     waiting = list(messages)
     there, back = b"", remote.greet()
     for _ in range(steps):
@@ -288,7 +289,9 @@ def converse(
             case _:
                 assert not client.session.awaiting, "it waits for a reply to what it never said"
                 client.session.quit()
-    client.note(client.session.lost("the wire was cut"))
+    if is_closed := chance.random() < 0.5:
+        client.note(client.session.receive(back))
+    client.note(client.session.lost("the wire was cut", is_closed=is_closed))
     return client, remote.accepted
 
 

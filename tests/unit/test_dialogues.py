@@ -5,6 +5,8 @@ C: text            we say a line; all that we say between two lines of the remot
 > N: <from> <to>…  message N starts; the lines of its content follow as `| text`, "\\n" for a bare LF
 > quit             no more messages
 > lost TEXT        the wire ends
+> closed           the remote closes the channel
+> unproven         first of all: the remote is not proven yet (it is, where this is missing)
 = ready            an event, in order: also `= N: untried`, `= ended: STAGE WORDS`, and
 = N: STAGE WORDS   the outcome of a recipient of message N, one line for each, with its words
 # text             a remark
@@ -30,7 +32,7 @@ class Play:
     """One file on its way: what was said and heard so far, and not yet found in the file."""
 
     def __init__(self, script: list[str]) -> None:
-        self.session = Session(b"[127.0.0.1]")
+        self.session = Session(b"[127.0.0.1]", is_proven=True)
         self.contents: dict[int, bytes] = {}
         self.said: list[str] = []
         self.heard: list[str] = []
@@ -78,8 +80,10 @@ class Play:
                     self.note(self.session.receive(text.encode() + b"\r\n"))
                 case ">" if text == "quit":
                     self.session.quit()
-                case ">" if text.startswith("lost "):
-                    self.note(self.session.lost(text.removeprefix("lost ")))
+                case ">" if text == "unproven":
+                    self.session = Session(b"[127.0.0.1]")
+                case ">" if text == "closed" or text.startswith("lost "):
+                    self.note(self.session.lost(text.removeprefix("lost "), is_closed=text == "closed"))
                 case ">":
                     key, _, paths = text.partition(": ")
                     assert self.session.capacity, f"no message was wanted before: {line}"

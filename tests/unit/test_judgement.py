@@ -170,7 +170,7 @@ def test_what_cannot_be_sent_as_it_is_waits_for_the_person(cause: Cause) -> None
 
 @pytest.mark.parametrize("cause", ALL_CAUSES)
 def test_a_network_that_is_away_heals_itself_and_the_rest_needs_the_person(cause: Cause) -> None:
-    quiet = (Cause.UNREACHABLE, Cause.LOST, Cause.NO_SMTPUTF8, Cause.UNREADABLE)
+    quiet = (Cause.UNREACHABLE, Cause.LOST, Cause.TURNED_AWAY, Cause.NO_SMTPUTF8, Cause.UNREADABLE)
     assert is_setup_fault(Outcome(Stage.DIAL, cause=cause)) == (cause not in quiet)
 
 

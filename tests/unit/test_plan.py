@@ -12,12 +12,15 @@ from mailrelay.relay.plan import (
     Action,
     ConnectionState,
     Consequence,
+    ConversationFacts,
     ConversationProgress,
+    CutBy,
     Facts,
     Plan,
     consequence,
     conversations_to_open,
     decide,
+    is_attempt,
 )
 
 NONE, UP, DOWN, RETIRED, DOUBTFUL = ConnectionState
@@ -132,6 +135,9 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         pytest.param(CONNECTED, do(Action.HANG_UP, inf), id="connected without a reason"),
         pytest.param(
             replace(CONNECTED, due_in=90.0), do(Action.HANG_UP, 90.0), id="connected without a reason, mail due later"
+        ),
+        pytest.param(
+            replace(CONNECTED, is_recording=True), wait(), id="connected without a reason, results may make mail due"
         ),
         pytest.param(replace(CONNECTED, linger_left=5.0), wait(5.0), id="connected, stays for a while"),
         pytest.param(replace(CONNECTED, linger_left=inf), wait(), id="connected for a stream"),
@@ -275,63 +281,60 @@ def test_conversations_are_opened_within_the_room_and_one_at_least_where_there_i
     assert count <= max(1, -(-due // MESSAGES_PER_CHANNEL) - conversations)
 
 
+NOTHING, FINISHED, REPLIED = ConversationProgress
+FEWER, FAULT = Consequence.FEWER_CONVERSATIONS, Consequence.FAULT
+
+
 @pytest.mark.parametrize(
-    ("progress", "broke_off", "was_idle", "is_connected", "others", "follows"),
+    ("facts", "follows"),
     [
-        pytest.param(ConversationProgress.NOTHING, False, False, True, 0, Consequence.NONE, id="we ended it"),
+        pytest.param(ConversationFacts(NOTHING, broke_off=False), Consequence.NONE, id="we ended it"),
+        pytest.param(ConversationFacts(NOTHING, was_idle=True), Consequence.NONE, id="the server ended it while idle"),
+        pytest.param(ConversationFacts(REPLIED, is_connected=False), Consequence.NONE, id="it had replied to a job"),
+        pytest.param(ConversationFacts(FINISHED), Consequence.NONE, id="one message had a fault"),
+        pytest.param(ConversationFacts(FINISHED, is_connected=False), FAULT, id="the connection broke with a message"),
+        pytest.param(ConversationFacts(NOTHING), FAULT, id="no mail server there"),
+        pytest.param(ConversationFacts(NOTHING, is_connected=False), FAULT, id="the connection broke"),
+        pytest.param(ConversationFacts(NOTHING, others=2), FEWER, id="too many conversations"),
+        pytest.param(ConversationFacts(FINISHED, is_connected=False, others=2), FEWER, id="the last one will tell"),
         pytest.param(
-            ConversationProgress.NOTHING,
-            True,
-            True,
-            True,
-            0,
+            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.FIRST),
             Consequence.NONE,
-            id="the mail server ended it while idle",
+            id="ended at a message: the next one will tell",
         ),
         pytest.param(
-            ConversationProgress.REPLIED, True, False, False, 0, Consequence.NONE, id="it had replied to a job"
+            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.AGAIN),
+            Consequence.NONE,
+            id="ended at the same message again: it is the reason",
         ),
         pytest.param(
-            ConversationProgress.FINISHED, True, False, True, 0, Consequence.NONE, id="one message had a fault"
+            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.ANOTHER), FAULT, id="ended at two messages in a row"
         ),
         pytest.param(
-            ConversationProgress.FINISHED,
-            True,
-            False,
-            False,
-            0,
-            Consequence.FAULT,
-            id="the connection broke with a message",
-        ),
-        pytest.param(ConversationProgress.NOTHING, True, False, True, 0, Consequence.FAULT, id="no mail server there"),
-        pytest.param(ConversationProgress.NOTHING, True, False, False, 0, Consequence.FAULT, id="the connection broke"),
-        pytest.param(
-            ConversationProgress.NOTHING,
-            True,
-            False,
-            True,
-            2,
-            Consequence.FEWER_CONVERSATIONS,
-            id="too many conversations",
+            ConversationFacts(FINISHED, cut_by=CutBy.ANOTHER), FAULT, id="the same behind a message never sent"
         ),
         pytest.param(
-            ConversationProgress.FINISHED,
-            True,
-            False,
-            False,
-            2,
-            Consequence.FEWER_CONVERSATIONS,
-            id="the last one will tell",
+            ConversationFacts(REPLIED, cut_by=CutBy.FIRST), Consequence.NONE, id="only so many messages in each"
         ),
+        pytest.param(
+            ConversationFacts(NOTHING, cut_by=CutBy.FIRST, others=3), FEWER, id="the others may be all that is allowed"
+        ),
+        pytest.param(ConversationFacts(NOTHING, cut_by=CutBy.ANOTHER, others=3), FEWER, id="and so for the next"),
+        pytest.param(
+            ConversationFacts(NOTHING, cut_by=CutBy.AGAIN, others=3), Consequence.NONE, id="the message ends each"
+        ),
+        pytest.param(ConversationFacts(NOTHING, refuses_us=True), FAULT, id="it refuses us"),
+        pytest.param(ConversationFacts(NOTHING, refuses_extension=True), Consequence.NONE, id="refuses an extension"),
     ],
 )
-def test_what_follows_from_the_end_of_a_conversation(
-    progress: ConversationProgress,
-    broke_off: bool,
-    was_idle: bool,
-    is_connected: bool,
-    others: int,
-    follows: Consequence,
+def test_what_follows_from_the_end_of_a_conversation(facts: ConversationFacts, follows: Consequence) -> None:
+    assert consequence(facts) is follows
+
+
+@pytest.mark.parametrize(
+    ("cut_by", "counts"), [(None, True), (CutBy.FIRST, False), (CutBy.ANOTHER, False), (CutBy.AGAIN, True)]
+)
+def test_the_end_of_a_conversation_is_an_attempt_at_its_message_only_if_the_message_is_the_reason(
+    cut_by: CutBy | None, counts: bool
 ) -> None:
-    found = consequence(progress, broke_off=broke_off, was_idle=was_idle, is_connected=is_connected, others=others)
-    assert found is follows
+    assert is_attempt(ConversationFacts(NOTHING, cut_by=cut_by)) == counts

@@ -14,8 +14,8 @@ CHUNKING = b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
 
 
-def ready(ehlo: bytes) -> Session:
-    session = Session(b"localhost")
+def ready(ehlo: bytes, *, is_proven: bool = True) -> Session:
+    session = Session(b"localhost", is_proven=is_proven)
     session.take_output()
     session.receive(b"220 mx\r\n")
     session.take_output()
@@ -58,9 +58,9 @@ class Agreeable:
         return replies
 
 
-def flights(ehlo: bytes, messages: int) -> int:
+def flights(ehlo: bytes, messages: int, *, is_proven: bool = True) -> int:
     """How often something is sent before `messages` messages are finished."""
-    session = ready(ehlo)
+    session = ready(ehlo, is_proven=is_proven)
     remote = Agreeable()
     waiting = list(range(messages))
     finished: list[Event] = []
@@ -99,6 +99,12 @@ def test_messages_with_chunking_share_a_flight() -> None:
     assert flights(CHUNKING, 1) == 1
     assert flights(CHUNKING, MAX_IN_FLIGHT) == 1
     assert flights(CHUNKING, 2 * MAX_IN_FLIGHT) == 2
+
+
+def test_a_mail_server_that_is_not_proven_costs_one_flight_more_and_only_where_content_is_sent_ahead() -> None:
+    assert flights(CHUNKING, 1, is_proven=False) == 2
+    assert flights(CHUNKING, MAX_IN_FLIGHT, is_proven=False) == 2
+    assert flights(PIPELINING, 10, is_proven=False) == 11
 
 
 @pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
@@ -317,7 +323,7 @@ def test_a_message_behind_one_that_is_lost_was_not_tried() -> None:
     text = "the line broke"
     after_dot = Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text)
     assert session.lost(text) == [
-        Finished(1, (after_dot, Outcome(Stage.RCPT, Reply(550, (b"no",))))),
+        Finished(1, (after_dot, Outcome(Stage.RCPT, Reply(550, (b"no",)))), is_cut=True),
         Untried(2),
         Ended(after_dot),
     ]
