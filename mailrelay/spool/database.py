@@ -20,7 +20,7 @@ from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 4
+VERSION = 5
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 ARRIVAL = ""
@@ -66,6 +66,19 @@ PRAGMA schema_version = {schema_version};
 PRAGMA writable_schema = RESET;
 """
 """A recipient whose address is not valid bounces without a reply of a mail server."""
+_FROM_4_TO_5 = """
+ALTER TABLE message ADD COLUMN scheduled REAL;
+ALTER TABLE message ADD COLUMN checksum BLOB;
+ALTER TABLE content ADD COLUMN checksum BLOB;
+ALTER TABLE recipient ADD COLUMN checksum BLOB;
+ALTER TABLE relayhost ADD COLUMN scheduled REAL;
+ALTER TABLE notice_backend ADD COLUMN scheduled REAL;
+UPDATE message SET scheduled = coalesce((SELECT max(closed) FROM attempt WHERE message = message.id), arrival)
+ WHERE next_attempt IS NOT NULL;
+UPDATE relayhost SET scheduled = since WHERE failures = 1;
+UPDATE notice_backend SET scheduled = (SELECT created FROM notice WHERE id = notice) WHERE tries = 0;
+"""
+"""Old rows get no checksum: nothing shows that they are as they were written, and content is not copied."""
 
 
 def translate(error: apsw.Error) -> SpoolError:
@@ -223,6 +236,8 @@ def _migrate(db: apsw.Connection) -> None:
             db.execute(_FROM_2_TO_3)
         if found in (1, 2, 3):
             db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
+        if 0 < found < VERSION:
+            db.execute(_FROM_4_TO_5)
         db.pragma("user_version", VERSION)
     # The entry of the file in its directory must survive a power cut too.
     sync_directory(Path(db.filename).parent)
