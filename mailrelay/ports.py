@@ -81,6 +81,7 @@ class RelayPort(Protocol):
         small before large, the longest due first. more: how many messages to take beyond `limit` if all are small.
         A message with an open attempt is not due: no two callers get the same one.
         completion: what bare addresses become, in the spool too, in the same commit (`mail.completion`).
+        An envelope or a recipient that is not as it was written is marked (`is_damaged`), and must not be sent.
         """
         ...
 
@@ -100,7 +101,8 @@ class RelayPort(Protocol):
         ...
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        """The content of the message with this key, in pieces of at most 64 KiB. Raises `mail.envelope.Unreadable`."""
+        """The content of the message with this key, in pieces of at most 64 KiB. Raises `mail.envelope.Unreadable`, also for
+        a piece that is not as it was written."""
         ...
 
     async def retry_lost(self, relayhost: str) -> None:
@@ -182,7 +184,7 @@ class NoticePort(Protocol):
         ...
 
     async def content_start(self, message: int, limit: int) -> bytes:
-        """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone."""
+        """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone or damaged."""
         ...
 
     async def accept_report(self, pending: PendingNotice, envelope: Envelope, content: bytes) -> None:
@@ -258,7 +260,11 @@ class SpoolView(Protocol):
         ...
 
     def content(self, key: int) -> Iterator[bytes]:
-        """The content of a message, in pieces; nothing if it is no longer kept."""
+        """The content of a message, in pieces; nothing if it is no longer kept. Raises Damaged."""
+        ...
+
+    def content_as_stored(self, key: int) -> bytes:
+        """The content of a message, also where it is not as it was written."""
         ...
 
     def senders(self) -> list[tuple[bytes, bytes]]:
@@ -310,7 +316,8 @@ class SpoolChange(SpoolView, Protocol):
     def replaceable(self, prefix: str, what: Act) -> tuple[Message, bytes]:
         """The message whose id begins with `prefix`, to those recipients whose state allows `what`, and its whole content.
 
-        what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content.
+        what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content, or where it
+        is damaged.
         """
         ...
 

@@ -62,7 +62,7 @@ class Notice:
     created: epoch seconds. text and fix: for a setup fault, what happened and the step that fixes it; for a delay, why.
     since: epoch seconds, the earliest arrival of the messages that wait; waiting: their number; repeats: how often the
     notice was repeated. The fields from `message` on are None or empty for a notice about a relayhost. sender is b"" for the
-    null reverse path.
+    null reverse path. is_damaged: the envelope of the message is not as it was written: nothing must be sent to `sender`.
     """
 
     id: int
@@ -84,6 +84,7 @@ class Notice:
     ret: bytes = b""
     envid: bytes = b""
     concerned: tuple[Concerned, ...] = ()
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

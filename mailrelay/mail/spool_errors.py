@@ -13,6 +13,10 @@ class SpoolBroken(SpoolError):
     """The disk failed: nothing that this process reads from the spool can be trusted any more."""
 
 
+class Damaged(SpoolError):
+    """A part of one message is not as it was written; other messages are not concerned."""
+
+
 class NoSuchMessage(Exception):
     """No message has an id that begins so, or more than one. The text says which."""
 

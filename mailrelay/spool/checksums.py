@@ -20,7 +20,7 @@ _STEP = 2047
 """Octets that are hashed at once. For more, CPython releases the GIL, and a busy process gets it back up to 5 ms later."""
 
 
-def of_message(  # noqa: PLR0913, PLR0917 - the columns of a row
+def of_message(
     message: int,
     relayhost: bytes,
     sender: bytes,

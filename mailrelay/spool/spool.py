@@ -34,6 +34,7 @@ from mailrelay.spool import (
     queue_ids,
     relayhosts,
     space,
+    stored,
 )
 from mailrelay.spool.database import connect, translate
 from mailrelay.spool.writer import Writer
@@ -189,7 +190,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         seq = 0
         try:
-            while (piece := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
+            while (piece := await self._read(partial(stored.piece, message=message, seq=seq))) is not None:
                 data, goes_on = piece
                 yield data
                 if not goes_on:
@@ -238,7 +239,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         await self._write(lambda db: notices.notice_delivered(db, pending, now))
 
     async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
-        await self._write(lambda db: notices.notice_failed(db, pending, next_try, why))
+        now = self._now()
+        await self._write(lambda db: notices.notice_failed(db, pending, next_try, why, now))
 
     async def notice_dropped(self, pending: PendingNotice) -> None:
         await self._write(lambda db: notices.notice_dropped(db, pending))
