@@ -26,6 +26,7 @@ from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_of
+from mailrelay.mail.backoff import SPREAD
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
@@ -233,15 +234,16 @@ async def _watch_changes(daemon: _Daemon) -> None:
                 await _cap_waits(daemon)
             except SpoolError as error:
                 log.error("times in the spool from before the clock was set are not corrected: %s", error)
-            since = time.time()
+            # What was written since then is on the new clock now.
+            since += change.clock_step
             daemon.notifier.wake()
         for scheduler in daemon.schedulers.values():
             scheduler.network_changed(change)
 
 
 async def _cap_waits(daemon: _Daemon) -> None:
-    # A wait is one step of a schedule and at most a tenth more: only a wrong clock can have made a longer one.
-    moved = await daemon.spool.cap_waits(2 * max(*daemon.settings.queue.retry, HOUSEKEEPING))
+    # Other waits, for notices and after a fault of a relayhost, are an hour at most.
+    moved = await daemon.spool.cap_waits((1 + SPREAD) * max(*daemon.settings.queue.retry, 3600.0))
     if moved:
         log.warning("the clock was ahead: %d messages that waited for too late a time are due now", moved)
 

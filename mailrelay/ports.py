@@ -215,16 +215,19 @@ class HousekeepingPort(Protocol):
         ...
 
     async def cap_waits(self, longest: float) -> int:
-        """Makes due now what has a time later than `longest` seconds from now: only a wrong clock can have set it.
+        """Makes due now what waits for a time that only a wrong clock can have set.
 
-        This concerns messages, dials, notices and reminders. Returns the number of messages.
+        Such a time was set in the future, or more than `longest` seconds ahead. This concerns messages, dials, notices and
+        reminders. Returns the number of messages. `next_due` and `relayhost_failure` do the same when they notice that the
+        clock was set back.
         """
         ...
 
     async def clock_jumped(self, by: float, since: float) -> None:
-        """The clock was set ahead by `by` seconds (back, if negative): messages that came in from `since` on keep their age.
+        """The clock was set ahead by `by` seconds (back, if negative): messages that came in from `since` on keep their age,
+        and the waits that began since then keep their length.
 
-        since: epoch seconds on the old clock.
+        since: epoch seconds on the old clock. Called within 5 seconds.
         """
         ...
 

@@ -7,6 +7,7 @@ commit. The ports say what each method does.
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -47,6 +48,8 @@ BALLAST_SIZE = 8 * 1024 * 1024
 """Octets. The ballast is made only while four times as many are free."""
 STAGED_AT_ONCE = 16
 """Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
+MIN_STEP_BACK = 1.0
+"""Seconds by which the clock must be set back to be noticed by a look at what is due."""
 REMOVAL_WAIT = 10.0
 """Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
 
@@ -72,6 +75,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         self._reported = reported
         self._now = now
         self._node = attempts.new_node_id()
+        self._last_look, self._longest_wait = now(), math.inf
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
         try:
@@ -165,6 +169,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     # RelayPort
 
     async def next_due(self, relayhost: str) -> float | None:
+        await self._notice_step_back()
         return await self._read(lambda db: attempts.next_due(db, relayhost))
 
     async def count_due(self, relayhost: str, limit: int) -> int:
@@ -216,6 +221,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return await self._write_even_if_full(lambda db: relayhosts.relayhost_up(db, name, backends, now))
 
     async def relayhost_failure(self, name: str) -> RelayhostFailure | None:
+        await self._notice_step_back()
         return await self._read(lambda db: relayhosts.relayhost_failure(db, name))
 
     # NoticePort
@@ -278,7 +284,14 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def cap_waits(self, longest: float) -> int:
         now = self._now()
+        self._longest_wait = longest
         return await self._write(lambda db: clock.cap_waits(db, longest, now))
+
+    async def _notice_step_back(self) -> None:
+        """Corrects what waits if the clock was set back since the last call: not every system reports that."""
+        last, self._last_look = self._last_look, self._now()
+        if self._last_look < last - MIN_STEP_BACK:
+            await self.cap_waits(self._longest_wait)
 
     async def clock_jumped(self, by: float, since: float) -> None:
         now = self._now()
