@@ -46,6 +46,8 @@ GRACE = 10.0
 """Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
 HOUSEKEEPING = 3600.0
 """Seconds between two rounds of housekeeping."""
+INSPECTION = 86_400.0
+"""Seconds between two searches for damage in the spool."""
 
 
 class CannotStart(Exception):
@@ -154,6 +156,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             group.create_task(_watch_trigger(daemon)),
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
+            group.create_task(_inspect(daemon)),
         ]
         try:
             ready()
@@ -258,6 +261,19 @@ async def _run_housekeeping(daemon: _Daemon) -> None:
         except SpoolError as error:
             log.error("old history is not deleted: %s", error)
         await asyncio.sleep(HOUSEKEEPING)
+
+
+async def _inspect(daemon: _Daemon) -> None:
+    """Looks for damage in the spool, at the start and then every INSPECTION seconds. Damage ends the daemon (`Spool.broken`)
+    unless it can be repaired."""
+    while True:
+        try:
+            for one in await daemon.spool.inspect(backends_of(daemon.settings.notify)):
+                log.error("the spool's file was damaged, and is repaired; look at the disk: %s", one)
+        except SpoolError as error:
+            log.error("%s", error)
+        daemon.notifier.wake()
+        await asyncio.sleep(INSPECTION)
 
 
 def _say_ready(addresses: list[Endpoint]) -> None:

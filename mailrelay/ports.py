@@ -231,6 +231,14 @@ class HousekeepingPort(Protocol):
         """
         ...
 
+    async def inspect(self, backends_for: BackendsFor) -> list[str]:
+        """Looks for damage in the whole spool, which may take seconds, and repairs what can be repaired without a loss.
+
+        Messages that it has to hold get a notice to `backends_for`. Returns what was repaired, [] if nothing was damaged.
+        Raises SpoolBroken for other damage.
+        """
+        ...
+
     async def purge(self, keep_sent: float) -> int:
         """Deletes history that is older than `keep_sent` seconds: a bounded number of messages, which it returns.
 

@@ -15,6 +15,7 @@ from mailrelay.listener.peer_account import NoOwner, uid_of_connection
 from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool.database import opened_for_reading, prepare_directory
+from mailrelay.spool.inspection import findings
 from mailrelay.spool.space import check_space
 
 GREETING_TIMEOUT = 5.0
@@ -37,11 +38,16 @@ def _spool(queue: Queue, size: int) -> Finding:
     try:
         with opened_for_reading(directory) as db:
             check_space(db, size, queue.max_size)
+            damage = findings(db)
     except FileNotFoundError:
         return _not_created(directory)
     except SpoolError as error:
         return _unusable(error)
-    return Finding("spool", True, f"{directory} is private and has space for the largest message")
+    if damage:
+        what = f"the spool's file is damaged: {damage[0]}"
+        fix = "look at the disk; `mailrelay serve` repairs it at its start, where that is possible"
+        return Finding("spool", False, what, fix)
+    return Finding("spool", True, f"{directory} is private and whole, and has space for the largest message")
 
 
 def _not_created(directory: Path) -> Finding:

@@ -12,14 +12,14 @@ import apsw
 
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Message
-from mailrelay.mail.lifecycle import State
+from mailrelay.mail.lifecycle import FAILED, OPEN, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Place, Record
 from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.completing import complete, move
 from mailrelay.spool.correspondents import remember
-from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows
+from mailrelay.spool.database import IS_PENDING, row, rows, states
 from mailrelay.spool.relayhosts import relayhost_up
 from mailrelay.spool.stored import load_message
 
@@ -38,6 +38,9 @@ _DUE = (
 )
 # One query for each part of the index message_due, in the order in which to send: untried before tried, small before large.
 _DUE_QUERIES = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
+
+
+_OVER = states(set(State) - OPEN - FAILED)
 
 
 def new_node_id() -> str:
@@ -156,7 +159,8 @@ def retire(db: apsw.Connection, message: int, now: float) -> None:
     """
     live, refused = row(
         db,
-        f"SELECT coalesce(sum(state IN {IS_LIVE}), 0), coalesce(sum(state = 'refused'), 0)"
+        # A state that does not exist comes from damage: it may hide a recipient that waits.
+        f"SELECT coalesce(sum(state NOT IN {_OVER}), 0), coalesce(sum(state = 'refused'), 0)"
         " FROM recipient WHERE message = ?",
         (message,),
     )

@@ -81,15 +81,15 @@ UPDATE notice_backend SET scheduled = (SELECT created FROM notice WHERE id = not
 """Old rows get no checksum: nothing shows that they are as they were written, and content is not copied."""
 
 
-def translate(error: apsw.Error) -> SpoolError:
-    """The SpoolError for an error of SQLite."""
+def translate(error: apsw.Error | UnicodeDecodeError) -> SpoolError:
+    """The SpoolError for an error of SQLite. UnicodeDecodeError: a text was read that nobody has written."""
     match error:
         case apsw.FullError():
             return SpoolFull("the spool's disk is full; make space")
         # The error if the disk is too full for the -shm file, the index of the write-ahead log.
         case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
             return SpoolFull("the spool's disk is full; make space")
-        case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
+        case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError() | UnicodeDecodeError():
             return SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
         case apsw.BusyError() | apsw.LockedError():
             return SpoolError("another program has locked the spool; try again")
@@ -161,7 +161,7 @@ def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise translate(error) from None
 
 
@@ -175,7 +175,7 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise translate(error) from None
 
 

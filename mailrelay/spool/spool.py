@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import apsw
 
+from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
@@ -30,6 +31,7 @@ from mailrelay.spool import (
     actions,
     attempts,
     clock,
+    inspection,
     notice_lifecycle,
     notices,
     queue_ids,
@@ -109,7 +111,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def _read(self, run: Callable[[apsw.Connection], R]) -> R:
         try:
             return await self._loop.run_in_executor(self._reader, run, self._reading)
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise translate(error) from None
 
     async def _write_even_if_full(self, run: Callable[[apsw.Connection], R]) -> R:
@@ -296,6 +298,43 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def clock_jumped(self, by: float, since: float) -> None:
         now = self._now()
         await self._write(lambda db: clock.clock_jumped(db, by, since, now))
+
+    async def inspect(self, backends_for: BackendsFor) -> list[str]:
+        found = await self._find_damage()
+        if not found:
+            return []
+        if inspection.is_repairable(found):
+            now = self._now()
+            await self._write(lambda db: inspection.repair(db, backends_for, now))
+            if not await self._find_damage():
+                return found
+        broken = SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
+        if not self.broken.done():
+            self.broken.set_result(broken)
+        raise broken
+
+    async def _find_damage(self) -> list[str]:
+        """`inspection.findings`, on a connection and a thread of its own: it holds up nothing."""
+        db = connect(self._directory, create=False)
+
+        def find() -> list[str]:
+            try:
+                return inspection.findings(db)
+            except apsw.InterruptError:
+                return []
+            finally:
+                db.close()
+
+        finding = self._loop.run_in_executor(None, find)
+        try:
+            return await asyncio.shield(finding)
+        except asyncio.CancelledError:
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                db.interrupt()
+            await asyncio.wait((finding,))
+            raise
+        except apsw.Error as error:
+            raise translate(error) from None
 
     async def purge(self, keep_sent: float) -> int:
         """See the port. Also makes the ballast again if it was deleted."""

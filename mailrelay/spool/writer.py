@@ -159,7 +159,7 @@ class Writer:
     def _concerns_all(self, error: Exception) -> bool:
         """Whether the whole commit has failed, not only one piece of work."""
         # After some errors SQLite has rolled back the whole transaction.
-        return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
+        return isinstance(error, (apsw.IOError, apsw.CorruptError, UnicodeDecodeError)) or not self._db.in_transaction
 
 
 class _FailedAlone(Exception):
