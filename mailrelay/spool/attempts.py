@@ -15,6 +15,7 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, OPEN, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Place, Record
+from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.completing import complete, move
@@ -97,7 +98,11 @@ def take(
             found |= dict(rows(db, query, (relayhost, now, limit + more)))
     ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
-    db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
+    for key in ids:
+        db.execute("UPDATE message SET next_attempt = NULL WHERE id = ? AND next_attempt IS NOT NULL", (key,))
+        if not db.changes():
+            # The index says that it is due, and would say so for ever.
+            raise SpoolBroken(f"the spool's file is damaged (an index does not fit the message with key {key})")
     return [complete(db, load_message(db, key), completion) for key in ids]
 
 

@@ -32,6 +32,7 @@ from mailrelay.spool import (
     attempts,
     clock,
     inspection,
+    log_end,
     notice_lifecycle,
     notices,
     queue_ids,
@@ -61,7 +62,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     max_size: octets of the database (queue.max_size). reported: called with the relayhost's name when `accept_report` has
     accepted a DSN. now: the one clock of the spool, epoch seconds. `broken` is done once the disk has failed: then this
-    process can write nothing more. Raises SpoolError, here and from every method.
+    process can write nothing more. unreadable_commits: as in `log_end`. Raises SpoolError, here and from every method.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             if not self._drop_ballast():
                 raise
             writing = connect(directory)
+        try:
+            self.unreadable_commits = log_end.unreadable_commits(writing)
+        except apsw.Error as error:
+            raise translate(error) from None
         self._reading = connect(directory)
         try:
             self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
@@ -300,18 +305,20 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         await self._write(lambda db: clock.clock_jumped(db, by, since, now))
 
     async def inspect(self, backends_for: BackendsFor) -> list[str]:
-        found = await self._find_damage()
-        if not found:
-            return []
-        if inspection.is_repairable(found):
-            now = self._now()
-            await self._write(lambda db: inspection.repair(db, backends_for, now))
-            if not await self._find_damage():
-                return found
-        broken = SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
-        if not self.broken.done():
-            self.broken.set_result(broken)
-        raise broken
+        try:
+            found = await self._find_damage()
+            if not found:
+                return []
+            if inspection.is_repairable(found):
+                now = self._now()
+                await self._write(lambda db: inspection.repair(db, backends_for, now))
+                if not await self._find_damage():
+                    return found
+            raise SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
+        except SpoolBroken as error:
+            if not self.broken.done():
+                self.broken.set_result(error)
+            raise
 
     async def _find_damage(self) -> list[str]:
         """`inspection.findings`, on a connection and a thread of its own: it holds up nothing."""
