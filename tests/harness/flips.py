@@ -32,13 +32,14 @@ class Sample:
     live: what the person sees in the queue without having to send it: address and state."""
 
     directory: Path
+    is_checkpointed: bool
     expected: dict[bytes, bytes] = field(default_factory=dict)
     live: dict[bytes, str] = field(default_factory=dict)
 
 
 def make(directory: Path, *, checkpointed: bool) -> Sample:
     """Makes a spool in `directory`. checkpointed: all is in the file; otherwise a part is in the log, as after a crash."""
-    sample = Sample(directory)
+    sample = Sample(directory, checkpointed)
     working = directory.with_name(directory.name + "-working")
     db = connect(working)
     draw = random.Random(1)
@@ -97,6 +98,8 @@ def run(directory: Path) -> Result:
     result = Result()
     try:
         with closing(connect(directory)) as db:
+            # No power is cut here.
+            db.pragma("synchronous", "OFF")
             lost = log_end.unreadable_commits(db)
             if lost:
                 result.reported.append(f"{lost} commits")

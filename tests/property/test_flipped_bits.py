@@ -1,7 +1,7 @@
 """One flipped bit anywhere in the files of a spool: each message is sent as it came in, or held and told, or the spool is
 reported as damaged.
 
-    MAILRELAY_FLIPS=10000 pytest tests/property/test_flipped_bits.py      # flips for each kind of place, 45 without it
+    MAILRELAY_FLIPS=10000 pytest tests/property/test_flipped_bits.py      # flips for each kind of place, 30 without it
 """
 
 import os
@@ -16,7 +16,7 @@ from harness import flips
 
 from mailrelay.spool.database import FILE
 
-FLIPS = int(os.environ.get("MAILRELAY_FLIPS", "45"))
+FLIPS = int(os.environ.get("MAILRELAY_FLIPS", "30"))
 PAGE, FRAME = 4096, 4096 + 24
 
 # A place in a file of this size.
@@ -80,5 +80,5 @@ def test_a_flipped_bit_alters_no_message_and_hides_none(sample: flips.Sample, tm
             error.add_note(f"bit {bit} of octet {at} of {name} was flipped")
             raise
         shutil.rmtree(copy)
-    # At least one flip has met something: else nothing was tested.
-    assert found["held"] + found["reported"]
+    # Else nothing was tested. The first page is in the log, too, if there is one.
+    assert found["held"] + found["reported"] or (place == "header" and not sample.is_checkpointed)
