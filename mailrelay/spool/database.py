@@ -239,5 +239,9 @@ def _migrate(db: apsw.Connection) -> None:
         if 0 < found < VERSION:
             db.execute(_FROM_4_TO_5)
         db.pragma("user_version", VERSION)
+    if found == 0:
+        # The schema is in the file before the first message is in the log: a log that cannot be read is then noticed
+        # (`log_end`), and not taken for a new spool.
+        db.wal_checkpoint()
     # The entry of the file in its directory must survive a power cut too.
     sync_directory(Path(db.filename).parent)

@@ -336,9 +336,11 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         try:
             return await asyncio.shield(finding)
         except asyncio.CancelledError:
-            with contextlib.suppress(apsw.ConnectionClosedError):
-                db.interrupt()
-            await asyncio.wait((finding,))
+            while not finding.done():
+                # Again and again: an interrupt that comes before the search begins has no effect.
+                with contextlib.suppress(apsw.ConnectionClosedError):
+                    db.interrupt()
+                await asyncio.wait((finding,), timeout=0.1)
             raise
         except apsw.Error as error:
             raise translate(error) from None
