@@ -415,6 +415,7 @@ def test_a_text_that_nobody_has_written_is_damage(engine: Engine) -> None:
 def crashed(tmp_path: Path) -> Path:
     """The files of a spool that was not closed, with three messages in its log."""
     db = connect(tmp_path / "spool")
+    db.pragma("wal_checkpoint", "TRUNCATE")
     for _ in range(3):
         accept(db, full_letter())
     copy = Path(shutil.copytree(tmp_path / "spool", tmp_path / "crashed"))
