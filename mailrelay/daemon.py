@@ -27,6 +27,7 @@ from mailrelay.listener.forwarding import forward
 from mailrelay.listener.listening import Listening, NoSuchAccount, listen
 from mailrelay.listener.sockets import CannotListen
 from mailrelay.mail.backends import backends_of
+from mailrelay.mail.backoff import SPREAD
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError
@@ -53,6 +54,10 @@ TRIGGER_RETRY = 10.0
 """Seconds until the trigger is made again after that has failed."""
 HOUSEKEEPING = 3600.0
 """Seconds between two rounds of housekeeping."""
+INSPECTION = 86_400.0
+"""Seconds between two searches for damage in the spool."""
+START_INSPECTION = 0.5
+"""Seconds for such a search before the daemon listens, at most: enough for about 50 MB. A longer one goes on beside it."""
 
 
 class CannotStart(Exception):
@@ -61,7 +66,8 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
-    """The parts of a running daemon. schedulers: by the relayhost's name."""
+    """The parts of a running daemon. schedulers: by the relayhost's name. is_inspected: whether the whole spool was searched
+    for damage at the start."""
 
     settings: Settings
     spool: Spool
@@ -69,6 +75,7 @@ class _Daemon:
     notifier: Notifier
     intake: Intake
     health: Health
+    is_inspected: bool
 
 
 async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | None = None) -> None:
@@ -90,8 +97,9 @@ async def serve(settings: Settings, ready: Callable[[list[Endpoint]], None] | No
                 health=health.report,
             )
             try:
+                is_inspected = await _inspect_at_start(settings, spool)
                 await _recover(settings, spool)
-                daemon = _build(settings, spool, schedulers, health)
+                daemon = _build(settings, spool, schedulers, health, is_inspected=is_inspected)
                 addresses, listeners = await _listen(daemon)
                 await _run(daemon, listeners, lambda: (ready or _say_ready)(addresses))
             finally:
@@ -111,6 +119,12 @@ def _emergency(settings: Settings) -> Emergency:
 
 async def _recover(settings: Settings, spool: Spool) -> None:
     """Repairs what a crash has left in the spool, and moves mail of relayhosts that the settings no longer have."""
+    if spool.unreadable_commits:
+        log.error(
+            "%d commits at the end of the spool's log cannot be read. After a power cut this is no loss: no client was told"
+            " that they are on disk. Otherwise look at the disk: the mail that came in last may be lost",
+            spool.unreadable_commits,
+        )
     interrupted = await spool.recover()
     if interrupted:
         log.warning("%d attempts were interrupted by a crash; their mail may arrive twice", interrupted)
@@ -125,7 +139,9 @@ async def _recover(settings: Settings, spool: Spool) -> None:
         log.error("%d messages wait for relayhosts that are not in the settings: see `mailrelay queue`", left)
 
 
-def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], health: Health) -> _Daemon:
+def _build(
+    settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], health: Health, *, is_inspected: bool
+) -> _Daemon:
     """Builds all parts; puts the schedulers into `schedulers`."""
     notifier = Notifier(settings.notify, spool, settings.queue.delay_notice_after, lazy)
     policy = RetryPolicy(
@@ -144,7 +160,7 @@ def _build(settings: Settings, spool: Spool, schedulers: dict[str, Scheduler], h
         settings.listen.answer_within,
         completion=completion,
     )
-    return _Daemon(settings, spool, schedulers, notifier, intake, health)
+    return _Daemon(settings, spool, schedulers, notifier, intake, health, is_inspected)
 
 
 async def _listen(daemon: _Daemon) -> tuple[list[Endpoint], contextlib.AsyncExitStack]:
@@ -187,6 +203,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
             group.create_task(daemon.health.watch(daemon.spool.try_storing)),
+            group.create_task(_run_inspections(daemon)),
         ]
         # At once: whatever is sent from now on is sent again after the restart.
         daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
@@ -298,15 +315,16 @@ async def _watch_changes(daemon: _Daemon) -> None:
                 await _cap_waits(daemon)
             except SpoolError as error:
                 log.error("times in the spool from before the clock was set are not corrected: %s", error)
-            since = time.time()
+            # What was written since then is on the new clock now.
+            since += change.clock_step
             daemon.notifier.wake()
         for scheduler in daemon.schedulers.values():
             scheduler.network_changed(change)
 
 
 async def _cap_waits(daemon: _Daemon) -> None:
-    # A wait is one step of a schedule and at most a tenth more: only a wrong clock can have made a longer one.
-    moved = await daemon.spool.cap_waits(2 * max(*daemon.settings.queue.retry, HOUSEKEEPING))
+    # Other waits, for notices and after a fault of a relayhost, are an hour at most.
+    moved = await daemon.spool.cap_waits((1 + SPREAD) * max(*daemon.settings.queue.retry, 3600.0))
     if moved:
         log.warning("the clock was ahead: %d messages that waited for too late a time are due now", moved)
 
@@ -323,6 +341,34 @@ async def _run_housekeeping(daemon: _Daemon) -> None:
         except SpoolError as error:
             log.error("old history is not deleted: %s", error)
         await asyncio.sleep(HOUSEKEEPING)
+
+
+async def _inspect_at_start(settings: Settings, spool: Spool) -> bool:
+    """Looks for damage in the spool before anything reads it, unless it is too large for that. Returns whether it has."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_INSPECTION):
+            await _inspect(settings, spool)
+            return True
+    return False
+
+
+async def _inspect(settings: Settings, spool: Spool) -> None:
+    """Looks for damage in the spool. Raises SpoolBroken for damage that cannot be repaired."""
+    for one in await spool.inspect(backends_of(settings.notify)):
+        log.error("the spool's file was damaged, and is repaired; look at the disk: %s", one)
+
+
+async def _run_inspections(daemon: _Daemon) -> None:
+    """Looks for damage every INSPECTION seconds. What cannot be repaired ends the daemon (`Spool.broken`)."""
+    if daemon.is_inspected:
+        await asyncio.sleep(INSPECTION)
+    while True:
+        try:
+            await _inspect(daemon.settings, daemon.spool)
+        except SpoolError as error:
+            log.error("%s", error)
+        daemon.notifier.wake()
+        await asyncio.sleep(INSPECTION)
 
 
 def _say_ready(addresses: list[Endpoint]) -> None:

@@ -81,6 +81,7 @@ class RelayPort(Protocol):
         small before large, the longest due first. more: how many messages to take beyond `limit` if all are small.
         A message with an open attempt is not due: no two callers get the same one.
         completion: what bare addresses become, in the spool too, in the same commit (`mail.completion`).
+        An envelope or a recipient that is not as it was written is marked (`is_damaged`), and must not be sent.
         """
         ...
 
@@ -100,7 +101,8 @@ class RelayPort(Protocol):
         ...
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
-        """The content of the message with this key, in pieces of at most 64 KiB. Raises `mail.envelope.Unreadable`."""
+        """The content of the message with this key, in pieces of at most 64 KiB. Raises `mail.envelope.Unreadable`, also for
+        a piece that is not as it was written."""
         ...
 
     async def retry_lost(self, relayhost: str) -> None:
@@ -182,7 +184,7 @@ class NoticePort(Protocol):
         ...
 
     async def content_start(self, message: int, limit: int) -> bytes:
-        """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone."""
+        """The first `limit` octets of the content of a message; fewer if it is shorter, b"" if it is gone or damaged."""
         ...
 
     async def accept_report(self, pending: PendingNotice, envelope: Envelope, content: bytes) -> None:
@@ -213,16 +215,27 @@ class HousekeepingPort(Protocol):
         ...
 
     async def cap_waits(self, longest: float) -> int:
-        """Makes due now what has a time later than `longest` seconds from now: only a wrong clock can have set it.
+        """Makes due now what waits for a time that only a wrong clock can have set.
 
-        This concerns messages, dials, notices and reminders. Returns the number of messages.
+        Such a time was set in the future, or more than `longest` seconds ahead. This concerns messages, dials, notices and
+        reminders. Returns the number of messages. `next_due` and `relayhost_failure` do the same when they notice that the
+        clock was set back.
         """
         ...
 
     async def clock_jumped(self, by: float, since: float) -> None:
-        """The clock was set ahead by `by` seconds (back, if negative): messages that came in from `since` on keep their age.
+        """The clock was set ahead by `by` seconds (back, if negative): messages that came in from `since` on keep their age,
+        and the waits that began since then keep their length.
 
-        since: epoch seconds on the old clock.
+        since: epoch seconds on the old clock. Called within 5 seconds.
+        """
+        ...
+
+    async def inspect(self, backends_for: BackendsFor) -> list[str]:
+        """Looks for damage in the whole spool, which may take seconds, and repairs what can be repaired without a loss.
+
+        Messages that it has to hold get a notice to `backends_for`. Returns what was repaired, [] if nothing was damaged.
+        Raises SpoolBroken for other damage.
         """
         ...
 
@@ -269,7 +282,11 @@ class SpoolView(Protocol):
         ...
 
     def content(self, key: int) -> Iterator[bytes]:
-        """The content of a message, in pieces; nothing if it is no longer kept."""
+        """The content of a message, in pieces; nothing if it is no longer kept. Raises Damaged."""
+        ...
+
+    def content_as_stored(self, key: int) -> bytes:
+        """The content of a message, also where it is not as it was written."""
         ...
 
     def senders(self) -> list[tuple[bytes, bytes]]:
@@ -321,7 +338,8 @@ class SpoolChange(SpoolView, Protocol):
     def replaceable(self, prefix: str, what: Act) -> tuple[Message, bytes]:
         """The message whose id begins with `prefix`, to those recipients whose state allows `what`, and its whole content.
 
-        what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content.
+        what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content, or where it
+        is damaged.
         """
         ...
 

@@ -16,6 +16,7 @@ from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_socket
 from mailrelay.mail import quantity
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool.database import opened_for_reading, prepare_directory
+from mailrelay.spool.inspection import findings
 from mailrelay.spool.space import ORDINARY, check_space
 
 GREETING_TIMEOUT = 5.0
@@ -38,12 +39,17 @@ def _spool(queue: Queue, size: int) -> Finding:
     try:
         with opened_for_reading(directory) as db:
             largest = check_space(db, ORDINARY, queue.max_size)
+            damage = findings(db)
     except FileNotFoundError:
         return _not_created(directory)
     except SpoolError as error:
         return _unusable(error)
+    if damage:
+        what = f"the spool's file is damaged: {damage[0]}"
+        fix = "look at the disk; `mailrelay serve` repairs it at its start, where that is possible"
+        return Finding("spool", False, what, fix)
     room = "the largest message" if largest >= size else f"messages up to {quantity.size(largest)}"
-    return Finding("spool", True, f"{directory} is private and has space for {room}")
+    return Finding("spool", True, f"{directory} is private and whole, and has space for {room}")
 
 
 def _not_created(directory: Path) -> Finding:

@@ -9,7 +9,8 @@ did_you_mean, an address that was reached before and may have been meant, or "".
 Times are local, with their offset from UTC. The timeline ends with what is planned. An enhanced status code is
 shown beside a reply only if the reply does not contain it.
 
-`--content` prints the message as it is sent, octet for octet; on a terminal it is escaped.
+`--content` prints the message as it is sent, octet for octet; on a terminal it is escaped. Content that is damaged in the
+spool is printed as it is there, with a sentence on stderr and exit status 1.
 """
 
 import sys
@@ -81,8 +82,8 @@ def _parts(found: Details, now: float, *, is_served: bool) -> Iterator[Iterator[
 
 
 def _print_content(directory: Path, given: str) -> None:
-    queue_id, octets = content(directory, given)
-    if not octets:
+    queue_id, octets, damage = content(directory, given)
+    if not (octets or damage):
         _, newer = whole_id(directory, queue_id)
         see = f"--content {newer[0]}`, which replaced it" if newer else f"{queue_id}`"
         raise Failed(f"the content of {queue_id} is no longer kept; see `mailrelay queue show {see}")
@@ -91,6 +92,9 @@ def _print_content(directory: Path, given: str) -> None:
             print("\t".join(map(printable, line.split(b"\t"))))
     else:
         sys.stdout.buffer.write(octets)
+    if damage:
+        sys.stdout.flush()
+        raise Failed(f"{queue_id} is shown as it is in the spool, but {damage}")
 
 
 def _envelope(found: Details, now: float, *, is_served: bool) -> Iterator[str]:

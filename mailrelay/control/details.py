@@ -9,6 +9,7 @@ from mailrelay.control.errors import no_such_message
 from mailrelay.control.records import EventRecord, MessageRecord, event_record, message_record
 from mailrelay.mail.overview import Event, Listed
 from mailrelay.mail.printable import printable
+from mailrelay.mail.spool_errors import Damaged
 from mailrelay.ports import SpoolView
 from mailrelay.spool.command_spool import CommandSpool
 
@@ -48,13 +49,16 @@ def details(directory: Path, given: str) -> Details:
         return Details(message, view.events(key), likely, view.successors(queue_id))
 
 
-def content(directory: Path, given: str) -> tuple[str, bytes]:
+def content(directory: Path, given: str) -> tuple[str, bytes, str]:
     """The whole id of the message whose id begins with `given`, and its content as it is sent; b"" if it is no longer kept.
 
-    Raises NoSuchMessage, SpoolError.
+    The last value says in a sentence that the content is damaged, "" if it is not. Raises NoSuchMessage, SpoolError.
     """
     with _found(directory, given) as (view, key, queue_id):
-        return queue_id, b"".join(view.content(key))
+        try:
+            return queue_id, b"".join(view.content(key)), ""
+        except Damaged as error:
+            return queue_id, view.content_as_stored(key), str(error)
 
 
 def details_record(found: Details) -> DetailsRecord:

@@ -93,7 +93,8 @@ def completed(envelope: Envelope, completion: Completion) -> Envelope:
     if not has_bare(envelope):
         return envelope
     recipients = tuple(
-        Recipient(completion.whole_recipient(to.address), to.notify, to.orcpt) for to in envelope.recipients
+        to if to.is_damaged else Recipient(completion.whole_recipient(to.address), to.notify, to.orcpt)
+        for to in envelope.recipients
     )
     return dataclasses.replace(envelope, sender=completion.whole_sender(envelope.sender), recipients=recipients)
 

@@ -13,16 +13,21 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A forward path with its DSN parameters (RFC 3461). `notify` and `orcpt` are as sent, b"" where absent."""
+    """A forward path with its DSN parameters (RFC 3461). `notify` and `orcpt` are as sent, b"" where absent.
+
+    is_damaged: the spool does not hold it as it was written; nothing is sent to it."""
 
     address: bytes
     notify: bytes = b""
     orcpt: bytes = b""
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """MAIL and RCPT as accepted (RFC 5321 section 2.3.1). `ret` is b"FULL", b"HDRS" or b""; `envid` is xtext or b""."""
+    """MAIL and RCPT as accepted (RFC 5321 section 2.3.1). `ret` is b"FULL", b"HDRS" or b""; `envid` is xtext or b"".
+
+    is_damaged: the spool does not hold it as it was written, or not all of its recipients; it is not sent."""
 
     sender: bytes
     recipients: tuple[Recipient, ...]
@@ -30,6 +35,7 @@ class Envelope:
     smtputf8: bool = False
     ret: bytes = b""
     envid: bytes = b""
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Notice:
     delay, why. relayhost: "" for the spool.
     since: epoch seconds, the earliest arrival of the messages that wait; waiting: their number; repeats: how often the
     notice was repeated. The fields from `message` on are None or empty for a notice about no message. sender is b"" for the
-    null reverse path.
+    null reverse path. is_damaged: the envelope of the message is not as it was written: nothing must be sent to `sender`.
     """
 
     id: int
@@ -87,6 +87,7 @@ class Notice:
     ret: bytes = b""
     envid: bytes = b""
     concerned: tuple[Concerned, ...] = ()
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

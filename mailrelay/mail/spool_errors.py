@@ -23,6 +23,10 @@ class SpoolUnavailable(SpoolError):
     """The spool cannot be used now, for a reason outside of it: another program has locked it, for instance."""
 
 
+class Damaged(SpoolError):
+    """A part of one message is not as it was written; other messages are not concerned."""
+
+
 class NoSuchMessage(Exception):
     """No message has an id that begins so, or more than one. The text says which."""
 

@@ -122,11 +122,15 @@ class Notifier:
         busy = frozenset(self._busy)
         due: dict[Backend, list[PendingNotice]] = {}
         for pending in await self._spool.pending_notices():
-            backend = pending.backend if pending.backend in self._enabled else self._replacement()
+            # The address to which a report would go is damaged.
+            is_lost = pending.backend is Backend.DSN and pending.notice.is_damaged
+            is_usable = pending.backend in self._enabled and not is_lost
+            backend = pending.backend if is_usable else self._replacement()
             if backend is not None:
                 due.setdefault(backend, []).append(pending)
             elif self._enabled:
-                await self._drop(pending, "it is no longer in the settings")
+                why = "the address of its sender is damaged" if is_lost else "it is no longer in the settings"
+                await self._drop(pending, why)
         # A pause longer than the longest one was set before the clock was set back. It has no effect.
         paused = {backend: at for backend, at in self._paused_until.items() if now < at <= now + LONGEST_RETRY}
         for backend, batch in due.items():

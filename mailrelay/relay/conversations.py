@@ -277,7 +277,9 @@ class Conversations:
         except SpoolError as error:
             # No fault of the relayhost. The daemon itself reports a broken spool, and ends.
             if not isinstance(error, SpoolBroken):
-                log.critical("relay=%s: a conversation failed: %s; its mail is tried again", self._relayhost.name, error)
+                log.critical(
+                    "relay=%s: a conversation failed: %s; its mail is tried again", self._relayhost.name, error
+                )
             return ConversationEnd(None, ConversationProgress.NOTHING)
         except Exception:
             log.exception("relay=%s: a conversation failed; its mail is tried again", self._relayhost.name)

@@ -53,6 +53,8 @@ def rcpt(recipient: Recipient, offered: Extensions) -> bytes:
 
 def unsendable(envelope: Envelope, offered: Extensions) -> Outcome | None:
     """Why nothing of `envelope` can be sent to this mail server; None if that depends on its recipients."""
+    if envelope.is_damaged:
+        return _damaged(Stage.MAIL, "envelope")
     if not _is_safe(envelope.sender, envelope.ret, envelope.envid):
         return _unreadable(Stage.MAIL)
     if not _is_acceptable(envelope.sender, offered):
@@ -67,6 +69,8 @@ def unsendable(envelope: Envelope, offered: Extensions) -> Outcome | None:
 
 def unsendable_recipient(recipient: Recipient, offered: Extensions) -> Outcome | None:
     """Why the message cannot be sent to this recipient by this mail server; None if it can."""
+    if recipient.is_damaged:
+        return _damaged(Stage.RCPT, "address")
     if not _is_safe(recipient.address, recipient.notify, recipient.orcpt):
         return _unreadable(Stage.RCPT)
     if not _is_acceptable(recipient.address, offered):
@@ -89,6 +93,15 @@ def _unreadable(stage: Stage) -> Outcome:
         cause=Cause.UNREADABLE,
         text="the envelope has an address or a parameter that cannot be written into an SMTP command",
         fix="show the message with `mailrelay queue show ID`, then cancel it and send it again",
+    )
+
+
+def _damaged(stage: Stage, what: str) -> Outcome:
+    return Outcome(
+        stage,
+        cause=Cause.UNREADABLE,
+        text=f"the {what} in the spool is not as it was written (its checksum does not match)",
+        fix="look at the disk; show the message with `mailrelay queue show ID`, then cancel it and send it again",
     )
 
 

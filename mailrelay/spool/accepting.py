@@ -11,6 +11,7 @@ import apsw
 
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.mail.spool_errors import SpoolError
+from mailrelay.spool import checksums
 from mailrelay.spool.database import PIECE, row, rows
 from mailrelay.spool.space import check_space
 
@@ -41,7 +42,7 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
     _insert(
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt,"
-        " bare_header)",
+        " bare_header, scheduled, checksum)",
         [
             (
                 message,
@@ -57,22 +58,32 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
                 arrival.subject,
                 arrival.arrival,
                 int(arrival.has_bare_header),
+                arrival.arrival,
+                _checksum(message, arrival),
             )
             for message, arrival in keyed
         ],
     )
     _insert(
         db,
-        "recipient (message, address, notify, orcpt, state, changed)",
+        "recipient (message, address, notify, orcpt, state, changed, checksum)",
         [
-            (message, to.address, to.notify, to.orcpt, "queued", arrival.arrival)
+            (
+                message,
+                to.address,
+                to.notify,
+                to.orcpt,
+                "queued",
+                arrival.arrival,
+                checksums.of_recipient(message, to.address, to.notify, to.orcpt),
+            )
             for message, arrival in keyed
             for to in arrival.envelope.recipients
         ],
     )
     _insert(
         db,
-        "content (message, seq, data)",
+        "content (message, seq, data, checksum)",
         [
             piece
             for message, arrival in keyed
@@ -96,7 +107,7 @@ def stage(db: apsw.Connection, staged: Staged | None, octets: bytes) -> Staged:
         staged = Staged(next_key(db), 0, 0)
         db.execute("INSERT INTO incoming (message) VALUES (?)", (staged.key,))
     pieces = list(_pieces(staged.key, staged.pieces, octets))
-    _insert(db, "content (message, seq, data)", pieces)
+    _insert(db, "content (message, seq, data, checksum)", pieces)
     return Staged(staged.key, staged.pieces + len(pieces), staged.size + len(octets))
 
 
@@ -123,10 +134,27 @@ def _end_staging(db: apsw.Connection, staged: Staged) -> int:
     return staged.key
 
 
-def _pieces(message: int, first: int, octets: bytes) -> Iterator[tuple[int, int, memoryview]]:
+def _checksum(message: int, arrival: Arrival) -> bytes:
+    envelope = arrival.envelope
+    return checksums.of_message(
+        message,
+        arrival.relayhost.encode(),
+        envelope.sender,
+        envelope.body,
+        int(envelope.smtputf8),
+        envelope.ret,
+        envelope.envid,
+        arrival.size,
+        int(arrival.has_bare_header),
+        len(envelope.recipients),
+    )
+
+
+def _pieces(message: int, first: int, octets: bytes) -> Iterator[tuple[int, int, memoryview, bytes]]:
     """`octets` as rows of `content`, numbered from `first` on."""
     for seq, at in enumerate(range(0, len(octets), PIECE), first):
-        yield message, seq, memoryview(octets)[at : at + PIECE]
+        data = memoryview(octets)[at : at + PIECE]
+        yield message, seq, data, checksums.of_piece(message, seq, data)
 
 
 def _insert(db: apsw.Connection, into: str, values: Sequence[tuple[object, ...]]) -> None:

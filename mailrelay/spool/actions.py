@@ -41,12 +41,15 @@ def find(db: apsw.Connection, prefix: str) -> tuple[int, str]:
 def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
     """Makes a message due now, and lets its relayhost be dialled now, in spite of the back-off. Raises NotAllowed."""
     check_not_active(db, key, queue_id)
-    db.execute("UPDATE message SET next_attempt = ? WHERE id = ? AND next_attempt IS NOT NULL", (now, key))
+    db.execute(
+        "UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE id = ?2 AND next_attempt IS NOT NULL", (now, key)
+    )
     if not db.changes():
         why = f"{queue_id} has nothing waiting to be sent; see `mailrelay queue show {queue_id}`"
         raise not_allowed(db, queue_id, "retry", why)
     db.execute(
-        "UPDATE relayhost SET next_dial = ? WHERE failures > 0 AND name = (SELECT relayhost FROM message WHERE id = ?)",
+        "UPDATE relayhost SET next_dial = ?1, scheduled = ?1"
+        " WHERE failures > 0 AND name = (SELECT relayhost FROM message WHERE id = ?2)",
         (now, key),
     )
 
@@ -54,15 +57,15 @@ def retry(db: apsw.Connection, key: int, queue_id: str, now: float) -> None:
 def retry_all(db: apsw.Connection, now: float) -> int:
     """Makes all messages with a next attempt due now, and lets every relayhost be dialled now. Returns the number of
     messages."""
-    db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt IS NOT NULL", (now,))
+    db.execute("UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE next_attempt IS NOT NULL", (now,))
     due = db.changes()
-    db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0", (now,))
+    db.execute("UPDATE relayhost SET next_dial = ?1, scheduled = ?1 WHERE failures > 0", (now,))
     return due
 
 
 def dial_now(db: apsw.Connection, relayhost: str, now: float) -> None:
     """Lets a relayhost with a fault be dialled now, in spite of the back-off."""
-    db.execute("UPDATE relayhost SET next_dial = ? WHERE failures > 0 AND name = ?", (now, relayhost))
+    db.execute("UPDATE relayhost SET next_dial = ?1, scheduled = ?1 WHERE failures > 0 AND name = ?2", (now, relayhost))
 
 
 def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> int:
@@ -81,7 +84,7 @@ def act(db: apsw.Connection, key: int, queue_id: str, what: Act, now: float) -> 
     if not pending:
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ?", (key,))
     elif what is Act.RELEASE:
-        db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
+        db.execute("UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE id = ?2", (now, key))
     # A notice is needless once the person has dealt with all of its recipients.
     db.execute(
         "DELETE FROM notice_backend WHERE delivered IS NULL AND notice IN (SELECT id FROM notice n WHERE message = ?"

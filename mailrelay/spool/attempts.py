@@ -6,21 +6,23 @@ Never: a query whose cost grows with the whole queue.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import apsw
 
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
-from mailrelay.mail.envelope import Envelope, Message, Recipient
-from mailrelay.mail.lifecycle import PENDING, State
+from mailrelay.mail.envelope import Message
+from mailrelay.mail.lifecycle import FAILED, OPEN, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Place, Record
+from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.ports import LARGE
 from mailrelay.spool import notice_lifecycle
-from mailrelay.spool.completing import complete
+from mailrelay.spool.completing import complete, move
 from mailrelay.spool.correspondents import remember
-from mailrelay.spool.database import IS_LIVE, IS_PENDING, row, rows, states
+from mailrelay.spool.database import IS_PENDING, row, rows, states
 from mailrelay.spool.relayhosts import relayhost_up
+from mailrelay.spool.stored import load_message
 
 INTERRUPTED = Outcome(
     Stage.AFTER_DOT,
@@ -37,6 +39,9 @@ _DUE = (
 )
 # One query for each part of the index message_due, in the order in which to send: untried before tried, small before large.
 _DUE_QUERIES = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
+
+
+_OVER = states(set(State) - OPEN - FAILED)
 
 
 def new_node_id() -> str:
@@ -93,7 +98,11 @@ def take(
             found |= dict(rows(db, query, (relayhost, now, limit + more)))
     ids = _picked(list(found.items()), limit, more)
     db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
-    db.executemany("UPDATE message SET next_attempt = NULL WHERE id = ?", ((key,) for key in ids))
+    for key in ids:
+        db.execute("UPDATE message SET next_attempt = NULL WHERE id = ? AND next_attempt IS NOT NULL", (key,))
+        if not db.changes():
+            # The index says that it is due, and would say so for ever.
+            raise SpoolBroken(f"the spool's file is damaged (an index does not fit the message with key {key})")
     return [complete(db, load_message(db, key), completion) for key in ids]
 
 
@@ -108,41 +117,6 @@ def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int
                 break
             picked.append(key)
     return picked
-
-
-def load_message(db: apsw.Connection, key: int, of: Iterable[State] = PENDING) -> Message:
-    """The message with this key, with those of its recipients whose state is among `of`."""
-    queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts, bare_header = row(
-        db,
-        "SELECT queue_id, relayhost, sender, body, smtputf8, ret, envid, size, arrival, attempts, bare_header"
-        " FROM message WHERE id = ?",
-        (key,),
-    )
-    recipients = rows(
-        db,
-        f"SELECT id, address, notify, orcpt FROM recipient WHERE message = ? AND state IN {states(of)} ORDER BY id",
-        (key,),
-    )
-    envelope = Envelope(
-        sender,
-        tuple(Recipient(address, notify, orcpt) for _, address, notify, orcpt in recipients),
-        body.encode("ascii"),
-        bool(smtputf8),
-        ret.encode("ascii"),
-        envid,
-    )
-    keys = tuple(key for key, *_ in recipients)
-    return Message(key, queue_id, relayhost, envelope, keys, size, arrival, attempts, has_bare_header=bool(bare_header))
-
-
-def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:
-    """Piece number `seq` (from 0) of the content of a message, and whether another one follows; None past the end."""
-    found: tuple[bytes, int] | None = db.execute(
-        "SELECT data, EXISTS (SELECT 1 FROM content WHERE message = ?1 AND seq = ?2 + 1) FROM content"
-        " WHERE message = ?1 AND seq = ?2",
-        (message, seq),
-    ).fetchone()
-    return None if found is None else (found[0], bool(found[1]))
 
 
 def record(db: apsw.Connection, end: Record, node: str) -> bool:
@@ -172,8 +146,8 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
             address: bytes = db.execute("SELECT address FROM recipient WHERE id = ?", (one.recipient,)).get
             remember(db, address, end.now)
     db.execute(
-        "UPDATE message SET attempts = attempts + ?, next_attempt = ? WHERE id = ?",
-        (int(end.place is not Place.GOES_ON), end.next_attempt, end.message),
+        "UPDATE message SET attempts = attempts + ?, next_attempt = ?, scheduled = ? WHERE id = ?",
+        (int(end.place is not Place.GOES_ON), end.next_attempt, end.now, end.message),
     )
     for notice in end.notices:
         notice_lifecycle.add_notice(db, end.message, notice, end.now, end.place)
@@ -190,7 +164,8 @@ def retire(db: apsw.Connection, message: int, now: float) -> None:
     """
     live, refused = row(
         db,
-        f"SELECT coalesce(sum(state IN {IS_LIVE}), 0), coalesce(sum(state = 'refused'), 0)"
+        # A state that does not exist comes from damage: it may hide a recipient that waits.
+        f"SELECT coalesce(sum(state NOT IN {_OVER}), 0), coalesce(sum(state = 'refused'), 0)"
         " FROM recipient WHERE message = ?",
         (message,),
     )
@@ -212,7 +187,7 @@ def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float
     for key in messages:
         db.execute("DELETE FROM attempt WHERE message = ? AND node = ? AND closed IS NULL", (key, node))
         if db.changes():
-            db.execute("UPDATE message SET next_attempt = ? WHERE id = ?", (now, key))
+            db.execute("UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE id = ?2", (now, key))
         else:
             others.append(key)
     return others
@@ -222,7 +197,7 @@ def retry_lost(db: apsw.Connection, relayhost: str, now: float) -> None:
     """Makes the messages due that wait only because a connection was lost, not those that the mail server has deferred."""
     # `IN (0, 1)` is always true: with it SQLite uses all columns of the index message_due.
     db.execute(
-        "UPDATE message SET next_attempt = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
+        "UPDATE message SET next_attempt = ?2, scheduled = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
         f" AND (attempts > 0) = 1 AND (size > {LARGE}) IN (0, 1) AND NOT EXISTS"
         " (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state = 'deferred' AND r.remote = 1)",
         (relayhost, now),
@@ -248,7 +223,10 @@ def recover(db: apsw.Connection, now: float, node: str = "") -> int:
             " WHERE message = ? AND state = 'deferred'",
             (attempt, message),
         )
-        db.execute("UPDATE message SET attempts = attempts + 1, next_attempt = ? WHERE id = ?", (now, message))
+        db.execute(
+            "UPDATE message SET attempts = attempts + 1, next_attempt = ?1, scheduled = ?1 WHERE id = ?2",
+            (now, message),
+        )
         retire(db, message, now)
     return len(found)
 
@@ -270,7 +248,7 @@ def reroute(
             if new is None:
                 left += 1
                 continue
-            db.execute("UPDATE message SET relayhost = ? WHERE id = ?", (new, key))
+            move(db, load_message(db, key, ()), new)
             db.execute("UPDATE notice SET relayhost = ? WHERE message = ?", (new, key))
             moved += 1
     for (name,) in rows(db, "SELECT name FROM relayhost WHERE failures > 0"):

@@ -1,5 +1,9 @@
 """Repairs what a wrong clock has written into the spool.
 
+Beside each time at which something is due is the time at which it was set (`scheduled`; `created` of a notice). If that
+lies in the future, or if the wait is longer than any schedule allows, a clock that was ahead has set it. This holds for any
+step of the clock, with the daemon running or not.
+
 Promises: nothing waits for a time that only a wrong clock can have set, and no message ages because the clock is set.
 """
 
@@ -7,28 +11,65 @@ import apsw
 
 from mailrelay.spool.notice_lifecycle import REMINDERS
 
+REPORT_DELAY = 5.0
+"""Seconds, at most, from the moment at which the clock was set to the call of `clock_jumped`."""
+
 
 def cap_waits(db: apsw.Connection, longest: float, now: float) -> int:
-    """Makes due whatever waits for longer than `longest` seconds from `now`; returns the number of messages.
+    """Makes due what waits for a time that only a wrong clock can have set; returns the number of messages.
 
-    Messages, dials, notices and reminders. A waiting message that seems to come from the future gets `now` as its arrival:
-    otherwise its delay would be noticed far too late.
+    Messages, dials, notices and reminders. longest: seconds of the longest wait of any schedule. A waiting message that
+    seems to come from the future gets `now` as its arrival: otherwise its delay would be noticed far too late. The same
+    holds for the other times from which something is counted.
     """
-    db.execute("UPDATE message SET next_attempt = ? WHERE next_attempt > ?", (now, now + longest))
+    db.execute(
+        f"UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE {_is_wrong('next_attempt')}", (now, longest)
+    )
     moved = db.changes()
-    db.execute("UPDATE message SET arrival = ?1 WHERE next_attempt IS NOT NULL AND arrival > ?2", (now, now + longest))
-    db.execute("UPDATE relayhost SET next_dial = ? WHERE next_dial > ?", (now, now + longest))
-    db.execute("UPDATE notice_backend SET next_try = ? WHERE delivered IS NULL AND next_try > ?", (now, now + longest))
-    db.execute("UPDATE notice SET reminder = ? WHERE reminder > ?", (now, now + REMINDERS[-1]))
+    db.execute("UPDATE message SET arrival = ?1 WHERE next_attempt IS NOT NULL AND arrival > ?1", (now,))
+    db.execute("UPDATE message SET retired = ?1 WHERE retired > ?1", (now,))
+    db.execute(f"UPDATE relayhost SET next_dial = ?1, scheduled = ?1 WHERE {_is_wrong('next_dial')}", (now, longest))
+    db.execute("UPDATE relayhost SET since = min(since, ?1), fixed = min(fixed, ?1)", (now,))
+    db.execute(
+        f"UPDATE notice_backend SET next_try = ?1, scheduled = ?1 WHERE delivered IS NULL AND {_is_wrong('next_try')}",
+        (now, longest),
+    )
+    db.execute(
+        "UPDATE notice SET reminder = ?1 WHERE reminder > ?1 AND (created > ?1 OR reminder > created + ?2)",
+        (now, REMINDERS[-1]),
+    )
+    db.execute("UPDATE notice SET created = min(created, ?1), over = min(over, ?1) WHERE message IS NULL", (now,))
     return moved
 
 
-def clock_jumped(db: apsw.Connection, by: float, since: float, now: float) -> None:
-    """The clock was set ahead by `by` seconds (back, if negative): messages that came in by the old clock keep their age.
+def _is_wrong(at: str) -> str:
+    """The condition that a wrong clock has set the time in column `at`. ?1: now. ?2: seconds of the longest wait."""
+    # Rows of formats before 5 may have no `scheduled`.
+    return f"{at} > ?1 AND (scheduled > ?1 OR {at} > coalesce(scheduled, ?1) + ?2)"
 
+
+def clock_jumped(db: apsw.Connection, by: float, since: float, now: float) -> None:
+    """The clock was set ahead by `by` seconds (back, if negative), at most REPORT_DELAY ago.
+
+    What the old clock has written moves with the clock: messages and delays keep their age, and waits their length.
     since: epoch seconds on the old clock, from which on it is known to have been the old clock. now: on the new clock.
     """
-    db.execute(
-        "UPDATE message SET arrival = arrival + ?1 WHERE retired IS NULL AND arrival BETWEEN ?2 AND ?3",
-        (by, since, now - by),
-    )
+    for table, origin, moving, condition in (
+        ("message", "arrival", (), "retired IS NULL"),
+        ("message", "retired", (), "TRUE"),
+        ("message", "scheduled", ("next_attempt",), "next_attempt IS NOT NULL"),
+        ("relayhost", "scheduled", ("next_dial",), "TRUE"),
+        ("relayhost", "since", (), "TRUE"),
+        ("relayhost", "fixed", (), "TRUE"),
+        ("notice", "created", ("reminder",), "message IS NULL"),
+        ("notice", "since", (), "message IS NULL"),
+        ("notice", "over", (), "message IS NULL"),
+        ("notice_backend", "scheduled", ("next_try",), "delivered IS NULL"),
+    ):
+        moves = ", ".join(f"{column} = {column} + ?1" for column in (origin, *moving))
+        # The last part: what the new clock has written since it was set.
+        db.execute(
+            f"UPDATE {table} SET {moves} WHERE {condition} AND {origin} BETWEEN ?2 AND ?3"
+            f" AND {origin} NOT BETWEEN ?4 AND ?5",
+            (by, since, now - by, now - REPORT_DELAY, now),
+        )

@@ -31,6 +31,7 @@ from mailrelay.spool import (
     queue_ids,
     replacement,
     space,
+    stored,
 )
 from mailrelay.spool.database import connect, opened_for_reading, transaction
 from mailrelay.spool.files import SpoolFiles
@@ -69,7 +70,10 @@ class _View(ports.SpoolView):
         return listing.events(self._db, key)
 
     def content(self, key: int) -> Iterator[bytes]:
-        return listing.content(self._db, key)
+        return stored.content(self._db, key)
+
+    def content_as_stored(self, key: int) -> bytes:
+        return listing.content_as_stored(self._db, key)
 
     def senders(self) -> list[tuple[bytes, bytes]]:
         return listing.senders(self._db)

@@ -21,7 +21,7 @@ from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, Spoo
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 4
+VERSION = 5
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 ARRIVAL = ""
@@ -67,14 +67,30 @@ PRAGMA schema_version = {schema_version};
 PRAGMA writable_schema = RESET;
 """
 """A recipient whose address is not valid bounces without a reply of a mail server."""
+_FROM_4_TO_5 = """
+ALTER TABLE message ADD COLUMN scheduled REAL;
+ALTER TABLE message ADD COLUMN checksum BLOB;
+ALTER TABLE content ADD COLUMN checksum BLOB;
+ALTER TABLE recipient ADD COLUMN checksum BLOB;
+ALTER TABLE relayhost ADD COLUMN scheduled REAL;
+ALTER TABLE notice_backend ADD COLUMN scheduled REAL;
+UPDATE message SET scheduled = coalesce((SELECT max(closed) FROM attempt WHERE message = message.id), arrival)
+ WHERE next_attempt IS NOT NULL;
+UPDATE relayhost SET scheduled = since WHERE failures = 1;
+UPDATE notice_backend SET scheduled = (SELECT created FROM notice WHERE id = notice) WHERE tries = 0;
+"""
+"""Old rows get no checksum: nothing shows that they are as they were written, and content is not copied."""
 
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a write for which there is no space. SQLite calls only the first one a full disk."""
 
 
-def translate(error: apsw.Error, system_errno: int = 0) -> SpoolError:
-    """The SpoolError for an error of SQLite. system_errno: that of the connection, 0 if it is not known."""
+def translate(error: apsw.Error | UnicodeDecodeError, system_errno: int = 0) -> SpoolError:
+    """The SpoolError for an error of SQLite. system_errno: that of the connection, 0 if it is not known.
+
+    UnicodeDecodeError: a text was read that nobody has written.
+    """
     code = getattr(error, "extendedresult", 0)
     found: SpoolError
     match error:
@@ -89,7 +105,7 @@ def translate(error: apsw.Error, system_errno: int = 0) -> SpoolError:
             found = SpoolUnavailable("there is not enough memory to use the spool; end other programs")
         case apsw.CantOpenError() if system_errno in (errno.EMFILE, errno.ENFILE):
             found = SpoolUnavailable("too many files are open to use the spool; try again")
-        case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError():
+        case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError() | UnicodeDecodeError():
             found = SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.NoLFSError():
             found = SpoolBroken(
@@ -168,7 +184,7 @@ def transaction(db: apsw.Connection) -> Iterator[apsw.Connection]:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise translate(error, db.system_errno) from None
 
 
@@ -182,7 +198,7 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise translate(error, db.system_errno) from None
 
 
@@ -247,7 +263,13 @@ def _migrate(db: apsw.Connection) -> None:
             db.execute(_FROM_2_TO_3)
         if found in (1, 2, 3):
             db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
+        if 0 < found < VERSION:
+            db.execute(_FROM_4_TO_5)
         db.pragma("user_version", VERSION)
+    if found == 0:
+        # The schema is in the file before the first message is in the log: a log that cannot be read is then noticed
+        # (`log_end`), and not taken for a new spool.
+        db.wal_checkpoint()
 
 
 def _sync_names(file: Path) -> None:

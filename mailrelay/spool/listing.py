@@ -1,6 +1,6 @@
 """What the person sees of the spool: listings, the events of one message, and the state of the spool.
 
-Only reads. No function but `content` and `senders` reads the content of a message. Bytes from outside are not escaped.
+Only reads. Only `content_as_stored` and `senders` read the content of a message. Bytes from outside are not escaped.
 """
 
 import math
@@ -169,10 +169,9 @@ def _attempt_events(
     return found, ends, settled
 
 
-def content(db: apsw.Connection, key: int) -> Iterator[bytes]:
-    """The content of a message, piece by piece; nothing if it is no longer kept."""
-    for (data,) in db.execute("SELECT data FROM content WHERE message = ? ORDER BY seq", (key,)):
-        yield data
+def content_as_stored(db: apsw.Connection, key: int) -> bytes:
+    """The content of a message as it is in the spool, damaged or not; `stored.content` verifies it."""
+    return b"".join(data for (data,) in rows(db, "SELECT data FROM content WHERE message = ? ORDER BY seq", (key,)))
 
 
 def senders(db: apsw.Connection) -> list[tuple[bytes, bytes]]:

@@ -47,7 +47,9 @@ def add_notice(db: apsw.Connection, message: int, new: NewNotice, now: float, pl
     """
     if place is not Place.ALONE and (notice := _notice_of_round(db, message, new, now)):
         db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in new.recipients))
-        db.execute("UPDATE notice_backend SET next_try = ? WHERE notice = ?", (now + ROUND_WAIT, notice))
+        db.execute(
+            "UPDATE notice_backend SET next_try = ?, scheduled = ? WHERE notice = ?", (now + ROUND_WAIT, now, notice)
+        )
         return
     db.execute(
         "INSERT INTO notice (kind, relayhost, message, created) SELECT ?, relayhost, id, ? FROM message WHERE id = ?",
@@ -55,7 +57,7 @@ def add_notice(db: apsw.Connection, message: int, new: NewNotice, now: float, pl
     )
     notice = db.last_insert_rowid()
     db.executemany("INSERT INTO notice_recipient VALUES (?,?)", ((notice, to) for to in new.recipients))
-    _add_backends(db, notice, new.backends, now if place is Place.ALONE else now + ROUND_WAIT)
+    _add_backends(db, notice, new.backends, now, 0.0 if place is Place.ALONE else ROUND_WAIT)
 
 
 def _notice_of_round(db: apsw.Connection, message: int, new: NewNotice, now: float) -> int:
@@ -82,7 +84,7 @@ def _notice_of_round(db: apsw.Connection, message: int, new: NewNotice, now: flo
 def release_notices(db: apsw.Connection, message: int, now: float) -> None:
     """Makes the notices about a message due that wait for the rest of a round: it has ended."""
     db.execute(
-        "UPDATE notice_backend SET next_try = ?1 WHERE delivered IS NULL AND tries = 0 AND next_try > ?1"
+        "UPDATE notice_backend SET next_try = ?1, scheduled = ?1 WHERE delivered IS NULL AND tries = 0 AND next_try > ?1"
         " AND notice IN (SELECT id FROM notice WHERE message = ?2)",
         (now, message),
     )
@@ -282,7 +284,8 @@ def _repeat(db: apsw.Connection, key: int, relayhost: str, delay: OpenNotice | N
         (now, repeats, since, waiting, _next_reminder(now, repeats), key),
     )
     db.execute(
-        "UPDATE notice_backend SET delivered = NULL, tries = 0, next_try = ?, why = '' WHERE notice = ?", (now, key)
+        "UPDATE notice_backend SET delivered = NULL, tries = 0, next_try = ?1, scheduled = ?1, why = '' WHERE notice = ?2",
+        (now, key),
     )
 
 
@@ -290,9 +293,9 @@ def _next_reminder(created: float, repeats: int) -> float:
     return created + REMINDERS[min(repeats, len(REMINDERS) - 1)]
 
 
-def _add_backends(db: apsw.Connection, notice: int, backends: Iterable[Backend], now: float) -> None:
-    """Makes a notice pending for these backends, due now."""
+def _add_backends(db: apsw.Connection, notice: int, backends: Iterable[Backend], now: float, wait: float = 0.0) -> None:
+    """Makes a notice pending for these backends, due in `wait` seconds."""
     db.executemany(
-        "INSERT INTO notice_backend (notice, backend, next_try) VALUES (?,?,?)",
-        ((notice, backend.value, now) for backend in backends),
+        "INSERT INTO notice_backend (notice, backend, next_try, scheduled) VALUES (?,?,?,?)",
+        ((notice, backend.value, now + wait, now) for backend in backends),
     )

@@ -8,9 +8,11 @@ import apsw
 
 from mailrelay.mail.notice import Backend, Concerned, Kind, Notice, PendingNotice
 from mailrelay.mail.record import Arrival
+from mailrelay.mail.spool_errors import Damaged
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.correspondents import suggestion
 from mailrelay.spool.database import row, rows
+from mailrelay.spool.stored import content, load_message
 
 BATCH = 50
 """Notices that are read for one backend at once, at most."""
@@ -114,6 +116,7 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         ret.encode("ascii"),
         envid,
         concerned,
+        load_message(db, message, ()).envelope.is_damaged,
     )
 
 
@@ -125,11 +128,11 @@ def notice_delivered(db: apsw.Connection, pending: PendingNotice, now: float) ->
     )
 
 
-def notice_failed(db: apsw.Connection, pending: PendingNotice, next_try: float, why: str) -> None:
+def notice_failed(db: apsw.Connection, pending: PendingNotice, next_try: float, why: str, now: float) -> None:
     """A backend failed: the notice stays pending, and is due again at `next_try`."""
     db.execute(
-        "UPDATE notice_backend SET tries = tries + 1, next_try = ?, why = ? WHERE notice = ? AND backend = ?",
-        (next_try, why, pending.notice.id, pending.backend.value),
+        "UPDATE notice_backend SET tries = tries + 1, next_try = ?, scheduled = ?, why = ? WHERE notice = ? AND backend = ?",
+        (next_try, now, why, pending.notice.id, pending.backend.value),
     )
 
 
@@ -142,12 +145,15 @@ def notice_dropped(db: apsw.Connection, pending: PendingNotice) -> None:
 
 
 def content_start(db: apsw.Connection, message: int, limit: int) -> bytes:
-    """The first `limit` octets of the content of a message, fewer if it is shorter or gone."""
+    """The first `limit` octets of the content of a message, fewer if it is shorter; b"" if it is gone or damaged."""
     found = bytearray()
-    for (data,) in rows(db, "SELECT data FROM content WHERE message = ? ORDER BY seq", (message,)):
-        found += data[: limit - len(found)]
-        if len(found) >= limit:
-            break
+    try:
+        for data in content(db, message):
+            found += data[: limit - len(found)]
+            if len(found) >= limit:
+                break
+    except Damaged:
+        return b""
     return bytes(found)
 
 

@@ -29,10 +29,11 @@ def relayhost_failed(
     """
     cause, text = outcome.cause.value, outcome.description.decode("utf-8", "replace")
     db.execute(
-        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix) VALUES (?,1,?,?,?,?,?,?)"
+        "INSERT INTO relayhost (name, failures, since, next_dial, setup, cause, text, fix, scheduled)"
+        " VALUES (?1,1,?2,?3,?4,?5,?6,?7,?2)"
         " ON CONFLICT (name) DO UPDATE SET failures = failures + 1, since = coalesce(since, excluded.since),"
         " next_dial = excluded.next_dial, setup = excluded.setup, cause = excluded.cause, text = excluded.text,"
-        " fix = excluded.fix",
+        " fix = excluded.fix, scheduled = excluded.scheduled",
         (name, now, next_dial, int(setup), cause, text, outcome.fix),
     )
     if not setup:

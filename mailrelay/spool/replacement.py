@@ -9,18 +9,17 @@ import apsw
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.record import Arrival
-from mailrelay.mail.spool_errors import NotAllowed
+from mailrelay.mail.spool_errors import Damaged, NotAllowed
 from mailrelay.spool import actions
 from mailrelay.spool.accepting import accept
-from mailrelay.spool.attempts import load_message
-from mailrelay.spool.listing import content
+from mailrelay.spool.stored import content, load_message
 from mailrelay.spool.successors import not_allowed
 
 
 def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
     """The message whose id begins with `prefix`, with those recipients whose state allows `what`, and its whole content.
 
-    Raises NoSuchMessage; NotAllowed where there are no such recipients or no content.
+    Raises NoSuchMessage; NotAllowed where there are no such recipients or no content, or where it is damaged.
     """
     key, queue_id = actions.find(db, prefix)
     actions.check_not_active(db, key, queue_id)
@@ -28,7 +27,14 @@ def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, b
     if not found.recipient_ids:
         why = f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
         raise not_allowed(db, queue_id, what, why)
-    octets = b"".join(content(db, key))
+    see = f"`mailrelay queue show {queue_id} --content`"
+    damaged = f"{queue_id} is damaged in the spool; read it with {see}, and write it again"
+    if found.envelope.is_damaged or any(to.is_damaged for to in found.envelope.recipients):
+        raise NotAllowed(damaged)
+    try:
+        octets = b"".join(content(db, key))
+    except Damaged:
+        raise NotAllowed(damaged) from None
     if not octets:
         raise NotAllowed(f"the content of {queue_id} is no longer kept; write the message again")
     return found, octets

@@ -1,4 +1,6 @@
 -- The spool. Times are epoch seconds. Addresses and replies are BLOBs: bytes from outside, as they came.
+-- A checksum is null in rows of formats before 5 only (checksums.py). `scheduled` is when the time beside it was set: it shows
+-- what a wrong clock has set (clock.py); null in rows of formats before 5.
 -- The CHECKs repeat the states of mail/states.py and what each state requires (mail/lifecycle.py).
 
 CREATE TABLE message (
@@ -16,7 +18,9 @@ CREATE TABLE message (
   attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
   next_attempt REAL,                             -- null while an attempt is open, and when nothing is left to try
   retired      REAL,                             -- when no recipient was open or failed any more; null before
-  bare_header  INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1))  -- its header has addresses to be completed
+  bare_header  INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1)),  -- its header has addresses to be completed
+  scheduled    REAL,                             -- when next_attempt was set
+  checksum     BLOB                              -- of what is sent, and the number of recipients
 ) STRICT;
 
 -- Due messages: untried before tried, then small before large, then the longest due. Each of the four combinations of
@@ -32,6 +36,7 @@ CREATE TABLE content (
   message INTEGER NOT NULL,
   seq     INTEGER NOT NULL,
   data    BLOB    NOT NULL,
+  checksum BLOB,
   PRIMARY KEY (message, seq)
 ) STRICT;
 
@@ -60,6 +65,7 @@ CREATE TABLE recipient (
   uncertain REAL,                                -- when an attempt ended that may have delivered it
   changed   REAL    NOT NULL,
   successor TEXT    NOT NULL DEFAULT '',         -- queue id of the message that replaces this one for the recipient
+  checksum  BLOB,                                -- of what is sent
   CHECK (successor = '' OR state = 'cancelled'),
   CHECK (state <> 'sent' OR (remote = 1 AND stage = 'content')),
   CHECK (state <> 'refused' OR remote = 1),
@@ -120,6 +126,7 @@ CREATE TABLE relayhost (
   text      TEXT    NOT NULL DEFAULT '',
   fix       TEXT    NOT NULL DEFAULT '',
   fixed     REAL,                                -- when the latest setup fault ended
+  scheduled REAL,                                -- when next_dial was set
   CHECK ((failures = 0) = (next_dial IS NULL)),
   CHECK ((failures = 0) = (since IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -163,6 +170,7 @@ CREATE TABLE notice_backend (
   tries     INTEGER NOT NULL DEFAULT 0,
   next_try  REAL    NOT NULL,
   why       TEXT    NOT NULL DEFAULT '',         -- why the last try failed
+  scheduled REAL,                                -- when next_try was set
   PRIMARY KEY (notice, backend)
 ) STRICT, WITHOUT ROWID;
 

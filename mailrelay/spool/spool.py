@@ -10,6 +10,7 @@ or written any more, and `Spool.broken` is done.
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -20,6 +21,7 @@ from typing import TypeVar
 
 import apsw
 
+from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
@@ -32,11 +34,14 @@ from mailrelay.spool import (
     actions,
     attempts,
     clock,
+    inspection,
+    log_end,
     notice_lifecycle,
     notices,
     queue_ids,
     relayhosts,
     space,
+    stored,
     writer,
 )
 from mailrelay.spool.database import connect, translate
@@ -51,6 +56,8 @@ BALLAST_SIZE = 8 * 1024 * 1024
 """Octets. The ballast is made only while four times as many are free."""
 STAGED_AT_ONCE = 16
 """Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
+MIN_STEP_BACK = 1.0
+"""Seconds by which the clock must be set back to be noticed by a look at what is due."""
 REMOVAL_WAIT = 10.0
 """Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
 LOOK_INTERVAL = 1.0
@@ -63,7 +70,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     max_size: octets of the database (queue.max_size). reported: called with the relayhost's name when `accept_report` has
     accepted a DSN. now: the one clock of the spool, epoch seconds. health: called with each failure of the disk, or for lack
     of space, and with None at the first durable commit after one. `broken` is done once the disk has failed: then this
-    process can read and write nothing more. Raises SpoolError, here and from every method.
+    process can read and write nothing more. unreadable_commits: as in `log_end`. Raises SpoolError, here and from every
+    method.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         self._health = health
         self._is_failing = False
         self._node = attempts.new_node_id()
+        self._last_look, self._longest_wait = now(), math.inf
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[SpoolBroken] = self._loop.create_future()
         try:
@@ -91,6 +100,10 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
                 raise
             writing = connect(directory)
         self._writing = writing
+        try:
+            self.unreadable_commits = log_end.unreadable_commits(writing)
+        except apsw.Error as error:
+            raise translate(error) from None
         self._reading = connect(directory)
         self._files = SpoolFiles(directory, writing), SpoolFiles(directory, self._reading)
         try:
@@ -130,7 +143,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             self._files[1].look_at_index()
             try:
                 return run(self._reading)
-            except apsw.Error as error:
+            except (apsw.Error, UnicodeDecodeError) as error:
                 raise translate(error, self._reading.system_errno) from None
         except SpoolError as error:
             if isinstance(error, SpoolBroken):
@@ -207,6 +220,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     # RelayPort
 
     async def next_due(self, relayhost: str) -> float | None:
+        await self._notice_step_back()
         return await self._read(lambda db: attempts.next_due(db, relayhost))
 
     async def count_due(self, relayhost: str, limit: int) -> int:
@@ -232,7 +246,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         seq = 0
         try:
-            while (piece := await self._read(partial(attempts.piece, message=message, seq=seq))) is not None:
+            while (piece := await self._read(partial(stored.piece, message=message, seq=seq))) is not None:
                 data, goes_on = piece
                 yield data
                 if not goes_on:
@@ -261,6 +275,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return await self._write_even_if_full(lambda db: relayhosts.relayhost_up(db, name, backends, now))
 
     async def relayhost_failure(self, name: str) -> RelayhostFailure | None:
+        await self._notice_step_back()
         return await self._read(lambda db: relayhosts.relayhost_failure(db, name))
 
     # NoticePort
@@ -284,7 +299,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         await self._write(lambda db: notices.notice_delivered(db, pending, now))
 
     async def notice_failed(self, pending: PendingNotice, next_try: float, why: str) -> None:
-        await self._write(lambda db: notices.notice_failed(db, pending, next_try, why))
+        now = self._now()
+        await self._write(lambda db: notices.notice_failed(db, pending, next_try, why, now))
 
     async def notice_dropped(self, pending: PendingNotice) -> None:
         await self._write(lambda db: notices.notice_dropped(db, pending))
@@ -322,7 +338,14 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def cap_waits(self, longest: float) -> int:
         now = self._now()
+        self._longest_wait = longest
         return await self._write(lambda db: clock.cap_waits(db, longest, now))
+
+    async def _notice_step_back(self) -> None:
+        """Corrects what waits if the clock was set back since the last call: not every system reports that."""
+        last, self._last_look = self._last_look, self._now()
+        if self._last_look < last - MIN_STEP_BACK:
+            await self.cap_waits(self._longest_wait)
 
     async def clock_jumped(self, by: float, since: float) -> None:
         now = self._now()
@@ -348,6 +371,47 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     async def try_storing(self) -> None:
         staged: Staged = await self._writer.submit(self._stage_all, (None, bytes(space.ORDINARY)))
         await self.unstage(staged)
+
+    async def inspect(self, backends_for: BackendsFor) -> list[str]:
+        try:
+            found = await self._find_damage()
+            if not found:
+                return []
+            if inspection.is_repairable(found):
+                now = self._now()
+                await self._write(lambda db: inspection.repair(db, backends_for, now))
+                if not await self._find_damage():
+                    return found
+            raise SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
+        except SpoolBroken as error:
+            self._writer.refuse_all(error)
+            self._ended(error)
+            raise
+
+    async def _find_damage(self) -> list[str]:
+        """`inspection.findings`, on a connection and a thread of its own: it holds up nothing."""
+        db = connect(self._directory, create=False)
+
+        def find() -> list[str]:
+            try:
+                return inspection.findings(db)
+            except apsw.InterruptError:
+                return []
+            finally:
+                db.close()
+
+        finding = self._loop.run_in_executor(None, find)
+        try:
+            return await asyncio.shield(finding)
+        except asyncio.CancelledError:
+            while not finding.done():
+                # Again and again: an interrupt that comes before the search begins has no effect.
+                with contextlib.suppress(apsw.ConnectionClosedError):
+                    db.interrupt()
+                await asyncio.wait((finding,), timeout=0.1)
+            raise
+        except apsw.Error as error:
+            raise translate(error) from None
 
     async def purge(self, keep_sent: float) -> int:
         """See the port. Also makes the ballast again if it was deleted."""

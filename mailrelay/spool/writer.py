@@ -192,7 +192,7 @@ class Writer:
     def _concerns_all(self, error: Exception) -> bool:
         """Whether the whole commit has failed, not only one piece of work."""
         # After some errors SQLite has rolled back the whole transaction.
-        return isinstance(error, (apsw.IOError, apsw.CorruptError)) or not self._db.in_transaction
+        return isinstance(error, (apsw.IOError, apsw.CorruptError, UnicodeDecodeError)) or not self._db.in_transaction
 
     def _set_results(self, group: list[_Work]) -> None:
         """Runs in the event loop."""

@@ -10,7 +10,7 @@ from harness.relay import running_relay
 from mailrelay.mail.completion import Completion
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import Arrival, arrive
-from mailrelay.spool import attempts, listing
+from mailrelay.spool import attempts, listing, stored
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import PIECE, connect, transaction
 
@@ -48,7 +48,7 @@ def test_the_envelope_becomes_whole_and_the_header_where_it_is_asked_for(
         Recipient(b"alice@mail.example"),
         Recipient(b"postmaster"),
     )
-    content = b"".join(listing.content(db, key))
+    content = b"".join(stored.content(db, key))
     assert len(content) == message.size == listing.one(db, key).size
     if completes_header:
         assert content.endswith(b"From: root@mail.example (Cron Daemon)\r\nTo: root@mail.example\r\n\r\n" + body)
@@ -74,7 +74,7 @@ def test_a_header_of_any_length_becomes_whole(tmp_path: Path, fill: int, body: b
     with transaction(db):
         key = accept(db, arrival(content, completes_header=True), 10**9)
         (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
-    found = b"".join(listing.content(db, key))
+    found = b"".join(stored.content(db, key))
     assert len(found) == message.size
     assert found.endswith(b"x\r\nTo: alice@mail.example, alice@mail.example\r\n\r\n" + body)
     db.close()
@@ -101,7 +101,7 @@ def test_a_message_id_of_ours_gets_the_domain_though_no_address_in_the_header_is
         with transaction(db):
             key = accept(db, accepted, 10**9)
             attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
-        assert b".t.mailrelay@mail.example>\r\n" in b"".join(listing.content(db, key))
+        assert b".t.mailrelay@mail.example>\r\n" in b"".join(stored.content(db, key))
     db.close()
 
 

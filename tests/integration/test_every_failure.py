@@ -370,6 +370,22 @@ async def _no_smtputf8(at: Scene) -> None:
 
 @failure("the content cannot be read in the spool", answer_within="0s")
 async def _unreadable(at: Scene) -> None:
+    await _damaged(at, "DELETE FROM content WHERE seq = 1", "fewer octets")
+
+
+@failure("a bit of the content has changed in the spool", answer_within="0s")
+async def _flipped(at: Scene) -> None:
+    changed = "CAST(replace(data, 'd' || x'0d0a30', 'e' || x'0d0a30') AS BLOB)"
+    await _damaged(at, f"UPDATE content SET data = {changed} WHERE seq = 1", "not as it was written")
+
+
+@failure("a bit of an address has changed in the spool", answer_within="0s")
+async def _flipped_address(at: Scene) -> None:
+    await _damaged(at, "UPDATE recipient SET address = x'626f634065782e6e6574'", "not as it was written")
+
+
+async def _damaged(at: Scene, sql: str, words: str) -> None:
+    """A message is damaged by `sql` before it is sent: nobody gets it."""
     torn = asyncio.Event()
 
     async def policy(verb: str, _argument: bytes) -> bytes | None:
@@ -381,10 +397,11 @@ async def _unreadable(at: Scene) -> None:
     await at.submit(content=LETTER + b"0123456789abcd\r\n" * 40_000)
     db = connect(at.directory / "spool")
     with transaction(db):
-        db.execute("DELETE FROM content WHERE seq = 1")
+        db.execute(sql)
     db.close()
     torn.set()
-    await _held(at, "fewer octets")
+    await _held(at, words)
+    assert not at.remote.received
 
 
 # What heals by itself, or does not.

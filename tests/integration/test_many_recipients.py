@@ -18,7 +18,7 @@ from mailrelay.demo.mailserver import EXTENSIONS
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.notice import Kind
 from mailrelay.relay.waiters import DeliveryResult, Queued
-from mailrelay.spool import attempts, notices
+from mailrelay.spool import attempts, notices, stored
 from mailrelay.spool.database import connect
 
 OFFERS = {
@@ -291,7 +291,7 @@ async def test_after_a_kill_between_two_transactions_only_the_rest_is_sent(tmp_p
         assert (await at.states(key)).count("sent") == 10
         await at.stop()
         first = got(at.remote)
-        message = attempts.load_message(at.db, key)
+        message = stored.load_message(at.db, key)
         assert first == recipients[:10]
         assert [to.address for to in message.envelope.recipients] == recipients[10:]
 

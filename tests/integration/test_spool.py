@@ -366,49 +366,6 @@ def test_a_command_closes_what_a_crash_left_open_if_no_daemon_runs(engine: Engin
     assert engine.states(key) == ["held"]
 
 
-def test_what_a_clock_that_was_ahead_has_put_off_is_due_once_it_is_right(engine: Engine) -> None:
-    ahead, fine = accept(engine, at=NOW + 365 * 86_400), accept(engine, at=NOW + 60)
-    shut(engine, UNREACHABLE, NOW + 365 * 86_400)
-    assert engine.do(engine.spool.cap_waits(7200.0)) == 1
-    assert take(engine) == [ahead]
-    assert take(engine, now=NOW + 60) == [fine]
-    known = failure(engine)
-    assert known is not None
-    assert known.next_dial == NOW
-
-
-def test_notices_that_a_clock_that_was_ahead_has_put_off_are_told_once_it_is_right(engine: Engine) -> None:
-    ahead = NOW + 365 * 86_400
-    accept(engine)
-    engine.now = ahead
-    shut(engine, NO_KEY, ahead, setup=True, backends=(Backend.MAILBOX,))
-    (pending,) = engine.pending()
-    engine.do(engine.spool.notice_failed(pending, ahead + 60, "full"))
-    engine.now = NOW
-    assert not engine.pending()
-    engine.do(engine.spool.cap_waits(7200.0))
-    assert [one.notice.kind for one in engine.pending()] == [Kind.SETUP]
-    assert engine.do(engine.spool.update_delays(900.0, (Backend.MAILBOX,))) == NOW, "its reminder is due"
-
-
-def test_mail_that_a_clock_that_was_ahead_has_taken_in_can_be_late(engine: Engine) -> None:
-    accept(engine, at=NOW + 365 * 86_400)
-    engine.do(engine.spool.cap_waits(7200.0))
-    engine.now = NOW + 901
-    engine.do(engine.spool.update_delays(900.0, (Backend.MAILBOX,)))
-    assert [one.notice.kind for one in engine.pending()] == [Kind.DELAYED]
-
-
-@pytest.mark.parametrize("by", [365 * 86_400.0, -365 * 86_400.0])
-def test_mail_keeps_its_age_when_the_clock_is_set(engine: Engine, by: float) -> None:
-    """Of what came in before the clock was watched, the clock of that time is not known."""
-    before, watched = accept(engine, at=NOW - 7200), accept(engine, at=NOW - 600)
-    engine.now = NOW + by
-    engine.do(engine.spool.clock_jumped(by, NOW - 3600))
-    assert engine.one(watched).arrival == NOW + by - 600
-    assert engine.one(before).arrival == NOW - 7200
-
-
 def test_mail_for_a_relayhost_that_is_gone_is_moved_where_its_reverse_path_belongs(engine: Engine) -> None:
     key = accept(engine, relayhost="gone")
     engine.do(engine.spool.relayhost_failed("gone", UNREACHABLE, NOW + 60, False, ()))

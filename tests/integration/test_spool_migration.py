@@ -8,7 +8,7 @@ from harness.messages import LIMIT, letter
 from harness.old_spools import old
 
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.spool import actions, attempts, listing, notice_lifecycle, notices, relayhosts
+from mailrelay.spool import actions, attempts, listing, notice_lifecycle, notices, relayhosts, stored
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import FILE, VERSION, connect, transaction
 
@@ -51,7 +51,7 @@ def test_mail_of_an_older_spool_is_all_there_under_its_old_ids(tmp_path: Path, v
         listed = {one.queue_id: one.queue_name for one in listing.everything(db)}
         assert listed == {"bxq0v1z9kd": "incoming", "3h8w6mpt2r": "sent", "zzyt5r0d1c": "failed"}
         key, _ = actions.find(db, "bxq0")
-        assert b"".join(listing.content(db, key)).endswith(b"a" * 300 + b"b" * 200 + b"\r\n")
+        assert b"".join(stored.content(db, key)).endswith(b"a" * 300 + b"b" * 200 + b"\r\n")
         with transaction(db):
             new = accept(db, letter(), LIMIT)
         assert new > key

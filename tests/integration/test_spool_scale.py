@@ -15,7 +15,7 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import Record
-from mailrelay.spool import attempts, listing, notice_lifecycle, notices, relayhosts
+from mailrelay.spool import attempts, listing, notice_lifecycle, notices, relayhosts, stored
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.database import connect, transaction
 
@@ -67,7 +67,7 @@ def sent(message: Message) -> Record:
 
 def attempt(db: apsw.Connection, end: Callable[[Message], Record]) -> None:
     (message,) = attempts.take(db, "default", (), 1, "1", NOW + MANY)
-    assert attempts.piece(db, message.id, 0)
+    assert stored.piece(db, message.id, 0)
     attempts.record(db, end(message), "1")
 
 

@@ -1,0 +1,51 @@
+"""Looks for commits that SQLite could not read at the end of its write-ahead log.
+
+SQLite ends the log at the first frame whose checksum is wrong, and says nothing: after a power cut that is a commit that was
+not complete on disk, which nobody was told of. If the disk is damaged, it is mail.
+"""
+
+import struct
+from pathlib import Path
+
+import apsw
+
+_HEADER = struct.Struct(">IIII8sII")
+"""Magic, version, page size, checkpoint number, salts, checksum (SQLite, "The Database File Format", section 4.1)."""
+_FRAME = struct.Struct(">II8s")
+"""The beginning of a frame's header: page, size of the database after a commit or 0, salts; 24 octets with its checksum."""
+_FRAME_HEADER = 24
+
+
+def unreadable_commits(db: apsw.Connection) -> int:
+    """The number of commits at the end of the log that SQLite did not read.
+
+    To be called on the first connection of the first process, before anything is written. A log that is gone has none.
+    Raises apsw.Error.
+    """
+    log = Path(f"{db.filename}-wal")
+    readable, _ = db.wal_checkpoint()
+    try:
+        with log.open("rb") as file:
+            header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return 0
+            page_size, salts = db.pragma("page_size"), _HEADER.unpack(header)[4]
+            lost, number = 0, 0
+            while len(found := file.read(_FRAME.size)) == _FRAME.size:
+                _, size_after_commit, its_salts = _FRAME.unpack(found)
+                if number == 0 and readable <= 0:
+                    # The header may be damaged: then the first frame shows the salts.
+                    salts = _nearest(salts, its_salts)
+                if number >= readable and size_after_commit and its_salts == salts:
+                    lost += 1
+                number += 1
+                file.seek(_FRAME_HEADER - _FRAME.size + page_size, 1)
+    except OSError:
+        return 0
+    return lost
+
+
+def _nearest(salts: bytes, others: bytes) -> bytes:
+    """The salts of a frame if they differ from those of the header in so few bits that damage has changed them."""
+    different = int.from_bytes(salts, "big") ^ int.from_bytes(others, "big")
+    return others if different.bit_count() <= 8 else salts
