@@ -16,7 +16,7 @@ from harness.messages import LIMIT, letter
 from mailrelay.config import Settings
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.spool_errors import SpoolBroken
-from mailrelay.spool import accepting, attempts
+from mailrelay.spool import accepting, stored
 from mailrelay.spool.database import FILE, connect, transaction
 
 
@@ -104,7 +104,7 @@ async def test_a_content_that_is_not_sent_whole_when_the_spool_breaks_does_not_a
     with transaction(db):
         accepting.accept(db, letter(content=b"x" * 70 + b"\r\n" + b"y" * 70 + b"\r\n" * 200_000), LIMIT)
     db.close()
-    piece, broken = attempts.piece, False
+    piece, broken = stored.piece, False
 
     def removed_meanwhile(db: object, message: int, seq: int) -> tuple[bytes, bool] | None:
         nonlocal broken
@@ -115,7 +115,7 @@ async def test_a_content_that_is_not_sent_whole_when_the_spool_breaks_does_not_a
             raise SpoolBroken("removed")
         return piece(db, message, seq)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(attempts, "piece", removed_meanwhile)
+    monkeypatch.setattr(stored, "piece", removed_meanwhile)
     async with remote_and_settings(tmp_path) as (remote, all_settings):
         async with served(all_settings) as (_, daemon):
             with pytest.raises(SpoolBroken, match="removed"):

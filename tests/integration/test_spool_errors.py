@@ -17,7 +17,7 @@ from harness.messages import LIMIT, NO_SUCH_USER, TAKEN, ending, letter
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
-from mailrelay.spool import accepting, attempts, space
+from mailrelay.spool import accepting, attempts, space, stored
 from mailrelay.spool.database import connect, translate
 from mailrelay.spool.spool import BALLAST, BALLAST_SIZE, Spool
 
@@ -147,7 +147,7 @@ async def test_a_message_is_not_to_blame_for_a_disk_that_cannot_be_read(
 ) -> None:
     spool = Spool(tmp_path / "spool", LIMIT, nobody)
     key = await spool.accept(letter())
-    monkeypatch.setattr(attempts, "piece", failing(apsw.exception_for(code)))
+    monkeypatch.setattr(stored, "piece", failing(apsw.exception_for(code)))
     with pytest.raises(kind):
         async with aclosing(spool.pieces(key)) as pieces:
             await anext(pieces)
