@@ -1,5 +1,6 @@
 """The only module that uses names of asyncssh which are not its public interface: for faster logins, for what a server says
-when it refuses one, for host keys, flow control, quick TCP acknowledgements, and requests that the library does not offer.
+when it refuses one, for host keys, flow control, quick TCP acknowledgements, bounds for what a server sends, and requests
+that the library does not offer.
 
 A login by asyncssh has two needless round trips, which over a satellite take longer than the mail; no option saves them.
 asyncssh first asks the server for its authentication methods, although we have only keys. Then it asks for each key whether
@@ -15,11 +16,14 @@ exception is the last key to try.
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import Callable, Container, Coroutine, Sequence
 from typing import Any
 
-from asyncssh import SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth, public_key
+from asyncssh import ProtocolError, SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth, public_key
 from asyncssh.packet import Boolean, SSHPacket, String
+
+from mailrelay.ssh.flood import MAX_FIRST_DATA, FloodGuard
 
 
 class LoginObserver:
@@ -95,7 +99,7 @@ with contextlib.suppress(AttributeError):
 
         def auth_failed(self) -> None:
             methods = self._conn.get_server_auth_methods()
-            _observer(self._conn).login_refused(methods, self._keypair, partial=False)
+            _observer(self._conn).login_refused(methods, self._pair, partial=False)
             if "publickey" not in methods and not getattr(self._conn, _ASKED_FOR_NONE, False):
                 # A server that takes no keys may ask for nothing.
                 self._conn._auth_methods.append(b"none")
@@ -103,7 +107,12 @@ with contextlib.suppress(AttributeError):
         def auth_succeeded(self) -> None:
             # Also called after the first of several steps.
             methods = self._conn.get_server_auth_methods()
-            _observer(self._conn).login_refused(methods, self._keypair, partial=True)
+            _observer(self._conn).login_refused(methods, self._pair, partial=True)
+
+        @property
+        def _pair(self) -> Any:
+            # A server may reply before it was asked.
+            return getattr(self, "_keypair", None)
 
     # The options of a certificate are for the server. asyncssh reads no certificate with one that it does not know.
     public_key.SSHOpenSSHCertificate._decode_options = staticmethod(_no_options)  # type: ignore[method-assign,assignment]
@@ -184,6 +193,80 @@ def call_after_receive(connection: SSHClientConnection, callback: Callable[[], N
 
     connection._recv_data = process_and_call  # type: ignore[method-assign]
     return True
+
+
+FLOODED = "mailrelay_flooded"
+"""The name of the `Flooded` by which a connection has ended, for its `get_extra_info`."""
+
+
+class Flooded(ProtocolError):
+    """The server has sent more than a bound of `flood`. reason: which one, as a text after the name of the server."""
+
+
+def bound_received(connection: SSHClientConnection, guard: FloodGuard) -> bool:
+    """Lets `guard` end the connection, by `Flooded`. After its end, nothing more that was received is processed. Returns
+    False, and bounds nothing, if the library has no such methods."""
+    if not all(hasattr(connection, name) for name in ("_recv_data", "_finish_recv_packet", "_force_close", "_inpbuf")):
+        return False
+    bounded = _Bounded(connection, guard)
+    connection._recv_data = bounded.receive  # type: ignore[method-assign]
+    connection._finish_recv_packet = bounded.finish_packet  # type: ignore[method-assign,assignment]
+    return True
+
+
+class _Bounded:
+    """The two methods of a connection that `bound_received` replaces."""
+
+    def __init__(self, connection: Any, guard: FloodGuard) -> None:
+        self._connection = connection
+        self._guard = guard
+        self._process = connection._recv_data
+        self._finish = connection._finish_recv_packet
+        # Octets that the last call could not process.
+        self._waiting = 0
+
+    def receive(self) -> None:
+        """Called for new octets, and when a step has ended that other octets had to wait for."""
+        connection, guard = self._connection, self._guard
+        octets = len(connection._inpbuf) - self._waiting
+        if (room := MAX_FIRST_DATA - len(guard.first_data)) > 0:
+            guard.first_data += connection._inpbuf[self._waiting : self._waiting + room]
+        if connection._transport is None:
+            connection._inpbuf = b""
+        else:
+            self._process()
+        self._waiting = len(connection._inpbuf)
+        transport = connection._transport
+        unsent = transport.get_write_buffer_size() if transport is not None else 0
+        if reason := guard.received(octets, self._waiting, unsent):
+            self._end(reason)
+
+    def finish_packet(self, kind: int, sequence: int, *arguments: Any, **keywords: Any) -> None:
+        """Called after each packet."""
+        connection = self._connection
+        reason = self._guard.packet(kind, connection._pktlen, connection._send_seq, time.monotonic())
+        if reason:
+            self._end(reason)
+        elif connection._transport is None:
+            connection._inpbuf = b""
+        else:
+            self._finish(kind, sequence, *arguments, **keywords)
+
+    def _end(self, reason: str) -> None:
+        connection = self._connection
+        if connection._transport is not None:
+            # Without this, uvloop reads on in this turn of the loop.
+            with contextlib.suppress(RuntimeError):
+                connection._transport.pause_reading()
+            flooded = Flooded(reason)
+            connection.set_extra_info(**{FLOODED: flooded})
+            connection._force_close(flooded)
+        connection._inpbuf, self._waiting = b"", 0
+
+
+def keys_exchanged(connection: SSHClientConnection) -> bool:
+    """Whether no key exchange is in progress: until its end the library keeps all that is written."""
+    return bool(getattr(connection, "_kex_complete", True))
 
 
 def forgive_keepalives(connection: SSHClientConnection, is_moving: Callable[[], bool]) -> bool:

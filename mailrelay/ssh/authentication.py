@@ -9,6 +9,7 @@ import asyncssh
 from mailrelay.ssh import asyncssh_patches, certificate, known_hosts
 from mailrelay.ssh.agent import Agent, AgentState
 from mailrelay.ssh.asyncssh_patches import LoginObserver, signs_at_no_cost
+from mailrelay.ssh.flood import FloodGuard
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.identities import certified
 from mailrelay.ssh.known_hosts import HostKeyStatus
@@ -24,6 +25,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
     def __init__(self, hop: Hop) -> None:
         self.hop = hop
         self.progress = HopProgress()
+        self._guard = FloodGuard()
         self._agent: Agent | None = None
         self._connection: asyncssh.SSHClientConnection
         # Each round returns keys to offer; the next one is called when the server has refused them.
@@ -35,9 +37,12 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         self._connection = conn
         self.progress.is_connected = True
         asyncssh_patches.judge_host_key(conn, self.judge_host_key)
+        asyncssh_patches.bound_received(conn, self._guard)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.progress.has_greeted = self._connection.get_extra_info("server_version") is not None
+        if not (self.progress.has_greeted or self.hop.proxy or self._guard.first_data.startswith(b"SSH-")):
+            self.progress.first_data = self._guard.first_data
         self.progress.server_algorithms = asyncssh_patches.server_algorithms(self._connection)
         self._describe_login()
         self.close_agent()
@@ -49,6 +54,7 @@ class HopClient(asyncssh.SSHClient, LoginObserver):
         self.progress.banner = (self.progress.banner + msg)[-MAX_BANNER:]
 
     def auth_completed(self) -> None:
+        self._guard.logged_in()
         self.close_agent()
 
     def judge_host_key(self, blob: bytes) -> asyncssh.SSHKey:

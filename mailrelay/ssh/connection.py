@@ -20,7 +20,7 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail import setup_reply
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
 from mailrelay.ssh import errors
-from mailrelay.ssh.asyncssh_patches import call_after_receive, forgive_keepalives, request_reply
+from mailrelay.ssh.asyncssh_patches import FLOODED, call_after_receive, forgive_keepalives, request_reply
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
@@ -49,7 +49,7 @@ class RelayhostConnection:
         self._hop = hop
         self._connections = connections
         self._connection = connections[-1]
-        self._flow_control = FlowControl(connections[0])
+        self._flow_control = FlowControl(connections)
         # Set when octets have come from the relayhost, and at the end of the connection.
         self._heard = asyncio.Event()
         self._can_hear = call_after_receive(self._connection, self._heard.set)
@@ -186,7 +186,8 @@ class RelayhostConnection:
             task.add_done_callback(_close_channel)
             # One turn of the loop: after it, `is_up` is correct for a connection that has just been closed.
             await asyncio.sleep(0)
-            raise fault(error) from error
+            flooded = self._connection.get_extra_info(FLOODED)
+            raise (fault(error) if flooded is None else Fault(errors.flooded(flooded, self._hop))) from error
         except asyncio.CancelledError:
             task.add_done_callback(_close_channel)
             raise

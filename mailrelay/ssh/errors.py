@@ -22,6 +22,7 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.ssh import known_hosts, login_advice
+from mailrelay.ssh.asyncssh_patches import Flooded
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.progress import HopProgress
 
@@ -81,10 +82,16 @@ def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome: 
             return _login_timeout(hop, progress)
         case asyncssh.ConnectionLost() | ConnectionError():
             return _connection_lost(error, hop, progress)
-        case asyncssh.DisconnectError() if progress.is_trusted:
+        case asyncssh.DisconnectError() if progress.is_trusted and not isinstance(error, Flooded):
             return _login_refused(hop, progress, message(error))
         case _:
             return _other_failure(error, hop, progress)
+
+
+def flooded(error: Flooded, hop: Hop) -> Outcome:
+    """The outcome if the server sent more than a bound of `flood`."""
+    text = f"The SSH server of {hop.place} does not work correctly: {error.reason}."
+    return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
 
 
 def channel_failed(error: Exception, relayhost: Relayhost, hop: Hop, *, is_up: bool) -> Outcome:
@@ -209,9 +216,11 @@ def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outco
 
 def _other_failure(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     match error:
+        case Flooded():
+            return flooded(error, hop)
         case asyncssh.Error() if outcome := _negotiation_failed(hop, progress):
             return outcome
-        case asyncssh.Error():
+        case asyncssh.Error() | UnicodeError():
             text = f"The SSH protocol with {hop.place} failed: {message(error)}."
             return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
         case OSError():

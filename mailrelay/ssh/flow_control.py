@@ -1,7 +1,8 @@
-"""Flow control of the TCP connection below all channels of an SSH connection, which asyncssh leaves alone.
+"""Flow control of the connections below all channels of an SSH connection, which asyncssh leaves alone.
 
 A writer would not learn that the connection is full. Then all data that a channel's window allows would queue up before the
-data of another channel: a small message would wait behind a large one.
+data of another channel: a small message would wait behind a large one. Behind a jump host whose own connection is slow, and
+while keys are exchanged, whole messages would wait in memory.
 
 The kernel delays acknowledgements of received data. On a forwarded connection sshd leaves Nagle's algorithm on, and so holds
 back its next data until it gets the acknowledgement. Therefore we acknowledge at once.
@@ -10,29 +11,46 @@ back its next data until it gets the acknowledgement. Therefore we acknowledge a
 import asyncio
 import contextlib
 import socket
+from collections.abc import Sequence
 
-from mailrelay.ssh.asyncssh_patches import call_after_receive, watch_transport
+from mailrelay.ssh.asyncssh_patches import call_after_receive, keys_exchanged, watch_transport
 from mailrelay.ssh.hop_connection import HopConnection
 
 
 class FlowControl:
-    """connection: the first hop's, which has the TCP connection."""
+    """connections: to all hops. The first one has the TCP connection; each of the others is a channel of the one before."""
 
-    def __init__(self, connection: HopConnection) -> None:
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._socket = connection.get_extra_info("socket")
-        watch_transport(connection, self._has_room.clear, self._has_room.set)
+    def __init__(self, connections: Sequence[HopConnection]) -> None:
+        self._connections = connections
+        self._full: set[HopConnection] = set()
+        self._is_released = False
+        # Set when a connection may have room again.
+        self._changed = asyncio.Event()
+        self._socket = connections[0].get_extra_info("socket")
+        for connection in connections:
+            self._watch(connection)
         if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            call_after_receive(connection, self.acknowledge)
+            call_after_receive(connections[0], self.acknowledge)
+
+    def _watch(self, connection: HopConnection) -> None:
+        def has_room() -> None:
+            self._full.discard(connection)
+            self._changed.set()
+
+        watch_transport(connection, lambda: self._full.add(connection), has_room)
+        # The last packet of a key exchange comes from the server.
+        call_after_receive(connection, self._changed.set)
 
     async def drain(self) -> None:
-        """Waits until the transport has room for more data."""
-        await self._has_room.wait()
+        """Waits until every connection has room for more data, and none exchanges keys."""
+        while not self._is_released and (self._full or not all(map(keys_exchanged, self._connections))):
+            self._changed.clear()
+            await self._changed.wait()
 
     def release(self) -> None:
         """Ends all waiting: the connection has ended."""
-        self._has_room.set()
+        self._is_released = True
+        self._changed.set()
 
     def acknowledge(self) -> None:
         """Acknowledges received data at once. The kernel forgets this setting, so it must be repeated after each receive."""

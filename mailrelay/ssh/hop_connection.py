@@ -19,7 +19,7 @@ from mailrelay.ssh.authentication import HopClient
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.proxy_command import ProxyCommand, start
-from mailrelay.ssh.tcp import open_tcp, read_first_data
+from mailrelay.ssh.tcp import open_tcp
 
 T = TypeVar("T")
 
@@ -51,8 +51,8 @@ async def connect(hop: Hop, through: HopConnection | None, client: HopClient | N
         if sock is not None:
             sock.close()
         try:
-            if isinstance(error, Exception):
-                await _examine_failure(client, proxy, has_tcp=sock is not None and proxy is None)
+            if isinstance(error, Exception) and proxy is not None:
+                client.progress.proxy_status, client.progress.proxy_stderr = await proxy.result()
         finally:
             if proxy is not None:
                 proxy.close()
@@ -131,14 +131,6 @@ async def _log_in(
             tunnel=through,
             client_factory=lambda: client,
         )
-
-
-async def _examine_failure(client: HopClient, proxy: ProxyCommand | None, *, has_tcp: bool) -> None:
-    """Adds to the client's progress what the ProxyCommand reported, or what a server that is not SSH sends."""
-    if proxy is not None:
-        client.progress.proxy_status, client.progress.proxy_stderr = await proxy.result()
-    elif has_tcp and not client.progress.has_greeted:
-        client.progress.first_data = await read_first_data(client.hop)
 
 
 def _quick_first(ciphers: Sequence[bytes]) -> list[str]:

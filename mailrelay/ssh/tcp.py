@@ -18,10 +18,6 @@ minute away. On Linux 6.15 and later this is also the longest interval between r
 connection."""
 MAX_UNSENT = 64 * 1024
 """Octets that the kernel may hold unsent. Data that is written later, of other channels too, is sent after them."""
-FIRST_DATA_TIMEOUT = 2.0
-"""Seconds for a server that does not speak SSH to send its first data."""
-MAX_FIRST_DATA = 1024
-"""Octets of this data that are read."""
 _TCP_RTO_MAX_MS = 44
 """A socket option of linux/tcp.h that the socket module does not have."""
 _TCP_INFO = struct.Struct("=56xI8xII")
@@ -64,18 +60,6 @@ async def first_to_connect(connect: Callable[[], Coroutine[None, None, socket.so
         for other in attempts:
             other.cancel()
             other.add_done_callback(_close_socket)
-
-
-async def read_first_data(hop: Hop) -> bytes:
-    """Connects once more to a server with which the login failed, and returns the first data that it sends; b"" if it sends
-    none, speaks SSH or cannot be reached."""
-    data = b""
-    with contextlib.suppress(OSError):
-        sock = await open_tcp(hop)
-        with sock:
-            async with asyncio.timeout(FIRST_DATA_TIMEOUT):
-                data = await asyncio.get_running_loop().sock_recv(sock, MAX_FIRST_DATA)
-    return b"" if data.startswith(b"SSH-") else data
 
 
 def tcp_state(sock: socket.socket) -> TcpState | None:

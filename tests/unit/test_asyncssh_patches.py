@@ -30,6 +30,8 @@ ON_THE_CLASS = (
     (asyncssh.SSHClientConnection, "get_owner"),
     (asyncssh.SSHClientConnection, "get_server_auth_methods"),
     (asyncssh.SSHClientConnection, "_recv_data"),
+    (asyncssh.SSHClientConnection, "_finish_recv_packet"),
+    (asyncssh.SSHClientConnection, "_force_close"),
     (asyncssh.SSHClientConnection, "_make_keepalive_request"),
     (asyncssh.SSHClientConnection, "_keepalive_timer_callback"),
     (asyncssh.SSHClientConnection, "create_task"),
@@ -45,11 +47,17 @@ ON_INSTANCES = (
     (asyncssh.SSHClientConnection._process_ext_info, "_server_sig_algs"),
     (asyncssh.SSHClientConnection._set_keepalive_timer, "_keepalive_timer_callback"),
     (asyncssh.SSHClientConnection._keepalive_timer_callback, "_keepalive_count"),
+    (asyncssh.SSHClientConnection.data_received, "_inpbuf"),
+    (asyncssh.SSHClientConnection._recv_packet, "_pktlen"),
+    (asyncssh.SSHClientConnection._recv_packet, "_finish_recv_packet"),
+    (asyncssh.SSHClientConnection._finish_recv_packet, "_transport"),
+    (asyncssh.SSHClientConnection.send_packet, "_send_seq"),
+    (asyncssh.SSHClientConnection.send_packet, "_kex_complete"),
     (PUBLIC_KEY_AUTH._start, "_keypair"),
     (PUBLIC_KEY_AUTH._start, "_conn"),
 )
 """Each attribute with a method of the library that uses it."""
-OURS = {"_send_signature"}
+OURS = {"_send_signature", "_pair"}
 
 
 @pytest.mark.parametrize("name", ON_THE_MODULE)

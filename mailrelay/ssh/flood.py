@@ -1,0 +1,89 @@
+"""Bounds what an SSH server may send: nothing that it sends without end costs more than a few megabytes, or the processor.
+
+Before the login is complete, a server needs a few kilobytes for its keys and its banner. After it, octets that belong to
+no channel are rare: keepalive requests, new keys, and the empty messages with which some servers hide the lengths of others.
+The octets of channels have the window of SSH as their bound.
+
+Promises: a connection beyond a bound ends at once, with a reason that says which bound it was.
+Pure: no I/O. The caller gives the time.
+"""
+
+from mailrelay.mail.quantity import size
+
+MAX_BEFORE_LOGIN = 1024 * 1024
+"""Octets that a server may send before the login is complete. A banner and the keys of a host are far smaller."""
+MAX_PACKETS_BEFORE_LOGIN = 1000
+"""Packets that it may send until then. A login with twenty keys has fewer than a hundred."""
+MAX_WAITING = 4 * 1024 * 1024
+"""Octets that may wait for the end of one step, such as a signature, in which no others are processed."""
+MAX_UNSENT = 8 * 1024 * 1024
+"""Octets for the server, such as replies to its requests, that it has not yet taken."""
+PERIOD = 10.0
+"""Seconds over which packets are counted after the login."""
+MAX_IN_PERIOD = 10_000
+"""Packets in a period that belong to no channel, beside one for each packet with octets of a channel. A long packet counts
+once for each PACKET_UNIT octets, a key exchange KEY_EXCHANGE_UNITS times."""
+PACKET_UNIT = 1024
+KEY_EXCHANGE_UNITS = 30
+"""A key exchange takes milliseconds. A server that wants new keys after each megabyte stays below the bound."""
+MAX_FIRST_DATA = 1024
+"""Octets that are kept of the first ones."""
+
+_KEXINIT, _DATA, _WINDOW_ADJUST = 20, (94, 95), 93
+_REPLIES = (52, 81, 82, 91, 92, 96, 97, 99, 100)
+"""Replies to our own requests, and the ends of our channels. The library refuses those that nothing was asked for."""
+
+
+class FloodGuard:
+    """What one server has sent. Each method that counts returns why the connection must end, "" if it may go on: a text that
+    follows the name of the server.
+
+    first_data: the first octets that it sent.
+    """
+
+    def __init__(self) -> None:
+        self.first_data = b""
+        self._is_logged_in = False
+        self._octets = self._packets = 0
+        self._period_end = 0.0
+        # Counted in the period: packets that belong to no channel, those that do, more room for what we send, ours.
+        self._idle = self._useful = self._adjusted = self._sent = 0
+        self._last_sent = 0
+
+    def logged_in(self) -> None:
+        """The login is complete."""
+        self._is_logged_in = True
+
+    def received(self, octets: int, waiting: int, unsent: int) -> str:
+        """Counts octets. waiting: all that could not be processed yet. unsent: octets that wait to be sent."""
+        self._octets += octets
+        if not self._is_logged_in and self._octets > MAX_BEFORE_LOGIN:
+            return f"it sent more than {size(MAX_BEFORE_LOGIN)} before the login was complete"
+        if waiting > MAX_WAITING:
+            return f"it sent more than {size(MAX_WAITING)} in the middle of one step"
+        if unsent > MAX_UNSENT:
+            return f"it does not take the replies to its requests: {size(MAX_UNSENT)} wait"
+        return ""
+
+    def packet(self, kind: int, octets: int, sent: int, now: float) -> str:
+        """Counts a packet. kind: its message number (RFC 4250 section 4.1.2). octets: its length. sent: packets that we have
+        sent; may begin at 0 again. now: any clock, seconds."""
+        if not self._is_logged_in:
+            self._packets += 1
+            if self._packets > MAX_PACKETS_BEFORE_LOGIN:
+                return f"it sent more than {MAX_PACKETS_BEFORE_LOGIN} packets before the login was complete"
+            return ""
+        if now >= self._period_end:
+            self._period_end = now + PERIOD
+            self._idle = self._useful = self._adjusted = self._sent = 0
+        self._sent += max(0, sent - self._last_sent)
+        self._last_sent = sent
+        if kind in _DATA:
+            self._useful += 1
+        elif kind == _WINDOW_ADJUST:
+            self._adjusted += 1
+        elif kind not in _REPLIES:
+            self._idle += KEY_EXCHANGE_UNITS if kind == _KEXINIT else 1 + octets // PACKET_UNIT
+        if self._idle > MAX_IN_PERIOD + self._useful or self._adjusted > MAX_IN_PERIOD + self._sent:
+            return f"it sent more than {MAX_IN_PERIOD} packets without mail within {PERIOD:g} s"
+        return ""
