@@ -191,8 +191,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
         daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             daemon.health.answer()
+            stopped = _catch_signals()
             ready()
-            broken = await _until_stopped(daemon.spool)
+            broken = await _until_stopped(daemon.spool, stopped)
         finally:
             log.info("stopping")
             await listeners.aclose()
@@ -227,13 +228,18 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
         schedulers[name].look_again()
 
 
-async def _until_stopped(spool: Spool) -> SpoolBroken | None:
-    """Waits for SIGTERM, SIGINT or SIGHUP (a closed terminal), or a failure of the disk. Returns the failure, or None."""
+def _catch_signals() -> asyncio.Event:
+    """An event that SIGTERM, SIGINT and SIGHUP (a closed terminal) set from now on."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
-    stopping = loop.create_task(stopped.wait())
+    return stopped
+
+
+async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> SpoolBroken | None:
+    """Waits for a signal to stop, or a failure of the disk. Returns the failure, or None."""
+    stopping = asyncio.get_running_loop().create_task(stopped.wait())
     ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -47,11 +47,11 @@ def goes_on_with_a_broken_spool() -> None:
     """The daemon only ends when it is told to: it refuses mail, sends none, and serves."""
     until_stopped = daemon._until_stopped
 
-    async def wait(spool: object) -> None:
+    async def wait(spool: object, stopped: asyncio.Event) -> None:
         class Whole:
             broken: asyncio.Future[SpoolError] = asyncio.get_running_loop().create_future()
 
-        await until_stopped(Whole)  # type: ignore[arg-type]
+        await until_stopped(Whole, stopped)  # type: ignore[arg-type]
 
     daemon._until_stopped = wait  # type: ignore[assignment]
 
