@@ -82,10 +82,10 @@ class Health:
         if isinstance(error, SpoolBroken) or (isinstance(error, SpoolFull) and error.left is None):
             self._begin(error)
 
-    async def watch(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def watch(self, look: Callable[[], Awaitable[None]], resume: Callable[[], None]) -> None:
         """Finds out after each report whether a failure begins or ends. Ends by cancellation only.
 
-        look: raises SpoolError if the spool cannot store an ordinary message.
+        look: raises SpoolError if the spool cannot store an ordinary message. resume: called when it can again.
         """
         clock = asyncio.get_running_loop().time
         lasting = clock() + LASTING
@@ -98,9 +98,9 @@ class Health:
             if self._look_now.is_set() or self._failure is not None or is_over:
                 await asyncio.sleep(SETTLE)
                 self._look_now.clear()
-                await self._look(look)
+                await self._look(look, resume)
 
-    async def _look(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def _look(self, look: Callable[[], Awaitable[None]], resume: Callable[[], None]) -> None:
         if isinstance(self._failure, SpoolBroken):
             return
         self._is_looking = True
@@ -110,6 +110,7 @@ class Health:
             self._begin(error)
         else:
             self._end()
+            resume()
         finally:
             self._is_looking = False
 

@@ -87,10 +87,12 @@ class Look:
 
 
 @contextlib.asynccontextmanager
-async def watching(person: Person, look: Callable[[], Awaitable[None]]) -> AsyncIterator[Health]:
+async def watching(
+    person: Person, look: Callable[[], Awaitable[None]], resume: Callable[[], None] = lambda: None
+) -> AsyncIterator[Health]:
     async with Health(person.spool, person.emergency()) as health:
         health.answer()
-        task = asyncio.create_task(health.watch(look))
+        task = asyncio.create_task(health.watch(look, resume))
         try:
             yield health
         finally:
@@ -137,6 +139,18 @@ async def test_when_it_is_over_there_is_one_line_and_the_next_trouble_is_told_ag
         health.report(QUOTA)
     assert len(person.heard) == 2
     assert caplog.text.count("can be used again") == 1
+
+
+@pytest.mark.parametrize("error", [QUOTA, SpoolUnavailable("another program has locked the spool; try again")])
+async def test_work_that_waits_because_of_trouble_is_resumed_when_it_is_over(person: Person, error: SpoolError) -> None:
+    look, resumed = Look(error), asyncio.Event()
+    async with watching(person, look, resumed.set) as health:
+        health.report(error)
+        await look.looked.wait()
+        assert not resumed.is_set()
+        look.finds = None
+        health.report(None)
+        await resumed.wait()
 
 
 async def test_trouble_that_ends_while_nobody_sends_mail_is_over_too(person: Person) -> None:
