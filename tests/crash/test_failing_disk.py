@@ -32,7 +32,7 @@ def of_the_kernel(trace: Path, directory: Path) -> Counter[tuple[str, str]]:
             continue
         file = named[1] or "."
         name = NAMES.get(call.name, call.name)
-        if name == "fcntl" and (not re.search(r"F_(SETLK|GETLK)", call.text) or "l_type=F_UNLCK" in call.text):
+        if name == "fcntl" and not re.search(r"F_GETLK|F_SETLKW?, {l_type=F_(RD|WR)LCK", call.text):
             continue
         if name in ("read", "write") and file.endswith("/trigger"):
             continue

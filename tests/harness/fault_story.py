@@ -159,11 +159,15 @@ class Facts:
 class Story:
     """One run of the story in a directory of its own."""
 
-    def __init__(self, server: ForkServer, mailboxes: Mailboxes, directory: Path, sabotage: str = "") -> None:
+    def __init__(
+        self, server: ForkServer, mailboxes: Mailboxes, directory: Path, sabotage: str = "", patience: float = PATIENCE
+    ) -> None:
+        """sabotage: a name in `harness.sabotage`, "" for the real program. patience: seconds, instead of PATIENCE."""
         self._server = server
         self._mailboxes = mailboxes
         self._directory = directory
         self._sabotage = sabotage
+        self._patience = patience
         for name in ("", "state", "told", "runtime"):
             (directory / name).mkdir(mode=0o700)
         config = directory / "config.toml"
@@ -203,7 +207,7 @@ class Story:
         if facts.ready:
             await self._submit_all(facts)
             if not daemon.status.done():
-                facts.settled = await until(lambda: daemon.status.done() or self._is_settled())
+                facts.settled = await self._until(lambda: daemon.status.done() or self._is_settled())
             if not daemon.status.done() and report(self._directory / "calls"):
                 await self._probe(facts)
         facts.status = await self._run("status", "--json")
@@ -214,9 +218,9 @@ class Story:
         if daemon.status.done():
             facts.ended, facts.ended_at = daemon.status.result(), daemon.ended_at
         else:
-            facts.stopped = await daemon.stop(signal.SIGTERM, PATIENCE)
+            facts.stopped = await daemon.stop(signal.SIGTERM, self._patience)
             if facts.stopped is None:
-                await daemon.stop(signal.SIGKILL, PATIENCE)
+                await daemon.stop(signal.SIGKILL, self._patience)
         facts.said = daemon.said
         with suppress(OSError):
             facts.logged = (self._directory / "state/spool/mailrelay.log").read_text(errors="replace")
@@ -236,18 +240,18 @@ class Story:
             await asyncio.sleep(0.5)
             await self._session((PROBE,), facts)
         if not self._daemon.status.done():
-            facts.settled = await until(lambda: self._daemon.status.done() or self._is_settled())
+            facts.settled = await self._until(lambda: self._daemon.status.done() or self._is_settled())
 
     async def _second_daemon(self, facts: Facts) -> None:
         self._daemon = second = self._command("serve")
         if not await self._listens():
             facts.second = f"did not start: {second.said}"
-        elif not await until(lambda: second.status.done() or self._is_settled()):
+        elif not await self._until(lambda: second.status.done() or self._is_settled()):
             facts.second = f"did not settle: {self._listing()}"
-        status = await second.stop(signal.SIGTERM, PATIENCE)
+        status = await second.stop(signal.SIGTERM, self._patience)
         if status != 0:
             facts.second = facts.second or f"ended with status {status}: {second.said}"
-            await second.stop(signal.SIGKILL, PATIENCE)
+            await second.stop(signal.SIGKILL, self._patience)
         for message in self._listing():
             name = message.subject.partition(" ")[2] if message.sender else "report"
             for to in message.recipients:
@@ -259,7 +263,7 @@ class Story:
         for letter in letters:
             facts.replies[letter.name] = 0
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience):
                     client = client or await Client.connect(self._directory / "smtp")
                     facts.replies[letter.name] = await client.send(facts.run, letter)
             except TimeoutError:
@@ -283,15 +287,18 @@ class Story:
     async def _run(self, *words: str) -> tuple[int, str]:
         """A command to its end: its exit status, -1 for none, and its output."""
         job = self._command(*words)
-        status = await job.ended(PATIENCE)
+        status = await job.ended(self._patience)
         if status is None:
-            await job.stop(signal.SIGKILL, PATIENCE)
+            await job.stop(signal.SIGKILL, self._patience)
         return (-1 if status is None else status), job.said
 
     async def _listens(self) -> bool:
         """Waits until the daemon listens or has ended; whether it listens."""
         await until(lambda: self._daemon.status.done() or "ready" in self._daemon.said, interval=0.01)
         return "ready" in self._daemon.said
+
+    async def _until(self, fact: Callable[[], object]) -> bool:
+        return await until(fact, self._patience)
 
     def _is_settled(self) -> bool:
         """Whether the daemon has nothing left to do: no message is due or active, and no notice is pending."""
