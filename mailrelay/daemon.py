@@ -46,8 +46,9 @@ log = logging.getLogger("mailrelay.daemon")
 
 GRACE = 10.0
 """Seconds that messages in progress have to end when the daemon is stopped, so that they are not sent twice."""
-BROKEN_GRACE = 0.5
-"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end."""
+BROKEN_GRACE = 0.8
+"""Seconds for each step of the end when the spool is broken: clients get their replies, conversations end. Longer than
+`conversations.LAST_REPLIES`."""
 TRIGGER_RETRY = 10.0
 """Seconds until the trigger is made again after that has failed."""
 HOUSEKEEPING = 3600.0
@@ -191,9 +192,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
         daemon.spool.broken.add_done_callback(lambda _: _stop_sending(daemon))
         try:
             daemon.health.answer()
-            stopped = _catch_signals()
+            stopped = _signals_to_stop()
             ready()
-            broken = await _until_stopped(daemon.spool, stopped)
+            await _until_stopped(daemon.spool, stopped)
         finally:
             log.info("stopping")
             await listeners.aclose()
@@ -205,13 +206,14 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             _, unfinished = await asyncio.wait(relaying, timeout=BROKEN_GRACE if is_broken else None)
             for task in (*unfinished, *helping):
                 task.cancel()
-    if broken is not None:
-        raise broken
+    # It may also have broken while the daemon was stopping.
+    if daemon.spool.broken.done():
+        raise daemon.spool.broken.result()
     log.info("stopped")
 
 
 def _stop_sending(daemon: _Daemon) -> None:
-    log.critical("%s; mailrelay ends, and must be started again", daemon.spool.broken.result())
+    log.critical("%s; mailrelay ends", daemon.spool.broken.result())
     for scheduler in daemon.schedulers.values():
         scheduler.spool_broken()
 
@@ -228,8 +230,8 @@ def _report_queued(schedulers: Mapping[str, Scheduler], name: str) -> None:
         schedulers[name].look_again()
 
 
-def _catch_signals() -> asyncio.Event:
-    """An event that SIGTERM, SIGINT and SIGHUP (a closed terminal) set from now on."""
+def _signals_to_stop() -> asyncio.Event:
+    """An event that SIGTERM, SIGINT or SIGHUP (a closed terminal) sets."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -237,15 +239,14 @@ def _catch_signals() -> asyncio.Event:
     return stopped
 
 
-async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> SpoolBroken | None:
-    """Waits for a signal to stop, or a failure of the disk. Returns the failure, or None."""
+async def _until_stopped(spool: Spool, stopped: asyncio.Event) -> None:
+    """Waits for the event, or a failure of the disk."""
     stopping = asyncio.get_running_loop().create_task(stopped.wait())
     ends: list[asyncio.Future[Any]] = [stopping, spool.broken]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
-    return spool.broken.result() if spool.broken.done() else None
 
 
 async def _watch_trigger(daemon: _Daemon) -> None:

@@ -28,6 +28,7 @@ Promises: text from outside is escaped in reasons and record (`mail.printable`).
 """
 
 import enum
+import errno
 import os
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -41,6 +42,7 @@ from mailrelay.spool import listing, liveness, lock
 from mailrelay.spool.database import FILE, opened_for_reading
 from mailrelay.spool.space import ORDINARY, check_space
 
+_READ_ONLY = "the spool's disk is read-only; look at the disk, and make it writable"
 _EMPTY = SpoolStatus(pending=0, oldest=None, late=0, held=0, stranded=0, failed=0, failing_notices=(), faults=())
 
 
@@ -231,7 +233,7 @@ def _disk_failure(directory: Path) -> str:
     for path, access in ((directory, os.R_OK | os.W_OK | os.X_OK), (directory / FILE, os.R_OK | os.W_OK)):
         try:
             if os.statvfs(path).f_flag & os.ST_RDONLY:
-                return "the spool's disk is read-only; look at the disk, and make it writable"
+                return _READ_ONLY
             is_ours = path.stat().st_uid == os.geteuid()
         except (FileNotFoundError, NotADirectoryError):
             break
@@ -241,6 +243,11 @@ def _disk_failure(directory: Path) -> str:
             return _text(error)
         if is_ours and not os.access(path, access):
             return f"{path} cannot be read and written by its owner; chmod u+rwX {path}"
+    try:
+        # Linux reports some read-only disks (an ext4 after an error) to open(2) only.
+        os.close(os.open(directory / lock.FILE, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return _READ_ONLY if error.errno == errno.EROFS else ""
     return ""
 
 

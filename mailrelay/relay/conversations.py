@@ -32,7 +32,7 @@ log = logging.getLogger("mailrelay.relay")
 
 EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
-LAST_REPLIES = 0.5
+LAST_REPLIES = 0.4
 """Seconds to wait for replies to contents that were sent whole, when conversations are broken off."""
 
 

@@ -6,12 +6,14 @@ is called after each commit, before the commit counts as durable. The daemon cal
 Facts about SQLite that it relies on (sqlite.org/fileformat2.html section 4, sqlite.org/wal.html):
 - While a connection is open, no process deletes or replaces spool.db-wal or spool.db-shm.
 - Frames of the log that were committed do not change until the log is restarted; then its header has other salts.
-- Each page of the database is in spool.db or in a committed frame of the log. spool.db becomes shorter only at a checkpoint.
+- spool.db is never empty, and becomes shorter only at a checkpoint. Each page that it lacks is in a committed frame of the
+  log.
 
 Never: opens spool.db or spool.db-shm, because closing them would drop SQLite's locks. Uses SQLite's index of the log after
 spool.db-shm was cut off: the kernel would kill the process (SIGBUS).
 """
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -21,6 +23,8 @@ import apsw
 from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.spool.database import FILE, translate
 
+# A third of the time of `Path.stat`: it is called several times for each commit.
+_stat = os.stat
 _TRIES = 5
 _PAUSE = 0.002
 """Seconds between two tries. Another process may restart the log, or checkpoint it, while it is read."""
@@ -43,7 +47,7 @@ class SpoolFiles:
         # SQLite keeps the other files beside the file that a symbolic link leads to.
         beside = Path(os.path.realpath(database)) if database.is_symlink() else database
         self._log_path = Path(f"{beside}-wal")
-        self._paths = (database, self._log_path, Path(f"{beside}-shm"))
+        self._paths = (str(database), str(self._log_path), f"{beside}-shm")
         self._frame_size: int = _FRAME_HEADER + db.pragma("page_size")
         self.frames = self.backfilled = 0
         # The header of the log, and the last committed frame with its number, at the last look.
@@ -52,7 +56,7 @@ class SpoolFiles:
         # Pages of spool.db at the last look: all others were in the log then.
         self._pages = 0
         try:
-            found = [path.stat() for path in self._paths]
+            found = [_stat(path) for path in self._paths]
             # The log carries no locks. Unlike the others, it may be opened and closed.
             self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -79,7 +83,7 @@ class SpoolFiles:
     def look_at_index(self) -> None:
         """Raises SpoolBroken if spool.db-shm is gone or was cut off. To be called before SQLite uses it."""
         try:
-            index = self._paths[2].stat()
+            index = _stat(self._paths[2])
         except OSError as error:
             raise _gone(self._directory, error) from None
         if (index.st_dev, index.st_ino) != self._identities[2]:
@@ -89,31 +93,31 @@ class SpoolFiles:
 
     def check_access(self) -> None:
         """Raises SpoolBroken if the files cannot be written any more: a read-only disk, permissions taken away."""
-        path = self._log_path
         try:
             # Linux reports some read-only disks (an ext4 after an error) to open(2) only.
-            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
-            for path, mode in ((self._paths[0], os.R_OK | os.W_OK), (self._directory, os.W_OK | os.X_OK)):
-                if not os.access(path, mode):
-                    raise PermissionError(0, "no permission, or a read-only file system")
+            os.close(os.open(self._log_path, os.O_WRONLY | os.O_CLOEXEC))
         except OSError as error:
-            raise SpoolBroken(
-                f"{path} can no longer be written ({error.strerror}); look at the disk and the permissions"
-            ) from None
+            # This process may have no more files open now.
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise _read_only(self._log_path, str(error.strerror)) from None
+        for path, mode in ((Path(self._paths[0]), os.R_OK | os.W_OK), (self._directory, os.W_OK | os.X_OK)):
+            if not os.access(path, mode):
+                raise _read_only(path, "no permission, or a read-only file system")
 
     def _problem(self) -> str:
         """What is wrong with the files; "" if nothing is. May be wrong itself if another process changes the log now."""
         try:
-            found = [path.stat() for path in self._paths]
+            database, log, index = (_stat(path) for path in self._paths)
+            found = ((one.st_dev, one.st_ino) for one in (database, log, index))
             for path, one, identity in zip(self._paths, found, self._identities, strict=True):
-                if (one.st_dev, one.st_ino) != identity:
-                    return f"{path.name} was removed or replaced"
-            if found[2].st_size < self._index_size:
+                if one != identity:
+                    return f"{Path(path).name} was removed or replaced"
+            if index.st_size < self._index_size:
                 return "spool.db-shm was cut off"
-            self._index_size = found[2].st_size
-            return self._problem_of_log() or self._problem_of_database(found[0].st_size)
+            self._index_size = index.st_size
+            return self._problem_of_log() or self._problem_of_database(database.st_size)
         except OSError as error:
-            return _reason(error)
+            raise _gone(self._directory, error) from None
         except apsw.Error as error:
             raise translate(error, self._db.system_errno) from None
 
@@ -135,6 +139,9 @@ class SpoolFiles:
         return ""
 
     def _problem_of_database(self, size: int) -> str:
+        if not size:
+            # SQLite deletes the log of an empty file.
+            return "spool.db was cut off"
         pages = size // (self._frame_size - _FRAME_HEADER)
         if pages < self._pages or not self._pages:
             missing = set(range(pages + 1, self._all_pages() + 1))
@@ -180,14 +187,15 @@ def _open_files() -> set[tuple[int, int]]:
 
 
 def _broken(directory: Path, problem: str) -> SpoolBroken:
-    return SpoolBroken(f"the spool in {directory} is not what it was: {problem}; start mailrelay again")
+    return SpoolBroken(f"the spool in {directory} is not what it was: {problem}; see what has changed it")
+
+
+def _read_only(path: Path, why: str) -> SpoolBroken:
+    return SpoolBroken(f"{path} can no longer be written ({why}); look at the disk and the permissions")
 
 
 def _gone(directory: Path, error: OSError) -> SpoolBroken:
-    return _broken(directory, _reason(error))
-
-
-def _reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"{Path(error.filename).name} was removed or moved"
-    return f"{error.filename or 'spool.db-wal'}: {error.strerror}"
+        return _broken(directory, f"{Path(error.filename).name} was removed or moved")
+    what = f"{error.filename or directory}: {error.strerror}"
+    return SpoolBroken(f"the spool's disk or file is damaged ({what}); look at the disk before you go on")

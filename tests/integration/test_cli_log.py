@@ -1,9 +1,11 @@
 """`mailrelay log`: what has happened, to one message or at all."""
 
+import io
 import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,101 @@ def test_a_log_whose_files_cannot_be_renamed_goes_on_where_it_is(
     ]
     assert [int(line.split()[0]) for line in lines] == list(range(60))
     assert "mailrelay.log.2" in capsys.readouterr().err
+
+
+# The daemon's side.
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[LogFile]:
+    (tmp_path / "spool").mkdir()
+    handler = LogFile(tmp_path / "spool" / "mailrelay.log")
+    yield handler
+    handler.close()
+
+
+def log(handler: LogFile, text: str, *arguments: object) -> None:
+    handler.handle(logging.makeLogRecord({"msg": text, "args": arguments}))
+
+
+def test_a_log_that_is_deleted_moved_or_replaced_is_made_again_also_when_nothing_is_logged(
+    log_file: LogFile, tmp_path: Path
+) -> None:
+    file = tmp_path / "spool" / "mailrelay.log"
+    log_file.look()
+    assert file.read_text() == ""
+    log(log_file, "one")
+    file.unlink()
+    log_file.look()
+    assert file.read_text() == ""
+    log(log_file, "two")
+    file.rename(tmp_path / "moved")
+    log_file.look()
+    log(log_file, "three")
+    assert ((tmp_path / "moved").read_text(), file.read_text()) == ("two\n", "three\n")
+    file.unlink()
+    file.write_text("another\n")
+    log_file.look()
+    log(log_file, "four")
+    assert file.read_text() == "another\nfour\n"
+    (tmp_path / "spool").rename(tmp_path / "away")
+    (tmp_path / "spool").mkdir()
+    log_file.look()
+    log(log_file, "five")
+    assert file.read_text() == "five\n"
+
+
+def test_a_log_that_cannot_be_written_costs_one_line_and_says_later_how_many_are_missing(
+    log_file: LogFile, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    file = tmp_path / "spool" / "mailrelay.log"
+    # Each write to it fails with ENOSPC.
+    file.symlink_to("/dev/full")
+    for number in range(1000):
+        log(log_file, "%d", number)
+        log_file.look()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"mailrelay: the log {file} cannot be written: No space left on device; until it can, lines are only counted"
+    )
+    file.unlink()
+    log_file.look()
+    assert file.read_text().endswith(" WARNING the log could not be written: 1000 lines are missing\n")
+    log(log_file, "one more")
+    assert file.read_text().endswith("\none more\n")
+    file.unlink()
+    (tmp_path / "spool").rename(tmp_path / "away")
+    for _ in range(3):
+        log_file.look()
+    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "away").rename(tmp_path / "spool")
+    log_file.look()
+    assert file.read_text() == ""
+
+
+def test_no_error_of_the_log_reaches_the_code_that_logs(
+    log_file: LogFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(log_file, "%d apples", "no number")
+    assert "could not be formatted" in (tmp_path / "spool" / "mailrelay.log").read_text()
+    log_file.close()
+    (tmp_path / "spool" / "mailrelay.log").unlink()
+    (tmp_path / "spool").rmdir()
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    log(log_file, "nobody reads this")
+    log_file.look()
+
+
+def test_lines_that_commands_add_count_for_the_size_of_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "mailrelay.log"
+    handler = LogFile(file, 1000, 2)
+    log(handler, "one")
+    with file.open("a") as other:
+        other.write("x" * 2000 + "\n")
+    handler.look()
+    log(handler, "two")
+    handler.close()
+    assert file.read_text() == "two\n"

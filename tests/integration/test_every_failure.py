@@ -58,7 +58,7 @@ new=$(mktemp "{directory}/notices/.XXXXXXXX") && cat >"$new" && mv "$new" "{dire
 """
 
 DELAY = 1.0
-WITHIN = {"failed": 10.0, "held": 10.0, "setup": 5.0, "delayed": DELAY + 5.0, "resumed": 10.0}
+WITHIN = {"failed": 10.0, "held": 10.0, "setup": 5.0, "delayed": DELAY + 5.0, "resumed": 10.0, "spool": 5.0}
 """Seconds for a notice to be told."""
 LEVELS = {"failed": logging.ERROR, "held": logging.ERROR, "setup": logging.ERROR}
 """How loud the log is, where the person must act."""
@@ -562,8 +562,12 @@ async def _full(at: Scene) -> None:
     file = at.directory / "config.toml"
     text = file.read_text().replace("[listen]", '[listen]\nmax_message_size = "1KB"')
     file.write_text(text.replace("[queue]", '[queue]\nmax_size = "1KB"'))
-    assert "full" in await at.submit()
+    for _ in range(3):
+        assert "full" in await at.submit()
     await at.logged("queue.max_size")
+    notice = await at.told("spool")
+    assert "queue.max_size" in notice["text"]
+    assert at.notices() == [notice]
     assert at.recipients() == {}
     assert "no room" in await at.status()
 
@@ -603,4 +607,5 @@ async def test_it_is_heard_of_as_the_documentation_says(
     # That mail moves again is seen at the next look, which is within a minute.
     monkeypatch.setattr(notifier, "MAX_DELAY_CHECK_INTERVAL", 0.2)
     monkeypatch.setattr(notifier, "MIN_DELAY_CHECK_INTERVAL", 0.2)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     await FAILURES[what](tmp_path, caplog)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,47 @@ async def test_the_command_runs_once_for_each_notice(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     await command(["sh", "-c", f"cat >>'{heard}'"])([NOTICE, NOTICE])
     assert len(heard.read_text().splitlines()) == 2
+
+
+async def test_the_command_gets_what_a_program_needs_of_the_environment_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/home/you",
+        "LANG": "de_DE.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "DISPLAY": ":0",
+        "WAYLAND_DISPLAY": "wayland-0",
+        "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1/bus",
+        "XDG_RUNTIME_DIR": "/run/user/1",
+    }
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    for name, value in needed.items():
+        monkeypatch.setenv(name, value)
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "SSH_AUTH_SOCK",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "LD_PRELOAD_X",
+        "MAILRELAY_CONFIG",
+    ):
+        monkeypatch.setenv(name, "secret")
+    program = f"import json, os; json.dump(dict(os.environ), open('{tmp_path}/heard', 'w'))"
+    await command([sys.executable, "-I", "-c", program])([NOTICE])
+    assert json.loads((tmp_path / "heard").read_text()) == needed
+
+
+async def test_a_full_disk_does_not_keep_the_command_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    await command(["sh", "-c", "echo said >&2"])([NOTICE])
 
 
 async def test_the_error_quotes_the_end_of_the_commands_stderr() -> None:

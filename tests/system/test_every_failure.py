@@ -3,6 +3,7 @@
 Each is a row of the table in docs/failures.md, like those in `integration/test_every_failure.py`, with the same assertions.
 """
 
+import signal
 import smtplib
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from harness.strace import require_strace
 pytestmark = pytest.mark.system
 
 ALICE = f"alice@{DOMAIN}"
-SETUP, RESUMED = 5.0, 10.0
+SETUP, RESUMED, SPOOL = 5.0, 10.0, 5.0
 """Seconds until a notice of this kind must be delivered."""
 
 
@@ -232,6 +233,7 @@ def _disk(at: Scene) -> None:
     while (code := _answer(at)) == 250:
         pass
     assert code == at.row.code
+    at.told("spool", SPOOL)
     assert child.ended(10) == 1
     assert "CRITICAL" in at.relay.run("log").stdout
     assert "nobody serves" in at.status()
@@ -240,6 +242,30 @@ def _disk(at: Scene) -> None:
     at.relay.start()
     at.relay.do("queue", "retry", "--all")
     until(lambda: set(at.relay.states("--all").values()) == {"sent"}, "what was taken over is sent")
+
+
+@failure("the spool cannot be used when the daemon starts")
+def _spool(at: Scene) -> None:
+    spool = at.relay.directory / "spool"
+    at.relay.start()
+    at.relay.stop()
+    (spool / "spool.db").write_bytes(b"no database, " * 1000)
+    child = at.relay.launch()
+    assert child.ended(10) == 1
+    at.told("spool", SPOOL)
+    with pytest.raises(ConnectionRefusedError):
+        at.submit()
+    assert "nobody serves, the spool cannot be used" in at.status()
+    assert "the spool cannot be used" in at.watchdog()
+
+
+@failure("the daemon hangs")
+def _hangs(at: Scene) -> None:
+    child = at.relay.start()
+    child.process.send_signal(signal.SIGSTOP)
+    assert "the daemon does not answer" in at.status()
+    child.process.send_signal(signal.SIGCONT)
+    until(lambda: at.relay.run("status").returncode == 0, "it goes on")
 
 
 def _answer(at: Scene) -> int:

@@ -28,6 +28,7 @@ def test_the_systemd_unit_runs_the_command_line() -> None:
     assert exec_start(["/opt/bin/mailrelay", "serve"]) == "/opt/bin/mailrelay serve"
     assert b"Type=notify" in found.text
     assert b"RestartPreventExitStatus=78" in found.text
+    assert b"\nNotifyAccess=main\nWatchdogSec=30s\n" in found.text
 
 
 @pytest.mark.parametrize(
