@@ -20,12 +20,13 @@ not fail a read.
 """
 
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from harness.processes import program
+from harness.processes import missing, program
 
 SOURCE = Path(__file__).with_suffix(".c")
 FAULTS = {
@@ -74,6 +75,8 @@ class Counted:
 
 def build(directory: Path) -> Path:
     """Compiles the library; returns its path."""
+    if sys.platform != "linux":
+        missing("LD_PRELOAD")
     library = directory / "failing_disk.so"
     compiler = [program("cc", "gcc"), "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*compiler, "-o", library, SOURCE, "-ldl"], check=True)

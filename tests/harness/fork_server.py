@@ -88,6 +88,7 @@ class ForkServer:
         self._process = await asyncio.create_subprocess_exec(
             *self._before,
             sys.executable,
+            "-P",
             __file__,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
