@@ -21,7 +21,7 @@ from pathlib import Path
 import apsw
 
 from mailrelay.mail.spool_errors import SpoolBroken
-from mailrelay.spool.database import FILE, translate
+from mailrelay.spool.database import BUSY_TIMEOUT_MS, FILE, translate
 
 # A third of the time of `Path.stat`: it is called several times for each commit.
 _stat = os.stat
@@ -122,7 +122,7 @@ class SpoolFiles:
             raise translate(error, self._db.system_errno) from None
 
     def _problem_of_log(self) -> str:
-        self.frames, self.backfilled = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        self._count_frames()
         # After a restart, frames of before stay in the file behind the new ones.
         if not self._last or self.frames < self._last_number or self._frame(self._last_number) != self._last:
             # Cut off, or restarted since the last look.
@@ -137,6 +137,18 @@ class SpoolFiles:
                 return "spool.db-wal was cut off"
             self._last, self._last_number = last, self.frames
         return ""
+
+    def _count_frames(self) -> None:
+        end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                self.frames, self.backfilled = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                return
+            except apsw.BusyError:
+                # Another process changes the index now. SQLite's own time-out does not hold for this call.
+                if time.monotonic() > end:
+                    raise
+            time.sleep(_PAUSE)
 
     def _problem_of_database(self, size: int) -> str:
         if not size:
