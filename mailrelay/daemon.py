@@ -202,7 +202,7 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
             group.create_task(_watch_trigger(daemon)),
             group.create_task(_watch_changes(daemon)),
             group.create_task(_run_housekeeping(daemon)),
-            group.create_task(daemon.health.watch(daemon.spool.try_storing)),
+            group.create_task(daemon.health.watch(daemon.spool.try_storing, lambda: _resume(daemon))),
             group.create_task(_run_inspections(daemon)),
         ]
         # At once: whatever is sent from now on is sent again after the restart.
@@ -300,6 +300,13 @@ async def _open_trigger(directory: Path) -> int:
                 log.error("commands cannot wake the daemon: %s: %s", error.filename or directory, error.strerror)
             is_logged = True
         await asyncio.sleep(TRIGGER_RETRY)
+
+
+def _resume(daemon: _Daemon) -> None:
+    """Ends the pauses after a failure of the spool."""
+    for scheduler in daemon.schedulers.values():
+        scheduler.resume()
+    daemon.notifier.resume()
 
 
 async def _watch_changes(daemon: _Daemon) -> None:

@@ -51,6 +51,7 @@ class Health:
         self._failure: SpoolError | None = None
         self._has_started = False
         self._is_looking = False
+        self._is_work_waiting = False
         self._look_now = asyncio.Event()
         self._listening: socket.socket | None = None
         self._watchdog: asyncio.Task[None] | None = None
@@ -78,14 +79,17 @@ class Health:
         """To be called in the event loop when the spool could not do its work, and with None when it can again."""
         if (error is None) == (self._failure is not None) and not self._is_looking:
             self._look_now.set()
+        if error is not None and not (isinstance(error, SpoolFull) and error.left is not None):
+            self._is_work_waiting = True
         # Others may concern one message that is too large, or one instant.
         if isinstance(error, SpoolBroken) or (isinstance(error, SpoolFull) and error.left is None):
             self._begin(error)
 
-    async def watch(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def watch(self, look: Callable[[], Awaitable[None]], resume: Callable[[], None]) -> None:
         """Finds out after each report whether a failure begins or ends. Ends by cancellation only.
 
-        look: raises SpoolError if the spool cannot store an ordinary message.
+        look: raises SpoolError if the spool cannot store an ordinary message. resume: called when it can again; not after
+        the failure of a message that was too large.
         """
         clock = asyncio.get_running_loop().time
         lasting = clock() + LASTING
@@ -98,9 +102,9 @@ class Health:
             if self._look_now.is_set() or self._failure is not None or is_over:
                 await asyncio.sleep(SETTLE)
                 self._look_now.clear()
-                await self._look(look)
+                await self._look(look, resume)
 
-    async def _look(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def _look(self, look: Callable[[], Awaitable[None]], resume: Callable[[], None]) -> None:
         if isinstance(self._failure, SpoolBroken):
             return
         self._is_looking = True
@@ -110,11 +114,15 @@ class Health:
             self._begin(error)
         else:
             self._end()
+            if self._is_work_waiting:
+                self._is_work_waiting = False
+                resume()
         finally:
             self._is_looking = False
 
     def _begin(self, error: SpoolError) -> None:
         self._failure = error
+        self._is_work_waiting = True
         self._emergency.tell(error)
 
     def _end(self) -> None:

@@ -8,8 +8,8 @@ Promises:
   cancelled after `delivery.BACKEND_TIMEOUT`.
 - The desktop shows few notifications: after each one, none is shown for `DESKTOP_PAUSE`. Notices that become pending in this
   time are shown together afterwards, more than `MAX_SINGLE` of them as one summary.
-- If the spool fails, it is used again after `SPOOL_RETRY`. A notice whose delivery could not be recorded is not delivered
-  again, except after a restart.
+- If the spool fails, it is used again after `SPOOL_RETRY`, or at once after `resume`. A notice whose delivery could not be
+  recorded is not delivered again, except after a restart.
 - Notices for a backend that is no longer in the settings are delivered by another one in the settings: not by dsn, and by
   the desktop only if there is no other.
 - A notice is not kept for a backend that can never deliver it: the desktop of a computer that has none, or a backend that is
@@ -94,6 +94,12 @@ class Notifier:
         self._mail_arrived = True
         if not self._is_checking_delays:
             self._wake.set()
+
+    def resume(self) -> None:
+        """To be called when the spool can be used again: ends the pauses after its failures. Call it on the event loop of
+        `run`."""
+        self._paused_until.clear()
+        self._wake.set()
 
     async def run(self) -> None:
         """Delivers pending notices and waits until the next is due. Ends by cancellation only."""

@@ -107,6 +107,11 @@ class Scheduler:
         self._must_ask = True
         self._event.set()
 
+    def resume(self) -> None:
+        """The spool can be used again: ends the pause after its failure."""
+        self._spool_pause_end = 0.0
+        self.look_again()
+
     def message_arrived(self, message: int) -> None:
         """A message was accepted, or its round goes on: it goes before mail that waits. message: the spool's key."""
         self._claims.new[message] = None

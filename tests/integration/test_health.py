@@ -87,10 +87,12 @@ class Look:
 
 
 @contextlib.asynccontextmanager
-async def watching(person: Person, look: Callable[[], Awaitable[None]]) -> AsyncIterator[Health]:
+async def watching(
+    person: Person, look: Callable[[], Awaitable[None]], resume: Callable[[], None] = lambda: None
+) -> AsyncIterator[Health]:
     async with Health(person.spool, person.emergency()) as health:
         health.answer()
-        task = asyncio.create_task(health.watch(look))
+        task = asyncio.create_task(health.watch(look, resume))
         try:
             yield health
         finally:
@@ -139,6 +141,18 @@ async def test_when_it_is_over_there_is_one_line_and_the_next_trouble_is_told_ag
     assert caplog.text.count("can be used again") == 1
 
 
+@pytest.mark.parametrize("error", [QUOTA, SpoolUnavailable("another program has locked the spool; try again")])
+async def test_work_that_waits_because_of_trouble_is_resumed_when_it_is_over(person: Person, error: SpoolError) -> None:
+    look, resumed = Look(error), asyncio.Event()
+    async with watching(person, look, resumed.set) as health:
+        health.report(error)
+        await look.looked.wait()
+        assert not resumed.is_set()
+        look.finds = None
+        health.report(None)
+        await resumed.wait()
+
+
 async def test_trouble_that_ends_while_nobody_sends_mail_is_over_too(person: Person) -> None:
     look = Look(QUOTA)
     async with watching(person, look) as health:
@@ -161,12 +175,14 @@ async def test_trouble_that_lasts_is_told_again_after_an_hour(person: Person) ->
 async def test_a_message_that_is_too_large_for_the_room_is_no_trouble_and_neither_is_an_instant(
     person: Person, error: SpoolError
 ) -> None:
-    look = Look()
-    async with watching(person, look) as health:
+    look, resumed = Look(), asyncio.Event()
+    async with watching(person, look, resumed.set) as health:
         health.report(error)
         await look.looked.wait()
         assert (await answer(person)).full == ""
     assert person.heard == []
+    # Else work that is too large is tried in a loop.
+    assert resumed.is_set() is (error is not NO_ROOM)
 
 
 async def test_if_an_ordinary_message_has_no_room_either_it_is_told(person: Person) -> None:

@@ -253,6 +253,20 @@ async def test_a_spool_that_fails_is_tried_again_and_no_notice_is_delivered_twic
     assert "notices wait, the spool fails: OSError: disk I/O error" in caplog.messages
 
 
+async def test_notices_that_wait_because_the_spool_failed_are_delivered_as_soon_as_it_can_be_used_again(
+    tmp_path: Path,
+) -> None:
+    spool = FakeSpool()
+    spool.add(refused(1), Backend.MAILBOX)
+    spool.broken = True
+    async with notifying(quiet(mailbox=tmp_path / "reports"), spool) as notifier:
+        await spool.until(lambda: spool.failures == 1)
+        await spool.looked_at_again()
+        spool.broken = False
+        notifier.resume()
+        await spool.until(lambda: spool.delivered_by == [(1, Backend.MAILBOX)])
+
+
 async def test_a_notice_for_a_backend_removed_from_the_settings_is_delivered_by_an_enabled_one(
     tmp_path: Path,
 ) -> None:

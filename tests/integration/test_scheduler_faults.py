@@ -258,6 +258,22 @@ async def test_a_disk_too_full_to_open_attempts_costs_the_running_ones_nothing_a
         assert at.remote.logins == 1
 
 
+async def test_mail_that_waits_because_the_spool_failed_goes_as_soon_as_it_can_be_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_room, "SPOOL_RETRY", 1000.0)
+    async with running_relay(tmp_path) as at:
+        failed = failing(attempts, "take", 1, monkeypatch)
+        key = await at.send()
+
+        async def has_failed() -> bool:
+            return len(failed) == 1
+
+        await at.until(has_failed)
+        at.scheduler.resume()
+        await at.settled(key, "sent")
+
+
 async def test_a_connection_that_breaks_at_every_message_is_a_fault_and_not_a_login_for_each(tmp_path: Path) -> None:
     async with running_relay(tmp_path, channels=1) as at:
 
