@@ -39,8 +39,9 @@ log = logging.getLogger("mailrelay.relay")
 EXTRA_LINGER = 2.0
 """Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
 PROOF_WAIT = 2.0
-"""Seconds for a conversation to show that the mail server accepts mail, before others are opened. A server that turns every
-message away is so asked by one conversation; one that is slow at the first message delays the others no longer."""
+"""Seconds for a mail server that is not proven to judge a message, before more conversations are opened: one that turns
+every message away is asked by one conversation after the other. A server that is slow at the first message delays the others
+no longer."""
 
 
 class ConversationPhase(enum.Enum):
@@ -189,16 +190,12 @@ class Conversations:
             self.channels = self._backlog_channels
         self._changed()
 
-    def proven(self) -> None:
-        """The mail server has wanted the content of a message (`delivery.JobSource.proven`)."""
-        self._is_proven = True
-        self._changed()
-
     def judged(self, job: Job) -> None:
         """The mail server has judged a job (`delivery.JobSource.judged`)."""
         self._cut_messages.judged(job)
         if not self._is_proven:
-            self.proven()
+            self._is_proven = True
+            self._changed()
 
     async def next_jobs(self, limit: int) -> Sequence[Job]:
         """A probe for which a client waits; else a message, or up to `limit` small ones, with open attempts; else none.
@@ -328,9 +325,6 @@ class Conversation:
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None:
         self.phase = ConversationPhase.WORKING
         self._conversations.ready(in_flight, server_names)
-
-    def proven(self) -> None:
-        self._conversations.proven()
 
     def judged(self, job: Job) -> None:
         self._conversations.judged(job)

@@ -41,9 +41,6 @@ class JobSource(Protocol):
         server_names: its names for itself (`smtp.session`).
         """
 
-    def proven(self) -> None:
-        """The mail server has wanted the content of a message of this conversation. Never waits."""
-
     def judged(self, job: Job) -> None:
         """The mail server has judged a job, and the conversation goes on. Never waits."""
 
@@ -103,7 +100,6 @@ class _Runner:
         self._ended: Outcome | None = None
         self._cut: CutMessage | None = None
         self._progress = ConversationProgress.NOTHING
-        self._is_proven = session.is_proven
         # The reply that is waited for (`Session.awaiting`, `Session.replies`), and the monotonic time at which it is late.
         self._awaited: tuple[Stage | None, int] = (None, 0)
         self._reply_limit = math.inf
@@ -219,9 +215,6 @@ class _Runner:
                     job.give_back(goes_on=goes_on)
                 case Ended(outcome):
                     self._ended = outcome
-        if self._session.is_proven and not self._is_proven:
-            self._is_proven = True
-            self._source.proven()
 
     def _finish(self, key: int, outcomes: Sequence[Outcome], *, is_cut: bool) -> None:
         job, since = self._begun.pop(key)

@@ -7,9 +7,8 @@ passed, it calls `lost`.
 
 What is sent together, so that few round trips are waited for, is decided in `flight`; the greeting and EHLO in `opening`.
 
-The mail server is proven once it has wanted the content of a message, or has judged a message or probe, in this conversation
-or in an earlier one. Only then content is sent before it is wanted: so a mail server that ends conversations at MAIL leaves
-no doubt about the message.
+The mail server is proven once it has judged a message or a probe, in this conversation or in an earlier one. Only then
+content is sent before it is wanted: so a mail server that ends conversations at MAIL leaves no doubt about the message.
 
 A mail server may refuse mailrelay itself, or an extension that it offers (`refused`). Then nothing more is started; the
 replies to what is in flight are read, unless the mail server may read content as commands; and the conversation ends.
@@ -281,7 +280,6 @@ class Session:
             transaction.is_closed = True
         events: list[Event] = []
         if verb is Verb.DATA and is_good and not transaction.is_decided:
-            self.is_proven = True
             events.append(self._want_content(OutgoingContent(transaction, Stuffer(), self._output)))
         elif verb is Verb.DATA and is_good:
             # RFC 2920 section 3.1: the server asks for content although every recipient was refused.
@@ -358,7 +356,6 @@ class Session:
         while self._planned and (not self._awaited or (offered.pipelining and self._planned[0].verb is not Verb.BDAT)):
             planned = self._planned.popleft()
             if planned.verb is Verb.BDAT and planned.transaction is not None:
-                self.is_proven = True
                 self._output += planned.line
                 return [self._want_content(OutgoingContent(planned.transaction, LineEnds(), self._output))]
             self._write(planned)

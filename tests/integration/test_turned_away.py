@@ -121,6 +121,23 @@ async def test_a_server_that_turns_every_message_away_is_asked_twice_and_all_mai
         assert await at.spool.relayhost_failure("default") is None
 
 
+@pytest.mark.parametrize("offers", OFFERS)
+@pytest.mark.parametrize("reply", [GONE, CLOSE])
+async def test_a_server_that_ends_the_conversation_at_every_content_gets_two_messages_and_no_more(
+    tmp_path: Path, reply: bytes, offers: str
+) -> None:
+    """It may have these: they are attempts, and uncertain where it gave no reply."""
+
+    async with running_relay(tmp_path) as at:
+        server = at.remote.policy = Server("CONTENT", reply)
+        at.remote.extensions = OFFERS[offers]
+        await accept(at, 20)
+        at.scheduler.look_again()
+        assert await at.failure() is Cause.TURNED_AWAY
+        await at.until(lambda: not at.open_attempts())
+        assert (server.conversations, attempts(at), uncertain(at)) == (2, 2, 2 if reply == CLOSE else 0)
+
+
 @pytest.mark.parametrize("reply", [GONE, CLOSE])
 async def test_a_server_that_is_proven_and_turns_every_message_away_leaves_no_doubt(
     tmp_path: Path, reply: bytes

@@ -103,7 +103,7 @@ def test_messages_with_chunking_share_a_flight() -> None:
 
 def test_a_mail_server_that_is_not_proven_costs_one_flight_more_and_only_where_content_is_sent_ahead() -> None:
     assert flights(CHUNKING, 1, is_proven=False) == 2
-    assert flights(CHUNKING, MAX_IN_FLIGHT, is_proven=False) == 2
+    assert flights(CHUNKING, MAX_IN_FLIGHT, is_proven=False) == 3
     assert flights(PIPELINING, 10, is_proven=False) == 11
 
 
