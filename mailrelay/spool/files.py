@@ -21,7 +21,7 @@ from pathlib import Path
 import apsw
 
 from mailrelay.mail.spool_errors import SpoolBroken
-from mailrelay.spool.database import FILE, translate
+from mailrelay.spool.database import BUSY_TIMEOUT_MS, FILE, translate
 
 # A third of the time of `Path.stat`: it is called several times for each commit.
 _stat = os.stat
@@ -61,7 +61,7 @@ class SpoolFiles:
             self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _gone(self._directory, error) from None
-        self._identities = tuple((one.st_dev, one.st_ino) for one in found)
+        self._identities = tuple(_identity(one) for one in found)
         self._index_size = found[2].st_size
         if not _open_files().issuperset(self._identities):
             self.close()
@@ -86,7 +86,7 @@ class SpoolFiles:
             index = _stat(self._paths[2])
         except OSError as error:
             raise _gone(self._directory, error) from None
-        if (index.st_dev, index.st_ino) != self._identities[2]:
+        if _identity(index) != self._identities[2]:
             raise _broken(self._directory, "spool.db-shm was removed or replaced")
         if index.st_size < self._index_size:
             raise _broken(self._directory, "spool.db-shm was cut off")
@@ -107,11 +107,12 @@ class SpoolFiles:
     def _problem(self) -> str:
         """What is wrong with the files; "" if nothing is. May be wrong itself if another process changes the log now."""
         try:
-            database, log, index = (_stat(path) for path in self._paths)
-            found = ((one.st_dev, one.st_ino) for one in (database, log, index))
-            for path, one, identity in zip(self._paths, found, self._identities, strict=True):
-                if one != identity:
-                    return f"{Path(path).name} was removed or replaced"
+            database_path, log_path, index_path = self._paths
+            database, log, index = _stat(database_path), _stat(log_path), _stat(index_path)
+            found = _identity(database), _identity(log), _identity(index)
+            if found != self._identities:
+                replaced = [path for path, one in zip(self._paths, found, strict=True) if one not in self._identities]
+                return f"{Path(replaced[0]).name if replaced else FILE} was removed or replaced"
             if index.st_size < self._index_size:
                 return "spool.db-shm was cut off"
             self._index_size = index.st_size
@@ -122,7 +123,7 @@ class SpoolFiles:
             raise translate(error, self._db.system_errno) from None
 
     def _problem_of_log(self) -> str:
-        self.frames, self.backfilled = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        self._count_frames()
         # After a restart, frames of before stay in the file behind the new ones.
         if not self._last or self.frames < self._last_number or self._frame(self._last_number) != self._last:
             # Cut off, or restarted since the last look.
@@ -137,6 +138,19 @@ class SpoolFiles:
                 return "spool.db-wal was cut off"
             self._last, self._last_number = last, self.frames
         return ""
+
+    def _count_frames(self) -> None:
+        tries = 0
+        while True:
+            try:
+                self.frames, self.backfilled = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                return
+            except apsw.BusyError:
+                # Another process changes the index now. SQLite's own time-out does not hold for this call.
+                tries += 1
+                if tries * _PAUSE > BUSY_TIMEOUT_MS / 1000:
+                    raise
+            time.sleep(_PAUSE)
 
     def _problem_of_database(self, size: int) -> str:
         if not size:
@@ -170,6 +184,10 @@ class SpoolFiles:
         return os.pread(self._log, self._frame_size, self._place(number))
 
 
+def _identity(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
+
+
 def _open_files() -> set[tuple[int, int]]:
     """Device and inode of each file that this process has open."""
     try:
@@ -182,7 +200,7 @@ def _open_files() -> set[tuple[int, int]]:
             one = os.fstat(handle)
         except OSError:
             continue
-        found.add((one.st_dev, one.st_ino))
+        found.add(_identity(one))
     return found
 
 
