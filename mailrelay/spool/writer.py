@@ -29,6 +29,8 @@ GROUP = 500
 """Pieces of work in one commit, at most: bounds how long each one waits for the others."""
 GATHER = 0.002
 """Seconds to wait for more work, only if the last commit had several pieces: each commit costs switches of the GIL."""
+FRESH = 0.01
+"""Seconds for which a look at the index is good for the next commit, on a busy spool."""
 CHECKPOINT = 1000
 """Frames of the log that wait for a checkpoint before one is made, as SQLite's own default."""
 
@@ -92,6 +94,7 @@ class Writer:
 
     def _run(self) -> None:
         group: list[_Work] = []
+        ended = 0.0
         while True:
             is_crowded = len(group) > 1
             group = []
@@ -107,7 +110,11 @@ class Writer:
                 except queue.Empty:
                     break
             if group:
+                # If commits follow each other closely, the last one has just looked.
+                if not is_crowded or time.monotonic() > ended + FRESH:
+                    self._prepare()
                 self._commit(group)
+                ended = time.monotonic()
                 self._loop.call_soon_threadsafe(self._set_results, group)
                 self._checkpoint()
             if work is None:
@@ -119,11 +126,17 @@ class Writer:
             self._db.pragma("synchronous", "FULL" if is_durable else "NORMAL")
             self._syncs_commits = is_durable
 
+    def _prepare(self) -> None:
+        """Looks at the index before SQLite uses it."""
+        try:
+            self._files.look_at_index()
+        except SpoolBroken as error:
+            self.refuse_all(error)
+
     def _commit(self, group: list[_Work]) -> None:
         failure: Exception | None = self._broken
         if failure is None:
             try:
-                self._files.look_at_index()
                 self._set_synchronous(any(work.is_durable for work in group))
                 if not self._do_together(group):
                     with transaction(self._db):
