@@ -17,7 +17,7 @@ from mailrelay.listener.listening import listen
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome
 from mailrelay.relay.delivery import converse
-from mailrelay.relay.jobs import MessageJob
+from mailrelay.relay.jobs import Job, MessageJob
 from mailrelay.relay.waiters import Waiters
 from mailrelay.spool.spool import Spool
 
@@ -94,6 +94,7 @@ class Mail:
         self.outcomes: list[Outcome] = []
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None: ...
+    def judged(self, job: Job) -> None: ...
 
     async def next(self, limit: int) -> Sequence[MessageJob]:
         messages, self.messages = self.messages, []
@@ -102,7 +103,7 @@ class Mail:
     def finished(self, message: Message, outcomes: Sequence[Outcome], **_: object) -> None:
         self.outcomes += outcomes
 
-    def untried(self, message: Message, *, goes_on: bool) -> None:
+    def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None:
         raise AssertionError
 
 
