@@ -22,12 +22,14 @@ PERIOD = 10.0
 """Seconds over which packets are counted after the login."""
 MAX_IN_PERIOD = 10_000
 """Packets in a period that belong to no channel, beside one for each packet with octets of a channel. A long packet counts
-once for each PACKET_UNIT octets."""
+once for each PACKET_UNIT octets, a key exchange KEY_EXCHANGE_UNITS times."""
 PACKET_UNIT = 1024
+KEY_EXCHANGE_UNITS = 30
+"""A key exchange takes milliseconds. A server that wants new keys after each megabyte stays below the bound."""
 MAX_FIRST_DATA = 1024
 """Octets that are kept of the first ones."""
 
-_DATA, _WINDOW_ADJUST = (94, 95), 93
+_KEXINIT, _DATA, _WINDOW_ADJUST = 20, (94, 95), 93
 _REPLIES = (52, 81, 82, 91, 92, 96, 97, 99, 100)
 """Replies to our own requests, and the ends of our channels. The library refuses those that nothing was asked for."""
 
@@ -81,7 +83,7 @@ class FloodGuard:
         elif kind == _WINDOW_ADJUST:
             self._adjusted += 1
         elif kind not in _REPLIES:
-            self._idle += 1 + octets // PACKET_UNIT
+            self._idle += KEY_EXCHANGE_UNITS if kind == _KEXINIT else 1 + octets // PACKET_UNIT
         if self._idle > MAX_IN_PERIOD + self._useful or self._adjusted > MAX_IN_PERIOD + self._sent:
             return f"it sent more than {MAX_IN_PERIOD} packets without mail within {PERIOD:g} s"
         return ""

@@ -112,17 +112,18 @@ async def running_relay(
     channels: int = 8,
     backlog_channels: int = 0,
     dial: Dial = dial,
+    remote: type[Remote] = Remote,
 ) -> AsyncIterator[RelayHarness]:
     (tmp_path / "remote").mkdir()
-    async with Remote(tmp_path / "remote") as remote:
+    async with remote(tmp_path / "remote") as server:
         spool = WatchedSpool(tmp_path / "spool", LIMIT, lambda _name: None)
         policy = RetryPolicy((retry,), 432_000.0, lambda kind, sender, notify: (Backend.MAILBOX,))
-        relayhost = remote.relayhost(
+        relayhost = server.relayhost(
             name="default", linger=linger, channels=channels, backlog_channels=max(channels, backlog_channels)
         )
         scheduler = Scheduler(relayhost, spool, dial, policy, lambda: None)
         db = connect(tmp_path / "spool")
-        at = RelayHarness(tmp_path / "spool", remote, spool, db, scheduler, asyncio.ensure_future(scheduler.run()))
+        at = RelayHarness(tmp_path / "spool", server, spool, db, scheduler, asyncio.ensure_future(scheduler.run()))
         try:
             yield at
         finally:

@@ -1,0 +1,182 @@
+"""The way out, with mail servers that hypothesis makes: they refuse, close and send replies in pieces, at any command.
+
+What must hold: a recipient is `sent` only after a 2xx to the content for it was sent whole, and has bounced only after a
+5xx to this message. Nothing is lost: once the mail server behaves, each message has an end. A message that arrived twice
+is marked as uncertain.
+
+    MAILRELAY_FUZZ=5000 pytest --timeout 0 tests/property/test_deliveries.py
+"""
+
+import asyncio
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness.fuzzing import Bench, fuzzed
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from mailrelay.demo.mailserver import ByteWriter, converse
+from mailrelay.demo.remote import Received, Remote
+
+_marks = itertools.count(1)
+WELL_FORMED_2XX = re.compile(rb"2[0-9][0-9][ -]")
+STAGES = ("GREETING", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "CONTENT", "QUIT")
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What the mail server does at a stage. reply: None for the ordinary one, b"" to close. is_lost: the connection closes
+    in the middle of the reply. pieces: the reply comes octet by octet."""
+
+    reply: bytes | None = None
+    is_lost: bool = False
+    pieces: bool = False
+
+
+ORDINARY = Reaction()
+REPLIES = st.sampled_from(
+    [None, None, b"", b"451 4.3.0 later", b"450-4.2.0 later\r\n450 4.2.0 indeed", b"550 5.1.1 no", b"554 5.6.0 no",
+     b"421 4.3.2 bye", b"250-first\r\n250 second", b"garbage", b"2", b"999 what", b"354 go ahead", b"250 ok"]
+)  # fmt: skip
+REACTIONS = st.builds(Reaction, REPLIES, st.integers(0, 9).map(lambda n: n == 0), st.booleans())
+SCRIPTS = st.lists(st.tuples(st.sampled_from(STAGES), REACTIONS), max_size=6)
+
+
+class MoodyRemote(Remote):
+    """A remote whose mail server follows a script: at the next occurrence of a stage, the reaction.
+
+    sent_replies: stage, argument or content, and reply, for each reply that was sent whole. taken: how often a message was
+    taken for a recipient, by mark and address: after the whole reply was sent.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.begin([])
+
+    def begin(self, script: list[tuple[str, Reaction]]) -> None:
+        self.script = list(script)
+        self.sent_replies: list[tuple[str, bytes, bytes]] = []
+        self.taken: Counter[tuple[bytes, bytes]] = Counter()
+
+    async def _serve_mail(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._register_this_task()
+        dialogue = _MoodyDialogue(self, writer)
+        try:
+            await converse(dialogue, reader, dialogue)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+
+
+class _MoodyDialogue:
+    """One dialogue: a Mailbox, and the writer that carries out the reactions."""
+
+    def __init__(self, remote: MoodyRemote, writer: ByteWriter) -> None:
+        self.remote = remote
+        self.extensions = remote.extensions
+        self.received = remote.received
+        self._writer = writer
+        self._reaction = ORDINARY
+        self._about: tuple[str, bytes] = ("", b"")
+        self._unsent = b""
+        self._is_cut = False
+
+    async def policy(self, verb: str, argument: bytes) -> bytes | None:
+        script = self.remote.script
+        position = next((at for at, (stage, _) in enumerate(script) if stage == verb), None)
+        self._reaction = script.pop(position)[1] if position is not None else ORDINARY
+        self._about = (verb, argument)
+        return self._reaction.reply
+
+    async def keep(self, message: Received) -> None:
+        if WELL_FORMED_2XX.match(self._reaction.reply or b"250 "):
+            self.remote.taken.update((mark_in(message.content), address) for address in message.recipients)
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+
+    async def drain(self) -> None:
+        data, self._unsent = self._unsent, b""
+        reaction = self._reaction
+        if reaction.is_lost:
+            data = data[: len(data) // 2]
+        for piece in [data[at : at + 1] for at in range(len(data))] if reaction.pieces else [data]:
+            self._writer.write(piece)
+            await self._writer.drain()
+            await asyncio.sleep(0)
+        if reaction.is_lost:
+            raise ConnectionResetError
+        self.remote.sent_replies.append((*self._about, data))
+
+    def write_eof(self) -> None:
+        self._writer.write_eof()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@pytest.fixture(scope="module", params=["DATA", "BDAT"])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    path: Path = tmp_path_factory.mktemp("bench")
+    with Bench(path, MoodyRemote) as bench:
+        if request.param == "BDAT":
+            bench.remote.extensions = (*bench.remote.extensions, b"CHUNKING")
+        yield bench
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 3), st.sampled_from([10, 10, 3000, 200_000])), min_size=1, max_size=4)
+
+
+@fuzzed(25)
+@given(script=SCRIPTS, messages=SIZES)
+def test_sent_means_that_a_2xx_was_sent_and_nothing_is_lost(
+    bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]]
+) -> None:
+    remote = bench.remote
+    assert isinstance(remote, MoodyRemote)
+    keys = bench.run(_deliver(bench, script, messages))
+    note(f"{remote.sent_replies}")
+    for mark, key in keys.items():
+        for recipient in bench.relay.message(key).recipients:
+            times = remote.taken[mark, recipient.address]
+            if recipient.state == "sent":
+                assert times >= 1, recipient
+            else:
+                assert recipient.state in ("bounced", "held"), recipient
+                assert any(_refuses(each, mark, recipient.address) for each in remote.sent_replies), recipient
+            assert times == (recipient.state == "sent") or recipient.uncertain is not None, recipient
+
+
+def mark_in(content: bytes) -> bytes:
+    return content[content.index(b"<mark-") :][: len(b"<mark-0000000")]
+
+
+def _refuses(sent: tuple[str, bytes, bytes], mark: bytes, address: bytes) -> bool:
+    """Whether a reply refuses the message or the recipient for good."""
+    verb, argument, reply = sent
+    if not reply.startswith((b"5", b"9")):
+        return False
+    return {"RCPT": address in argument, "CONTENT": mark in argument, "MAIL": True, "DATA": True, "BDAT": True}.get(
+        verb, False
+    )
+
+
+async def _deliver(
+    bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]]
+) -> dict[bytes, int]:
+    remote = bench.remote
+    assert isinstance(remote, MoodyRemote)
+    remote.begin(script)
+    keys = {}
+    for count, size in messages:
+        mark = b"<mark-%07d" % next(_marks)
+        to = [b"%d-%s@x.example" % (number, mark[-7:]) for number in range(count)]
+        keys[mark] = await bench.relay.send(*to, content=mark + b">\r\n" + (b"x" * 70 + b"\r\n") * (size // 72))
+    await bench.settled()
+    return keys
