@@ -20,7 +20,16 @@ import time
 from collections.abc import Callable, Container, Coroutine, Sequence
 from typing import Any
 
-from asyncssh import ProtocolError, SSHClientChannel, SSHClientConnection, SSHKey, SSHKeyPair, auth, public_key
+from asyncssh import (
+    ProtocolError,
+    SSHClientChannel,
+    SSHClientConnection,
+    SSHKey,
+    SSHKeyPair,
+    auth,
+    public_key,
+)
+from asyncssh.channel import SSHChannel
 from asyncssh.packet import Boolean, SSHPacket, String
 
 from mailrelay.ssh.flood import MAX_FIRST_DATA, FloodGuard
@@ -195,16 +204,16 @@ def call_after_receive(connection: SSHClientConnection, callback: Callable[[], N
     return True
 
 
-FLOODED = "mailrelay_flooded"
-"""The name of the `Flooded` by which a connection has ended, for its `get_extra_info`."""
+SERVER_FAULT = "mailrelay_server_fault"
+"""The name of the `ServerFault` by which a connection has ended, for its `get_extra_info`."""
 
 
-class Flooded(ProtocolError):
-    """The server has sent more than a bound of `flood`. reason: which one, as a text after the name of the server."""
+class ServerFault(ProtocolError):
+    """The server does not keep to a bound of ours, or to SSH. reason: a text after the name of the server."""
 
 
 def bound_received(connection: SSHClientConnection, guard: FloodGuard) -> bool:
-    """Lets `guard` end the connection, by `Flooded`. After its end, nothing more that was received is processed. Returns
+    """Lets `guard` end the connection, by `ServerFault`. After its end, nothing more that was received is processed. Returns
     False, and bounds nothing, if the library has no such methods."""
     if not all(hasattr(connection, name) for name in ("_recv_data", "_finish_recv_packet", "_force_close", "_inpbuf")):
         return False
@@ -258,10 +267,16 @@ class _Bounded:
             # Without this, uvloop reads on in this turn of the loop.
             with contextlib.suppress(RuntimeError):
                 connection._transport.pause_reading()
-            flooded = Flooded(reason)
-            connection.set_extra_info(**{FLOODED: flooded})
-            connection._force_close(flooded)
+            fault = ServerFault(reason)
+            connection.set_extra_info(**{SERVER_FAULT: fault})
+            connection._force_close(fault)
         connection._inpbuf, self._waiting = b"", 0
+
+
+def packet_size(channel: SSHChannel[bytes]) -> int:
+    """Octets that the server takes in one packet of a channel; the least that RFC 4253 section 6.1 requires if it is not
+    known."""
+    return int(getattr(channel, "_send_pktsize", 32_768))
 
 
 def keys_exchanged(connection: SSHClientConnection) -> bool:

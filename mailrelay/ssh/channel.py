@@ -9,6 +9,7 @@ import contextlib
 
 import asyncssh
 
+from mailrelay.mail.quantity import size
 from mailrelay.ssh import errors
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.greeting import find_greeting
@@ -19,6 +20,8 @@ MAX_BEFORE_GREETING = 4 * 1024 * 1024
 """Octets that a command may send before its greeting."""
 MAX_GREETING = 8192
 """Octets of the output that are kept, from its end: a greeting may have several lines."""
+MAX_STDERR = 4 * 1024 * 1024
+"""Octets that a command may send to its stderr. They use the window of its channel, so they cannot be left unread."""
 MAX_OUTPUT = 1024
 """Octets of the output of a failed command that are kept, from its end."""
 
@@ -38,7 +41,7 @@ class RelayhostChannel:
         self._flow_control = flow_control
         self._read_ahead = b""
         self._error = ""
-        self._stderr_tail = asyncio.create_task(_read_tail(stderr)) if stderr is not None else None
+        self._stderr_tail = asyncio.create_task(self._read_tail(stderr)) if stderr is not None else None
 
     async def read(self) -> bytes:
         """The next bytes, at most 64 KiB; b"" at the end. Raises ConnectionError once the connection has broken."""
@@ -48,11 +51,14 @@ class RelayhostChannel:
         if self._error:
             raise ConnectionResetError(self._error)
         try:
-            return await self._reader.read(READ_SIZE)
+            data = await self._reader.read(READ_SIZE)
         except (asyncssh.Error, OSError) as error:
             # The reader raises the error only once and then reports the end of the stream.
             self._error = errors.message(error)
             raise ConnectionResetError(self._error) from error
+        if not data and self._error:
+            raise ConnectionResetError(self._error)
+        return data
 
     def write(self, data: bytes) -> None:
         """Queues `data`. Raises ConnectionError if the channel has ended."""
@@ -119,16 +125,19 @@ class RelayhostChannel:
             return output[-MAX_OUTPUT:]
         return (await self._stderr_tail if self._stderr_tail is not None else b"") or output[-MAX_OUTPUT:]
 
+    async def _read_tail(self, stderr: asyncssh.SSHReader[bytes]) -> bytes:
+        """Reads `stderr` to its end and returns the last MAX_OUTPUT octets. Closes the channel after MAX_STDERR octets."""
+        tail, octets = b"", 0
+        with contextlib.suppress(asyncssh.Error, OSError):
+            while data := await stderr.read(READ_SIZE):
+                tail, octets = (tail + data)[-MAX_OUTPUT:], octets + len(data)
+                if octets > MAX_STDERR:
+                    self._error = f"the command sent more than {size(MAX_STDERR)} to its stderr"
+                    self.abort()
+                    break
+        return tail
+
 
 def _last_lines(output: bytes) -> bytes:
     """The last MAX_GREETING octets. A part of a line at their start is marked: it is not taken for a whole line."""
     return output if len(output) <= MAX_GREETING else b"." + output[1 - MAX_GREETING :]
-
-
-async def _read_tail(stderr: asyncssh.SSHReader[bytes]) -> bytes:
-    """Reads `stderr` to its end and returns the last MAX_OUTPUT octets."""
-    tail = b""
-    with contextlib.suppress(asyncssh.Error, OSError):
-        while data := await stderr.read(READ_SIZE):
-            tail = (tail + data)[-MAX_OUTPUT:]
-    return tail

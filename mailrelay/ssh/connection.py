@@ -20,7 +20,14 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail import setup_reply
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
 from mailrelay.ssh import errors
-from mailrelay.ssh.asyncssh_patches import FLOODED, call_after_receive, forgive_keepalives, request_reply
+from mailrelay.ssh.asyncssh_patches import (
+    SERVER_FAULT,
+    ServerFault,
+    call_after_receive,
+    forgive_keepalives,
+    packet_size,
+    request_reply,
+)
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
@@ -30,6 +37,8 @@ from mailrelay.ssh.tcp import octets_acknowledged, tcp_state
 
 CHANNEL_TIMEOUT = 30.0
 """Seconds for the server to open a channel."""
+MIN_PACKET = 1024
+"""Octets that a server must take in one packet of a channel. RFC 4253 section 6.1 requires 32768; each packet costs time."""
 GREETING_TIMEOUT = 300.0
 """Seconds for a command to send its greeting (RFC 5321 section 4.5.3.2.1)."""
 KEEPALIVES = 3
@@ -164,14 +173,24 @@ class RelayhostConnection:
             reader, writer = await self._connection.open_unix_connection(to.path)
         else:
             reader, writer = await self._connection.open_connection(to.host, to.port)
-        return RelayhostChannel(
-            cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None, self._flow_control
-        )
+        return self._channel(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
 
     async def _run_command(self) -> RelayhostChannel:
         writer, reader, stderr = await self._connection.open_session(
             self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )
+        return self._channel(reader, writer, stderr)
+
+    def _channel(
+        self,
+        reader: asyncssh.SSHReader[bytes],
+        writer: asyncssh.SSHWriter[bytes],
+        stderr: asyncssh.SSHReader[bytes] | None,
+    ) -> RelayhostChannel:
+        size = packet_size(writer.channel)
+        if size < MIN_PACKET:
+            writer.channel.abort()
+            raise ServerFault(f"it takes only {size} octets in one packet")
         return RelayhostChannel(reader, writer, stderr, self._flow_control)
 
     async def _open(
@@ -186,8 +205,8 @@ class RelayhostConnection:
             task.add_done_callback(_close_channel)
             # One turn of the loop: after it, `is_up` is correct for a connection that has just been closed.
             await asyncio.sleep(0)
-            flooded = self._connection.get_extra_info(FLOODED)
-            raise (fault(error) if flooded is None else Fault(errors.flooded(flooded, self._hop))) from error
+            found = error if isinstance(error, ServerFault) else self._connection.get_extra_info(SERVER_FAULT)
+            raise (fault(error) if found is None else Fault(errors.server_fault(found, self._hop))) from error
         except asyncio.CancelledError:
             task.add_done_callback(_close_channel)
             raise

@@ -22,7 +22,7 @@ from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.printable import printable
 from mailrelay.ssh import known_hosts, login_advice
-from mailrelay.ssh.asyncssh_patches import Flooded
+from mailrelay.ssh.asyncssh_patches import ServerFault
 from mailrelay.ssh.hops import Hop
 from mailrelay.ssh.progress import HopProgress
 
@@ -82,14 +82,14 @@ def login_failed(error: Exception, hop: Hop, progress: HopProgress) -> Outcome: 
             return _login_timeout(hop, progress)
         case asyncssh.ConnectionLost() | ConnectionError():
             return _connection_lost(error, hop, progress)
-        case asyncssh.DisconnectError() if progress.is_trusted and not isinstance(error, Flooded):
+        case asyncssh.DisconnectError() if progress.is_trusted and not isinstance(error, ServerFault):
             return _login_refused(hop, progress, message(error))
         case _:
             return _other_failure(error, hop, progress)
 
 
-def flooded(error: Flooded, hop: Hop) -> Outcome:
-    """The outcome if the server sent more than a bound of `flood`."""
+def server_fault(error: ServerFault, hop: Hop) -> Outcome:
+    """The outcome if the server does not keep to a bound of ours, or to SSH."""
     text = f"The SSH server of {hop.place} does not work correctly: {error.reason}."
     return _setup_fault(Stage.DIAL, Cause.SSH_REFUSED, text, _see_more(hop))
 
@@ -216,8 +216,8 @@ def _connection_lost(error: Exception, hop: Hop, progress: HopProgress) -> Outco
 
 def _other_failure(error: Exception, hop: Hop, progress: HopProgress) -> Outcome:
     match error:
-        case Flooded():
-            return flooded(error, hop)
+        case ServerFault():
+            return server_fault(error, hop)
         case asyncssh.Error() if outcome := _negotiation_failed(hop, progress):
             return outcome
         case asyncssh.Error() | UnicodeError():

@@ -1,6 +1,7 @@
 """SSH servers that send without end, and how often a dial that fails connects."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from harness.remotes import fault_of
 from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
 from mailrelay.config import Relayhost
-from mailrelay.demo.remote import HOST
+from mailrelay.demo.remote import HOST, RemoteSSHServer
 from mailrelay.mail.outcome import Cause
 from mailrelay.ssh.dial import dial
 from mailrelay.ssh.flow_control import FlowControl
@@ -200,3 +201,47 @@ async def test_nothing_is_written_while_the_connection_behind_a_jump_host_is_ful
     assert not waiting.done()
     second.resume_writing()
     await waiting
+
+
+class EndlessStderr(RemoteSSHServer):
+    async def run_command(
+        self, stdin: asyncssh.SSHReader[bytes], stdout: asyncssh.SSHWriter[bytes], stderr: asyncssh.SSHWriter[bytes]
+    ) -> None:
+        stdout.write(b"220 x ESMTP\r\n")
+        with contextlib.suppress(asyncssh.Error, OSError):
+            while True:
+                stderr.write(b"x" * 65536)
+                await stderr.drain()
+
+
+@on_both_loops
+async def test_a_command_that_fills_its_stderr_without_end_is_ended(tmp_path: Path) -> None:
+    class Verbose(FloodingRemote):
+        def ssh_server(self) -> asyncssh.SSHServer:
+            return EndlessStderr(self)
+
+    async with Verbose(tmp_path) as remote:
+        connection = await dial(remote.relayhost(command="sendmail -bs"))
+        channel = await connection.open_channel()
+        with pytest.raises(ConnectionError, match=r"sent more than 4\.1 MB to its stderr"):
+            while await channel.read():
+                pass
+        await connection.close()
+
+
+async def test_a_server_that_takes_a_few_octets_in_one_packet_gets_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = asyncssh.SSHServerConnection.send_channel_open_confirmation
+
+    def small(
+        self: asyncssh.SSHServerConnection, send: int, receive: int, window: int, size: int, *rest: bytes
+    ) -> None:
+        confirm(self, send, receive, window, 1, *rest)
+
+    monkeypatch.setattr(asyncssh.SSHServerConnection, "send_channel_open_confirmation", small)
+    async with FloodingRemote(tmp_path) as remote:
+        connection = await dial(remote.relayhost())
+        with pytest.raises(Fault, match="takes only 1 octets in one packet"):
+            await connection.open_channel()
+        await connection.close()

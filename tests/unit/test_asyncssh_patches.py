@@ -52,6 +52,7 @@ ON_INSTANCES = (
     (asyncssh.SSHClientConnection._recv_packet, "_finish_recv_packet"),
     (asyncssh.SSHClientConnection._finish_recv_packet, "_transport"),
     (asyncssh.SSHClientConnection.send_packet, "_send_seq"),
+    (asyncssh.SSHClientChannel._flush_send_buf, "_send_pktsize"),
     (asyncssh.SSHClientConnection.send_packet, "_kex_complete"),
     (PUBLIC_KEY_AUTH._start, "_keypair"),
     (PUBLIC_KEY_AUTH._start, "_conn"),
