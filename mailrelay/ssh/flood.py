@@ -14,10 +14,12 @@ MAX_BEFORE_LOGIN = 1024 * 1024
 """Octets that a server may send before the login is complete. A banner and the keys of a host are far smaller."""
 MAX_PACKETS_BEFORE_LOGIN = 1000
 """Packets that it may send until then. A login with twenty keys has fewer than a hundred."""
-MAX_WAITING = 4 * 1024 * 1024
-"""Octets that may wait for the end of one step, such as a signature, in which no others are processed."""
-MAX_UNSENT = 8 * 1024 * 1024
-"""Octets for the server, such as replies to its requests, that it has not yet taken."""
+MAX_WAITING = 16 * 1024 * 1024
+"""Octets that may wait for the end of one step, such as a key exchange, in which no others are processed. The windows of
+several forwards together have as many."""
+MAX_UNTAKEN = 50_000
+"""Packets that belong to no channel while something waits to be sent. There may be a reply to each, a hundred octets long.
+The octets that wait do not count themselves: on a slow network, mail waits."""
 PERIOD = 10.0
 """Seconds over which packets are counted after the login."""
 MAX_IN_PERIOD = 10_000
@@ -48,7 +50,7 @@ class FloodGuard:
         self._period_end = 0.0
         # Counted in the period: packets that belong to no channel, those that do, more room for what we send, ours.
         self._idle = self._useful = self._adjusted = self._sent = 0
-        self._last_sent = 0
+        self._last_sent = self._untaken = 0
 
     def logged_in(self) -> None:
         """The login is complete."""
@@ -57,12 +59,12 @@ class FloodGuard:
     def received(self, octets: int, waiting: int, unsent: int) -> str:
         """Counts octets. waiting: all that could not be processed yet. unsent: octets that wait to be sent."""
         self._octets += octets
+        if not unsent:
+            self._untaken = 0
         if not self._is_logged_in and self._octets > MAX_BEFORE_LOGIN:
             return f"it sent more than {size(MAX_BEFORE_LOGIN)} before the login was complete"
         if waiting > MAX_WAITING:
             return f"it sent more than {size(MAX_WAITING)} in the middle of one step"
-        if unsent > MAX_UNSENT:
-            return f"it does not take the replies to its requests: {size(MAX_UNSENT)} wait"
         return ""
 
     def packet(self, kind: int, octets: int, sent: int, now: float) -> str:
@@ -83,7 +85,10 @@ class FloodGuard:
         elif kind == _WINDOW_ADJUST:
             self._adjusted += 1
         elif kind not in _REPLIES:
+            self._untaken += 1
             self._idle += KEY_EXCHANGE_UNITS if kind == _KEXINIT else 1 + octets // PACKET_UNIT
         if self._idle > MAX_IN_PERIOD + self._useful or self._adjusted > MAX_IN_PERIOD + self._sent:
             return f"it sent more than {MAX_IN_PERIOD} packets without mail within {PERIOD:g} s"
+        if self._untaken > MAX_UNTAKEN:
+            return f"it sends requests and does not take the replies: {MAX_UNTAKEN} wait"
         return ""

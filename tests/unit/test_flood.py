@@ -4,7 +4,7 @@ from mailrelay.ssh.flood import (
     MAX_BEFORE_LOGIN,
     MAX_IN_PERIOD,
     MAX_PACKETS_BEFORE_LOGIN,
-    MAX_UNSENT,
+    MAX_UNTAKEN,
     MAX_WAITING,
     PERIOD,
     FloodGuard,
@@ -38,10 +38,25 @@ def test_packets_before_the_login_have_a_bound() -> None:
     assert not count(guard, KEXINIT, 1)
 
 
-def test_what_waits_has_a_bound_in_both_directions() -> None:
-    assert logged_in().received(0, MAX_WAITING, MAX_UNSENT) == ""
+def test_what_waits_for_the_end_of_a_step_has_a_bound() -> None:
+    assert logged_in().received(0, MAX_WAITING, 0) == ""
     assert "in the middle of one step" in logged_in().received(0, MAX_WAITING + 1, 0)
-    assert "does not take the replies" in logged_in().received(0, 0, MAX_UNSENT + 1)
+
+
+def requests_for_an_hour(guard: FloodGuard, unsent: int) -> str:
+    for number in range(MAX_UNTAKEN + 1):
+        if reason := guard.received(16, 0, unsent) or guard.packet(GLOBAL_REQUEST, 16, number, number * 0.1):
+            return reason
+    return ""
+
+
+def test_requests_whose_replies_are_never_taken_have_a_bound() -> None:
+    assert "does not take the replies" in requests_for_an_hour(logged_in(), unsent=1)
+    assert requests_for_an_hour(logged_in(), unsent=0) == ""
+
+
+def test_mail_that_waits_on_a_slow_network_is_no_fault_of_the_server() -> None:
+    assert logged_in().received(0, 0, 1 << 30) == ""
 
 
 def test_packets_without_mail_have_a_rate() -> None:
