@@ -57,10 +57,14 @@ def fuzzed(examples: int) -> settings:
 
 @dataclass(frozen=True)
 class Talk:
-    """What a client got: the replies to each flight, and whether the listener closed the connection after the last one."""
+    """What a client got: the replies to each flight, and whether the listener closed the connection after the last one.
+
+    is_reset: the connection broke while the client sent. Then replies may be lost that the listener has written.
+    """
 
     replies: list[list[bytes]]
     is_closed: bool
+    is_reset: bool = False
 
     @property
     def accepted(self) -> list[bytes]:
@@ -157,16 +161,18 @@ class Bench:
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         replies = [await read_replies(reader, 1)]
-        is_closed = False
+        is_closed = is_reset = False
         try:
             for position, flight in enumerate(flights):
-                with contextlib.suppress(ConnectionError, RuntimeError):
+                try:
                     for piece in flight.pieces():
                         writer.write(piece)
                         await writer.drain()
                         # Two turns: the listener reads in between.
                         await asyncio.sleep(0)
                         await asyncio.sleep(0)
+                except (ConnectionError, RuntimeError):
+                    is_reset = True
                 if is_cut and position == len(flights) - 1:
                     break
                 replies.append(await read_replies(reader, flight.replies))
@@ -180,12 +186,12 @@ class Bench:
                 replies.append(await read_replies(reader, 1 << 30))
                 is_closed = True
         except ConnectionError:
-            is_closed = True
+            is_closed = is_reset = True
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-        return Talk(replies, is_closed)
+        return Talk(replies, is_closed, is_reset or reader.exception() is not None)
 
     async def settled(self) -> None:
         """Waits until no client is connected, no content is in progress and nothing waits in the spool."""
