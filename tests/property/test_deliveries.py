@@ -137,7 +137,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 SIZES = st.lists(st.tuples(st.integers(1, 3), st.sampled_from([10, 10, 3000, 200_000])), min_size=1, max_size=4)
 
 
-@fuzzed(25)
+@fuzzed(80)
 @given(script=SCRIPTS, messages=SIZES)
 def test_sent_means_that_a_2xx_was_sent_and_nothing_is_lost(
     bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]]
