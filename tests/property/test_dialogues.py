@@ -270,7 +270,7 @@ def arrived(received: Received) -> Sent:
     return found
 
 
-@fuzzed(50)
+@fuzzed(200)
 @given(dialogue=legal_dialogues())
 def test_a_legal_dialogue_has_its_replies_and_each_message_arrives_once_as_it_was_sent(
     bench: Bench, dialogue: Dialogue
@@ -346,7 +346,7 @@ ANY_FLIGHTS = st.lists(st.lists(TOKEN, min_size=1, max_size=8).map(b"".join), mi
 OPENING = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n"
 
 
-@fuzzed(100)
+@fuzzed(300)
 @given(flights=ANY_FLIGHTS, cuts=CUTS, waits=st.booleans(), is_cut=st.booleans())
 def test_whatever_a_client_sends_only_whole_contents_of_its_own_arrive(
     bench: Bench, flights: list[bytes], cuts: tuple[int, ...], waits: bool, is_cut: bool
