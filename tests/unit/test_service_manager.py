@@ -32,9 +32,10 @@ def test_without_a_service_manager_nothing_is_sent_and_one_that_does_not_read_ho
 @pytest.mark.parametrize(
     ("usec", "pid", "interval"),
     [
-        ("30000000", str(os.getpid()), 15.0),
+        ("30000000", "ours", 15.0),
         ("30000000", "", 15.0),
-        ("30000000", str(os.getpid() + 1), None),
+        ("30000000", "1", None),
+        ("30000000", "?", None),
         ("0", "", None),
         ("", "", None),
         ("soon", "", None),
@@ -43,5 +44,6 @@ def test_without_a_service_manager_nothing_is_sent_and_one_that_does_not_read_ho
 def test_the_watchdog_is_answered_at_half_its_interval_by_the_process_that_it_watches(
     usec: str, pid: str, interval: float | None
 ) -> None:
-    assert service_manager.watchdog_interval({"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}) == interval
+    environ = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid()) if pid == "ours" else pid}
+    assert service_manager.watchdog_interval(environ) == interval
     assert service_manager.watchdog_interval({}) is None
