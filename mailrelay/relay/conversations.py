@@ -8,7 +8,7 @@ Promises: a conversation that fails without a reply to mail of ours is a fault o
 (`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). A mail server that ends two
 conversations in a row, each in the transaction of another message, is such a fault too, and no attempt is counted for these
 messages; a message that alone ends conversations is deferred (`CutMessages`). While the mail server is not proven
-(`smtp.session`), no other conversation is opened for `PROOF_WAIT` after one. An extension that the mail server
+(`smtp.flight`), no other conversation is opened for `PROOF_WAIT` after one. An extension that the mail server
 offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. Every probe gets a
 result: None when the last conversation ends.
 Never: a new job on a retired connection; a conversation on a connection that is not the current one.
@@ -33,6 +33,7 @@ from mailrelay.relay.jobs import Job, ProbeQueue
 from mailrelay.relay.plan import Consequence, ConversationFacts, ConversationProgress, consequence, is_attempt
 from mailrelay.relay.results import Results
 from mailrelay.smtp.extensions import Extension
+from mailrelay.smtp.flight import Trust
 from mailrelay.ssh.interface import Connection, Fault
 
 log = logging.getLogger("mailrelay.relay")
@@ -96,8 +97,7 @@ class Conversations:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probes = ProbeQueue()
         self._cut_messages = CutMessages()
-        # The mail server is proven (`smtp.session`), and has ended no conversation in a transaction since.
-        self._is_proven = False
+        self._trust = Trust.UNKNOWN
         # Monotonic time until which another conversation waits for that.
         self._proof_wait_end = 0.0
         # Extensions that the mail server has offered and refused.
@@ -125,7 +125,7 @@ class Conversations:
     @property
     def more_allowed(self) -> int:
         """How many more conversations may be opened; 0 or less: none."""
-        is_alone = not self._is_proven and (not self._open or time.monotonic() < self._proof_wait_end)
+        is_alone = self._trust is not Trust.PROVEN and (not self._open or time.monotonic() < self._proof_wait_end)
         return (1 if is_alone else min(self.channels, self._server_limit)) - len(self._open)
 
     def connected(self, *, is_untested: bool) -> None:
@@ -205,8 +205,8 @@ class Conversations:
     def judged(self, job: Job) -> None:
         """The mail server has judged a job (`delivery.JobSource.judged`)."""
         self._cut_messages.judged(job)
-        if not self._is_proven:
-            self._is_proven = True
+        if self._trust is not Trust.PROVEN:
+            self._trust = Trust.PROVEN
             self._changed()
 
     async def next_jobs(self, limit: int) -> Sequence[Job]:
@@ -222,7 +222,7 @@ class Conversations:
     def _open_one(self, group: asyncio.TaskGroup, connection: Connection) -> None:
         conversation = Conversation(self)
         self._open.add(conversation)
-        if not self._is_proven:
+        if self._trust is not Trust.PROVEN:
             self._proof_wait_end = time.monotonic() + PROOF_WAIT
             asyncio.get_running_loop().call_later(PROOF_WAIT, self._changed)
         self.is_untested = False
@@ -252,7 +252,11 @@ class Conversations:
         )
         effect = consequence(facts)
         fault = _fault(end.outcome, facts) if effect is Consequence.FAULT and end.outcome is not None else None
-        self._is_proven &= cut is None and fault is None
+        if cut is not None and facts.is_connected:
+            self._trust = Trust.DOUBTED
+        elif fault is not None and self._trust is Trust.PROVEN:
+            # The fix may be another mail server.
+            self._trust = Trust.UNKNOWN
         if cut is not None:
             _end_cut(cut, facts, fault)
         if end.goes_on or cut is not None:
@@ -268,7 +272,7 @@ class Conversations:
         name = self._relayhost.helo.encode()
         try:
             channel = await connection.open_channel()
-            return await converse(channel, name, conversation, self._unusable, is_proven=self._is_proven)
+            return await converse(channel, name, conversation, self._unusable, self._trust)
         except Fault as fault:
             return ConversationEnd(fault.outcome, ConversationProgress.NOTHING)
         except SpoolError as error:

@@ -25,6 +25,7 @@ from mailrelay.relay.jobs import Job
 from mailrelay.relay.plan import ConversationProgress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension
+from mailrelay.smtp.flight import Trust
 from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 from mailrelay.ssh.interface import Channel
 
@@ -82,13 +83,13 @@ class ConversationEnd:
 
 
 async def converse(
-    channel: Channel, name: bytes, source: JobSource, unusable: Collection[Extension] = (), *, is_proven: bool = False
+    channel: Channel, name: bytes, source: JobSource, unusable: Collection[Extension] = (), trust: Trust = Trust.UNKNOWN
 ) -> ConversationEnd:
     """Talks to the mail server on `channel` until there are no more jobs, or the conversation breaks off. Closes `channel`.
 
-    name: the argument of EHLO. unusable: extensions not to be used. is_proven: as in `smtp.session`.
+    name: the argument of EHLO. unusable: extensions not to be used. trust: as in `smtp.session`.
     """
-    return await _Runner(channel, Session(name, unusable, is_proven=is_proven), source).run()
+    return await _Runner(channel, Session(name, unusable, trust), source).run()
 
 
 class _Runner:

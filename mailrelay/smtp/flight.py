@@ -7,12 +7,12 @@ Most of the time of a delivery is spent on round trips, so a session avoids them
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
-With CHUNKING, content waits for the replies to RCPT also as long as the mail server is not proven (`Session`): a server that
-ends the conversation must not leave doubt about content that it did not ask for.
+With CHUNKING, `Trust` allows less: a mail server that ends conversations must leave little doubt about messages.
 
 Pure functions of the extensions in use; `session` keeps what was sent.
 """
 
+import enum
 from collections.abc import Sequence
 
 from mailrelay.smtp import command
@@ -25,25 +25,36 @@ MAX_IN_FLIGHT = 32
 """Messages with BDAT whose replies may be outstanding at once."""
 
 
+class Trust(enum.Enum):
+    """What earlier messages have shown of the mail server, in this conversation or before it."""
+
+    UNKNOWN = enum.auto()
+    """It has judged no message or probe yet: one message at a time."""
+    PROVEN = enum.auto()
+    """It has judged one."""
+    DOUBTED = enum.auto()
+    """It has ended a conversation in a transaction since: one message at a time, whose content waits for the replies to
+    RCPT."""
+
+
 def max_in_flight(offered: Extensions) -> int:
     """How many messages can be sent before the reply to their content is read."""
     return MAX_IN_FLIGHT if offered.uses_bdat else 1
 
 
-def more_allowed(offered: Extensions, unfinished: int) -> int:
+def more_allowed(offered: Extensions, unfinished: int, trust: Trust) -> int:
     """How many more transactions may be started. unfinished: how many were started and are not finished; the last one's
     content must have been written."""
     if offered.uses_bdat:
-        return MAX_IN_FLIGHT - unfinished
+        return (MAX_IN_FLIGHT if trust is Trust.PROVEN else 1) - unfinished
     # The commands of the next transaction are sent together with the content of the last one.
     return 1 if unfinished < (2 if offered.pipelining else 1) else 0
 
 
-def is_content_first(size: int | None, offered: Extensions, *, is_proven: bool) -> bool:
+def is_content_first(size: int | None, offered: Extensions, trust: Trust) -> bool:
     """Whether the content is sent in one flight with the commands before it. Then all of it is read before the first command
-    is sent, so that a message that cannot be read does not end the others in flight. size: as in `OutgoingTransaction`.
-    is_proven: as in `Session`."""
-    return is_proven and size is not None and size <= SMALL and offered.uses_bdat
+    is sent, so that a message that cannot be read does not end the others in flight. size: as in `OutgoingTransaction`."""
+    return trust is not Trust.DOUBTED and size is not None and size <= SMALL and offered.uses_bdat
 
 
 def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_content_first: bool) -> Sequence[Command]:

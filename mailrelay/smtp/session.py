@@ -7,9 +7,6 @@ passed, it calls `lost`.
 
 What is sent together, so that few round trips are waited for, is decided in `flight`; the greeting and EHLO in `opening`.
 
-The mail server is proven once it has judged a message or a probe, in this conversation or in an earlier one. Only then
-content is sent before it is wanted: so a mail server that ends conversations at MAIL leaves no doubt about the message.
-
 A mail server may refuse mailrelay itself, or an extension that it offers (`refused`). Then nothing more is started; the
 replies to what is in flight are read, unless the mail server may read content as commands; and the conversation ends.
 
@@ -33,6 +30,7 @@ from mailrelay.smtp import command, flight
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension, Extensions
+from mailrelay.smtp.flight import Trust
 from mailrelay.smtp.opening import Opening, not_smtp
 from mailrelay.smtp.refused import Refusals, is_bdat_unknown
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
@@ -53,13 +51,12 @@ the reply to the content. CONTENT is no reply: the channel must accept one block
 
 class Session:
     """One conversation. name: the argument of EHLO, as b"[127.0.0.1]". unusable: extensions not to be used, even if they are
-    offered. is_proven: see above; earlier conversations have shown it."""
+    offered. trust: what earlier conversations have shown of the mail server."""
 
-    def __init__(self, name: bytes, unusable: Collection[Extension] = (), *, is_proven: bool = False) -> None:
+    def __init__(self, name: bytes, unusable: Collection[Extension] = (), trust: Trust = Trust.UNKNOWN) -> None:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
-        self.is_proven = is_proven
-        """Whether the mail server is proven."""
+        self._trust = trust
         self.replies = 0
         """The number of replies received."""
         self._parser = ReplyParser()
@@ -105,7 +102,7 @@ class Session:
             return 0
         if self._unfinished and not self._unfinished[-1].is_content_written:
             return 0
-        return flight.more_allowed(self.extensions, len(self._unfinished))
+        return flight.more_allowed(self.extensions, len(self._unfinished), self._trust)
 
     @property
     def max_in_flight(self) -> int:
@@ -147,7 +144,7 @@ class Session:
         if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
-        if flight.is_content_first(size, offered, is_proven=self.is_proven):
+        if flight.is_content_first(size, offered, self._trust):
             return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
         transaction.is_content_written = size is None
         self._plan(transaction, offered)
@@ -328,7 +325,7 @@ class Session:
             # Drop the rest of its commands: no other transaction has planned commands now.
             self._planned.clear()
         self._unfinished.popleft()
-        self.is_proven = True
+        self._trust = Trust.PROVEN
         return [transaction.end()]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:

@@ -16,6 +16,7 @@ from mailrelay.mail.record import Arrival
 from mailrelay.relay import scheduler as scheduler_room
 from mailrelay.relay.delivery import ConversationEnd, converse
 from mailrelay.relay.jobs import Job, MessageJob
+from mailrelay.smtp.flight import Trust
 from mailrelay.spool import attempts
 from mailrelay.ssh import connection
 
@@ -98,7 +99,7 @@ def message(key: int) -> Message:
 
 async def conversed(wire: Wire, name: bytes, mail: Mail) -> ConversationEnd:
     """A conversation with a mail server that is proven. Its end is an attempt at the message in whose transaction it is."""
-    end = await converse(wire, name, mail, is_proven=True)
+    end = await converse(wire, name, mail, trust=Trust.PROVEN)
     if end.cut is not None:
         end.cut.finish()
     return end

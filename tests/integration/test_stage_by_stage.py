@@ -157,7 +157,7 @@ class Story:
 
     def status(self) -> Level:
         now = time.time()
-        found = reasons(listing.status(self._db, now - DELAY), serving=True, full=False, now=now)
+        found = reasons(listing.status(self._db, now - DELAY), serving=True, answers=True, failure="", full="", now=now)
         return max((level for level, _ in found), default=Level.FINE)
 
     def fault(self) -> str:

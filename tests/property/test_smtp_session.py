@@ -12,7 +12,7 @@ from mailrelay.mail.outcome import SETUP_REPLIES, Outcome, Scope, Stage
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension
-from mailrelay.smtp.flight import SMALL
+from mailrelay.smtp.flight import SMALL, Trust
 from mailrelay.smtp.session import Session
 
 Accepted = set[tuple[bytes, bytes]]
@@ -33,8 +33,8 @@ def refuses_us(outcome: Outcome) -> bool:
 class Client:
     """Drives a session as the relay does, and checks what must hold whatever the remote does."""
 
-    def __init__(self, *, is_proven: bool = True) -> None:
-        self.session = Session(b"[127.0.0.1]", is_proven=is_proven)
+    def __init__(self, trust: Trust = Trust.PROVEN) -> None:
+        self.session = Session(b"[127.0.0.1]", trust=trust)
         self.envelopes: dict[int, Envelope] = {}
         self.contents: dict[int, bytes | None] = {}
         self.wanted: list[tuple[int, bytes]] = []
@@ -257,7 +257,7 @@ def converse(
     """Lets octets trickle both ways, in any order, until all is done, the remote closes, or the wire is cut after
     `steps`. Sometimes the remote closes then instead, and all that it has said arrives. Gives the client, and what the
     remote had accepted by then."""
-    client = Client(is_proven=chance.random() < 0.8)
+    client = Client(chance.choices(list(Trust), (1, 8, 1))[0])
     waiting = list(messages)
     there, back = b"", remote.greet()
     for _ in range(steps):

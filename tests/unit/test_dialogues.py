@@ -6,7 +6,7 @@ C: text            we say a line; all that we say between two lines of the remot
 > quit             no more messages
 > lost TEXT        the wire ends
 > closed           the remote closes the channel
-> unproven         first of all: the remote is not proven yet (it is, where this is missing)
+> trust DOUBTED    first of all: what is known of the remote (PROVEN, where this is missing)
 = ready            an event, in order: also `= N: untried`, `= ended: STAGE WORDS`, and
 = N: STAGE WORDS   the outcome of a recipient of message N, one line for each, with its words
 # text             a remark
@@ -19,6 +19,7 @@ import pytest
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Outcome
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.flight import Trust
 from mailrelay.smtp.session import Session
 
 DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.txt"))
@@ -32,7 +33,7 @@ class Play:
     """One file on its way: what was said and heard so far, and not yet found in the file."""
 
     def __init__(self, script: list[str]) -> None:
-        self.session = Session(b"[127.0.0.1]", is_proven=True)
+        self.session = Session(b"[127.0.0.1]", trust=Trust.PROVEN)
         self.contents: dict[int, bytes] = {}
         self.said: list[str] = []
         self.heard: list[str] = []
@@ -80,8 +81,8 @@ class Play:
                     self.note(self.session.receive(text.encode() + b"\r\n"))
                 case ">" if text == "quit":
                     self.session.quit()
-                case ">" if text == "unproven":
-                    self.session = Session(b"[127.0.0.1]")
+                case ">" if text.startswith("trust "):
+                    self.session = Session(b"[127.0.0.1]", trust=Trust[text.removeprefix("trust ")])
                 case ">" if text == "closed" or text.startswith("lost "):
                     self.note(self.session.lost(text.removeprefix("lost "), is_closed=text == "closed"))
                 case ">":

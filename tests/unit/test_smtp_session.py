@@ -5,7 +5,7 @@ import pytest
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL
+from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL, Trust
 from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
@@ -14,8 +14,8 @@ CHUNKING = b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
 
 
-def ready(ehlo: bytes, *, is_proven: bool = True) -> Session:
-    session = Session(b"localhost", is_proven=is_proven)
+def ready(ehlo: bytes, trust: Trust = Trust.PROVEN) -> Session:
+    session = Session(b"localhost", trust=trust)
     session.take_output()
     session.receive(b"220 mx\r\n")
     session.take_output()
@@ -58,9 +58,9 @@ class Agreeable:
         return replies
 
 
-def flights(ehlo: bytes, messages: int, *, is_proven: bool = True) -> int:
+def flights(ehlo: bytes, messages: int, trust: Trust = Trust.PROVEN) -> int:
     """How often something is sent before `messages` messages are finished."""
-    session = ready(ehlo, is_proven=is_proven)
+    session = ready(ehlo, trust)
     remote = Agreeable()
     waiting = list(range(messages))
     finished: list[Event] = []
@@ -101,10 +101,16 @@ def test_messages_with_chunking_share_a_flight() -> None:
     assert flights(CHUNKING, 2 * MAX_IN_FLIGHT) == 2
 
 
-def test_a_mail_server_that_is_not_proven_costs_one_flight_more_and_only_where_content_is_sent_ahead() -> None:
-    assert flights(CHUNKING, 1, is_proven=False) == 2
-    assert flights(CHUNKING, MAX_IN_FLIGHT, is_proven=False) == 3
-    assert flights(PIPELINING, 10, is_proven=False) == 11
+def test_a_mail_server_that_has_judged_no_message_costs_one_flight_more_after_the_first() -> None:
+    assert flights(CHUNKING, 1, Trust.UNKNOWN) == 1
+    assert flights(CHUNKING, 1 + MAX_IN_FLIGHT, Trust.UNKNOWN) == 2
+    assert flights(PIPELINING, 10, Trust.UNKNOWN) == 11
+
+
+def test_a_mail_server_that_has_ended_conversations_gets_no_content_before_the_replies_to_rcpt() -> None:
+    assert flights(CHUNKING, 1, Trust.DOUBTED) == 2
+    assert flights(CHUNKING, 1 + MAX_IN_FLIGHT, Trust.DOUBTED) == 3
+    assert flights(PIPELINING, 10, Trust.DOUBTED) == 11
 
 
 @pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
