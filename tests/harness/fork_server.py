@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,7 +65,9 @@ class Forked:
     async def stop(self, number: signal.Signals, patience: float) -> int | None:
         """Sends a signal; returns as `ended`."""
         if not self.status.done():
-            os.kill(await self.pid, number)
+            # It may have ended, without its status being here yet.
+            with suppress(ProcessLookupError):
+                os.kill(await self.pid, number)
         return await self.ended(patience)
 
 
