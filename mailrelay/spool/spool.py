@@ -11,7 +11,6 @@ or written any more, and `Spool.broken` is done.
 import asyncio
 import contextlib
 import math
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from mailrelay.spool import (
     accepting,
     actions,
     attempts,
+    ballast,
     clock,
     inspection,
     log_end,
@@ -44,16 +44,13 @@ from mailrelay.spool import (
     stored,
     writer,
 )
+from mailrelay.spool.damage_search import find_damage
 from mailrelay.spool.database import connect, translate
 from mailrelay.spool.files import SpoolFiles
 from mailrelay.spool.writer import is_of_the_disk
 
 R = TypeVar("R")
 
-BALLAST = "ballast"
-"""A file of BALLAST_SIZE zeros. It is deleted when the disk is too full to record the outcome of an attempt."""
-BALLAST_SIZE = 8 * 1024 * 1024
-"""Octets. The ballast is made only while four times as many are free."""
 STAGED_AT_ONCE = 16
 """Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
 MIN_STEP_BACK = 1.0
@@ -96,7 +93,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         try:
             writing = connect(directory)
         except SpoolFull:
-            if not self._drop_ballast():
+            if not ballast.drop(self._directory):
                 raise
             writing = connect(directory)
         self._writing = writing
@@ -115,7 +112,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         self._removal: tuple[int, asyncio.Future[None]] | None = None
         self._writer = writer.Writer(writing, self._files[0], self._loop, self._ended)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        self._make_ballast()
+        ballast.make(self._directory)
 
     def close(self) -> None:
         """Ends both threads after all submitted work is on disk."""
@@ -168,7 +165,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         try:
             return await self._write(run)
         except SpoolFull:
-            if not self._drop_ballast():
+            if not ballast.drop(self._directory):
                 raise
             return await self._write(run)
 
@@ -374,13 +371,13 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def inspect(self, backends_for: BackendsFor) -> list[str]:
         try:
-            found = await self._find_damage()
+            found = await find_damage(self._directory)
             if not found:
                 return []
             if inspection.is_repairable(found):
                 now = self._now()
                 await self._write(lambda db: inspection.repair(db, backends_for, now))
-                if not await self._find_damage():
+                if not await find_damage(self._directory):
                     return found
             raise SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
         except SpoolBroken as error:
@@ -388,65 +385,11 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             self._ended(error)
             raise
 
-    async def _find_damage(self) -> list[str]:
-        """`inspection.findings`, on a connection and a thread of its own: it holds up nothing."""
-        db = connect(self._directory, create=False)
-
-        def find() -> list[str]:
-            try:
-                return inspection.findings(db)
-            except apsw.InterruptError:
-                return []
-            finally:
-                db.close()
-
-        finding = self._loop.run_in_executor(None, find)
-        try:
-            return await asyncio.shield(finding)
-        except asyncio.CancelledError:
-            while not finding.done():
-                # Again and again: an interrupt that comes before the search begins has no effect.
-                with contextlib.suppress(apsw.ConnectionClosedError):
-                    db.interrupt()
-                await asyncio.wait((finding,), timeout=0.1)
-            raise
-        except apsw.Error as error:
-            raise translate(error) from None
-
     async def purge(self, keep_sent: float) -> int:
         """See the port. Also makes the ballast again if it was deleted."""
         now = self._now()
-        self._make_ballast()
+        ballast.make(self._directory)
         return await self._write(lambda db: actions.purge(db, now, keep_sent))
-
-    def _make_ballast(self) -> None:
-        """Makes the ballast if there is none, or not all of it, and the disk has space for it."""
-        path = self._directory / BALLAST
-        # If it cannot be made (a quota, no inodes left), go on without it.
-        with contextlib.suppress(OSError):
-            # A power cut may have left a part of it: it is not synced.
-            is_whole = path.exists() and path.stat().st_size >= BALLAST_SIZE
-            disk = os.statvfs(self._directory)
-            if is_whole or disk.f_bavail * disk.f_frsize < 4 * BALLAST_SIZE:
-                return
-            handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            try:
-                # Written, not truncated to size: a file with holes uses no disk space.
-                written = os.write(handle, bytes(BALLAST_SIZE))
-            except OSError:
-                written = 0
-            finally:
-                os.close(handle)
-            if written < BALLAST_SIZE:
-                path.unlink()
-
-    def _drop_ballast(self) -> bool:
-        """Deletes the ballast. Returns whether there was one."""
-        try:
-            (self._directory / BALLAST).unlink()
-        except OSError:
-            return False
-        return True
 
 
 def _do_all(db: apsw.Connection, runs: Sequence[Callable[[apsw.Connection], object]]) -> list[object]:

@@ -53,8 +53,8 @@ GATHER = 0.03
 MAIN = f"""\
 import apsw, os, sys
 apsw.connection_hooks.append(lambda db: db.wal_autocheckpoint({CHECKPOINT}))
-from mailrelay.spool import spool, writer
-spool.BALLAST_SIZE, writer.CHECKPOINT, writer.GATHER = {BALLAST_SIZE}, {CHECKPOINT}, {GATHER}
+from mailrelay.spool import ballast, writer
+ballast.SIZE, writer.CHECKPOINT, writer.GATHER = {BALLAST_SIZE}, {CHECKPOINT}, {GATHER}
 from mailrelay.__main__ import main
 sys.argv[0], status = "mailrelay", 0
 try:

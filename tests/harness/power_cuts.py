@@ -31,7 +31,7 @@ from harness.recorded_disk import Said, Step, SyncEnds, Write, steps
 from harness.simulated_disk import Choice, Disk
 from mailrelay.mail.overview import Listed
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
-from mailrelay.spool import spool
+from mailrelay.spool import ballast, spool
 from mailrelay.spool.command_spool import CommandSpool
 from mailrelay.spool.database import FILE, IS_LIVE, IS_PENDING, VERSION, connect, rows
 
@@ -298,7 +298,7 @@ class Examiner:
 
 async def start(directory: Path) -> None:
     """What a daemon does with a spool before it listens, and one message by a client."""
-    with mock.patch.object(spool, "BALLAST_SIZE", BALLAST_SIZE):
+    with mock.patch.object(ballast, "SIZE", BALLAST_SIZE):
         opened = spool.Spool(directory, LIMIT, lambda _relayhost: None)
     try:
         await opened.recover()
@@ -371,6 +371,6 @@ def broken_rules(directory: Path) -> Iterator[str]:
                 yield f"{wrong} ({found})"
         if set(db.execute("SELECT type, name FROM sqlite_schema")) != schema_names():
             yield "the schema is not whole"
-    ballast = directory / spool.BALLAST
-    if ballast.stat().st_size != BALLAST_SIZE:
-        yield f"the ballast has {ballast.stat().st_size} octets"
+    size = (directory / ballast.FILE).stat().st_size
+    if size != BALLAST_SIZE:
+        yield f"the ballast has {size} octets"

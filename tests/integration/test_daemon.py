@@ -16,9 +16,8 @@ from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
 from mailrelay.mail.record import NewNotice
 from mailrelay.mail.spool_errors import NotAllowed
-from mailrelay.spool import accepting, actions, attempts, listing, notice_lifecycle, notices, trigger
+from mailrelay.spool import accepting, actions, attempts, ballast, listing, notice_lifecycle, notices, trigger
 from mailrelay.spool.database import connect, transaction
-from mailrelay.spool.spool import BALLAST
 
 UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="torn")
 
@@ -112,7 +111,7 @@ async def test_mail_whose_relayhost_has_left_the_settings_goes_the_way_that_its_
 async def test_a_disk_that_has_no_room_for_ballast_does_not_keep_the_daemon_from_serving(tmp_path: Path) -> None:
     (tmp_path / "remote").mkdir()
     (tmp_path / "spool").mkdir(mode=0o700)
-    (tmp_path / "spool" / BALLAST).symlink_to(tmp_path / "nowhere" / "ballast")
+    (tmp_path / "spool" / ballast.FILE).symlink_to(tmp_path / "nowhere" / "ballast")
     async with (
         Remote(tmp_path / "remote") as remote,
         served(settings(tmp_path, remote.relayhost())) as (port, _),

@@ -17,9 +17,9 @@ from harness.messages import LIMIT, NO_SUCH_USER, TAKEN, ending, letter
 from mailrelay.mail.envelope import Unreadable
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
-from mailrelay.spool import accepting, attempts, space, stored
+from mailrelay.spool import accepting, attempts, ballast, space, stored
 from mailrelay.spool.database import connect, translate
-from mailrelay.spool.spool import BALLAST, BALLAST_SIZE, Spool
+from mailrelay.spool.spool import Spool
 
 BROKEN = [
     "IOERR", "IOERR_READ", "IOERR_SHORT_READ", "IOERR_WRITE", "IOERR_FSYNC", "IOERR_DIR_FSYNC", "IOERR_TRUNCATE",
@@ -238,7 +238,7 @@ async def test_a_ballast_that_does_not_fit_whole_is_not_left_in_part(
     write = os.write
 
     def short(handle: int, octets: bytes) -> int:
-        if len(octets) < BALLAST_SIZE:
+        if len(octets) < ballast.SIZE:
             return write(handle, octets)
         if written is None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -247,9 +247,9 @@ async def test_a_ballast_that_does_not_fit_whole_is_not_left_in_part(
     with monkeypatch.context() as disk:
         disk.setattr(os, "write", short)
         spool = Spool(tmp_path / "spool", LIMIT, nobody)
-        assert not (tmp_path / "spool" / BALLAST).exists()
+        assert not (tmp_path / "spool" / ballast.FILE).exists()
     await spool.purge(0.0)
-    assert (tmp_path / "spool" / BALLAST).stat().st_size == BALLAST_SIZE
+    assert (tmp_path / "spool" / ballast.FILE).stat().st_size == ballast.SIZE
     spool.close()
 
 

@@ -11,9 +11,9 @@ from harness.messages import LIMIT, letter
 
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.mail.spool_errors import SpoolError, SpoolFull
-from mailrelay.spool import accepting, listing
+from mailrelay.spool import accepting, ballast, listing
 from mailrelay.spool.database import PIECE, connect, row
-from mailrelay.spool.spool import BALLAST, STAGED_AT_ONCE, Spool
+from mailrelay.spool.spool import STAGED_AT_ONCE, Spool
 
 PART = b"x" * 60_000 + b"\r\n"
 
@@ -233,7 +233,7 @@ async def test_what_is_removed_makes_room_even_where_there_is_none_to_write_that
 ) -> None:
     with open_spool(tmp_path / "spool") as spool:
         so_far, _ = await staged(spool, 3)
-        assert (tmp_path / "spool" / BALLAST).exists()
+        assert (tmp_path / "spool" / ballast.FILE).exists()
         tries = 0
         unstage = accepting.unstage
 
@@ -246,5 +246,5 @@ async def test_what_is_removed_makes_room_even_where_there_is_none_to_write_that
 
         monkeypatch.setattr(accepting, "unstage", full_once)
         await spool.unstage(so_far)
-        assert not (tmp_path / "spool" / BALLAST).exists()
+        assert not (tmp_path / "spool" / ballast.FILE).exists()
     assert counts(tmp_path / "spool") == (0, 0, 0)
