@@ -26,7 +26,8 @@ from mailrelay.relay.plan import ConversationProgress
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.flight import Trust
-from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
+from mailrelay.smtp.session import Session
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 from mailrelay.ssh.interface import Channel
 
 BLOCK = 32 * 1024

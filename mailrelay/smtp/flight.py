@@ -57,6 +57,15 @@ def is_content_first(size: int | None, offered: Extensions, trust: Trust) -> boo
     return trust is not Trust.DOUBTED and size is not None and size <= SMALL and offered.uses_bdat
 
 
+def decide_unsendable(transaction: OutgoingTransaction, offered: Extensions) -> None:
+    """Decides the outcomes of what cannot be sent to this mail server: the whole envelope, or single recipients."""
+    if (failure := command.unsendable(transaction.envelope, offered)) is not None:
+        transaction.decide(failure)
+    for index, recipient in enumerate(transaction.envelope.recipients):
+        if (failure := command.unsendable_recipient(recipient, offered)) is not None:
+            transaction.decide(failure, index)
+
+
 def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_content_first: bool) -> Sequence[Command]:
     """The commands of a transaction up to its content, without the recipients that have an outcome already.
     is_content_first: the content follows in the same flight."""

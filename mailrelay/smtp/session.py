@@ -2,8 +2,7 @@
 
 The caller passes received octets to `receive`, sends the octets from `take_output`, and acts on the events. While there is
 `capacity`, it may `start` the next message. Upon `ContentWanted` it calls `send_content` and `end_content`. The caller also
-keeps the time-outs: `awaiting` and `REPLY_TIMEOUTS` say how long a reply may take. When the channel ends or a time-out has
-passed, it calls `lost`.
+keeps the time-outs (`awaiting`, `transaction.REPLY_TIMEOUTS`): when one has passed, or the channel ends, it calls `lost`.
 
 What is sent together, so that few round trips are waited for, is decided in `flight`; the greeting and EHLO in `opening`.
 
@@ -22,11 +21,11 @@ the content); a MAIL while the mail server may have a transaction open (its 503 
 """
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
-from mailrelay.smtp import command, flight
+from mailrelay.smtp import flight
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension, Extensions
@@ -35,18 +34,6 @@ from mailrelay.smtp.opening import Opening, not_smtp
 from mailrelay.smtp.refused import Refusals, is_bdat_unknown
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
 from mailrelay.smtp.transaction import STAGES, Command, Evidence, OutgoingContent, OutgoingTransaction, Verb
-
-REPLY_TIMEOUTS: Mapping[Stage, float] = {
-    Stage.GREETING: 300.0,
-    Stage.EHLO: 300.0,
-    Stage.MAIL: 300.0,
-    Stage.RCPT: 300.0,
-    Stage.DATA: 120.0,
-    Stage.CONTENT: 180.0,
-    Stage.AFTER_DOT: 600.0,
-}
-"""Seconds to wait for a reply, by `Session.awaiting` (RFC 5321 section 4.5.3.2, which has no value for EHLO). AFTER_DOT is
-the reply to the content. CONTENT is no reply: the channel must accept one block of content within this time."""
 
 
 class Session:
@@ -136,11 +123,7 @@ class Session:
         if offered is None or not self.capacity:
             raise RuntimeError("a transaction was started without capacity for it")
         transaction = OutgoingTransaction(key, envelope, size)
-        if (failure := command.unsendable(envelope, offered)) is not None:
-            transaction.decide(failure)
-        for index, recipient in enumerate(envelope.recipients):
-            if (failure := command.unsendable_recipient(recipient, offered)) is not None:
-                transaction.decide(failure, index)
+        flight.decide_unsendable(transaction, offered)
         if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
@@ -396,8 +379,6 @@ class Session:
         for queue in (self._planned, self._awaited, self._unfinished):
             queue.clear()
         return [*events, Ended(self._refusals.end or outcome)]
-
-    # The state of the conversation.
 
     def _awaits(self, verb: Verb) -> bool:
         return bool(self._awaited) and self._awaited[0].verb is verb

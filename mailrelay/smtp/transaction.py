@@ -1,6 +1,7 @@
 """The values that a session keeps: its commands, the state of each transaction, and the content that is being sent."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mailrelay.mail.envelope import Envelope
@@ -44,6 +45,17 @@ STAGES = {
 """The stage of the outcome that a reply brings. BDAT has none, because it has no reply of its own."""
 _AFTER_RCPT = frozenset({Stage.DATA, Stage.CONTENT, Stage.AFTER_DOT})
 """The stages of outcomes of recipients that the mail server has accepted."""
+REPLY_TIMEOUTS: Mapping[Stage, float] = {
+    Stage.GREETING: 300.0,
+    Stage.EHLO: 300.0,
+    Stage.MAIL: 300.0,
+    Stage.RCPT: 300.0,
+    Stage.DATA: 120.0,
+    Stage.CONTENT: 180.0,
+    Stage.AFTER_DOT: 600.0,
+}
+"""Seconds to wait for a reply, by `Session.awaiting` (RFC 5321 section 4.5.3.2, which has no value for EHLO). AFTER_DOT is
+the reply to the content. CONTENT is no reply: the channel must accept one block of content within this time."""
 
 
 class Evidence(enum.Enum):

@@ -61,7 +61,7 @@ WAITED_FOR = {
     "dot": Stage.AFTER_DOT,
     "BDAT": Stage.AFTER_DOT,
 }
-"""By the stage, the time-out in `smtp.session.REPLY_TIMEOUTS` that ends the wait for a server that hangs there."""
+"""By the stage, the time-out in `smtp.transaction.REPLY_TIMEOUTS` that ends the wait for a server that hangs there."""
 _BEFORE = {"EHLO": "greeting", "HELO": "EHLO", "RCPT": "MAIL", "DATA": "RCPT", "content": "DATA"}
 _BEFORE |= {"dot": "DATA", "BDAT": "RCPT"}
 """The stage whose reply begins the wait for another stage."""

@@ -16,9 +16,9 @@ from harness.messages import LIMIT, NOW, TAKEN, ending, letter
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.record import Arrival
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
-from mailrelay.spool import accepting, listing, lock, trigger
+from mailrelay.spool import accepting, ballast, listing, lock, trigger
 from mailrelay.spool.database import FILE, check_library, connect, prepare_directory, translate
-from mailrelay.spool.spool import BALLAST, BALLAST_SIZE, Spool
+from mailrelay.spool.spool import Spool
 
 
 def modes(directory: Path) -> dict[str, int]:
@@ -209,7 +209,7 @@ async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_
     directory = tmp_path / "spool"
 
     def full_while_the_ballast_is_there() -> None:
-        if (directory / BALLAST).exists():
+        if (directory / ballast.FILE).exists():
             raise apsw.FullError("database or disk is full")
 
     def fill(db: apsw.Connection) -> None:
@@ -220,9 +220,9 @@ async def test_on_a_full_disk_the_ballast_is_given_up_to_record_what_the_remote_
     spool = Spool(directory, LIMIT, nobody)
     key = await spool.accept(letter())
     (message,) = await spool.take("default", (), 1)
-    assert (directory / BALLAST).stat().st_blocks * 512 >= 8 * 1024 * 1024
+    assert (directory / ballast.FILE).stat().st_blocks * 512 >= 8 * 1024 * 1024
     await spool.record(ending(key, message.recipient_ids, {State.SENT: TAKEN}))
-    assert not (directory / BALLAST).exists()
+    assert not (directory / ballast.FILE).exists()
     spool.close()
     db = connect(directory)
     assert [to.state for to in listing.one(db, key).recipients] == ["sent"]
@@ -298,9 +298,9 @@ def test_a_disk_too_full_for_the_index_of_the_log_is_called_full_and_not_damaged
 async def test_a_ballast_of_which_a_power_cut_has_left_a_part_is_made_whole(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     prepare_directory(directory)
-    (directory / BALLAST).write_bytes(b"")
+    (directory / ballast.FILE).write_bytes(b"")
     Spool(directory, LIMIT, nobody).close()
-    assert (directory / BALLAST).stat().st_size == BALLAST_SIZE
+    assert (directory / ballast.FILE).stat().st_size == ballast.SIZE
 
 
 def test_the_names_of_a_new_spool_are_on_disk_before_its_first_message(
@@ -327,11 +327,11 @@ async def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_o
 ) -> None:
     directory = tmp_path / "spool"
     prepare_directory(directory)
-    ballast = directory / BALLAST
-    ballast.write_bytes(b"x")
+    file = directory / ballast.FILE
+    file.write_bytes(b"x")
 
     def connect_where_there_is_room(directory: Path) -> apsw.Connection:
-        if ballast.exists():
+        if file.exists():
             raise SpoolFull("the spool's disk is full; make space")
         return connect(directory)
 

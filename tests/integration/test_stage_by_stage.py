@@ -33,7 +33,7 @@ from mailrelay.control import acts
 from mailrelay.control.status import Level, reasons
 from mailrelay.mail.overview import Listed
 from mailrelay.notify import notifier
-from mailrelay.smtp.session import REPLY_TIMEOUTS
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 from mailrelay.spool import listing, trigger
 from mailrelay.spool.database import connect, transaction
 from mailrelay.ssh import connection

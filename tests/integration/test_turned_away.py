@@ -17,7 +17,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.mail.outcome import Cause, Stage
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import conversations
-from mailrelay.smtp.session import REPLY_TIMEOUTS
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
 OFFERS = {
     "nothing": (b"8BITMIME",),

@@ -12,7 +12,7 @@ from mailrelay.mail.triage import Disposition, classify
 from mailrelay.relay import delivery
 from mailrelay.relay.delivery import ConversationEnd, converse
 from mailrelay.relay.jobs import Job, MessageJob
-from mailrelay.smtp.session import REPLY_TIMEOUTS
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
 REPLIES = {

@@ -6,7 +6,8 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL, Trust
-from mailrelay.smtp.session import REPLY_TIMEOUTS, Session
+from mailrelay.smtp.session import Session
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
 ENVELOPE = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
 PIPELINING = b"250-mx\r\n250 PIPELINING\r\n"
