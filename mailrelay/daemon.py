@@ -230,7 +230,9 @@ async def _run(daemon: _Daemon, listeners: contextlib.AsyncExitStack, ready: Cal
 
 
 def _stop_sending(daemon: _Daemon) -> None:
-    log.critical("%s; mailrelay ends", daemon.spool.broken.result())
+    broken = daemon.spool.broken.result()
+    log.critical("%s; mailrelay ends", broken)
+    broken.is_logged = True
     for scheduler in daemon.schedulers.values():
         scheduler.spool_broken()
 

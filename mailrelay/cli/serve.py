@@ -23,6 +23,7 @@ from mailrelay.cli.base import Failed, load_settings, say
 from mailrelay.cli.daemon_log import LogFile, log_to
 from mailrelay.config import Settings
 from mailrelay.control.errors import SpoolError
+from mailrelay.mail.spool_errors import SpoolBroken
 
 try:
     import uvloop
@@ -55,7 +56,8 @@ def command(verbose: bool) -> None:
         except daemon.CannotStart as error:
             raise Failed(str(error)) from None
         except SpoolError as error:
-            say(str(error))
+            if not (isinstance(error, SpoolBroken) and error.is_logged):
+                say(str(error))
             _end(1)
         except OSError as error:
             say(f"{error.filename or settings.queue.directory}: {error.strerror or error}")

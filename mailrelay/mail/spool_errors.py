@@ -16,7 +16,9 @@ class SpoolFull(SpoolError):
 
 class SpoolBroken(SpoolError):
     """The disk failed, or the files are not those that were opened: nothing that this process reads from the spool can be
-    trusted any more, and nothing that it writes may be found again."""
+    trusted any more, and nothing that it writes may be found again. is_logged: the log has a line about it."""
+
+    is_logged = False
 
 
 class SpoolUnavailable(SpoolError):

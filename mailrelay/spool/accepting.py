@@ -43,26 +43,7 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt,"
         " bare_header, scheduled, checksum)",
-        [
-            (
-                message,
-                arrival.queue_id,
-                arrival.arrival,
-                arrival.relayhost,
-                arrival.envelope.sender,
-                arrival.envelope.body.decode("ascii"),
-                int(arrival.envelope.smtputf8),
-                arrival.envelope.ret.decode("ascii"),
-                arrival.envelope.envid,
-                arrival.size,
-                arrival.subject,
-                arrival.arrival,
-                int(arrival.has_bare_header),
-                arrival.arrival,
-                _checksum(message, arrival),
-            )
-            for message, arrival in keyed
-        ],
+        [_message_row(message, arrival) for message, arrival in keyed],
     )
     _insert(
         db,
@@ -91,6 +72,27 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
         ],
     )
     return [message for message, _ in keyed]
+
+
+def _message_row(message: int, arrival: Arrival) -> tuple[object, ...]:
+    """The columns of a message, in the order of `write_messages`. message: its key."""
+    return (
+        message,
+        arrival.queue_id,
+        arrival.arrival,
+        arrival.relayhost,
+        arrival.envelope.sender,
+        arrival.envelope.body.decode("ascii"),
+        int(arrival.envelope.smtputf8),
+        arrival.envelope.ret.decode("ascii"),
+        arrival.envelope.envid,
+        arrival.size,
+        arrival.subject,
+        arrival.arrival,
+        int(arrival.has_bare_header),
+        arrival.arrival,
+        _checksum(message, arrival),
+    )
 
 
 def next_key(db: apsw.Connection) -> int:
