@@ -62,7 +62,12 @@ class LogFile(logging.Handler):
             self._is_failing = False
 
     def look(self) -> None:
-        """Makes the file again if it is gone from its place, and writes how many lines are missing. Call it each second."""
+        """Makes the file if it is not at its place, and writes how many lines are missing. Call it each second.
+
+        Does nothing where the directory of the file does not exist yet.
+        """
+        if self._handle is None and not self._file.parent.is_dir():
+            return
         self.acquire()
         try:
             self._close_if_gone()

@@ -75,8 +75,8 @@ async def _serve(settings: Settings, log_file: LogFile) -> None:
 
 async def _look_at(log_file: LogFile) -> None:
     while True:
-        await asyncio.sleep(LOOK_INTERVAL)
         log_file.look()
+        await asyncio.sleep(LOOK_INTERVAL)
 
 
 def _end(status: int) -> NoReturn:
