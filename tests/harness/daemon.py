@@ -36,9 +36,9 @@ async def served(settings: Settings) -> AsyncIterator[tuple[int, "asyncio.Task[N
         os.umask(umask)
 
 
-def submit(port: int, sender: str = "a@example.org") -> tuple[int, bytes]:
+def submit(port: int, sender: str = "a@example.org", timeout: float = 20) -> tuple[int, bytes]:
     """Sends a message; returns the reply to its content."""
-    client = smtplib.SMTP("127.0.0.1", port, timeout=20)
+    client = smtplib.SMTP("127.0.0.1", port, timeout=timeout)
     try:
         client.ehlo()
         client.mail(sender)
