@@ -376,6 +376,9 @@ async def _run_inspections(daemon: _Daemon) -> None:
             await _inspect(daemon.settings, daemon.spool)
         except SpoolError as error:
             log.error("%s", error)
+        # A repair shows mail that was hidden, and makes notices pending.
+        for scheduler in daemon.schedulers.values():
+            scheduler.look_again()
         daemon.notifier.wake()
         await asyncio.sleep(INSPECTION)
 

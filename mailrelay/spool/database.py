@@ -215,6 +215,11 @@ def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> li
     return db.execute(sql, bindings).fetchall()
 
 
+def as_text(value: object) -> str:
+    """A text that was selected as a BLOB, because apsw raises for a damaged one. What is not valid UTF-8 is replaced."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
 def states(listed: Iterable[State]) -> str:
     """States as an SQL list, for use after IN."""
     return "(" + ", ".join(f"'{state}'" for state in sorted(listed)) + ")"

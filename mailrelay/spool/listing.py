@@ -14,13 +14,14 @@ import apsw
 
 from mailrelay.mail.overview import Event, Listed, ListedRecipient, RelayhostFault, SpoolStatus
 from mailrelay.mail.states import COUNTED_AS, FAILED, PENDING, State
-from mailrelay.spool.database import ARRIVAL, row, rows, states
+from mailrelay.spool.database import ARRIVAL, as_text, row, rows, states
 
 RECENT = 200
 """The number of latest messages in which `senders` looks for reverse paths."""
 
 _SELECT = (
-    "SELECT m.id, m.queue_id, m.relayhost, m.arrival, m.size, m.sender, m.subject, m.attempts, m.next_attempt,"
+    "SELECT m.id, CAST(m.queue_id AS BLOB), CAST(m.relayhost AS BLOB), m.arrival, m.size, m.sender,"
+    " CAST(m.subject AS BLOB), m.attempts, m.next_attempt,"
     " coalesce(h.text, ''), h.next_dial, a.id, r.address, r.state, r.status, r.stage, r.description, r.uncertain,"
     " r.successor"
     " FROM message m JOIN recipient r ON r.message = m.id"
@@ -72,13 +73,13 @@ def _one_listed(found: list[tuple[Any, ...]]) -> Listed:
     )
     return Listed(
         key,
-        queue_id,
+        as_text(queue_id),
         _queue_name(states, active=active is not None, attempts=attempts),
-        relayhost,
+        as_text(relayhost),
         arrival,
         size,
         sender,
-        subject,
+        as_text(subject),
         attempts,
         next_attempt,
         fault_text,

@@ -11,7 +11,7 @@ from mailrelay.mail.record import Arrival
 from mailrelay.mail.spool_errors import Damaged
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.correspondents import suggestion
-from mailrelay.spool.database import row, rows
+from mailrelay.spool.database import as_text, row, rows
 from mailrelay.spool.stored import content, load_message
 
 BATCH = 50
@@ -71,7 +71,8 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         return Notice(key, Kind(kind), relayhost, created, text, fix, since, waiting, repeats)
     queue_id, sender, subject, arrival, size, smtputf8, ret, envid = row(
         db,
-        "SELECT queue_id, sender, subject, arrival, size, smtputf8, ret, envid FROM message WHERE id = ?",
+        "SELECT CAST(queue_id AS BLOB), sender, CAST(subject AS BLOB), arrival, size, smtputf8, CAST(ret AS BLOB), envid"
+        " FROM message WHERE id = ?",
         (message,),
     )
     concerned = tuple(
@@ -107,13 +108,13 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         waiting,
         repeats,
         message,
-        queue_id,
+        as_text(queue_id),
         sender,
-        subject,
+        as_text(subject),
         arrival,
         size,
         bool(smtputf8),
-        ret.encode("ascii"),
+        ret,
         envid,
         concerned,
         load_message(db, message, ()).envelope.is_damaged,

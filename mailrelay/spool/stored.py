@@ -14,7 +14,7 @@ from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
 from mailrelay.mail.spool_errors import Damaged, SpoolBroken
 from mailrelay.spool import checksums
-from mailrelay.spool.database import row, rows
+from mailrelay.spool.database import as_text, row, rows
 
 _STATES = {state.value.encode(): state for state in State}
 # `content` has a checksum if its message has one. As BLOB: a damaged text is not valid UTF-8, which apsw does not return.
@@ -62,8 +62,8 @@ def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING)
     envelope = Envelope(sender, tuple(recipients.values()), body, bool(smtputf8), ret, envid, is_damaged)
     return Message(
         key,
-        _text_of(queue_id),
-        _text_of(relayhost),
+        as_text(queue_id),
+        as_text(relayhost),
         envelope,
         tuple(recipients),
         size,
@@ -141,7 +141,3 @@ def damaged_content() -> Damaged:
 
 def _as_type(value: Any, kind: type[Any]) -> Any:
     return value if isinstance(value, kind) else kind()
-
-
-def _text_of(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""

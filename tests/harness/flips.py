@@ -125,7 +125,7 @@ def run(directory: Path) -> Result:
                 result.told |= {to.address: to.state for to in one.recipients if to.state in ("held", "bounced")}
     except SpoolError as error:
         result.broken = str(error)
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         # Commands and the daemon translate it.
         result.broken = str(error)
     return result

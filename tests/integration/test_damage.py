@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from harness.messages import LIMIT, NOW, TAKEN, ending, letter
+from harness.messages import LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 from harness.person import Person
 from harness.relay import running_relay
 from harness.spool_engine import Engine
@@ -402,11 +402,23 @@ def test_an_inspection_that_is_cancelled_ends_at_once(engine: Engine, monkeypatc
 def test_a_text_that_nobody_has_written_is_damage(engine: Engine) -> None:
     key = engine.do(engine.spool.accept(letter(at=NOW)))
     db = connect(engine.directory)
-    db.execute("UPDATE message SET subject = CAST(x'ff' AS TEXT)")
+    db.execute("UPDATE recipient SET status = CAST(x'ff' AS TEXT)")
     db.close()
     with pytest.raises(SpoolBroken, match="damaged"):
         engine.one(key)
     assert engine.take() == [key], "it is not sent, and stops nothing"
+
+
+def test_a_damaged_subject_stops_neither_the_listing_nor_a_notice(engine: Engine) -> None:
+    key = engine.do(engine.spool.accept(letter(at=NOW)))
+    (taken,) = engine.take()
+    db = connect(engine.directory)
+    db.execute("UPDATE message SET subject = CAST(x'61ff' AS TEXT)")
+    db.close()
+    bounced = ending(taken, engine.taken[taken].recipient_ids, {State.BOUNCED: NO_SUCH_USER}, backends=BACKENDS)
+    assert engine.do(engine.spool.record(bounced))
+    assert [one.subject for one in engine.live()] == ["a\ufffd"]
+    assert [(one.notice.message, one.notice.subject) for one in engine.pending()] == [(key, "a\ufffd")]
 
 
 # The log.
@@ -438,7 +450,8 @@ def test_a_spool_that_was_closed_has_no_log(tmp_path: Path) -> None:
     assert unreadable(tmp_path / "spool") == 0
 
 
-@pytest.mark.parametrize("at", [0, 9, 17, 25, 32 + 24 + 100, -100])
+# 47: the salts of the first frame.
+@pytest.mark.parametrize("at", [0, 9, 17, 25, 47, 32 + 24 + 100, -100])
 def test_commits_that_cannot_be_read_at_the_end_of_the_log_are_counted(tmp_path: Path, at: int) -> None:
     spool = crashed(tmp_path)
     log = bytearray((spool / f"{FILE}-wal").read_bytes())
