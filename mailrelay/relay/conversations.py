@@ -9,7 +9,8 @@ Promises: a conversation that fails without a reply to mail of ours is a fault o
 conversations in a row, each in the transaction of another message, is such a fault too, and no attempt is counted for these
 messages; a message that alone ends conversations is deferred (`CutMessages`). While the mail server is not proven
 (`smtp.flight`), no other conversation is opened for `PROOF_WAIT` after one. An extension that the mail server
-offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. Every probe gets a
+offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. CHUNKING, by which
+many messages are in flight at once, is not used on a connection on which a conversation has left doubt. Every probe gets a
 result: None when the last conversation ends.
 Never: a new job on a retired connection; a conversation on a connection that is not the current one.
 """
@@ -102,6 +103,8 @@ class Conversations:
         self._proof_wait_end = 0.0
         # Extensions that the mail server has offered and refused.
         self._unusable: frozenset[Extension] = frozenset()
+        # Those that are not used on this connection.
+        self._doubtful: frozenset[Extension] = frozenset()
         self._is_stopping = False
         # Seconds that a conversation that is cancelled waits (`delivery.JobSource.last_wait`).
         self.last_wait = 0.0
@@ -132,6 +135,7 @@ class Conversations:
         """Resets what was learned on the last connection: there is a new one. is_untested: see the class."""
         self.channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
+        self._doubtful = frozenset()
         self.is_untested = is_untested
 
     def open(self, count: int, group: asyncio.TaskGroup) -> None:
@@ -239,6 +243,8 @@ class Conversations:
             self._unusable |= end.refused
             names = ", ".join(sorted(one.upper() for one in end.refused))
             log.info("relay=%s offers %s and refuses it; it is not used any more", self._relayhost.name, names)
+        if end.leaves_doubt and connection.is_up:
+            self._doubtful = frozenset({Extension.CHUNKING})
         cut = end.cut
         facts = ConversationFacts(
             end.progress,
@@ -272,7 +278,7 @@ class Conversations:
         name = self._relayhost.helo.encode()
         try:
             channel = await connection.open_channel()
-            return await converse(channel, name, conversation, self._unusable, self._trust)
+            return await converse(channel, name, conversation, self._unusable | self._doubtful, self._trust)
         except Fault as fault:
             return ConversationEnd(fault.outcome, ConversationProgress.NOTHING)
         except SpoolError as error:

@@ -74,13 +74,15 @@ class CutMessage:
 class ConversationEnd:
     """outcome: why the conversation broke off, None if we ended it. progress: how far it had come. refused: extensions that
     the mail server offers and refuses. goes_on: its last jobs were given back, and go on in another conversation. cut: the
-    message in whose transaction it ended, None if there is none; the caller must end this job."""
+    message in whose transaction it ended, None if there is none; the caller must end this job. leaves_doubt: the mail server
+    may have accepted a message to whose content no reply was read."""
 
     outcome: Outcome | None
     progress: ConversationProgress
     refused: frozenset[Extension] = frozenset()
     goes_on: bool = False
     cut: CutMessage | None = None
+    leaves_doubt: bool = False
 
 
 async def converse(
@@ -105,6 +107,7 @@ class _Runner:
         self._content_wanted: deque[int] = deque()
         self._ended: Outcome | None = None
         self._cut: CutMessage | None = None
+        self._leaves_doubt = False
         self._progress = ConversationProgress.NOTHING
         # The reply that is waited for (`Session.awaiting`, `Session.replies`), and the monotonic time at which it is late.
         self._awaited: tuple[Stage | None, int] = (None, 0)
@@ -140,7 +143,7 @@ class _Runner:
                     await self._send_content()
             refused = frozenset(self._session.refused)
             cut, self._cut = self._cut, None
-            return ConversationEnd(self._ended, self._progress, refused, self._session.goes_on, cut)
+            return ConversationEnd(self._ended, self._progress, refused, self._session.goes_on, cut, self._leaves_doubt)
         except BaseException as error:
             self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
@@ -234,6 +237,7 @@ class _Runner:
 
     def _finish(self, key: int, outcomes: Sequence[Outcome], *, is_cut: bool) -> None:
         job, since = self._begun.pop(key)
+        self._leaves_doubt |= any(outcome.stage is Stage.AFTER_DOT for outcome in outcomes)
         extensions = self._session.extensions
         relays_dsn = extensions is not None and extensions.dsn
         ended = CutMessage(job, outcomes, relays_dsn, time.monotonic() - since)

@@ -7,7 +7,8 @@ Most of the time of a delivery is spent on round trips, so a session avoids them
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
-With CHUNKING, `Trust` allows less: a mail server that ends conversations must leave little doubt about messages.
+With CHUNKING, `Trust` allows less: a mail server that ends conversations must leave little doubt about messages. A
+conversation that begins with one message has a window, which grows with each message that is judged.
 
 Pure functions of the extensions in use; `session` keeps what was sent.
 """
@@ -23,6 +24,8 @@ SMALL = 64 * 1024
 """Octets: content up to this size is sent with BDAT before the replies to RCPT."""
 MAX_IN_FLIGHT = 32
 """Messages with BDAT whose replies may be outstanding at once."""
+WINDOW_STEP = 8
+"""How many more they may be after each message that is judged, from one on."""
 
 
 class Trust(enum.Enum):
@@ -42,11 +45,22 @@ def max_in_flight(offered: Extensions) -> int:
     return MAX_IN_FLIGHT if offered.uses_bdat else 1
 
 
-def more_allowed(offered: Extensions, unfinished: int, trust: Trust) -> int:
+def first_window(trust: Trust) -> int:
+    """How many messages with BDAT may be in flight when a conversation begins."""
+    return MAX_IN_FLIGHT if trust is Trust.PROVEN else 1
+
+
+def next_window(window: int) -> int:
+    """How many may be in flight once one more is judged. It grows in steps, so that a conversation with a slow mail server
+    does not take the messages that other conversations could send meanwhile."""
+    return min(MAX_IN_FLIGHT, window + WINDOW_STEP)
+
+
+def more_allowed(offered: Extensions, unfinished: int, window: int) -> int:
     """How many more transactions may be started. unfinished: how many were started and are not finished; the last one's
     content must have been written."""
     if offered.uses_bdat:
-        return (MAX_IN_FLIGHT if trust is Trust.PROVEN else 1) - unfinished
+        return window - unfinished
     # The commands of the next transaction are sent together with the content of the last one.
     return 1 if unfinished < (2 if offered.pipelining else 1) else 0
 

@@ -44,8 +44,11 @@ class Session:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
         self._trust = trust
+        self._window = flight.first_window(trust)
         self.replies = 0
         """The number of replies received."""
+        # How many had been received when the latest octets were sent that were preceded by no command without a reply.
+        self._replies_before_flight = 0
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -89,7 +92,7 @@ class Session:
             return 0
         if self._unfinished and not self._unfinished[-1].is_content_written:
             return 0
-        return flight.more_allowed(self.extensions, len(self._unfinished), self._trust)
+        return flight.more_allowed(self.extensions, len(self._unfinished), self._window)
 
     @property
     def max_in_flight(self) -> int:
@@ -198,10 +201,16 @@ class Session:
         """
         if self._is_over:
             return []
-        if self._awaited and self._awaited[0].is_sent and self._awaited[0].transaction is not None:
-            # The mail server may have received this command.
-            self._awaited[0].transaction.is_begun = True
-        evidence = Evidence.NO_REPLY if is_closed else Evidence.NOTHING
+        # The mail server may have received its first command. A RSET before it has no transaction.
+        received = next((one.transaction for one in self._awaited if one.is_sent and one.transaction is not None), None)
+        if received is not None:
+            received.is_begun = True
+        if not is_closed:
+            evidence = Evidence.NOTHING
+        elif self.replies == self._replies_before_flight:
+            evidence = Evidence.CLOSED
+        else:
+            evidence = Evidence.CLOSED_AMONG_REPLIES
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text, evidence)
 
     def quit(self) -> None:
@@ -213,6 +222,8 @@ class Session:
         """Removes the octets to send and returns them, b"" if there are none. From now on they count as sent."""
         octets = bytes(self._output)
         self._output.clear()
+        if octets and not (self._awaited and self._awaited[0].is_sent):
+            self._replies_before_flight = self.replies
         for awaited in self._awaited:
             awaited.is_sent = True
         return octets
@@ -309,6 +320,7 @@ class Session:
             self._planned.clear()
         self._unfinished.popleft()
         self._trust = Trust.PROVEN
+        self._window = flight.next_window(self._window)
         return [transaction.end()]
 
     def _handle_unexpected(self, reply: Reply) -> list[Event]:
@@ -368,7 +380,13 @@ class Session:
         for index, transaction in enumerate(self._unfinished):
             # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
             if transaction.size is not None and not self._refusals.refuses_all:
-                transaction.lose(outcome.stage, text, is_sent=transaction not in unsent, evidence=evidence)
+                transaction.lose(
+                    outcome.stage,
+                    text,
+                    is_sent=transaction not in unsent,
+                    is_last=index == len(self._unfinished) - 1,
+                    evidence=evidence,
+                )
             if transaction.is_decided:
                 events.append(transaction.end(is_cut=index == 0))
             else:

@@ -63,9 +63,12 @@ class Evidence(enum.Enum):
 
     NOT_PROCESSED = enum.auto()
     """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
-    NO_REPLY = enum.auto()
-    """The mail server has closed the channel, and all its replies were read. A server that accepts a message and ends before
-    its reply has replied to the recipients before."""
+    CLOSED = enum.auto()
+    """The mail server has closed the channel, and no reply was received since all earlier ones were: it has processed
+    nothing since, for the first reply is sent at once."""
+    CLOSED_AMONG_REPLIES = enum.auto()
+    """The mail server has closed the channel between its replies. A TCP that is closed with octets that were not read drops
+    the replies that wait for an acknowledgement (RFC 1122 section 4.2.2.13)."""
     NOTHING = enum.auto()
     """Replies may be lost or late: the connection is lost, a time-out has passed, or the replies are not SMTP."""
 
@@ -110,17 +113,21 @@ class OutgoingTransaction:
         self.is_repeated = True
         self.decide(outcome)
 
-    def lose(self, stage: Stage, text: str, *, is_sent: bool, evidence: Evidence) -> None:
+    def lose(self, stage: Stage, text: str, *, is_sent: bool, is_last: bool, evidence: Evidence) -> None:
         """The conversation has ended. If the transaction was begun, or the mail server may have the message, sets an outcome
         with `Cause.LOST` for the recipients that have none.
 
         stage: where it ended. text: one sentence about it. is_sent: whether the caller has taken all that was written.
+        is_last: nothing was sent behind it. A mail server that has accepted its content has read everything, and loses no
+        reply when it closes.
         """
         match evidence:
             case Evidence.NOT_PROCESSED:
                 may_be_accepted = False
-            case Evidence.NO_REPLY:
+            case Evidence.CLOSED:
                 may_be_accepted = self.has_accepted
+            case Evidence.CLOSED_AMONG_REPLIES:
+                may_be_accepted = self.has_accepted or not is_last
             case Evidence.NOTHING:
                 may_be_accepted = True
         if self.is_content_written and is_sent and may_be_accepted:

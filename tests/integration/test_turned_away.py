@@ -17,6 +17,7 @@ from mailrelay.demo.remote import Remote
 from mailrelay.mail.outcome import Cause, Stage
 from mailrelay.mail.record import Arrival
 from mailrelay.relay import conversations
+from mailrelay.smtp.flight import MAX_IN_FLIGHT
 from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
 OFFERS = {
@@ -76,6 +77,11 @@ async def back_off_is_over(at: RelayHarness) -> None:
     """Makes the next dial due, as time does."""
     at.db.execute("UPDATE relayhost SET next_dial = 0 WHERE failures > 0")
     at.scheduler.look_again()
+
+
+def due(at: RelayHarness) -> int:
+    """How many messages are due."""
+    return int(at.db.execute("SELECT count(*) FROM message WHERE next_attempt <= ?", (time.time(),)).get)
 
 
 def failures(at: RelayHarness) -> int:
@@ -177,7 +183,8 @@ async def test_one_message_that_ends_every_conversation_is_deferred_and_delays_n
             await at.settled(key, "sent")
         await at.settled(bad, "deferred")
         assert at.message(bad).attempts == 1
-        assert uncertain(at) == 0
+        # If another was in flight behind it, the mail server may have lost its replies to the bad one.
+        assert uncertain(at) <= (1 if (reply, offers) == (CLOSE, "chunking") else 0)
         assert await at.spool.relayhost_failure("default") is None
         assert all(at.message(key).attempts == 1 for key in keys)
         # It cost its own conversations, and those of nobody else.
@@ -198,8 +205,19 @@ async def test_a_message_that_meets_the_same_as_one_before_it_shows_that_the_ser
         assert server.verbs.count("MAIL") == 3
 
 
-@pytest.mark.parametrize("offers", OFFERS)
-@pytest.mark.parametrize(("verb", "reply"), [("MAIL", GONE), ("MAIL", CLOSE), ("RCPT", GONE)])
+@pytest.mark.parametrize(
+    ("verb", "reply", "offers"),
+    [
+        ("MAIL", GONE, "nothing"),
+        ("MAIL", GONE, "pipelining"),
+        ("MAIL", GONE, "chunking"),
+        ("MAIL", CLOSE, "nothing"),
+        ("MAIL", CLOSE, "pipelining"),
+        ("RCPT", GONE, "nothing"),
+        ("RCPT", GONE, "pipelining"),
+        ("RCPT", GONE, "chunking"),
+    ],
+)
 async def test_a_server_that_takes_only_so_many_messages_in_a_conversation_gets_all_of_them_without_delay(
     tmp_path: Path, verb: str, reply: bytes, offers: str
 ) -> None:
@@ -217,6 +235,27 @@ async def test_a_server_that_takes_only_so_many_messages_in_a_conversation_gets_
         assert uncertain(at) == 0
         assert await at.spool.relayhost_failure("default") is None
         assert len(at.remote.received) == 40
+
+
+async def test_a_server_that_closes_among_its_replies_leaves_doubt_about_what_was_in_flight_and_gets_single_messages_then(
+    tmp_path: Path,
+) -> None:
+    async with running_relay(tmp_path, channels=1) as at:
+        at.remote.extensions = OFFERS["chunking"]
+        await at.settled(await at.send(), "sent")
+        at.remote.policy = Server("MAIL", CLOSE, most=5)
+        keys = await accept(at, 60)
+        at.scheduler.look_again()
+        await at.until(lambda: not at.open_attempts() and not due(at))
+        doubtful = [key for key in keys if at.message(key).recipients[0].uncertain]
+        assert 0 < len(doubtful) < MAX_IN_FLIGHT, "only the first conversation leaves doubt"
+        for key in keys:
+            assert await at.states(key) == ["deferred" if key in doubtful else "sent"]
+        at.db.execute("UPDATE message SET next_attempt = 0 WHERE next_attempt IS NOT NULL")
+        at.scheduler.look_again()
+        for key in doubtful:
+            await at.settled(key, "sent")
+        assert uncertain(at) == len(doubtful)
 
 
 async def test_a_server_that_closes_behind_ehlo_is_a_fault_that_lasts_until_it_takes_mail(tmp_path: Path) -> None:

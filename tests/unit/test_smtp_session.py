@@ -5,7 +5,7 @@ import pytest
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
-from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL, Trust
+from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL, WINDOW_STEP, Trust
 from mailrelay.smtp.session import Session
 from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
@@ -104,13 +104,14 @@ def test_messages_with_chunking_share_a_flight() -> None:
 
 def test_a_mail_server_that_has_judged_no_message_costs_one_flight_more_after_the_first() -> None:
     assert flights(CHUNKING, 1, Trust.UNKNOWN) == 1
-    assert flights(CHUNKING, 1 + MAX_IN_FLIGHT, Trust.UNKNOWN) == 2
+    assert flights(CHUNKING, 1 + 1 + WINDOW_STEP, Trust.UNKNOWN) == 2
+    assert flights(CHUNKING, 1 + 1 + WINDOW_STEP + MAX_IN_FLIGHT, Trust.UNKNOWN) == 3
     assert flights(PIPELINING, 10, Trust.UNKNOWN) == 11
 
 
 def test_a_mail_server_that_has_ended_conversations_gets_no_content_before_the_replies_to_rcpt() -> None:
     assert flights(CHUNKING, 1, Trust.DOUBTED) == 2
-    assert flights(CHUNKING, 1 + MAX_IN_FLIGHT, Trust.DOUBTED) == 3
+    assert flights(CHUNKING, 1 + 1 + WINDOW_STEP, Trust.DOUBTED) == 3
     assert flights(PIPELINING, 10, Trust.DOUBTED) == 11
 
 
