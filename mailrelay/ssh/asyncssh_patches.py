@@ -2,10 +2,10 @@
 when it refuses one, for host keys, flow control, quick TCP acknowledgements, bounds for what a server sends, and requests
 that the library does not offer.
 
-A login by asyncssh has two needless round trips, which over a satellite take longer than the mail; no option saves them.
-asyncssh first asks the server for its authentication methods, although we have only keys. Then it asks for each key whether
-the server would accept a signature. RFC 4252 section 7 makes that question optional, and a signature by a local key costs
-nothing.
+A login by asyncssh has three needless round trips, which over a satellite take longer than the mail; no option saves them.
+asyncssh waits for the reply to its service request before it begins the authentication. Then it asks the server for its
+authentication methods, although we have only keys. Then it asks for each key whether the server would accept a signature.
+RFC 4252 section 7 makes that question optional, and a signature by a local key costs nothing.
 
 Promises: with a version of asyncssh that lacks one of these names, logins and channels still work, only slower and with less
 to say about a failure; the one exception is `request_agent_forwarding`. A test notices names that are gone.
@@ -30,6 +30,8 @@ from asyncssh import (
     public_key,
 )
 from asyncssh.channel import SSHChannel
+from asyncssh.connection import SSHConnection
+from asyncssh.constants import MSG_EXT_INFO, MSG_SERVICE_ACCEPT
 from asyncssh.packet import Boolean, SSHPacket, String
 
 from mailrelay.ssh.flood import MAX_FIRST_DATA, FloodGuard
@@ -128,6 +130,33 @@ with contextlib.suppress(AttributeError):
 
     auth._client_auth_handlers[b"none"] = _ObservedNone
     auth._client_auth_handlers[b"publickey"] = _SignAtOnce
+
+
+_USERAUTH = b"ssh-userauth"
+_HAS_BEGUN = "mailrelay_has_begun"
+"""An attribute of ours on a connection: the authentication has begun before the reply to the service request."""
+
+with contextlib.suppress(AttributeError, KeyError):
+    _handlers: Any = SSHConnection._packet_handlers
+    _extensions_received, _service_accepted = _handlers[MSG_EXT_INFO], _handlers[MSG_SERVICE_ACCEPT]
+
+    def _begin_after_extensions(connection: Any, kind: int, sequence: int, packet: SSHPacket) -> None:
+        """The server names its signature algorithms in the flight that ends the key exchange (RFC 8308 section 2.4): the
+        authentication can begin. Without them the choice for an RSA key would be a guess."""
+        _extensions_received(connection, kind, sequence, packet)
+        if connection.is_client() and connection._next_service == _USERAUTH:
+            _service_accepted(connection, MSG_SERVICE_ACCEPT, sequence, SSHPacket(String(_USERAUTH)))
+            setattr(connection, _HAS_BEGUN, True)
+
+    def _accept_once(connection: Any, kind: int, sequence: int, packet: SSHPacket) -> None:
+        if getattr(connection, _HAS_BEGUN, False):
+            setattr(connection, _HAS_BEGUN, False)
+            if packet.get_string() != _USERAUTH:
+                raise ProtocolError("Unexpected service in service accept")
+        else:
+            _service_accepted(connection, kind, sequence, packet)
+
+    _handlers[MSG_EXT_INFO], _handlers[MSG_SERVICE_ACCEPT] = _begin_after_extensions, _accept_once
 
 
 _RSA_CERTIFICATE = b"ssh-rsa-cert-v01@openssh.com"

@@ -6,9 +6,11 @@ import shutil
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
+from asyncssh.constants import MSG_SERVICE_ACCEPT
 from asyncssh.rsa import RSAKey
 from harness.remotes import amend, fault_of
 from harness.silent_agent import silent_agent
@@ -82,6 +84,42 @@ async def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> 
     async with Counting(tmp_path) as remote:
         await log_in(remote)
         assert remote.requests == ["key"]
+
+
+class Withholding(Remote):
+    """A remote that accepts the service request only when it has received the authentication request behind it."""
+
+    def ssh_server(self) -> asyncssh.SSHServer:
+        return WithholdingSSHServer(self)
+
+
+class WithholdingSSHServer(RemoteSSHServer):
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        super().connection_made(conn)
+        self._send = conn.send_packet
+        self._withheld: tuple[bytes, ...] | None = None
+
+        def send_packet(kind: int, *octets: bytes, **keywords: Any) -> None:
+            if kind == MSG_SERVICE_ACCEPT:
+                self._withheld = octets
+            else:
+                self._send(kind, *octets, **keywords)
+
+        conn.send_packet = send_packet  # type: ignore[method-assign]
+
+    def begin_auth(self, username: str) -> bool:
+        if self._withheld is not None:
+            octets, self._withheld = self._withheld, None
+            self._send(MSG_SERVICE_ACCEPT, *octets)
+        return super().begin_auth(username)
+
+
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa"])
+async def test_the_authentication_does_not_wait_for_the_reply_to_the_service_request(tmp_path: Path, kind: str) -> None:
+    async with Withholding(tmp_path) as remote:
+        (tmp_path / "id_ed25519").unlink()
+        remote.client_key = put_key(tmp_path / "id_ed25519", kind)
+        await log_in(remote)
 
 
 class Open(Remote):
