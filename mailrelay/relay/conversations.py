@@ -1,17 +1,18 @@
-"""The conversations with one relayhost's mail server: opens them, gives them jobs, and judges how each has ended.
+"""The conversations with one relayhost's mail server: opens them, gives them jobs, and decides what
+follows from the end of each.
 
 A conversation asks for jobs when it has none: first recipient probes, for which clients wait, then messages. Without mail it
 stays open for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler
 decides when conversations are opened, and how many (`plan`); `delivery` runs each.
 
-Promises: a conversation that fails without a reply to mail of ours is a fault of the relayhost, which the scheduler records
-(`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). A mail server that ends two
-conversations in a row, each in the transaction of another message, is such a fault too, and no attempt is counted for these
-messages; a message that alone ends conversations is deferred (`CutMessages`). While the mail server is not proven
-(`smtp.flight`), no other conversation is opened for `PROOF_WAIT` after one. An extension that the mail server
-offers and refuses is not used again until the daemon ends or the mail server refuses mailrelay itself. CHUNKING, by which
-many messages are in flight at once, is not used on a connection on which a conversation has left doubt. Every probe gets a
-result: None when the last conversation ends.
+Promises: a conversation that fails before the mail server has replied to a job is a fault of the relayhost, which the
+scheduler records (`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). A mail server
+that ends two conversations in a row, each in the transaction of another message, is such a fault too, and no attempt is
+counted for these messages; if always the same message ends them, it is deferred (`CutMessages`). While the mail server is
+not proven (`smtp.flight.Trust`), no conversation is opened beside another for `PROOF_WAIT` after the other's opening. An
+extension that the mail server offers and refuses is not used again until the daemon ends or the mail server refuses
+mailrelay itself. CHUNKING, by which many messages are in flight at once, is not used on a connection on which a
+conversation has left doubt. Every probe gets a result: None when the last conversation ends.
 Never: a new job on a retired connection; a conversation on a connection that is not the current one.
 """
 
@@ -40,13 +41,13 @@ from mailrelay.ssh.interface import Connection, Fault
 log = logging.getLogger("mailrelay.relay")
 
 EXTRA_LINGER = 2.0
-"""Seconds for which a conversation stays without mail while there are others: opening one costs round trips."""
+"""Seconds for which a conversation without mail stays open beside others: opening one costs round trips."""
 LAST_REPLIES = 0.4
 """Seconds to wait for replies to contents that were sent whole, when conversations are broken off."""
 PROOF_WAIT = 2.0
-"""Seconds for a mail server that is not proven to judge a message, before more conversations are opened: one that turns
-every message away is asked by one conversation after the other. A server that is slow at the first message delays the others
-no longer."""
+"""Seconds from the opening of a conversation in which none is opened beside it, while the mail server is not proven: one
+that turns every message away gets one conversation after the other. If it is slow at the first message, the other messages
+wait no longer than this."""
 
 
 class ConversationPhase(enum.Enum):
@@ -99,14 +100,14 @@ class Conversations:
         self._probes = ProbeQueue()
         self._cut_messages = CutMessages()
         self._trust = Trust.UNKNOWN
-        # Monotonic time until which another conversation waits for that.
+        # Monotonic time until which PROOF_WAIT lasts.
         self._proof_wait_end = 0.0
         # Extensions that the mail server has offered and refused.
         self._unusable: frozenset[Extension] = frozenset()
         # Those that are not used on this connection.
         self._doubtful: frozenset[Extension] = frozenset()
         self._is_stopping = False
-        # Seconds that a conversation that is cancelled waits (`delivery.JobSource.last_wait`).
+        # As `delivery.JobSource.last_wait`.
         self.last_wait = 0.0
 
     # For the scheduler.
@@ -154,8 +155,8 @@ class Conversations:
     async def probe(self, envelope: Envelope) -> Outcome | None:
         """The mail server's reply to MAIL and RCPT for an envelope with one recipient; None if it cannot be asked.
 
-        Needs a conversation that has had the reply to EHLO. If all are busy, the probe waits for one. Cancelling withdraws
-        the probe.
+        Needs a conversation that has received the reply to EHLO. If all are busy, the probe waits for one. Cancelling
+        withdraws the probe.
         """
         if not any(one.phase in (ConversationPhase.WORKING, ConversationPhase.IDLE) for one in self._open):
             return None
@@ -190,7 +191,7 @@ class Conversations:
 
     @property
     def linger(self) -> float:
-        """Seconds for which the last conversation stays without mail; may be inf."""
+        """Seconds for which the last conversation stays open without mail; may be inf."""
         return 0.0 if self._is_stopping or self._connector.retired is not None else self._relayhost.linger
 
     def is_last(self, conversation: "Conversation") -> bool:
@@ -254,7 +255,7 @@ class Conversations:
             others=len(self._open - {conversation}),
             refuses_us=end.outcome is not None and end.outcome.cause in SETUP_REPLIES,
             refuses_extension=bool(end.refused),
-            cut_by=self._cut_messages.cut(cut.job, end.progress) if cut is not None and connection.is_up else None,
+            cut_reason=self._cut_messages.cut(cut.job, end.progress) if cut is not None and connection.is_up else None,
         )
         effect = consequence(facts)
         fault = _fault(end.outcome, facts) if effect is Consequence.FAULT and end.outcome is not None else None
@@ -294,7 +295,7 @@ class Conversations:
             return ConversationEnd(outcome, ConversationProgress.NOTHING)
 
     async def _found_fault(self, connection: Connection, fault: Outcome) -> None:
-        """Leaves a fault to the scheduler, and closes the connection unless streams use it."""
+        """Records a fault for the scheduler, and closes the connection unless streams (forwards) use it."""
         if fault.cause in SETUP_REPLIES:
             # The fix may be another mail server, which may accept these extensions.
             self._unusable = frozenset()
@@ -307,7 +308,7 @@ class Conversations:
         await connection.close()
 
     def _ended(self, conversation: "Conversation") -> None:
-        """Removes a conversation that has ended, and gives back the probes after the last. May be called twice for one."""
+        """Removes a conversation that has ended. If it was the last, gives back the probes. May be called twice for one."""
         self._open.discard(conversation)
         if not self._open:
             self._probes.give_back()
@@ -323,11 +324,11 @@ def _fault(outcome: Outcome, facts: ConversationFacts) -> Outcome:
 
 def _end_cut(cut: CutMessage, facts: ConversationFacts, fault: Outcome | None) -> None:
     """Ends the job in whose transaction a conversation ended. fault: the fault of the relayhost, None if there is none."""
-    # From the content on the mail server may have the message, or the content may be the reason.
-    has_ended_before = all(
+    # If not before the content, the mail server may have the message, or the content may be the reason.
+    is_before_content = all(
         one.ends_conversation and one.stage in (Stage.MAIL, Stage.RCPT, Stage.DATA) for one in cut.outcomes
     )
-    if is_attempt(facts) or not has_ended_before:
+    if is_attempt(facts) or not is_before_content:
         cut.finish()
     elif fault is not None:
         cut.finish([dataclasses.replace(one, cause=Cause.TURNED_AWAY) for one in cut.outcomes])
@@ -373,6 +374,7 @@ class Conversation:
                 async with asyncio.timeout(None if linger == float("inf") else linger):
                     await self._woken.wait()
             except TimeoutError:
+                # If the others have left meanwhile, this one is the last: it stays for the longer time.
                 if is_last or not self._conversations.is_last(self):
                     break
         self.phase = ConversationPhase.WORKING if jobs else ConversationPhase.LEAVING

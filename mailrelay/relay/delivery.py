@@ -4,8 +4,8 @@ Promises: every job that `JobSource.next` gave ends exactly once, in `finish` or
 connection, a time-out, replies that are not SMTP, a cancellation. The one exception is the message in whose transaction the
 conversation has ended: the caller of `converse` ends it (`ConversationEnd.cut`). What outcomes mean is decided elsewhere
 (`mail.triage`).
-A reply has one time limit, from the moment at which it is the next one to come until its last octet: a mail server that
-sends octet by octet does not extend it.
+Each reply has one time limit. It begins when all earlier replies are there and ends with the reply's last octet, so a mail
+server that sends octet by octet does not extend it.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ BLOCK = 32 * 1024
 
 
 class JobSource(Protocol):
-    """Where jobs come from. last_wait: seconds that a conversation that is cancelled waits for the replies to contents that
-    were sent whole."""
+    """Where jobs come from. last_wait: seconds for which a cancelled conversation waits for the replies to contents
+    that were sent whole."""
 
     @property
     def last_wait(self) -> float: ...
@@ -73,7 +73,7 @@ class CutMessage:
 @dataclass(frozen=True, slots=True)
 class ConversationEnd:
     """outcome: why the conversation broke off, None if we ended it. progress: how far it had come. refused: extensions that
-    the mail server offers and refuses. goes_on: its last jobs were given back, and go on in another conversation. cut: the
+    the mail server offers and refuses. goes_on: as `Session.goes_on`, of the jobs that were given back. cut: the
     message in whose transaction it ended, None if there is none; the caller must end this job. leaves_doubt: the mail server
     may have accepted a message to whose content no reply was read."""
 
@@ -180,7 +180,7 @@ class _Runner:
             self._handle(self._session.lost(f"the mail server gave no reply within {REPLY_TIMEOUTS[stage]:.0f} s"))
 
     async def _next(self) -> Sequence[Job]:
-        # Octets in our buffer are lost like those on the network: on a slow network they must not pile up.
+        # Take no jobs until our buffer is empty: its octets are lost with the connection, like those on the network.
         with contextlib.suppress(ConnectionError):
             await self._channel.drain()
         return await self._source.next(self._session.capacity)
@@ -192,7 +192,7 @@ class _Runner:
         for job in (*self._given, *(job for job, _ in self._begun.values())):
             job.give_back(goes_on=self._session.goes_on)
         self._channel.close()
-        # If the wait for jobs is over already, it cannot be cancelled: give back the jobs that it has brought.
+        # If `_next` has returned already, it cannot be cancelled: give back its jobs.
         asking = self._asking
         if asking is not None and not asking.cancel() and not asking.cancelled() and asking.exception() is None:
             for job in asking.result():
@@ -240,11 +240,11 @@ class _Runner:
         self._leaves_doubt |= any(outcome.stage is Stage.AFTER_DOT for outcome in outcomes)
         extensions = self._session.extensions
         relays_dsn = extensions is not None and extensions.dsn
-        ended = CutMessage(job, outcomes, relays_dsn, time.monotonic() - since)
-        # A server that has shown how many recipients it accepts has judged the message.
+        seconds = time.monotonic() - since
+        # A mail server that has accepted some recipients, up to its limit, has judged the message.
         is_cut = is_cut and recipient_limit(outcomes) is None
         if is_cut and job.size is not None:
-            self._cut = ended
+            self._cut = CutMessage(job, outcomes, relays_dsn, seconds)
             return
         is_reply = not is_cut and any(outcome.reply is not None for outcome in outcomes)
         self._progress = max(
@@ -252,7 +252,7 @@ class _Runner:
         )
         if is_reply:
             self._source.judged(job)
-        ended.finish()
+        job.finish(outcomes, relays_dsn=relays_dsn, seconds=seconds)
 
     def _flush(self) -> None:
         output = self._session.take_output()
@@ -293,7 +293,7 @@ class _Runner:
                     block = piece[start : start + BLOCK]
                     self._session.send_content(block)
                     unsent += len(block)
-                    # Less than a block waits for its end, and is written together with the next commands.
+                    # The last octets, fewer than a block, are written together with the next commands.
                     if unsent >= BLOCK:
                         unsent = 0
                         self._flush()

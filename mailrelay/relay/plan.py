@@ -241,7 +241,7 @@ class ConversationProgress(enum.IntEnum):
     NOTHING = 0
     """No job has ended."""
     FINISHED = 1
-    """A job has ended with outcomes, none of which was a reply."""
+    """A job has ended, but none was judged. A probe whose replies were lost counts as ended."""
     REPLIED = 2
     """A job has ended with a reply of the mail server."""
 
@@ -256,26 +256,26 @@ class Consequence(enum.Enum):
     """The relayhost cannot be used."""
 
 
-class CutBy(enum.Enum):
-    """What a message means in whose transaction a conversation has ended before the mail server had judged it."""
+class CutReason(enum.Enum):
+    """Why a conversation has ended in the transaction of a message that the mail server had not judged."""
 
-    ANOTHER = enum.auto()
-    """The conversation before ended in the transaction of another message, and neither of both conversations has had a
-    message judged: the mail server turns every message away."""
-    FIRST = enum.auto()
-    """No conversation has ended at this message before, or others were judged in the conversation before it."""
-    AGAIN = enum.auto()
-    """The conversation has begun with this message, at which one has ended before: the message is the reason."""
+    EVERY_MESSAGE = enum.auto()
+    """The mail server turns every message away: this conversation and the one before it ended in the transactions of two
+    different messages, and it has judged no message in either."""
+    UNKNOWN = enum.auto()
+    """No conversation has ended at this message before, or the mail server has judged others in this conversation."""
+    THIS_MESSAGE = enum.auto()
+    """The message: an earlier conversation has ended at it too, and this one had no judged message before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationFacts:
     """How a conversation has ended.
 
-    broke_off: it ended by a failure; we did not end it. was_idle: it waited for mail. is_connected: the SSH connection is
+    broke_off: it ended by a failure, not by us. was_idle: it waited for mail. is_connected: the SSH connection is
     up. others: how many other conversations are open. refuses_us: the mail server refuses mailrelay itself, as a reply to
-    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use. cut_by: the meaning
-    of the message in whose transaction it ended; None if there is none, or if the SSH connection was lost.
+    MAIL or later. refuses_extension: it refuses an extension, which the next conversation does not use. cut_reason: why it
+    ended in a transaction; None if it ended in none, or if the SSH connection was lost.
     """
 
     progress: ConversationProgress
@@ -285,7 +285,7 @@ class ConversationFacts:
     others: int = 0
     refuses_us: bool = False
     refuses_extension: bool = False
-    cut_by: CutBy | None = None
+    cut_reason: CutReason | None = None
 
 
 def consequence(facts: ConversationFacts) -> Consequence:  # noqa: PLR0911 - one return for each case
@@ -297,8 +297,8 @@ def consequence(facts: ConversationFacts) -> Consequence:  # noqa: PLR0911 - one
         return failure
     if not facts.broke_off or facts.progress is ConversationProgress.REPLIED:
         return Consequence.NONE
-    if facts.cut_by is not None:
-        return _after_cut(facts.cut_by, facts.others)
+    if facts.cut_reason is not None:
+        return _after_cut(facts.cut_reason, facts.others)
     if facts.was_idle:
         return Consequence.NONE
     if facts.progress is ConversationProgress.FINISHED and facts.is_connected:
@@ -307,15 +307,15 @@ def consequence(facts: ConversationFacts) -> Consequence:  # noqa: PLR0911 - one
     return failure
 
 
-def _after_cut(cut_by: CutBy, others: int) -> Consequence:
+def _after_cut(cut_reason: CutReason, others: int) -> Consequence:
     """What follows if the mail server ended a conversation in its first transaction."""
     if others:
-        # The message goes on in one of the others. If it ends that one too, it is the reason.
-        return Consequence.NONE if cut_by is CutBy.AGAIN else Consequence.FEWER_CONVERSATIONS
-    return Consequence.FAULT if cut_by is CutBy.ANOTHER else Consequence.NONE
+        # The message goes on in another one. If that one ends at it too, the reason is the message.
+        return Consequence.NONE if cut_reason is CutReason.THIS_MESSAGE else Consequence.FEWER_CONVERSATIONS
+    return Consequence.FAULT if cut_reason is CutReason.EVERY_MESSAGE else Consequence.NONE
 
 
 def is_attempt(facts: ConversationFacts) -> bool:
     """Whether the end of a conversation counts as an attempt at the message in whose transaction it ended, before its
     content. If not, the message waits with all others after a fault, or goes on in another conversation at once."""
-    return facts.cut_by in (None, CutBy.AGAIN)
+    return facts.cut_reason in (None, CutReason.THIS_MESSAGE)

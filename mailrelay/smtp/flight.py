@@ -7,8 +7,9 @@ Most of the time of a delivery is spent on round trips, so a session avoids them
     and CHUNKING     MAIL, RCPT…, BDAT and content in one flight, up to `MAX_IN_FLIGHT` messages; content larger than
                      `SMALL` waits for the replies to RCPT, because it might be sent for nothing
 
-With CHUNKING, `Trust` allows less: a mail server that ends conversations must leave little doubt about messages. A
-conversation that begins with one message has a window, which grows with each message that is judged.
+With CHUNKING, `Trust` limits this further, so that few messages are in doubt if the mail server ends the conversation: the
+window of a conversation is the number of messages that may be in flight. Unless the mail server is proven, it begins at one
+and grows with each finished transaction.
 
 Pure functions of the extensions in use; `session` keeps what was sent.
 """
@@ -25,19 +26,23 @@ SMALL = 64 * 1024
 MAX_IN_FLIGHT = 32
 """Messages with BDAT whose replies may be outstanding at once."""
 WINDOW_STEP = 8
-"""How many more they may be after each message that is judged, from one on."""
+"""Messages by which the window grows with each finished transaction."""
 
 
 class Trust(enum.Enum):
-    """What earlier messages have shown of the mail server, in this conversation or before it."""
+    """What earlier messages have shown of the mail server, in this conversation or before it.
+
+    A message or probe is judged once its transaction is finished with a reply of the mail server as an outcome. The
+    window limits only transactions with BDAT.
+    """
 
     UNKNOWN = enum.auto()
-    """It has judged no message or probe yet: one message at a time."""
+    """It has judged no message or probe yet: the window begins at one message."""
     PROVEN = enum.auto()
-    """It has judged one."""
+    """It has judged one: the window is `MAX_IN_FLIGHT`, or grows to it."""
     DOUBTED = enum.auto()
-    """It has ended a conversation in a transaction since: one message at a time, whose content waits for the replies to
-    RCPT."""
+    """It has ended a conversation within a transaction and judged nothing since: the window begins at one message, and
+    its content waits for the replies to RCPT."""
 
 
 def max_in_flight(offered: Extensions) -> int:
@@ -51,8 +56,8 @@ def first_window(trust: Trust) -> int:
 
 
 def next_window(window: int) -> int:
-    """How many may be in flight once one more is judged. It grows in steps, so that a conversation with a slow mail server
-    does not take the messages that other conversations could send meanwhile."""
+    """The window after one more transaction is finished. It grows in steps: messages that one conversation takes at once
+    would wait behind a slow mail server, while other conversations could send them."""
     return min(MAX_IN_FLIGHT, window + WINDOW_STEP)
 
 
@@ -65,9 +70,10 @@ def more_allowed(offered: Extensions, unfinished: int, window: int) -> int:
     return 1 if unfinished < (2 if offered.pipelining else 1) else 0
 
 
-def is_content_first(size: int | None, offered: Extensions, trust: Trust) -> bool:
-    """Whether the content is sent in one flight with the commands before it. Then all of it is read before the first command
-    is sent, so that a message that cannot be read does not end the others in flight. size: as in `OutgoingTransaction`."""
+def is_content_ahead(size: int | None, offered: Extensions, trust: Trust) -> bool:
+    """Whether the content is sent ahead of the replies to RCPT, in one flight with the commands. Then all of it is read from
+    the spool before the first command is sent: a message that cannot be read does not end the conversation. size: as in
+    `OutgoingTransaction`."""
     return trust is not Trust.DOUBTED and size is not None and size <= SMALL and offered.uses_bdat
 
 
@@ -80,9 +86,9 @@ def decide_unsendable(transaction: OutgoingTransaction, offered: Extensions) -> 
             transaction.decide(failure, index)
 
 
-def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_content_first: bool) -> Sequence[Command]:
+def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_content_ahead: bool) -> Sequence[Command]:
     """The commands of a transaction up to its content, without the recipients that have an outcome already.
-    is_content_first: the content follows in the same flight."""
+    is_content_ahead: as decided by the function of this name."""
     envelope, size = transaction.envelope, transaction.size
     planned = [Command(Verb.MAIL, command.mail(envelope, size, offered), transaction)]
     for index, recipient in enumerate(envelope.recipients):
@@ -90,7 +96,7 @@ def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_conten
             planned.append(Command(Verb.RCPT, command.rcpt(recipient, offered), transaction, index))
     if size is not None and not offered.uses_bdat:
         planned.append(Command(Verb.DATA, b"DATA\r\n", transaction))
-    elif size is not None and not is_content_first:
+    elif size is not None and not is_content_ahead:
         planned.append(Command(Verb.BDAT, bdat(size), transaction))
     return planned
 

@@ -38,7 +38,7 @@ from mailrelay.smtp.transaction import STAGES, Command, Evidence, OutgoingConten
 
 class Session:
     """One conversation. name: the argument of EHLO, as b"[127.0.0.1]". unusable: extensions not to be used, even if they are
-    offered. trust: what earlier conversations have shown of the mail server."""
+    offered. trust: as the conversation begins."""
 
     def __init__(self, name: bytes, unusable: Collection[Extension] = (), trust: Trust = Trust.UNKNOWN) -> None:
         self.extensions: Extensions | None = None
@@ -47,7 +47,7 @@ class Session:
         self._window = flight.first_window(trust)
         self.replies = 0
         """The number of replies received."""
-        # How many had been received when the latest octets were sent that were preceded by no command without a reply.
+        # Its value when the current flight began: when octets were last sent while no reply was awaited.
         self._replies_before_flight = 0
         self._parser = ReplyParser()
         self._output = bytearray()
@@ -80,8 +80,8 @@ class Session:
 
     @property
     def goes_on(self) -> bool:
-        """Whether another conversation at once repeats the transactions that are `Untried`; or a fault of the relayhost,
-        which the clients get to know, prevents that."""
+        """Whether the `Untried` transactions are not delayed unseen: another conversation repeats them at once, or a fault
+        of the relayhost, of which the clients are informed, delays them."""
         return self._is_ended_by_server or self._refusals.end is not None or bool(self.refused)
 
     @property
@@ -110,7 +110,7 @@ class Session:
 
     @property
     def is_content_reply_awaited(self) -> bool:
-        """Whether a content was sent whole, and its reply has not been received."""
+        """Whether a whole content was sent whose reply has not been received."""
         return any(awaited.verb is Verb.CONTENT and awaited.is_sent for awaited in self._awaited)
 
     def start(self, key: int, envelope: Envelope, size: int | None) -> list[Event]:
@@ -130,7 +130,7 @@ class Session:
         if transaction.is_decided:
             return [Finished(key, transaction.outcomes_in_order())]
         self._unfinished.append(transaction)
-        if flight.is_content_first(size, offered, self._trust):
+        if flight.is_content_ahead(size, offered, self._trust):
             return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
         transaction.is_content_written = size is None
         self._plan(transaction, offered)
@@ -201,7 +201,7 @@ class Session:
         """
         if self._is_over:
             return []
-        # The mail server may have received its first command. A RSET before it has no transaction.
+        # The mail server may have received a command of the first transaction without a reply. RSET belongs to none.
         received = next((one.transaction for one in self._awaited if one.is_sent and one.transaction is not None), None)
         if received is not None:
             received.is_begun = True
@@ -342,7 +342,7 @@ class Session:
         if self._latest is not None and not self._latest.is_closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
-        self._planned.extend(flight.commands(transaction, offered, is_content_first=bool(content)))
+        self._planned.extend(flight.commands(transaction, offered, is_content_ahead=bool(content)))
         self._planned.extend(content)
 
     def _proceed(self) -> list[Event]:
@@ -378,7 +378,7 @@ class Session:
             awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
         ]
         for index, transaction in enumerate(self._unfinished):
-            # A lost probe shows nothing of its recipient. A mail server that refuses mailrelay at MAIL has no message.
+            # The loss of a probe says nothing about its recipient. A mail server that refuses mailrelay has no message.
             if transaction.size is not None and not self._refusals.refuses_all:
                 transaction.lose(
                     outcome.stage,

@@ -59,16 +59,16 @@ the reply to the content. CONTENT is no reply: the channel must accept one block
 
 
 class Evidence(enum.Enum):
-    """What the end of a conversation shows of the commands that have no reply."""
+    """What the end of a conversation shows about the commands without a reply."""
 
     NOT_PROCESSED = enum.auto()
     """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
     CLOSED = enum.auto()
-    """The mail server has closed the channel, and no reply was received since all earlier ones were: it has processed
-    nothing since, for the first reply is sent at once."""
+    """The mail server has closed the channel before the first reply to the commands in flight. It has processed none of
+    them: it sends the first reply at once."""
     CLOSED_AMONG_REPLIES = enum.auto()
-    """The mail server has closed the channel between its replies. A TCP that is closed with octets that were not read drops
-    the replies that wait for an acknowledgement (RFC 1122 section 4.2.2.13)."""
+    """The mail server has closed the channel after some of the replies to the commands in flight. A TCP that is closed with
+    octets that were not read drops the replies that wait for an acknowledgement (RFC 1122 section 4.2.2.13)."""
     NOTHING = enum.auto()
     """Replies may be lost or late: the connection is lost, a time-out has passed, or the replies are not SMTP."""
 
@@ -100,7 +100,7 @@ class OutgoingTransaction:
         return len(self.outcomes) == len(self.envelope.recipients)
 
     def is_undecided(self, recipient: int | None) -> bool:
-        """Whether the recipient has no outcome yet, or any recipient if None."""
+        """Whether the recipient has no outcome yet. None: whether at least one has none."""
         return not self.is_decided if recipient is None else recipient not in self.outcomes
 
     def decide(self, outcome: Outcome, recipient: int | None = None) -> None:
@@ -114,12 +114,12 @@ class OutgoingTransaction:
         self.decide(outcome)
 
     def lose(self, stage: Stage, text: str, *, is_sent: bool, is_last: bool, evidence: Evidence) -> None:
-        """The conversation has ended. If the transaction was begun, or the mail server may have the message, sets an outcome
-        with `Cause.LOST` for the recipients that have none.
+        """Decides an unfinished transaction at the end of its conversation. If it was begun, or the mail server may have the
+        message, sets an outcome with `Cause.LOST` for the recipients that have none. Otherwise, sets nothing.
 
-        stage: where it ended. text: one sentence about it. is_sent: whether the caller has taken all that was written.
-        is_last: nothing was sent behind it. A mail server that has accepted its content has read everything, and loses no
-        reply when it closes.
+        stage: where the conversation ended. text: one sentence about the end. is_sent: whether all octets of the transaction
+        that were written have left `Session.take_output`. is_last: no other transaction was sent behind this one. Then, once
+        the mail server has read the content, no unread octets are left, and its close loses no reply.
         """
         match evidence:
             case Evidence.NOT_PROCESSED:
@@ -136,14 +136,14 @@ class OutgoingTransaction:
             self.decide(Outcome(stage, cause=Cause.LOST, text=text))
 
     def end(self, *, is_cut: bool = False) -> Finished | Untried:
-        """The event of a transaction that is decided. is_cut: it is the first one that the end of the conversation has
-        left unfinished."""
+        """The event of a transaction that is decided. is_cut: the conversation has ended within it (later ones in flight are
+        not cut)."""
         outcomes = self.outcomes_in_order()
-        may_be_sent = any(
+        may_be_accepted = any(
             outcome.stage is Stage.AFTER_DOT or (outcome.reply is not None and outcome.reply.code < 300)
             for outcome in outcomes
         )
-        if self.is_repeated and not may_be_sent:
+        if self.is_repeated and not may_be_accepted:
             return Untried(self.key, goes_on=True)
         return Finished(self.key, outcomes, is_cut and any(outcome.ends_conversation for outcome in outcomes))
 

@@ -1,8 +1,8 @@
-"""Bounds what an SSH server may send: nothing that it sends without end costs more than a few megabytes, or the processor.
+"""Bounds what an SSH server may send: an endless stream from it costs a few megabytes at most, and little processor time.
 
 Before the login is complete, a server needs a few kilobytes for its keys and its banner. After it, octets that belong to
 no channel are rare: keepalive requests, new keys, and the empty messages with which some servers hide the lengths of others.
-The octets of channels have the window of SSH as their bound.
+The octets of channels are bounded by the window of each channel (RFC 4254 section 5.2).
 
 Promises: a connection beyond a bound ends at once, with a reason that says which bound it was.
 Pure: no I/O. The caller gives the time.
@@ -15,32 +15,34 @@ MAX_BEFORE_LOGIN = 1024 * 1024
 MAX_PACKETS_BEFORE_LOGIN = 1000
 """Packets that it may send until then. A login with twenty keys has fewer than a hundred."""
 MAX_WAITING = 16 * 1024 * 1024
-"""Octets that may wait for the end of one step, such as a key exchange, in which no others are processed. The windows of
-several forwards together have as many."""
+"""Octets that may wait for the end of one step, such as a key exchange, during which no others are processed. The
+windows of several forwards have as many together."""
 MAX_UNTAKEN = 50_000
-"""Packets that belong to no channel while something waits to be sent. There may be a reply to each, a hundred octets long.
-The octets that wait do not count themselves: on a slow network, mail waits."""
+"""Packets that belong to no channel, received since our output buffer was last empty. Each may add a reply of a hundred
+octets to it. The size of the buffer is no measure: on a slow network, it holds mail."""
 PERIOD = 10.0
 """Seconds over which packets are counted after the login."""
 MAX_IN_PERIOD = 10_000
-"""Packets in a period that belong to no channel, beside one for each packet with octets of a channel. A long packet counts
-once for each PACKET_UNIT octets, a key exchange KEY_EXCHANGE_UNITS times."""
+"""Packets in a period that belong to no channel, in addition to one for each packet with octets of a
+channel. A long packet counts once more for each PACKET_UNIT octets, a key exchange KEY_EXCHANGE_UNITS times."""
 PACKET_UNIT = 1024
+"""Octets."""
 KEY_EXCHANGE_UNITS = 30
 """A key exchange takes milliseconds. A server that wants new keys after each megabyte stays below the bound."""
 MAX_FIRST_DATA = 1024
-"""Octets that are kept of the first ones."""
+"""Octets of `FloodGuard.first_data`, at most."""
 
 _KEXINIT, _DATA, _WINDOW_ADJUST = 20, (94, 95), 93
+"""Message numbers: SSH_MSG_KEXINIT; data and extended data of a channel; window adjust (RFC 4250 section 4.1.2)."""
 _REPLIES = (52, 81, 82, 91, 92, 96, 97, 99, 100)
-"""Replies to our own requests, and the ends of our channels. The library refuses those that nothing was asked for."""
+"""Replies to our own requests, and the ends of our channels. The SSH library refuses those without a request."""
 
 
 class FloodGuard:
     """What one server has sent. Each method that counts returns why the connection must end, "" if it may go on: a text that
     follows the name of the server.
 
-    first_data: the first octets that it sent.
+    first_data: the first octets that it sent; the caller sets it, up to MAX_FIRST_DATA octets.
     """
 
     def __init__(self) -> None:
@@ -48,8 +50,10 @@ class FloodGuard:
         self._is_logged_in = False
         self._octets = self._packets = 0
         self._period_end = 0.0
-        # Counted in the period: packets that belong to no channel, those that do, more room for what we send, ours.
+        # Counted in the period: units of packets that belong to no channel; packets with octets of a channel; window
+        # adjusts; packets that we sent.
         self._idle = self._useful = self._adjusted = self._sent = 0
+        # `sent` at the last call of `packet`; packets counted for MAX_UNTAKEN.
         self._last_sent = self._untaken = 0
 
     def logged_in(self) -> None:
@@ -57,7 +61,7 @@ class FloodGuard:
         self._is_logged_in = True
 
     def received(self, octets: int, waiting: int, unsent: int) -> str:
-        """Counts octets. waiting: all that could not be processed yet. unsent: octets that wait to be sent."""
+        """Counts octets. waiting: octets that could not be processed yet. unsent: octets that wait to be sent."""
         self._octets += octets
         if not unsent:
             self._untaken = 0

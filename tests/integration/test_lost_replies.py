@@ -1,5 +1,5 @@
-"""A mail server that closes with octets that it has not read: its TCP is reset, and replies that it had written are lost.
-No message arrives twice without a mark."""
+"""A mail server that closes with unread octets: its TCP connection is reset, and replies that it had written are lost.
+A message that arrives twice is marked as uncertain."""
 
 import asyncio
 import re
@@ -22,13 +22,14 @@ from mailrelay.spool.spool import Spool
 from mailrelay.ssh.dial import dial
 
 PATIENCE = 30.0
+"""Seconds for each step of the test."""
 MOST = 3
 """Messages that the mail server accepts in a conversation before it closes."""
 
 
 class AbruptServer:
-    """A mail server with CHUNKING that closes as soon as it has written its reply to the content of message MOST, once it is
-    `abrupt`. taken: how often it has accepted each message, by its number."""
+    """A mail server with CHUNKING. While it is `abrupt`, it closes each conversation as soon as it has written its reply to
+    the content of the MOST-th message. taken: how often it has accepted each message, by its number."""
 
     def __init__(self) -> None:
         self.abrupt = False
@@ -151,7 +152,7 @@ async def test_a_message_that_arrives_twice_because_replies_were_lost_is_marked_
         server.abrupt = True
         keys |= await accept(*range(1, 61))
         scheduler.look_again()
-        # What has no end by now is deferred, and is due in an hour.
+        # Messages that are not sent by then are deferred for an hour.
         await until_nothing("state NOT IN ('sent', 'deferred')")
         server.abrupt = False
         db.execute("UPDATE message SET next_attempt = 0 WHERE next_attempt IS NOT NULL")

@@ -14,7 +14,7 @@ from mailrelay.relay.plan import (
     Consequence,
     ConversationFacts,
     ConversationProgress,
-    CutBy,
+    CutReason,
     Facts,
     Plan,
     consequence,
@@ -298,30 +298,42 @@ FEWER, FAULT = Consequence.FEWER_CONVERSATIONS, Consequence.FAULT
         pytest.param(ConversationFacts(NOTHING, others=2), FEWER, id="too many conversations"),
         pytest.param(ConversationFacts(FINISHED, is_connected=False, others=2), FEWER, id="the last one will tell"),
         pytest.param(
-            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.FIRST),
+            ConversationFacts(NOTHING, was_idle=True, cut_reason=CutReason.UNKNOWN),
             Consequence.NONE,
             id="ended at a message: the next one will tell",
         ),
         pytest.param(
-            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.AGAIN),
+            ConversationFacts(NOTHING, was_idle=True, cut_reason=CutReason.THIS_MESSAGE),
             Consequence.NONE,
             id="ended at the same message again: it is the reason",
         ),
         pytest.param(
-            ConversationFacts(NOTHING, was_idle=True, cut_by=CutBy.ANOTHER), FAULT, id="ended at two messages in a row"
+            ConversationFacts(NOTHING, was_idle=True, cut_reason=CutReason.EVERY_MESSAGE),
+            FAULT,
+            id="ended at two messages in a row",
         ),
         pytest.param(
-            ConversationFacts(FINISHED, cut_by=CutBy.ANOTHER), FAULT, id="the same behind a message never sent"
+            ConversationFacts(FINISHED, cut_reason=CutReason.EVERY_MESSAGE),
+            FAULT,
+            id="the same behind a message never sent",
         ),
         pytest.param(
-            ConversationFacts(REPLIED, cut_by=CutBy.FIRST), Consequence.NONE, id="only so many messages in each"
+            ConversationFacts(REPLIED, cut_reason=CutReason.UNKNOWN),
+            Consequence.NONE,
+            id="only so many messages in each",
         ),
         pytest.param(
-            ConversationFacts(NOTHING, cut_by=CutBy.FIRST, others=3), FEWER, id="the others may be all that is allowed"
+            ConversationFacts(NOTHING, cut_reason=CutReason.UNKNOWN, others=3),
+            FEWER,
+            id="the others may be all that is allowed",
         ),
-        pytest.param(ConversationFacts(NOTHING, cut_by=CutBy.ANOTHER, others=3), FEWER, id="and so for the next"),
         pytest.param(
-            ConversationFacts(NOTHING, cut_by=CutBy.AGAIN, others=3), Consequence.NONE, id="the message ends each"
+            ConversationFacts(NOTHING, cut_reason=CutReason.EVERY_MESSAGE, others=3), FEWER, id="and so for the next"
+        ),
+        pytest.param(
+            ConversationFacts(NOTHING, cut_reason=CutReason.THIS_MESSAGE, others=3),
+            Consequence.NONE,
+            id="the message ends each",
         ),
         pytest.param(ConversationFacts(NOTHING, refuses_us=True), FAULT, id="it refuses us"),
         pytest.param(ConversationFacts(NOTHING, refuses_extension=True), Consequence.NONE, id="refuses an extension"),
@@ -332,9 +344,10 @@ def test_what_follows_from_the_end_of_a_conversation(facts: ConversationFacts, f
 
 
 @pytest.mark.parametrize(
-    ("cut_by", "counts"), [(None, True), (CutBy.FIRST, False), (CutBy.ANOTHER, False), (CutBy.AGAIN, True)]
+    ("cut_reason", "counts"),
+    [(None, True), (CutReason.UNKNOWN, False), (CutReason.EVERY_MESSAGE, False), (CutReason.THIS_MESSAGE, True)],
 )
 def test_the_end_of_a_conversation_is_an_attempt_at_its_message_only_if_the_message_is_the_reason(
-    cut_by: CutBy | None, counts: bool
+    cut_reason: CutReason | None, counts: bool
 ) -> None:
-    assert is_attempt(ConversationFacts(NOTHING, cut_by=cut_by)) == counts
+    assert is_attempt(ConversationFacts(NOTHING, cut_reason=cut_reason)) == counts
