@@ -205,9 +205,16 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
 @contextmanager
 def opened_for_reading(directory: Path) -> Iterator[apsw.Connection]:
     """One consistent view of the spool in `directory`, on a connection of its own. Raises SpoolError; FileNotFoundError if
-    there is no spool."""
-    with closing(connect(directory, create=False)) as db, reading(db):
-        yield db
+    there is no spool. Leaves the write-ahead log as it is, for the daemon to look at its end (`log_end`)."""
+    with closing(connect(directory, create=False)) as db:
+        keep_log(db)
+        with reading(db):
+            yield db
+
+
+def keep_log(db: apsw.Connection) -> None:
+    """Lets this connection leave the log where it is, also if it is the last one that closes."""
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
