@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from mailrelay.atomic_file import sync_directory
-from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
+from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -106,7 +106,7 @@ def translate(error: apsw.Error | UnicodeDecodeError, system_errno: int = 0) -> 
         case apsw.CantOpenError() if system_errno in (errno.EMFILE, errno.ENFILE):
             found = SpoolUnavailable("too many files are open to use the spool; try again")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError() | UnicodeDecodeError():
-            found = SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
+            found = SpoolBroken(f"the spool's disk or file is damaged ({error}); {DAMAGE_FIX}")
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.NoLFSError():
             found = SpoolBroken(
                 f"the spool cannot be opened or written ({error}); look at the disk and the permissions"

@@ -375,6 +375,20 @@ def test_damage_in_many_pages_is_told_in_one_line(engine: Engine) -> None:
     assert "\n" not in str(broken.value)
 
 
+def test_a_person_whose_spool_is_damaged_hears_how_to_go_on_and_can(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    person.put("aaaa000001")
+    with (person.spool / FILE).open("r+b") as file:
+        file.write(b"\xff" * 16)
+    refused = person.run("queue")
+    assert refused.returncode == 1
+    assert "move its directory away and keep it" in " ".join(refused.stderr.replace("mailrelay: ", "").split())
+    person.spool.rename(tmp_path / "kept")
+    handed_in = person.run("sendmail", "b@example.net", stdin=b"Subject: x\n\nhello\n")
+    assert handed_in.returncode == 0
+    assert "b@example.net" in person.run("queue").stdout
+
+
 def test_an_index_entry_of_mail_that_is_not_due_ends_the_daemon(db: apsw.Connection) -> None:
     """It would be found due for ever."""
     key = accept(db, full_letter())
