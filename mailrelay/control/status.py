@@ -241,6 +241,8 @@ def _disk_failure(directory: Path) -> str:
             raise
         except OSError as error:
             return _text(error)
+        if path == directory and not path.is_dir():
+            return f"{path} is not a directory; move it away"
         if is_ours and not os.access(path, access):
             return f"{path} cannot be read and written by its owner; chmod u+rwX {path}"
     try:

@@ -470,3 +470,10 @@ def test_a_disk_that_is_too_full_for_reading_is_a_failure(person: Person, monkey
     assert texts(status) == ["no room"]
     assert (status.level, status.failure, status.spool) == (Level.FAILED, "", None)
     assert status_record(status)["full"] == "the spool's disk is full; make space"
+
+
+def test_a_file_in_the_place_of_the_directory_is_a_failure_that_says_so(person: Person) -> None:
+    person.spool.write_text("")
+    done = person.run("status")
+    assert done.returncode == 2
+    assert "is not a directory; move it away" in " ".join(done.stdout.split())
