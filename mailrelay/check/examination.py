@@ -22,7 +22,7 @@ from mailrelay.dns.lookup import LookUp
 from mailrelay.mail.routing import choose
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool import listing
-from mailrelay.spool.database import connect, reading
+from mailrelay.spool.database import opened_for_reading
 from mailrelay.ssh.hops import Hop
 
 MAX_HEADER = 65536
@@ -165,15 +165,11 @@ def _senders(settings: Settings) -> dict[str, list[Sender]]:
 def _recent_senders(settings: Settings) -> list[tuple[str, bytes]]:
     """The reverse path and the beginning of the content of recent messages."""
     try:
-        db = connect(settings.queue.directory, create=False)
+        with opened_for_reading(settings.queue.directory) as db:
+            return [(path.decode("utf-8", "surrogateescape"), head) for path, head in listing.senders(db)]
     except (SpoolError, FileNotFoundError):
         # The check of the spool reports it.
         return []
-    try:
-        with reading(db):
-            return [(path.decode("utf-8", "surrogateescape"), head) for path, head in listing.senders(db)]
-    finally:
-        db.close()
 
 
 def _configured_senders(relayhosts: Iterable[Relayhost]) -> list[str]:

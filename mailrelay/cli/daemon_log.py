@@ -86,7 +86,8 @@ class LogFile(logging.Handler):
 
     def _open(self) -> None:
         if self._handle is None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            # A named pipe without a reader would hold up the daemon.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._handle = os.open(self._file, flags, 0o600)
             found = os.fstat(self._handle)
             self._identity = (found.st_dev, found.st_ino)

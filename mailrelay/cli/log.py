@@ -41,7 +41,7 @@ def command(queue_id: str | None, follow: bool) -> None:
     directory = load_settings().queue.directory
     about, newer = _whole_id(directory, queue_id) if queue_id else ("", [])
     with ExitStack() as opened:
-        files = [opened.enter_context(path.open("rb")) for path in _files(directory)]
+        files = [opened.enter_context(_open(path)) for path in _files(directory)]
         if not files and not follow:
             raise Failed(f"there is no log in {directory} yet; `mailrelay serve` writes it")
         found = [line for file in files for line in whole_lines(file) if about in line]
@@ -118,6 +118,11 @@ def _newer(path: Path, file: BinaryIO | None) -> BinaryIO | None:
     try:
         if file is not None and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return None
-        return path.open("rb")
+        return _open(path)
     except FileNotFoundError:
         return None
+
+
+def _open(path: Path) -> BinaryIO:
+    # A named pipe in its place is an error, and is not waited for.
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")

@@ -27,7 +27,7 @@ def append(directory: Path, lines: Sequence[str], now: float) -> None:
         return
     text = "".join(f"{local_time(now)} ERROR {line}\n" for line in lines).encode("utf-8", "backslashreplace")
     with suppress(OSError):
-        handle = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
             os.write(handle, text)
         finally:

@@ -241,6 +241,8 @@ def _disk_failure(directory: Path) -> str:
             raise
         except OSError as error:
             return _text(error)
+        if path == directory and not path.is_dir():
+            return f"{path} is not a directory; move it away"
         if is_ours and not os.access(path, access):
             return f"{path} cannot be read and written by its owner; chmod u+rwX {path}"
     try:
@@ -255,15 +257,19 @@ def _text(error: SpoolError | OSError) -> str:
     return f"{error.filename}: {error.strerror}; look at the disk" if isinstance(error, OSError) else str(error)
 
 
-def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus, Space]:
+def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus | None, Space]:
     """Numbers and faults from the spool, and the space for more mail. Raises FileNotFoundError if there is no spool."""
-    with opened_for_reading(settings.queue.directory) as db:
-        found = listing.status(db, now - settings.queue.delay_notice_after)
-        full = ""
-        try:
-            largest: int | None = check_space(db, ORDINARY, settings.queue.max_size)
-        except SpoolFull as error:
-            full, largest = str(error), error.left
-        if largest is None or largest >= settings.listen.max_message_size:
-            return found, Space(full, settings.listen.max_message_size)
-        return found, Space(full, largest, is_limited=True)
+    full = ""
+    try:
+        with opened_for_reading(settings.queue.directory) as db:
+            found = listing.status(db, now - settings.queue.delay_notice_after)
+            try:
+                largest: int | None = check_space(db, ORDINARY, settings.queue.max_size)
+            except SpoolFull as error:
+                full, largest = str(error), error.left
+    except SpoolFull as error:
+        # There is no space even for the index of the log, without which nothing can be read.
+        return None, Space(str(error))
+    if largest is None or largest >= settings.listen.max_message_size:
+        return found, Space(full, settings.listen.max_message_size)
+    return found, Space(full, largest, is_limited=True)

@@ -1,5 +1,10 @@
 """What goes wrong with a spool, whichever engine keeps it. The text of each is one sentence for the person."""
 
+DAMAGE_FIX = (
+    "look at the disk, and if mailrelay still cannot use the spool, move its directory away and keep it: mail in it is not"
+    " sent"
+)
+
 
 class SpoolError(Exception):
     """The spool cannot do what was asked."""

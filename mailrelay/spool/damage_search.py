@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 
 from mailrelay.spool import inspection
-from mailrelay.spool.database import connect, translate
+from mailrelay.spool.database import connect, keep_log, translate
 
 
 async def find_damage(directory: Path) -> list[str]:
@@ -16,6 +16,7 @@ async def find_damage(directory: Path) -> list[str]:
     Cancelling it ends the search. Raises SpoolError.
     """
     db = connect(directory, create=False)
+    keep_log(db)
 
     def find() -> list[str]:
         try:

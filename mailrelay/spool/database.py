@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from mailrelay.atomic_file import sync_directory
-from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
+from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
@@ -106,7 +106,7 @@ def translate(error: apsw.Error | UnicodeDecodeError, system_errno: int = 0) -> 
         case apsw.CantOpenError() if system_errno in (errno.EMFILE, errno.ENFILE):
             found = SpoolUnavailable("too many files are open to use the spool; try again")
         case apsw.IOError() | apsw.CorruptError() | apsw.NotADBError() | UnicodeDecodeError():
-            found = SpoolBroken(f"the spool's disk or file is damaged ({error}); look at the disk before you go on")
+            found = SpoolBroken(f"the spool's disk or file is damaged ({error}); {DAMAGE_FIX}")
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.NoLFSError():
             found = SpoolBroken(
                 f"the spool cannot be opened or written ({error}); look at the disk and the permissions"
@@ -205,9 +205,16 @@ def reading(db: apsw.Connection) -> Iterator[apsw.Connection]:
 @contextmanager
 def opened_for_reading(directory: Path) -> Iterator[apsw.Connection]:
     """One consistent view of the spool in `directory`, on a connection of its own. Raises SpoolError; FileNotFoundError if
-    there is no spool."""
-    with closing(connect(directory, create=False)) as db, reading(db):
-        yield db
+    there is no spool. Leaves the write-ahead log as it is, for the daemon to look at its end (`log_end`)."""
+    with closing(connect(directory, create=False)) as db:
+        keep_log(db)
+        with reading(db):
+            yield db
+
+
+def keep_log(db: apsw.Connection) -> None:
+    """Lets this connection leave the log where it is, also if it is the last one that closes."""
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def rows(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import apsw
 
-from mailrelay.mail.spool_errors import SpoolBroken
+from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken
 from mailrelay.spool.database import BUSY_TIMEOUT_MS, FILE, translate
 
 # A third of the time of `Path.stat`: it is called several times for each commit.
@@ -216,4 +216,4 @@ def _gone(directory: Path, error: OSError) -> SpoolBroken:
     if isinstance(error, FileNotFoundError):
         return _broken(directory, f"{Path(error.filename).name} was removed or moved")
     what = f"{error.filename or directory}: {error.strerror}"
-    return SpoolBroken(f"the spool's disk or file is damaged ({what}); look at the disk before you go on")
+    return SpoolBroken(f"the spool's disk or file is damaged ({what}); {DAMAGE_FIX}")

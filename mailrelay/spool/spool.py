@@ -26,7 +26,7 @@ from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, Staged, arrive
-from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
+from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.ports import AcceptPort, HousekeepingPort, NoticePort, RelayhostFailure, RelayhostPort, RelayPort
 from mailrelay.spool import (
     accepting,
@@ -379,7 +379,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
                 await self._write(lambda db: inspection.repair(db, backends_for, now))
                 if not await find_damage(self._directory):
                     return found
-            raise SpoolBroken(f"the spool's file is damaged ({found[0]}); look at the disk before you go on")
+            raise SpoolBroken(f"the spool's file is damaged ({found[0]}); {DAMAGE_FIX}")
         except SpoolBroken as error:
             self._writer.refuse_all(error)
             self._ended(error)

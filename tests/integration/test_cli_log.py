@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -212,6 +213,24 @@ def test_a_log_that_cannot_be_written_costs_one_line_and_says_later_how_many_are
     (tmp_path / "away").rename(tmp_path / "spool")
     log_file.look()
     assert file.read_text() == ""
+
+
+def test_a_named_pipe_in_the_place_of_the_log_holds_nothing_up(log_file: LogFile, tmp_path: Path) -> None:
+    file = tmp_path / "spool" / "mailrelay.log"
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    log_file.look()
+    log(log_file, "missing")
+    file.unlink()
+    log_file.look()
+    assert "1 line is missing" in file.read_text()
+
+
+def test_a_named_pipe_in_the_place_of_the_log_is_one_line_for_commands(person: Person) -> None:
+    os.mkfifo(person.spool / "mailrelay.log")
+    done = person.run("log")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert person.run("queue", "hold", "aaaa000001").returncode == 0
 
 
 def test_no_error_of_the_log_reaches_the_code_that_logs(

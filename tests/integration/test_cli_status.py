@@ -16,9 +16,10 @@ import pytest
 from harness.person import AWAY, BOUNCED, CLOSED, DEFERRED, SENT, UNREADABLE, Person
 
 from mailrelay import config
-from mailrelay.control.status import Level, Status, read_status, reasons
+from mailrelay.control.status import Level, Status, read_status, reasons, status_record
 from mailrelay.mail.overview import RelayhostFault, SpoolStatus
 from mailrelay.mail.quantity import size
+from mailrelay.mail.spool_errors import SpoolFull
 from mailrelay.spool import liveness, lock
 from mailrelay.spool.database import FILE, VERSION, connect, transaction
 from mailrelay.spool.space import ORDINARY
@@ -456,3 +457,23 @@ def test_permissions_that_were_taken_away_are_a_failure(person: Person, monkeypa
     status = read(person)
     assert texts(status) == ["the spool cannot be used"]
     assert "chmod u+rwX" in status.failure
+
+
+def test_a_disk_that_is_too_full_for_reading_is_a_failure(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    person.put("aaaa000001")
+
+    def full(_directory: object) -> object:
+        raise SpoolFull("the spool's disk is full; make space")
+
+    monkeypatch.setattr("mailrelay.control.status.opened_for_reading", full)
+    status = read(person)
+    assert texts(status) == ["no room"]
+    assert (status.level, status.failure, status.spool) == (Level.FAILED, "", None)
+    assert status_record(status)["full"] == "the spool's disk is full; make space"
+
+
+def test_a_file_in_the_place_of_the_directory_is_a_failure_that_says_so(person: Person) -> None:
+    person.spool.write_text("")
+    done = person.run("status")
+    assert done.returncode == 2
+    assert "is not a directory; move it away" in " ".join(done.stdout.split())

@@ -21,6 +21,7 @@ from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.record import arrive
 from mailrelay.mail.spool_errors import Damaged, NotAllowed, SpoolBroken
 from mailrelay.spool import accepting, actions, attempts, inspection, log_end, notices, stored
+from mailrelay.spool.command_spool import CommandSpool
 from mailrelay.spool.database import FILE, PIECE, connect, transaction
 
 BACKENDS = (Backend.MAILBOX,)
@@ -359,6 +360,35 @@ def test_damage_in_the_pages_of_sqlite_ends_the_daemon(engine: Engine) -> None:
     assert engine.spool.broken.done()  # type: ignore[attr-defined]
 
 
+def test_damage_in_many_pages_is_told_in_one_line(engine: Engine) -> None:
+    engine.do(engine.spool.accept(letter(at=NOW, content=b"x" * 300_000)))
+    db = connect(engine.directory)
+    db.pragma("wal_checkpoint", "TRUNCATE")
+    pages = db.pragma("page_count")
+    db.close()
+    with (engine.directory / FILE).open("r+b") as file:
+        for page in range(pages - 10, pages, 2):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 12)
+    with pytest.raises(SpoolBroken, match="damaged") as broken:
+        inspect(engine)
+    assert "\n" not in str(broken.value)
+
+
+def test_a_person_whose_spool_is_damaged_hears_how_to_go_on_and_can(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    person.put("aaaa000001")
+    with (person.spool / FILE).open("r+b") as file:
+        file.write(b"\xff" * 16)
+    refused = person.run("queue")
+    assert refused.returncode == 1
+    assert "move its directory away and keep it" in " ".join(refused.stderr.replace("mailrelay: ", "").split())
+    person.spool.rename(tmp_path / "kept")
+    handed_in = person.run("sendmail", "b@example.net", stdin=b"Subject: x\n\nhello\n")
+    assert handed_in.returncode == 0
+    assert "b@example.net" in person.run("queue").stdout
+
+
 def test_an_index_entry_of_mail_that_is_not_due_ends_the_daemon(db: apsw.Connection) -> None:
     """It would be found due for ever."""
     key = accept(db, full_letter())
@@ -458,6 +488,16 @@ def test_commits_that_cannot_be_read_at_the_end_of_the_log_are_counted(tmp_path:
     log[at] ^= 1
     (spool / f"{FILE}-wal").write_bytes(log)
     assert unreadable(spool) == (1 if at < 0 else 3)
+
+
+def test_a_command_that_only_reads_leaves_damage_in_the_log_for_the_daemon_to_find(tmp_path: Path) -> None:
+    spool = crashed(tmp_path)
+    log = bytearray((spool / f"{FILE}-wal").read_bytes())
+    log[47] ^= 1
+    (spool / f"{FILE}-wal").write_bytes(log)
+    with CommandSpool(spool).reading() as view:
+        assert list(view.everything()) == []
+    assert unreadable(spool) == 3
 
 
 def test_a_log_that_was_begun_again_has_no_unreadable_commits(tmp_path: Path) -> None:
