@@ -1,15 +1,15 @@
-"""The daemon's knowledge of its own health, and whom it tells of it: the person, `mailrelay status`, the service manager.
+"""The health of the daemon, and its reports to the person, to `mailrelay status` and to the service manager.
 
-- A failure of the spool is told to the person at once (`notify.emergency`), also one that prevents the start.
-- `mailrelay status` connects to a socket (`spool.liveness`) and reads the failure there. A daemon whose event loop stands
-  still does not answer.
+- The person gets a notice about a failure of the spool at once (`notify.emergency`), also if it prevents the start.
+- `mailrelay status` connects to a socket (`spool.liveness`) and reads the failure there. A daemon whose event loop is
+  blocked does not answer.
 - The event loop reports to the watchdog of the service manager (`service_manager`).
 
-A failure stands from the report of it until an ordinary message could be stored again. A message for which alone there is no
-space is no failure.
+A failure lasts from its report until an ordinary message can be stored again. If the space is too small for one large
+message only, that is no failure.
 
-Promises: at most FINISH seconds at the end of the daemon. Programs that connect to the socket cannot hold anything up: they
-are sent one line, and nothing is read. Nothing here ends the daemon.
+Promises: delays the end of the daemon by at most FINISH seconds. Programs that connect to the socket cannot block the
+daemon: it sends them one line, and reads nothing. No error here ends the daemon.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ log = logging.getLogger("mailrelay.health")
 FINISH = 5.0
 """Seconds to wait at the end for deliveries of a notice."""
 SETTLE = 0.5
-"""Seconds between a report and the look at the spool: the content that filled it is removed meanwhile."""
+"""Seconds between a report and the look at the spool, in which the content that did not fit is removed."""
 LOOK_INTERVAL = 5.0
 """Seconds between two looks at the spool during a failure."""
 LASTING = 60.0
-"""Seconds without a failure after which one that ended an earlier daemon is over."""
+"""Seconds after the start until a remembered failure of an earlier daemon can count as over."""
 ACCEPT_RETRY = 1.0
-"""Seconds until the socket is used again after it could not accept a connection."""
+"""Seconds until the next try after the socket could not accept a connection."""
 
 
 class Health:
-    """A context around the whole life of the daemon. If a SpoolError or OSError ends it, the person is told."""
+    """A context around the whole life of the daemon. If a SpoolError or OSError ends it, the person gets a notice."""
 
     def __init__(self, directory: Path, emergency: Emergency, environ: Mapping[str, str] = os.environ) -> None:
         self._directory = directory
@@ -68,7 +68,7 @@ class Health:
         if isinstance(error, OSError):
             error = SpoolError(f"{error.filename or self._directory}: {error.strerror or error}")
         if isinstance(error, SpoolError):
-            # A service manager may start the daemon again at once, and for ever.
+            # A service manager may start the daemon again and again: no notice that could not be remembered.
             self._emergency.tell(error, only_if_remembered=not self._has_started)
         await self.finish()
         self._stop_answering()
@@ -81,15 +81,15 @@ class Health:
             self._look_now.set()
         if error is not None and not (isinstance(error, SpoolFull) and error.left is not None):
             self._is_work_waiting = True
-        # Others may concern one message that is too large, or one instant.
+        # Other errors may concern only one message that is too large, or be over in a moment.
         if isinstance(error, SpoolBroken) or (isinstance(error, SpoolFull) and error.left is None):
             self._begin(error)
 
     async def watch(self, look: Callable[[], Awaitable[None]], resume: Callable[[], None]) -> None:
         """Finds out after each report whether a failure begins or ends. Ends by cancellation only.
 
-        look: raises SpoolError if the spool cannot store an ordinary message. resume: called when it can again; not after
-        the failure of a message that was too large.
+        look: raises SpoolError if the spool cannot store an ordinary message. resume: called when it can again; not if only
+        a message was too large.
         """
         clock = asyncio.get_running_loop().time
         lasting = clock() + LASTING
@@ -97,7 +97,7 @@ class Health:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_INTERVAL):
                     await self._look_now.wait()
-            self._answer_again()
+            self._repair_socket()
             is_over = self._emergency.is_remembered and clock() > lasting
             if self._look_now.is_set() or self._failure is not None or is_over:
                 await asyncio.sleep(SETTLE)
@@ -147,7 +147,7 @@ class Health:
         self._listening = socket.socket(fileno=liveness.listen(self._directory))
         asyncio.get_running_loop().add_reader(self._listening, self._answer_all, self._listening)
 
-    def _answer_again(self) -> None:
+    def _repair_socket(self) -> None:
         """Makes the socket again if it is gone."""
         with contextlib.suppress(OSError):
             if not (self._directory / liveness.FILE).is_socket():
@@ -170,16 +170,16 @@ class Health:
             except BlockingIOError:
                 return
             except OSError:
-                # No descriptors are left, for instance.
+                # For instance, no descriptors are left.
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listening)
-                loop.call_later(ACCEPT_RETRY, self._answer_later, listening)
+                loop.call_later(ACCEPT_RETRY, self._accept_again, listening)
                 return
             with asking, contextlib.suppress(OSError):
                 asking.setblocking(False)
                 asking.send(line)
 
-    def _answer_later(self, listening: socket.socket) -> None:
+    def _accept_again(self, listening: socket.socket) -> None:
         if listening is self._listening:
             asyncio.get_running_loop().add_reader(listening, self._answer_all, listening)
 

@@ -1,4 +1,4 @@
-"""What the daemon says to the service manager that started it: sd_notify(3). Without one it says nothing."""
+"""The states that the daemon sends to the service manager that started it: sd_notify(3)."""
 
 import contextlib
 import os
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 
 def notify(state: str, environ: Mapping[str, str]) -> None:
-    """Sends a state, such as "READY=1", to the service manager. Does nothing if there is none, or if it does not read."""
+    """Sends a state, such as "READY=1", to the service manager. Never waits. Does nothing if there is none,
+    or if it does not read."""
     address = environ.get("NOTIFY_SOCKET", "")
     if address:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -17,7 +18,7 @@ def notify(state: str, environ: Mapping[str, str]) -> None:
 
 def watchdog_interval(environ: Mapping[str, str]) -> float | None:
     """Seconds between two states "WATCHDOG=1": half the time after which the service manager ends a daemon that sends none
-    (sd_watchdog_enabled(3)). None if it does not wait for them."""
+    (sd_watchdog_enabled(3)). None if it does not expect them."""
     try:
         limit = int(environ.get("WATCHDOG_USEC") or "0")
         is_ours = int(environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()

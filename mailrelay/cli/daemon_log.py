@@ -1,8 +1,8 @@
 """The daemon's log: the file `mailrelay.log` in the spool's directory, with rotation, and stderr.
 
 Promises: a file that was deleted, moved or replaced is made again within a second, if `look` is called each second. While
-the file cannot be written, there is one line about it on stderr, and each new line tries again. Once it can be written, it
-says how many lines are missing. No error of the log reaches the code that logs.
+the file cannot be written, there is one line about it on stderr, and the write is tried again with each new line. Once it
+can be written, a line in it gives the number of missing lines. No error of the log reaches the code that logs.
 """
 
 import errno
@@ -26,7 +26,7 @@ ROTATION_RETRY = 100_000
 
 
 class LogFile(logging.Handler):
-    """Appends to `file`. max_size: octets. kept: rotated files (FILE.1 is the newest)."""
+    """Appends to `file`. max_size: octets. kept: the number of rotated files (`file`.1 is the newest)."""
 
     def __init__(self, file: Path, max_size: int = LOG_SIZE, kept: int = LOG_FILES) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class LogFile(logging.Handler):
         self._rotate_at = max_size
         self._is_failing = False
         self._missing = 0
-        # Whether the last line in the file has no end.
+        # Whether the last write ended within a line.
         self._is_torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception as error:
-            # The arguments do not fit the text.
+            # For instance, the arguments do not fit the text.
             line = f"{local_time(record.created)} ERROR a log line could not be formatted: {error}\n".encode()
         try:
             self._open()
@@ -62,7 +62,7 @@ class LogFile(logging.Handler):
             self._is_failing = False
 
     def look(self) -> None:
-        """Makes the file if it is not at its place, and writes how many lines are missing. Call it each second.
+        """Makes the file again if it is not at its path, and writes the number of missing lines. Call it each second.
 
         Does nothing where the directory of the file does not exist yet.
         """
@@ -100,7 +100,7 @@ class LogFile(logging.Handler):
             self._close_file()
             return
         if (found.st_dev, found.st_ino) == self._identity:
-            # Commands write to it, too.
+            # Commands also write to this file.
             self._size = found.st_size
         else:
             self._close_file()
@@ -118,6 +118,7 @@ class LogFile(logging.Handler):
         self._size += written
         self._is_torn = written < len(whole)
         if self._is_torn:
+            # A short write to a file means that the disk is full.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write_missing(self) -> None:
@@ -132,7 +133,7 @@ class LogFile(logging.Handler):
             _say(f"the log {self._file} cannot be written: {error.strerror}; until it can, lines are only counted")
 
     def _rotate(self) -> None:
-        """Moves the file away, and opens a new one. If that fails, the lines go to the old one."""
+        """Renames the file to `file`.1, and opens a new one. If that fails, the old one stays in use."""
         numbered = [self._file.with_name(f"{self._file.name}.{number}") for number in range(self._kept, 0, -1)]
         try:
             for older, newer in pairwise([*numbered, self._file]):
@@ -167,13 +168,13 @@ class _TerminalLine(logging.Formatter):
 
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
-    # The zone of a laptop changes while the daemon runs.
+    # The time zone of a laptop may change while the daemon runs.
     time.tzset()
     return local_time(at)
 
 
 def log_to(directory: Path, level: int) -> LogFile:
-    """Sends the log of this process to the file in `directory`, and what has at least this level to stderr."""
+    """Sends the log of this process to the file in `directory`, and records of at least this level to stderr."""
     to_file = LogFile(directory / FILE)
     to_file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
@@ -182,7 +183,7 @@ def log_to(directory: Path, level: int) -> LogFile:
     # Our lines do not show these fields, so they are not computed.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # No traceback for each line that stderr does not take.
+    # No traceback for a line that cannot be written to stderr.
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What goes wrong with a spool, whichever engine keeps it. The text of each is one sentence for the person."""
+"""The errors of a spool, independent of its engine. The text of each is one sentence for the person."""
 
 DAMAGE_FIX = (
     "look at the disk, and if mailrelay still cannot use the spool, move its directory away and keep it: mail in it is not"
@@ -21,22 +21,22 @@ class SpoolFull(SpoolError):
 
 class SpoolBroken(SpoolError):
     """The disk failed, or the files are not those that were opened: nothing that this process reads from the spool can be
-    trusted any more, and nothing that it writes may be found again. is_logged: the log has a line about it."""
+    trusted any more, and nothing that it writes may be found again. is_logged: the daemon has logged it."""
 
     is_logged = False
 
 
 class SpoolUnavailable(SpoolError):
-    """The spool cannot be used now, for a reason outside of it: another program has locked it, for instance."""
+    """The spool cannot be used now, for a reason outside of it: for instance, another program has locked it."""
 
 
 class Damaged(SpoolError):
-    """A part of one message is not as it was written; other messages are not concerned."""
+    """A part of one message is not as it was written. Other messages are not affected."""
 
 
 class NoSuchMessage(Exception):
-    """No message has an id that begins so, or more than one. The text says which."""
+    """The given beginning of an id fits no message, or more than one. The text contains which of the two."""
 
 
 class NotAllowed(Exception):
-    """The state of the message does not allow this action. The text says why."""
+    """The state of the message does not allow this action. The text contains the reason."""

@@ -1,5 +1,5 @@
-"""The backends of the settings as functions, and one delivery by one of them. `notifier` uses them for the notices in the
-spool, `emergency` for the one about the spool itself.
+"""Makes a delivery function for each backend in the settings, and runs one delivery. `notifier` uses them for the notices in
+the spool, `emergency` for those about the spool itself.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from mailrelay.notify.backend import BackendFailed, BackendMissing, Deliver
 from mailrelay.ports import NoticePort
 
 BACKEND_TIMEOUT = 30.0
-"""Seconds that a backend may take for one notice."""
+"""Seconds that a backend may take for one delivery, of one notice or several."""
 
 
 class Loaders(Protocol):
     """Functions that import a module of this package which is slow to load, and return its function (`mailrelay.lazy`).
 
-    An import takes up to half a second, so the running notifier calls these on a thread. They raise what the import raises.
-    `report` delivers a notice by dsn; its float is the time now in epoch seconds.
+    An import takes up to half a second, so the running notifier calls these on a thread. They raise the errors of the
+    import. `report` delivers a notice by dsn; its float is the time now in epoch seconds.
     """
 
     def desktop(self) -> Deliver: ...
@@ -32,7 +32,7 @@ class Loaders(Protocol):
 
 
 async def deliver(by: Deliver, notices: Sequence[Notice]) -> str:
-    """Why this backend could not deliver the notices, "" if it did. Raises BackendMissing."""
+    """Delivers notices by one backend. Returns why it could not, or "". Raises BackendMissing."""
     try:
         async with asyncio.timeout(BACKEND_TIMEOUT):
             await by(notices)
@@ -68,10 +68,10 @@ def _loaded_on_use(load_backend: Callable[[], Deliver]) -> Deliver:
     """A backend whose module is imported for its first notice, on a thread."""
     backend: Deliver | None = None
 
-    async def deliver(notices: Sequence[Notice]) -> None:
+    async def load_and_deliver(notices: Sequence[Notice]) -> None:
         nonlocal backend
         if backend is None:
             backend = await asyncio.to_thread(load_backend)
         await backend(notices)
 
-    return deliver
+    return load_and_deliver

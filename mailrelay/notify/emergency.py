@@ -1,10 +1,10 @@
-"""The notice that the spool cannot be used. It takes no way through the spool: it is delivered at once, by every backend in
-the settings except dsn.
+"""The notice that the spool cannot be used. It is not stored in the spool: it is delivered at once, by every backend in the
+settings except dsn.
 
-Promises: one notice for one failure, however many processes meet it: what was told is remembered in a small file outside of
-the spool (`memory`). It is told again after an hour if it lasts, and when the failure comes back after its end, at most
-`MAX_AN_HOUR` times an hour. Backends do not wait for one another. If none of them delivers it, it is tried again after
-`RETRY`. Nothing here raises an error.
+Promises: one notice for one failure, also if many processes have it: a small file outside of the spool (`memory`) contains
+the times of the notices. There is another notice after an hour if the failure lasts, and when it comes back after its end,
+at most `MAX_AN_HOUR` an hour. Backends do not wait for one another. If none of them delivers it, the next report after
+`RETRY` starts another delivery. A failed delivery raises no error.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from mailrelay.notify.memory import Memory, Told
 log = logging.getLogger("mailrelay.notify")
 
 REMIND = 3600.0
-"""Seconds after which a failure that lasts is told again."""
+"""Seconds between two notices about a failure that lasts."""
 RETRY = 60.0
-"""Seconds after which a notice that no backend delivered is tried again."""
+"""Seconds until a notice that no backend delivered is due again."""
 MAX_AN_HOUR = 4
 """Notices an hour about a failure that ends and comes back."""
 
@@ -33,7 +33,7 @@ MAX_AN_HOUR = 4
 class Emergency:
     """Tells the person about failures of the spool in `directory`. now: epoch seconds.
 
-    Raises BackendFailed at once if the settings enable a backend that can never work on this computer.
+    Raises BackendFailed if the settings enable a backend that can never work on this computer.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Emergency:
         self._deliveries: set[asyncio.Task[None]] = set()
 
     def tell(self, error: SpoolError, *, only_if_remembered: bool = False) -> None:
-        """Starts the delivery, if it is time for one. only_if_remembered: not where the file cannot be written.
+        """Starts the delivery, if it is time for one. only_if_remembered: not if its time cannot be saved.
 
         Call it in the event loop.
         """
@@ -70,28 +70,29 @@ class Emergency:
 
     @property
     def is_remembered(self) -> bool:
-        """Whether the person was told of a failure, by this process or one before it, and not that it has ended."""
+        """Whether a failure of which the person was told, by this process or an earlier one, has not ended yet."""
         return any(not told.is_over for told in self._memory.told.values())
 
     def over(self) -> None:
-        """The spool can be used again: the next failure is another one."""
+        """To be called when the spool can be used again: the next failure is a new one."""
         for told in self._memory.told.values():
             told.is_over = True
         self._memory.save()
 
     async def finish(self, timeout: float) -> None:
-        """Waits up to `timeout` seconds for the deliveries, and breaks off the others."""
+        """Waits up to `timeout` seconds for the deliveries, then cancels the rest."""
         if self._deliveries:
             _, late = await asyncio.wait(self._deliveries, timeout=timeout)
             for delivery in late:
                 delivery.cancel()
-            # Not awaited any longer: a thread or a process may hang in the disk.
+            # No longer wait: a thread or a process may hang in an access to the disk.
             if late:
                 await asyncio.wait(late, timeout=0.1)
 
     async def _deliver(self, name: str, notice: Notice) -> None:
         deliveries = (self._deliver_by_one(backend, notice) for backend in self._deliver_by)
         if not any(await asyncio.gather(*deliveries)):
+            # As if told earlier, so that it is due again after RETRY.
             self._memory.told[name] = Told([self._now() - REMIND + RETRY])
             self._memory.save()
 
@@ -108,18 +109,18 @@ class Emergency:
 
 
 def is_due(told: Told, now: float) -> bool:
-    """Whether a failure is to be told now, about which this was told before. now: epoch seconds."""
+    """Whether a notice about a failure is due. told: the earlier notices about it. now: epoch seconds."""
     recent = _recent(told, now)
     return not recent or (told.is_over and len(recent) < MAX_AN_HOUR)
 
 
 def _recent(told: Told, now: float) -> list[float]:
-    # A time in the future comes from before the clock was set back. It has no effect.
+    # A time in the future is ignored: the clock was set back after it.
     return [at for at in told.at if now - REMIND < at <= now]
 
 
 def _notice(error: SpoolError, directory: Path, now: float, repeats: int) -> Notice:
-    # The text of the error: what happened; what to do.
+    # The text of the error has two parts: "what happened; what to do".
     what, _, fix = str(error).rpartition("; ")
     what, fix = (what, fix) if what else (fix, "look at the disk")
     where = "" if str(directory) in what else f" The spool is {directory}."

@@ -2,7 +2,7 @@
 daemon again every few seconds, and the person needs one notice.
 
 The file lies in $XDG_RUNTIME_DIR, or else in the temporary directory. Other accounts can write there, so it is used only if
-it is a plain file of this account that no other can read, with one name, and no symbolic link.
+it is a plain file of this account, without permissions for others, with one hard link, and not a symbolic link.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 
 MAX_FILE = 4096
-"""Octets."""
+"""Octets of the file that are read."""
 
 
 class Told(msgspec.Struct):
-    """at: when the person was told, epoch seconds, the last one at the end. is_over: whether the failure has ended since."""
+    """at: when the person was told, epoch seconds, in order. is_over: whether the failure has ended since."""
 
     at: list[float] = []
     is_over: bool = False
@@ -33,7 +33,7 @@ def memory_file(directory: Path, environ: Mapping[str, str]) -> Path:
 
 
 class Memory:
-    """What was told, by the name of the failure: as it stands in `file`, or empty if that cannot be read."""
+    """The earlier notices, by the name of the failure, as `file` contains them; empty if it cannot be read."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -53,7 +53,7 @@ class Memory:
         try:
             handle = _opened(self._file, os.O_RDWR | os.O_CREAT)
             try:
-                # In this order, no space is needed to replace one content by another.
+                # Truncated after the write, so that replacing the content needs no new space on a full disk.
                 written = os.pwrite(handle, content, 0)
                 os.ftruncate(handle, written)
             finally:
@@ -64,8 +64,8 @@ class Memory:
 
 
 def _opened(file: Path, flags: int) -> int:
-    """A descriptor of the file. Raises OSError, also if the file is not ours alone."""
-    # Without O_NONBLOCK the open of a FIFO waits.
+    """A descriptor of the file. Raises OSError, also if other accounts can use the file."""
+    # O_NONBLOCK: opening a FIFO must not wait.
     handle = os.open(file, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077 or found.st_nlink != 1:

@@ -1,6 +1,6 @@
 """The ballast: a file of SIZE zeros, which is deleted when the disk is too full to record the outcome of an attempt.
 
-Never: an error. Without the ballast the spool goes on.
+Never: raises an error. The spool works without the ballast, too.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 FILE = "ballast"
 SIZE = 8 * 1024 * 1024
-"""Octets. The ballast is made only while four times as many are free."""
+"""Octets. The ballast is made only if the disk has four times as many free."""
 
 
 def make(directory: Path) -> None:
@@ -17,7 +17,7 @@ def make(directory: Path) -> None:
     path = directory / FILE
     # If it cannot be made (a quota, no inodes left), go on without it.
     with contextlib.suppress(OSError):
-        # A power cut may have left a part of it: it is not synced.
+        # It is not synced, so a power cut may leave only a part of it.
         is_whole = path.exists() and path.stat().st_size >= SIZE
         disk = os.statvfs(directory)
         if is_whole or disk.f_bavail * disk.f_frsize < 4 * SIZE:

@@ -1,14 +1,14 @@
-"""Checksums of what is sent: each message, each of its recipients, and each piece of its content has one in its row.
+"""Checksums of messages: each message, each of its recipients, and each piece of its content has one in its row.
 
-Promises: a row whose checksum matches holds what was written for this message, and no other octet. A checksum covers the key
-of the message, so that a row of another message does not match. That of a message covers the number of its recipients, so
-that a missing one is noticed. What does not match is never sent: the caller holds it, and tells the person.
+Promises: a row whose checksum matches is as it was written for this message. A checksum covers the key of the message, so
+that a row of another message does not match. That of a message covers the number of its recipients, so that a missing one is
+noticed. A message that does not match is never sent: the caller holds it, with a notice to the person.
 
-Rows of spools before format 5 have no checksum (null) and are not checked. All rows of a message have a checksum, or none:
-one that has lost it does not match.
+Rows of spools before format 5 have no checksum (null) and are not checked. Either all rows of a message have a
+checksum, or none has: a row that lacks one among others that have one does not match.
 """
 
-# Not hashlib, which loads OpenSSL: 5 ms for each command.
+# Not hashlib: it loads OpenSSL, which takes 5 ms in each command.
 try:
     from _blake2 import blake2b
 except ImportError:
@@ -17,7 +17,8 @@ except ImportError:
 SIZE = 16
 """Octets of a checksum (BLAKE2b, RFC 7693)."""
 _STEP = 2047
-"""Octets that are hashed at once. For more, CPython releases the GIL, and a busy process gets it back up to 5 ms later."""
+"""Octets that are hashed at once. For more, CPython releases the GIL, and in a busy process gets it back up to 5 ms
+later."""
 
 
 def of_message(
@@ -34,7 +35,7 @@ def of_message(
 ) -> bytes:
     """The checksum of a row of `message`. message: its key. recipients: the number of all its recipients.
 
-    Raises TypeError for values of other types, which a damaged row may have. So do the other functions."""
+    Raises TypeError for values of other types, which a damaged row may have; `of_recipient` and `of_piece` do so, too."""
     return _of(
         b"message %d %d %d %d %d %d:%b%d:%b%d:%b%d:%b%d:%b"
         % (

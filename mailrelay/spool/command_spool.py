@@ -44,7 +44,7 @@ def _durable(directory: Path, db: apsw.Connection) -> Iterator[None]:
     with closing(SpoolFiles(directory, db)) as files:
         with transaction(db):
             yield
-        files.look()
+        files.check()
 
 
 class _View(ports.SpoolView):

@@ -1,4 +1,4 @@
-"""Runs the search for damage (`inspection`) beside the other work of the spool."""
+"""Runs the search for damage (`inspection`) while the spool does its other work."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ from mailrelay.spool.database import connect, keep_log, translate
 
 
 async def find_damage(directory: Path) -> list[str]:
-    """`inspection.findings` of the spool in `directory`, on a connection and a thread of its own: it holds up nothing.
+    """`inspection.findings` of the spool in `directory`, on a connection and a thread of its own.
 
-    Cancelling it ends the search. Raises SpoolError.
+    Other work does not wait for it. Cancelling it ends the search. Raises SpoolError.
     """
     db = connect(directory, create=False)
     keep_log(db)
@@ -26,15 +26,15 @@ async def find_damage(directory: Path) -> list[str]:
         finally:
             db.close()
 
-    finding = asyncio.get_running_loop().run_in_executor(None, find)
+    search = asyncio.get_running_loop().run_in_executor(None, find)
     try:
-        return await asyncio.shield(finding)
+        return await asyncio.shield(search)
     except asyncio.CancelledError:
-        while not finding.done():
-            # Again and again: an interrupt that comes before the search begins has no effect.
+        while not search.done():
+            # Repeated, because an interrupt before the search begins has no effect.
             with contextlib.suppress(apsw.ConnectionClosedError):
                 db.interrupt()
-            await asyncio.wait((finding,), timeout=0.1)
+            await asyncio.wait((search,), timeout=0.1)
         raise
     except apsw.Error as error:
         raise translate(error) from None

@@ -1,10 +1,10 @@
 """Looks for damage in the whole file of the spool, and repairs what can be repaired without a loss.
 
-A checksum (`stored`) shows damage in a message that is read. This finds the damage that hides a message: in the pages of
-SQLite, in an index, in a state.
+A checksum (`stored`) shows damage in a message that is read. This finds damage because of which a message is not read: in
+the pages of SQLite, in an index, in a state.
 
 Promises: nothing that is damaged is deleted. `repair` builds the indexes again, holds recipients in a state that does not
-exist, and makes due what would never be due; the person is told of each message that is held.
+exist, and schedules pending messages that have no next attempt. The person gets a notice about each message that is held.
 """
 
 import re
@@ -25,14 +25,14 @@ _REPAIRABLE = re.compile(
     r"row \d+ missing from index \w+|wrong # of entries in index \w+|row \d+ values differ from index \w+"
     r"|rowid not at end-of-record for row \d+ of index \w+|CHECK constraint failed in recipient"
 )
-_TEXT = re.compile(r"\*\*\* in database main \*\*\*\n?")
+_HEADING = re.compile(r"\*\*\* in database main \*\*\*\n?")
 
 
 def findings(db: apsw.Connection) -> list[str]:
-    """What SQLite finds wrong, in its words, each in one line; [] if nothing is. Reads the whole file: about a second for
-    1 GB. Raises apsw.Error where the file cannot be read."""
+    """The damage that SQLite finds, in its own text, each in one line; [] if there is none. Reads the whole file: about a
+    second for 1 GB. Raises apsw.Error where the file cannot be read."""
     # A row about damaged pages has many lines.
-    found = [line for (text,) in rows(db, "PRAGMA integrity_check") for line in _TEXT.sub("", text).splitlines()]
+    found = [line for (text,) in rows(db, "PRAGMA integrity_check") for line in _HEADING.sub("", text).splitlines()]
     return [] if found == ["ok"] else [line for line in found if line]
 
 
@@ -42,13 +42,16 @@ def is_repairable(found: list[str]) -> bool:
 
 
 def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
-    """Repairs what `is_repairable`, with a notice about each message that it holds. Returns the number of these messages."""
+    """Repairs damage that `is_repairable`, with a notice about each message that it holds. Returns the number of these
+    messages.
+
+    now: epoch seconds. Raises apsw.Error."""
     db.execute("REINDEX")
     damaged = rows(
         db, f"SELECT DISTINCT message FROM recipient WHERE CAST(state AS BLOB) NOT IN {_as_blobs()} ORDER BY message"
     )
     for (message,) in damaged:
-        found = rows(
+        recipients = rows(
             db,
             f"SELECT id, notify FROM recipient WHERE message = ? AND CAST(state AS BLOB) NOT IN {_as_blobs()}",
             (message,),
@@ -56,18 +59,18 @@ def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
         db.executemany(
             "UPDATE recipient SET state = 'held', status = '4.3.0', stage = ?, description = ?, remote = 0, changed = ?,"
             " uncertain = ? WHERE id = ?",
-            ((Stage.MAIL.value, HELD.encode(), now, now, key) for key, _ in found),
+            ((Stage.MAIL.value, HELD.encode(), now, now, key) for key, _ in recipients),
         )
         sender = load_message(db, message, ()).envelope.sender
         backends = backends_for(Kind.HELD, sender, b"")
         if backends:
-            new = NewNotice(Kind.HELD, tuple(key for key, _ in found), backends)
+            new = NewNotice(Kind.HELD, tuple(key for key, _ in recipients), backends)
             notice_lifecycle.add_notice(db, message, new, now)
-    recipients = "SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state IN"
-    db.execute(f"UPDATE message SET retired = NULL WHERE retired IS NOT NULL AND EXISTS ({recipients} {IS_LIVE})")
+    with_state = "SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state IN"
+    db.execute(f"UPDATE message SET retired = NULL WHERE retired IS NOT NULL AND EXISTS ({with_state} {IS_LIVE})")
     db.execute(
         "UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE retired IS NULL AND next_attempt IS NULL"
-        f" AND EXISTS ({recipients} {IS_PENDING})"
+        f" AND EXISTS ({with_state} {IS_PENDING})"
         " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.message = message.id AND a.closed IS NULL)",
         (now,),
     )
@@ -75,5 +78,5 @@ def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
 
 
 def _as_blobs() -> str:
-    """All states as an SQL list of BLOBs: a damaged text need not be valid."""
+    """All states as an SQL list of BLOBs, because a damaged state may be invalid UTF-8."""
     return "(" + ", ".join(f"x'{state.value.encode().hex()}'" for state in State) + ")"

@@ -1,13 +1,14 @@
-"""Whether the daemon answers: a UNIX socket in the spool's directory, on which it tells everyone who connects how it is.
+"""Whether the daemon answers: a UNIX socket in the spool's directory, on which it sends its state to each program that
+connects.
 
-An answer is one line of JSON, and then the end:
+An answer is one line of JSON; then the daemon closes the connection:
 
     pid      its process id
-    full     why it accepts no mail: no space; "" if there is space
-    failure  why it accepts no mail: the spool cannot be used; "" if it can
+    full     the error because of which it has no space for mail; "" if it has space
+    failure  the error because of which it cannot use the spool; "" if it can
 
-The socket can be missing: the daemon starts, or is of an older version. A socket that nobody listens on is what a killed
-daemon has left. Commands use `ask`, so nothing here imports asyncio.
+The socket is missing while the daemon starts, and with a daemon of an older version. A killed daemon leaves a socket on
+which no process listens. Commands use `ask`, so this module must not import asyncio, which loads slowly.
 """
 
 import contextlib
@@ -27,16 +28,17 @@ FILE = "status"
 ANSWER_TIMEOUT = 10.0
 """Seconds within which a daemon that runs has answered."""
 BACKLOG = 128
-"""Commands that wait for the answer of a daemon that hangs."""
+"""The number of commands that can wait for an answer while the daemon hangs."""
 MAX_ANSWER = 8192
-"""Octets."""
+"""Octets of an answer, with the line end."""
 _MAX_PATH = 100
 """Octets of the path of a socket. The kernels allow a few more."""
 _RETRY = 0.05
+"""Seconds between two tries to connect."""
 
 
 class Answer(msgspec.Struct):
-    """See above."""
+    """The fields are described in the module's docstring."""
 
     pid: int
     full: str
@@ -44,13 +46,13 @@ class Answer(msgspec.Struct):
 
 
 class NoAnswer(Exception):
-    """The daemon runs and does not answer."""
+    """The daemon runs, but does not answer in time."""
 
 
 def listen(directory: Path) -> int:
-    """The daemon's end: the descriptor of a socket that does not block. Replaces the socket of an earlier daemon.
+    """The socket of the daemon: the descriptor of a socket that does not block. Replaces the socket of an earlier daemon.
 
-    Raises OSError. Call it while holding the lock.
+    Raises OSError. Call it while holding the lock of the spool.
     """
     with contextlib.suppress(FileNotFoundError):
         (directory / FILE).unlink()
@@ -67,12 +69,12 @@ def listen(directory: Path) -> int:
 
 
 def line(answer: Answer) -> bytes:
-    """What the daemon sends to everyone who connects. It fits into the buffer of a new socket."""
+    """An answer, encoded as the daemon sends it. It fits into the buffer of a new socket."""
     return msgspec.json.encode(answer) + b"\n"
 
 
 def ask(directory: Path, timeout: float) -> Answer | None:
-    """What the daemon says of itself; None if it has no socket. Raises NoAnswer after `timeout` seconds."""
+    """The answer of the daemon; None if no daemon listens. timeout: seconds. Raises NoAnswer."""
     end = time.monotonic() + timeout
     try:
         if not stat.S_ISSOCK((directory / FILE).lstat().st_mode):
@@ -82,7 +84,7 @@ def ask(directory: Path, timeout: float) -> Answer | None:
     except TimeoutError:
         raise NoAnswer from None
     except (OSError, msgspec.DecodeError):
-        # No socket; nobody listens on it; or the daemon ends at this moment.
+        # No socket; no process listens on it; or the daemon ends now.
         return None
 
 
@@ -95,7 +97,7 @@ def _ask(address: str, end: float) -> Answer:
                 asking.connect(address)
                 break
             except BlockingIOError:
-                # Others wait already, as many as fit.
+                # BACKLOG other commands wait already.
                 if time.monotonic() > end:
                     raise TimeoutError from None
                 time.sleep(_RETRY)

@@ -137,7 +137,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         if self.broken.done():
             raise self.broken.result()
         try:
-            self._files[1].look_at_index()
+            self._files[1].check_index()
             try:
                 return run(self._reading)
             except (apsw.Error, UnicodeDecodeError) as error:
@@ -361,7 +361,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
     def _look(self, _db: apsw.Connection) -> int:
         """Looks at the files. Returns how many frames wait for a checkpoint."""
         files = self._files[1]
-        files.look()
+        files.check()
         files.check_access()
         return files.frames - files.backfilled
 

@@ -1,8 +1,8 @@
-"""Reads the message that is sent: its envelope and its content, compared with their checksums (`checksums`).
+"""Reads a message from the spool: its envelope and its content, compared with their checksums (`checksums`).
 
-Promises: what is not as it was written is marked (`load_message`) or raises Damaged (`piece`, `content`): it is never given
-as if it were right.
-Never: an exception for a damaged value, which would stop the other messages too.
+Promises: a damaged envelope or recipient is marked as damaged (`load_message`); damaged content raises Damaged (`piece`,
+`content`).
+Never: raises any other error because of a damaged value, which would stop the other messages, too.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,13 +17,14 @@ from mailrelay.spool import checksums
 from mailrelay.spool.database import as_text, row, rows
 
 _STATES = {state.value.encode(): state for state in State}
-# `content` has a checksum if its message has one. As BLOB: a damaged text is not valid UTF-8, which apsw does not return.
+# Text columns are marked with "_" here, and read as BLOB below: apsw cannot return a damaged text that is invalid UTF-8.
 _MESSAGE = (
     "SELECT relayhost_, sender, body_, smtputf8, ret_, envid, size, bare_header, checksum, queue_id_, arrival, attempts"
     " FROM message WHERE id = ?"
 )
 for _text in ("relayhost", "body", "ret", "queue_id"):
     _MESSAGE = _MESSAGE.replace(f"{_text}_", f"CAST({_text} AS BLOB)")
+# A piece has a checksum if its message has one.
 _PIECE = (
     "SELECT data, c.checksum, m.checksum IS NULL, {last} FROM content c JOIN message m ON m.id = c.message"
     " WHERE c.message = ?1"
@@ -37,8 +38,8 @@ _ALL_PIECES = _PIECE.format(last="c.seq") + " ORDER BY c.seq"
 def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING) -> Message:
     """The message with this key, with those of its recipients whose state is among `of`.
 
-    What is not as it was written, the envelope or a recipient, is marked as damaged, and so is a recipient whose state does
-    not exist. Raises SpoolBroken for a message without recipients.
+    A damaged envelope or recipient is marked. A recipient whose state does not exist is always included, and marked. Raises
+    SpoolBroken for a message without recipients.
     """
     *stored, checksum, queue_id, arrival, attempts = row(db, _MESSAGE, (key,))
     found = rows(
@@ -101,20 +102,20 @@ def _recipient(key: int, columns: list[Any], *, is_checked: bool) -> Recipient:
 
 
 def piece(db: apsw.Connection, message: int, seq: int) -> tuple[bytes, bool] | None:
-    """Piece number `seq` (from 0) of the content of a message, and whether another one follows; None past the end.
+    """Piece number `seq` (from 0) of the content of a message, and whether another one follows; None after the last one.
 
     Raises Damaged."""
     found: tuple[Any, ...] | None = db.execute(_ONE_PIECE, (message, seq)).fetchone()
     if found is None:
         return None
-    data, checksum, is_old, goes_on = found
+    data, checksum, is_old, has_next = found
     if not is_intact(message, seq, data, checksum, is_old=is_old):
         raise damaged_content()
-    return data, bool(goes_on)
+    return data, bool(has_next)
 
 
 def content(db: apsw.Connection, message: int) -> Iterator[bytes]:
-    """The content of a message, piece by piece; nothing if it is no longer kept. Raises Damaged."""
+    """The content of a message, piece by piece; nothing if it was removed. Raises Damaged."""
     left = 0
     for number, (data, checksum, is_old, seq) in enumerate(db.execute(_ALL_PIECES, (message,))):
         if number == 0 and not is_old:
@@ -128,7 +129,7 @@ def content(db: apsw.Connection, message: int) -> Iterator[bytes]:
 
 
 def is_intact(message: int, seq: int, data: object, checksum: bytes | None, *, is_old: bool) -> bool:
-    """Whether a piece is as it was written. is_old: its message has no checksum, and so it must have none."""
+    """Whether a piece is as it was written. is_old: its message has no checksum, so the piece must have none."""
     if not isinstance(data, bytes):
         return False
     return checksum is None if is_old else checksum == checksums.of_piece(message, seq, data)

@@ -129,7 +129,7 @@ class Writer:
     def _prepare(self) -> None:
         """Looks at the index before SQLite uses it."""
         try:
-            self._files.look_at_index()
+            self._files.check_index()
         except SpoolBroken as error:
             self.refuse_all(error)
 
@@ -142,7 +142,7 @@ class Writer:
                     with transaction(self._db):
                         for work in group:
                             self._do_alone(work)
-                self._files.look()
+                self._files.check()
                 # A read may have found meanwhile that the disk fails.
                 failure = self._broken
             except Exception as error:

@@ -265,9 +265,9 @@ def test_what_a_killed_process_left_in_the_log_is_no_damage(directory: Path, oct
         left = (directory / LOG).read_bytes()[:octets]
     (directory / LOG).write_bytes(left)
     with closing(connect(directory)) as db, closing(SpoolFiles(directory, db)) as files:
-        files.look()
+        files.check()
         db.execute("INSERT INTO relayhost (name, failures) VALUES ('y', 0)")
-        files.look()
+        files.check()
         assert files.frames > 0
 
 
