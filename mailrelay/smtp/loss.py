@@ -18,7 +18,9 @@ class Evidence(enum.Enum):
     """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
     CLOSED = enum.auto()
     """The mail server has closed the channel, and no reply was received since all earlier ones were: it has processed
-    nothing since, for the first reply is sent at once."""
+    nothing since, for the first reply is sent at once. But it may hold replies back while it has more to read (RFC 2920
+    section 3.2), and end before it has sent them: so it gets no content ahead of replies any more
+    (`Session.leaves_doubt`)."""
     CLOSED_AMONG_REPLIES = enum.auto()
     """The mail server has closed the channel between its replies. A TCP that is closed with octets that were not read drops
     the replies that wait for an acknowledgement (RFC 1122 section 4.2.2.13)."""
