@@ -73,9 +73,9 @@ class CutMessage:
 @dataclass(frozen=True, slots=True)
 class ConversationEnd:
     """outcome: why the conversation broke off, None if we ended it. progress: how far it had come. refused: extensions that
-    the mail server offers and refuses. goes_on: as `Session.goes_on`, of the jobs that were given back. cut: the
-    message in whose transaction it ended, None if there is none; the caller must end this job. leaves_doubt: the mail server
-    may have accepted a message to whose content no reply was read."""
+    the mail server offers and refuses. goes_on: as `Session.goes_on`, of the jobs that were given back. cut: the message in
+    whose transaction it ended, None if there is none; the caller must end this job. leaves_doubt: as `Session.leaves_doubt`.
+    """
 
     outcome: Outcome | None
     progress: ConversationProgress
@@ -107,7 +107,6 @@ class _Runner:
         self._content_wanted: deque[int] = deque()
         self._ended: Outcome | None = None
         self._cut: CutMessage | None = None
-        self._leaves_doubt = False
         self._progress = ConversationProgress.NOTHING
         # The reply that is waited for (`Session.awaiting`, `Session.replies`), and the monotonic time at which it is late.
         self._awaited: tuple[Stage | None, int] = (None, 0)
@@ -143,7 +142,8 @@ class _Runner:
                     await self._send_content()
             refused = frozenset(self._session.refused)
             cut, self._cut = self._cut, None
-            return ConversationEnd(self._ended, self._progress, refused, self._session.goes_on, cut, self._leaves_doubt)
+            goes_on, leaves_doubt = self._session.goes_on, self._session.leaves_doubt
+            return ConversationEnd(self._ended, self._progress, refused, goes_on, cut, leaves_doubt)
         except BaseException as error:
             self._take_input()
             stopped = isinstance(error, asyncio.CancelledError)
@@ -237,7 +237,6 @@ class _Runner:
 
     def _finish(self, key: int, outcomes: Sequence[Outcome], *, is_cut: bool) -> None:
         job, since = self._begun.pop(key)
-        self._leaves_doubt |= any(outcome.stage is Stage.AFTER_DOT for outcome in outcomes)
         extensions = self._session.extensions
         relays_dsn = extensions is not None and extensions.dsn
         seconds = time.monotonic() - since

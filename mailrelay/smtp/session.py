@@ -14,7 +14,7 @@ A recipient probe sends an envelope without a message: MAIL and RCPT…. The nex
 Promises: every transaction that was started ends with exactly one `Finished` or `Untried`, a conversation with exactly one
 `Ended`. A recipient's outcome is a 2xx at `Stage.CONTENT` only if this reply came after the caller had taken the whole
 content for sending. If the mail server may have accepted a message and its reply was not read, the outcome is `Cause.LOST`
-at `Stage.AFTER_DOT`; `transaction.Evidence` says what the end of the conversation shows. A message of which nothing was
+at `Stage.AFTER_DOT`; `loss.Evidence` says what the end of the conversation shows. A message of which nothing was
 processed, and a recipient probe whose replies were not read, are `Untried`.
 Never: an octet before the greeting; a QUIT after content whose reply is not read (the 2xx to QUIT could be taken for that to
 the content); a MAIL while the mail server may have a transaction open (its 503 would bounce a good message).
@@ -25,15 +25,16 @@ from collections.abc import Collection
 
 from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
-from mailrelay.smtp import flight
+from mailrelay.smtp import flight, loss
 from mailrelay.smtp.content import LineEnds, Stuffer
 from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
 from mailrelay.smtp.extensions import Extension, Extensions
 from mailrelay.smtp.flight import Trust
+from mailrelay.smtp.loss import Evidence
 from mailrelay.smtp.opening import Opening, not_smtp
 from mailrelay.smtp.refused import Refusals, is_bdat_unknown
 from mailrelay.smtp.reply import MalformedReply, ReplyParser
-from mailrelay.smtp.transaction import STAGES, Command, Evidence, OutgoingContent, OutgoingTransaction, Verb
+from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, OutgoingTransaction, Verb, awaited_stage
 
 
 class Session:
@@ -49,6 +50,8 @@ class Session:
         """The number of replies received."""
         # Its value when the current flight began: when octets were last sent while no reply was awaited.
         self._replies_before_flight = 0
+        self.leaves_doubt = False
+        """The conversation has ended without replies to content that was sent whole, and not with 421."""
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -103,10 +106,7 @@ class Session:
     def awaiting(self) -> Stage | None:
         """The stage of the outcome if the awaited reply never comes; AFTER_DOT for the reply to the content. None if no
         reply is awaited: between transactions, and while content is being sent."""
-        if not self._awaited:
-            return None
-        stage = STAGES[self._awaited[0].verb]
-        return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
+        return awaited_stage(self._awaited[0].verb) if self._awaited else None
 
     @property
     def is_content_reply_awaited(self) -> bool:
@@ -162,11 +162,8 @@ class Session:
             if is_streamed:
                 return self._end(failure, failure.text)
             self._unfinished.pop()
-            return [
-                Finished(transaction.key, transaction.outcomes_in_order()),
-                *self._proceed(),
-                *self._end_if_drained(),
-            ]
+            finished = Finished(transaction.key, transaction.outcomes_in_order())
+            return [finished, *self._proceed(), *self._end_if_drained()]
         transaction.is_content_written = True
         # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). A failed BDAT
         # might not clear them.
@@ -205,12 +202,7 @@ class Session:
         received = next((one.transaction for one in self._awaited if one.is_sent and one.transaction is not None), None)
         if received is not None:
             received.is_begun = True
-        if not is_closed:
-            evidence = Evidence.NOTHING
-        elif self.replies == self._replies_before_flight:
-            evidence = Evidence.CLOSED
-        else:
-            evidence = Evidence.CLOSED_AMONG_REPLIES
+        evidence = loss.evidence(is_closed=is_closed, has_replied=self.replies > self._replies_before_flight)
         return self._end(Outcome(self._stage(), cause=Cause.LOST, text=text), text, evidence)
 
     def quit(self) -> None:
@@ -371,26 +363,15 @@ class Session:
     def _end(self, outcome: Outcome, text: str, evidence: Evidence = Evidence.NOTHING) -> list[Event]:
         """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
         `Cause.LOST` and the sentence `text`. A message that was not begun, and a probe without a reply, are `Untried`."""
-        events: list[Event] = []
         self._is_ended_by_server = evidence is not Evidence.NOTHING
-        # The mail server cannot have a message whose last octets were not taken for sending.
-        unsent = [
-            awaited.transaction for awaited in self._awaited if awaited.verb is Verb.CONTENT and not awaited.is_sent
+        self.leaves_doubt = evidence is not Evidence.NOT_PROCESSED and self.is_content_reply_awaited
+        # A mail server that refuses mailrelay at MAIL has no message.
+        if not self._refusals.refuses_all:
+            loss.lose(self._unfinished, self._awaited, outcome.stage, text, evidence)
+        events: list[Event] = [
+            transaction.end(is_cut=index == 0) if transaction.is_decided else Untried(transaction.key, self.goes_on)
+            for index, transaction in enumerate(self._unfinished)
         ]
-        for index, transaction in enumerate(self._unfinished):
-            # The loss of a probe says nothing about its recipient. A mail server that refuses mailrelay has no message.
-            if transaction.size is not None and not self._refusals.refuses_all:
-                transaction.lose(
-                    outcome.stage,
-                    text,
-                    is_sent=transaction not in unsent,
-                    is_last=index == len(self._unfinished) - 1,
-                    evidence=evidence,
-                )
-            if transaction.is_decided:
-                events.append(transaction.end(is_cut=index == 0))
-            else:
-                events.append(Untried(transaction.key, self.goes_on))
         self._is_over = True
         self._content = None
         self._output.clear()

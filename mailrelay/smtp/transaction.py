@@ -58,19 +58,10 @@ REPLY_TIMEOUTS: Mapping[Stage, float] = {
 the reply to the content. CONTENT is no reply: the channel must accept one block of content within this time."""
 
 
-class Evidence(enum.Enum):
-    """What the end of a conversation shows about the commands without a reply."""
-
-    NOT_PROCESSED = enum.auto()
-    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
-    CLOSED = enum.auto()
-    """The mail server has closed the channel before the first reply to the commands in flight. It has processed none of
-    them: it sends the first reply at once."""
-    CLOSED_AMONG_REPLIES = enum.auto()
-    """The mail server has closed the channel after some of the replies to the commands in flight. A TCP that is closed with
-    octets that were not read drops the replies that wait for an acknowledgement (RFC 1122 section 4.2.2.13)."""
-    NOTHING = enum.auto()
-    """Replies may be lost or late: the connection is lost, a time-out has passed, or the replies are not SMTP."""
+def awaited_stage(verb: Verb) -> Stage:
+    """The stage of the outcome if the reply to `verb` never comes. It is AFTER_DOT for the reply to the content."""
+    stage = STAGES[verb]
+    return Stage.AFTER_DOT if stage is Stage.CONTENT else stage
 
 
 @dataclass(slots=True, eq=False)
@@ -112,28 +103,6 @@ class OutgoingTransaction:
         """The transaction is to be repeated. Sets `outcome`, with `Cause.LOST`, for the recipients that have none."""
         self.is_repeated = True
         self.decide(outcome)
-
-    def lose(self, stage: Stage, text: str, *, is_sent: bool, is_last: bool, evidence: Evidence) -> None:
-        """Decides an unfinished transaction at the end of its conversation. If it was begun, or the mail server may have the
-        message, sets an outcome with `Cause.LOST` for the recipients that have none. Otherwise, sets nothing.
-
-        stage: where the conversation ended. text: one sentence about the end. is_sent: whether all octets of the transaction
-        that were written have left `Session.take_output`. is_last: no other transaction was sent behind this one. Then, once
-        the mail server has read the content, no unread octets are left, and its close loses no reply.
-        """
-        match evidence:
-            case Evidence.NOT_PROCESSED:
-                may_be_accepted = False
-            case Evidence.CLOSED:
-                may_be_accepted = self.has_accepted
-            case Evidence.CLOSED_AMONG_REPLIES:
-                may_be_accepted = self.has_accepted or not is_last
-            case Evidence.NOTHING:
-                may_be_accepted = True
-        if self.is_content_written and is_sent and may_be_accepted:
-            self.decide(Outcome(Stage.AFTER_DOT, cause=Cause.LOST, text=text))
-        elif self.is_begun:
-            self.decide(Outcome(stage, cause=Cause.LOST, text=text))
 
     def end(self, *, is_cut: bool = False) -> Finished | Untried:
         """The event of a transaction that is decided. is_cut: the conversation has ended within it (later ones in flight are
