@@ -15,7 +15,8 @@ class Evidence(enum.Enum):
     """What the end of a conversation shows of the commands that have no reply."""
 
     NOT_PROCESSED = enum.auto()
-    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
+    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8). Some go on nevertheless: so it
+    gets no content ahead of replies any more (`Session.leaves_doubt`)."""
     CLOSED = enum.auto()
     """The mail server has closed the channel, and no reply was received since all earlier ones were: it has processed
     nothing since, for the first reply is sent at once. But it may hold replies back while it has more to read (RFC 2920
