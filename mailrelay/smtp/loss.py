@@ -15,7 +15,8 @@ class Evidence(enum.Enum):
     """What the end of a conversation shows about the commands without a reply."""
 
     NOT_PROCESSED = enum.auto()
-    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8)."""
+    """The mail server has sent 421: it processes no later command (RFC 5321 section 3.8). Some go on nevertheless: so it
+    gets no content ahead of replies any more (`Session.leaves_doubt`)."""
     CLOSED = enum.auto()
     """The mail server has closed the channel before the first reply to the commands in flight. It has processed none of
     them: it sends the first reply at once. There is an exception: it may hold replies back while it has more to read (RFC

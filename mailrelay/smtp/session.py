@@ -51,7 +51,7 @@ class Session:
         # Its value when the current flight began: when octets were last sent while no reply was awaited.
         self._replies_before_flight = 0
         self.leaves_doubt = False
-        """The conversation has ended without replies to content that was sent whole, and not with 421."""
+        """The conversation has ended without replies to content that was sent whole."""
         self._parser = ReplyParser()
         self._output = bytearray()
         # Commands that may not be sent yet, in order.
@@ -364,7 +364,7 @@ class Session:
         """Ends the conversation with `outcome`. In a transaction that was begun, recipients without an outcome get one with
         `Cause.LOST` and the sentence `text`. A message that was not begun, and a probe without a reply, are `Untried`."""
         self._is_ended_by_server = evidence is not Evidence.NOTHING
-        self.leaves_doubt = evidence is not Evidence.NOT_PROCESSED and self.is_content_reply_awaited
+        self.leaves_doubt = self.is_content_reply_awaited
         # A mail server that refuses mailrelay at MAIL has no message.
         if not self._refusals.refuses_all:
             loss.lose(self._unfinished, self._awaited, outcome.stage, text, evidence)

@@ -4,6 +4,7 @@ reason. Nothing is doubtful that the mail server did not accept."""
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -315,3 +316,23 @@ async def test_the_client_hears_why_its_message_waits_and_status_says_so(tmp_pat
             for _ in range(2):
                 code, text = await asyncio.to_thread(submit, port)
                 assert (code, text.split(b" queued: ")[1]) == (250, GONE)
+
+
+async def test_a_server_that_goes_on_after_421_gets_no_message_more_than_twice(tmp_path: Path) -> None:
+    """RFC 5321 section 3.8: it should have closed the connection."""
+    async with running_relay(tmp_path, channels=1) as at:
+        at.remote.extensions = OFFERS["chunking"]
+        await at.settled(await at.send(), "sent")
+        count = 0
+
+        async def every_second(verb: str, _argument: bytes) -> bytes | None:
+            nonlocal count
+            count += verb == "MAIL"
+            return GONE if verb == "MAIL" and count % 2 == 0 else None
+
+        at.remote.policy = every_second
+        for number in range(60):
+            await at.spool.accept(letter(at=time.time(), content=b"number-%d\r\n" % number))
+        at.scheduler.look_again()
+        await at.until(lambda: not at.open_attempts() and not due(at))
+        assert max(Counter(one.content for one in at.remote.received).values()) <= 2
