@@ -271,7 +271,8 @@ class Conversations:
             await self._results.written()
         self._ended(conversation)
         if effect is Consequence.FEWER_CONVERSATIONS:
-            self._server_limit = facts.others
+            # Others may have ended since `facts`.
+            self._server_limit = max(1, len(self._open))
         elif fault is not None and self._connector.connection is connection:
             await self._found_fault(connection, fault)
 
