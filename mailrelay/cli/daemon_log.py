@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mailrelay.cli.base import say
 from mailrelay.cli.terminal import wrapped
-from mailrelay.control.log_file import FILE, local_time
+from mailrelay.control.log_file import FILE, local_time, open_for_append
 
 LOG_SIZE, LOG_FILES = 5_000_000, 4
 """Octets of a log file, and the number of rotated files that are kept."""
@@ -86,9 +86,7 @@ class LogFile(logging.Handler):
 
     def _open(self) -> None:
         if self._handle is None:
-            # A named pipe without a reader would hold up the daemon.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._handle = os.open(self._file, flags, 0o600)
+            self._handle = open_for_append(self._file)
             found = os.fstat(self._handle)
             self._identity = (found.st_dev, found.st_ino)
             self._size, self._rotate_at, self._is_torn = found.st_size, self._max_size, False

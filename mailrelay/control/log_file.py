@@ -18,6 +18,12 @@ def local_time(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 
+def open_for_append(file: Path) -> int:
+    """A descriptor of the log, which is made if it is missing. Raises OSError, also for a named pipe without a reader: it is
+    not waited for."""
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+
+
 def append(directory: Path, lines: Sequence[str], now: float) -> None:
     """Writes lines with the severity ERROR: the person must act. now: epoch seconds.
 
@@ -27,7 +33,7 @@ def append(directory: Path, lines: Sequence[str], now: float) -> None:
         return
     text = "".join(f"{local_time(now)} ERROR {line}\n" for line in lines).encode("utf-8", "backslashreplace")
     with suppress(OSError):
-        handle = os.open(directory / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        handle = open_for_append(directory / FILE)
         try:
             os.write(handle, text)
         finally:

@@ -1,5 +1,5 @@
-"""The conversations with one relayhost's mail server: opens them, gives them jobs, and decides what
-follows from the end of each.
+"""The conversations with one relayhost's mail server: opens them, gives them jobs, and decides what follows from the end
+of each.
 
 A conversation asks for jobs when it has none: first recipient probes, for which clients wait, then messages. Without mail it
 stays open for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler

@@ -45,7 +45,7 @@ from mailrelay.spool import (
     writer,
 )
 from mailrelay.spool.damage_search import find_damage
-from mailrelay.spool.database import connect, translate
+from mailrelay.spool.database import connect, keep_log, translate
 from mailrelay.spool.files import SpoolFiles
 from mailrelay.spool.writer import is_of_the_disk
 
@@ -121,7 +121,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         for db, files in zip((self._reading, self._writing), self._files, strict=True):
             if self.broken.done():
                 # Else the last connection that closes deletes the log at its path, which may be another one.
-                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                keep_log(db)
             files.close()
             db.close()
 
