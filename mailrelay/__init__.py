@@ -8,7 +8,7 @@
 Three promises: a 250 follows the fsync of the message; a recipient is `sent` only when the mail server's 2xx reply to the
 content has been read; no fault of this computer, the network or the settings makes a message bounce.
 
-    mail      messages, states, outcomes, notices (pure)       daemon    builds the parts, starts and stops them
+    mail      messages, states, outcomes, notices (pure)       daemon    starts and stops the parts; signals
     smtp      the client side of SMTP (pure)                   intake    takes over messages from the listener
     listener  receives mail from clients                       ports     what the parts may ask of the spool
     spool     the durable store; all SQL                       config    settings
@@ -17,10 +17,13 @@ content has been read; no fault of this computer, the network or the settings ma
     network   changes of the network and the clock             setup     writes settings, service unit and keys
     notify    delivers notices to the person                   check     examines the setup, sends nothing
     dns       looks up DNS records                             demo      an SSH and mail server, to try mailrelay
+    tracking  what became of mail on the relayhost (pure)
     lazy      loads modules when they are first needed         submission  the settings about bare addresses
+    parts     builds the parts, and changes them at a reload   idle      the end of a daemon without work
+    page      a local page for the person (`mailrelay web`)
 
-`mail` and `smtp` do no I/O. `listener`, `spool`, `relay`, `ssh`, `network` and `notify` do not import each other, but for
-the values of `ssh.interface`, which `relay` uses. `daemon` connects them.
+`mail`, `smtp` and `tracking` do no I/O. `listener`, `spool`, `relay`, `ssh`, `network` and `notify` do not import each
+other, but for the values of `ssh.interface`, which `relay` uses. `parts` connects them.
 """
 
 __version__ = "0.1.0"

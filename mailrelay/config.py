@@ -1,4 +1,4 @@
-"""Reads the settings: TOML text to immutable values. `grammar` defines the notation of single values.
+"""Reads the settings: TOML text to immutable values. `grammar` defines the notation of single values, `tables` reads tables.
 
     load(path)           reads the file and checks that no other user can write it
     parse(text, where)   reads a text
@@ -14,116 +14,123 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
-import msgspec
-
-from mailrelay import grammar
-from mailrelay.endpoint import Endpoint, Tcp
-from mailrelay.grammar import MINUTE, SECOND, WEEK
+from mailrelay import grammar, tables
+from mailrelay.endpoint import Endpoint, Tcp, Unix
+from mailrelay.grammar import DAY, MINUTE, SECOND, WEEK
 from mailrelay.grammar import SettingsError as SettingsError
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
-Readers = Mapping[str, Callable[[Any], object]]
-"""By the name of a setting, the function that checks and converts its value. Raises SettingsError."""
-StructType = TypeVar("StructType", bound=msgspec.Struct)
+from mailrelay.tables import Expanded, Written
 
 EXAMPLE = 'relayhost.default.ssh = "me@mail.example.org"'
 """The shortest valid settings file."""
 MAX_FILE = 1 << 20
 """The largest settings file, in octets."""
 
-_INVALID = r"Expected `(\w+)`(?: ([<>]=) (-?\d+))?.*? - at `\$\.([^`]*)`"
-_MISSING = r"Object missing required field `(\w+)`"
-"""Error messages of msgspec."""
-_KINDS = {"int": "a whole number", "bool": "true or false"}
+Count = Annotated[int, grammar.count(1, 10_000)]
 
 
-class Listen(msgspec.Struct, frozen=True, kw_only=True):
+class Listen(NamedTuple):
     """The listener: where clients connect and what they may do. Durations are seconds, sizes octets.
 
     address: a port of 0 means any free port. answer_within: how long a client waits for the mail server's reply to its
-    message. allow_users: names or ids of accounts, "self" or "any". auth: "ignore" offers AUTH and accepts any password,
-    "refuse" refuses AUTH.
+    message. allow_users: names or ids of accounts, "self" or "any". idle_exit: how long a daemon that the service manager
+    starts on demand stays without work, 0 for ever. everyone: a UNIX socket for all accounts of this computer; messages
+    then belong to the accounts that submit them. auth: "ignore" offers AUTH and accepts any password, "refuse" refuses AUTH.
     """
 
-    address: Endpoint = Tcp("localhost", 7777)
-    answer_within: float = 8.0
-    allow_users: tuple[str, ...] = ("self",)
-    max_message_size: int = 50_000_000
+    address: Annotated[Endpoint, Expanded(grammar.listen_endpoint)] = Tcp("localhost", 7777)
+    answer_within: Annotated[float, grammar.duration(0, 5 * MINUTE, 'from "0s" to "5m"')] = 8.0
+    allow_users: Annotated[tuple[str, ...], grammar.some(grammar.account)] = ("self",)
+    max_message_size: Annotated[int, grammar.size(1, 500_000_000, 'from "1B" to "500MB"')] = 50_000_000
     max_connections: Count = 100
-    auth: Literal["refuse", "ignore"] = "refuse"
+    auth: Annotated[Literal["refuse", "ignore"], grammar.auth] = "refuse"
+    idle_exit: Annotated[float, grammar.duration(0, WEEK, 'from "0s" to "1w"')] = 0.0
+    everyone: Annotated[Unix | None, Expanded(grammar.unix_endpoint)] = None
 
 
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
+class Submission(NamedTuple):
     """What bare addresses are completed with (`mail.completion`): `from`, `domain` and `local`; "" for the default."""
 
-    sender: str = msgspec.field(default="", name="from")
-    domain: str = ""
-    local: str = ""
+    sender: Annotated[str, grammar.whole_address, Written(key="from")] = ""
+    domain: Annotated[str, grammar.domain] = ""
+    local: Annotated[str, grammar.whole_address] = ""
 
 
-class Relayhost(msgspec.Struct, frozen=True, kw_only=True):
+class Relayhost(NamedTuple):
     """The person's own server, reached by SSH. ssh: the destination for ssh(1). smtp: the mail server, as seen from there.
 
     command: the mail path if it is not empty, instead of `smtp`. senders: patterns of the reverse paths whose mail goes
     through this relayhost. linger: seconds for which an idle connection is kept, `float("inf")` for "always". channels:
     conversations with the mail server at once; backlog_channels: the same for a long queue and a mail server without
-    CHUNKING. helo: our name in EHLO, a domain name or an address literal.
+    CHUNKING. helo: our name in EHLO, a domain name or an address literal. record: "auto" to have the mail server's replies
+    recorded on the relayhost where that is possible, "off" not to. track: "auto" to follow messages there after the mail
+    server has accepted them, "off" not to; or a command for the shell there that lists the queue, instead of the mail
+    server's own. fallback: the names of relayhosts that send its mail, in this order, while it cannot be reached.
     """
 
     name: str
-    ssh: str
-    ssh_config: Path
-    smtp: Tcp = Tcp("localhost", 25)
-    command: str = ""
-    senders: tuple[str, ...] = ("*",)
-    linger: float = 30.0
+    ssh: Annotated[str, grammar.destination, Written(example=EXAMPLE)]
+    ssh_config: Annotated[Path, Expanded(grammar.path), Written(default="~/.ssh/config")]
+    smtp: Annotated[Tcp, grammar.tcp_endpoint] = Tcp("localhost", 25)
+    command: Annotated[str, grammar.text] = ""
+    senders: Annotated[tuple[str, ...], grammar.some(grammar.sender)] = ("*",)
+    linger: Annotated[float, grammar.linger] = 30.0
     channels: Count = 8
     backlog_channels: Count = 64
-    helo: str = "[127.0.0.1]"
+    helo: Annotated[str, grammar.helo] = "[127.0.0.1]"
+    record: Annotated[Literal["auto", "off"], grammar.record] = "auto"
+    track: Annotated[str, grammar.track] = "auto"
+    fallback: Annotated[tuple[str, ...], grammar.each(grammar.text)] = ()
 
 
-class Queue(msgspec.Struct, frozen=True, kw_only=True):
+class Queue(NamedTuple):
     """The spool and the retry schedule. Durations are seconds, sizes octets.
 
     retry: the waits between attempts; the last one repeats. expire_after: how long a message is tried. keep_sent: how long
-    history is kept.
+    history is kept. undo: how long new mail waits before its first attempt.
     """
 
-    directory: Path
-    retry: tuple[float, ...] = (60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
-    delay_notice_after: float = 900.0
-    expire_after: float = 432_000.0
-    keep_sent: float = 604_800.0
-    max_size: int = 2_000_000_000
+    directory: Annotated[Path, Expanded(grammar.path), Written(default="$XDG_STATE_HOME/mailrelay")]
+    retry: Annotated[tuple[float, ...], grammar.some(grammar.duration(SECOND, WEEK, 'from "1s" to "1w"'))] = (
+        60.0,
+        120.0,
+        300.0,
+        900.0,
+        1800.0,
+        3600.0,
+    )
+    delay_notice_after: Annotated[float, grammar.duration(SECOND, 52 * WEEK, 'from "1s" to "52w"')] = 900.0
+    expire_after: Annotated[float, grammar.duration(MINUTE, 52 * WEEK, 'from "1m" to "52w"')] = 432_000.0
+    keep_sent: Annotated[float, grammar.duration(0, 520 * WEEK, 'from "0s" to "520w"')] = 604_800.0
+    max_size: Annotated[int, grammar.size(1, 10**15, 'from "1B" to "1000TB"')] = 2_000_000_000
+    undo: Annotated[float, grammar.duration(0, DAY, 'from "0s" to "1d"')] = 0.0
 
 
-class Notify(msgspec.Struct, frozen=True, kw_only=True):
+class Notify(NamedTuple):
     """The notice backends. mailbox: a Maildir, None to use none. command: with its arguments, empty for none."""
 
-    desktop: bool = True
-    dsn: bool = True
-    mailbox: Path | None = None
-    command: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
+    desktop: Annotated[bool, grammar.truth] = True
+    dsn: Annotated[bool, grammar.truth] = True
+    mailbox: Annotated[Path | None, Expanded(grammar.maildir)] = None
+    command: Annotated[tuple[str, ...], Expanded(grammar.argv)] = ()
+    urls: Annotated[tuple[str, ...], grammar.each(grammar.url)] = ()
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True):
+class Forward(NamedTuple):
     """A forward: connections to `listen` lead through the SSH connection of a relayhost to `to`.
 
     relayhost: its name. to: as seen from the relayhost.
     """
 
-    listen: Endpoint
-    relayhost: str
-    to: Endpoint
+    listen: Annotated[Endpoint, Expanded(grammar.listen_endpoint), Written(example='listen = "localhost:8888"')]
+    relayhost: Annotated[str, grammar.text]
+    to: Annotated[Endpoint, grammar.remote_endpoint, Written(example='to = "localhost:80"')]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(NamedTuple):
     """All settings. There is at least one relayhost; their names are unique."""
 
     listen: Listen
@@ -221,62 +228,41 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _settings(root: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    _check_names(root, ("listen", "submission", "relayhost", "queue", "notify", "forward"), "")
-    path = partial(grammar.path, environ=environ)
-    listen = _read_struct(
-        Listen,
-        root.get("listen", {}),
-        "listen",
-        {
-            "address": partial(grammar.listen_endpoint, environ=environ),
-            "answer_within": grammar.duration(0, 5 * MINUTE, 'from "0s" to "5m"'),
-            "allow_users": grammar.some(grammar.account),
-            "max_message_size": grammar.size(1, 500_000_000, 'from "1B" to "500MB"'),
-            "auth": grammar.auth,
-        },
-    )
-    submission = _read_struct(
-        Submission,
-        root.get("submission", {}),
-        "submission",
-        {"from": grammar.whole_address, "domain": grammar.domain, "local": grammar.whole_address},
-    )
-    queue = _read_struct(
-        Queue,
-        {"directory": "$XDG_STATE_HOME/mailrelay"} | _table(root.get("queue", {}), "queue"),
-        "queue",
-        {
-            "directory": path,
-            "retry": grammar.some(grammar.duration(SECOND, WEEK, 'from "1s" to "1w"')),
-            "delay_notice_after": grammar.duration(SECOND, 52 * WEEK, 'from "1s" to "52w"'),
-            "expire_after": grammar.duration(MINUTE, 52 * WEEK, 'from "1m" to "52w"'),
-            "keep_sent": grammar.duration(0, 520 * WEEK, 'from "0s" to "520w"'),
-            "max_size": grammar.size(1, 10**15, 'from "1B" to "1000TB"'),
-        },
-    )
+    tables.check_names(root, ("listen", "submission", "relayhost", "queue", "notify", "forward"), "")
+    listen = tables.read(Listen, root.get("listen", {}), "listen", environ)
+    submission = tables.read(Submission, root.get("submission", {}), "submission", environ)
+    queue = tables.read(Queue, root.get("queue", {}), "queue", environ)
     if queue.max_size < listen.max_message_size:
         raise SettingsError("queue.max_size: smaller than listen.max_message_size; it must hold at least one message")
-    notify = _read_struct(
-        Notify,
-        root.get("notify", {}),
-        "notify",
-        {
-            "mailbox": lambda value: None if value == "" else path(value),
-            "command": partial(grammar.argv, environ=environ),
-            "urls": grammar.each(grammar.url),
-        },
-    )
-    relayhosts = _table(root.get("relayhost", {}), "relayhost")
+    notify = tables.read(Notify, root.get("notify", {}), "notify", environ)
+    relayhosts = tables.as_table(root.get("relayhost", {}), "relayhost")
     if not relayhosts:
         raise SettingsError(f"relayhost: at least one is needed; write: {EXAMPLE}")
     return Settings(
         listen=listen,
-        relayhosts=tuple(_relayhost(name, table, environ) for name, table in relayhosts.items()),
+        relayhosts=_relayhosts(relayhosts, environ),
         queue=queue,
         notify=notify,
         submission=submission,
         forwards=_forwards(root.get("forward", []), list(relayhosts), environ),
     )
+
+
+def _relayhosts(written: dict[str, Any], environ: Mapping[str, str]) -> tuple[Relayhost, ...]:
+    """All relayhosts, in the order of the file; but a fallback without `senders` stands behind the others, so that it takes
+    only mail that none of them takes (`mail.routing`)."""
+    found = [_relayhost(name, table, environ) for name, table in written.items()]
+    for relayhost in found:
+        for name in relayhost.fallback:
+            key = f"relayhost.{relayhost.name}.fallback"
+            if name == relayhost.name:
+                raise SettingsError(f"{key}: {name} is this relayhost itself; name another one")
+            if name not in written:
+                raise SettingsError(f"{key}: no relayhost {grammar.shown(name)}; there are {', '.join(written)}")
+            if relayhost.fallback.count(name) > 1:
+                raise SettingsError(f"{key}: {name} stands in it twice; name it once")
+    fallbacks = {name for relayhost in found for name in relayhost.fallback}
+    return tuple(sorted(found, key=lambda one: one.name in fallbacks and "senders" not in written[one.name]))
 
 
 def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhost:
@@ -285,30 +271,19 @@ def _relayhost(name: str, table: object, environ: Mapping[str, str]) -> Relayhos
     key = f"relayhost.{name}"
     if not isinstance(table, dict):
         raise SettingsError(f"{key}: a relayhost has a name; write [relayhost.default] and {name} below it")
-    readers: Readers = {
-        "ssh": grammar.destination,
-        "ssh_config": partial(grammar.path, environ=environ),
-        "smtp": grammar.tcp_endpoint,
-        "command": grammar.text,
-        "senders": grammar.some(grammar.sender),
-        "linger": grammar.linger,
-        "helo": grammar.helo,
-    }
-    _check_names(table, (*readers, "channels", "backlog_channels"), key)
-    values = _read({"ssh_config": "~/.ssh/config"} | table, key, readers)
-    found = _converted(Relayhost, values | {"name": name}, key)
+    found = tables.read(Relayhost, table, key, environ, name=name)
     if "channels" in table and "backlog_channels" not in table:
         # If only `channels` is set, it is the limit during a backlog too.
-        return msgspec.structs.replace(found, backlog_channels=found.channels)
+        return found._replace(backlog_channels=found.channels)
     return found
 
 
-def _forwards(tables: object, relayhosts: list[str], environ: Mapping[str, str]) -> tuple[Forward, ...]:
-    if not isinstance(tables, list):
+def _forwards(listed: object, relayhosts: list[str], environ: Mapping[str, str]) -> tuple[Forward, ...]:
+    if not isinstance(listed, list):
         raise SettingsError(
             "forward: must be a list of tables; write [[forward]] with two brackets, and its settings below it"
         )
-    return tuple(_forward(f"forward[{number}]", table, relayhosts, environ) for number, table in enumerate(tables, 1))
+    return tuple(_forward(f"forward[{number}]", table, relayhosts, environ) for number, table in enumerate(listed, 1))
 
 
 def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[str, str]) -> Forward:
@@ -317,81 +292,11 @@ def _forward(key: str, table: object, relayhosts: list[str], environ: Mapping[st
         raise SettingsError(
             f"{key}: expected a table, found {grammar.shown(table)}; write [[forward]], and its settings below it"
         )
-    readers: Readers = {
-        "listen": partial(grammar.listen_endpoint, environ=environ),
-        "relayhost": grammar.text,
-        "to": grammar.remote_endpoint,
-    }
-    _check_names(table, readers, key)
-    values = _read(table, key, readers)
-    for name, example in (("listen", "localhost:8888"), ("to", "localhost:80")):
-        if name not in values:
-            raise SettingsError(f'{key}.{name}: missing; for example: {name} = "{example}"')
     # The default: the only relayhost, or the one with the name "default".
-    relayhost = values.setdefault("relayhost", relayhosts[0] if len(relayhosts) == 1 else "default")
-    if relayhost not in relayhosts:
+    usual = relayhosts[0] if len(relayhosts) == 1 else "default"
+    found = tables.read(Forward, {"relayhost": usual} | table, key, environ)
+    if found.relayhost not in relayhosts:
         raise SettingsError(
-            f"{key}.relayhost: no relayhost {grammar.shown(relayhost)}; there are {', '.join(relayhosts)}"
+            f"{key}.relayhost: no relayhost {grammar.shown(found.relayhost)}; there are {', '.join(relayhosts)}"
         )
-    return Forward(**values)
-
-
-def _read_struct(struct: type[StructType], table: object, key: str, readers: Readers) -> StructType:
-    """The table at `key` as a `struct`, whose fields are the settings that the table may have."""
-    found = _table(table, key)
-    _check_names(found, struct.__struct_encode_fields__, key)
-    return _converted(struct, _read(found, key, readers), key)
-
-
-def _table(value: object, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SettingsError(
-            f"{key}: expected a table, found {grammar.shown(value)}; write [{key}], and its settings below it"
-        )
-    return value
-
-
-def _check_names(table: Iterable[str], allowed: Iterable[str], key: str) -> None:
-    """Raises SettingsError if `table`, the table at `key`, has a name that is not allowed."""
-    names = list(allowed)
-    for name in table:
-        if name not in names:
-            # Imported here, because every command loads this file and hardly any needs difflib.
-            import difflib  # noqa: PLC0415
-
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(names)}"
-            raise SettingsError(f"{f'{key}.{name}' if key else name}: no such setting; {hint}")
-
-
-def _read(table: Mapping[str, object], key: str, readers: Readers) -> dict[str, Any]:
-    """The values of `table`, each read by its reader, or unchanged if it has none."""
-    values: dict[str, Any] = {}
-    for name, value in table.items():
-        try:
-            values[name] = readers[name](value) if name in readers else value
-        except SettingsError as error:
-            raise SettingsError(f"{key}.{name}: {error}") from None
-    return values
-
-
-def _converted(struct: type[StructType], values: dict[str, Any], key: str) -> StructType:
-    try:
-        # The readers return Paths. msgspec does not know that type and calls this hook.
-        return msgspec.convert(values, struct, dec_hook=lambda _type, value: value)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_reworded(str(error), values, key)) from None
-
-
-def _reworded(message: str, values: dict[str, Any], key: str) -> str:
-    """An error message of msgspec, reworded like the other messages of this file."""
-    if missing := re.match(_MISSING, message):
-        return f"{key}.{missing[1]}: missing; for example: {EXAMPLE}"
-    invalid = re.fullmatch(_INVALID, message)
-    if not invalid:
-        return f"{key}: {message}"
-    kind, bound, limit, name = invalid.groups()
-    value = grammar.shown(values.get(name))
-    if bound:
-        return f"{key}.{name}: {value} is out of range; {'at least' if bound == '>=' else 'at most'} {limit}"
-    return f"{key}.{name}: expected {_KINDS[kind]}, found {value}"
+    return found

@@ -3,14 +3,13 @@
     Endpoint = Tcp | Unix
     str(endpoint)       "localhost:25", "[::1]:25", "unix:/run/imap": the notation of the settings file and of messages
 
-`grammar` reads endpoints from the settings file; no other code parses this notation. The types are msgspec structs, because
-msgspec, which reads the settings, supports no union of dataclasses.
+`grammar` reads endpoints from the settings file; no other code parses this notation.
 """
 
-import msgspec
+from typing import NamedTuple
 
 
-class Tcp(msgspec.Struct, frozen=True, tag=True):
+class Tcp(NamedTuple):
     """host: a name or an address, an IPv6 address without brackets. port: 0 to 65535."""
 
     host: str
@@ -20,7 +19,7 @@ class Tcp(msgspec.Struct, frozen=True, tag=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Unix(msgspec.Struct, frozen=True, tag=True):
+class Unix(NamedTuple):
     """path: an absolute path."""
 
     path: str

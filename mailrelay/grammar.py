@@ -25,8 +25,8 @@ from typing import Any
 from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.mail import routing
 
-SECOND, MINUTE, WEEK = 1.0, 60.0, 604_800.0
-DURATIONS = {"ms": 0.001, "s": SECOND, "m": MINUTE, "h": 3600.0, "d": 86_400.0, "w": WEEK}
+SECOND, MINUTE, DAY, WEEK = 1.0, 60.0, 86_400.0, 604_800.0
+DURATIONS = {"ms": 0.001, "s": SECOND, "m": MINUTE, "h": 3600.0, "d": DAY, "w": WEEK}
 SIZES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 XDG = {
@@ -79,21 +79,43 @@ def text(value: object) -> str:
     return value
 
 
-def each(reader: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
-    """A list whose entries are read by `reader`."""
+def truth(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"expected true or false, found {shown(value)}")
+    return value
 
-    def read(value: object) -> list[Any]:
-        if not isinstance(value, list):
-            raise SettingsError(f"expected a list in brackets, found {shown(value)}")
-        return [reader(item) for item in value]
+
+def count(least: int, most: int) -> Callable[[object], int]:
+    """A whole number from `least` to `most`."""
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise SettingsError(f"expected a whole number, found {shown(value)}")
+        if value < least:
+            raise SettingsError(f"{shown(value)} is out of range; at least {least}")
+        if value > most:
+            raise SettingsError(f"{shown(value)} is out of range; at most {most}")
+        return value
 
     return read
 
 
-def some(reader: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
+def each(reader: Callable[[Any], Any]) -> Callable[[object], tuple[Any, ...]]:
+    """A list whose entries are read by `reader`."""
+
+    def read(value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise SettingsError(f"expected a list in brackets, found {shown(value)}")
+        return tuple(reader(item) for item in value)
+
+    return read
+
+
+def some(reader: Callable[[Any], Any]) -> Callable[[object], tuple[Any, ...]]:
     """A list with at least one entry."""
 
-    def read(value: object) -> list[Any]:
+    def read(value: object) -> tuple[Any, ...]:
         if value == []:
             raise SettingsError("the list is empty; at least one entry is needed")
         return each(reader)(value)
@@ -188,6 +210,11 @@ def path(value: object, environ: Mapping[str, str]) -> Path:
     return Path(text(expanded))
 
 
+def maildir(value: object, environ: Mapping[str, str]) -> Path | None:
+    """The absolute path of a Maildir; None for ""."""
+    return None if value == "" else path(value, environ)
+
+
 def listen_endpoint(value: object, environ: Mapping[str, str]) -> Endpoint:
     """An endpoint that only this machine can reach: a loopback address and a port (0: any free port), or a UNIX socket."""
     written = text(value)
@@ -206,6 +233,16 @@ def listen_endpoint(value: object, environ: Mapping[str, str]) -> Endpoint:
         f"{shown(value)} is not an address to listen on; "
         'write "localhost:7777", "127.0.0.1:7777", "[::1]:7777" or "unix:/path"'
     )
+
+
+def unix_endpoint(value: object, environ: Mapping[str, str]) -> Unix | None:
+    """A UNIX socket, or "" for none."""
+    if value == "":
+        return None
+    found = listen_endpoint(value, environ) if text(value).startswith("unix:") else None
+    if not isinstance(found, Unix):
+        raise SettingsError(f'{shown(value)} is not a UNIX socket; write for example "unix:/run/mailrelay/smtp"')
+    return found
 
 
 def tcp_endpoint(value: object) -> Tcp:
@@ -245,6 +282,21 @@ def account(value: object) -> str:
     return name
 
 
+def record(value: object) -> str:
+    """Whether conversations are recorded on the relayhost: "auto" or "off"."""
+    if value not in ("auto", "off"):
+        raise SettingsError(f'expected "auto" or "off", found {shown(value)}')
+    return text(value)
+
+
+def track(value: object) -> str:
+    """Whether mail is followed on the relayhost: "auto" or "off", or a command for the shell there, of one line."""
+    command = text(value)
+    if not command.strip() or not command.isprintable():
+        raise SettingsError(f'expected "auto", "off" or a command that lists the queue, found {shown(value)}')
+    return command
+
+
 def auth(value: object) -> str:
     """How a client's AUTH is treated: "refuse" or "ignore"."""
     if value not in ("refuse", "ignore"):
@@ -275,12 +327,12 @@ def domain(value: object) -> str:
     return text(value)
 
 
-def argv(value: object, environ: Mapping[str, str]) -> list[str]:
-    """The words of a command, [] for none. The first word is a path if it contains a slash."""
+def argv(value: object, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The words of a command, () for none. The first word is a path if it contains a slash."""
     words = each(text)(value)
     if words and not words[0]:
         raise SettingsError("the first word is empty; write the name of the program")
-    return [str(path(words[0], environ)), *words[1:]] if words and "/" in words[0] else words
+    return (str(path(words[0], environ)), *words[1:]) if words and "/" in words[0] else words
 
 
 def url(value: object) -> str:

@@ -17,12 +17,14 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from mailrelay import service_manager
+from mailrelay.mail.sending import Sending
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.notify.emergency import Emergency
 from mailrelay.spool import liveness
@@ -37,6 +39,8 @@ LOOK_INTERVAL = 5.0
 """Seconds between two looks at the spool during a failure."""
 LASTING = 60.0
 """Seconds after the start until a remembered failure of an earlier daemon can count as over."""
+MAX_TEXT, MAX_ERRORS = 300, 5
+"""Characters of a text in an answer, and errors in it: it must fit into `liveness.MAX_ANSWER`."""
 ACCEPT_RETRY = 1.0
 """Seconds until the next try after the socket could not accept a connection."""
 
@@ -53,8 +57,13 @@ class Health:
         self._is_looking = False
         self._is_work_waiting = False
         self._look_now = asyncio.Event()
+        # How often the settings were read again, and why they were not taken the last time.
+        self._reloads, self._refusal = 0, ""
+        self._errors: Callable[[], Mapping[str, str]] = dict
+        self._sending: Callable[[], Sequence[Sending]] = tuple
         self._listening: socket.socket | None = None
         self._watchdog: asyncio.Task[None] | None = None
+        self._connected: Callable[[], Iterable[str]] = tuple
 
     async def __aenter__(self) -> Self:
         interval = service_manager.watchdog_interval(self._environ)
@@ -74,6 +83,20 @@ class Health:
         self._stop_answering()
         if self._watchdog is not None:
             self._watchdog.cancel()
+
+    @property
+    def has_failure(self) -> bool:
+        """Whether the spool cannot be used now."""
+        return self._failure is not None
+
+    def tell_by(self, emergency: Emergency) -> None:
+        """Replaces what tells the person: the settings were read again."""
+        self._emergency = emergency
+
+    def reloaded(self, refusal: str) -> None:
+        """The settings were read again. refusal: why they were not taken, "" if they were."""
+        self._reloads += 1
+        self._refusal = refusal
 
     def report(self, error: SpoolError | None) -> None:
         """To be called in the event loop when the spool could not do its work, and with None when it can again."""
@@ -135,9 +158,20 @@ class Health:
         """Waits for the deliveries of notices, up to FINISH seconds."""
         await self._emergency.finish(FINISH)
 
-    def answer(self) -> None:
-        """Begins to answer `mailrelay status`: the daemon has started. Call it while holding the lock of the spool."""
+    def answer(
+        self,
+        errors: Callable[[], Mapping[str, str]] = dict,
+        connected: Callable[[], Iterable[str]] = tuple,
+        sending: Callable[[], Sequence[Sending]] = tuple,
+    ) -> None:
+        """Begins to answer `mailrelay status`: the daemon has started. Call it while holding the lock of the spool.
+
+        errors: why relayhosts' mail cannot be sent, by name; "" for those whose mail can. connected: the names of the
+        relayhosts to which there is a connection. sending: the messages that are being sent. They are called only when a
+        command asks.
+        """
         self._has_started = True
+        self._errors, self._connected, self._sending = errors, connected, sending
         try:
             self._listen()
         except OSError as error:
@@ -163,7 +197,17 @@ class Health:
     def _answer_all(self, listening: socket.socket) -> None:
         is_full = isinstance(self._failure, SpoolFull)
         text = "" if self._failure is None else str(self._failure)
-        line = liveness.line(liveness.Answer(os.getpid(), text if is_full else "", "" if is_full else text))
+        answer = liveness.Answer(
+            os.getpid(),
+            text if is_full else "",
+            "" if is_full else text,
+            tuple((name, why[:MAX_TEXT]) for name, why in self._errors().items() if why)[:MAX_ERRORS],
+            self._reloads,
+            self._refusal[:MAX_TEXT],
+            tuple(islice(self._connected(), liveness.MAX_CONNECTED)),
+            tuple(self._sending()),
+        )
+        line = liveness.line(answer)
         for _ in range(liveness.BACKLOG):
             try:
                 asking, _ = listening.accept()

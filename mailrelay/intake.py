@@ -4,7 +4,7 @@ Promises: the client gets a 250 for a message only after the commit of the whole
 since, unless the mail server has the message. A failure on this computer is a 4xx
 reply: FULL, BROKEN or NO_RELAYHOST. A refusal that the client did not get becomes a bounce. If the mail server took the
 message for some recipients only, the 250 names the others, at most MAX_NAMED of them. The intake never waits for a relayhost
-with a known fault.
+with a known fault, nor for a message that waits for its time: the 250 says until when that can be cancelled.
 """
 
 import asyncio
@@ -28,11 +28,13 @@ from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged, arrive
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.routing import choose
+from mailrelay.mail.send_time import SendTime, effective_send_time
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
 from mailrelay.mail.trace import MAX_RECEIVED, count_received
 from mailrelay.mail.triage import Disposition, classify
 from mailrelay.ports import LARGE, AcceptPort
 from mailrelay.relay.waiters import DeliveryResult, Queued, Refused, Result, Unconfirmed, Waiter, Waiters
+from mailrelay.submission import account_name
 
 log = logging.getLogger("mailrelay.intake")
 
@@ -51,12 +53,17 @@ class SchedulerPort(Protocol):
     """What the intake needs of a relayhost's scheduler (`relay.scheduler`)."""
 
     @property
+    def carrier(self) -> "SchedulerPort":
+        """The one that sends the mail of this relayhost now: itself, or that of a fallback."""
+
+    @property
     def waiters(self) -> Waiters: ...
     @property
     def fault_text(self) -> str: ...
     @property
     def is_stuck(self) -> bool: ...
     def message_arrived(self, message: int) -> None: ...
+    def message_waits(self) -> None: ...
     def expect_message(self) -> None: ...
     def waited_in_vain(self) -> None: ...
     def octets_sent(self, message: int) -> int: ...
@@ -67,7 +74,8 @@ class Intake:
     """Takes over messages for the listener (`listener.server_state.IntakePort`).
 
     accepted: called when a message is on disk. answer_within: seconds that a client waits for the mail server's reply. now:
-    the clock, epoch seconds. completion: what the settings say about bare addresses.
+    the clock, epoch seconds. completion: what the settings say about bare addresses. undo: seconds for which each message
+    waits before its first attempt.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class Intake:
         answer_within: float,
         now: Callable[[], float] = time.time,
         completion: Completion = NOTHING_KNOWN,
+        undo: float = 0.0,
     ) -> None:
         self._relayhosts = relayhosts
         self._schedulers = schedulers
@@ -87,8 +96,18 @@ class Intake:
         self._answer_within = answer_within
         self.now = now
         self._completion = completion
+        self._undo = undo
         # One token for all messages: their queue ids differ, and os.urandom costs as much as a write to a socket.
         self._token = os.urandom(5).hex()
+
+    def change(
+        self, relayhosts: Sequence[Relayhost], answer_within: float, completion: Completion, undo: float
+    ) -> None:
+        """Takes other settings, also for transactions that have begun. `schedulers` must have those of `relayhosts` now."""
+        self._relayhosts = relayhosts
+        self._answer_within = answer_within
+        self._completion = completion
+        self._undo = undo
 
     def expect_message(self, reverse_path: bytes) -> None:
         """A client's MAIL was accepted: a reason to dial its relayhost."""
@@ -113,7 +132,7 @@ class Intake:
         outcome = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(timeout, self._answer_within)):
-                outcome = await self._schedulers[relayhost].probe_recipient(envelope)
+                outcome = await self._schedulers[relayhost].carrier.probe_recipient(envelope)
         if outcome is None or classify(outcome) is not Disposition.BOUNCED:
             return None
         log.info("%s", logline.probe_refused(envelope, relayhost, outcome))
@@ -144,18 +163,26 @@ class Intake:
         return arrive(envelope, content, queue_id=queue_id, token=self._token, relayhost=relayhost, now=self.now())
 
     async def take_over(self, arrival: Arrival) -> ClientReply:
-        """Writes a message to disk and waits for the mail server's reply."""
-        queue_id, scheduler = arrival.queue_id, self._schedulers[arrival.relayhost]
+        """Writes a message to disk and waits for the mail server's reply, unless the message waits for its time."""
+        # Now, because a large content comes in for minutes.
+        current = self._by_present_settings(arrival)
+        if current is None:
+            return ClientReply(NO_RELAYHOST)
+        arrival, send_time = current, current.envelope.send_time
+        queue_id = arrival.queue_id
+        # The fallback that sends it, if its relayhost cannot be reached.
+        scheduler = self._schedulers[arrival.relayhost].carrier
         fault = scheduler.fault_text
         # Open it before the commit: the result may come immediately after the commit.
-        waiter = scheduler.waiters.open(queue_id) if self._answer_within > 0 and not fault else None
+        is_awaited = self._answer_within > 0 and not fault and send_time is None
+        waiter = scheduler.waiters.open(queue_id, arrival.relayhost) if is_awaited else None
         try:
             key = await self._spool.accept(arrival)
             self._accepted()
-            log.info("%s", logline.accepted(arrival))
-            scheduler.message_arrived(key)
+            log.info("%s", logline.accepted(arrival, account_name(arrival.envelope.owner)))
+            self._announce(arrival, key)
             if waiter is None:
-                return ClientReply(_queued(queue_id, fault))
+                return ClientReply(_queued(queue_id, fault) if send_time is None else _waiting(queue_id, send_time))
             await asyncio.wait({waiter.result}, timeout=self._answer_within)
         except SpoolError as error:
             return ClientReply(reply_to_spool_error(error))
@@ -168,6 +195,27 @@ class Intake:
         scheduler.waited_in_vain()
         why = _progress(waiter.so_far) or why_no_reply(arrival.size, scheduler.octets_sent(key))
         return ClientReply(_queued(queue_id, why))
+
+    def _by_present_settings(self, arrival: Arrival) -> Arrival | None:
+        """The message with its relayhost and its send time; None if no relayhost takes it any more."""
+        if arrival.relayhost not in self._schedulers:
+            relayhost = choose(arrival.envelope.sender, self._relayhosts)
+            if relayhost is None:
+                return None
+            arrival = replace(arrival, relayhost=relayhost)
+        send_time = effective_send_time(arrival.envelope.send_time, self._undo, arrival.arrival)
+        return replace(arrival, envelope=replace(arrival.envelope, send_time=send_time))
+
+    def _announce(self, arrival: Arrival, key: int) -> None:
+        """Tells the scheduler of a message in the spool: another one now if the settings were changed during the commit,
+        none if the relayhost was removed."""
+        scheduler = self._schedulers.get(arrival.relayhost)
+        if scheduler is None:
+            return
+        if arrival.envelope.send_time is None:
+            scheduler.message_arrived(key)
+        else:
+            scheduler.message_waits()
 
 
 class IncomingMessage:
@@ -261,6 +309,12 @@ def _reply_to(queue_id: str, waiter: Waiter, result: Result) -> ClientReply:
 
 def _queued(queue_id: str, why: str) -> Reply:
     return Reply(250, (f"2.0.0 {queue_id} queued{': ' if why else ''}{reply_text(why)}".encode(),))
+
+
+def _waiting(queue_id: str, send_time: SendTime) -> Reply:
+    cancel = f"`mailrelay queue cancel {queue_id}` cancels it until then"
+    text = f"2.0.0 {queue_id} queued: waits until {send_time.text}; {cancel}"
+    return Reply(250, (text.encode(),))
 
 
 def _delivered(queue_id: str, result: DeliveryResult) -> Reply:

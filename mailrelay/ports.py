@@ -27,6 +27,9 @@ from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.overview import Event, Listed, SpoolStatus
 from mailrelay.mail.record import Arrival, Record, Staged
+from mailrelay.mail.recorded import ReadExchange, RecordedExchange, Recording, UnreadExchange
+from mailrelay.mail.there import Retried, RetryThere
+from mailrelay.tracking.followed import Followed, Found
 
 LARGE = 65_536
 """Octets of content above which a message is large: small messages are due ahead of large ones."""
@@ -40,7 +43,8 @@ class AcceptPort(Protocol):
         ...
 
     async def accept(self, arrival: Arrival) -> int:
-        """Puts a message on disk, due at once, and returns its key. From the commit on, mailrelay is responsible for it.
+        """Puts a message on disk, due at once or at its send time, and returns its key. From the commit on, mailrelay is
+        responsible for it.
 
         Raises SpoolFull where `queue.max_size` or the disk leaves no space for it; SpoolError if `arrival.staged` is gone.
         """
@@ -64,16 +68,23 @@ class AcceptPort(Protocol):
 class RelayPort(Protocol):
     """For sending: due messages, attempts, and their outcomes."""
 
-    async def next_due(self, relayhost: str) -> float | None:
-        """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
+    async def next_due(self, relayhost: str, others: Sequence[str] = ()) -> float | None:
+        """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be. others: as in
+        `take`."""
         ...
 
-    async def count_due(self, relayhost: str, limit: int) -> int:
-        """The number of messages of `relayhost` that are due now, at most `limit`."""
+    async def count_due(self, relayhost: str, limit: int, others: Sequence[str] = ()) -> int:
+        """The number of messages of `relayhost` that are due now, at most `limit`. others: as in `take`."""
         ...
 
     async def take(
-        self, relayhost: str, first: Sequence[int], limit: int, more: int = 0, completion: Completion = NOTHING_KNOWN
+        self,
+        relayhost: str,
+        first: Sequence[int],
+        limit: int,
+        more: int = 0,
+        completion: Completion = NOTHING_KNOWN,
+        others: Sequence[str] = (),
     ) -> list[Message]:
         """Opens attempts of this node at up to `limit` messages that are due, and returns these in the order to send them.
 
@@ -81,6 +92,9 @@ class RelayPort(Protocol):
         small before large, the longest due first. more: how many messages to take beyond `limit` if all are small.
         A message with an open attempt is not due: no two callers get the same one.
         completion: what bare addresses become, in the spool too, in the same commit (`mail.completion`).
+        others: relayhosts that cannot be reached, and whose messages are taken, too, unless an attempt may have delivered
+        something of them. Such a message is at `relayhost` then (`Message.fallback_for`). If the attempt ends without a
+        message that is sent or in doubt, it is at the relayhost of its sender again; the same holds for `put_back`.
         An envelope or a recipient that is not as it was written is marked (`is_damaged`), and must not be sent.
         """
         ...
@@ -92,12 +106,44 @@ class RelayPort(Protocol):
         """
         ...
 
+    async def cancel_stopped(self, message: int) -> bool:
+        """Undoes the attempt at this message, which was stopped before the end of its content, and cancels the message, in
+        one commit. Returns whether it did; False: this node has no open attempt at it. Works on a full disk."""
+        ...
+
     async def record(self, end: Record) -> bool:
         """Closes the open attempt at a message and writes its outcome, with the notices that it causes, in one commit.
 
         Returns whether it was written. False: the open attempt is not of this node, or there is none (another daemon has
         closed it as interrupted); then nothing is changed. Works on a full disk.
         """
+        ...
+
+    async def note_exchange(self, message: int, exchange: RecordedExchange) -> None:
+        """Writes where the replies to the open attempt of this node will stand. Does nothing if it has ended."""
+        ...
+
+    async def unread_exchanges(self, relayhost: str) -> Sequence[UnreadExchange]:
+        """The attempts that have ended without replies that their records may hold. The caller is about to read these: their
+        messages are not due before `resolve_exchanges`, for a minute at most."""
+        ...
+
+    async def resolve_exchanges(
+        self, read: Sequence[ReadExchange], backends_for: BackendsFor, *, is_followed: bool = False
+    ) -> Sequence[tuple[Message, Record]]:
+        """Writes what the records of these attempts said, with the notices that follow, in one commit. What is left of their
+        messages is due at once. Returns the messages that the mail server has, and what was written about them.
+
+        is_followed: as in `Record`.
+        """
+        ...
+
+    async def recording(self, relayhost: str) -> Recording:
+        """What is known of the records of a relayhost."""
+        ...
+
+    async def note_recording(self, relayhost: str, known: Recording) -> None:
+        """Remembers what is known of the records of a relayhost."""
         ...
 
     def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
@@ -110,6 +156,35 @@ class RelayPort(Protocol):
 
         A message that the mail server has deferred stays deferred until its time.
         """
+        ...
+
+
+class FollowPort(Protocol):
+    """For tracking: the recipients that are followed on the relayhost after the mail server has accepted them."""
+
+    async def followed(self, relayhost: str) -> Sequence[Followed]:
+        """The recipients of mail by `relayhost` that are still followed, the latest accepted first."""
+        ...
+
+    async def found(self, found: Sequence[Found], backends_for: BackendsFor) -> bool:
+        """Writes verdicts, and the notices about recipients that have bounced there, in one commit. No state of a recipient
+        changes. The content of a message is kept while one of its recipients is followed.
+
+        After a bounce no other verdict is written. Returns whether the notifier is to be woken: a notice became pending, or
+        mail may be delayed there. Works on a full disk.
+        """
+        ...
+
+    async def is_retry_wanted(self, relayhost: str) -> bool:
+        """Whether the person has asked that the mail server try messages again, and nobody has told it since."""
+        ...
+
+    async def retry_told(self, messages: Sequence[int], text: str) -> None:
+        """Writes that the mail server was told to try these messages (keys) again, or why not: one sentence, escaped."""
+        ...
+
+    async def content_start(self, message: int, limit: int) -> bytes:
+        """As `NoticePort.content_start`."""
         ...
 
 
@@ -145,6 +220,11 @@ class RelayhostPort(Protocol):
 
         Returns whether a "resumed" notice to `backends` was written. Works on a full disk.
         """
+        ...
+
+    async def note_stand_in(self, name: str, stand_in: str) -> None:
+        """Writes which fallback sends the mail of a relayhost during its fault, for the person; "" for none.
+        `relayhost_up` ends it."""
         ...
 
     async def relayhost_failure(self, name: str) -> RelayhostFailure | None:
@@ -207,10 +287,11 @@ class HousekeepingPort(Protocol):
         ...
 
     async def reroute(self, names: Collection[str], choose: Callable[[bytes], str | None]) -> tuple[int, int]:
-        """Moves the mail for relayhosts that are not among `names` to the one that `choose` gives for its reverse path.
+        """Moves the mail for relayhosts that are not among `names` back to the relayhost in whose place a fallback has it,
+        or to the one that `choose` gives for its reverse path.
 
-        Faults of those relayhosts are over. Returns how many messages were moved, and for how many `choose` gave None: these
-        stay. Called before mail is sent.
+        Faults of those relayhosts are over. Clears which fallback sends for which relayhost. Returns how many messages were
+        moved, and for how many `choose` gave None: these stay. Called before mail is sent.
         """
         ...
 
@@ -253,7 +334,8 @@ class HousekeepingPort(Protocol):
     async def purge(self, keep_sent: float) -> int:
         """Deletes history that is older than `keep_sent` seconds: a bounded number of messages, which it returns.
 
-        Keeps messages that have failed, have content that can still be sent again, or have a pending notice.
+        Keeps messages that have failed, are in the queue on the relayhost, were refused a short while ago, or have a pending
+        notice.
         """
         ...
 
@@ -266,7 +348,7 @@ class SpoolView(Protocol):
         ...
 
     def live(self) -> Iterator[Listed]:
-        """The messages that are pending, held or failed, in order of arrival."""
+        """The messages that are pending, held or failed, or have bounced on the relayhost, in order of arrival."""
         ...
 
     def everything(self) -> Iterator[Listed]:
@@ -304,6 +386,10 @@ class SpoolView(Protocol):
         """The ids of the newest messages that replaced this one (`queue resend`, `queue edit`); [] if none did."""
         ...
 
+    def retry_there(self, key: int) -> RetryThere | None:
+        """What became of the last `SpoolChange.retry` whose result was THERE, or that concerned recipients there, too."""
+        ...
+
     def suggestion(self, address: bytes, stage: str) -> bytes:
         """A similar address to which mail was sent before, for one that was refused at `stage`; b"" if there is none."""
         ...
@@ -319,16 +405,19 @@ class SpoolChange(SpoolView, Protocol):
     def act(self, key: int, queue_id: str, what: Act) -> int:
         """Does `what` to every recipient of a message whose state allows it, and returns their number.
 
+        CANCEL, DROP, RESEND and EDIT also deal with recipients that have bounced on the relayhost; these stay `sent`.
         Raises NotAllowed if there are none, or if the message has an open attempt.
         """
         ...
 
-    def retry(self, key: int, queue_id: str) -> None:
-        """Makes a message due now, and lets its relayhost be dialled now. Raises NotAllowed if no recipient waits."""
+    def retry(self, key: int, queue_id: str) -> Retried:
+        """Makes a message due now, also before its send time, and lets its relayhost be dialled now. If recipients wait on
+        the relayhost, its mail server is asked to try them again. Raises NotAllowed if no recipient waits here or there."""
         ...
 
     def retry_all(self) -> int:
-        """Makes all waiting messages due now, and lets every relayhost be dialled now. Returns the number of messages."""
+        """Makes all waiting messages due now, but for those that wait for their time, and lets every relayhost be dialled
+        now. Returns the number of messages."""
         ...
 
     def dial_now(self, relayhost: str) -> None:
@@ -336,7 +425,8 @@ class SpoolChange(SpoolView, Protocol):
         ...
 
     def replaceable(self, prefix: str, what: Act) -> tuple[Message, bytes]:
-        """The message whose id begins with `prefix`, to those recipients whose state allows `what`, and its whole content.
+        """The message whose id begins with `prefix`, and its whole content; to recipients whose state allows `what`, or
+        that have bounced on the relayhost.
 
         what: RESEND or EDIT. Raises NoSuchMessage; NotAllowed where there are no such recipients or no content, or where it
         is damaged.
@@ -346,7 +436,8 @@ class SpoolChange(SpoolView, Protocol):
     def replace(self, old: Message, what: Act, envelope: Envelope, content: bytes, relayhost: str) -> str:
         """Accepts `content`, unchanged, as a message that replaces `old` (from `replaceable`); returns the new queue id.
 
-        The recipients of `old` are cancelled in the same commit. Raises SpoolFull; NotAllowed if they have changed since.
+        The recipients of `old` are cancelled in the same commit, or dealt with if they have bounced on the relayhost. Raises
+        SpoolFull; NotAllowed if they have changed since.
         """
         ...
 

@@ -37,3 +37,13 @@ def is_local_account(name: bytes) -> bool:
     except KeyError:
         return False
     return True
+
+
+def account_name(uid: int | None) -> str:
+    """The name of an account of this computer; its number if it has no name, "" for None."""
+    if uid is None:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid{uid}"

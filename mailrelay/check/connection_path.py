@@ -1,13 +1,16 @@
 """Checks the path to a relayhost step by step, as a dial takes it: ssh_config, keys, each hop, and the mail server.
 
 After a step that fails, the steps behind it are not checked. The mail server gets EHLO, MAIL with the sender of programs
-that give none, RCPT to the account there, and QUIT (`ssh.mail_path`).
+that give none, RCPT to the account there, and QUIT (`ssh.mail_path`). A recorder is started and ended there, and the account
+is asked what it may see of accepted messages (`following`).
 """
 
 import asyncio
 import dataclasses
+import secrets
 from collections.abc import Callable
 
+from mailrelay.check import following
 from mailrelay.check.finding import Finding
 from mailrelay.config import Relayhost
 from mailrelay.mail.completion import account_address
@@ -21,7 +24,7 @@ from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.hop_connection import HopConnection, connect, connected
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.interface import Fault, NotRecorded
 from mailrelay.ssh.mail_path import MailPath
 
 PATIENCE = 20.0
@@ -145,7 +148,27 @@ async def _mail_server(
         Finding("EHLO", True, f"offers {', '.join(offered) or 'no extension'}", about=name),
         _size(path.extensions.size, max_message_size, name),
         *_sender(path, name),
+        *await _record(connection, relayhost),
+        *await following.examine(connection, relayhost),
     ]
+
+
+async def _record(connection: RelayhostConnection, relayhost: Relayhost) -> list[Finding]:
+    """Whether the relayhost can keep records of conversations (`ssh.recorder`); nothing if the settings want none. Raises
+    Fault."""
+    name = relayhost.name
+    if relayhost.record == "off" or relayhost.command:
+        return []
+    token = secrets.token_hex(16)
+    try:
+        channel = await connection.open_recorded(token)
+        channel.close()
+        await connection.remove_records([token])
+    except NotRecorded as error:
+        what = f"no record of conversations: {error} After a lost connection, a message may arrive twice"
+        return [Finding("record", None, what, about=name)]
+    what = f"conversations are recorded in ~/.cache/mailrelay of {connection.account}, until they are read"
+    return [Finding("record", True, what, about=name)]
 
 
 def _sender(path: MailPath, name: str) -> list[Finding]:

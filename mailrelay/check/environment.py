@@ -10,6 +10,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from mailrelay import service_manager
 from mailrelay.check.finding import Finding
 
 UNIT = "mailrelay.service"
@@ -73,6 +74,7 @@ def _systemctl(*arguments: str) -> str | None:
             ["systemctl", "--user", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env=service_manager.session_environment(os.environ),
             timeout=SYSTEMCTL_TIMEOUT,
             check=False,
         )

@@ -12,9 +12,10 @@ from mailrelay.check.finding import Finding
 from mailrelay.config import Listen, Queue, Settings
 from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.peer_account import NoOwner, uid_of_connection
-from mailrelay.listener.sockets import CannotListen, bound_endpoint, open_sockets
+from mailrelay.listener.sockets import CannotListen, Sockets, bound_endpoint
 from mailrelay.mail import quantity
 from mailrelay.mail.spool_errors import SpoolError
+from mailrelay.spool import trigger
 from mailrelay.spool.database import opened_for_reading, prepare_directory
 from mailrelay.spool.inspection import findings
 from mailrelay.spool.space import ORDINARY, check_space
@@ -26,11 +27,14 @@ GREETING_TIMEOUT = 5.0
 def examine(settings: Settings, pid: str | None) -> Iterator[Finding]:
     """The findings, in order. pid: of the running daemon, "" if it is unknown, None if no daemon runs."""
     yield _spool(settings.queue, settings.listen.max_message_size)
-    if pid is None:
+    is_asleep = pid is None and trigger.is_listened_to(settings.queue.directory)
+    if is_asleep:
+        yield Finding("service", True, "asleep; starts with the next mail")
+    elif pid is None:
         yield Finding("service", False, "no daemon runs", "start `mailrelay serve`, or its service unit")
     else:
         yield Finding("service", True, f"the daemon runs as process {pid}" if pid else "the daemon runs")
-    yield from _addresses(settings.listen, serving=pid is not None)
+    yield from _addresses(settings.listen, serving=pid is not None or is_asleep)
 
 
 def _spool(queue: Queue, size: int) -> Finding:
@@ -38,7 +42,7 @@ def _spool(queue: Queue, size: int) -> Finding:
     directory = queue.directory
     try:
         with opened_for_reading(directory) as db:
-            largest = check_space(db, ORDINARY, queue.max_size)
+            largest = check_space(db, ORDINARY, queue.max_size, size)
             damage = findings(db)
     except FileNotFoundError:
         return _not_created(directory)
@@ -90,13 +94,16 @@ def _addresses(listen: Listen, *, serving: bool) -> Iterator[Finding]:
 
 
 def _free_address(address: Endpoint) -> Finding:
+    sockets = Sockets()
     try:
-        opened = open_sockets(address)
+        opened = sockets.open(address)
     except CannotListen as error:
         return Finding("address", False, str(error), "stop what uses it, or set another listen.address")
-    shown = " and ".join(str(bound_endpoint(each)) for each in opened)
+    addresses = [bound_endpoint(each) for each in opened]
     for each in opened:
         each.close()
+    sockets.release(addresses)
+    shown = " and ".join(map(str, addresses))
     return Finding("address", True, f"{shown} {'is' if len(opened) == 1 else 'are'} free")
 
 

@@ -2,7 +2,7 @@
 
     command_line.py   `main`: the table of commands, and the exit status of every error
     base.py           what every command uses: settings, `Failed`, commands that are loaded when they run
-    lazy.py           late imports of what some runs of a command need
+    lazy.py, late.py  late imports of what some runs of a command need
     terminal.py       lines in the width of the terminal, colour, times
     wrapping.py       wraps text by words
     questions.py      questions to the person

@@ -89,8 +89,7 @@ def _part(text: bytes, start: int) -> _Part:
             if kind == "separator":
                 return _Part(found, end - 1, end)
             if kind == "group":
-                # The name of a group must not contain an address.
-                named = any(part == ("joint", b"@") or part[0] == "angle" for part in found)
+                named = any(_may_be_of_an_address(*part) for part in found)
                 return _Part(BadAddress(text[start:end]) if named else [], end, end)
             found.append((kind, token))
     except Damaged as error:
@@ -98,6 +97,11 @@ def _part(text: bytes, start: int) -> _Part:
         end = comma.start() if comma else len(text)
         return _Part(BadAddress(text[start:end]), end, end + 1)
     return _Part(found, len(text), len(text))
+
+
+def _may_be_of_an_address(kind: str, token: bytes) -> bool:
+    """Whether a token must not be in the name of a group, because an address would be lost with it."""
+    return kind == "angle" or token == b"@" or (b"\\@" in token and not token.startswith(b'"'))
 
 
 def _mailboxes(parts: list[Token], text: bytes) -> list[bytes]:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import click
 
-from mailrelay.cli.base import CONFIG_OPTION, VERSION_OPTION, Failed, LazyCommand, LazyGroup, say
+from mailrelay.cli.base import CONFIG_OPTION, VERSION_OPTION, Failed, LazyCommand, LazyGroup, NoSuchCommand, say
 from mailrelay.config import SettingsError
 
 EX_CONFIG = 78
 """As in sysexits."""
+EX_WRONG_USAGE = 2
 OTHER_NAMES = {
     "sendmail": ("sendmail",),
     "send-mail": ("sendmail",),
@@ -63,7 +64,10 @@ def main() -> None:
 
 
 def _run(args: list[str]) -> int | None:
-    status: int | None = COMMAND_LINE.main(args, prog_name="mailrelay", standalone_mode=False)
+    status: int | None = COMMAND_LINE.main(args or ["--help"], prog_name="mailrelay", standalone_mode=False)
+    if not args:
+        # As git: the help, and a status that tells a script that nothing was done.
+        status = EX_WRONG_USAGE
     # By print, which does nothing where stdout is closed and sys.stdout is None.
     print(end="", flush=True)
     return status
@@ -72,8 +76,23 @@ def _run(args: list[str]) -> int | None:
 def _usage(error: click.UsageError) -> str:
     what = error.format_message().rstrip(".")
     command = error.ctx.command_path if error.ctx else "mailrelay"
-    # click ends with a question where a similar name is known.
+    if isinstance(error, NoSuchCommand):
+        what += _did_you_mean(error.name, is_top=command == "mailrelay")
+    # It ends with a question where a similar name is known.
     return f"{what} See `{command} --help`" if what.endswith("?") else f"{what}; see `{command} --help`"
+
+
+def _did_you_mean(name: str, *, is_top: bool) -> str:
+    """A question, "" if no command has a similar name. is_top: whether a command of `mailrelay` is expected there."""
+    from mailrelay.cli.suggestion import suggestion
+
+    top, below = list(COMMAND_LINE.commands), ["list", *(str(command.name) for command in QUEUE_COMMANDS)]
+    meant = (
+        suggestion(name, [*top, *(f"queue {one}" for one in below)])
+        if is_top
+        else suggestion(name, [*below, *(f"mailrelay {one}" for one in top)])
+    )
+    return f". Did you mean '{meant}'?" if meant else ""
 
 
 def _os_error(error: OSError) -> int:
@@ -95,8 +114,26 @@ def _control_errors() -> tuple[type[Exception], ...]:
     return CONTROL_ERRORS
 
 
+def _help() -> click.Command:
+    from mailrelay.cli.help import command
+
+    return command
+
+
 def _serve() -> click.Command:
     from mailrelay.cli.serve import command
+
+    return command
+
+
+def _reload() -> click.Command:
+    from mailrelay.cli.reload import command
+
+    return command
+
+
+def _control() -> click.Command:
+    from mailrelay.cli.control import command
 
     return command
 
@@ -153,6 +190,12 @@ def _trust() -> click.Command:
 
 def _test() -> click.Command:
     from mailrelay.cli.test import command
+
+    return command
+
+
+def _web() -> click.Command:
+    from mailrelay.cli.web import command
 
     return command
 
@@ -218,15 +261,21 @@ QUEUE_COMMANDS = (
 
 COMMANDS = (
     LazyCommand("serve", "Run the daemon in the foreground.", _serve),
+    LazyCommand("reload", "Make the daemon read its settings again.", _reload),
+    LazyCommand(
+        "control", "Answer another account of this computer about its messages; for a service manager.", _control
+    ),
     LazyCommand("setup", "Set everything up, step by step, until a test message has arrived.", _setup),
     LazyCommand("demo", "Show mailrelay at work on loopback, with an embedded mail server.", _demo),
     LazyCommand("status", "Show on one screen whether all is fine.", _status),
     LazyCommand("queue", "Show messages that wait or failed, and act on them.", _queue),
+    LazyCommand("web", "Mend refused mail, and see the queue, in the browser.", _web),
     LazyCommand("log", "Show what has happened.", _log),
     LazyCommand("sendmail", "Put the message on stdin in the spool, as sendmail(1) does.", _sendmail),
     LazyCommand("check", "Check everything that the delivery of mail needs.", _check),
     LazyCommand("trust", "Show the host keys that servers offer beside the known ones, and accept new ones.", _trust),
     LazyCommand("test", "Send a test message and follow it to its end.", _test),
+    LazyCommand("help", "Show what a command does, and its options.", _help),
 )
 
 

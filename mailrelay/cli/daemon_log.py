@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+from mailrelay import journal
 from mailrelay.cli.base import say
 from mailrelay.cli.terminal import wrapped
 from mailrelay.control.log_file import FILE, local_time, open_for_append
@@ -164,6 +165,13 @@ class _TerminalLine(logging.Formatter):
         return "\n".join(part for line in super().format(record).split("\n") for part in wrapped(line, sys.stderr))
 
 
+class _JournalLine(logging.Formatter):
+    """A line on stderr, for the journal: with its priority. The handler adds the last line end."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return journal.lines(super().format(record), record.levelno).removesuffix("\n")
+
+
 @lru_cache(maxsize=1)
 def _second(at: int) -> str:
     # The time zone of a laptop may change while the daemon runs.
@@ -176,7 +184,8 @@ def log_to(directory: Path, level: int) -> LogFile:
     to_file = LogFile(directory / FILE)
     to_file.setFormatter(_LogLine("%(asctime)s %(levelname)s %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(_TerminalLine("mailrelay: %(message)s"))
+    is_journal = journal.is_journal(sys.stderr)
+    to_terminal.setFormatter(_JournalLine("%(message)s") if is_journal else _TerminalLine("mailrelay: %(message)s"))
     to_terminal.setLevel(level)
     # Our lines do not show these fields, so they are not computed.
     logging._srcfile = None

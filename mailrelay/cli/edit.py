@@ -1,4 +1,5 @@
-"""`mailrelay queue edit`: opens a message that waits, is held, was refused or failed in the person's editor, and sends it.
+"""`mailrelay queue edit`: opens a message in the person's editor, and sends it. The message waits, is held, was refused or
+failed, also on the relayhost.
 
 $VISUAL, else $EDITOR, else vi opens a file (mode 0600, in a directory of its own, 0700) that holds the envelope and below it
 the message, with LF line ends (`mail.draft`). After the file was saved and the editor has ended, a new message is queued; in
@@ -21,13 +22,15 @@ from pathlib import Path
 import click
 
 from mailrelay.cli import rfc822_input
-from mailrelay.cli.base import NO_DAEMON, Failed, load_settings, say
+from mailrelay.cli.base import NO_DAEMON, Failed, load_shared, say
 from mailrelay.cli.questions import confirm
+from mailrelay.cli.queue_ids import queue_ids
 from mailrelay.cli.terminal import is_terminal, put
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
 from mailrelay.control.errors import CONTROL_ERRORS
 from mailrelay.control.replacement import replace, replaceable
+from mailrelay.control.system import Queue
 from mailrelay.mail.draft import BadDraft, draft, read_draft, readdressed
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import Act
@@ -35,16 +38,17 @@ from mailrelay.mail.trace import is_signed
 
 
 @click.command("edit")
-@click.argument("queue_id", metavar="ID")
+@click.argument("queue_id", metavar="ID", shell_complete=queue_ids)
 def command(queue_id: str) -> int:
     """Edit a message that has not been sent, and send it.
 
-    The editor is $VISUAL, else $EDITOR, else vi. The new message replaces the old one.
+    So also one that failed, or has bounced on the relayhost. The editor is $VISUAL, else $EDITOR, else vi. The new message
+    replaces the old one.
     """
-    settings = load_settings()
+    settings, queue = load_shared()
     editor = _editor()
     with waiting_for("the spool"):
-        old, content = replaceable(settings, queue_id, Act.EDIT)
+        old, content = replaceable(queue, queue_id, Act.EDIT)
     before = draft(old.envelope, content.replace(b"\r\n", b"\n"))
     directory = Path(tempfile.mkdtemp(prefix="mailrelay-"))
     file = directory / "message.eml"
@@ -62,7 +66,7 @@ def command(queue_id: str) -> int:
         try:
             if status:
                 raise Failed(f"the editor ended with status {status}")
-            _send(settings, old, content, text)
+            _send(settings, queue, old, content, text)
         except (Failed, BadDraft, *CONTROL_ERRORS, OSError) as error:
             say(f"{error}; {old.queue_id} is left as it was, your text is in {file}")
             if not is_terminal(sys.stdin) or not confirm("Open it again?", default=True, err=True):
@@ -72,7 +76,7 @@ def command(queue_id: str) -> int:
             return 0
 
 
-def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None:
+def _send(settings: Settings, queue: Queue, old: Message, content: bytes, text: bytes) -> None:
     """Queues the message in `text`, the file from the editor. content: of the old message."""
     sender, to, written = read_draft(text)
     limit = max(settings.listen.max_message_size, len(content))
@@ -84,7 +88,7 @@ def _send(settings: Settings, old: Message, content: bytes, text: bytes) -> None
     if not changed.isascii():
         envelope = dataclasses.replace(envelope, body=b"8BITMIME")
     with waiting_for("the spool"):
-        new = replace(settings, old, Act.EDIT, envelope, bytes(changed))
+        new = replace(settings, queue, old, Act.EDIT, envelope, bytes(changed))
     put(f"{old.queue_id} is replaced by {new.queue_id}")
     if not new.daemon_runs:
         say(NO_DAEMON)

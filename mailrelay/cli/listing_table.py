@@ -1,4 +1,4 @@
-"""Prints the rows of a listing in the width of a terminal: as a table, or each row on lines of its own.
+"""The rows of a listing in the width of a terminal: as a table, or each row on lines of its own.
 
 Promises: nothing is cut off, and no word is broken: an address can be copied from the listing. There is a table only where
 the terminal is wide enough for it.
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mailrelay.cli.rows import HEADINGS, Row
-from mailrelay.cli.terminal import colour, line_width, put
+from mailrelay.cli.terminal import colour, line_width, wrapped
 from mailrelay.cli.wrapping import cells, wrap
 
 _STYLES = {
@@ -28,14 +28,17 @@ MIN_WHY = 20
 """Columns for the last column of a table, at least."""
 
 
-def print_rows(rows: Sequence[Row]) -> None:
-    """Prints the rows in the width of stdout, on a terminal in colours (none with NO_COLOR)."""
+def row_lines(rows: Sequence[Row]) -> list[str]:
+    """The rows in the width of stdout, on a terminal in colours (none with NO_COLOR)."""
     widths = _column_widths(rows, line_width(sys.stdout))
     if widths is None:
-        put(*(line for row in rows for line in _stacked(row)), hang=4)
-    else:
-        heading = "  ".join(map(_padded, HEADINGS, widths))
-        put(colour(heading.rstrip(), "bold", sys.stdout), *(line for row in rows for line in _table_lines(row, widths)))
+        return [part for row in rows for line in _stacked(row) for part in wrapped(line, sys.stdout, 4)]
+    heading = "  ".join(map(_padded, HEADINGS, widths))
+    lines = [
+        colour(heading.rstrip(), "bold", sys.stdout),
+        *(line for row in rows for line in _table_lines(row, widths)),
+    ]
+    return [part for line in lines for part in wrapped(line, sys.stdout)]
 
 
 def _column_widths(rows: Sequence[Row], width: int) -> list[int] | None:

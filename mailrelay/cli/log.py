@@ -1,8 +1,11 @@
-"""`mailrelay log [ID] [-f]`: prints the daemon's log, the current file and the rotated ones, oldest first.
+"""`mailrelay log [ID] [--since TIME] [-f]`: prints the daemon's log, the current file and the rotated ones, oldest first.
 
 With an id (a unique beginning is enough) only the lines about that message; if the spool has no such id, the lines that
-contain the text. With -f it goes on with new lines as they are written, until Ctrl-C. With -f and without an id, it begins
-with the last lines, not with the first.
+contain the text. With -f it goes on with new lines as they are written, until Ctrl-C. With -f, and without an id or
+--since, it begins with the last lines, not with the first.
+
+With --since it prints the lines of that time and later ones (`since`). The clock may have been set back: each line is judged
+by its own time, and one without a time belongs to the line before it.
 
 The file has times in the zone of the daemon. They are printed in the local zone, as in `queue show`, with the same offset
 from UTC. Lines are escaped here because libraries write to the log too. Lines of the daemon are escaped already.
@@ -11,20 +14,22 @@ Never: a change to a file.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
 from mailrelay.cli.base import Failed, load_settings, say
-from mailrelay.cli.terminal import put
+from mailrelay.cli.queue_ids import queue_ids
+from mailrelay.cli.since import since_option
+from mailrelay.cli.terminal import clock, put
 from mailrelay.control.details import whole_id
 from mailrelay.control.errors import NoSuchMessage
-from mailrelay.control.log_file import FILE
+from mailrelay.control.log_file import FILE, epoch_minute, open_file, open_files, whole_lines
 from mailrelay.mail.printable import printable
 
 LAST = 10
@@ -34,20 +39,25 @@ LOOK_AGAIN = 0.25
 
 
 @click.command("log")
-@click.argument("queue_id", metavar="[ID]", required=False)
+@click.argument("queue_id", metavar="[ID]", required=False, shell_complete=queue_ids)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they are written.")
-def command(queue_id: str | None, follow: bool) -> None:
+@since_option("Begin with the lines since then")
+def command(queue_id: str | None, follow: bool, since: float | None) -> None:
     """Show what has happened, to one message or to all."""
     directory = load_settings().queue.directory
     about, newer = _whole_id(directory, queue_id) if queue_id else ("", [])
     with ExitStack() as opened:
-        files = [opened.enter_context(_open(path)) for path in _files(directory)]
+        files = opened.enter_context(open_files(directory))
         if not files and not follow:
             raise Failed(f"there is no log in {directory} yet; `mailrelay serve` writes it")
-        found = [line for file in files for line in whole_lines(file) if about in line]
-        if about and not found and not follow and not newer:
-            raise Failed(f"the log has no line about {about}; see `mailrelay queue --all`")
-        put(*map(_shown, found[-LAST:] if follow and not about else found))
+        lines = (line for file in files for line in whole_lines(file))
+        found = [line for line in (lines if since is None else _lines_since(lines, since)) if about in line]
+        if not found and not follow and not newer and (about or since is not None):
+            when = f" since {clock(since)}" if since is not None else ""
+            if about:
+                raise Failed(f"the log has no line about {about}{when}; see `mailrelay queue --all`")
+            say(f"the log has no line{when}")
+        put(*map(_shown, found[-LAST:] if follow and not about and since is None else found))
         if newer:
             say(f"{about} was replaced by {' and '.join(newer)}; see `mailrelay log {newer[0]}`")
         if follow:
@@ -62,6 +72,17 @@ def _whole_id(directory: Path, given: str) -> tuple[str, list[str]]:
         return whole_id(directory, given)
     except NoSuchMessage:
         return given, []
+
+
+def _lines_since(lines: Iterable[str], since: float) -> Iterator[str]:
+    """The lines whose time is `since` (epoch seconds) or later, with those without a time that follow them."""
+    is_late = False
+    for line in lines:
+        minute = epoch_minute(line[:16], line[19:24])
+        if minute is not None and line[17:19].isdecimal():
+            is_late = minute + int(line[17:19]) >= int(since)
+        if is_late:
+            yield line
 
 
 def _shown(line: str) -> str:
@@ -81,26 +102,7 @@ def _local_minute(minute: str, zone: str) -> tuple[str, str]:
     return at.strftime("%Y-%m-%dT%H:%M"), at.strftime("%z")
 
 
-def _files(directory: Path) -> list[Path]:
-    """The log file and the rotated ones (FILE.1, FILE.2 and so on), oldest first."""
-    rotated = [path for path in directory.glob(f"{FILE}.*") if path.suffix[1:].isdecimal()]
-    rotated.sort(key=lambda path: int(path.suffix[1:]), reverse=True)
-    file = directory / FILE
-    return [*rotated, file] if file.exists() else rotated
-
-
-def whole_lines(file: BinaryIO) -> Iterator[str]:
-    """The lines from the current position on, without line ends. An incomplete last line is left for the next call."""
-    at = file.tell()
-    for line in file:
-        if not line.endswith(b"\n"):
-            break
-        at += len(line)
-        yield line.decode("utf-8", "backslashreplace").removesuffix("\n")
-    file.seek(at)
-
-
-def _new_lines(path: Path, file: BinaryIO | None) -> Iterator[str]:
+def _new_lines(path: Path, file: BufferedReader | None) -> Iterator[str]:
     """New lines of the log at `path`, also after a rotation. file: the log that was read so far. Never ends."""
     while True:
         newer = _newer(path, file)
@@ -113,16 +115,11 @@ def _new_lines(path: Path, file: BinaryIO | None) -> Iterator[str]:
             time.sleep(LOOK_AGAIN)
 
 
-def _newer(path: Path, file: BinaryIO | None) -> BinaryIO | None:
+def _newer(path: Path, file: BufferedReader | None) -> BufferedReader | None:
     """The file at `path`, opened, if it is not `file`; None if it is, or if there is none."""
     try:
         if file is not None and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return None
-        return _open(path)
+        return open_file(path)
     except FileNotFoundError:
         return None
-
-
-def _open(path: Path) -> BinaryIO:
-    # A named pipe in its place is an error, and is not waited for.
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")

@@ -7,6 +7,7 @@ and the question is asked again. At the end of the input, Failed ends the comman
 import getpass
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TextIO, TypeVar
 
 from mailrelay.cli.base import Failed
@@ -51,7 +52,7 @@ def secret(question: str) -> str:
 def _asked(question: str, choice: str, read: Callable[[str], T], *, err: bool = False) -> T:
     stream = sys.stderr if err else sys.stdout
     while True:
-        word = _typed(_line_after_stderr if err else input, question, choice, stream).strip()
+        word = _typed(partial(_line, stream), question, choice, stream).strip()
         try:
             return read(word)
         except (Failed, SettingsError) as error:
@@ -59,8 +60,9 @@ def _asked(question: str, choice: str, read: Callable[[str], T], *, err: bool = 
             put(f"    {why[:1].upper()}{why[1:].rstrip('.')}.", stream=stream)
 
 
-def _line_after_stderr(prompt: str) -> str:
-    print(prompt, end="", file=sys.stderr, flush=True)
+def _line(stream: TextIO, prompt: str) -> str:
+    # On a terminal, `input` itself would write the prompt to stderr, which may be somewhere else.
+    print(prompt, end="", file=stream, flush=True)
     return input()
 
 

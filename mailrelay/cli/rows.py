@@ -16,16 +16,19 @@ from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.states import PENDING
+from mailrelay.mail.there import NOTHING_FOUND
+from mailrelay.mail.there_wording import there_text
 
 Row = tuple[str, ...]
 
 HEADINGS = ("ID", "STATE", "ARRIVED", "NEXT", "SIZE", "FROM", "TO", "WHY")
 _WIDTHS = (10, 9, 10, 10, 8)
+WAITS_FOR_ITS_TIME = "waits for its time"
 _MAY_ARRIVE_TWICE = WAITING | {"sent"}
 
 
-def rows(message: Listed, now: float) -> list[Row]:
-    """A row for each recipient. now: epoch seconds."""
+def rows(message: Listed, now: float, progress: str = "") -> list[Row]:
+    """A row for each recipient. now: epoch seconds. progress: how far the message is that is being sent, "" if not known."""
     return [
         (
             message.queue_id,
@@ -35,7 +38,7 @@ def rows(message: Listed, now: float) -> list[Row]:
             size(message.size),
             f"<{printable(message.sender)}>",
             f"<{printable(to.address)}>",
-            "; ".join(filter(None, (uncertainty(to), _reason(message, to)))),
+            "; ".join(filter(None, (uncertainty(to), _reason(message, to, now, progress)))),
         )
         for to in message.recipients
     ]
@@ -47,13 +50,14 @@ def plain(row: Row) -> str:
     return "  ".join((*columns, *row[len(_WIDTHS) :])).rstrip()
 
 
-def faults(messages: Iterable[Listed]) -> list[str]:
+def faults(messages: Iterable[Listed], now: float) -> list[str]:
     """One line for each relayhost that recipients wait for and that cannot be reached: its name and the reason. In order of
-    appearance."""
+    appearance. now: epoch seconds."""
     return list(
         dict.fromkeys(
             f"{why}: {reply_text(message.fault_text)}"
             for message in messages
+            if not message.waits_for_its_time(now)
             for to in message.recipients
             if (why := _waits_for(message, to))
         )
@@ -72,12 +76,26 @@ def replaced(to: ListedRecipient) -> str:
     return f"replaced by {to.successor}" if to.successor else ""
 
 
-def _reason(message: Listed, to: ListedRecipient) -> str:
-    return replaced(to) or reply_text(to.description) or _waits_for(message, to)
+def there(to: ListedRecipient, now: float) -> str:
+    """What became of it on the relayhost; "" if it was never followed. now: epoch seconds."""
+    if to.there is None:
+        return ""
+    return f"{there_text(to.there, now)}{'; you have dealt with it' if to.is_dealt_with else ''}"
+
+
+def _reason(message: Listed, to: ListedRecipient, now: float, progress: str) -> str:
+    if to.state == "active" and progress:
+        return progress
+    found = "" if to.there == NOTHING_FOUND else there(to, now)
+    if to.state in PENDING and message.waits_for_its_time(now):
+        return WAITS_FOR_ITS_TIME
+    return replaced(to) or found or reply_text(to.description) or _waits_for(message, to)
 
 
 def _waits_for(message: Listed, to: ListedRecipient) -> str:
-    return f"{message.relayhost} cannot be reached" if message.fault_text and to.state in WAITING else ""
+    if not message.fault_text or to.state not in WAITING:
+        return ""
+    return f"{message.relayhost} cannot be reached{f', {message.stand_in} sends it' if message.stand_in else ''}"
 
 
 def _next(message: Listed, to: ListedRecipient, now: float) -> str:

@@ -14,29 +14,43 @@ that is added if there is none. Without -i (or -oi) a line with only a dot ends 
 and ENVID of RFC 3461; -B is the body's type. Other options of sendmails have no meaning here and are ignored
 (`sendmail_options`).
 
+--in 10m or --at "tomorrow 8:00" (`send_time`) says when the message is sent; until then it can be cancelled. So with the
+setting `queue.undo`. --at is an error if the time has passed or cannot be read: nothing is stored then.
+
 What cannot be sent is stored all the same: programs such as cron look neither at the exit status nor at stderr. It is
 held, or has failed, with a notice (`mail.handed_in`). An option with a wrong value is ignored, and named on stderr.
 
-Exit status, from sysexits: 0 the message is on disk; 64 usage, for example -bd; 65 the message is too large to be
-stored; 75 not stored, because of a failure on this computer; 78 the settings are wrong. With --wait[=SECONDS] it waits
+Exit status, from sysexits: 0 the message is on disk; 64 usage, for example -bd or a wrong --at; 65 the message is too large
+to be stored; 75 not stored, because of a failure on this computer; 78 the settings are wrong. With --wait[=SECONDS] it waits
 that long (default: listen.answer_within) for the mail server: 0 sent to all recipients; 67 refused, no such mailbox; 69
-refused, at least in part; 75 stored, but not sent yet. Of a message that is not stored, the system's log has a line,
-and ~/dead.letter has the message (`dead_letter`).
+refused, at least in part; 75 stored, but not sent yet, at once if its time comes later. Of a message that is not stored, the
+system's log has a line, and ~/dead.letter has the message (`dead_letter`).
 
 Promises: 0 follows the fsync of the commit. Never: a message stored in part, or for some of its recipients only.
 """
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from math import inf, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailrelay.cli import dead_letter, lazy, rfc822_input, sendmail_options
+from mailrelay.cli import dead_letter, lazy, rfc822_input, send_time, sendmail_options
 from mailrelay.cli.addresses import BadAddress, addresses, parse_list
-from mailrelay.cli.base import NO_DAEMON, VERSION_OPTION, Failed, load_settings, say
+from mailrelay.cli.base import (
+    NO_DAEMON,
+    VERSION_OPTION,
+    Failed,
+    load_queue,
+    load_settings,
+    load_shared,
+    say,
+    system_client,
+)
+from mailrelay.cli.progress_bar import ProgressBar
 from mailrelay.cli.queue import show_list
 from mailrelay.cli.terminal import is_terminal
 from mailrelay.cli.waiting import waiting_for
@@ -44,14 +58,19 @@ from mailrelay.config import Settings, SettingsError
 from mailrelay.control.enqueue import Stored, hand_in
 from mailrelay.control.following import follow
 from mailrelay.control.records import WAITING
+from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.mail import handed_in
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.overview import ListedRecipient
 from mailrelay.mail.printable import printable
 from mailrelay.mail.reply_text import reply_text
+from mailrelay.mail.send_time import SendTime
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.submission import completion, login
+
+if TYPE_CHECKING:
+    from mailrelay.control.system import Queue
 
 EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 67, 69, 75, 78
 STORED_FACTOR = 2
@@ -105,6 +124,8 @@ class _Sendmail(click.Command):
     help="Send (m), list the queue (p), speak SMTP (s), aliases: nothing (i).",
 )
 @click.option("-q", "runs_queue", is_flag=True, help="Make all mail due now, as `mailrelay queue retry --all`.")
+@click.option("--in", "wait_for", metavar="TIME", help="Send it after this time, such as 10m or 2h.")
+@click.option("--at", "wait_until", metavar="TIME", help='Send it then: "8:00", "tomorrow 8:00", "2026-12-01 08:00".')
 @click.option("--wait", metavar="[=SECONDS]", help="Wait until the mail server has taken or refused it.")
 def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
     """Put the message on stdin in the spool, as sendmail(1) does. Other options of sendmail(1) are ignored."""
@@ -115,10 +136,10 @@ def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
         case "i":
             return 0
         case "s":
-            lazy.run_dialogue(load_settings().listen.address)
+            lazy.run_dialogue(_smtp_address())
             return 0
         case "" if runs_queue:
-            return _retry_all(load_settings())
+            return _retry_all(load_queue())
         case "" | "m" | "a":
             return _send(wait, given)
         case _:
@@ -126,8 +147,13 @@ def command(mode: str, runs_queue: bool, wait: str | None, **given: Any) -> int:
             raise Failed(f"-b{mode} is not supported: {hint}", EX_USAGE)
 
 
-def _retry_all(settings: Settings) -> int:
-    if lazy.retry_all(settings.queue.directory) and is_terminal(sys.stderr):
+def _smtp_address() -> Endpoint:
+    client = system_client()
+    return load_settings().listen.address if client is None else Unix(client.smtp)
+
+
+def _retry_all(queue: "Queue") -> int:
+    if lazy.retry_all(queue) and is_terminal(sys.stderr):
         say(NO_DAEMON)
     return 0
 
@@ -163,11 +189,13 @@ class _Stdin:
 
 def _send(wait: str | None, given: dict[str, Any]) -> int:
     stdin = _Stdin(dot_ends=not given.pop("ignore_dots"))
+    wait_for, wait_until = given.pop("wait_for"), given.pop("wait_until")
     try:
-        settings = load_settings()
+        settings, queue = load_shared()
         seconds = None if wait is None else _seconds(wait, settings)
-        message = _message(settings, stdin, **given)
-        stored = hand_in(settings, message)
+        given_time = _send_time(wait_for, wait_until, time.time())
+        message = _message(settings, stdin, given_time, **given)
+        stored = hand_in(settings, message, queue)
     except (SettingsError, Failed, SpoolError, OSError) as error:
         raise _not_stored(error, stdin) from None
     _say_problems(stored)
@@ -176,10 +204,16 @@ def _send(wait: str | None, given: dict[str, Any]) -> int:
         return EX_DATAERR
     if not stored.daemon_runs and (seconds is not None or is_terminal(sys.stderr)):
         _say(NO_DAEMON)
+    is_tried = message.problem is None and bool(message.envelope.recipients)
+    if is_tried and stored.send_time is not None and (given_time or wait is not None or is_terminal(sys.stderr)):
+        how = f"`mailrelay queue cancel {stored.queue_id}` cancels it until then"
+        _say(f"{stored.queue_id} waits until {stored.send_time.text}; {how}")
     if seconds is None:
         return 0
+    if is_tried and stored.send_time is not None and stored.send_time.at > time.time() + seconds:
+        return EX_TEMPFAIL
     try:
-        return _wait(settings, stored.key, seconds if stored.daemon_runs else 0.0)
+        return _wait(queue, stored.key, seconds if stored.daemon_runs else 0.0)
     except (SpoolError, OSError) as error:
         raise Failed(str(error), EX_TEMPFAIL) from None
 
@@ -222,6 +256,7 @@ def _warn(what: str) -> None:
 def _message(
     settings: Settings,
     stdin: _Stdin,
+    send_time: SendTime | None,
     *,
     recipients: Sequence[str],
     from_header: bool,
@@ -265,6 +300,7 @@ def _message(
         smtputf8=not all(address.isascii() for address in (reverse_path, *to)),
         ret=_value(sendmail_options.ret, ret),
         envid=_value(sendmail_options.envid, envid),
+        send_time=send_time,
     )
     problem = problem or handed_in.problem_of_content(content, limit)
     return HandedIn(envelope, content if is_stored else b"", problem, bad, notify_value)
@@ -311,12 +347,15 @@ def _argument(word: bytes) -> tuple[list[bytes], list[BadAddress]]:
     return found, bad
 
 
-def _wait(settings: Settings, key: int, seconds: float) -> int:
+def _wait(queue: "Queue", key: int, seconds: float) -> int:
     """Waits until no recipient waits, `seconds` at most. Prints those that are not sent. Returns the exit status."""
-    with waiting_for("the mail server to take the message"):
-        for message in follow(settings.queue.directory, key, seconds):
+    awaited = "the mail server to take the message"
+    with waiting_for(awaited) as wait:
+        bar = ProgressBar(queue, wait)
+        for message in follow(queue, key, seconds):
             if not any(to.state in WAITING for to in message.recipients):
                 break
+            bar.show(message, awaited)
     for to in message.recipients:
         if to.state != "sent":
             why = reply_text(to.description or message.fault_text)
@@ -348,6 +387,19 @@ def _seconds(wait: str, settings: Settings) -> float:
     if not 0 <= seconds < inf:
         raise _usage("--wait is a number of seconds, such as --wait=8")
     return seconds
+
+
+def _send_time(wait_for: str | None, wait_until: str | None, now: float) -> SendTime | None:
+    """The send time of --in or --at; None if neither is given. now: epoch seconds. Raises Failed: to send the message at
+    once cannot be undone."""
+    if wait_for is not None and wait_until is not None:
+        raise _usage("--in and --at do not go together")
+    try:
+        if wait_for is not None:
+            return send_time.parse_in(wait_for, now)
+        return None if wait_until is None else send_time.parse_at(wait_until, now)
+    except send_time.BadTime as error:
+        raise _usage(str(error)) from None
 
 
 def _reverse_path(sender: str | None) -> tuple[bytes, Problem | None]:

@@ -26,8 +26,8 @@ _ATTACHED_VALUES = frozenset("dqTQE")
 """Options whose value, if there is one, is attached. All but -q are ignored."""
 _EXIM = frozenset({"Ma", "Maa", "Mai", "Mas", "Mi", "Mm", "Mr", "Ms", "Mt"})
 """Values of -o that Exim documents with another argument after them, such as `-oMr PROTOCOL`."""
-_LONG = frozenset({"--help", "--version", "--wait", "--config"})
-_LONG_WITH_VALUE = frozenset({"--config"})
+_LONG = frozenset({"--help", "--version", "--wait", "--config", "--in", "--at"})
+_LONG_WITH_VALUE = frozenset({"--config", "--in", "--at"})
 """Those of _LONG whose value may be the next argument."""
 _OTHER_NAMES = {"--read-recipients": "-t", "--from": "-f"}
 """Long options of msmtp."""

@@ -2,7 +2,7 @@
 
 It logs to `mailrelay.log` in the spool's directory, with rotation, and to stderr (`daemon_log`): warnings and above, with
 `--verbose` everything. Exit status: 0 after a signal to stop, 78 the settings are wrong, 1 it could not start or the disk
-failed.
+failed. SIGHUP makes it read the settings again (`mailrelay reload`).
 
 Promises: once the daemon has ended, the process ends at once, also if a thread hangs in a disk that fails.
 """
@@ -14,14 +14,15 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from mailrelay import daemon
-from mailrelay.cli.base import Failed, load_settings, say
+from mailrelay.cli.base import Failed, say, settings_path
 from mailrelay.cli.daemon_log import LogFile, log_to
-from mailrelay.config import Settings
+from mailrelay.config import Settings, load
 from mailrelay.control.errors import SpoolError
 from mailrelay.mail.spool_errors import SpoolBroken
 
@@ -42,7 +43,10 @@ LOOK_INTERVAL = 1.0
 @click.option("-v", "--verbose", is_flag=True, help="Log everything to stderr too.")
 def command(verbose: bool) -> None:
     """Run the daemon in the foreground."""
-    settings = load_settings()
+    file = settings_path()
+    settings = load(file)
+    # For the commands of mailrelay that the daemon starts (`notify.open_page`).
+    os.environ["MAILRELAY_CONFIG"] = str(file.absolute())
     os.umask(0o077)
     log_file = log_to(settings.queue.directory, logging.INFO if verbose else logging.WARNING)
     # The imports left garbage (see `mailrelay.__main__`). The other objects stay, so later collections skip them. Messages
@@ -52,7 +56,7 @@ def command(verbose: bool) -> None:
     gc.set_threshold(GC_THRESHOLD)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, log_file))
+            runner.run(_serve(settings, file, log_file))
         except daemon.CannotStart as error:
             raise Failed(str(error)) from None
         except SpoolError as error:
@@ -65,10 +69,10 @@ def command(verbose: bool) -> None:
         _end(0)
 
 
-async def _serve(settings: Settings, log_file: LogFile) -> None:
+async def _serve(settings: Settings, file: Path, log_file: LogFile) -> None:
     looking = asyncio.create_task(_look_at(log_file))
     try:
-        await daemon.serve(settings)
+        await daemon.serve(settings, reread=lambda: load(file))
     finally:
         looking.cancel()
 

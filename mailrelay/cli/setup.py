@@ -4,7 +4,8 @@
     2  the host key: shown, and accepted only after a yes (as `mailrelay trust`)
     3  the login: if the account does not accept the key yet, it is put into authorized_keys there, with the password
     4  the mail path: forwarding to the mail server's port, or a command, whichever reaches the mail server
-    5  with --restricted, a separate key that can only send mail, and a test that it can do nothing else
+    5  with --restricted, a separate key that can only send mail, and a test that it can do nothing else; with --track, too,
+       it can also have conversations recorded, and ask what becomes of accepted messages
     6  the settings: a new file, or additions to the person's own; without a desktop, with how the person hears of failures
     7  the service: a unit for systemd or launchd is installed and started
     8  a test message, followed to its end
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-import msgspec
 
 from mailrelay import config, grammar
 from mailrelay.atomic_file import replace_file
+from mailrelay.cli import setup_system
 from mailrelay.cli.base import Failed, settings_path
 from mailrelay.cli.questions import answer
 from mailrelay.cli.setup_remote import (
@@ -54,7 +55,7 @@ T = TypeVar("T")
 
 
 @click.command("setup")
-@click.argument("host", metavar="[USER@]HOST")
+@click.argument("host", metavar="[USER@]HOST", required=False)
 @click.option(
     "--to",
     "address",
@@ -62,17 +63,68 @@ T = TypeVar("T")
     help="The recipient of the test message; by default your account on that host.",
 )
 @click.option("--restricted", is_flag=True, help="Use a separate key that can only send mail there.")
+@click.option("--track", is_flag=True, help="With --restricted: the key may follow mail there, too.")
+@click.option("--system", "for_all", is_flag=True, help="As root: set it up for all accounts of this computer.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="With --system: the private key to use, without a passphrase; by default one is made.",
+)
+@click.option(
+    "--sendmail/--no-sendmail",
+    default=None,
+    help="With --system: be /usr/sbin/sendmail, mailq and newaliases, or no longer.",
+)
 @click.option("--yes", is_flag=True, help="Answer every question with yes, for scripts.")
-def command(host: str, address: str | None, restricted: bool, yes: bool) -> None:
+def command(
+    host: str | None,
+    address: str | None,
+    restricted: bool,
+    track: bool,
+    for_all: bool,
+    key: Path | None,
+    sendmail: bool | None,
+    yes: bool,
+) -> None:
     """Set everything up, step by step, until a test message has arrived. May be run again at any time."""
-    file = settings_path()
+    if host is None and not (for_all and sendmail is not None):
+        raise click.UsageError("Missing argument '[USER@]HOST'.", click.get_current_context())
+    if for_all:
+        if restricted or track:
+            raise click.UsageError("--restricted and --track do not go together with --system")
+        setup_system.run(
+            None if host is None else _destination(host),
+            None if address is None else _option_to(address),
+            key,
+            sendmail,
+            yes=yes,
+        )
+        return
+    if key is not None or sendmail is not None:
+        raise click.UsageError("--key and --sendmail go with --system")
+    assert host is not None  # noqa: S101 - see above
+    _set_up(host, address, restricted=restricted, track=track, yes=yes)
+
+
+def _destination(host: str) -> str:
     try:
         host = grammar.destination(host)
-        new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
         # Raises ValueError for a wrong host or port, which `grammar.destination` does not check.
-        restriction.host(new)
+        restriction.host(Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser()))
     except (SettingsError, ValueError) as error:
         raise click.BadParameter(str(error), param_hint="HOST") from None
+    return host
+
+
+def _set_up(host: str, address: str | None, *, restricted: bool, track: bool, yes: bool) -> None:
+    if track and not restricted:
+        raise click.UsageError(
+            "--track is for a restricted key: give --restricted, too; any other key follows mail anyway"
+        )
+    file = settings_path()
+    host = _destination(host)
+    new = Relayhost(name="default", ssh=host, ssh_config=OWN_SSH_CONFIG.expanduser())
     to = None if address is None else _option_to(address)
     before = config.load(file) if file.exists() else None
     relayhost = (of_host(before, host) if before else None) or new
@@ -84,10 +136,10 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     ensure_login(relayhost, keys, file, yes=yes)
     heading("4. The path to the mail server")
     path = find_mail_path(relayhost)
-    relayhost = msgspec.structs.replace(relayhost, command=path.command)
+    relayhost = relayhost._replace(command=path.command)
     heading("5. A restricted key")
     if restricted:
-        relayhost = restrict(relayhost, file, yes=yes)
+        relayhost = restrict(relayhost, file, yes=yes, track=track)
     elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
         fine("mail uses one already; --restricted tests it again")
     else:
@@ -108,7 +160,7 @@ def command(host: str, address: str | None, restricted: bool, yes: bool) -> None
     if not serves:
         put("Start `mailrelay serve` when you want to send mail.")
     put(f"Your mail client: {_server(settings.listen.address)}, no encryption, no password.")
-    for line in _about_keys(relayhost, keys.tried, file):
+    for line in _about_keys(relayhost, keys.tried, file, "send and follow mail" if track else "send mail"):
         put(line)
     put("Whether all is fine: `mailrelay status`. If anything is wrong: `mailrelay check`.")
 
@@ -128,13 +180,14 @@ def _answer(question: str, default: str, read: Callable[[str], T], *, yes: bool)
     return answer(f"  {question}", default, read)
 
 
-def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path) -> Iterator[str]:
-    """Which key mail uses, and which one ssh uses. keys: those that step 1 found, as text for people. file: the settings."""
+def _about_keys(relayhost: Relayhost, keys: Sequence[str], file: Path, purpose: str) -> Iterator[str]:
+    """Which key mail uses, and which one ssh uses. keys: those that step 1 found, as text for people. file: the settings.
+    purpose: of a restricted key."""
     name = relayhost.ssh
     if relayhost.ssh_config == OWN_SSH_CONFIG.expanduser():
         yield f"`ssh {name}`, rsync and scp need no password either: they use the same key."
     elif relayhost.ssh_config == restriction.ssh_config_file(relayhost, file):
-        yield f"Mail uses the key {MAIL_KEY}, which can do nothing on {name} but send mail."
+        yield f"Mail uses the key {MAIL_KEY}, which can do nothing on {name} but {purpose}."
         # When setup is run again, the login is with the restricted key.
         ordinary = "" if str(MAIL_KEY.expanduser()) in keys else f", {printable(tilde(', '.join(keys)))}"
         yield f"`ssh {name}`, rsync and scp do not use it: they use your ordinary key{ordinary}."
@@ -225,11 +278,11 @@ def _write(file: Path, text: str | None, planned: SettingsPlan) -> None:
 
 def _send_test(settings: Settings, file: Path, to: bytes, sender: bytes, *, serves: bool) -> None:
     if serves:
-        send_and_follow(settings, to, sender)
+        send_and_follow(settings, to, sender, follows_there=False)
         return
     note("The daemon is not running, so it is started for this message only.")
     with temporary_daemon(settings, file):
-        send_and_follow(settings, to, sender)
+        send_and_follow(settings, to, sender, follows_there=False)
 
 
 def _server(address: Endpoint) -> str:

@@ -11,8 +11,6 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from mailrelay.atomic_file import replace_file
 from mailrelay.cli import trust
 from mailrelay.cli.base import Failed
@@ -28,13 +26,14 @@ from mailrelay.mail.quantity import size
 from mailrelay.setup import mail_paths, restriction
 from mailrelay.smtp.extensions import Extensions
 from mailrelay.ssh import authorized_keys
-from mailrelay.ssh.authorized_keys import ChangeFailed, LoginFailure, OfferedKeys
+from mailrelay.ssh.authorized_keys import ChangeFailed, LoginFailure
+from mailrelay.ssh.authorized_keys import OfferedKeys as OfferedKeys
 from mailrelay.ssh.dial import read_hops
 from mailrelay.ssh.host_key_scan import scan
-from mailrelay.ssh.interface import Fault
+from mailrelay.ssh.interface import Fault, NotRecorded
 from mailrelay.ssh.known_hosts import HostKeyStatus
 from mailrelay.ssh.mail_path import MailPath
-from mailrelay.ssh.restriction_probe import trials
+from mailrelay.ssh.restriction_probe import tracking_uses, trials
 
 T = TypeVar("T")
 
@@ -42,6 +41,8 @@ PASSWORD_TRIES = 3
 """Times that the password is asked for."""
 OWN_SSH_CONFIG = Path("~/.ssh/config")
 MAIL_KEY = Path("~/.ssh/id_mailrelay")
+MAX_OPTIONS = 300
+"""Characters of the options of a line in authorized_keys that are shown."""
 
 
 def find_or_make_key(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> OfferedKeys:
@@ -82,8 +83,12 @@ def trust_hosts(relayhost: Relayhost, *, yes: bool) -> None:
         raise Failed(f"{relayhost.ssh} is not trusted yet; run `mailrelay setup` again when it is")
 
 
-def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool) -> None:
-    """Tries the login; if the account on the relayhost does not accept the key yet, puts it into authorized_keys there."""
+def ensure_login(
+    relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *, yes: bool, by_line: bool = False
+) -> None:
+    """Tries the login; if the account on the relayhost does not accept the key yet, puts it into authorized_keys there.
+
+    by_line: for the work by hand, the line is shown; otherwise, the command of ssh that does it."""
     host = relayhost.ssh
     refused = _run(f"the login to {host}", authorized_keys.try_login(relayhost))
     if refused is None:
@@ -97,6 +102,8 @@ def ensure_login(relayhost: Relayhost, keys: OfferedKeys, settings_file: Path, *
         by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     else:
         line, by_hand = keys.lines[0], f"ssh-copy-id{keys.login_command.removeprefix('ssh')}"
+        if by_line:
+            by_hand = f"put this line into ~/.ssh/authorized_keys there: {line}"
     note(f"{host} does not know the key yet. It has to be in ~/.ssh/authorized_keys of {keys.user} there.")
     if not is_terminal(sys.stdin):
         raise stop(f"{host} asks for a password, and there is no terminal to type it in", f"By hand: {by_hand}")
@@ -141,34 +148,52 @@ def find_mail_path(relayhost: Relayhost) -> MailPath:
     return found
 
 
-def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool) -> Relayhost:
-    """The relayhost with a restricted key: made and put into authorized_keys there if needed, and tested in any case."""
+def restrict(relayhost: Relayhost, settings_file: Path, *, yes: bool, track: bool = False) -> Relayhost:
+    """The relayhost with a restricted key: made and put into authorized_keys there if needed, and tested in any case.
+
+    track: the key may record conversations, and ask about accepted messages."""
     key = MAIL_KEY.expanduser()
     file = restriction.ssh_config_file(relayhost, settings_file)
     if relayhost.ssh_config == file:
         if not _test_restriction(relayhost, key):
             raise stop(f"{key} is not restricted to mail there", f"Remove it from authorized_keys of {relayhost.ssh}")
+        if track and not _test_tracking(relayhost, key):
+            line = _line(_restricted_key(), relayhost, track=True)
+            raise stop(
+                f"{key} cannot follow mail there", f"Put this line in place of its line in authorized_keys: {line}"
+            )
         return relayhost
-    if not ask(f"Make {key}, and let it do nothing on {relayhost.ssh} but send mail?", yes=yes):
+    purpose = "send and follow mail" if track else "send mail"
+    if not ask(f"Make {key}, and let it do nothing on {relayhost.ssh} but {purpose}?", yes=yes):
         return relayhost
     public = _restricted_key()
     replace_file(file, restriction.ssh_config(relayhost, key).encode())
     for candidate in _restrictable(relayhost):
-        line = restriction.authorized_keys_line(public, candidate)
+        line = _line(public, candidate, track=track)
         _change(
             authorized_keys.authorize(relayhost, line), relayhost, f"Put this line into authorized_keys there: {line}"
         )
         fine(f"{key} is in authorized_keys there, with")
-        note(line.removesuffix(public).strip())
+        options = line.removesuffix(public).strip()
+        note(options if len(options) <= MAX_OPTIONS else f"{options[:MAX_OPTIONS]}… ({len(options)} characters)")
         undo(f"remove that line from ~/.ssh/authorized_keys of {relayhost.ssh}; rm {key} {key}.pub {file}")
-        restricted = msgspec.structs.replace(candidate, ssh_config=file)
-        if _test_restriction(restricted, key):
+        restricted = candidate._replace(ssh_config=file)
+        if _test_restriction(restricted, key) and (not track or _test_tracking(restricted, key)):
             return restricted
     file.unlink()
     _change(
         authorized_keys.withdraw(relayhost, public), relayhost, f"Remove this line from authorized_keys there: {line}"
     )
+    if track:
+        raise stop("the key cannot do this and nothing else there, so it was removed again", "Go on without --track")
     raise stop("the key is not restricted to mail there, so it was removed again", "Go on without --restricted")
+
+
+def _line(public: str, relayhost: Relayhost, *, track: bool) -> str:
+    try:
+        return restriction.authorized_keys_line(public, relayhost, track=track)
+    except (ValueError, NotRecorded) as error:
+        raise stop(f"no line of authorized_keys can be made: {error}", "Change the command in the settings") from None
 
 
 def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
@@ -179,7 +204,7 @@ def _restrictable(relayhost: Relayhost) -> Iterator[Relayhost]:
         command = _run(f"the mail server of {relayhost.ssh}", mail_paths.find_command(relayhost))
         if command:
             note(f"again, without forwarding, with {command!r}:")
-            yield msgspec.structs.replace(relayhost, command=command)
+            yield relayhost._replace(command=command)
 
 
 def _restricted_key() -> str:
@@ -221,6 +246,22 @@ def _test_restriction(relayhost: Relayhost, key: Path) -> bool:
     if found is not None:
         fine(f"allowed: mail: {found.greeting}")
     return found is not None and all(trial.is_refused for trial in tried)
+
+
+def _test_tracking(relayhost: Relayhost, key: Path) -> bool:
+    """Tries what a key for tracking is to do, and prints each result. Returns whether mail can be followed there: it can
+    where no conversation can be recorded."""
+    try:
+        uses = _run(f"{relayhost.ssh} to answer a question about mail", tracking_uses(relayhost, key))
+    except Fault as fault:
+        note(fault.outcome.text)
+        return False
+    for use in uses:
+        if use.why_not:
+            note(f"not allowed: {use.what}: {use.why_not}")
+        else:
+            fine(f"allowed: {use.what}")
+    return not uses[-1].why_not
 
 
 def _offers(found: Extensions) -> Iterator[str]:

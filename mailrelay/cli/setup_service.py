@@ -11,7 +11,7 @@ from pathlib import Path
 from mailrelay.cli.steps import ask, fine, note, stop, undo
 from mailrelay.cli.waiting import waiting_for
 from mailrelay.config import Settings
-from mailrelay.control.daemon import daemon_pid
+from mailrelay.control.daemon import daemon_pid, is_asleep
 from mailrelay.setup import unit
 from mailrelay.setup.unit import NotInstalled
 
@@ -25,7 +25,7 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
     """Has a service manager run the daemon; returns whether a daemon runs. changed: the settings were changed just now."""
     directory = settings.queue.directory
     words = unit.command_line(file, os.environ)
-    found = unit.find(words, os.environ)
+    found = unit.find(words, os.environ, unit.on_demand(settings))
     holder = daemon_pid(directory)
     if holder is not None and not (found and unit.is_running(found)):
         if changed:
@@ -38,7 +38,7 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
         )
         note(shlex.join(words))
         return False
-    runs_it = found.is_installed and holder is not None
+    runs_it = found.is_installed and (holder is not None or is_asleep(directory))
     if runs_it and not changed:
         fine(f"{found.manager} runs the daemon: {found.file}")
         return True
@@ -56,7 +56,7 @@ def start_service(settings: Settings, file: Path, *, changed: bool, yes: bool) -
         )
     fine(f"{found.manager} runs the daemon: {found.file}")
     undo(found.undo)
-    if found.manager == "systemd" and not unit.lingers(os.environ):
+    if found.manager == "systemd" and not unit.lingers():
         note("The daemon ends when you log out. To keep it running: loginctl enable-linger")
     return True
 

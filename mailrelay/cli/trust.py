@@ -17,7 +17,7 @@ from itertools import zip_longest
 
 import click
 
-from mailrelay.cli.base import Failed, load_settings, say
+from mailrelay.cli.base import Failed, become_account, load_settings, say
 from mailrelay.cli.questions import confirm
 from mailrelay.cli.terminal import colour, is_terminal, line_width, put
 from mailrelay.cli.waiting import waiting_for
@@ -55,7 +55,8 @@ PICTURES_WIDTH = 43
 @click.option("--nameserver", metavar="ADDRESS[:PORT]", default="", help="Use this DNS server instead of the system's.")
 def command(host: str | None, yes: bool, nameserver: str) -> int:
     """Show the host keys that servers offer beside the known ones, and accept new ones."""
-    settings = load_settings()
+    # The known hosts of the system's mailrelay are root's to write.
+    settings = load_settings(stays_root=True)
     try:
         resolver = Resolver(nameserver)
     except ValueError as error:
@@ -63,6 +64,7 @@ def command(host: str | None, yes: bool, nameserver: str) -> int:
     chosen = _chosen(settings, host)
     trusted = [relayhost.name for relayhost in chosen if trust_hops(relayhost, resolver, yes=yes)]
     # A host that is not a relayhost may be a jump host of any of them.
+    become_account()
     all_names = [relayhost.name for relayhost in settings.relayhosts]
     dial_now(settings.queue.directory, all_names if trusted == [""] else trusted)
     return 0 if len(trusted) == len(chosen) else 1

@@ -6,6 +6,7 @@
     with waiting_for("the connection to mail.example.org") as wait:
         wait.goes_on("the reply of the mail server")     another text, or the same one
         wait.pause()                                     before something is printed
+        wait.shows("[##--] 1.2 of 5.0 MB")               at once, this line instead; only if `wait.can_redraw`
 
 The line appears after a second and is cleared at the end of the block.
 
@@ -39,6 +40,24 @@ class Wait:
         self._clears = os.environ.get("TERM", "dumb") != "dumb"
         self._printed = ""
 
+    @property
+    def can_redraw(self) -> bool:
+        """Whether `shows` shows anything."""
+        return self._is_shown and self._clears
+
+    @property
+    def width(self) -> int:
+        """Columns of the line, at most: if it took two lines of the terminal, only the second one would be cleared."""
+        return (line_width(sys.stdout) or DEFAULT_WIDTH) - 1
+
+    def shows(self, line: str) -> None:
+        """Shows a line of printable text in place of what is there."""
+        if not self.can_redraw or line == self._printed:
+            return
+        self._stop_timer()
+        self._printed = line
+        print(f"\r{line[: self.width]}\x1b[K", end="", file=sys.stderr, flush=True)
+
     def goes_on(self, what: str = "") -> None:
         """The wait goes on, or begins again: now for `what`; "" for the same as before."""
         if self._timer is not None and what in ("", self._what):
@@ -52,23 +71,24 @@ class Wait:
 
     def pause(self) -> None:
         """Clears the line, until the wait goes on."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        self._timer.join()
-        self._timer = None
+        self._stop_timer()
         if self._printed and self._clears:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._printed = ""
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
 
     def _show(self) -> None:
         line = printable(f"waiting for {self._what} …")
         if line == self._printed:
             return
         self._printed = line
-        # The line is cut: if it took two lines of the terminal, only the second one would be cleared.
-        width = (line_width(sys.stdout) or DEFAULT_WIDTH) - 1
-        print(line[:width] if self._clears else line, end="" if self._clears else "\n", file=sys.stderr, flush=True)
+        shown = line[: self.width] if self._clears else line
+        print(shown, end="" if self._clears else "\n", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -4,8 +4,11 @@
     records.py       messages as JSON records                enqueue.py      puts a message in the spool
     details.py       one message: timeline, content          replacement.py  replaces a message by another one
     following.py     one message, until it is settled        status.py       fine, late or failed, and why
-    daemon.py        whether the daemon runs; wakes it       errors.py       what these functions raise
+    daemon.py        does it run; wakes, reloads it          errors.py       what these functions raise
     log_file.py      lines of commands in the log
+    client_file.py   where the system's mailrelay is        system.py      asks it, in place of a spool
+    system_answers.py  its answers                          wire.py        values as JSON
+    terms.py         its settings, for `sendmail`
 
 All functions work while the daemon does not run. Each change is one commit, and wakes the daemon afterwards. Settings, ids
 and messages are arguments; nothing here prints, asks, or ends the process. SQL stays in `spool`.

@@ -9,7 +9,10 @@ message that `hand_in` stores and that is not sent, or not to all recipients, ha
 
 import dataclasses
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mailrelay.config import Settings
 from mailrelay.control import log_file
@@ -21,8 +24,12 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.handed_in import HandedIn, Problem
 from mailrelay.mail.printable import printable
 from mailrelay.mail.routing import choose
+from mailrelay.mail.send_time import SendTime, effective_send_time
 from mailrelay.spool.command_spool import CommandSpool
-from mailrelay.submission import completion
+from mailrelay.submission import account_name, completion
+
+if TYPE_CHECKING:
+    from mailrelay.control.system import Queue
 
 
 class NoRelayhost(Exception):
@@ -76,18 +83,25 @@ def enqueue(settings: Settings, envelope: Envelope, content: bytes) -> Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Stored(Enqueued):
-    """The result of `hand_in`. problems: the recipients that are not tried, each with the reason."""
+    """The result of `hand_in`. problems: the recipients that are not tried, each with the reason. send_time: the time before
+    which the others are not tried, None if there is none."""
 
     problems: tuple[tuple[bytes, Problem], ...]
+    send_time: SendTime | None
 
 
-def hand_in(settings: Settings, message: HandedIn) -> Stored:
-    """Puts a message on disk that a program has handed in. Makes the spool if there is none.
+def hand_in(settings: Settings, message: HandedIn, queue: "Queue | None" = None) -> Stored:
+    """Puts a message on disk that a program has handed in. Makes the spool if there is none. It waits for `queue.undo`.
 
     A message from a sender that no relayhost takes is held, for the first relayhost in the settings.
-    Sets the umask of the process to 077. Raises SpoolError and OSError; then nothing is stored.
+    queue: the system's mailrelay, which puts it on its disk instead; its settings are `settings`. Sets the umask of the
+    process to 077. Raises SpoolError and OSError; then nothing is stored.
     """
+    if queue is not None and not isinstance(queue, Path):
+        return queue.ask(Stored, "hand_in", message)
     envelope, content = whole(settings, message.envelope, message.content)
+    send_time = effective_send_time(envelope.send_time, settings.queue.undo, time.time())
+    envelope = dataclasses.replace(envelope, send_time=send_time)
     message = dataclasses.replace(message, envelope=envelope, content=content)
     relayhost = choose(message.envelope.sender, settings.relayhosts)
     if relayhost is None:
@@ -104,4 +118,7 @@ def hand_in(settings: Settings, message: HandedIn) -> Stored:
     problems = (*held, *message.bad)
     lines = [logline.not_tried(arrival, address, problem) for address, problem in problems]
     log_file.append(settings.queue.directory, lines, arrival.arrival)
-    return Stored(key, arrival.queue_id, wake(settings.queue.directory), problems)
+    if arrival.envelope.owner is not None:
+        line = logline.accepted(arrival, account_name(arrival.envelope.owner))
+        log_file.append(settings.queue.directory, [line], arrival.arrival, "INFO")
+    return Stored(key, arrival.queue_id, wake(settings.queue.directory), problems, send_time)

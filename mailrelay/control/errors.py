@@ -1,6 +1,7 @@
 """The errors that functions of this package raise. Each text is one sentence for the person: what is wrong; what to do."""
 
 from mailrelay.control.enqueue import NoRelayhost as NoRelayhost
+from mailrelay.mail.spool_errors import BeingSent as BeingSent
 from mailrelay.mail.spool_errors import NoSuchMessage as NoSuchMessage
 from mailrelay.mail.spool_errors import NotAllowed as NotAllowed
 from mailrelay.mail.spool_errors import SpoolError as SpoolError

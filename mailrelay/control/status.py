@@ -1,23 +1,30 @@
 """Whether all is fine: what `mailrelay status` shows, and why.
 
-    late     mail has waited longer than queue.delay_notice_after, or a notice could not be delivered yet
+    late     mail has waited longer than queue.delay_notice_after, here or deferred on the relayhost, or a notice could not
+             be delivered yet
     failed   no daemon runs or it does not answer, the spool cannot be used, there is no room for more mail, a relayhost
-             waits for the person, or mail has failed or cannot be sent as it is
+             waits for the person, or mail has failed, has bounced on the relayhost, or cannot be sent as it is
 
 The JSON record has these keys:
 
     status      fine, late or failed
+    asleep      whether no daemon runs because there is nothing to do, and a service manager starts it with the next mail
     serving     whether the daemon runs; pid is its process id, null if it is unknown
     answers     whether the daemon answered within 10 s; null if it was not asked: none runs, or it is just starting
-    pending     messages that wait; likewise held and failed (`mail.states.COUNTED_AS`); late: those of the pending ones that
-                have waited too long; stranded: those of the held ones that cannot be sent as they are. All of them are null
-                if the spool cannot be read
+    pending     messages that wait; likewise held and failed (`mail.states.COUNTED_AS`); scheduled: those of the pending ones
+                that wait for their time; late: those that have waited too long; stranded: those of the held ones that
+                cannot be sent as they are. All of them are null if the spool cannot be read
+    bounced_there, deferred_there
+                messages that the mail server on the relayhost has accepted, and that have bounced there and need the person,
+                or that it has deferred for too long; null if the spool cannot be read
     full        why there is no room for an ordinary message; "" if there is
     room        octets of the largest message for which there is room, at most listen.max_message_size; null if it is unknown
     failure     why the spool cannot be used; "" if it can
-    oldest      arrival of the oldest pending message (epoch seconds, or null)
+    oldest      from when on the oldest pending message has waited: its arrival or its send time; null if there is none, but
+                for those that wait for their time (epoch seconds)
     relayhosts  those that cannot be reached: name, since and next_dial (epoch seconds), setup (true: it waits for the
-                person), text, and fix (the step that repairs it)
+                person), text, fix (the step that repairs it), and stand_in (the fallback that sends its mail meanwhile, "")
+    errors      relayhosts whose mail cannot be sent because of an error of the daemon: name and text
     untold      notices that could not be delivered yet: kind, backend, why
     directory   of the spool
 
@@ -38,12 +45,16 @@ from mailrelay.mail.overview import SpoolStatus
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import length
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
-from mailrelay.spool import listing, liveness, lock
+from mailrelay.spool import listing, liveness, lock, trigger
 from mailrelay.spool.database import FILE, opened_for_reading
 from mailrelay.spool.space import ORDINARY, check_space
 
 _READ_ONLY = "the spool's disk is read-only; look at the disk, and make it writable"
 _EMPTY = SpoolStatus(pending=0, oldest=None, late=0, held=0, stranded=0, failed=0, failing_notices=(), faults=())
+
+
+STARTING = 30.0
+"""Seconds after the arrival of mail in which a service manager may still be starting the daemon."""
 
 
 class Level(enum.IntEnum):
@@ -66,8 +77,10 @@ class Space(NamedTuple):
 
 class Status(NamedTuple):
     """spool: its numbers and faults, None if they cannot be read. failure: why the spool cannot be used, "" if it can.
-    pid: of the daemon, "" if it is unknown, None if none runs. answers: None if the daemon was not asked. reasons: why not
-    all is fine, worst first, each in a few words."""
+    pid: of the daemon, "" if it is unknown, None if none runs. answers: None if the daemon was not asked. is_asleep: whether
+    a service manager starts the daemon with the next mail. errors: of the daemon, by relayhost. reasons: why not all is
+    fine, worst first, each in a few words. connected: the relayhosts to which the daemon has a connection, None if that is
+    not known."""
 
     directory: Path
     spool: SpoolStatus | None
@@ -75,7 +88,10 @@ class Status(NamedTuple):
     failure: str
     pid: str | None
     answers: bool | None
+    is_asleep: bool
+    errors: tuple[tuple[str, str], ...]
     reasons: list[tuple[Level, str]]
+    connected: tuple[str, ...] | None = None
 
     @property
     def level(self) -> Level:
@@ -90,6 +106,12 @@ class RelayhostRecord(TypedDict):
     setup: bool
     text: str
     fix: str
+    stand_in: str
+
+
+class ErrorRecord(TypedDict):
+    name: str
+    text: str
 
 
 class UntoldRecord(TypedDict):
@@ -100,19 +122,24 @@ class UntoldRecord(TypedDict):
 
 class StatusRecord(TypedDict):
     status: str
+    asleep: bool
     serving: bool
     pid: int | None
     answers: bool | None
     pending: int | None
+    scheduled: int | None
     late: int | None
     held: int | None
     stranded: int | None
     failed: int | None
+    bounced_there: int | None
+    deferred_there: int | None
     full: str
     room: int | None
     failure: str
     oldest: int | None
     relayhosts: list[RelayhostRecord]
+    errors: list[ErrorRecord]
     untold: list[UntoldRecord]
     directory: str
 
@@ -146,12 +173,31 @@ def read_status(settings: Settings, now: float) -> Status:
         failure = failure or _text(error)
     if answer is not None and answer.full:
         space = space._replace(full=answer.full)
-    why = reasons(spool, serving=pid is not None, answers=answers, failure=failure, full=space.full, now=now)
-    return Status(directory, spool, space, failure, pid or (str(answer.pid) if answer else pid), answers, why)
+    errors = answer.errors if answer is not None else ()
+    is_asleep = pid is None and trigger.is_listened_to(directory) and not _waits_for_daemon(spool, now)
+    why = reasons(
+        spool,
+        serving=pid is not None or is_asleep,
+        answers=answers,
+        failure=failure,
+        full=space.full,
+        now=now,
+        errors=errors,
+    )
+    connected = None if answer is None else answer.connected
+    known_pid = pid or (str(answer.pid) if answer else pid)
+    return Status(directory, spool, space, failure, known_pid, answers, is_asleep, errors, why, connected)
 
 
 def reasons(
-    spool: SpoolStatus | None, *, serving: bool, answers: bool | None, failure: str, full: str, now: float
+    spool: SpoolStatus | None,
+    *,
+    serving: bool,
+    answers: bool | None,
+    failure: str,
+    full: str,
+    now: float,
+    errors: tuple[tuple[str, str], ...] = (),
 ) -> list[tuple[Level, str]]:
     """Why all is not fine, worst first, each in a few words. Empty if all is fine.
 
@@ -166,15 +212,22 @@ def reasons(
         found.append((Level.FAILED, "the spool cannot be used"))
     if full:
         found.append((Level.FAILED, "no room"))
-    if spool is None:
-        return found
-    found.extend((Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in spool.faults if fault.setup)
+    found.extend((Level.FAILED, f"{printable(name)} cannot go on") for name, _ in errors)
+    return found if spool is None else [*found, *_reasons_of_mail(spool, now)]
+
+
+def _reasons_of_mail(spool: SpoolStatus, now: float) -> list[tuple[Level, str]]:
+    found = [(Level.FAILED, f"{printable(fault.relayhost)} needs you") for fault in spool.faults if fault.setup]
     if spool.failed:
         found.append((Level.FAILED, f"{spool.failed} failed"))
+    if spool.bounced_there:
+        found.append((Level.FAILED, f"{spool.bounced_there} bounced there"))
     if spool.stranded:
         found.append((Level.FAILED, f"{spool.stranded} cannot be sent"))
     if spool.late and spool.oldest is not None:
         found.append((Level.LATE, f"{spool.late} waiting {length(now - spool.oldest).replace(' ', '')}"))
+    if spool.deferred_there:
+        found.append((Level.LATE, f"{spool.deferred_there} deferred there"))
     if spool.failing_notices:
         found.append((Level.LATE, "notices not delivered"))
     return found
@@ -185,14 +238,18 @@ def status_record(status: Status) -> StatusRecord:
     spool, pid = status.spool, status.pid
     return {
         "status": status.level.name.lower(),
+        "asleep": status.is_asleep,
         "serving": pid is not None,
         "pid": int(pid) if pid and pid.isdecimal() else None,
         "answers": status.answers,
         "pending": spool and spool.pending,
+        "scheduled": spool and spool.scheduled,
         "late": spool and spool.late,
         "held": spool and spool.held,
         "stranded": spool and spool.stranded,
         "failed": spool and spool.failed,
+        "bounced_there": spool and spool.bounced_there,
+        "deferred_there": spool and spool.deferred_there,
         "full": status.space.full,
         "room": status.space.largest,
         "failure": printable(status.failure),
@@ -205,15 +262,22 @@ def status_record(status: Status) -> StatusRecord:
                 "setup": fault.setup,
                 "text": printable(fault.text),
                 "fix": printable(fault.fix),
+                "stand_in": printable(fault.stand_in),
             }
             for fault in (spool.faults if spool else ())
         ],
+        "errors": [{"name": name, "text": printable(text)} for name, text in status.errors],
         "untold": [
             {"kind": kind, "backend": backend, "why": printable(why)}
             for kind, backend, why in (spool.failing_notices if spool else ())
         ],
         "directory": str(status.directory),
     }
+
+
+def _waits_for_daemon(spool: SpoolStatus | None, now: float) -> bool:
+    """Whether there is mail that a daemon should be sending. One that is started by it needs a moment."""
+    return spool is not None and spool.oldest is not None and now - spool.oldest > STARTING
 
 
 def _ask(directory: Path) -> tuple[liveness.Answer | None, bool | None]:
@@ -262,9 +326,11 @@ def _read_spool(settings: Settings, now: float) -> tuple[SpoolStatus | None, Spa
     full = ""
     try:
         with opened_for_reading(settings.queue.directory) as db:
-            found = listing.status(db, now - settings.queue.delay_notice_after)
+            found = listing.status(db, now - settings.queue.delay_notice_after, now)
             try:
-                largest: int | None = check_space(db, ORDINARY, settings.queue.max_size)
+                largest: int | None = check_space(
+                    db, ORDINARY, settings.queue.max_size, settings.listen.max_message_size
+                )
             except SpoolFull as error:
                 full, largest = str(error), error.left
     except SpoolFull as error:

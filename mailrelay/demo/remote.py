@@ -75,8 +75,10 @@ class Remote:
         await self.down()
 
     def relayhost(self, name: str = "demo", **changes: object) -> Relayhost:
-        """Settings for a relay to this remote; `changes` are other fields of `Relayhost`."""
-        return Relayhost(name=name, ssh=HOST, ssh_config=self.ssh_config, **changes)  # type: ignore[arg-type]
+        """Settings for a relay to this remote, which runs no commands, so that it keeps no records and answers no questions;
+        `changes` are other fields of `Relayhost`."""
+        fields = {"record": "off", "track": "off"} | changes
+        return Relayhost(name=name, ssh=HOST, ssh_config=self.ssh_config, **fields)  # type: ignore[arg-type]
 
     async def up(self) -> None:
         """Listen; after `down`, on the same ports as before. Opens only what is not open."""

@@ -2,7 +2,8 @@
 commentary.
 
 It sends three messages. One is delivered. One is refused while its client waits. One is sent while the server is down; when
-the server is up again, it is delivered to one of its two recipients and refused for the other.
+the server is up again, it is delivered to one of its two recipients and refused for the other. With `--web` everything stays
+up, and a page shows it (`mailrelay web`), until nobody reads the page any more.
 Promises: uses none of the person's files (~/.ssh, settings, spool), listens only on loopback, and ends by itself, with
 status 0 only if everything happened as described.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import smtplib
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,7 +24,8 @@ from typing import Any
 
 from mailrelay import daemon
 from mailrelay.config import Listen, Notify, Queue, Settings
-from mailrelay.demo.remote import Remote
+from mailrelay.control.listing import messages
+from mailrelay.demo.remote import HOST, Remote
 from mailrelay.endpoint import Endpoint, Tcp
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.spool.database import connect
@@ -41,22 +44,23 @@ TEXT_AT = 21
 """The column at which the text of an event begins."""
 
 
-def run(show: Show) -> int:
-    """Runs the demo. show: prints the commentary. Returns 0 if everything happened as it should, 1 otherwise."""
+def run(show: Show, *, opens_page: bool = False) -> int:
+    """Runs the demo. show: prints the commentary. opens_page: whether it stays up for its page. Returns 0 if everything
+    happened as it should, 1 otherwise."""
     with tempfile.TemporaryDirectory(prefix="mailrelay-demo-") as directory:
         try:
-            return asyncio.run(_run(Path(directory), show))
+            return asyncio.run(_run(Path(directory), show, opens_page=opens_page))
         except TimeoutError:
             show("", 0)
             show(f"The demo stopped: its last step took more than {STEP_TIMEOUT:.0f} s. The lines above show where.", 0)
             return 1
 
 
-async def _run(directory: Path, show: Show) -> int:
+async def _run(directory: Path, show: Show, *, opens_page: bool) -> int:
     show("A mail client, mailrelay, an SSH server and a mail server, all on loopback and in a temporary directory.", 0)
     show("  mail client --SMTP--> mailrelay --SSH--> server --localhost:25--> mail server", 2)
     (directory / "remote").mkdir()
-    async with Remote(directory / "remote") as remote, _daemon(directory, remote, show) as port:
+    async with Remote(directory / "remote") as remote, _daemon(directory, remote, show) as (port, running):
         _heading(show, "1. A message to bob@example.net")
         await _send(show, port, ["bob@example.net"], "Hello Bob")
         async with asyncio.timeout(STEP_TIMEOUT):
@@ -81,16 +85,56 @@ async def _run(directory: Path, show: Show) -> int:
         _heading(show, "The queue keeps the refused messages until you have dealt with them")
         _show_queue(show, directory / "spool")
         delivered = sorted(address.decode() for message in remote.received for address in message.recipients)
+        if opens_page:
+            await _page(directory, remote, port, running, show)
     expected = ["bob@example.net", "carol@example.net", SENDER]
     succeeded = delivered == expected
     show("", 0)
     show("Everything happened as it should." if succeeded else f"Something went wrong: delivered to {delivered}.", 0)
+    if not opens_page:
+        show("To mend the refused messages on a page in the browser: mailrelay demo --web", 0)
     return 0 if succeeded else 1
 
 
+SETTINGS = """\
+[listen]
+address = "127.0.0.1:{port}"
+[relayhost.demo]
+ssh = "{host}"
+ssh_config = "{ssh_config}"
+record = "off"
+track = "off"
+[queue]
+directory = "{directory}/spool"
+[notify]
+desktop = false
+mailbox = "{directory}/Maildir"
+"""
+"""The settings of the demo's daemon, for commands beside it."""
+
+
+async def _page(directory: Path, remote: Remote, port: int, running: "asyncio.Task[None]", show: Show) -> None:
+    """Opens the page of the demo at a refused message, and waits until it ends, or the daemon does with Ctrl-C."""
+    _heading(show, "The page of this demo: correct the address of a refused message, and send it again")
+    file = directory / "config.toml"
+    file.touch(mode=0o600)
+    file.write_text(SETTINGS.format(port=port, host=HOST, ssh_config=remote.ssh_config, directory=directory), "utf-8")
+    failed = [one.queue_id for one in messages(directory / "spool", history=False) if one.queue_name == "failed"]
+    page = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mailrelay", "--config", str(file), "web", *failed[:1])
+    )
+    ended = asyncio.create_task(page.wait())
+    try:
+        await asyncio.wait((ended, running), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if page.returncode is None:
+            page.terminate()
+        await ended
+
+
 @contextlib.asynccontextmanager
-async def _daemon(directory: Path, remote: Remote, show: Show) -> AsyncIterator[int]:
-    """A daemon that runs for the time of the context; yields the port on which it listens."""
+async def _daemon(directory: Path, remote: Remote, show: Show) -> AsyncIterator[tuple[int, "asyncio.Task[None]"]]:
+    """As `running_daemon`, with the settings of the demo, and its log in the commentary."""
     settings = Settings(
         listen=Listen(address=Tcp("127.0.0.1", 0)),
         relayhosts=(remote.relayhost(linger=1.0),),
@@ -98,8 +142,8 @@ async def _daemon(directory: Path, remote: Remote, show: Show) -> AsyncIterator[
         notify=Notify(desktop=False, mailbox=directory / "Maildir"),
     )
     with _timeline(show):
-        async with running_daemon(settings) as (port, _):
-            yield port
+        async with running_daemon(settings) as started:
+            yield started
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,8 @@
 """The submission server for the mail clients of this machine, built on aiosmtpd.
 
-listening      opens the sockets, starts and stops           (listen, Listening)
-sockets        opens all sockets of an address or none       (AddressTaken, CannotListen)
+listening      starts, changes and stops                     (listen, Listening)
+sockets        the listening sockets, by address             (Sockets, AddressTaken, CannotListen)
+activation     sockets that a service manager has opened
 submission     one client's connection: octets in, commands run
 connection     one client's connection: its phase, and replies out
 commands       EHLO to QUIT, as methods of aiosmtpd's SMTP class

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from mailrelay.endpoint import Unix
 from mailrelay.listener.peer_account import NoOwner, account_name, uid_of_connection
 
 _CREDENTIALS = struct.Struct("=iII")
@@ -63,24 +64,37 @@ def check_access(connection: HasExtraInfo, allowed: frozenset[int] | None) -> tu
     name; otherwise ""."""
     if allowed is None or sys.platform != "linux":
         return Access.ALLOWED, ""
+    found = _owner(connection)
+    if found in allowed:
+        return Access.ALLOWED, ""
+    if found is NoOwner.CLOSED or (found is NoOwner.UNKNOWN and _is_closed(connection)):
+        return Access.CLIENT_CLOSED, ""
+    return Access.REFUSED, account_name(found) if isinstance(found, int) else "an unknown account"
+
+
+def owner(connection: HasExtraInfo) -> int | None:
+    """The user id of the client's account; None if it cannot be determined."""
+    if sys.platform != "linux":
+        return None
+    found = _owner(connection)
+    return found if isinstance(found, int) else None
+
+
+def is_on(connection: HasExtraInfo, endpoint: Unix | None) -> bool:
+    """Whether the client has connected to this UNIX socket."""
+    return endpoint is not None and connection.get_extra_info("sockname") == endpoint.path
+
+
+def _owner(connection: HasExtraInfo) -> int | NoOwner:
     # The event loop has stored both ends; to ask the socket for them would cost ten system calls.
     client_end, own_end = connection.get_extra_info("peername"), connection.get_extra_info("sockname")
-    owner: int | NoOwner
     if not isinstance(own_end, tuple):
         # A UNIX socket: its ends are paths.
         credentials = connection.get_extra_info("socket").getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
         )
-        owner = _CREDENTIALS.unpack(credentials)[1]
-    elif client_end is None:
-        return Access.CLIENT_CLOSED, ""
-    else:
-        owner = uid_of_connection(client_end[:2], own_end[:2])
-    if owner in allowed:
-        return Access.ALLOWED, ""
-    if owner is NoOwner.CLOSED or (owner is NoOwner.UNKNOWN and _is_closed(connection)):
-        return Access.CLIENT_CLOSED, ""
-    return Access.REFUSED, account_name(owner) if isinstance(owner, int) else "an unknown account"
+        return int(_CREDENTIALS.unpack(credentials)[1])
+    return NoOwner.CLOSED if client_end is None else uid_of_connection(client_end[:2], own_end[:2])
 
 
 def _is_closed(connection: HasExtraInfo) -> bool:

@@ -14,6 +14,7 @@ Never: aiosmtpd's address parser, because encoded words (RFC 2047) in an address
 import asyncio
 import binascii
 import logging
+import time
 from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -24,6 +25,7 @@ from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Session, _Missing
 
 from mailrelay.listener import replies
 from mailrelay.listener.connection import ClientConnection
+from mailrelay.listener.parameters import future_release
 from mailrelay.listener.reception import Reception
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.transaction import IncomingTransaction
@@ -56,7 +58,8 @@ class Handler:
         self, server: SMTP, session: Session, envelope: IncomingTransaction, hostname: str, responses: list[str]
     ) -> list[bytes]:
         session.host_name = hostname
-        return [_ehlo_reply(tuple(responses))]
+        # The keyword of RFC 4865 names a time, which changes each second.
+        return [_ehlo_reply(tuple(responses), future_release(time.time()))]
 
     # aiosmtpd's own mechanisms are bound to the one server that `smtp_attributes` makes. These use the server of the
     # connection.
@@ -125,7 +128,7 @@ class Commands(ClientConnection):
     # Called by aiosmtpd.
 
     def _create_envelope(self) -> IncomingTransaction:
-        return IncomingTransaction()
+        return IncomingTransaction(self.owner)
 
     async def push(self, status: str | bytes) -> None:
         # Text is aiosmtpd's own and lacks the enhanced code; bytes are complete.
@@ -169,14 +172,17 @@ class Commands(ClientConnection):
             return
         state, transaction = self._state, self.envelope
         settings = state.settings
-        reply = transaction.mail(_as_sent(arg), settings.max_message_size, has_auth=settings.auth == "ignore")
+        reply = transaction.mail(
+            _as_sent(arg), settings.max_message_size, time.time(), has_auth=settings.auth == "ignore"
+        )
         if reply is replies.SENDER_OK:
             sender = cast(bytes, transaction.sender)
             refusal = state.intake.refusal()
             if refusal is None:
                 # A client that does not wait for the result of a message (`answer_within`) does not wait at RCPT either.
                 transaction.probe_seconds = min(MAX_PROBE, settings.answer_within)
-                state.intake.expect_message(sender)
+                if transaction.send_time is None:
+                    state.intake.expect_message(sender)
             else:
                 self.envelope = self._create_envelope()
                 state.log_refusal("MAIL", refusal, sender)
@@ -275,7 +281,8 @@ def _encode_reply(status: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _ehlo_reply(responses: tuple[str, ...]) -> bytes:
+def _ehlo_reply(responses: tuple[str, ...], future_release: str) -> bytes:
     """The reply to EHLO: the lines of aiosmtpd without the last one (HELP), and our extensions."""
-    lines = [responses[0], "250-PIPELINING", *responses[1:-1], "250-ENHANCEDSTATUSCODES", "250 DSN"]
+    lines = [responses[0], "250-PIPELINING", *responses[1:-1], "250-ENHANCEDSTATUSCODES"]
+    lines += [f"250-{future_release}", "250 DSN"]
     return "\r\n".join(lines).encode("ascii")

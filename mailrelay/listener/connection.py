@@ -42,9 +42,10 @@ them."""
 
 class ClientConnection(SMTP):
     """The connection as the commands use it. closed: done once the connection is gone. unsent: replies that have not been
-    written yet."""
+    written yet. owner: the uid of the client's account, None if messages do not belong to accounts."""
 
     transport: asyncio.Transport
+    owner: int | None = None
 
     def __init__(self, state: ServerState, attributes: dict[str, Any]) -> None:
         """attributes: those that aiosmtpd's constructor sets, which is not called (`commands.smtp_attributes`)."""

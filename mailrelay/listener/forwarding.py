@@ -18,8 +18,8 @@ from typing import Protocol
 from mailrelay.config import Forward, Listen
 from mailrelay.endpoint import Endpoint
 from mailrelay.listener.access import Access, check_access
-from mailrelay.listener.listening import accept, accounts
-from mailrelay.listener.sockets import remove_socket_file
+from mailrelay.listener.listening import Accepting, accept, accounts
+from mailrelay.listener.sockets import Sockets
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.printable import printable
 
@@ -59,40 +59,57 @@ OpenStream = Callable[[Endpoint], AbstractAsyncContextManager[ForwardStream | Ou
 
 
 class Forwarding:
-    """A forward that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
+    """A forward that accepts connections, once it was opened."""
 
     def __init__(
-        self, settings: Forward, door: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
+        self, settings: Forward, access: Listen, allowed: frozenset[int] | None, open_stream: OpenStream
     ) -> None:
-        self.addresses: list[Endpoint] = []
         self._settings = settings
         self._name = f"forward={settings.listen} to={settings.to}"
-        self._limit = door.max_connections
+        self._limit = access.max_connections
         self._allowed = allowed
         self._open_stream = open_stream
-        self._servers: list[asyncio.Server] = []
+        self._accepting: Accepting | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._said = ("", 0.0)
+
+    @property
+    def addresses(self) -> list[Endpoint]:
+        """Where it listens, "localhost" resolved to addresses."""
+        return self._accepting.addresses if self._accepting is not None else []
 
     @property
     def connections(self) -> int:
         """How many clients are connected now."""
         return len(self._connections)
 
-    async def open(self) -> None:
+    def change(self, access: Listen, allowed: frozenset[int] | None) -> None:
+        """Takes other settings for the accounts that may connect, and for how many connections at once."""
+        self._limit = access.max_connections
+        self._allowed = allowed
+
+    async def open(self, sockets: Sockets | None) -> None:
         """Accept connections. Raises CannotListen."""
 
         def protocol() -> asyncio.Protocol:
             return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accepted)
 
-        self.addresses, self._servers = await accept(self._settings.listen, protocol)
+        self._accepting = await accept(self._settings.listen, protocol, sockets=sockets)
+
+    def pause(self) -> None:
+        """Accepts no more connections, and leaves inherited sockets open."""
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = Accepting([], [], self._accepting.sockets)
+
+    async def resume(self) -> None:
+        """Ends `pause`. Raises CannotListen if a socket was not inherited."""
+        await self.open(self._accepting.sockets if self._accepting is not None else None)
 
     async def close(self) -> None:
         """Stop accepting, and end all connections."""
-        for server in self._servers:
-            server.close()
-        for address in self.addresses:
-            remove_socket_file(address)
+        if self._accepting is not None:
+            self._accepting.close()
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -146,13 +163,15 @@ class Forwarding:
             log.warning("%s%s: connection dropped: %s", kind, self._name, why)
 
 
-async def forward(settings: Forward, door: Listen, open_stream: OpenStream) -> Forwarding:
+async def forward(
+    settings: Forward, access: Listen, open_stream: OpenStream, sockets: Sockets | None = None
+) -> Forwarding:
     """Accept connections on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount.
 
-    door: the settings that name the accounts that may connect, and how many connections at once.
+    access: the settings that name the accounts that may connect, and how many connections at once.
     """
-    forwarding = Forwarding(settings, door, accounts(door), open_stream)
-    await forwarding.open()
+    forwarding = Forwarding(settings, access, accounts(access), open_stream)
+    await forwarding.open(sockets)
     return forwarding
 
 

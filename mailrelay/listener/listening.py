@@ -1,19 +1,24 @@
-"""Starts and stops the listener.
+"""Starts, changes and stops the listener.
 
 Promises: `listen` returns once every address accepts connections, or raises and leaves no socket open. `close` accepts no
-new mail, gives contents in progress a bounded time to get their reply, and leaves no task and no connection.
+new mail, gives contents in progress a bounded time to get their reply, and leaves no task and no connection. A change of the
+settings closes no connection.
 """
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from mailrelay.config import Listen
-from mailrelay.endpoint import Endpoint
+from mailrelay.endpoint import Endpoint, Unix
 from mailrelay.listener.access import allowed_uids
 from mailrelay.listener.replies import STOPPING
 from mailrelay.listener.server_state import ClientConnection, IntakePort, ServerState
-from mailrelay.listener.sockets import BACKLOG, bound_endpoint, open_sockets, remove_socket_file
+from mailrelay.listener.sockets import BACKLOG, Sockets, bound_endpoint
 from mailrelay.listener.submission import protocol_factory
 
 RECEIVE_BUFFER = 32 * 1024
@@ -24,26 +29,77 @@ LAST_WAIT = 1.0
 """Seconds after `GRACE` for tasks that still write to the disk."""
 
 
-class Listening:
-    """A listener that accepts connections. addresses: where it listens, "localhost" resolved to addresses."""
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """The asyncio servers of one endpoint, which accept connections. addresses: where they listen, "localhost" resolved
+    to addresses."""
 
-    def __init__(self, addresses: list[Endpoint], servers: list[asyncio.Server], state: ServerState) -> None:
-        self.addresses = addresses
-        self._servers = servers
+    addresses: list[Endpoint]
+    servers: list[asyncio.Server]
+    sockets: Sockets
+
+    def close(self) -> None:
+        """Accepts no more connections. Those that are open stay."""
+        self.sockets.release(self.addresses)
+        for server in self.servers:
+            server.close()
+
+
+class Listening:
+    """The listener: it accepts connections of mail clients, and has the state that they share."""
+
+    def __init__(self, accepting: Accepting, state: ServerState) -> None:
+        self._accepting = accepting
         self._state = state
+
+    @property
+    def addresses(self) -> list[Endpoint]:
+        """Where it listens, "localhost" resolved to addresses."""
+        return self._accepting.addresses
+
+    async def open(self, settings: Listen) -> Accepting:
+        """Accepts connections at the addresses of other settings too, for `change`. Raises AddressTaken, CannotListen."""
+        return await _accept_all(settings, self._state, self._accepting.sockets)
+
+    def change(self, settings: Listen, allowed: frozenset[int] | None, accepting: Accepting | None) -> None:
+        """Replaces the settings. allowed: the result of `accounts`. accepting: where it listens from now on, None for
+        no change.
+
+        Connections that are open stay, also those of accounts that may not connect any more.
+        """
+        self._state.settings, self._state.allowed = settings, allowed
+        if accepting is not None:
+            self._accepting.close()
+            self._accepting = accepting
 
     @property
     def connections(self) -> frozenset[ClientConnection]:
         """The clients' connections that are open."""
         return frozenset(self._state.connections)
 
+    @property
+    def accepted(self) -> int:
+        """How many connections were accepted since the start."""
+        return self._state.accepted
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a client is connected, or a message of one that has gone is not finished."""
+        return bool(self._state.connections or self._state.tasks)
+
+    def pause(self) -> None:
+        """Accepts no more connections, and leaves inherited sockets open."""
+        self._accepting.close()
+        self._accepting = Accepting([], [], self._accepting.sockets)
+
+    async def resume(self) -> None:
+        """Ends `pause`. Raises CannotListen if a socket was not inherited."""
+        self._accepting = await self.open(self._state.settings)
+
     async def close(self, grace: float = GRACE) -> None:
-        """Stop. grace: seconds for contents in progress and pending replies."""
+        """Stops the listener and ends all connections. grace: seconds for contents in progress and pending replies."""
         state = self._state
-        for server in self._servers:
-            server.close()
-        for address in self.addresses:
-            remove_socket_file(address)
+        self._accepting.close()
         state.stopping = True
         for connection in list(state.connections):
             connection.retire(STOPPING)
@@ -63,7 +119,7 @@ class Listening:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _in_progress(self) -> set[asyncio.Future[None]]:
-        """Tasks and connections that have not ended."""
+        """The tasks that have not ended, and a future for each connection that is open."""
         return {*self._state.tasks, *(connection.closed for connection in self._state.connections)}
 
 
@@ -71,38 +127,69 @@ class NoSuchAccount(Exception):
     """The settings name an account that this machine does not have. The text is one line."""
 
 
-async def listen(settings: Listen, intake: IntakePort) -> Listening:
-    """Accept mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
+async def listen(settings: Listen, intake: IntakePort, sockets: Sockets | None = None) -> Listening:
+    """Accepts mail for `intake` on the running event loop. Raises AddressTaken, CannotListen, NoSuchAccount."""
     state = ServerState(settings, intake, accounts(settings))
-    addresses, servers = await accept(settings.address, protocol_factory(state), RECEIVE_BUFFER)
-    return Listening(addresses, servers, state)
+    return Listening(await _accept_all(settings, state, sockets), state)
+
+
+def _open_to_everyone(endpoint: Unix) -> None:
+    Path(endpoint.path).chmod(0o666)
+
+
+async def _accept_all(settings: Listen, state: ServerState, sockets: Sockets | None) -> Accepting:
+    """Accept connections at all addresses of the settings, or at none. Raises AddressTaken, CannotListen."""
+    protocol = protocol_factory(state)
+    own = await accept(settings.address, protocol, RECEIVE_BUFFER, sockets)
+    if settings.everyone is None:
+        return own
+    try:
+        shared = await accept(settings.everyone, protocol, RECEIVE_BUFFER, own.sockets)
+        if settings.everyone not in own.sockets.inherited:
+            _open_to_everyone(settings.everyone)
+    except BaseException:
+        own.close()
+        raise
+    return Accepting([*own.addresses, *shared.addresses], [*own.servers, *shared.servers], own.sockets)
 
 
 def accounts(settings: Listen) -> frozenset[int] | None:
     """The user ids of the accounts that may connect, None for any. Raises NoSuchAccount."""
     try:
         return allowed_uids(settings.allow_users)
-    except KeyError as unknown:
-        raise NoSuchAccount(f"listen.allow_users: there is no account {unknown}") from None
+    except KeyError as name:
+        raise NoSuchAccount(f"listen.allow_users: there is no account {name}") from None
 
 
 async def accept(
-    endpoint: Endpoint, protocol: Callable[[], asyncio.Protocol], receive_buffer: int | None = None
-) -> tuple[list[Endpoint], list[asyncio.Server]]:
-    """Accept connections on `endpoint`. Returns the addresses and the servers. Raises AddressTaken, CannotListen.
+    endpoint: Endpoint,
+    protocol: Callable[[], asyncio.Protocol],
+    receive_buffer: int | None = None,
+    sockets: Sockets | None = None,
+) -> Accepting:
+    """Accepts connections on `endpoint`. Raises AddressTaken, CannotListen.
 
-    receive_buffer: SO_RCVBUF in octets; None leaves the kernel's default.
+    protocol: makes the protocol of one connection. receive_buffer: SO_RCVBUF in octets; None leaves the kernel's
+    default. sockets: the sockets of the daemon; None: no others are open.
     """
     loop = asyncio.get_running_loop()
+    sockets = sockets or Sockets()
     addresses: list[Endpoint] = []
     servers: list[asyncio.Server] = []
-    for opened in open_sockets(endpoint):
+    for opened in sockets.open(endpoint):
         if receive_buffer is not None:
             # Accepted connections inherit it from the listening socket.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         addresses.append(bound_endpoint(opened))
         if opened.family == socket.AF_UNIX:
-            servers.append(await loop.create_unix_server(protocol, sock=opened, backlog=BACKLOG))
+            servers.append(await loop.create_unix_server(protocol, sock=opened, backlog=BACKLOG, **_unix_options(loop)))
         else:
             servers.append(await loop.create_server(protocol, sock=opened, backlog=BACKLOG))
-    return addresses, servers
+    return Accepting(addresses, servers, sockets)
+
+
+def _unix_options(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Options of `create_unix_server` that keep asyncio from removing the socket file, as it does since Python 3.13:
+    the next server may use the file."""
+    has_option = sys.version_info >= (3, 13) and isinstance(loop, asyncio.BaseEventLoop)
+    return {"cleanup_socket": False} if has_option else {}

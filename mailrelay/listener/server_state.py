@@ -51,9 +51,11 @@ class IntakePort(Protocol):
 
 
 class ClientConnection(Protocol):
-    """A connection of a client. closed: done once it is gone."""
+    """A connection of a client. closed: done once it is gone. owner: the uid of the client's account, None if messages do
+    not belong to accounts."""
 
     closed: asyncio.Future[None]
+    owner: int | None
 
     @property
     def is_over(self) -> bool:
@@ -100,7 +102,7 @@ class LogLimit:
 @dataclass(slots=True)
 class ServerState:
     """The state that all connections of one listener share. allowed: user ids, None for any. tasks: tasks that may
-    outlive their connection. stopping: whether the listener accepts no more mail."""
+    outlive their connection. stopping: whether the listener accepts no more mail. accepted: connections until now."""
 
     settings: Listen
     intake: IntakePort
@@ -108,6 +110,7 @@ class ServerState:
     connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False
+    accepted: int = 0
     _timer: asyncio.TimerHandle | None = None
     _security: LogLimit = field(
         default_factory=lambda: LogLimit(SECURITY_LINES, "security: %d more connections were dropped")
@@ -118,6 +121,7 @@ class ServerState:
         """Adds a new connection. wait: seconds until the first check of the time-outs, if it is the only connection;
         otherwise the next check of all connections includes it."""
         self.connections.add(connection)
+        self.accepted += 1
         if self._timer is None:
             # One timer for all: a timer for each connection costs more than all other bookkeeping.
             self._timer = asyncio.get_running_loop().call_later(wait, self._check_timeouts)
@@ -126,6 +130,13 @@ class ServerState:
         loop = asyncio.get_running_loop()
         wait = min((connection.check_timeouts(loop.time()) for connection in list(self.connections)), default=None)
         self._timer = None if wait is None else loop.call_later(wait, self._check_timeouts)
+
+    def is_over_share(self, owner: int | None) -> bool:
+        """Whether an account has more than half of `max_connections`: then others would have none left."""
+        if owner is None:
+            return False
+        share = max(1, self.settings.max_connections // 2)
+        return sum(one.owner == owner for one in self.connections if not one.is_over) > share
 
     def enforce_connection_limit(self) -> bool:
         """Whether the latest connection may stay. Above `max_connections`, the connection that has been idle longest is

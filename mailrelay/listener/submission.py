@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from mailrelay.listener import replies
-from mailrelay.listener.access import Access, check_access
+from mailrelay.listener.access import Access, check_access, is_on, owner
 from mailrelay.listener.command_line import LineError, check_in_session, check_line
 from mailrelay.listener.commands import BY_VERB, Command, Commands, smtp_attributes
 from mailrelay.listener.connection import BUSY, COMMANDS, CONNECTED, CONTENT, GREETED, OVER
@@ -45,8 +45,16 @@ same time."""
 
 def protocol_factory(state: ServerState) -> Callable[[], "Submission"]:
     """A function that makes the protocol of each new connection. To be called on the running loop."""
-    attributes = smtp_attributes(state)
-    return lambda: Submission(state, attributes)
+    made = (state.settings, smtp_attributes(state))
+
+    def protocol() -> Submission:
+        nonlocal made
+        if made[0] is not state.settings:
+            # A reload has changed them.
+            made = (state.settings, smtp_attributes(state))
+        return Submission(state, made[1])
+
+    return protocol
 
 
 class Submission(Commands):
@@ -163,13 +171,17 @@ class Submission(Commands):
         if state.stopping:
             self.reply_and_close(replies.STOPPING)
             return False
-        access, account = check_access(self.transport, state.allowed)
+        everyone = state.settings.everyone
+        access, account = check_access(self.transport, None if is_on(self.transport, everyone) else state.allowed)
+        if everyone is not None and access is Access.ALLOWED:
+            self.owner = owner(self.transport)
+            self.envelope = self._create_envelope()
         if access is Access.CLIENT_CLOSED:
             self.abort()
         elif access is Access.REFUSED:
             state.log_dropped(f"belongs to {account}, which allow_users does not name")
             self.reply_and_close(replies.NOT_ALLOWED)
-        elif not state.enforce_connection_limit():
+        elif state.is_over_share(self.owner) or not state.enforce_connection_limit():
             state.log_refusal("connect", replies.TOO_MANY_CONNECTIONS)
             self.reply_and_close(replies.TOO_MANY_CONNECTIONS)
         else:

@@ -16,6 +16,8 @@ from mailrelay.listener.parameters import (
     BadParameter,
     check_body,
     check_envid,
+    check_hold_for,
+    check_hold_until,
     check_notify,
     check_orcpt,
     check_ret,
@@ -26,6 +28,7 @@ from mailrelay.listener.reception import Incoming
 from mailrelay.mail.address import BadPath, parse_path
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
+from mailrelay.mail.send_time import SendTime
 
 MAX_RECIPIENTS = 1000
 """Recipients of one message, at most."""
@@ -44,6 +47,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
 
     content: the message, or the part of it that `incoming` has not staged.
     probe_seconds: seconds left for the recipient probes, all together.
+    owner: the uid of the client's account, None if messages do not belong to accounts.
     is_data_refused: DATA was refused because there was no recipient; the client may send the content nevertheless.
     mail_from, mail_options and rcpt_tos repeat the sender, its parameters and the recipients as text, for hooks of aiosmtpd.
     """
@@ -51,23 +55,24 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
     sender: bytes | None = None
     body = b"7BIT"
     ret = envid = b""
+    send_time: SendTime | None = None
     probe_seconds = 0.0
     is_data_refused = False
     content: bytes | None
     incoming: Incoming | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, owner: int | None = None) -> None:
         super().__init__()
+        self.owner = owner
         self.recipients: list[Recipient] = []
 
-    def mail(self, arg: bytes, size_limit: int, *, has_auth: bool = False) -> Reply:
+    def mail(self, arg: bytes, size_limit: int, now: float, *, has_auth: bool = False) -> Reply:
         """Accepts or refuses MAIL (RFC 5321 section 4.1.1.2).
 
-        arg: the line after `MAIL `. size_limit: octets. has_auth: whether the AUTH parameter is accepted, and ignored
-        (RFC 4954 section 5).
-        """
+        arg: the line after `MAIL `. size_limit: octets. now: epoch seconds. has_auth: whether the AUTH parameter is
+        accepted, and ignored (RFC 4954 section 5)."""
         try:
-            self._mail(arg, size_limit, has_auth)
+            self._mail(arg, size_limit, now, has_auth)
         except BadPath as error:
             return Reply(553, (b"5.1.7 %s" % str(error).encode(),))
         except BadParameter as error:
@@ -76,7 +81,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
             return refusal.reply
         return replies.SENDER_OK
 
-    def _mail(self, arg: bytes, size_limit: int, has_auth: bool) -> None:
+    def _mail(self, arg: bytes, size_limit: int, now: float, has_auth: bool) -> None:
         if self.sender is not None:
             raise _Refusal(replies.NESTED_MAIL)
         if arg[:5].upper() != b"FROM:":
@@ -88,6 +93,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
         body = check_body(parameters.pop("BODY")) if "BODY" in parameters else b"7BIT"
         ret = _pop_checked(parameters, "RET", check_ret)
         envid = _pop_checked(parameters, "ENVID", check_envid)
+        send_time = _pop_send_time(parameters, now)
         if has_auth:
             parameters.pop("AUTH", None)
         if smtputf8:
@@ -100,6 +106,7 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
             raise _Refusal(replies.too_big(size_limit))
         self.is_data_refused = False
         self.sender, self.body, self.ret, self.envid = sender, body, ret, envid
+        self.send_time = send_time
         self.smtp_utf8 = smtputf8 is not None
         self.mail_from = sender.decode()
         if rest:
@@ -151,7 +158,26 @@ class IncomingTransaction(aiosmtpd.smtp.Envelope):
     def _envelope(self, recipients: Sequence[Recipient]) -> Envelope:
         if self.sender is None:
             raise ValueError("there is no transaction")
-        return Envelope(self.sender, tuple(recipients), self.body, self.smtp_utf8, self.ret, self.envid)
+        return Envelope(
+            self.sender,
+            tuple(recipients),
+            self.body,
+            self.smtp_utf8,
+            self.ret,
+            self.envid,
+            send_time=self.send_time,
+            owner=self.owner,
+        )
+
+
+def _pop_send_time(parameters: dict[str, bytes], now: float) -> SendTime | None:
+    """Removes HOLDFOR or HOLDUNTIL (RFC 4865) and returns the send time; None if there is neither. now: epoch seconds."""
+    hold_for, hold_until = parameters.pop("HOLDFOR", None), parameters.pop("HOLDUNTIL", None)
+    if hold_for is not None and hold_until is not None:
+        raise BadParameter("HOLDFOR and HOLDUNTIL do not go together")
+    if hold_for is not None:
+        return check_hold_for(hold_for, now)
+    return None if hold_until is None else check_hold_until(hold_until, now)
 
 
 def _pop_checked(parameters: dict[str, bytes], keyword: str, check: Callable[[bytes], bytes]) -> bytes:

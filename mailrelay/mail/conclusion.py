@@ -4,7 +4,7 @@ Pure. Every combination of outcomes has a record.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mailrelay.mail.backends import BackendsFor
@@ -12,15 +12,15 @@ from mailrelay.mail.backoff import wait
 from mailrelay.mail.envelope import Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State, after_attempt
 from mailrelay.mail.notice import Backend, Kind
-from mailrelay.mail.outcome import Cause, Outcome, Scope, Stage
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.recipient_limit import dispositions
 from mailrelay.mail.record import NewNotice, Place, Record, Settled
 from mailrelay.mail.triage import Disposition, classify
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RetryPolicy:
-    """The settings for attempts and their notices.
+    """The settings for attempts and their notices. A reload changes them in place.
 
     schedule: as in `mail.backoff`. expire_after: seconds after which a message expires.
     """
@@ -51,13 +51,14 @@ def conclude(
     chance: float,
     dialled: float = 0.0,
     transaction: float = 0.0,
+    is_followed: bool = False,
 ) -> Record:
     """The record of an attempt at `message`, with one outcome for each of its recipients, in their order.
 
     client_told: whether the client got the refusal as the reply to the message. relays_dsn: whether the mail server accepted
     the DSN parameters (RFC 3461); then mailrelay does not report a success. now: epoch seconds. chance: a random number in
-    [0, 1). dialled, transaction: seconds that the dial and the transaction took. Raises ValueError if the numbers
-    of recipients and outcomes differ.
+    [0, 1). dialled, transaction: seconds that the dial and the transaction took. is_followed: as in
+    `Record`. Raises ValueError if the numbers of recipients and outcomes differ.
     """
     settled = []
     judged = dispositions(outcomes)
@@ -77,13 +78,13 @@ def conclude(
             # At the end of a round they wait like others.
             Disposition.DEFERRED if disposition is Disposition.TOO_MANY else disposition,
             client_told=client_told,
-            age=now - message.arrival,
+            age=now - message.waits_since,
             expire_after=policy.expire_after if schedule_is_used else math.inf,
         )
         settled.append(Settled(key, change.state, outcome, change.uncertain))
         if change.needs_notice:
             concerned.append((Kind.HELD if change.state is State.HELD else Kind.FAILED, recipient, key))
-        elif change.state is State.SENT and b"SUCCESS" in recipient.notify.upper() and not relays_dsn:
+        elif change.state is State.SENT and _is_reported(recipient, relays_dsn=relays_dsn):
             concerned.append((Kind.RELAYED, recipient, key))
     waits = message.later or message.waiting or any(one.state in PENDING for one in settled)
     if place is Place.GOES_ON:
@@ -99,7 +100,49 @@ def conclude(
         dialled,
         transaction,
         place,
+        is_followed,
     )
+
+
+def accepted_before(
+    message: Message,
+    keys: Collection[int],
+    reply: Reply,
+    backends_for: BackendsFor,
+    *,
+    relays_dsn: bool,
+    now: float,
+    next_attempt: float | None,
+    dialled: float,
+    transaction: float,
+    is_followed: bool,
+) -> Record:
+    """The record of an earlier attempt at `message`, in which the mail server has accepted it for the recipients `keys`, as
+    its `reply` shows that was read only now. The other arguments: as in `conclude` and in its result."""
+    outcome = Outcome(Stage.CONTENT, reply)
+    accepted = [
+        (key, recipient)
+        for key, recipient in zip(message.recipient_ids, message.envelope.recipients, strict=True)
+        if key in keys
+    ]
+    concerned = [
+        (Kind.RELAYED, recipient, key) for key, recipient in accepted if _is_reported(recipient, relays_dsn=relays_dsn)
+    ]
+    return Record(
+        message.id,
+        now,
+        tuple(Settled(key, State.SENT, outcome, uncertain=False) for key, _ in accepted),
+        next_attempt,
+        _new_notices(message.envelope.sender, concerned, backends_for),
+        dialled,
+        transaction,
+        is_followed=is_followed,
+    )
+
+
+def _is_reported(recipient: Recipient, *, relays_dsn: bool) -> bool:
+    """Whether mailrelay reports to the sender that the mail server has accepted the message for a recipient."""
+    return b"SUCCESS" in recipient.notify.upper() and not relays_dsn
 
 
 def _place(message: Message, outcomes: Sequence[Outcome], judged: Sequence[Disposition]) -> Place:

@@ -31,7 +31,7 @@ class BadDraft(ValueError):
 
 
 def readdressed(envelope: Envelope, sender: bytes, to: Sequence[bytes]) -> Envelope:
-    """The envelope with another reverse path and other recipients, each once.
+    """The envelope with another reverse path and other recipients, each once. It keeps its send time.
 
     Recipients of the old envelope keep their DSN parameters (RFC 3461); new ones have none.
     """
@@ -43,6 +43,8 @@ def readdressed(envelope: Envelope, sender: bytes, to: Sequence[bytes]) -> Envel
         envelope.smtputf8 or not all(address.isascii() for address in (sender, *to)),
         envelope.ret,
         envelope.envid,
+        send_time=envelope.send_time,
+        owner=envelope.owner,
     )
 
 

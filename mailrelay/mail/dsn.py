@@ -22,6 +22,7 @@ from email.utils import format_datetime
 from mailrelay.mail.notice import ABOUT_NO_MESSAGE, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import MAX_ADDRESS, MAX_REASON, MAX_SUBJECT, report_text, title
+from mailrelay.mail.xtext import unxtext
 
 MAX_RETURN = 100 * 1024
 """Octets of the largest original that is returned whole for RET=FULL. Of a larger one, only the header is returned."""
@@ -31,7 +32,6 @@ _STATUS = {Kind.FAILED: b"5.0.0", Kind.HELD: b"4.0.0", Kind.RELAYED: b"2.0.0"}
 _STATUS_FORM = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _MESSAGE_ID = re.compile(rb"^message-id:(?:\r\n)?[ \t]*(<[!-;=?-~]{1,300}>)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _ORCPT = re.compile(rb"([A-Za-z0-9-]{1,32});([!-~]+)")
-_XTEXT = re.compile(rb"\+([0-9A-F]{2})")
 _PLAIN = re.compile(rb"[\t -~]{0,998}")
 _MAX_LINE = 998
 
@@ -90,7 +90,7 @@ def _delivery_status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
     groups = [
         [
             b"Reporting-MTA: dns; %s" % reporting_mta.encode("ascii"),
-            *([b"Original-Envelope-Id: %s" % _ascii(_unxtext(notice.envid), 300)] if notice.envid else []),
+            *([b"Original-Envelope-Id: %s" % _ascii(unxtext(notice.envid), 300)] if notice.envid else []),
             b"Arrival-Date: %s" % _date(notice.arrival),
         ],
         *(_recipient(notice, one, utf8) for one in notice.concerned),
@@ -104,18 +104,18 @@ def _delivery_status(notice: Notice, reporting_mta: str, utf8: bool) -> bytes:
 def _recipient(notice: Notice, one: Concerned, utf8: bool) -> list[bytes]:
     """The fields of RFC 3464 section 2.3."""
     orcpt = _ORCPT.fullmatch(one.orcpt)
-    status = one.status.encode() if _STATUS_FORM.fullmatch(one.status) else _STATUS[notice.kind]
+    there = one.bounced_there
+    enhanced = there.status if there else one.status
+    status = enhanced.encode() if _STATUS_FORM.fullmatch(enhanced) else _STATUS[notice.kind]
+    said, is_reply = (there.words, True) if there else (one.description, one.remote)
     return [
-        *([b"Original-Recipient: %s; %s" % (orcpt[1], _ascii(_unxtext(orcpt[2]), 600))] if orcpt else []),
+        *([b"Original-Recipient: %s; %s" % (orcpt[1], _ascii(unxtext(orcpt[2]), 600))] if orcpt else []),
         b"Final-Recipient: %s; %s" % (b"rfc822" if one.address.isascii() else b"utf-8", _address(one.address, utf8)),
         b"Action: %s" % _ACTION[notice.kind],
         b"Status: %s" % status,
         # The name of the mail server is not known, only that of its relayhost.
         b"Remote-MTA: x-relayhost; %s" % _ascii(notice.relayhost, 80),
-        _folded(
-            b"Diagnostic-Code: %s; %s"
-            % (b"smtp" if one.remote else b"x-mailrelay", _ascii(one.description, MAX_REASON))
-        ),
+        _folded(b"Diagnostic-Code: %s; %s" % (b"smtp" if is_reply else b"x-mailrelay", _ascii(said, MAX_REASON))),
         b"Last-Attempt-Date: %s" % _date(notice.created),
     ]
 
@@ -170,11 +170,6 @@ def _address(address: bytes, utf8: bool) -> bytes:
 
 def _ascii(text: bytes | str, limit: int) -> bytes:
     return printable(text).encode("ascii", "backslashreplace")[:limit]
-
-
-def _unxtext(xtext: bytes) -> bytes:
-    """RFC 3461 section 4: +HH is an octet."""
-    return _XTEXT.sub(lambda found: bytes.fromhex(found[1].decode("ascii")), xtext)
 
 
 def _folded(field: bytes) -> bytes:

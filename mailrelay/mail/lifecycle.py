@@ -21,7 +21,7 @@ class Act(enum.StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     CANCEL = "cancel"
-    """Give up a recipient to which the message may still be sent."""
+    """Give up a recipient to which the message may still be sent, or dismiss that it has bounced on the relayhost."""
     DROP = "drop"
     """Give up a failed recipient: its content need not be kept any longer."""
     RESEND = "resend"
@@ -30,6 +30,8 @@ class Act(enum.StrEnum):
     """Replace the message with a changed one, for all recipients but those that are sent or cancelled."""
 
 
+ENDS_BOUNCE = frozenset({Act.CANCEL, Act.DROP, Act.RESEND, Act.EDIT})
+"""The acts that deal with a recipient that has bounced on the relayhost."""
 ATTEMPT_TABLE: dict[Disposition, State | None] = {
     Disposition.SENT: State.SENT,
     Disposition.DEFERRED: State.DEFERRED,
@@ -71,9 +73,8 @@ def after_attempt(
     """The new state of a pending recipient.
 
     state: the state before the attempt. client_told: whether the mail client got this refusal as the reply to its message;
-    then no notice is needed. age: seconds since the message was accepted. expire_after: the age in seconds after which it
-    expires. Raises ValueError for a recipient that was not pending: it cannot have been tried.
-    """
+    then no notice is needed. age: seconds since the message was accepted, or since its send time. expire_after: the age in
+    seconds after which it expires. Raises ValueError for a recipient that was not pending: it cannot have been tried."""
     if state not in PENDING:
         raise ValueError(f"a recipient in state {state} is not tried")
     to = ATTEMPT_TABLE[disposition]

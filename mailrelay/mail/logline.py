@@ -9,14 +9,16 @@ from mailrelay.mail.outcome import Outcome, Reply
 from mailrelay.mail.printable import printable
 from mailrelay.mail.record import Arrival, Record, Settled
 from mailrelay.mail.reply_text import reply_text
+from mailrelay.mail.there import Verdict
 
 
-def accepted(arrival: Arrival) -> str:
-    """The line about a message that was put on disk."""
+def accepted(arrival: Arrival, account: str = "") -> str:
+    """The line about a message that was put on disk. account: the one that submitted it, "" if messages have none."""
     envelope = arrival.envelope
+    waits = f" (waits until {envelope.send_time.text})" if envelope.send_time is not None else ""
     return (
         f"{arrival.queue_id} from=<{printable(envelope.sender)}> size={arrival.size} nrcpt={len(envelope.recipients)}"
-        f" relay={arrival.relayhost} status=accepted"
+        f" relay={arrival.relayhost} status=accepted{f' account={printable(account)}' if account else ''}{waits}"
     )
 
 
@@ -59,20 +61,32 @@ def round_goes_on(message: Message, record: Record) -> str:
     )
 
 
-def recipient_status(message: Message, record: Record, one: Settled) -> str:
-    """The line about the result of an attempt for one recipient.
+def recipient_status(message: Message, record: Record, one: Settled, *, is_read_later: bool = False) -> str:
+    """The line about the result of an attempt for one recipient. is_read_later: it was read from the record of the
+    conversation.
 
-    In it, delay is seconds since arrival; delays are seconds in the queue before the attempt, for dialling, and for the
-    transaction.
+    In it, delay is seconds since arrival, or since the send time; delays are seconds in the queue before the attempt, for
+    dialling, and for the transaction.
     """
     address = message.envelope.recipients[message.recipient_ids.index(one.recipient)].address
-    delay = max(0.0, record.now - message.arrival)
+    delay = max(0.0, record.now - message.waits_since)
     queued = max(0.0, delay - record.dialled - record.transaction)
     reason = reply_text(one.outcome.description)
     if one.uncertain:
         reason += "; it may arrive twice"
+    if is_read_later:
+        reason += "; read from the record of the conversation"
     return (
         f"{message.queue_id} to=<{printable(address)}> relay={message.relayhost} delay={delay:.2g}"
         f" delays={queued:.2g}/{record.dialled:.2g}/{record.transaction:.2g}"
         f" dsn={one.status} status={one.state} ({reason})"
+    )
+
+
+def followed_there(queue_id: str, address: bytes, relayhost: str, verdict: Verdict) -> str:
+    """The line about what has become of a recipient on the relayhost, after the mail server's 250."""
+    by = f" by={verdict.shown_by}" if verdict.by else ""
+    return (
+        f"{queue_id} to=<{printable(address)}> relay={relayhost} there={verdict.state.replace(' ', '-')}"
+        f" source={verdict.source or 'none'}{by} ({verdict.shown_words or verdict.heading})"
     )

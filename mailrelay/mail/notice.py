@@ -7,6 +7,8 @@ everything that a backend needs. A notice about the spool itself is never in the
 import enum
 from dataclasses import dataclass
 
+from mailrelay.mail.there import There, Verdict
+
 
 class Kind(enum.StrEnum):
     FAILED = "failed"
@@ -55,6 +57,19 @@ class Concerned:
     orcpt: bytes = b""
     likely: bytes = b""
     """The address that was probably meant (`mail.address_suggestion`); b"" if none is similar."""
+    accepted: float = 0.0
+    """When the mail server on the relayhost accepted it, epoch seconds; 0 if it is not followed there."""
+    there: Verdict | None = None
+    """What became of it there after that; None if it is not followed there."""
+
+    @property
+    def bounced_there(self) -> Verdict | None:
+        """The verdict of a recipient that has bounced on the relayhost; None for others."""
+        return self.there if self.there is not None and self.there.state is There.BOUNCED else None
+
+
+THERE = "there"
+"""The cause of a delay of mail that the mail server on the relayhost has accepted and not delivered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +77,13 @@ class Notice:
     """One notice.
 
     created: epoch seconds. text and fix: for a setup fault and the spool, what happened and the step that fixes it; for a
-    delay, why. relayhost: "" for the spool.
+    delay, why. relayhost: "" for the spool. cause: of a delay, THERE if mail waits on the relayhost.
     since: epoch seconds, the earliest arrival of the messages that wait; waiting: their number; repeats: how often the
     notice was repeated. The fields from `message` on are None or empty for a notice about no message. sender is b"" for the
     null reverse path. is_damaged: the envelope of the message is not as it was written: nothing must be sent to `sender`.
+    is_kept: whether the content of the message can be sent again. stand_in: the fallback that sends the mail of `relayhost`
+    meanwhile, "" for none. fallback_for: the relayhost of the message's sender, if `relayhost` had taken it as a fallback;
+    else "".
     """
 
     id: int
@@ -88,6 +106,10 @@ class Notice:
     envid: bytes = b""
     concerned: tuple[Concerned, ...] = ()
     is_damaged: bool = False
+    cause: str = ""
+    is_kept: bool = True
+    stand_in: str = ""
+    fallback_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,8 @@ class Record:
     """The end of one attempt at one message: everything that its commit writes.
 
     now: the end of the attempt, epoch seconds. next_attempt: epoch seconds, None where nothing is left to try. dialled,
-    transaction: seconds that opening the connection and the transaction took.
+    transaction: seconds that opening the connection and the transaction took. is_followed: whether recipients that were sent
+    are followed on the relayhost.
     """
 
     message: int
@@ -130,3 +131,4 @@ class Record:
     dialled: float = 0.0
     transaction: float = 0.0
     place: Place = Place.ALONE
+    is_followed: bool = False

@@ -40,3 +40,7 @@ class NoSuchMessage(Exception):
 
 class NotAllowed(Exception):
     """The state of the message does not allow this action. The text contains the reason."""
+
+
+class BeingSent(NotAllowed):
+    """The message is being sent at this moment."""

@@ -31,3 +31,10 @@ COUNTED_AS: dict[str, frozenset[State]] = {
 }
 """The words under which `status` and `queue` count messages. A message counts once under each word that fits one of its
 recipients, so one with several recipients may count under several words."""
+
+QUEUE_NAMES = ("active", "incoming", "deferred", "hold", "failed", "sent", "refused", "cancelled")
+"""Postfix's names of queues, and ours: "failed", "sent", "refused" and "cancelled"."""
+HISTORY = frozenset({State.SENT, State.REFUSED, State.CANCELLED})
+"""States of messages that only the history has, unless they bounced on the relayhost or another recipient waits."""
+STATE_WORDS = tuple(dict.fromkeys((*(state.value for state in State), *QUEUE_NAMES, *COUNTED_AS)))
+"""The words for the state of a recipient: its states, the names of queues, the words under which messages are counted."""

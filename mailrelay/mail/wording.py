@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailrelay.mail.address_suggestion import suggestion
-from mailrelay.mail.notice import ABOUT_NO_MESSAGE, Concerned, Kind, Notice
+from mailrelay.mail.notice import ABOUT_NO_MESSAGE, THERE, Concerned, Kind, Notice
 from mailrelay.mail.printable import printable
+from mailrelay.mail.quantity import number_of_messages
 from mailrelay.mail.reply_text import reply_text
 from mailrelay.mail.sender_refusal import is_sender_refused
+from mailrelay.mail.there import there_record
 
 MAX_ADDRESS = 320
 """Characters of an address: a path has at most 256 octets (RFC 5321 section 4.5.3.1.3), and some may be escaped."""
@@ -49,6 +51,11 @@ _MEANINGS = {
 _VERBS = {Kind.HELD: "needs your decision", Kind.RELAYED: "was accepted by the mail server"}
 
 
+def meaning(status: str) -> str:
+    """What an enhanced status code (RFC 3463) means for the person, a sentence or two; "" if there is nothing to say."""
+    return _MEANINGS.get(status[2:], "")
+
+
 def title(notice: Notice) -> str:
     """One line: what happened, and to which message."""
     match notice.kind:
@@ -56,12 +63,14 @@ def title(notice: Notice) -> str:
             return f"Mail {'still ' if notice.repeats else ''}cannot be sent through {printable(notice.relayhost, 80)}"
         case Kind.DELAYED:
             return _waiting_sentence(notice)
+        case Kind.RESUMED if notice.cause == THERE:
+            return f"No mail waits on {printable(notice.relayhost, 80)} any more"
         case Kind.RESUMED:
             return f"Mail is sent again through {printable(notice.relayhost, 80)}"
         case Kind.SPOOL:
             return f"mailrelay {'still ' if notice.repeats else ''}accepts no mail: its spool cannot be used"
         case Kind.FAILED | Kind.HELD | Kind.RELAYED:
-            verb = _VERBS.get(notice.kind) or _failure_verb(notice.concerned)
+            verb = _VERBS.get(notice.kind) or _failure_verb(notice)
             return f"Mail to {_recipients(notice.concerned)} {verb}"
 
 
@@ -71,10 +80,12 @@ def body(notice: Notice) -> str:
         return "\n".join(
             filter(None, (_escaped_lines(notice.text), _escaped_lines(notice.fix), *_about_no_message(notice)))
         )
-    lines = [_short(one, named=len(notice.concerned) > 1) for one in notice.concerned[:_MAX_LISTED_SHORT]]
+    lines = [_short(notice, one, named=len(notice.concerned) > 1) for one in notice.concerned[:_MAX_LISTED_SHORT]]
     if notice.subject:
         lines.append(f"Subject: {printable(notice.subject, 100)}")
     lines += [" ".join(one) for one in _suggestions(notice)[:1]]
+    if _is_there(notice):
+        lines += _steps_there(notice)
     if _is_about_sender(notice):
         lines.append(
             f"To send it with another sender: mailrelay queue resend {printable(notice.queue_id, 40)} --from ADDRESS"
@@ -96,17 +107,17 @@ def report_text(notice: Notice) -> str:
     """The complete text, for a report by mail. Lines have at most 72 characters, except for longer words."""
     if notice.kind in ABOUT_NO_MESSAGE:
         return _paragraphs(
-            f"{title(notice)}.{_CONSEQUENCES.get(notice.kind, '')}",
+            f"{title(notice)}.{_consequence(notice)}",
             _indented(notice.text, "  "),
             "What to do:" if notice.fix else "",
             _indented(notice.fix, "  "),
             *_about_no_message(notice),
         )
     queue_id = printable(notice.queue_id, 40)
-    listed = [_entry(one) for one in notice.concerned[:_MAX_LISTED]]
+    listed = [_entry(notice, one) for one in notice.concerned[:_MAX_LISTED]]
     more = len(notice.concerned) - len(listed)
     return _paragraphs(
-        _OPENING[notice.kind],
+        _OPENING_THERE if _is_there(notice) else _OPENING[notice.kind],
         *listed,
         f"  and {more} more, which the next part of this report lists." if more > 0 else "",
         *(f"{question}\n\n  {command}" for question, command in _suggestions(notice)),
@@ -117,7 +128,7 @@ def report_text(notice: Notice) -> str:
                 f"Queue id: {queue_id}",
             )
         ),
-        (_NEXT_SENDER if _is_about_sender(notice) else _NEXT[notice.kind]).format(id=queue_id),
+        _next(notice).format(id=queue_id),
     )
 
 
@@ -135,6 +146,7 @@ def record(notice: Notice) -> dict[str, object]:
         "title": title(notice),
         "body": body(notice),
         "relayhost": printable(notice.relayhost, 80),
+        "stand_in": printable(notice.stand_in, 80),
         "since": notice.since,
         "waiting": notice.waiting,
         "text": printable(notice.text, MAX_REASON),
@@ -153,11 +165,41 @@ def record(notice: Notice) -> dict[str, object]:
                 "stage": one.stage,
                 "remote": one.remote,
                 "uncertain": one.uncertain,
+                "there": one.there and there_record(one.there),
                 "did_you_mean": printable(one.likely, MAX_ADDRESS),
             }
             for one in notice.concerned
         ],
     }
+
+
+def _is_there(notice: Notice) -> bool:
+    """Whether the recipients of a message that failed have bounced on the relayhost."""
+    return notice.kind is Kind.FAILED and any(one.bounced_there for one in notice.concerned)
+
+
+def _steps_there(notice: Notice) -> list[str]:
+    queue_id = printable(notice.queue_id, 40)
+    send = f"To send it again: mailrelay queue resend {queue_id} --to ADDRESS, or mailrelay queue edit {queue_id}"
+    return [
+        send if notice.is_kept else "Its content is no longer kept. To send it again, write it again.",
+        f"To dismiss it: mailrelay queue cancel {queue_id}",
+    ]
+
+
+def _next(notice: Notice) -> str:
+    """What to do next, with "{id}" for the queue id."""
+    if _is_there(notice):
+        return _NEXT_THERE if notice.is_kept else _NEXT_THERE_GONE
+    return _NEXT_SENDER if _is_about_sender(notice) else _NEXT[notice.kind]
+
+
+def _consequence(notice: Notice) -> str:
+    if notice.cause == THERE:
+        return _CONSEQUENCES_THERE.get(notice.kind, "")
+    if notice.stand_in and notice.kind is Kind.SETUP:
+        return f" {_meanwhile(notice)}"
+    return _CONSEQUENCES.get(notice.kind, "")
 
 
 def _is_about_sender(notice: Notice) -> bool:
@@ -172,6 +214,14 @@ _CONSEQUENCES = {
     Kind.DELAYED: " Your mail is stored safely and is tried again automatically. You get a notice when mail is sent again.",
     Kind.SPOOL: " Programs that send mail get an error, and must keep it.",
 }
+_CONSEQUENCES_THERE = {
+    Kind.DELAYED: " The mail server there has accepted this mail and tries again automatically. You get a notice when a"
+    " message bounces, or when no mail waits there any more.",
+}
+_OPENING_THERE = (
+    "The mail server on your relayhost accepted your message, but has not delivered it to these recipients. It is not tried"
+    " again automatically:"
+)
 _OPENING = {
     Kind.FAILED: "Your message could not be delivered to these recipients. It is not tried again automatically:",
     Kind.HELD: "Your message is held. It is stored safely until you decide what to do:",
@@ -185,6 +235,20 @@ that it accepts. You need not write it again: it is kept until you drop it.
   mailrelay queue edit {id}                   change it, then send it
   mailrelay queue show {id}                   show what happened
   mailrelay queue drop {id}                   delete it"""
+_NEXT_THERE = """\
+What to do: correct the cause above and send the message again. You need not
+write it again: it is kept for a week, if its space is not needed.
+
+  mailrelay queue resend {id} --to ADDRESS    send to another address
+  mailrelay queue edit {id}                   change it, then send it
+  mailrelay queue show {id}                   show what happened
+  mailrelay queue cancel {id}                 dismiss it"""
+_NEXT_THERE_GONE = """\
+What to do: correct the cause above and write the message again. It is no
+longer kept, because its space was needed.
+
+  mailrelay queue show {id}                   show what happened
+  mailrelay queue cancel {id}                 dismiss it"""
 _NEXT = {
     Kind.FAILED: """\
 What to do: correct the cause above and send the message again. You need not
@@ -218,26 +282,30 @@ def _about_no_message(notice: Notice) -> list[str]:
     match notice.kind:
         case Kind.SPOOL:
             return ["See: mailrelay status"]
+        case Kind.DELAYED | Kind.RESUMED if notice.cause == THERE:
+            return ["See: mailrelay queue --all"]
         case Kind.RESUMED if notice.waiting:
-            return [
-                f"{_messages(notice.waiting)} {'is' if notice.waiting == 1 else 'are'} being sent. There is nothing to do."
-            ]
+            are = "is" if notice.waiting == 1 else "are"
+            return [f"{number_of_messages(notice.waiting)} {are} being sent. There is nothing to do."]
         case Kind.RESUMED:
             return ["No message is waiting. There is nothing to do."]
         case Kind.DELAYED:
-            return ["See: mailrelay queue"]
+            return [*([_meanwhile(notice)] if notice.stand_in else []), "See: mailrelay queue"]
         case _:
             waiting = [f"{_waiting_sentence(notice)}."] if notice.waiting else []
-            return [*waiting, "To send at once after it is fixed: mailrelay queue retry --all"]
+            at_once = "To send at once after it is fixed: mailrelay queue retry --all"
+            return [*waiting, _meanwhile(notice) if notice.stand_in else at_once]
+
+
+def _meanwhile(notice: Notice) -> str:
+    return f"Until then your mail goes through {printable(notice.stand_in, 80)}."
 
 
 def _waiting_sentence(notice: Notice) -> str:
     verb = "has" if notice.waiting == 1 else "have"
-    return f"{_messages(notice.waiting)} {verb} been waiting since {_time_of_day(notice.since, notice.created)}"
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
+    where = f" on {printable(notice.relayhost, 80)}" if notice.cause == THERE else ""
+    since = _time_of_day(notice.since, notice.created)
+    return f"{number_of_messages(notice.waiting)} {verb} been waiting{where} since {since}"
 
 
 def _time_of_day(at: float, now: float) -> str:
@@ -253,9 +321,11 @@ def _recipients(concerned: Sequence[Concerned]) -> str:
     return first if len(concerned) == 1 else f"{first} and {len(concerned) - 1} more"
 
 
-def _failure_verb(concerned: Sequence[Concerned]) -> str:
-    match {one.state for one in concerned}:
-        case states if states == {"bounced"} and all(one.remote for one in concerned):
+def _failure_verb(notice: Notice) -> str:
+    if _is_there(notice):
+        return f"bounced on {printable(notice.relayhost, 60)}, which had accepted it"
+    match {one.state for one in notice.concerned}:
+        case states if states == {"bounced"} and all(one.remote for one in notice.concerned):
             return "was refused"
         case states if states == {"expired"}:
             return "could not be delivered in time"
@@ -263,8 +333,16 @@ def _failure_verb(concerned: Sequence[Concerned]) -> str:
             return "could not be delivered"
 
 
-def _short(one: Concerned, *, named: bool) -> str:
+def _accepted(notice: Notice, one: Concerned) -> str:
+    accepted = _time_of_day(one.accepted, notice.created)
+    return f"Accepted by {printable(notice.relayhost, 80)} at {accepted}, then bounced there."
+
+
+def _short(notice: Notice, one: Concerned, *, named: bool) -> str:
     """The reason for a recipient on one line. named: whether it begins with the address."""
+    if one.bounced_there:
+        reason = f"{_accepted(notice, one)} {printable(one.bounced_there.sentence, 200)}"
+        return f"{printable(one.address, 80)}: {reason}" if named else reason
     reason = reply_text(one.description, 250) or "the reason is not known"
     if one.remote:
         reason = f"The mail server said: {reason}"
@@ -273,16 +351,21 @@ def _short(one: Concerned, *, named: bool) -> str:
     return f"{printable(one.address, 80)}: {reason}" if named else reason
 
 
-def _entry(one: Concerned) -> str:
+def _entry(notice: Notice, one: Concerned) -> str:
     """The paragraph of a report about a recipient."""
+    if one.bounced_there:
+        lines = [_accepted(notice, one), one.bounced_there.sentence, meaning(one.bounced_there.status)]
+        return "\n".join(
+            (f"  {printable(one.address, MAX_ADDRESS)}", *(_indented(line, "    ") for line in lines if line))
+        )
     source = "The mail server said" if one.remote else "Reason"
     reason = f"{source}: {reply_text(one.description, MAX_REASON) or 'the reason is not known'}"
-    meaning = _MEANINGS.get(one.status[2:], "") if one.remote and one.state != "sent" else ""
+    means = meaning(one.status) if one.remote and one.state != "sent" else ""
     uncertain = "It may have arrived nevertheless: the connection was lost before the reply." if one.uncertain else ""
     return "\n".join(
         (
             f"  {printable(one.address, MAX_ADDRESS)}",
-            *(_indented(line, "    ") for line in (reason, meaning, uncertain) if line),
+            *(_indented(line, "    ") for line in (reason, means, uncertain) if line),
         )
     )
 

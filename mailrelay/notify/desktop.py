@@ -1,4 +1,5 @@
-"""The `desktop` backend: a desktop notification that stays until the person dismisses it.
+"""The `desktop` backend: a desktop notification that stays until the person dismisses it. Its button opens the page of
+`mailrelay web`, as long as the daemon runs that has shown it.
 
 Promises: `show` returns only after the desktop's notification service has accepted the text. The library,
 desktop_notifier, hides every failure, so `show` first requests the service's capabilities, which does raise, and then
@@ -20,18 +21,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from desktop_notifier import Capability, DesktopNotifier, Urgency
+from desktop_notifier import Button, Capability, DesktopNotifier, Urgency
 
 from mailrelay.mail.notice import Notice
 from mailrelay.mail.printable import printable
 from mailrelay.mail.wording import body, summary, title
 from mailrelay.notify.backend import BackendFailed, BackendMissing
 from mailrelay.notify.desktop_presence import can_have_desktop
+from mailrelay.notify.open_page import open_page
 
 # The library logs a traceback for what BackendFailed says in one sentence.
 logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
 
 _NOT_ACCEPTED = "no desktop session accepts notifications: its notification service did not accept one"
+
+_BUTTON = "Open"
 
 
 class Desktop:
@@ -43,20 +47,27 @@ class Desktop:
     async def deliver(self, notices: Sequence[Notice]) -> None:
         """Shows a notice, or one summary of several. Raises BackendFailed, BackendMissing."""
         try:
-            await self.show(*((title(notices[0]), body(notices[0])) if len(notices) == 1 else summary(notices)))
+            if len(notices) == 1:
+                await self.show(title(notices[0]), body(notices[0]), notices[0].queue_id)
+            else:
+                await self.show(*summary(notices))
         except BackendFailed as error:
             if can_have_desktop(os.environ):
                 raise
             raise BackendMissing(str(error)) from error
 
-    async def show(self, headline: str, text: str) -> None:
-        """Shows printable text with the urgency "critical". Raises BackendFailed."""
+    async def show(self, headline: str, text: str, queue_id: str = "") -> None:
+        """Shows printable text with the urgency "critical". queue_id: of the message that it is about, "" for none. Raises
+        BackendFailed."""
         dispatched: list[bool] = []
         async with self._connected() as notifier:
+            # Some desktops show a dialog where they cannot show a button.
+            has_buttons = Capability.BUTTONS in await notifier.get_capabilities()
             await notifier.send(
                 _escaped(headline),
                 _escaped(text),
                 urgency=Urgency.Critical,
+                buttons=[Button(_BUTTON, lambda: open_page(queue_id))] if has_buttons else (),
                 on_dispatched=lambda: dispatched.append(True),
             )
             if not dispatched:

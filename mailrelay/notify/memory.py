@@ -6,21 +6,22 @@ it is a plain file of this account, without permissions for others, with one har
 """
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import msgspec
 
 MAX_FILE = 4096
 """Octets of the file that are read."""
 
 
-class Told(msgspec.Struct):
+@dataclass
+class Told:
     """at: when the person was told, epoch seconds, in order. is_over: whether the failure has ended since."""
 
-    at: list[float] = []
+    at: list[float] = field(default_factory=list)
     is_over: bool = False
 
 
@@ -41,15 +42,15 @@ class Memory:
         try:
             handle = _opened(file, os.O_RDONLY)
             try:
-                self.told = msgspec.json.decode(os.read(handle, MAX_FILE), type=dict[str, Told])
+                self.told = _told(os.read(handle, MAX_FILE))
             finally:
                 os.close(handle)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             pass
 
     def save(self) -> bool:
         """Writes the file. Returns whether it could."""
-        content = msgspec.json.encode(self.told)
+        content = json.dumps({name: asdict(told) for name, told in self.told.items()}, separators=(",", ":")).encode()
         try:
             handle = _opened(self._file, os.O_RDWR | os.O_CREAT)
             try:
@@ -61,6 +62,21 @@ class Memory:
         except OSError:
             return False
         return written == len(content)
+
+
+def _told(content: bytes) -> dict[str, Told]:
+    """The notices in the content of the file. Raises ValueError."""
+    match json.loads(content):
+        case dict() as found:
+            return {name: _one(value) for name, value in found.items()}
+    raise ValueError("no object")
+
+
+def _one(value: object) -> Told:
+    match value:
+        case {"at": list() as at, "is_over": bool() as is_over} if all(isinstance(one, int | float) for one in at):
+            return Told(at, is_over)
+    raise ValueError("no notices of a failure")
 
 
 def _opened(file: Path, flags: int) -> int:

@@ -1,10 +1,12 @@
-"""The `urls` backend: notices through apprise to phones, chats and other services. Needs the extra mailrelay[apprise].
+"""The `urls` backend: notices through apprise to phones, chats and other services. Needs the extra `apprise`.
 
 Promises: a missing library or an invalid URL is reported when the backend is built, not when a notice is pending. URLs hold
 secrets, so no error text and no log line contains one: a URL is named by its position in the settings.
 """
 
 import logging
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +26,9 @@ logging.getLogger("apprise").setLevel(logging.CRITICAL)
 def urls(addresses: Sequence[str]) -> Deliver:
     """A backend that sends to each URL in `addresses`. Raises BackendFailed if it can never work with these settings."""
     if apprise is None:
-        raise BackendFailed("urls in [notify] need a missing library: pip install 'mailrelay[apprise]'")
+        # Into the environment that runs this, however mailrelay was installed there.
+        command = f"{shlex.quote(sys.executable)} -m pip install apprise"
+        raise BackendFailed(f"urls in [notify] need a missing library: {command}")
     services = []
     for number, address in enumerate(addresses, 1):
         service = apprise.Apprise()

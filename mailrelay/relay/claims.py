@@ -31,7 +31,7 @@ class Claims:
     """Claims the mail of one relayhost.
 
     may_begin: whether anything may be begun. failed: called when the spool fails. completion: what bare addresses of the
-    messages become.
+    messages become. others: the relayhosts in whose place this one sends now.
     new: keys of messages that have just arrived, in their order. asking: how many conversations wait for messages. claimed:
     how many messages were claimed so far.
     """
@@ -44,6 +44,7 @@ class Claims:
         may_begin: Callable[[], bool],
         failed: Callable[[Exception], object],
         completion: Callable[[], Completion],
+        others: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.new: dict[int, None] = {}
         self.asking = 0
@@ -54,6 +55,7 @@ class Claims:
         self._may_begin = may_begin
         self._failed = failed
         self._completion = completion
+        self._others = others
         self._requests: list[_Request] = []
         self._is_running = False
 
@@ -88,7 +90,9 @@ class Claims:
             first = list(islice(self.new, len(requests)))
             more = sum(limits) - len(limits)
             try:
-                found = await self._spool.take(self._relayhost, first, len(requests), more, self._completion())
+                found = await self._spool.take(
+                    self._relayhost, first, len(requests), more, self._completion(), self._others()
+                )
             except Exception as error:
                 self._failed(error)
             # The spool may have given other new messages, too.

@@ -3,7 +3,8 @@ of each.
 
 A conversation asks for jobs when it has none: first recipient probes, for which clients wait, then messages. Without mail it
 stays open for a while (`Conversation.next`), so that the next message needs no round trips for a new one. The scheduler
-decides when conversations are opened, and how many (`plan`); `delivery` runs each.
+decides when conversations are opened, and how many (`plan`); `delivery` runs each. While it is not known whether the
+relayhost records conversations, a trial runs beside the first one (`records`), which gives way to a recorded one.
 
 Promises: a conversation that fails before the mail server has replied to a job is a fault of the relayhost, which the
 scheduler records (`faults`), or means that the mail server allows fewer conversations (`plan.consequence`). A mail server
@@ -32,7 +33,9 @@ from mailrelay.relay.connector import Connector
 from mailrelay.relay.cut_messages import CutMessages
 from mailrelay.relay.delivery import ConversationEnd, CutMessage, converse
 from mailrelay.relay.jobs import Job, ProbeQueue
+from mailrelay.relay.mail_channel import MailChannel, open_channel
 from mailrelay.relay.plan import Consequence, ConversationFacts, ConversationProgress, consequence, is_attempt
+from mailrelay.relay.records import Records
 from mailrelay.relay.results import Results
 from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.flight import Trust
@@ -79,6 +82,7 @@ class Conversations:
         relayhost: Relayhost,
         connector: Connector,
         results: Results,
+        records: Records,
         next_messages: Callable[[int], Awaitable[Sequence[Job]]],
         server_named: Callable[[Sequence[bytes]], None],
         changed: Callable[[], None],
@@ -89,6 +93,7 @@ class Conversations:
         self._relayhost = relayhost
         self._connector = connector
         self._results = results
+        self._records = records
         self._next_messages = next_messages
         self._server_named = server_named
         self._changed = changed
@@ -137,6 +142,7 @@ class Conversations:
         self.channels = self._relayhost.channels
         self._server_limit = self._backlog_channels
         self._doubtful = frozenset()
+        self._records.connected()
         self.is_untested = is_untested
 
     def open(self, count: int, group: asyncio.TaskGroup) -> None:
@@ -239,7 +245,7 @@ class Conversations:
         task.add_done_callback(lambda _task: self._ended(conversation))
 
     async def _converse(self, conversation: "Conversation", connection: Connection) -> None:
-        end = await self._run(conversation, connection)
+        token, end = await self._run(conversation, connection)
         if end.refused:
             self._unusable |= end.refused
             names = ", ".join(sorted(one.upper() for one in end.refused))
@@ -266,9 +272,12 @@ class Conversations:
             self._trust = Trust.UNKNOWN
         if cut is not None:
             _end_cut(cut, facts, fault)
-        if end.goes_on or cut is not None:
-            # Its messages must be due again before the scheduler decides whether to close the connection.
+        if end.goes_on or cut is not None or token:
+            # Its messages must be due again before the scheduler decides whether to close the connection, and its results be
+            # on disk before their record is read or removed.
             await self._results.written()
+        if token:
+            self._records.ended(token, leaves_doubt=end.leaves_doubt)
         self._ended(conversation)
         if effect is Consequence.FEWER_CONVERSATIONS:
             # Others may have ended since `facts`.
@@ -276,13 +285,31 @@ class Conversations:
         elif fault is not None and self._connector.connection is connection:
             await self._found_fault(connection, fault)
 
-    async def _run(self, conversation: "Conversation", connection: Connection) -> ConversationEnd:
-        name = self._relayhost.helo.encode()
+    async def _run(self, conversation: "Conversation", connection: Connection) -> tuple[str, ConversationEnd]:
+        """Runs a conversation. Returns the token of its record too, "" if there is none."""
         try:
-            channel = await connection.open_channel()
-            return await converse(channel, name, conversation, self._unusable | self._doubtful, self._trust)
+            opened = await open_channel(connection, self._records)
         except Fault as fault:
-            return ConversationEnd(fault.outcome, ConversationProgress.NOTHING)
+            return "", ConversationEnd(fault.outcome, ConversationProgress.NOTHING)
+        try:
+            return opened.token, await self._talk(opened, conversation)
+        except asyncio.CancelledError:
+            if opened.token:
+                self._records.ended(opened.token, leaves_doubt=True)
+            raise
+
+    async def _talk(self, opened: MailChannel, conversation: "Conversation") -> ConversationEnd:
+        name, unusable = self._relayhost.helo.encode(), self._unusable | self._doubtful
+        try:
+            return await converse(
+                opened.channel,
+                name,
+                conversation,
+                unusable,
+                self._trust,
+                opened.token,
+                is_ehlo_sent=opened.is_ehlo_sent,
+            )
         except SpoolError as error:
             # No fault of the relayhost. The daemon itself reports a broken spool, and ends.
             if not isinstance(error, SpoolBroken):

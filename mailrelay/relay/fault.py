@@ -75,7 +75,10 @@ class KnownFault:
         """Reads the recorded fault again, if there may be one: a command may have made the next dial due. Raises
         SpoolError."""
         if not self._is_known_usable:
-            self.known = await self._spool.relayhost_failure(self._name)
+            found = await self._spool.relayhost_failure(self._name)
+            # The fault may have ended meanwhile.
+            if not self._is_known_usable:
+                self.known = found
 
     def mail_server_ready(self) -> None:
         """The mail server has replied to EHLO: a fault before MAIL, if there was one, is over."""

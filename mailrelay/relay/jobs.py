@@ -1,11 +1,10 @@
 """The jobs of a conversation: the delivery of a message, and the recipient probe.
 
 A conversation treats both alike: it begins a job with the envelope, reads the content if there is one, and ends the job
-with `finish` or `give_back`, exactly once.
+with `finish`, `give_back` or `cancel`, exactly once.
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,9 @@ from typing import Protocol
 
 from mailrelay.mail.envelope import Envelope, Message
 from mailrelay.mail.outcome import Outcome
+from mailrelay.mail.recorded import RecordedExchange
+from mailrelay.relay.transfer import Transfer
+from mailrelay.smtp.record import Exchange
 
 
 class Job(Protocol):
@@ -20,6 +22,8 @@ class Job(Protocol):
 
     @property
     def envelope(self) -> Envelope: ...
+    @property
+    def transfer(self) -> Transfer: ...
     @property
     def size(self) -> int | None:
         """Octets of content; None for a probe, which has no content."""
@@ -31,6 +35,10 @@ class Job(Protocol):
     def pieces(self) -> AsyncGenerator[bytes, None]:
         """The content. Raises Unreadable."""
 
+    def planned(self, token: str, exchange: Exchange, *, relays_dsn: bool) -> None:
+        """The commands for it are about to be sent, in a conversation that is recorded under `token`. exchange: where the
+        replies to them will stand."""
+
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
         """The job has ended: one outcome for each recipient, in the envelope's order.
 
@@ -39,7 +47,16 @@ class Job(Protocol):
 
     def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
         """The job was not tried: another conversation may begin it. goes_on: it does so at once. is_next: before mail that
-        waits."""
+        waits. If the person wants the message cancelled, it is."""
+
+    def cancel(self) -> None:
+        """The job was stopped before the end of its content: the message is cancelled."""
+
+
+class Cancelled(Protocol):
+    """Called when a message that was stopped is cancelled in the spool, or could not be."""
+
+    def __call__(self, *, is_cancelled: bool) -> None: ...
 
 
 class MessageResults(Protocol):
@@ -49,6 +66,8 @@ class MessageResults(Protocol):
         self, message: Message, outcomes: Sequence[Outcome], *, relays_dsn: bool, dial_seconds: float, seconds: float
     ) -> None: ...
     def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None: ...
+    def cancelled(self, message: Message, ended: Cancelled) -> None: ...
+    def planned(self, message: Message, exchange: RecordedExchange) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -56,8 +75,7 @@ class MessageJob:
     """The delivery of one message.
 
     read: gives the content of the message with a key of the spool. claim_dial_seconds: see `Connector`. in_progress: all
-    deliveries that have not ended, by the spool's key; this job adds and removes itself. octets_sent: octets of content that
-    were handed to the connection.
+    deliveries that have not ended, by the spool's key; this job adds and removes itself.
     """
 
     message: Message
@@ -65,7 +83,7 @@ class MessageJob:
     results: MessageResults
     claim_dial_seconds: Callable[[], float]
     in_progress: dict[int, "MessageJob"]
-    octets_sent: int = 0
+    transfer: Transfer = field(default_factory=Transfer)
 
     def __post_init__(self) -> None:
         self.in_progress[self.message.id] = self
@@ -82,22 +100,38 @@ class MessageJob:
     def queue_id(self) -> str:
         return self.message.queue_id
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        async with contextlib.aclosing(self.read(self.message.id)) as pieces:
-            async for piece in pieces:
-                yield piece
-                # When the next piece is asked for, this one has been handed to the connection.
-                self.octets_sent += len(piece)
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        return self.read(self.message.id)
+
+    def planned(self, token: str, exchange: Exchange, *, relays_dsn: bool) -> None:
+        keys = tuple(self.message.recipient_ids[index] for index in exchange.recipients)
+        recorded = RecordedExchange(token, exchange.first, keys, exchange.has_data, relays_dsn)
+        self.results.planned(self.message, recorded)
 
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
-        self.in_progress.pop(self.message.id, None)
+        self._ended()
         self.results.finished(
             self.message, outcomes, relays_dsn=relays_dsn, dial_seconds=self.claim_dial_seconds(), seconds=seconds
         )
 
     def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
-        self.in_progress.pop(self.message.id, None)
+        if self.transfer.is_stop_wanted:
+            self.cancel()
+            return
+        self._ended()
         self.results.untried(self.message, goes_on=goes_on, is_next=is_next)
+
+    def cancel(self) -> None:
+        self.in_progress.pop(self.message.id, None)
+        self.results.cancelled(self.message, self._cancelled)
+
+    def _cancelled(self, *, is_cancelled: bool) -> None:
+        self.transfer.is_cancelled = is_cancelled
+        self.transfer.ended.set()
+
+    def _ended(self) -> None:
+        self.in_progress.pop(self.message.id, None)
+        self.transfer.ended.set()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,8 +146,12 @@ class RecipientProbe:
     reply: asyncio.Future[Outcome | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     size: None = None
     queue_id: str = ""
+    transfer: Transfer = field(default_factory=Transfer)
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
+        raise RuntimeError("a recipient probe has no content")
+
+    def planned(self, token: str, exchange: Exchange, *, relays_dsn: bool) -> None:
         raise RuntimeError("a recipient probe has no content")
 
     def finish(self, outcomes: Sequence[Outcome], *, relays_dsn: bool, seconds: float) -> None:
@@ -121,6 +159,9 @@ class RecipientProbe:
 
     def give_back(self, *, goes_on: bool = False, is_next: bool = False) -> None:
         self._set(None)
+
+    def cancel(self) -> None:
+        raise RuntimeError("a recipient probe has no content")
 
     def _set(self, outcome: Outcome | None) -> None:
         if not self.reply.done():

@@ -15,6 +15,9 @@
     connected, all conversations busy, no more allowed  wait
     the network has changed                             make mail due that waits only for the network
     the next due time of mail is not known              ask the spool
+    connected, there are records to be read             read them
+    connected, no conversation, needless records        remove them
+    connected, a question about accepted mail is due    ask it; while mail is in progress only QUESTION_WAIT later
     no reason for a connection                          hang up once `linger_left` is 0, results are recorded; else wait
     a reason, dialling is blocked                       the same, and tell clients that wait
     a reason, no connection                             dial
@@ -33,6 +36,8 @@ from dataclasses import dataclass
 
 MESSAGES_PER_CHANNEL = 4
 """Due messages for which one conversation is opened: opening one costs about three round trips."""
+QUESTION_WAIT = 30.0
+"""Seconds for which a question about accepted mail waits at most for messages in progress: it is not to delay them."""
 
 
 class ConnectionState(enum.Enum):
@@ -62,9 +67,13 @@ class Action(enum.Enum):
     ASK_NEXT_DUE = enum.auto()
     COUNT_DUE = enum.auto()
     HANG_UP = enum.auto()
+    READ_RECORDS = enum.auto()
+    """Read what the relayhost has recorded of conversations whose replies were lost, and remove what nobody needs."""
+    ASK_THERE = enum.auto()
+    """Ask on the relayhost what has become of mail that its mail server has accepted."""
     DIAL = enum.auto()
-    DIAL_FOR_STREAM = enum.auto()
-    """Dial for a stream only: no mail needs the connection."""
+    DIAL_WITHOUT_MAIL = enum.auto()
+    """Dial for a stream or a question only: no mail needs the connection."""
     WAKE_CONVERSATION = enum.auto()
     OPEN_CONVERSATIONS = enum.auto()
 
@@ -82,10 +91,15 @@ class Facts:
     more_allowed: how many more conversations may be opened; 0 or less: none.
     asking: how many conversations wait for the spool to give them messages.
     messages_in_progress: how many messages the conversations hold. is_recording: results are being written to the spool,
-    and may make mail due.
+    records read, or a question asked: the connection stays.
     is_untested: the connection was dialled for mail or after a fault, and no conversation has been opened on it yet.
+    has_records: the relayhost has records that were not read, and nobody is reading them. has_needless_records: it has
+    records on this connection that nobody needs, and nobody is removing them.
+    question_in: seconds until a question about accepted mail is due; 0 or less: now. Without a connection, until one that is
+    worth a dial. inf: nothing is followed, or a question is being asked.
     dial_pause: seconds until a dial is allowed; 0 or less: now.
     is_message_expected: a client has begun a message. is_stream_wanted: a stream waits for the connection.
+    is_replaced: a dial may change which relayhost sends (`Group.is_replaced`): a reason to dial, also without mail.
     always_connected: the settings want a connection always. redial_pause: seconds until a dial for that reason alone.
     linger_left: seconds for which the connection stays without mail and without conversations.
     network_changed: mail that waits for the network has not been made due yet.
@@ -108,9 +122,13 @@ class Facts:
     messages_in_progress: int = 0
     is_recording: bool = False
     is_untested: bool = False
+    has_records: bool = False
+    has_needless_records: bool = False
+    question_in: float = math.inf
     dial_pause: float = 0.0
     is_message_expected: bool = False
     is_stream_wanted: bool = False
+    is_replaced: bool = False
     always_connected: bool = False
     redial_pause: float = 0.0
     linger_left: float = 0.0
@@ -189,17 +207,37 @@ def _with_spool(facts: Facts, due_in: float) -> Plan:
     if wants_connection and facts.redial_pause > 0:
         wants_connection, sleep = False, min(sleep, facts.redial_pause)
     must_test = is_connected and facts.is_untested
-    is_for_mail = must_test or (not facts.is_stuck and (has_mail or facts.is_message_expected or wants_connection))
-    if not (is_for_mail or facts.is_stream_wanted):
+    if is_connected and not facts.is_stuck and (action := _over_there(facts)):
+        return Plan(action)
+    asks = _question_in(facts) <= 0 and not facts.is_stuck
+    if _question_in(facts) > 0:
+        sleep = min(sleep, _question_in(facts))
+    is_for_mail = must_test or (
+        not facts.is_stuck
+        and (has_mail or facts.has_records or facts.is_message_expected or wants_connection or facts.is_replaced)
+    )
+    if not (is_for_mail or facts.is_stream_wanted or asks):
         return _keep_or_hang_up(facts, sleep)
     # The fault may be one of the mail server: the connection then stays for streams, and mail waits.
     if facts.dial_pause > 0 and not facts.conversations and not must_test:
         return _keep_or_hang_up(facts, facts.dial_pause, blocked=facts.dial_pause)
     if not is_connected:
-        return Plan(Action.DIAL if is_for_mail else Action.DIAL_FOR_STREAM)
+        return Plan(Action.DIAL if is_for_mail else Action.DIAL_WITHOUT_MAIL)
     if not is_for_mail:
         return Plan(Action.WAIT, sleep)
     return _connected(facts, sleep, has_mail=has_mail)
+
+
+def _over_there(facts: Facts) -> Action | None:
+    """What to do on the relayhost besides sending mail."""
+    if facts.has_records or (facts.has_needless_records and not facts.conversations):
+        return Action.READ_RECORDS
+    return Action.ASK_THERE if _question_in(facts) <= 0 else None
+
+
+def _question_in(facts: Facts) -> float:
+    """Seconds until the question is asked."""
+    return facts.question_in + (QUESTION_WAIT if facts.messages_in_progress else 0.0)
 
 
 def _keep_or_hang_up(facts: Facts, sleep: float, *, blocked: float = 0.0) -> Plan:

@@ -18,9 +18,11 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import FAILED, State
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Place, Record
+from mailrelay.mail.recorded import ReadExchange, RecordedExchange
 from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.mail.triage import is_reply_to_mail
 from mailrelay.ports import RelayPort
+from mailrelay.relay.jobs import Cancelled
 from mailrelay.relay.rounds import Rounds
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
 
@@ -37,8 +39,10 @@ class Results:
 
     notices_pending: called when a commit has made notices pending. recorded: called when a result was recorded, or will not
     be. mail_judged: called when the mail server has judged a message, so that it does not refuse mailrelay itself.
+    accepted: called when the spool has it that the mail server has accepted a message. returned: called when messages that
+    were taken in the place of another relayhost may be at that one again. waiters: the clients that wait.
     goes_on: called with the key of a message that is due again and goes before mail that waits: for its other recipients
-    (`rounds`), or because its conversation has ended. now: the clock, epoch seconds.
+    (`rounds`), or because its conversation has ended. now: the clock, epoch seconds. is_followed: as in `Record`.
     """
 
     def __init__(
@@ -48,18 +52,26 @@ class Results:
         notices_pending: Callable[[], None],
         recorded: Callable[[], None],
         mail_judged: Callable[[], None],
+        accepted: Callable[[], None],
         goes_on: Callable[[int], None],
         now: Callable[[], float],
+        *,
+        is_followed: bool = False,
+        returned: Callable[[], None] = lambda: None,
+        waiters: Waiters | None = None,
     ) -> None:
-        self.waiters = Waiters()
+        self.waiters = waiters or Waiters()
+        self._returned = returned
         self.rounds = Rounds()
         self._spool = spool
         self._policy = policy
         self._notices_pending = notices_pending
         self._recorded = recorded
         self._mail_judged = mail_judged
+        self._accepted = accepted
         self._goes_on = goes_on
         self._now = now
+        self._is_followed = is_followed
         self._unrecorded: set[str] = set()
         # Not in a task group: a result must be recorded even if its conversation is cancelled.
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -108,10 +120,38 @@ class Results:
         if not goes_on:
             self.waiters.tell(message.queue_id, Queued("the connection to the server was lost"))
 
+    def cancelled(self, message: Message, ended: Cancelled) -> None:
+        """An attempt was stopped before the end of the content: the message is cancelled. ended: called when that is on
+        disk, or will not be."""
+        self.rounds.forget(message.id)
+        self.run_to_end(self._cancel(message, ended))
+
+    def planned(self, message: Message, exchange: RecordedExchange) -> None:
+        """The commands for a message are about to be sent. exchange: where the record will hold the replies."""
+        self.run_to_end(self._spool.note_exchange(message.id, exchange))
+
+    async def read_later(self, read: Sequence[ReadExchange]) -> None:
+        """Records what the records of earlier attempts said (`relay.records`). Raises SpoolError."""
+        accepted = await self._spool.resolve_exchanges(read, self._policy.backends_for, is_followed=self._is_followed)
+        if read:
+            self._returned()
+        for message, record in accepted:
+            for one in record.settled:
+                log.info("%s", logline.recipient_status(message, record, one, is_read_later=True))
+            if record.notices:
+                self._notices_pending()
+            self._accepted()
+
     def put_back(self, messages: Sequence[Message], *, is_next: bool = False) -> None:
         """Undoes attempts that sent nothing: the messages are due again, and nothing is counted. Tells no clients. is_next:
         as in `untried`; otherwise they are due behind mail that waits."""
-        self.run_to_end(self._put_back({message.id: message.queue_id for message in messages}, is_next=is_next))
+        self.run_to_end(
+            self._put_back(
+                {message.id: message.queue_id for message in messages},
+                is_next=is_next,
+                has_returned=any(message.fallback_for for message in messages),
+            )
+        )
 
     def run_to_end(self, work: Coroutine[Any, Any, Any] | asyncio.Future[Any]) -> None:
         """Runs `work` to its end, whatever is cancelled meanwhile."""
@@ -155,6 +195,7 @@ class Results:
             chance=random.random(),  # noqa: S311
             dialled=dial_seconds,
             transaction=seconds,
+            is_followed=self._is_followed,
         )
         try:
             is_written = await self._write([message.queue_id], lambda: self._spool.record(record))
@@ -166,7 +207,11 @@ class Results:
             log.error(
                 "%s: the outcome is not recorded: its attempt is not open, or not of this daemon", message.queue_id
             )
+        elif any(one.state is State.SENT for one in record.settled):
+            self._accepted()
         self.rounds.ended(message, outcomes, record)
+        if message.fallback_for:
+            self._returned()
         for one in record.settled:
             # The level `error` means: the person must act.
             level = logging.ERROR if one.state in FAILED or one.state is State.HELD else logging.INFO
@@ -182,12 +227,26 @@ class Results:
         queued = _queued_if_alike(result) if record.place is Place.ALONE else None
         self.waiters.tell(message.queue_id, queued or result)
 
-    async def _put_back(self, messages: Mapping[int, str], *, is_next: bool) -> None:
+    async def _put_back(self, messages: Mapping[int, str], *, is_next: bool, has_returned: bool) -> None:
         keys = list(messages)
         for key in await self._write(messages.values(), lambda: self._spool.put_back(keys)):
             log.error("%s: not put back: its attempt is not open, or not of this daemon", messages[key])
         for key in messages if is_next else ():
             self._goes_on(key)
+        if has_returned:
+            self._returned()
+
+    async def _cancel(self, message: Message, ended: Cancelled) -> None:
+        queue_id, is_cancelled = message.queue_id, False
+        try:
+            is_cancelled = await self._write([queue_id], lambda: self._spool.cancel_stopped(message.id))
+        finally:
+            ended(is_cancelled=is_cancelled)
+        if not is_cancelled:
+            log.error("%s: not cancelled: its attempt is not open, or not of this daemon", queue_id)
+            return
+        log.info("%s: cancelled while it was being sent, before the end of its content", queue_id)
+        self.waiters.tell(queue_id, Queued("it was cancelled"))
 
     async def _write(self, queue_ids: Collection[str], write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Writes to the spool, and tries again until it succeeds. Until then these messages are unrecorded (`is_stuck`).

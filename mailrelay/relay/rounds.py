@@ -62,3 +62,7 @@ class Rounds:
             deferred.update(one.recipient for one in record.settled if one.state in PENDING)
         else:
             self._deferred.pop(message.id, None)
+
+    def forget(self, message: int) -> None:
+        """The message with this key is cancelled."""
+        self._deferred.pop(message, None)

@@ -70,31 +70,46 @@ Result = DeliveryResult | Refused | Queued | Unconfirmed
 class Waiter:
     """The relay sets `result`. A client's side that gets `Refused` sets `told`: whether the client has received it.
 
-    so_far: the result of the transactions of a round that goes on, None before the first one has ended.
+    home: the relayhost of the message's sender. at: whose it is. so_far: the result of the transactions of a round that goes
+    on, None before the first one has ended.
     """
 
+    home: str
+    at: "Waiters"
     so_far: DeliveryResult | None = None
     result: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     told: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Waiters:
-    """The waiters of a relayhost, by queue id. is_spool_broken: from then on, a client whose message was not taken by the
-    mail server for all recipients gets `Unconfirmed`."""
+    """The waiters of a relayhost, by queue id. open_waiters: those of all relayhosts, because a fallback may send a message
+    whose client waits at another relayhost.
 
-    def __init__(self) -> None:
+    is_spool_broken: from then on, a client whose message was not taken by the mail server for all recipients gets
+    `Unconfirmed`."""
+
+    def __init__(self, open_waiters: dict[str, Waiter] | None = None) -> None:
         self.is_spool_broken = False
-        self._open: dict[str, Waiter] = {}
+        self._open = open_waiters if open_waiters is not None else {}
 
     @property
     def queue_ids(self) -> frozenset[str]:
-        """The messages whose result is waited for."""
-        return frozenset(self._open)
+        """The messages whose result is waited for at this relayhost."""
+        return frozenset(queue_id for queue_id, waiter in self._open.items() if waiter.at is self)
 
-    def open(self, queue_id: str) -> Waiter:
-        """From now on, the result of this message is kept for the client."""
-        waiter = self._open[queue_id] = Waiter()
+    def open(self, queue_id: str, home: str = "") -> Waiter:
+        """From now on, the result of this message is kept for the client. home: the relayhost of its sender."""
+        waiter = self._open[queue_id] = Waiter(home, self)
         return waiter
+
+    def home(self, queue_id: str) -> str:
+        """The relayhost of the sender of a message whose result is waited for."""
+        return self._open[queue_id].home
+
+    def adopt(self, queue_id: str) -> None:
+        """The client, if it waits, waits at this relayhost: it sends the message."""
+        if queue_id in self._open:
+            self._open[queue_id].at = self
 
     def close(self, queue_id: str) -> None:
         """The client waits no more."""
@@ -116,11 +131,6 @@ class Waiters:
             result = _joined(waiter.so_far, result)
         is_sent = isinstance(result, DeliveryResult) and result.taken == result.total
         waiter.result.set_result(Unconfirmed() if self.is_spool_broken and not is_sent else result)
-
-    def tell_all(self, result: Queued) -> None:
-        """Gives one result to all clients that wait."""
-        for queue_id in list(self._open):
-            self.tell(queue_id, result)
 
     async def tell_refusal(self, queue_id: str, refused: Refused) -> bool:
         """Gives a refusal to the client, if it waits. Returns whether the client has received it."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import tomlkit
 
 from mailrelay import config, grammar
@@ -108,7 +107,7 @@ def _is_safe(before: Settings, text: str, values: Mapping[str, object], environ:
     except SettingsError:
         return False
     chosen = {name: getattr(wanted.notify, name) for name in values}
-    return after == msgspec.structs.replace(before, notify=msgspec.structs.replace(before.notify, **chosen))
+    return after == before._replace(notify=before.notify._replace(**chosen))
 
 
 _EXAMPLE = {"relayhost": {"default": {"ssh": "mail.example.org"}}}

@@ -2,23 +2,31 @@
 
 On the remote the key is allowed one use: forwarding to the mail server's port, or running the one command. The option
 `restrict` disables everything that sshd can disable, in later versions too, except commands. So a command that does nothing
-is forced. `port-forwarding` also permits remote forwarding, which is limited to a port that the account cannot bind.
+is forced, or the one that records and follows mail (`ssh.forced_command`). `port-forwarding` also permits remote forwarding,
+which is limited to a port that the account cannot bind.
 """
 
 from pathlib import Path
 
 from mailrelay.config import Relayhost
+from mailrelay.ssh.forced_command import forced_command
 from mailrelay.ssh.hops import parse_destination
 
 
-def authorized_keys_line(public: str, relayhost: Relayhost) -> str:
+def authorized_keys_line(public: str, relayhost: Relayhost, *, track: bool = False) -> str:
     """The line of authorized_keys that allows the key what the relayhost needs, and nothing else (sshd(8)).
 
-    public: the key's public line.
+    public: the key's public line. track: allow it, too, to record conversations and to ask about accepted messages. Raises
+    ValueError if a command of the settings cannot be quoted.
     """
+    command = relayhost.command or "false"
+    if track:
+        list_queue = "" if relayhost.track in ("auto", "off") else relayhost.track
+        command = forced_command(relayhost.smtp, list_queue=list_queue, speak_smtp=relayhost.command)
     if relayhost.command:
-        return f"restrict,command={_quoted(relayhost.command)} {public}"
-    return f'restrict,port-forwarding,permitopen="{relayhost.smtp}",permitlisten="localhost:1",command="false" {public}'
+        return f"restrict,command={_quoted(command)} {public}"
+    forwarding = f'port-forwarding,permitopen="{relayhost.smtp}",permitlisten="localhost:1"'
+    return f"restrict,{forwarding},command={_quoted(command)} {public}"
 
 
 def ssh_config_file(relayhost: Relayhost, settings: Path) -> Path:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import tomlkit
 
 from mailrelay import config
@@ -102,8 +101,8 @@ def _is_safe(found: SettingsPlan, before: Settings, sender: str, environ: Mappin
 
     sender: the one that the plan adds, or "".
     """
-    submission = msgspec.structs.replace(before.submission, sender=sender or before.submission.sender)
-    before = msgspec.structs.replace(before, submission=submission)
+    submission = before.submission._replace(sender=sender or before.submission.sender)
+    before = before._replace(submission=submission)
     try:
         after = config.parse(found.text, "", environ)
     except SettingsError:
@@ -168,4 +167,4 @@ def _names(host: str) -> Iterator[str]:
 def _others(settings: Settings, name: str) -> object:
     """The settings without one relayhost."""
     kept = tuple(relayhost for relayhost in settings.relayhosts if relayhost.name != name)
-    return msgspec.structs.replace(settings, relayhosts=kept)
+    return settings._replace(relayhosts=kept)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mailrelay.mail.outcome import Outcome
 from mailrelay.smtp.extensions import Extensions
+from mailrelay.smtp.record import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,14 @@ class Ready:
     """EHLO is done; transactions may start."""
 
     extensions: Extensions
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The commands for the message `key` are planned. exchange: where the replies to them will stand."""
+
+    key: int
+    exchange: Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +62,4 @@ class Ended:
     outcome: Outcome
 
 
-Event = Ready | ContentWanted | Finished | Untried | Ended
+Event = Ready | Planned | ContentWanted | Finished | Untried | Ended

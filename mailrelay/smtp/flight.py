@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from mailrelay.smtp import command
 from mailrelay.smtp.extensions import Extensions
+from mailrelay.smtp.record import Exchange
 from mailrelay.smtp.transaction import Command, OutgoingTransaction, Verb
 
 SMALL = 64 * 1024
@@ -99,6 +100,14 @@ def commands(transaction: OutgoingTransaction, offered: Extensions, *, is_conten
     elif size is not None and not is_content_ahead:
         planned.append(Command(Verb.BDAT, bdat(size), transaction))
     return planned
+
+
+def exchange(transaction: OutgoingTransaction, offered: Extensions, first: int) -> Exchange:
+    """Where the replies to the commands of a message will stand. first: how many come before the one to MAIL."""
+    recipients = tuple(
+        index for index in range(len(transaction.envelope.recipients)) if index not in transaction.outcomes
+    )
+    return Exchange(first, recipients, not offered.uses_bdat)
 
 
 def bdat(size: int) -> bytes:

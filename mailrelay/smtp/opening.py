@@ -15,17 +15,20 @@ from mailrelay.smtp.transaction import Command, Verb
 
 class Opening:
     """The opening of one conversation. name: the argument of EHLO. unusable: extensions not to be used, even if they are
-    offered. refusals: judges the replies that are not good.
+    offered. refusals: judges the replies that are not good. is_ehlo_sent: another program sends EHLO behind the greeting.
 
     server_names: the first words of the greeting and of the reply to EHLO, as far as they were received; b"" for an empty
     one.
     """
 
-    def __init__(self, name: bytes, unusable: Collection[Extension], refusals: Refusals) -> None:
+    def __init__(
+        self, name: bytes, unusable: Collection[Extension], refusals: Refusals, *, is_ehlo_sent: bool = False
+    ) -> None:
         self.server_names: tuple[bytes, ...] = ()
         self._name = name
         self._unusable = unusable
         self._refusals = refusals
+        self._is_ehlo_sent = is_ehlo_sent
 
     def next(self, replied: Verb, reply: Reply) -> Command | Extensions | Outcome:
         """What follows a reply: the next command to await, the extensions in use once the conversation is ready, or the
@@ -35,6 +38,8 @@ class Opening:
     def _after_greeting(self, reply: Reply) -> Command | Outcome:
         if reply.code == 220:
             self.server_names = (_first_word(reply),)
+            if self._is_ehlo_sent:
+                return Command(Verb.EHLO, b"", is_sent=True)
             return Command(Verb.EHLO, b"EHLO %b\r\n" % self._name)
         if reply.code < 400:
             return not_smtp(f"the greeting has the code {reply.code}, which mail servers do not send")

@@ -35,6 +35,11 @@ class ReplyParser:
         self._lines: list[bytes] = []
         self._octets = 0
 
+    @property
+    def is_within_reply(self) -> bool:
+        """Whether the last reply is not complete."""
+        return bool(self._partial or self._lines)
+
     def feed(self, data: bytes) -> Iterator[Reply]:
         """The replies that `data` completes, in order. Raises MalformedReply after the replies before the malformed one."""
         self._partial += data

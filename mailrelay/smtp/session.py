@@ -27,7 +27,7 @@ from mailrelay.mail.envelope import Envelope
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.smtp import flight, loss
 from mailrelay.smtp.content import LineEnds, Stuffer
-from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Planned, Ready, Untried
 from mailrelay.smtp.extensions import Extension, Extensions
 from mailrelay.smtp.flight import Trust
 from mailrelay.smtp.loss import Evidence
@@ -39,9 +39,16 @@ from mailrelay.smtp.transaction import STAGES, Command, OutgoingContent, Outgoin
 
 class Session:
     """One conversation. name: the argument of EHLO, as b"[127.0.0.1]". unusable: extensions not to be used, even if they are
-    offered. trust: as the conversation begins."""
+    offered. trust: as the conversation begins. is_ehlo_sent: another program sends EHLO behind the greeting."""
 
-    def __init__(self, name: bytes, unusable: Collection[Extension] = (), trust: Trust = Trust.UNKNOWN) -> None:
+    def __init__(
+        self,
+        name: bytes,
+        unusable: Collection[Extension] = (),
+        trust: Trust = Trust.UNKNOWN,
+        *,
+        is_ehlo_sent: bool = False,
+    ) -> None:
         self.extensions: Extensions | None = None
         """The extensions in use. None until `Ready`."""
         self._trust = trust
@@ -65,7 +72,7 @@ class Session:
         # The content that the caller has to send, from `ContentWanted` to `end_content`.
         self._content: OutgoingContent | None = None
         self._refusals = Refusals()
-        self._opening = Opening(name, unusable, self._refusals)
+        self._opening = Opening(name, unusable, self._refusals, is_ehlo_sent=is_ehlo_sent)
         self._is_quitting = False
         self._is_over = False
         # The mail server has ended the conversation: it has processed nothing of the transactions that are `Untried`.
@@ -133,8 +140,7 @@ class Session:
         if flight.is_content_ahead(size, offered, self._trust):
             return [self._want_content(OutgoingContent(transaction, LineEnds(), bytearray()))]
         transaction.is_content_written = size is None
-        self._plan(transaction, offered)
-        return self._proceed()
+        return [*self._plan(transaction, offered), *self._proceed()]
 
     def send_content(self, chunk: bytes) -> None:
         """Adds octets of the content that is wanted. After `Ended` they are dropped. Raises RuntimeError if no content is
@@ -168,12 +174,13 @@ class Session:
         # The end of DATA clears the server's buffers, whatever it replies (RFC 5321 section 4.1.1.4). A failed BDAT
         # might not clear them.
         transaction.is_closed = isinstance(content.encoder, Stuffer)
+        planned: list[Event] = []
         if is_streamed:
             self._write(Command(Verb.CONTENT, b"", transaction))
         elif self.extensions is not None:
             bdat = Command(Verb.CONTENT, flight.bdat(content.announced) + content.sink, transaction)
-            self._plan(transaction, self.extensions, bdat)
-        return self._proceed()
+            planned = self._plan(transaction, self.extensions, bdat)
+        return [*planned, *self._proceed()]
 
     def receive(self, data: bytes) -> list[Event]:
         """Handles octets from the mail server, in pieces of any size. A malformed reply ends the conversation."""
@@ -329,13 +336,18 @@ class Session:
 
     # Commands.
 
-    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *content: Command) -> None:
+    def _plan(self, transaction: OutgoingTransaction, offered: Extensions, *content: Command) -> list[Event]:
         """Plans the commands of a transaction. content: its content, if it is sent together with them."""
         if self._latest is not None and not self._latest.is_closed:
             self._planned.append(Command(Verb.RSET, b"RSET\r\n"))
         self._latest = transaction
+        # Each of these has one reply: a BDAT line that waits has none, but nothing is planned behind it.
+        first = self.replies + len(self._awaited) + len(self._planned)
         self._planned.extend(flight.commands(transaction, offered, is_content_ahead=bool(content)))
         self._planned.extend(content)
+        if transaction.size is None:
+            return []
+        return [Planned(transaction.key, flight.exchange(transaction, offered, first))]
 
     def _proceed(self) -> list[Event]:
         """Moves the planned commands that may be sent now to the output."""

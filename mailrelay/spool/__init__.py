@@ -15,6 +15,7 @@
     checksums.py        of messages, recipients and pieces        stored.py           reads a message, with its checksums
     inspection.py       damage in the whole file, and its repair  damage_search.py    that search, beside other work
     files.py            whether the files are still whole         log_end.py          unreadable commits at its end
+    ownership.py        whose messages a process may see
 
 `Spool` and `CommandSpool` implement `mailrelay.ports`. The functions in the other files take an open connection and the
 time, and run inside the caller's transaction: the writer thread of the daemon puts many into one commit, a command puts one.

@@ -10,27 +10,29 @@ from collections.abc import Iterator, Sequence
 import apsw
 
 from mailrelay.mail.record import Arrival, Staged
+from mailrelay.mail.send_time import effective_send_time
 from mailrelay.mail.spool_errors import SpoolError
 from mailrelay.spool import checksums
 from mailrelay.spool.database import PIECE, row, rows
-from mailrelay.spool.space import check_space
+from mailrelay.spool.space import make_space
 
 ROWS = 16
 """Rows in one INSERT, at most. Each number of rows is a statement of its own in the statement cache."""
 
 
 def accept(db: apsw.Connection, arrival: Arrival, max_size: int) -> int:
-    """Writes a message, due at once. Returns its key.
+    """Writes a message, due at once or at its send time. Returns its key.
 
     Raises SpoolFull if the spool would exceed `max_size` octets, or if the message would use the reserve of the disk
-    (`check_space`).
+    (`space.make_space`).
     """
-    check_space(db, arrival.size, max_size)
+    make_space(db, arrival.size, max_size)
     return write_messages(db, (arrival,))[0]
 
 
 def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int]:
-    """Writes messages, due at once. Returns their keys. The caller has checked the space, and rolls back after an error."""
+    """Writes messages, due at once or at their send times. Returns their keys. The caller has checked the space, and rolls
+    back after an error."""
     unused = next_key(db)
     keyed: list[tuple[int, Arrival]] = []
     for arrival in arrivals:
@@ -42,7 +44,7 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
     _insert(
         db,
         "message (id, queue_id, arrival, relayhost, sender, body, smtputf8, ret, envid, size, subject, next_attempt,"
-        " bare_header, scheduled, checksum)",
+        " bare_header, scheduled, checksum, send_time, by_clock, owner)",
         [_message_row(message, arrival) for message, arrival in keyed],
     )
     _insert(
@@ -76,6 +78,7 @@ def write_messages(db: apsw.Connection, arrivals: Sequence[Arrival]) -> list[int
 
 def _message_row(message: int, arrival: Arrival) -> tuple[object, ...]:
     """The columns of a message, in the order of `write_messages`. message: its key."""
+    send_time = effective_send_time(arrival.envelope.send_time, 0.0, arrival.arrival)
     return (
         message,
         arrival.queue_id,
@@ -88,10 +91,13 @@ def _message_row(message: int, arrival: Arrival) -> tuple[object, ...]:
         arrival.envelope.envid,
         arrival.size,
         arrival.subject,
-        arrival.arrival,
+        arrival.arrival if send_time is None else send_time.at,
         int(arrival.has_bare_header),
         arrival.arrival,
         _checksum(message, arrival),
+        None if send_time is None else send_time.at,
+        int(send_time is not None and send_time.by_clock),
+        arrival.envelope.owner,
     )
 
 

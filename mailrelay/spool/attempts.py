@@ -5,23 +5,25 @@ attempt and the notices that it causes are one commit; only the node that opened
 Never: a query whose cost grows with the whole queue.
 """
 
+import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import apsw
 
 from mailrelay.mail.completion import NOTHING_KNOWN, Completion
 from mailrelay.mail.envelope import Message
-from mailrelay.mail.lifecycle import FAILED, OPEN, State
 from mailrelay.mail.outcome import Outcome, Stage
 from mailrelay.mail.record import Place, Record
 from mailrelay.mail.spool_errors import SpoolBroken
 from mailrelay.ports import LARGE
-from mailrelay.spool import notice_lifecycle
+from mailrelay.spool import exchanges, notice_lifecycle
 from mailrelay.spool.completing import complete, move
-from mailrelay.spool.correspondents import remember
-from mailrelay.spool.database import IS_PENDING, row, rows, states
+from mailrelay.spool.database import IS_PENDING, rows
+from mailrelay.spool.fallback import IS_FREE, give_back, take_over
 from mailrelay.spool.relayhosts import relayhost_up
+from mailrelay.spool.retiring import retire
+from mailrelay.spool.settling import settle
 from mailrelay.spool.stored import load_message
 
 INTERRUPTED = Outcome(
@@ -35,13 +37,27 @@ moment, even on a slow network."""
 
 _DUE = (
     "SELECT id, size FROM message WHERE relayhost = ?1 AND next_attempt <= ?2"
-    f" AND (attempts > 0) = {{tried}} AND (size > {LARGE}) = {{large}} ORDER BY next_attempt LIMIT ?3"
+    f" AND (attempts > 0) = {{tried}} AND (size > {LARGE}) = {{large}}{{and_free}} ORDER BY next_attempt LIMIT ?3"
 )
-# One query for each part of the index message_due, in the order in which to send: untried before tried, small before large.
-_DUE_QUERIES = tuple(_DUE.format(tried=tried, large=large) for tried in (0, 1) for large in (0, 1))
-
-
-_OVER = states(set(State) - OPEN - FAILED)
+_AND_FREE = f" AND {IS_FREE}"
+# One query for each part of the index message_due, in the order in which to send: untried before tried, small before large;
+# for a relayhost's own mail, and for that of another one.
+_DUE_QUERIES = tuple(
+    tuple(_DUE.format(tried=tried, large=large, and_free=and_free) for and_free in ("", _AND_FREE))
+    for tried in (0, 1)
+    for large in (0, 1)
+)
+_NEXT_DUE = tuple(
+    "SELECT min(at) FROM ("
+    + " UNION ALL ".join(
+        "SELECT at FROM (SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
+        f" AND (attempts > 0) = {tried} AND (size > {LARGE}) = {large}{and_free} ORDER BY next_attempt LIMIT 1)"
+        for tried in (0, 1)
+        for large in (0, 1)
+    )
+    + ")"
+    for and_free in ("", _AND_FREE)
+)
 
 
 def new_node_id() -> str:
@@ -49,28 +65,35 @@ def new_node_id() -> str:
     return os.urandom(8).hex()
 
 
-def next_due(db: apsw.Connection, relayhost: str) -> float | None:
-    """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be."""
-    queries = (
-        f"(SELECT next_attempt AS at FROM message WHERE relayhost = ?1 AND next_attempt IS NOT NULL"
-        f" AND (attempts > 0) = {tried} AND (size > {LARGE}) = {large} ORDER BY next_attempt LIMIT 1)"
-        for tried in (0, 1)
-        for large in (0, 1)
-    )
-    found: float | None = db.execute(
-        "SELECT min(at) FROM (" + " UNION ALL ".join(f"SELECT at FROM {query}" for query in queries) + ")",
-        (relayhost,),
-    ).get
-    return found
+def next_due(db: apsw.Connection, relayhost: str, others: Sequence[str] = ()) -> float | None:
+    """When the next message of `relayhost` is due (epoch seconds, possibly past); None if none will be. others: the
+    relayhosts in whose place it sends, as in `take`."""
+    own, free = _NEXT_DUE
+    found: list[float | None] = [db.execute(own, (relayhost,)).get, *(db.execute(free, (one,)).get for one in others)]
+    return min((at for at in found if at is not None), default=None)
 
 
-def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float) -> int:
-    """The number of messages of `relayhost` that are due, at most `limit`."""
+def next_due_of_any(db: apsw.Connection) -> float | None:
+    """When the next message of any relayhost is due, also of one that is not in the settings; None if none will be."""
+    names = [name for (name,) in rows(db, "SELECT DISTINCT relayhost FROM message WHERE retired IS NULL")]
+    return min((at for name in names if (at := next_due(db, name)) is not None), default=None)
+
+
+def count_due(db: apsw.Connection, relayhost: str, limit: int, now: float, others: Sequence[str] = ()) -> int:
+    """The number of messages of `relayhost` that are due, at most `limit`. others: as in `take`."""
     count = 0
-    for query in _DUE_QUERIES:
+    for query, name in _due_queries(relayhost, others):
         if count < limit:
-            count += len(rows(db, query, (relayhost, now, limit - count)))
+            count += len(rows(db, query, (name, now, limit - count)))
     return count
+
+
+def _due_queries(relayhost: str, others: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The queries for due messages, each with the name of a relayhost, in the order in which to send."""
+    for own, free in _DUE_QUERIES:
+        yield own, relayhost
+        for other in others:
+            yield free, other
 
 
 def take(
@@ -82,28 +105,38 @@ def take(
     now: float,
     more: int = 0,
     completion: Completion = NOTHING_KNOWN,
+    others: Sequence[str] = (),
 ) -> list[Message]:
     """Opens attempts of `node` at up to `limit` due messages and returns these, in the order in which to send them.
 
     first: keys of messages to take before the others, if they are due. more: how many messages to take beyond `limit`, if
     all are small. Those beyond `limit` have at most `limit` times EXTRA_SIZE octets together.
     completion: what bare addresses of these messages become, in the spool and in the result.
+    others: relayhosts that cannot be reached, and in whose place `relayhost` takes their free messages, too
+    (`fallback.IS_FREE`). These are at `relayhost` then.
     """
     is_due = "SELECT id, size FROM message WHERE id = ? AND relayhost = ? AND next_attempt <= ?"
     found: dict[int, int] = {}
     for key in first:
         found |= dict(rows(db, is_due, (key, relayhost, now)))
-    for query in _DUE_QUERIES:
+        for other in others:
+            found |= dict(rows(db, is_due + _AND_FREE, (key, other, now)))
+    for query, name in _due_queries(relayhost, others):
         if len(found) < limit + more:
-            found |= dict(rows(db, query, (relayhost, now, limit + more)))
+            found |= dict(rows(db, query, (name, now, limit + more)))
     ids = _picked(list(found.items()), limit, more)
-    db.executemany("INSERT INTO attempt (message, node, opened) VALUES (?,?,?)", ((key, node, now) for key in ids))
+    db.executemany(
+        "INSERT INTO attempt (message, node, opened, relayhost) VALUES (?,?,?,?)",
+        ((key, node, now, relayhost) for key in ids),
+    )
     for key in ids:
         db.execute("UPDATE message SET next_attempt = NULL WHERE id = ? AND next_attempt IS NOT NULL", (key,))
         if not db.changes():
             # The index says that it is due, and would say so for ever.
             raise SpoolBroken(f"the spool's file is damaged (an index does not fit the message with key {key})")
-    return [complete(db, load_message(db, key), completion) for key in ids]
+    messages = [load_message(db, key) for key in ids]
+    taken = [one if one.relayhost == relayhost or not others else take_over(db, one, relayhost) for one in messages]
+    return [complete(db, one, completion) for one in taken]
 
 
 def _picked(found: Sequence[tuple[int, int]], limit: int, more: int) -> list[int]:
@@ -133,18 +166,9 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
         "UPDATE attempt SET closed = ?, dialled = ?, transacted = ? WHERE id = ?",
         (end.now, end.dialled, end.transaction, attempt),
     )
-    for one in end.settled:
-        outcome = one.outcome
-        values = (one.state.value, one.status, outcome.stage.value, outcome.description)
-        db.execute(
-            "UPDATE recipient SET state = ?, status = ?, stage = ?, description = ?, remote = ?, changed = ?,"
-            " uncertain = CASE WHEN ? THEN ? ELSE uncertain END WHERE id = ?",
-            (*values, int(outcome.reply is not None), end.now, one.uncertain, end.now, one.recipient),
-        )
-        db.execute("INSERT INTO outcome VALUES (?,?,?,?,?,?)", (attempt, one.recipient, *values))
-        if one.state is State.SENT:
-            address: bytes = db.execute("SELECT address FROM recipient WHERE id = ?", (one.recipient,)).get
-            remember(db, address, end.now)
+    if not any(one.uncertain for one in end.settled):
+        exchanges.forget(db, attempt)
+    settle(db, attempt, end, end.now)
     db.execute(
         "UPDATE message SET attempts = attempts + ?, next_attempt = ?, scheduled = ? WHERE id = ?",
         (int(end.place is not Place.GOES_ON), end.next_attempt, end.now, end.message),
@@ -153,27 +177,11 @@ def record(db: apsw.Connection, end: Record, node: str) -> bool:
         notice_lifecycle.add_notice(db, end.message, notice, end.now, end.place)
     if end.place is Place.LAST:
         notice_lifecycle.release_notices(db, end.message, end.now)
+    if end.place is not Place.GOES_ON:
+        # After the notices, which name the relayhost of the attempt.
+        give_back(db, end.message)
     retire(db, end.message, end.now)
     return True
-
-
-def retire(db: apsw.Connection, message: int, now: float) -> None:
-    """Marks a message as retired if none of its recipients is open or failed, and deletes its content.
-
-    A refused message keeps its content for a while: the person may want to correct and resend it (`actions.purge`).
-    """
-    live, refused = row(
-        db,
-        # A state that does not exist comes from damage: it may hide a recipient that waits.
-        f"SELECT coalesce(sum(state NOT IN {_OVER}), 0), coalesce(sum(state = 'refused'), 0)"
-        " FROM recipient WHERE message = ?",
-        (message,),
-    )
-    if live:
-        return
-    db.execute("UPDATE message SET retired = ?, next_attempt = NULL WHERE id = ?", (now, message))
-    if not refused:
-        db.execute("DELETE FROM content WHERE message = ?", (message,))
 
 
 def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float) -> list[int]:
@@ -188,18 +196,21 @@ def put_back(db: apsw.Connection, messages: Sequence[int], node: str, now: float
         db.execute("DELETE FROM attempt WHERE message = ? AND node = ? AND closed IS NULL", (key, node))
         if db.changes():
             db.execute("UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE id = ?2", (now, key))
+            give_back(db, key)
         else:
             others.append(key)
     return others
 
 
 def retry_lost(db: apsw.Connection, relayhost: str, now: float) -> None:
-    """Makes the messages due that wait only because a connection was lost, not those that the mail server has deferred."""
+    """Makes the messages due that wait only because a connection was lost, not those that the mail server has deferred, nor
+    those that wait for their record."""
     # `IN (0, 1)` is always true: with it SQLite uses all columns of the index message_due.
     db.execute(
         "UPDATE message SET next_attempt = ?2, scheduled = ?2 WHERE relayhost = ?1 AND next_attempt > ?2"
         f" AND (attempts > 0) = 1 AND (size > {LARGE}) IN (0, 1) AND NOT EXISTS"
-        " (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state = 'deferred' AND r.remote = 1)",
+        " (SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state = 'deferred' AND r.remote = 1)"
+        " AND NOT EXISTS (SELECT 1 FROM attempt a JOIN exchange e ON e.attempt = a.id WHERE a.message = message.id)",
         (relayhost, now),
     )
 
@@ -208,24 +219,27 @@ def recover(db: apsw.Connection, now: float, node: str = "") -> int:
     """Closes the open attempts of all nodes except `node`; returns their number. node: "" if no node is excepted.
 
     Called while no other daemon runs. The final dot of each attempt may have been sent: the recipients are marked uncertain,
-    and the messages are due at once.
+    and the messages are due at once, or after `exchanges.HOLD` if a record may say what became of them. Then only recipients
+    that were offered are uncertain.
     """
     found = rows(db, "SELECT id, message FROM attempt WHERE closed IS NULL AND node <> ?", (node,))
     for attempt, message in found:
         db.execute("UPDATE attempt SET closed = ?, interrupted = 1 WHERE id = ?", (now, attempt))
+        noted = exchanges.offered(db, attempt)
         db.execute(
             "UPDATE recipient SET state = 'deferred', status = '4.4.2', stage = ?, description = ?, remote = 0,"
-            f" uncertain = ?, changed = ? WHERE message = ? AND state IN {IS_PENDING}",
-            (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message),
+            f" uncertain = coalesce(uncertain, ?), changed = ? WHERE message = ? AND state IN {IS_PENDING}"
+            " AND (? OR id IN (SELECT value FROM json_each(?)))",
+            (INTERRUPTED.stage.value, INTERRUPTED.description, now, now, message, noted is None, json.dumps(noted)),
         )
         db.execute(
             "INSERT INTO outcome SELECT ?, id, state, status, stage, description FROM recipient"
-            " WHERE message = ? AND state = 'deferred'",
-            (attempt, message),
+            " WHERE message = ? AND state = 'deferred' AND changed = ?",
+            (attempt, message, now),
         )
         db.execute(
-            "UPDATE message SET attempts = attempts + 1, next_attempt = ?1, scheduled = ?1 WHERE id = ?2",
-            (now, message),
+            "UPDATE message SET attempts = attempts + 1, next_attempt = ?, scheduled = ? WHERE id = ?",
+            (now if noted is None else now + exchanges.HOLD, now, message),
         )
         retire(db, message, now)
     return len(found)
@@ -234,7 +248,8 @@ def recover(db: apsw.Connection, now: float, node: str = "") -> int:
 def reroute(
     db: apsw.Connection, names: Collection[str], choose: Callable[[bytes], str | None], now: float
 ) -> tuple[int, int]:
-    """Moves mail for relayhosts that are not among `names` to the relayhost that `choose` gives for its reverse path.
+    """Moves mail for relayhosts that are not among `names` back to the relayhost in whose place a fallback has it, or to the
+    one that `choose` gives for its reverse path.
 
     The faults of those relayhosts are over. Returns how many messages were moved, and for how many `choose` gave None: these
     stay. Called before any message is sent.
@@ -243,14 +258,21 @@ def reroute(
     for (gone,) in rows(db, "SELECT DISTINCT relayhost FROM message WHERE retired IS NULL"):
         if gone in names:
             continue
-        for key, sender in rows(db, "SELECT id, sender FROM message WHERE relayhost = ? AND retired IS NULL", (gone,)):
-            new = choose(sender)
+        for key, sender, home in rows(
+            db, "SELECT id, sender, fallback_for FROM message WHERE relayhost = ? AND retired IS NULL", (gone,)
+        ):
+            new = home if home in names else choose(sender)
             if new is None:
                 left += 1
                 continue
             move(db, load_message(db, key, ()), new)
+            db.execute("UPDATE message SET fallback_for = '' WHERE id = ?", (key,))
             db.execute("UPDATE notice SET relayhost = ? WHERE message = ?", (new, key))
             moved += 1
+    for key, home in rows(db, "SELECT id, fallback_for FROM message WHERE retired IS NULL AND fallback_for <> ''"):
+        if home not in names:
+            db.execute("UPDATE message SET fallback_for = '' WHERE id = ?", (key,))
+    db.execute("UPDATE relayhost SET stand_in = '' WHERE stand_in <> ''")
     for (name,) in rows(db, "SELECT name FROM relayhost WHERE failures > 0"):
         if name not in names:
             relayhost_up(db, name, (), now)

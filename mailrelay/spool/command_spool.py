@@ -19,15 +19,18 @@ from mailrelay.mail.handed_in import HandedIn
 from mailrelay.mail.lifecycle import Act
 from mailrelay.mail.overview import Event, Listed, SpoolStatus
 from mailrelay.mail.record import Arrival, arrive
+from mailrelay.mail.there import Retried, RetryThere
 from mailrelay.mail.trace import subject
 from mailrelay.spool import (
     accepting,
     actions,
     attempts,
     correspondents,
+    followed,
     handing_in,
     listing,
     lock,
+    ownership,
     queue_ids,
     replacement,
     space,
@@ -50,9 +53,10 @@ def _durable(directory: Path, db: apsw.Connection) -> Iterator[None]:
 class _View(ports.SpoolView):
     """A view on an open transaction."""
 
-    def __init__(self, db: apsw.Connection, max_size: int) -> None:
+    def __init__(self, db: apsw.Connection, max_size: int, now: Callable[[], float]) -> None:
         self._db = db
         self._max_size = max_size
+        self._now = now
 
     def find(self, prefix: str) -> tuple[int, str]:
         return actions.find(self._db, prefix)
@@ -79,13 +83,17 @@ class _View(ports.SpoolView):
         return listing.senders(self._db)
 
     def status(self) -> SpoolStatus:
-        return listing.status(self._db)
+        return listing.status(self._db, now=self._now())
 
     def successors(self, queue_id: str) -> list[str]:
         return successors(self._db, queue_id)
 
+    def retry_there(self, key: int) -> RetryThere | None:
+        return followed.retry_there(self._db, key)
+
     def suggestion(self, address: bytes, stage: str) -> bytes:
-        return correspondents.suggestion(self._db, address, stage)
+        # Whom other accounts write to is not for this one.
+        return b"" if ownership.limit() is not None else correspondents.suggestion(self._db, address, stage)
 
     def check_space(self, size: int) -> None:
         space.check_space(self._db, size, self._max_size)
@@ -94,15 +102,11 @@ class _View(ports.SpoolView):
 class _Change(_View, ports.SpoolChange):
     """A change on an open transaction."""
 
-    def __init__(self, db: apsw.Connection, max_size: int, now: Callable[[], float]) -> None:
-        super().__init__(db, max_size)
-        self._now = now
-
     def act(self, key: int, queue_id: str, what: Act) -> int:
         return actions.act(self._db, key, queue_id, what, self._now())
 
-    def retry(self, key: int, queue_id: str) -> None:
-        actions.retry(self._db, key, queue_id, self._now())
+    def retry(self, key: int, queue_id: str) -> Retried:
+        return actions.retry(self._db, key, queue_id, self._now())
 
     def retry_all(self) -> int:
         return actions.retry_all(self._db, self._now())
@@ -134,7 +138,7 @@ class CommandSpool(ports.CommandPort):
     @contextmanager
     def reading(self) -> Iterator[ports.SpoolView]:
         with opened_for_reading(self._directory) as db:
-            yield _View(db, self._max_size)
+            yield _View(db, self._max_size, self._now)
 
     @contextmanager
     def changing(self) -> Iterator[ports.SpoolChange]:

@@ -21,7 +21,7 @@ from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken, SpoolError, Spo
 from mailrelay.mail.states import FAILED, OPEN, PENDING, State
 
 FILE = "spool.db"
-VERSION = 5
+VERSION = 7
 OLDEST_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 ARRIVAL = ""
@@ -81,6 +81,54 @@ UPDATE notice_backend SET scheduled = (SELECT created FROM notice WHERE id = not
 """
 """Old rows get no checksum: nothing shows that they are as they were written, and content is not copied."""
 
+_FROM_5_TO_6 = """
+CREATE TABLE exchange (
+  attempt    INTEGER PRIMARY KEY REFERENCES attempt ON DELETE CASCADE,
+  token      TEXT    NOT NULL CHECK (length(token) = 32),
+  first      INTEGER NOT NULL CHECK (first >= 0),
+  recipients TEXT    NOT NULL,
+  has_data   INTEGER NOT NULL CHECK (has_data IN (0, 1)),
+  relays_dsn INTEGER NOT NULL CHECK (relays_dsn IN (0, 1))
+) STRICT;
+CREATE TABLE followed (
+  recipient    INTEGER PRIMARY KEY REFERENCES recipient ON DELETE CASCADE,
+  relayhost    TEXT NOT NULL,
+  accepted     REAL NOT NULL,
+  state        TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN
+                 ('waiting', 'deferred', 'delivered', 'bounced', 'left', 'left unwatched', 'not followed')),
+  source       TEXT NOT NULL DEFAULT '' CHECK (source IN ('', 'queue', 'log', 'report')),
+  words        BLOB NOT NULL DEFAULT x'',
+  said_by      BLOB NOT NULL DEFAULT x'',
+  since        REAL,
+  changed      REAL NOT NULL,
+  over         REAL,
+  is_blind     INTEGER NOT NULL DEFAULT 0 CHECK (is_blind IN (0, 1)),  -- no bounce could be seen: no content is kept
+  dealt_with   REAL,
+  successor    TEXT NOT NULL DEFAULT '',
+  retry_wanted REAL,
+  retry_text   TEXT NOT NULL DEFAULT '',
+  CHECK (dealt_with IS NULL OR over IS NOT NULL),
+  CHECK (successor = '' OR dealt_with IS NOT NULL)
+) STRICT;
+CREATE INDEX followed_open ON followed (relayhost, accepted) WHERE over IS NULL;
+CREATE INDEX followed_retry ON followed (relayhost) WHERE retry_wanted IS NOT NULL;
+CREATE INDEX followed_bounced ON followed (recipient) WHERE state = 'bounced' AND dealt_with IS NULL;
+CREATE INDEX followed_deferred ON followed (relayhost, accepted) WHERE state = 'deferred' AND over IS NULL;
+ALTER TABLE relayhost ADD COLUMN recording TEXT NOT NULL DEFAULT '' CHECK (recording IN ('', 'possible', 'impossible'));
+ALTER TABLE relayhost ADD COLUMN next_trial REAL NOT NULL DEFAULT 0;
+"""
+_FROM_6_TO_7 = """
+ALTER TABLE message ADD COLUMN send_time REAL;
+ALTER TABLE message ADD COLUMN by_clock INTEGER NOT NULL DEFAULT 0 CHECK (by_clock IN (0, 1));
+ALTER TABLE message ADD COLUMN fallback_for TEXT NOT NULL DEFAULT '';
+CREATE INDEX message_fallback ON message (relayhost) WHERE fallback_for <> '' AND next_attempt IS NOT NULL;
+ALTER TABLE attempt ADD COLUMN relayhost TEXT NOT NULL DEFAULT '';
+ALTER TABLE relayhost ADD COLUMN stand_in TEXT NOT NULL DEFAULT '';
+DROP INDEX message_waiting;
+CREATE INDEX message_waiting ON message (coalesce(send_time, arrival)) WHERE next_attempt IS NOT NULL;
+ALTER TABLE message ADD COLUMN owner INTEGER;
+ALTER TABLE exchange ADD COLUMN held REAL;
+"""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of a write for which there is no space. SQLite calls only the first one a full disk."""
@@ -233,6 +281,8 @@ def states(listed: Iterable[State]) -> str:
 
 
 IS_PENDING, IS_LIVE = states(PENDING), states(OPEN | FAILED)
+WAITS_SINCE = "coalesce({0}send_time, {0}arrival)"
+"""The time from which the age of a message counts. To be formatted with the prefix of the table, such as "m."."""
 
 
 def row(db: apsw.Connection, sql: str, bindings: tuple[object, ...] = ()) -> Any:
@@ -275,8 +325,12 @@ def _migrate(db: apsw.Connection) -> None:
             db.execute(_FROM_2_TO_3)
         if found in (1, 2, 3):
             db.execute(_FROM_3_TO_4.format(schema_version=db.pragma("schema_version") + 2))
-        if 0 < found < VERSION:
+        if 0 < found < 5:
             db.execute(_FROM_4_TO_5)
+        if 0 < found < 6:
+            db.execute(_FROM_5_TO_6)
+        if 0 < found < VERSION:
+            db.execute(_FROM_6_TO_7)
         db.pragma("user_version", VERSION)
     if found == 0:
         # The schema is in the file before the first message is in the log: a log that cannot be read is then noticed

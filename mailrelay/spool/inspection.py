@@ -5,9 +5,11 @@ the pages of SQLite, in an index, in a state.
 
 Promises: nothing that is damaged is deleted. `repair` builds the indexes again, holds recipients in a state that does not
 exist, and schedules pending messages that have no next attempt. The person gets a notice about each message that is held.
+What was found on the relayhost, and is damaged, is asked for again.
 """
 
 import re
+from enum import StrEnum
 
 import apsw
 
@@ -16,6 +18,7 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.notice import Kind
 from mailrelay.mail.outcome import Stage
 from mailrelay.mail.record import NewNotice
+from mailrelay.mail.there import Source, There
 from mailrelay.spool import notice_lifecycle
 from mailrelay.spool.database import IS_LIVE, IS_PENDING, rows
 from mailrelay.spool.stored import load_message
@@ -23,7 +26,7 @@ from mailrelay.spool.stored import load_message
 HELD = "its state in the spool was damaged; it may have been sent already"
 _REPAIRABLE = re.compile(
     r"row \d+ missing from index \w+|wrong # of entries in index \w+|row \d+ values differ from index \w+"
-    r"|rowid not at end-of-record for row \d+ of index \w+|CHECK constraint failed in recipient"
+    r"|rowid not at end-of-record for row \d+ of index \w+|CHECK constraint failed in (?:recipient|followed)"
 )
 _HEADING = re.compile(r"\*\*\* in database main \*\*\*\n?")
 
@@ -47,6 +50,7 @@ def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
 
     now: epoch seconds. Raises apsw.Error."""
     db.execute("REINDEX")
+    _repair_followed(db)
     damaged = rows(
         db, f"SELECT DISTINCT message FROM recipient WHERE CAST(state AS BLOB) NOT IN {_as_blobs()} ORDER BY message"
     )
@@ -69,7 +73,8 @@ def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
     with_state = "SELECT 1 FROM recipient r WHERE r.message = message.id AND r.state IN"
     db.execute(f"UPDATE message SET retired = NULL WHERE retired IS NOT NULL AND EXISTS ({with_state} {IS_LIVE})")
     db.execute(
-        "UPDATE message SET next_attempt = ?1, scheduled = ?1 WHERE retired IS NULL AND next_attempt IS NULL"
+        "UPDATE message SET next_attempt = max(?1, coalesce(send_time, ?1)), scheduled = ?1"
+        " WHERE retired IS NULL AND next_attempt IS NULL"
         f" AND EXISTS ({with_state} {IS_PENDING})"
         " AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.message = message.id AND a.closed IS NULL)",
         (now,),
@@ -77,6 +82,15 @@ def repair(db: apsw.Connection, backends_for: BackendsFor, now: float) -> int:
     return len(damaged)
 
 
-def _as_blobs() -> str:
-    """All states as an SQL list of BLOBs, because a damaged state may be invalid UTF-8."""
-    return "(" + ", ".join(f"x'{state.value.encode().hex()}'" for state in State) + ")"
+def _repair_followed(db: apsw.Connection) -> None:
+    """What was found of a recipient on the relayhost is asked for again, if its row contradicts itself."""
+    db.execute(
+        "UPDATE followed SET state = 'waiting', source = '', over = NULL, dealt_with = NULL, successor = ''"
+        f" WHERE CAST(state AS BLOB) NOT IN {_as_blobs(There)} OR CAST(source AS BLOB) NOT IN {_as_blobs(Source)}"
+        " OR (dealt_with IS NOT NULL AND over IS NULL) OR (successor <> '' AND dealt_with IS NULL)"
+    )
+
+
+def _as_blobs(values: type[StrEnum] = State) -> str:
+    """All values as an SQL list of BLOBs, because a damaged text may be invalid UTF-8."""
+    return "(" + ", ".join(f"x'{value.value.encode().hex()}'" for value in values) + ")"

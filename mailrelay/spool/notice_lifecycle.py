@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import apsw
 
-from mailrelay.mail.notice import Backend, Kind
+from mailrelay.mail.notice import THERE, Backend, Kind
 from mailrelay.mail.record import NewNotice, Place
-from mailrelay.spool.database import IS_PENDING, row, rows
+from mailrelay.spool.database import IS_PENDING, WAITS_SINCE, row, rows
+from mailrelay.spool.verdicts import DEFERRED, UNSEEN, VERDICT, verdict
 
 REMINDERS = (3600.0, 4 * 3600.0, 12 * 3600.0, 86_400.0)
 """Seconds from the opening of a notice to its first repetition, from that to the second, and so on; the last one repeats."""
@@ -32,10 +33,15 @@ _LAST_RESUMED = "coalesce((SELECT max(id) FROM notice WHERE kind = 'resumed' AND
 _WAS_DELIVERED = (
     "(repeats OR EXISTS (SELECT 1 FROM notice_backend b WHERE b.notice = notice.id AND delivered IS NOT NULL))"
 )
-# Without mail there is no dial, and nothing shows whether a setup fault still exists: repeat its notice only with mail.
+# Mail of a relayhost that waits, and not for its time. ?1: now.
+_WAITING = (
+    "FROM message m WHERE m.relayhost = {relayhost} AND m.next_attempt IS NOT NULL AND coalesce(m.send_time, ?1) <= ?1"
+)
+# Without mail and without a fallback there is no dial, and nothing shows whether a setup fault still exists: its notice is
+# not repeated.
 _CONCERNS_MAIL = (
-    "(kind = 'delayed' OR EXISTS"
-    " (SELECT 1 FROM message m WHERE m.relayhost = notice.relayhost AND m.next_attempt IS NOT NULL))"
+    f"(kind = 'delayed' OR EXISTS (SELECT 1 {_WAITING.format(relayhost='notice.relayhost')})"
+    " OR EXISTS (SELECT 1 FROM relayhost h WHERE h.name = notice.relayhost AND h.failures > 0 AND h.stand_in <> ''))"
 )
 
 
@@ -94,7 +100,7 @@ def release_notices(db: apsw.Connection, message: int, now: float) -> None:
 class OpenNotice:
     """The content of a notice to open.
 
-    since: the earliest arrival of the messages that wait, epoch seconds. waiting: the number of these messages.
+    since: from when on the first of the messages has waited, epoch seconds. waiting: the number of these messages.
     """
 
     kind: Kind
@@ -170,14 +176,7 @@ def close_notices(
     Returns True only if something was closed, a notice after the last "resumed" one was delivered, and no other notice of
     the relayhost is open.
     """
-    closed = 0
-    for cause in causes:
-        db.execute(
-            "UPDATE notice SET over = ?, reminder = NULL"
-            " WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
-            (now, kind.value, relayhost, cause),
-        )
-        closed += db.changes()
+    closed = sum(_close(db, relayhost, kind, cause, now) for cause in causes)
     others = "SELECT 1 FROM notice WHERE relayhost = ? AND reminder IS NOT NULL"
     # Look at earlier notices too: the delivered one may have been closed when another cause came.
     delivered = (
@@ -186,13 +185,23 @@ def close_notices(
     )
     if not closed or rows(db, others, (relayhost,)) or not rows(db, delivered, (relayhost, relayhost)):
         return False
-    waiting = row(db, "SELECT count(*) FROM message WHERE relayhost = ? AND next_attempt IS NOT NULL", (relayhost,))[0]
+    waiting = row(db, f"SELECT count(*) {_WAITING.format(relayhost='?2')}", (now, relayhost))[0]
     db.execute(
-        "INSERT INTO notice (kind, relayhost, waiting, created) VALUES (?,?,?,?)",
-        (Kind.RESUMED.value, relayhost, waiting, now),
+        "INSERT INTO notice (kind, relayhost, cause, waiting, created) VALUES (?,?,?,?,?)",
+        (Kind.RESUMED.value, relayhost, THERE if list(causes) == [THERE] else "", waiting, now),
     )
     _add_backends(db, db.last_insert_rowid(), backends, now)
     return True
+
+
+def _close(db: apsw.Connection, relayhost: str, kind: Kind, cause: str, now: float) -> int:
+    """Closes the open notice of this cause. Returns the number of notices closed."""
+    db.execute(
+        "UPDATE notice SET over = ?, reminder = NULL"
+        " WHERE kind = ? AND relayhost = ? AND cause = ? AND reminder IS NOT NULL",
+        (now, kind.value, relayhost, cause),
+    )
+    return db.changes()
 
 
 def open_causes(db: apsw.Connection, relayhost: str, kind: Kind) -> list[str]:
@@ -201,17 +210,20 @@ def open_causes(db: apsw.Connection, relayhost: str, kind: Kind) -> list[str]:
     return [cause for (cause,) in rows(db, sql, (relayhost, kind.value))]
 
 
-def next_update(db: apsw.Connection, after: float) -> float | None:
-    """When `update_delays` may next have something to do (epoch seconds); None if no mail waits and no notice is open."""
-    oldest = "SELECT min(arrival) FROM message WHERE next_attempt IS NOT NULL"
-    active = "SELECT min(m.arrival) FROM attempt a JOIN message m ON m.id = a.message WHERE a.closed IS NULL"
-    late = [at + after for (at,) in (row(db, oldest), row(db, active)) if at is not None]
+def next_update(db: apsw.Connection, after: float, now: float) -> float | None:
+    """When `update_delays` may next have something to do (epoch seconds); None if no mail waits, here or in the queue of a
+    relayhost, and no notice is open. now: epoch seconds."""
+    oldest = f"SELECT min({WAITS_SINCE.format('')}) FROM message WHERE next_attempt IS NOT NULL"
+    since = WAITS_SINCE.format("m.")
+    active = f"SELECT min({since}) FROM attempt a JOIN message m ON m.id = a.message WHERE a.closed IS NULL"
+    there = f"SELECT min(f.accepted) FROM followed f WHERE {DEFERRED}"
+    late = [at + after for (at,) in (row(db, oldest), row(db, active), row(db, there)) if at is not None]
     # A delay may be over at any moment, without an event: with an open one, return a time in the past.
     open_ones = (
         "SELECT CASE kind WHEN 'delayed' THEN created ELSE reminder END FROM notice"
         f" WHERE reminder IS NOT NULL AND {_CONCERNS_MAIL}"
     )
-    return min((*late, *(at for (at,) in rows(db, open_ones))), default=None)
+    return min((*late, *(at for (at,) in rows(db, open_ones, (now,)))), default=None)
 
 
 def update_delays(db: apsw.Connection, after: float, backends: Sequence[Backend], now: float) -> bool:
@@ -227,11 +239,16 @@ def update_delays(db: apsw.Connection, after: float, backends: Sequence[Backend]
     for delay in delays.values():
         is_pending |= open_notice(db, delay, backends, now)
     for relayhost, cause in open_before:
-        if (relayhost, cause) not in delays:
+        if (relayhost, cause) in delays:
+            continue
+        if cause == THERE and rows(db, f"SELECT 1 FROM followed f WHERE {UNSEEN} AND f.relayhost = ?", (relayhost,)):
+            # Whether the mail has moved there is not known.
+            _close(db, relayhost, Kind.DELAYED, cause, now)
+        else:
             is_pending |= close_notices(db, relayhost, Kind.DELAYED, (cause,), backends, now)
     for key, kind, relayhost, cause, repeats in rows(
         db,
-        f"SELECT id, kind, relayhost, cause, repeats FROM notice WHERE reminder <= ? AND {_CONCERNS_MAIL}",
+        f"SELECT id, kind, relayhost, cause, repeats FROM notice WHERE reminder <= ?1 AND {_CONCERNS_MAIL}",
         (now,),
     ):
         repeated = delays.get((relayhost, cause)) if kind == Kind.DELAYED else None
@@ -241,15 +258,18 @@ def update_delays(db: apsw.Connection, after: float, backends: Sequence[Backend]
 
 
 def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
-    """The present delays: one for each relayhost and cause, of the messages that wait and came in before `before`."""
+    """The present delays: one for each relayhost and cause, of the messages that have waited since before `before`; and
+    those of messages that the mail server of a relayhost accepted before that, and has deferred."""
     found = rows(
         db,
         "SELECT m.relayhost,"
-        " CASE WHEN coalesce(h.failures, 0) OR r.stage = '' THEN ?2 ELSE r.stage END AS cause,"
-        " min(m.arrival), count(DISTINCT m.id), min(h.text), min(r.description)"
+        " CASE WHEN (coalesce(h.failures, 0) AND h.stand_in = '') OR r.stage = '' THEN ?2 ELSE r.stage END AS cause,"
+        f" min({WAITS_SINCE.format('m.')}), count(DISTINCT m.id), min(iif(h.stand_in = '', h.text, '')), min(r.description)"
         " FROM message m JOIN recipient r ON r.message = m.id LEFT JOIN relayhost h ON h.name = m.relayhost"
         " WHERE (m.next_attempt IS NOT NULL OR EXISTS (SELECT 1 FROM attempt a WHERE a.message = m.id AND a.closed IS NULL))"
-        " AND m.retired IS NULL AND m.arrival <= ?1 AND coalesce(h.fixed, 0) <= ?1 AND coalesce(h.setup, 0) = 0"
+        f" AND m.retired IS NULL AND {WAITS_SINCE.format('m.')} <= ?1 AND coalesce(h.fixed, 0) <= ?1"
+        # With a fallback, the fault is not why it waits.
+        " AND (coalesce(h.setup, 0) = 0 OR h.stand_in <> '')"
         f" AND r.state IN {IS_PENDING}"
         " GROUP BY 1, 2",
         (before, RELAYHOST),
@@ -265,6 +285,16 @@ def _delays(db: apsw.Connection, before: float) -> list[OpenNotice]:
             waiting,
         )
         for relayhost, cause, since, waiting, text, description in found
+    ] + [
+        OpenNotice(Kind.DELAYED, relayhost, THERE, verdict(*columns).sentence, "", since, waiting)
+        # SQLite takes the other columns from the row with the minimum.
+        for relayhost, since, waiting, *columns in rows(
+            db,
+            f"SELECT f.relayhost, min(f.accepted), count(DISTINCT r.message), {VERDICT}"
+            " FROM followed f JOIN recipient r ON r.id = f.recipient"
+            f" WHERE {DEFERRED} AND f.accepted <= ? GROUP BY f.relayhost",
+            (before,),
+        )
     ]
 
 
@@ -276,8 +306,8 @@ def _repeat(db: apsw.Connection, key: int, relayhost: str, delay: OpenNotice | N
     else:
         since, waiting = row(
             db,
-            "SELECT coalesce(min(arrival), 0), count(*) FROM message WHERE relayhost = ? AND next_attempt IS NOT NULL",
-            (relayhost,),
+            f"SELECT coalesce(min({WAITS_SINCE.format('m.')}), 0), count(*) {_WAITING.format(relayhost='?2')}",
+            (now, relayhost),
         )
     db.execute(
         "UPDATE notice SET created = ?, repeats = ?, since = ?, waiting = ?, reminder = ? WHERE id = ?",

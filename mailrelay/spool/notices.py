@@ -13,6 +13,7 @@ from mailrelay.spool.accepting import accept
 from mailrelay.spool.correspondents import suggestion
 from mailrelay.spool.database import as_text, row, rows
 from mailrelay.spool.stored import content, load_message
+from mailrelay.spool.verdicts import VERDICT, verdict
 
 BATCH = 50
 """Notices that are read for one backend at once, at most."""
@@ -62,19 +63,25 @@ def next_notice_due(db: apsw.Connection) -> float | None:
 
 
 def _notice(db: apsw.Connection, key: int) -> Notice:
-    kind, relayhost, created, text, fix, since, waiting, repeats, message = row(
+    kind, relayhost, created, text, fix, since, waiting, repeats, cause, message = row(
         db,
-        "SELECT kind, relayhost, created, text, fix, since, waiting, repeats, message FROM notice WHERE id = ?",
+        "SELECT kind, relayhost, created, text, fix, since, waiting, repeats, cause, message FROM notice WHERE id = ?",
         (key,),
     )
     if message is None:
-        return Notice(key, Kind(kind), relayhost, created, text, fix, since, waiting, repeats)
-    queue_id, sender, subject, arrival, size, smtputf8, ret, envid = row(
+        fault = rows(db, "SELECT stand_in FROM relayhost WHERE name = ? AND failures > 0", (relayhost,))
+        stand_in = fault[0][0] if fault else ""
+        return Notice(
+            key, Kind(kind), relayhost, created, text, fix, since, waiting, repeats, cause=cause, stand_in=stand_in
+        )
+    queue_id, sender, subject, arrival, size, smtputf8, ret, envid, fallback_for, owner = row(
         db,
-        "SELECT CAST(queue_id AS BLOB), sender, CAST(subject AS BLOB), arrival, size, smtputf8, CAST(ret AS BLOB), envid"
-        " FROM message WHERE id = ?",
+        "SELECT CAST(queue_id AS BLOB), sender, CAST(subject AS BLOB), arrival, size, smtputf8, CAST(ret AS BLOB), envid,"
+        " CAST(fallback_for AS BLOB), owner FROM message WHERE id = ?",
         (message,),
     )
+    # The report goes to the sender. Whom other accounts write to is not for an account other than root.
+    suggests = kind == Kind.FAILED and not owner
     concerned = tuple(
         Concerned(
             address,
@@ -86,14 +93,31 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
             uncertain is not None,
             notify,
             orcpt,
-            suggestion(db, address, stage) if kind == Kind.FAILED and place < SUGGESTIONS else b"",
+            suggestion(db, address, stage) if suggests and place < SUGGESTIONS else b"",
+            accepted or 0.0,
+            verdict(*columns) if accepted is not None else None,
         )
-        for place, (address, state, status, description, stage, remote, uncertain, notify, orcpt) in enumerate(
-            rows(
-                db,
-                "SELECT address, state, status, description, stage, remote, uncertain, notify, orcpt FROM recipient"
-                " JOIN notice_recipient ON recipient = recipient.id WHERE notice = ? ORDER BY recipient.id",
-                (key,),
+        for place, (
+            address,
+            state,
+            status,
+            description,
+            stage,
+            remote,
+            uncertain,
+            notify,
+            orcpt,
+            accepted,
+            *columns,
+        ) in (
+            enumerate(
+                rows(
+                    db,
+                    "SELECT r.address, r.state, r.status, r.description, r.stage, r.remote, r.uncertain, r.notify, r.orcpt,"
+                    f" f.accepted, {VERDICT} FROM notice_recipient n JOIN recipient r ON r.id = n.recipient"
+                    " LEFT JOIN followed f ON f.recipient = r.id WHERE n.notice = ? ORDER BY r.id",
+                    (key,),
+                )
             )
         )
     )
@@ -118,6 +142,9 @@ def _notice(db: apsw.Connection, key: int) -> Notice:
         envid,
         concerned,
         load_message(db, message, ()).envelope.is_damaged,
+        cause,
+        bool(rows(db, "SELECT 1 FROM content WHERE message = ? LIMIT 1", (message,))),
+        fallback_for=as_text(fallback_for),
     )
 
 

@@ -1,4 +1,4 @@
-"""The state of the relayhosts: failures in a row, and until when not to dial.
+"""The state of the relayhosts: failures in a row, until when not to dial, and whether they can record conversations.
 
 A relayhost without a row, or with `failures` = 0, has no known fault. No attempt of any message is counted for a fault.
 """
@@ -9,8 +9,9 @@ import apsw
 
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome
+from mailrelay.mail.recorded import Recording, RecordingState
 from mailrelay.ports import RelayhostFailure
-from mailrelay.spool import notice_lifecycle
+from mailrelay.spool import fallback, notice_lifecycle
 from mailrelay.spool.database import rows
 
 
@@ -36,6 +37,7 @@ def relayhost_failed(
         " fix = excluded.fix, scheduled = excluded.scheduled",
         (name, now, next_dial, int(setup), cause, text, outcome.fix),
     )
+    fallback.give_all_back(db, name)
     if not setup:
         return False
     notice = notice_lifecycle.OpenNotice(Kind.SETUP, name, cause, text, outcome.fix)
@@ -49,7 +51,7 @@ def relayhost_up(db: apsw.Connection, name: str, backends: Sequence[Backend], no
     """Writes that a relayhost works; its setup faults are over. Returns whether a notice of that became pending."""
     db.execute(
         "UPDATE relayhost SET failures = 0, since = NULL, next_dial = NULL, setup = 0, cause = '', text = '',"
-        " fix = '', fixed = iif(setup, ?, fixed) WHERE name = ?",
+        " fix = '', stand_in = '', fixed = iif(setup, ?, fixed) WHERE name = ?",
         (now, name),
     )
     causes = notice_lifecycle.open_causes(db, name, Kind.SETUP)
@@ -61,4 +63,28 @@ def relayhost_failure(db: apsw.Connection, name: str) -> RelayhostFailure | None
     found = rows(db, "SELECT failures, next_dial, cause, text FROM relayhost WHERE name = ? AND failures > 0", (name,))
     return next(
         (RelayhostFailure(failures, next_dial, Cause(cause), text) for failures, next_dial, cause, text in found), None
+    )
+
+
+def note_stand_in(db: apsw.Connection, name: str, stand_in: str) -> None:
+    """Writes which fallback sends the mail of a relayhost during its fault; "" for none."""
+    db.execute(
+        "INSERT INTO relayhost (name, failures, stand_in) VALUES (?,0,?)"
+        " ON CONFLICT (name) DO UPDATE SET stand_in = excluded.stand_in",
+        (name, stand_in),
+    )
+
+
+def recording(db: apsw.Connection, name: str) -> Recording:
+    """What is known of the records of a relayhost."""
+    found = rows(db, "SELECT recording, next_trial FROM relayhost WHERE name = ?", (name,))
+    return next((Recording(RecordingState(state), next_trial) for state, next_trial in found), Recording())
+
+
+def note_recording(db: apsw.Connection, name: str, known: Recording) -> None:
+    """Writes what is known of the records of a relayhost."""
+    db.execute(
+        "INSERT INTO relayhost (name, failures, recording, next_trial) VALUES (?,0,?,?)"
+        " ON CONFLICT (name) DO UPDATE SET recording = excluded.recording, next_trial = excluded.next_trial",
+        (name, known.state.value, known.next_trial),
     )

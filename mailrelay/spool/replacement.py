@@ -1,6 +1,7 @@
 """A new message in the place of one that failed, waits or is held: what `queue resend` and `queue edit` do to the spool.
 
-Promises: the new message is accepted and the old recipients are cancelled in one commit. If the state of the old message has
+Promises: the new message is accepted and the old recipients are cancelled in one commit; those that have bounced on the
+relayhost stay `sent`, and are dealt with. If the state of the old message has
 changed since the person saw it, nothing happens.
 """
 
@@ -10,20 +11,22 @@ from mailrelay.mail.envelope import Message
 from mailrelay.mail.lifecycle import ACT_TABLE, Act, State
 from mailrelay.mail.record import Arrival
 from mailrelay.mail.spool_errors import Damaged, NotAllowed
-from mailrelay.spool import actions
+from mailrelay.spool import actions, followed
 from mailrelay.spool.accepting import accept
 from mailrelay.spool.stored import content, load_message
 from mailrelay.spool.successors import not_allowed
 
 
 def replaceable(db: apsw.Connection, prefix: str, what: Act) -> tuple[Message, bytes]:
-    """The message whose id begins with `prefix`, with those recipients whose state allows `what`, and its whole content.
+    """The message whose id begins with `prefix`, with those recipients whose state allows `what` or that have bounced on the
+    relayhost, and its whole content.
 
     Raises NoSuchMessage; NotAllowed where there are no such recipients or no content, or where it is damaged.
     """
     key, queue_id = actions.find(db, prefix)
     actions.check_not_active(db, key, queue_id)
-    found = load_message(db, key, [state for state in State if (state, what) in ACT_TABLE])
+    allowed = [state for state in State if (state, what) in ACT_TABLE]
+    found = load_message(db, key, allowed, also=followed.bounced_there(db, key))
     if not found.recipient_ids:
         why = f"the state of {queue_id} does not allow {what}; see `mailrelay queue show {queue_id}`"
         raise not_allowed(db, queue_id, what, why)
@@ -50,5 +53,8 @@ def replace(db: apsw.Connection, old: Message, what: Act, new: Arrival, max_size
             f"the state of {old.queue_id} has changed meanwhile; see `mailrelay queue show {old.queue_id}`"
         )
     accept(db, new, max_size)
-    actions.act(db, old.id, old.queue_id, what, new.arrival)
-    db.executemany("UPDATE recipient SET successor = ? WHERE id = ?", ((new.queue_id, to) for to in old.recipient_ids))
+    actions.act(db, old.id, old.queue_id, what, new.arrival, new.queue_id)
+    db.executemany(
+        "UPDATE recipient SET successor = ? WHERE id = ? AND state = 'cancelled'",
+        ((new.queue_id, to) for to in old.recipient_ids),
+    )

@@ -17,16 +17,21 @@ CREATE TABLE message (
   subject      TEXT    NOT NULL,
   attempts     INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
   next_attempt REAL,                             -- null while an attempt is open, and when nothing is left to try
-  retired      REAL,                             -- when no recipient was open or failed any more; null before
+  retired      REAL,                             -- when no recipient needed the daemon or the person any more; null before
   bare_header  INTEGER NOT NULL DEFAULT 0 CHECK (bare_header IN (0, 1)),  -- its header has addresses to be completed
   scheduled    REAL,                             -- when next_attempt was set
-  checksum     BLOB                              -- of what is sent, and the number of recipients
+  checksum     BLOB,                             -- of what is sent, and the number of recipients
+  send_time    REAL,                             -- not sent before (mail/send_time.py); its age counts from it. Null: at once
+  by_clock     INTEGER NOT NULL DEFAULT 0 CHECK (by_clock IN (0, 1)),  -- send_time stays when the clock is set
+  fallback_for TEXT    NOT NULL DEFAULT '',      -- the relayhost in whose place `relayhost` has taken it (fallback.py)
+  owner        INTEGER                           -- uid of the account that submitted it; null for the spool's own account
 ) STRICT;
 
 -- Due messages: untried before tried, then small before large, then the longest due. Each of the four combinations of
 -- untried or tried and small or large is one range of this index.
 CREATE INDEX message_due ON message (relayhost, attempts > 0, size > 65536, next_attempt) WHERE next_attempt IS NOT NULL;
-CREATE INDEX message_waiting ON message (arrival) WHERE next_attempt IS NOT NULL;
+CREATE INDEX message_waiting ON message (coalesce(send_time, arrival)) WHERE next_attempt IS NOT NULL;
+CREATE INDEX message_fallback ON message (relayhost) WHERE fallback_for <> '' AND next_attempt IS NOT NULL;
 CREATE INDEX message_live ON message (id) WHERE retired IS NULL;
 CREATE INDEX message_retired ON message (retired) WHERE retired IS NOT NULL;
 
@@ -62,7 +67,7 @@ CREATE TABLE recipient (
   stage     TEXT    NOT NULL DEFAULT '',
   description BLOB  NOT NULL DEFAULT x'',        -- the reply, or our own text
   remote    INTEGER NOT NULL DEFAULT 0 CHECK (remote IN (0, 1)),  -- whether `description` is a reply of the mail server
-  uncertain REAL,                                -- when an attempt ended that may have delivered it
+  uncertain REAL,                                -- when the first attempt ended that may have delivered it
   changed   REAL    NOT NULL,
   successor TEXT    NOT NULL DEFAULT '',         -- queue id of the message that replaces this one for the recipient
   checksum  BLOB,                                -- of what is sent
@@ -85,11 +90,52 @@ CREATE TABLE attempt (
   closed      REAL,
   interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)),
   dialled     REAL    NOT NULL DEFAULT 0,        -- seconds to dial the relayhost; 0 if the connection was open
-  transacted  REAL    NOT NULL DEFAULT 0         -- seconds of the mail transaction
+  transacted  REAL    NOT NULL DEFAULT 0,        -- seconds of the mail transaction
+  relayhost   TEXT    NOT NULL DEFAULT ''        -- by which it was made; '' in rows of formats before 7
 ) STRICT;
 
 CREATE UNIQUE INDEX attempt_open ON attempt (message) WHERE closed IS NULL;
 CREATE INDEX attempt_of_message ON attempt (message);
+
+-- Where the replies to an attempt stand in the record that the relayhost keeps of the conversation (exchanges.py). Rows of
+-- attempts that have ended: their replies were not read.
+CREATE TABLE exchange (
+  attempt    INTEGER PRIMARY KEY REFERENCES attempt ON DELETE CASCADE,
+  token      TEXT    NOT NULL CHECK (length(token) = 32),
+  first      INTEGER NOT NULL CHECK (first >= 0),  -- replies before the one to MAIL
+  recipients TEXT    NOT NULL,                   -- keys, in the order of RCPT
+  has_data   INTEGER NOT NULL CHECK (has_data IN (0, 1)),
+  relays_dsn INTEGER NOT NULL CHECK (relays_dsn IN (0, 1)),
+  held       REAL                                -- until then the record is being read, and the message is not due
+) STRICT;
+
+-- Recipients that are followed on the relayhost after they were sent, and what was found of them there (followed.py).
+CREATE TABLE followed (
+  recipient    INTEGER PRIMARY KEY REFERENCES recipient ON DELETE CASCADE,
+  relayhost    TEXT NOT NULL,                    -- by which it was sent
+  accepted     REAL NOT NULL,                    -- when the mail server replied to the content
+  state        TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN
+                 ('waiting', 'deferred', 'delivered', 'bounced', 'left', 'left unwatched', 'not followed')),
+  source       TEXT NOT NULL DEFAULT '' CHECK (source IN ('', 'queue', 'log', 'report')),
+  words        BLOB NOT NULL DEFAULT x'',
+  said_by      BLOB NOT NULL DEFAULT x'',        -- the server whose words these are
+  since        REAL,                             -- as the mail server says, by our clock; null if it does not
+  changed      REAL NOT NULL,                    -- when `state` was last changed
+  over         REAL,                             -- when nobody asked about it any more; null while it is followed
+  is_blind     INTEGER NOT NULL DEFAULT 0 CHECK (is_blind IN (0, 1)),  -- no bounce could be seen: no content is kept
+  dealt_with   REAL,                             -- when the person dealt with its bounce
+  successor    TEXT NOT NULL DEFAULT '',         -- queue id of the message that replaces this one for it
+  retry_wanted REAL,                             -- when the person asked that the mail server try again; null once that was told
+  retry_text   TEXT NOT NULL DEFAULT '',         -- what the mail server was told, or why not
+  CHECK (dealt_with IS NULL OR over IS NOT NULL),
+  CHECK (successor = '' OR dealt_with IS NOT NULL)
+) STRICT;
+
+CREATE INDEX followed_open ON followed (relayhost, accepted) WHERE over IS NULL;
+CREATE INDEX followed_retry ON followed (relayhost) WHERE retry_wanted IS NOT NULL;
+-- Those that need the person.
+CREATE INDEX followed_bounced ON followed (recipient) WHERE state = 'bounced' AND dealt_with IS NULL;
+CREATE INDEX followed_deferred ON followed (relayhost, accepted) WHERE state = 'deferred' AND over IS NULL;
 
 -- The outcome of each attempt for each recipient.
 CREATE TABLE outcome (
@@ -127,6 +173,9 @@ CREATE TABLE relayhost (
   fix       TEXT    NOT NULL DEFAULT '',
   fixed     REAL,                                -- when the latest setup fault ended
   scheduled REAL,                                -- when next_dial was set
+  recording  TEXT NOT NULL DEFAULT '' CHECK (recording IN ('', 'possible', 'impossible')),  -- mail.recorded.RecordingState
+  next_trial REAL NOT NULL DEFAULT 0,            -- when to find out again whether it records
+  stand_in   TEXT NOT NULL DEFAULT '',           -- the fallback that sends its mail during its fault; '' for none
   CHECK ((failures = 0) = (next_dial IS NULL)),
   CHECK ((failures = 0) = (since IS NULL))
 ) STRICT, WITHOUT ROWID;

@@ -26,14 +26,25 @@ from mailrelay.mail.envelope import Envelope, Message, Unreadable
 from mailrelay.mail.notice import Backend, PendingNotice
 from mailrelay.mail.outcome import Outcome
 from mailrelay.mail.record import Arrival, Record, Staged, arrive
+from mailrelay.mail.recorded import ReadExchange, RecordedExchange, Recording, UnreadExchange
 from mailrelay.mail.spool_errors import DAMAGE_FIX, SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
-from mailrelay.ports import AcceptPort, HousekeepingPort, NoticePort, RelayhostFailure, RelayhostPort, RelayPort
+from mailrelay.ports import (
+    AcceptPort,
+    FollowPort,
+    HousekeepingPort,
+    NoticePort,
+    RelayhostFailure,
+    RelayhostPort,
+    RelayPort,
+)
 from mailrelay.spool import (
     accepting,
     actions,
     attempts,
     ballast,
     clock,
+    exchanges,
+    followed,
     inspection,
     log_end,
     notice_lifecycle,
@@ -47,21 +58,19 @@ from mailrelay.spool import (
 from mailrelay.spool.damage_search import find_damage
 from mailrelay.spool.database import connect, keep_log, translate
 from mailrelay.spool.files import SpoolFiles
+from mailrelay.spool.staging import Staging
 from mailrelay.spool.writer import is_of_the_disk
+from mailrelay.tracking.followed import Followed, Found
 
 R = TypeVar("R")
 
-STAGED_AT_ONCE = 16
-"""Calls of `stage` in the writer's queue, at most: bounds how long a small message waits for them."""
 MIN_STEP_BACK = 1.0
 """Seconds by which the clock must be set back to be noticed by a look at what is due."""
-REMOVAL_WAIT = 10.0
-"""Seconds to wait, at most, until a content that was refused for lack of space has been removed."""
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the files of the spool."""
 
 
-class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
+class Spool(AcceptPort, RelayPort, FollowPort, RelayhostPort, NoticePort, HousekeepingPort):
     """An open spool. Create it in a running event loop, while holding the lock (`spool.lock`).
 
     max_size: octets of the database (queue.max_size). reported: called with the relayhost's name when `accept_report` has
@@ -107,10 +116,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
             self._queue_ids = queue_ids.QueueIds(queue_ids.highest(self._reading))
         except apsw.Error as error:
             raise translate(error, self._reading.system_errno) from None
-        self._staging = asyncio.Semaphore(STAGED_AT_ONCE)
-        # The key of the content that was refused last for lack of space, and a future that is done when it is removed.
-        self._removal: tuple[int, asyncio.Future[None]] | None = None
         self._writer = writer.Writer(writing, self._files[0], self._loop, self._ended)
+        self._staging = Staging(self._writer, self._space)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
         ballast.make(self._directory)
 
@@ -124,6 +131,11 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
                 keep_log(db)
             files.close()
             db.close()
+
+    def limit(self, max_size: int) -> None:
+        """Replaces `max_size`: the settings were read again."""
+        self._max_size = max_size
+        self._space.limit(max_size)
 
     async def _write(self, run: Callable[[apsw.Connection], R]) -> R:
         result: R = await self._writer.submit(_do_all, run)
@@ -183,62 +195,75 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return accepting.write_messages(db, arrivals)
 
     async def stage(self, staged: Staged | None, octets: bytes) -> Staged:
-        # If the space is not enough for all: refuse one content, and let the others wait until it is removed. Then they try
-        # again. A content whose first part does not fit is refused at once: nothing would be freed.
-        while True:
-            try:
-                async with self._staging:
-                    total: Staged = await self._writer.submit(self._stage_all, (staged, octets), is_durable=False)
-                    return total
-            except SpoolFull:
-                if staged is None:
-                    raise
-                if self._removal is None or self._removal[0] == staged.key:
-                    self._removal = self._removal or (staged.key, self._loop.create_future())
-                    raise
-                removal = self._removal
-            await asyncio.wait({removal[1]}, timeout=REMOVAL_WAIT)
-            if self._removal is removal:
-                self._removal = None
-
-    def _stage_all(self, db: apsw.Connection, parts: Sequence[tuple[Staged | None, bytes]]) -> list[Staged]:
-        self._space.check(db, sum(len(octets) for _, octets in parts))
-        return [accepting.stage(db, staged, octets) for staged, octets in parts]
+        return await self._staging.stage(staged, octets)
 
     async def unstage(self, staged: Staged) -> None:
         try:
             # Also on a full disk: it frees space.
             await self._write_even_if_full(lambda db: accepting.unstage(db, staged.key))
         finally:
-            if self._removal is not None and self._removal[0] == staged.key:
-                self._removal[1].set_result(None)
-                self._removal = None
+            self._staging.removed(staged.key)
 
     # RelayPort
 
-    async def next_due(self, relayhost: str) -> float | None:
+    async def next_due(self, relayhost: str, others: Sequence[str] = ()) -> float | None:
         await self._notice_step_back()
-        return await self._read(lambda db: attempts.next_due(db, relayhost))
+        return await self._read(lambda db: attempts.next_due(db, relayhost, others))
 
-    async def count_due(self, relayhost: str, limit: int) -> int:
+    async def next_due_of_any(self) -> float | None:
+        """When the next message is due (epoch seconds), also of relayhosts that are not in the settings; None if none is."""
+        return await self._read(attempts.next_due_of_any)
+
+    async def count_due(self, relayhost: str, limit: int, others: Sequence[str] = ()) -> int:
         now = self._now()
-        return await self._read(lambda db: attempts.count_due(db, relayhost, limit, now))
+        return await self._read(lambda db: attempts.count_due(db, relayhost, limit, now, others))
 
     async def take(
-        self, relayhost: str, first: Sequence[int], limit: int, more: int = 0, completion: Completion = NOTHING_KNOWN
+        self,
+        relayhost: str,
+        first: Sequence[int],
+        limit: int,
+        more: int = 0,
+        completion: Completion = NOTHING_KNOWN,
+        others: Sequence[str] = (),
     ) -> list[Message]:
         now = self._now()
         # Also on a full disk: messages that are sent free space.
         return await self._write_even_if_full(
-            lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more, completion)
+            lambda db: attempts.take(db, relayhost, first, limit, self._node, now, more, completion, others)
         )
 
     async def put_back(self, messages: Sequence[int]) -> list[int]:
         now = self._now()
         return await self._write_even_if_full(lambda db: attempts.put_back(db, messages, self._node, now))
 
+    async def cancel_stopped(self, message: int) -> bool:
+        now = self._now()
+        return await self._write_even_if_full(lambda db: actions.cancel_stopped(db, message, self._node, now))
+
     async def record(self, end: Record) -> bool:
         return await self._write_even_if_full(lambda db: attempts.record(db, end, self._node))
+
+    async def note_exchange(self, message: int, exchange: RecordedExchange) -> None:
+        await self._write(lambda db: exchanges.note(db, message, exchange, self._node))
+
+    async def unread_exchanges(self, relayhost: str) -> Sequence[UnreadExchange]:
+        now = self._now()
+        return await self._write(lambda db: exchanges.unread(db, relayhost, now))
+
+    async def resolve_exchanges(
+        self, read: Sequence[ReadExchange], backends_for: BackendsFor, *, is_followed: bool = False
+    ) -> Sequence[tuple[Message, Record]]:
+        now = self._now()
+        return await self._write_even_if_full(
+            lambda db: exchanges.resolve(db, read, backends_for, now, is_followed=is_followed)
+        )
+
+    async def recording(self, relayhost: str) -> Recording:
+        return await self._read(lambda db: relayhosts.recording(db, relayhost))
+
+    async def note_recording(self, relayhost: str, known: Recording) -> None:
+        await self._write(lambda db: relayhosts.note_recording(db, relayhost, known))
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         seq = 0
@@ -259,6 +284,22 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         now = self._now()
         await self._write(lambda db: attempts.retry_lost(db, relayhost, now))
 
+    # FollowPort
+
+    async def followed(self, relayhost: str) -> Sequence[Followed]:
+        return await self._read(lambda db: followed.followed(db, relayhost))
+
+    async def found(self, found: Sequence[Found], backends_for: BackendsFor) -> bool:
+        now = self._now()
+        # Also on a full disk: content that is not needed any more is deleted.
+        return await self._write_even_if_full(lambda db: followed.found(db, found, backends_for, now))
+
+    async def is_retry_wanted(self, relayhost: str) -> bool:
+        return await self._read(lambda db: followed.is_retry_wanted(db, relayhost))
+
+    async def retry_told(self, messages: Sequence[int], text: str) -> None:
+        await self._write(lambda db: followed.retry_told(db, messages, text))
+
     # RelayhostPort
 
     async def relayhost_failed(
@@ -271,6 +312,14 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         now = self._now()
         return await self._write_even_if_full(lambda db: relayhosts.relayhost_up(db, name, backends, now))
 
+    async def note_stand_in(self, name: str, stand_in: str) -> None:
+        await self._write(lambda db: relayhosts.note_stand_in(db, name, stand_in))
+
+    async def dial_now(self, name: str) -> None:
+        """Lets a relayhost with a fault be dialled now, in spite of the back-off. Works on a full disk."""
+        now = self._now()
+        await self._write_even_if_full(lambda db: actions.dial_now(db, name, now))
+
     async def relayhost_failure(self, name: str) -> RelayhostFailure | None:
         await self._notice_step_back()
         return await self._read(lambda db: relayhosts.relayhost_failure(db, name))
@@ -279,7 +328,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def update_delays(self, after: float, backends: Sequence[Backend]) -> float | None:
         now = self._now()
-        at = await self._read(lambda db: notice_lifecycle.next_update(db, after))
+        at = await self._read(lambda db: notice_lifecycle.next_update(db, after, now))
         if at is not None and at <= now:
             await self._write(lambda db: notice_lifecycle.update_delays(db, after, backends, now))
         return at
@@ -307,7 +356,8 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def accept_report(self, pending: PendingNotice, envelope: Envelope, content: bytes) -> None:
         now = self._now()
-        relayhost = pending.notice.relayhost
+        # It may go by a fallback, too; but its own relayhost is that of the sender.
+        relayhost = pending.notice.fallback_for or pending.notice.relayhost
         arrival = arrive(
             envelope,
             content,
@@ -331,7 +381,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
 
     async def reroute(self, names: Collection[str], choose: Callable[[bytes], str | None]) -> tuple[int, int]:
         now = self._now()
-        return await self._write(lambda db: attempts.reroute(db, names, choose, now))
+        return await self._write_even_if_full(lambda db: attempts.reroute(db, names, choose, now))
 
     async def cap_waits(self, longest: float) -> int:
         now = self._now()
@@ -366,7 +416,7 @@ class Spool(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort):
         return files.frames - files.backfilled
 
     async def try_storing(self) -> None:
-        staged: Staged = await self._writer.submit(self._stage_all, (None, bytes(space.ORDINARY)))
+        staged = await self._staging.stage(None, bytes(space.ORDINARY), is_durable=True)
         await self.unstage(staged)
 
     async def inspect(self, backends_for: BackendsFor) -> list[str]:

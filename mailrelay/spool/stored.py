@@ -12,6 +12,7 @@ import apsw
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import PENDING, State
+from mailrelay.mail.send_time import SendTime
 from mailrelay.mail.spool_errors import Damaged, SpoolBroken
 from mailrelay.spool import checksums
 from mailrelay.spool.database import as_text, row, rows
@@ -19,10 +20,10 @@ from mailrelay.spool.database import as_text, row, rows
 _STATES = {state.value.encode(): state for state in State}
 # Text columns are marked with "_" here, and read as BLOB below: apsw cannot return a damaged text that is invalid UTF-8.
 _MESSAGE = (
-    "SELECT relayhost_, sender, body_, smtputf8, ret_, envid, size, bare_header, checksum, queue_id_, arrival, attempts"
-    " FROM message WHERE id = ?"
+    "SELECT relayhost_, sender, body_, smtputf8, ret_, envid, size, bare_header, checksum, queue_id_, arrival, attempts,"
+    " send_time, by_clock, fallback_for_, owner FROM message WHERE id = ?"
 )
-for _text in ("relayhost", "body", "ret", "queue_id"):
+for _text in ("relayhost", "body", "ret", "queue_id", "fallback_for"):
     _MESSAGE = _MESSAGE.replace(f"{_text}_", f"CAST({_text} AS BLOB)")
 # A piece has a checksum if its message has one.
 _PIECE = (
@@ -35,13 +36,13 @@ _ONE_PIECE = (
 _ALL_PIECES = _PIECE.format(last="c.seq") + " ORDER BY c.seq"
 
 
-def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING) -> Message:
-    """The message with this key, with those of its recipients whose state is among `of`.
+def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING, also: Collection[int] = ()) -> Message:
+    """The message with this key, with those of its recipients whose state is among `of` or whose key is among `also`.
 
     A damaged envelope or recipient is marked. A recipient whose state does not exist is always included, and marked. Raises
     SpoolBroken for a message without recipients.
     """
-    *stored, checksum, queue_id, arrival, attempts = row(db, _MESSAGE, (key,))
+    *stored, checksum, queue_id, arrival, attempts, send_time, by_clock, fallback_for, owner = row(db, _MESSAGE, (key,))
     found = rows(
         db,
         "SELECT id, address, notify, orcpt, checksum, CAST(state AS BLOB) FROM recipient WHERE message = ? ORDER BY id",
@@ -58,9 +59,19 @@ def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING)
     recipients = {
         recipient: _recipient(key, columns, is_checked=is_checked)
         for recipient, *columns in found
-        if _STATES.get(columns[-1]) is None or _STATES[columns[-1]] in of
+        if _STATES.get(columns[-1]) is None or _STATES[columns[-1]] in of or recipient in also
     }
-    envelope = Envelope(sender, tuple(recipients.values()), body, bool(smtputf8), ret, envid, is_damaged)
+    envelope = Envelope(
+        sender,
+        tuple(recipients.values()),
+        body,
+        bool(smtputf8),
+        ret,
+        envid,
+        is_damaged,
+        SendTime(send_time, bool(by_clock)) if isinstance(send_time, float) else None,
+        owner,
+    )
     return Message(
         key,
         as_text(queue_id),
@@ -71,6 +82,7 @@ def load_message(db: apsw.Connection, key: int, of: Collection[State] = PENDING)
         arrival,
         attempts,
         has_bare_header=bool(bare_header),
+        fallback_for=as_text(fallback_for),
     )
 
 

@@ -5,9 +5,12 @@ The person may give an old id to a command: from a notice, a log line or the rep
 
 import apsw
 
-from mailrelay.mail.lifecycle import ACT_TABLE, PENDING, Act, State
+from mailrelay.mail.lifecycle import ACT_TABLE, ENDS_BOUNCE, PENDING, Act, State
 from mailrelay.mail.spool_errors import NotAllowed
 from mailrelay.spool.database import rows
+from mailrelay.spool.verdicts import BOUNCED, SUCCESSOR
+
+_RECIPIENTS = "recipient r JOIN message m ON m.id = r.message LEFT JOIN followed f ON f.recipient = r.id"
 
 
 def successors(db: apsw.Connection, queue_id: str) -> list[str]:
@@ -52,21 +55,26 @@ def _allows(db: apsw.Connection, queue_id: str, command: str) -> bool:
     found = [State(state) for (state,) in rows(db, sql, (queue_id,))]
     if command not in list(Act):
         return not PENDING.isdisjoint(found)
-    return any((state, Act(command)) in ACT_TABLE for state in found)
+    if any((state, Act(command)) in ACT_TABLE for state in found):
+        return True
+    sql = (
+        "SELECT 1 FROM recipient r JOIN message m ON m.id = r.message JOIN followed f ON f.recipient = r.id"
+        f" WHERE queue_id = ? AND {BOUNCED}"
+    )
+    return command in ENDS_BOUNCE and bool(rows(db, sql, (queue_id,)))
 
 
 def _replacements(db: apsw.Connection, queue_id: str) -> list[str]:
     """The ids of the messages that replaced this one directly, the oldest replacement first."""
     found = rows(
         db,
-        "SELECT successor FROM recipient r JOIN message m ON m.id = r.message"
-        " WHERE queue_id = ? AND successor <> '' ORDER BY r.changed, r.id",
+        f"SELECT {SUCCESSOR} FROM {_RECIPIENTS} WHERE queue_id = ? ORDER BY coalesce(f.dealt_with, r.changed), r.id",
         (queue_id,),
     )
-    return list(dict.fromkeys(successor for (successor,) in found))
+    return list(dict.fromkeys(successor for (successor,) in found if successor))
 
 
 def _is_needed(db: apsw.Connection, queue_id: str) -> bool:
     """Whether the message has a recipient that is neither cancelled nor replaced."""
-    sql = "SELECT 1 FROM recipient r JOIN message m ON m.id = r.message WHERE queue_id = ? AND state <> 'cancelled'"
+    sql = f"SELECT 1 FROM {_RECIPIENTS} WHERE queue_id = ? AND r.state <> 'cancelled' AND {SUCCESSOR} = ''"
     return bool(rows(db, sql, (queue_id,)))

@@ -308,6 +308,19 @@ def packet_size(channel: SSHChannel[bytes]) -> int:
     return int(getattr(channel, "_send_pktsize", 32_768))
 
 
+def send_window(channel: SSHChannel[bytes]) -> int | None:
+    """Octets that the server takes on a channel before it must grant more (RFC 4254 section 5.2); None if the library does
+    not say."""
+    window: int | None = getattr(channel, "_send_window", None)
+    return window
+
+
+def octets_unsent(connection: SSHClientConnection) -> int:
+    """Octets that wait in the write buffer of a connection's transport."""
+    transport = getattr(connection, "_transport", None)
+    return int(transport.get_write_buffer_size()) if transport is not None else 0
+
+
 def keys_exchanged(connection: SSHClientConnection) -> bool:
     """Whether no key exchange is in progress: until its end the library keeps all that is written."""
     return bool(getattr(connection, "_kex_complete", True))

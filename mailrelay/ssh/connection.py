@@ -9,17 +9,16 @@ Promises: every failure is a `Fault` with one sentence, and the fix if the perso
 import asyncio
 import copy
 import dataclasses
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import cast
 
 import asyncssh
-import msgspec
 
 from mailrelay.config import Relayhost
-from mailrelay.endpoint import Endpoint, Unix
+from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.mail import setup_reply
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome
-from mailrelay.ssh import errors
+from mailrelay.ssh import errors, mail_question, recorder
 from mailrelay.ssh.asyncssh_patches import (
     SERVER_FAULT,
     ServerFault,
@@ -32,9 +31,12 @@ from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.flow_control import FlowControl
 from mailrelay.ssh.hop_connection import HopConnection, close, with_session
 from mailrelay.ssh.hops import Hop
-from mailrelay.ssh.interface import Fault, TcpState
+from mailrelay.ssh.interface import Fault, NotAnswered, NotRecorded, RecordRead, TcpState
 from mailrelay.ssh.tcp import octets_acknowledged, tcp_state
+from mailrelay.tracking.question import Answer, Question
 
+CLOSED = Tcp("localhost", 1)
+"""A port on which no server listens."""
 CHANNEL_TIMEOUT = 30.0
 """Seconds for the server to open a channel."""
 MIN_PACKET = 1024
@@ -127,7 +129,7 @@ class RelayhostConnection:
     def with_command(self, command: str) -> "RelayhostConnection":
         """The same connection with another mail path: a command, or "" for port forwarding."""
         other = copy.copy(self)
-        other._relayhost = msgspec.structs.replace(self._relayhost, command=command)
+        other._relayhost = self._relayhost._replace(command=command)
         return other
 
     @property
@@ -145,7 +147,9 @@ class RelayhostConnection:
         """A new channel to the mail server. Raises Fault of stage channel."""
         if not self._relayhost.command:
             return await self._open(self._forward(self._relayhost.smtp), self._channel_fault)
-        channel = await self._open(with_session(self._connection, self._run_command), self._channel_fault)
+        channel = await self._open(
+            with_session(self._connection, lambda: self._run(self._relayhost.command)), self._channel_fault
+        )
         try:
             async with asyncio.timeout(GREETING_TIMEOUT):
                 output = await channel.skip_to_greeting()
@@ -168,6 +172,87 @@ class RelayhostConnection:
 
         return await self._open(self._forward(to), fault)
 
+    async def check_forwarding(self) -> None:
+        """Raises Fault if the server prohibits forwarding to the mail server. In most cases the mail server sees no
+        connection of it: forwarding to a port that is closed is refused in another way where it is prohibited."""
+        try:
+            channel = await self._open(self._forward(CLOSED), lambda error: error)
+        except asyncssh.ChannelOpenError as error:
+            if error.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                return
+            # The server may permit the mail server alone.
+            channel = await self.open_channel()
+        except (asyncssh.Error, OSError) as error:
+            raise self._channel_fault(error) from error
+        channel.close()
+
+    async def open_recorded(self, token: str, *, with_ehlo: bool = False) -> RelayhostChannel:
+        """As `open_channel`, through a recorder on the relayhost (`ssh.recorder`). token: names the record, 32 hexadecimal
+        digits. with_ehlo: the recorder is to send EHLO, if it can. Raises Fault, and NotRecorded if no record can be kept,
+        or the recorder does not start in time."""
+        smtp = self._relayhost.smtp
+        if self._relayhost.command:
+            raise NotRecorded("A conversation through a command of the settings is not recorded.")
+        until = asyncio.get_running_loop().time() + recorder.START
+        channel = await self._session(
+            recorder.record_command(token, smtp, self.helo if with_ehlo else ""), within=recorder.START
+        )
+        try:
+            unreached = await recorder.start(channel, token, until)
+        except ConnectionError as error:
+            channel.close()
+            raise self._channel_fault(error) from error
+        except BaseException:
+            channel.close()
+            raise
+        channel.must_succeed = True
+        if unreached:
+            channel.close()
+            raise self._channel_fault(asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, unreached))
+        return channel
+
+    async def read_records(self, tokens: Sequence[str]) -> Mapping[str, RecordRead]:
+        """Ends the recorders with these tokens, and returns their records; no entry for a token without a record. Raises
+        Fault, and NotRecorded if the relayhost does not show them."""
+        try:
+            return await recorder.read(self._session, tokens)
+        except ConnectionError as error:
+            raise self._channel_fault(error) from error
+
+    async def remove_records(self, tokens: Sequence[str]) -> None:
+        """Removes the records with these tokens, and those older than seven days. Raises as `read_records`."""
+        try:
+            await recorder.remove(self._session, tokens)
+        except ConnectionError as error:
+            raise self._channel_fault(error) from error
+
+    async def ask(self, question: Question) -> Answer:
+        """What is known on the relayhost about mail that its mail server has accepted (`ssh.mail_question`). Takes 20 s
+        and a little more at most. Raises Fault, and NotAnswered if there is no complete answer."""
+        try:
+            return await mail_question.ask(lambda command: self._session(command, mail_question.refused), question)
+        except ConnectionError as error:
+            if self.is_up:
+                raise NotAnswered(f"The question about mail there was broken off: {errors.message(error)}.") from error
+            raise self._channel_fault(error) from error
+
+    async def _session(
+        self,
+        command: str,
+        refused: Callable[[Exception], Exception] = recorder.refused,
+        within: float | None = None,
+    ) -> RelayhostChannel:
+        """Runs a command of ours. within: seconds, by default `recorder.TIMEOUT`. Raises Fault, and what `refused` makes of
+        an error if the relayhost does not run it."""
+
+        def failure(error: Exception) -> Exception:
+            if self.is_up and isinstance(error, asyncssh.ChannelOpenError | TimeoutError):
+                return refused(error)
+            return self._channel_fault(error)
+
+        opening = with_session(self._connection, lambda: self._run(command))
+        return await self._open(opening, failure, within=recorder.TIMEOUT if within is None else within)
+
     async def _forward(self, to: Endpoint) -> RelayhostChannel:
         if isinstance(to, Unix):
             reader, writer = await self._connection.open_unix_connection(to.path)
@@ -175,9 +260,9 @@ class RelayhostConnection:
             reader, writer = await self._connection.open_connection(to.host, to.port)
         return self._channel(cast(asyncssh.SSHReader[bytes], reader), cast(asyncssh.SSHWriter[bytes], writer), None)
 
-    async def _run_command(self) -> RelayhostChannel:
+    async def _run(self, command: str) -> RelayhostChannel:
         writer, reader, stderr = await self._connection.open_session(
-            self._relayhost.command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
+            command, encoding=None, request_pty=False, env=None, send_env=None, x11_forwarding=False
         )
         return self._channel(reader, writer, stderr)
 
@@ -194,12 +279,17 @@ class RelayhostConnection:
         return RelayhostChannel(reader, writer, stderr, self._flow_control)
 
     async def _open(
-        self, opening: Coroutine[None, None, RelayhostChannel], fault: Callable[[Exception], Fault]
+        self,
+        opening: Coroutine[None, None, RelayhostChannel],
+        fault: Callable[[Exception], Exception],
+        within: float | None = None,
     ) -> RelayhostChannel:
+        """The channel that `opening` returns. fault: makes of an error what is raised. within: seconds, by default
+        CHANNEL_TIMEOUT."""
         # The task goes on after a time-out (an OSError) or a cancellation; a channel that opens then is closed.
         task = asyncio.create_task(opening)
         try:
-            async with asyncio.timeout(CHANNEL_TIMEOUT):
+            async with asyncio.timeout(CHANNEL_TIMEOUT if within is None else within):
                 return await asyncio.shield(task)
         except (asyncssh.Error, OSError) as error:
             task.add_done_callback(_close_channel)

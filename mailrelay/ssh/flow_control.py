@@ -13,8 +13,9 @@ import contextlib
 import socket
 from collections.abc import Sequence
 
-from mailrelay.ssh.asyncssh_patches import call_after_receive, keys_exchanged, watch_transport
+from mailrelay.ssh.asyncssh_patches import call_after_receive, keys_exchanged, octets_unsent, watch_transport
 from mailrelay.ssh.hop_connection import HopConnection
+from mailrelay.ssh.tcp import octets_unacknowledged
 
 
 class FlowControl:
@@ -46,6 +47,12 @@ class FlowControl:
         while not self._is_released and (self._full or not all(map(keys_exchanged, self._connections))):
             self._changed.clear()
             await self._changed.wait()
+
+    @property
+    def queued(self) -> int:
+        """Octets of all channels that the first hop has not acknowledged, or that wait here for a later hop."""
+        in_kernel = octets_unacknowledged(self._socket) if self._socket is not None else 0
+        return in_kernel + sum(map(octets_unsent, self._connections))
 
     def release(self) -> None:
         """Ends all waiting: the connection has ended."""

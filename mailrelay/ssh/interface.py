@@ -3,13 +3,14 @@
 Imports no SSH library and nothing else that is slow to load, because the relay imports it at start.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailrelay.config import Relayhost
 from mailrelay.endpoint import Endpoint
 from mailrelay.mail.outcome import Outcome
+from mailrelay.tracking.question import Answer, Question
 
 
 class Fault(Exception):
@@ -20,8 +21,50 @@ class Fault(Exception):
         self.outcome = outcome
 
 
+class NotRecorded(Exception):
+    """The relayhost keeps no record of a conversation, or does not show its records. The text is one sentence, escaped.
+
+    is_temporary: another time it may (no more sessions now, or it did not answer in time).
+    """
+
+    def __init__(self, text: str, *, is_temporary: bool = False) -> None:
+        super().__init__(text)
+        self.is_temporary = is_temporary
+
+
+class NotAnswered(Exception):
+    """The relayhost gives no answer to a question about mail there. The text is one sentence, escaped.
+
+    is_temporary: it opens no more sessions now (MaxSessions).
+    """
+
+    def __init__(self, text: str, *, is_temporary: bool = False) -> None:
+        super().__init__(text)
+        self.is_temporary = is_temporary
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRead:
+    """The record of a conversation. octets: those of the mail server, in order, from the greeting on.
+
+    is_complete: the mail server said nothing more before it closed the connection. is_growing: the recorder still waits for
+    the mail server, so that the record may be complete later.
+    """
+
+    octets: bytes
+    is_complete: bool
+    is_growing: bool = False
+
+
 class Channel(Protocol):
-    """A byte stream to the mail server."""
+    """A byte stream to the mail server. written: octets that were queued by now."""
+
+    written: int
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them have left this computer, and are not known to wait before the mail server: for small ones an
+        estimate. Never fewer than before."""
 
     async def read(self) -> bytes:
         """The next octets; b"" once the other side has ended the stream, and all its octets were read. Raises
@@ -34,6 +77,12 @@ class Channel(Protocol):
         """Waits until most of the queued octets have been sent. Raises ConnectionError."""
 
     def close(self) -> None: ...
+
+
+class RecordedChannel(Channel, Protocol):
+    """A byte stream to the mail server through a recorder. is_ehlo_sent: the recorder sends EHLO behind the greeting."""
+
+    is_ehlo_sent: bool
 
 
 class Stream(Channel, Protocol):
@@ -88,6 +137,24 @@ class Connection(Protocol):
 
     async def open_channel(self) -> Channel:
         """A new byte stream to the mail server. Raises Fault."""
+
+    async def check_forwarding(self) -> None:
+        """Raises Fault if the SSH server prohibits forwarding to the mail server."""
+
+    async def open_recorded(self, token: str, *, with_ehlo: bool = False) -> RecordedChannel:
+        """A new byte stream to the mail server, whose replies the relayhost records under `token` (32 hexadecimal digits).
+        with_ehlo: the recorder is to send EHLO, if it can. Raises Fault, and NotRecorded if the relayhost cannot record."""
+
+    async def read_records(self, tokens: Sequence[str]) -> Mapping[str, RecordRead]:
+        """Ends these recorders and returns their records; no entry for a token without a record. Takes ten seconds and more
+        if a mail server still works. Raises Fault, and NotRecorded if the relayhost does not show them."""
+
+    async def remove_records(self, tokens: Sequence[str]) -> None:
+        """Removes these records, and those that are older than seven days. Raises as `read_records`."""
+
+    async def ask(self, question: Question) -> Answer:
+        """What is known on the relayhost about mail that its mail server has accepted. Takes 20 seconds and a little more at
+        most. Raises Fault, and NotAnswered if the account may run no command, or the answer is not complete."""
 
     async def open_stream(self, to: Endpoint) -> Stream:
         """A new byte stream to `to`, as seen from the relayhost. Raises Fault."""

@@ -5,8 +5,8 @@
     configuration["identityfile"]      # ("~/.ssh/id_ed25519", "~/.ssh/work")
 
 ssh(1) evaluates the files (`ssh -G`, ten milliseconds). So Host, Match, Include, the system's own file, canonical names and
-time formats mean the same here as there, whatever its version. If ssh(1) is not installed, asyncssh's parser is used, which
-knows the more common half of the directives.
+time formats mean the same here as there, whatever its version. If ssh(1) is not installed, or refuses to run because
+the account has no name, asyncssh's parser is used, which knows the more common half of the directives.
 Promises: an end within EVALUATION_TIMEOUT seconds, also if a Match exec hangs; no process that it started is left.
 Never: a connection, a prompt, a DNS query (except for CanonicalizeHostname). It blocks, so it must run on a thread.
 """
@@ -19,12 +19,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 from asyncssh.config import SSHClientConfig
 
 from mailrelay.process_group import signal_group
+from mailrelay.submission import login
 
 Configuration = Mapping[str, tuple[str, ...]]
 
@@ -41,11 +43,22 @@ _OF_ASYNCSSH = (
 """The directives that are taken from asyncssh's parser."""
 
 
+def _has_name() -> bool:
+    """Whether this account has a name. If not, as in containers, asyncssh gets one by the environment: it needs one."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("LOGNAME", login().decode())
+        return False
+    return True
+
+
 def arguments(file: Path) -> tuple[str, ...]:
     """The arguments for ssh(1) to read `file`: () for the person's own file, so that the system's file is read too."""
     file = file.expanduser()
-    if file == Path(pwd.getpwuid(os.getuid()).pw_dir, _OWN):
-        return ()
+    with suppress(KeyError):
+        if file == Path(pwd.getpwuid(os.getuid()).pw_dir, _OWN):
+            return ()
     # ssh(1) ignores $HOME: it must get the path of ~/.ssh/config if $HOME is another directory. That file may be missing.
     return ("-F", "none" if file == Path.home() / _OWN and not file.exists() else str(file))
 
@@ -57,7 +70,7 @@ def read(file: Path, user: str, host: str, port: int | None) -> Configuration:
     (file, line, what is wrong), TimeoutError, and OSError for files that cannot be read.
     """
     ssh = shutil.which("ssh")
-    if ssh is None:
+    if not _has_name() or ssh is None:
         return _by_asyncssh(file, user, host, port)
     port_option = ("-p", str(port)) if port else ()
     argv = (ssh, "-T", "-G", *arguments(file), *port_option, f"{user}@{host}" if user else host)

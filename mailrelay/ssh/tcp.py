@@ -3,9 +3,11 @@ not answer."""
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable, Coroutine
 
 from mailrelay.ssh.hops import Hop
@@ -75,6 +77,19 @@ def octets_acknowledged(sock: socket.socket) -> int:
     """How many octets the other side has acknowledged; 0 if `sock` is not TCP, or the system is not Linux 4.1 or later."""
     info = _tcp_info(sock, _TCP_INFO_ACKNOWLEDGED)
     return info[0] if info is not None else 0
+
+
+def octets_unacknowledged(sock: socket.socket) -> int:
+    """How many written octets the other side has not acknowledged yet, sent or not; 0 if `sock` is not TCP or closed, or the
+    system is not Linux."""
+    if sys.platform != "linux" or sock.fileno() < 0:
+        return 0
+    try:
+        # SIOCOUTQ of linux/sockios.h.
+        (octets,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return max(0, int(octets))
 
 
 def _tcp_info(sock: socket.socket, fields: struct.Struct) -> tuple[int, ...] | None:

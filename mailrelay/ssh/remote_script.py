@@ -1,0 +1,57 @@
+"""Scripts of the package that run on the relayhost: their command lines, and the output of programs there.
+
+Promises: any login shell passes a script on unchanged. Never: data in a script; it is passed in words or on stdin.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+from mailrelay.mail.printable import printable
+from mailrelay.ssh.channel import RelayhostChannel
+
+
+def text(name: str, values: Mapping[str, object]) -> str:
+    """The text of a script on one line, without its comments: csh has no quoted newlines. values: of words in it."""
+    script = resources.files(__package__).joinpath(name).read_text("utf-8")
+    lines = (line.strip() for line in script.splitlines())
+    joined = " ".join(line for line in lines if line and not line.startswith("#"))
+    for word, value in values.items():
+        joined = joined.replace(word, str(value))
+    return joined
+
+
+def command_line(script: str, *words: str) -> str:
+    """A command line that any login shell understands in the same way. words: quoted where needed."""
+    return " ".join(("exec sh -c", quoted(script), "sh", *words))
+
+
+def quoted(script: str) -> str:
+    r"""In single quotes, within which only ', ! (csh), \\ and \' (fish) mean something."""
+    if re.search(r"['!\n]|\\\\", script):
+        raise ValueError("the script cannot be quoted for every shell")
+    return f"'{script}'"
+
+
+async def answer(channel: RelayhostChannel, sent: bytes, *, limit: int, silence: float) -> bytes:
+    """The whole output of the program on the channel after `sent`, its stdin. One that is longer than `limit` octets is cut
+    off somewhere behind them. Raises ConnectionError, and TimeoutError after `silence` seconds without an octet."""
+    found = bytearray()
+    # A program that does not read ends with an output that says more.
+    with contextlib.suppress(ConnectionError):
+        channel.write(sent)
+        channel.write_eof()
+    while len(found) <= limit:
+        async with asyncio.timeout(silence):
+            octets = await channel.read()
+        if not octets:
+            break
+        found += octets
+    return bytes(found)
+
+
+def shown(output: bytes) -> str:
+    """The last line of an output, for a person."""
+    return printable(output.strip().rpartition(b"\n")[2], 300).rstrip(".") or "it sent nothing"
