@@ -4,13 +4,17 @@ Tests that are coroutines run on asyncio's own event loop, or on those that thei
 
 Hypothesis without deadlines, because how fast a machine is today is no property of this program. And names of tests that
 stay the same from run to run: keys that are made anew each time are not part of them.
+
+SQLite returns the rows of a query without ORDER BY in the opposite order: no test passes by the order in which they lie.
 """
 
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+import apsw
 import pytest
 import uvloop
 from hypothesis import settings
@@ -20,6 +24,17 @@ pytest.register_assert_rewrite("harness")
 
 settings.register_profile("mailrelay", deadline=None)
 settings.load_profile("mailrelay")
+
+apsw.connection_hooks.append(lambda db: db.pragma("reverse_unordered_selects", True))
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Commands set the umask of their process; here they run in that of the tests."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -34,12 +34,12 @@ def of_the_kernel(trace: Path, directory: Path) -> Counter[tuple[str, str]]:
         name = NAMES.get(call.name, call.name)
         if name == "fcntl" and not re.search(r"F_GETLK|F_SETLKW?, {l_type=F_(RD|WR)LCK", call.text):
             continue
-        if name in ("read", "write") and file.endswith("/trigger"):
-            continue
         if name == "stat" and '"", ' in call.text:
             name = "fstat"
         if name == "stat" and "AT_SYMLINK_NOFOLLOW" in call.text:
             name = "lstat"
+        if name in ("read", "write", "fstat") and file.endswith("/trigger"):
+            continue
         found[name, file] += 1
     return found
 

@@ -33,7 +33,7 @@ from mailrelay.spool.database import FILE
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 
-STATES = 3000
+STATES = 2000
 """States of the whole story that are opened: about 25 seconds."""
 BUDGET = int(os.environ.get("MAILRELAY_POWER_CUTS", STATES))
 SEED = int(os.environ.get("MAILRELAY_POWER_CUTS_SEED", "0"))
@@ -163,7 +163,7 @@ def mail(directory: Path) -> list[tuple[str, list[str], bytes]]:
 @pytest.mark.parametrize("tampering", ["commits without a sync", "directories without a sync", "250 before the commit"])
 def test_a_product_that_breaks_its_promise_is_found_out(tampering: str, memory: Path, states: Path) -> None:
     tampered = record(memory / tampering.replace(" ", "-"), tampering)
-    figures = check_story(tampered, states, budget=300, until=1)
+    figures = check_story(tampered, states, budget=300, until=300)
     assert any("had its 250 and is gone" in problem for problem in figures.problems), str(figures)
 
 
@@ -182,7 +182,8 @@ def test_a_sync_of_the_log_that_is_left_out_before_one_250_is_found_out(
     )
     assert accepted is not None
     without = syncs(short, lambda path: path == LOG, range(written, accepted))
-    figures = check_story(short, states, budget=300, until=1, without=without)
+    # The first state that breaks a promise may break that of another message, whose outcome was in the same sync.
+    figures = check_story(short, states, budget=300, until=300, without=without)
     assert f"{token} had its 250 and is gone" in "".join(figures.problems), str(figures)
 
 

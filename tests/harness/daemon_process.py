@@ -29,6 +29,7 @@ smtp = "localhost:{smtp_port}"
 linger = "{linger}"
 command = {command}
 helo = "{helo}"
+record = "{record}"
 
 [queue]
 directory = "{directory}/spool"
@@ -62,6 +63,7 @@ class Relay:
         linger: str = "30s",
         command: str = "",
         helo: str = "[127.0.0.1]",
+        record: str = "auto",
         delay_notice_after: str = "15m",
         dsn: bool = True,
     ) -> None:
@@ -79,6 +81,7 @@ class Relay:
             linger=linger,
             command=json.dumps(command),
             helo=helo,
+            record=record,
             directory=directory,
             retry=json.dumps(list(retry)),
             delay_notice_after=delay_notice_after,

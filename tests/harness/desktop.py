@@ -24,6 +24,8 @@ class Screen(ServiceInterface):  # type: ignore[misc,unused-ignore]
     def __init__(self) -> None:
         super().__init__(NAME)
         self.shown: list[tuple[str, str, int]] = []
+        self.actions: list[list[str]] = []
+        self._pressed = [0, ""]
         self.changed = asyncio.Condition()
 
     async def until(self, count: int) -> None:
@@ -44,12 +46,13 @@ class Screen(ServiceInterface):  # type: ignore[misc,unused-ignore]
     ) -> Annotated[int, DBusSignature("u")]:
         async with self.changed:
             self.shown.append((summary, body, hints["urgency"].value))
+            self.actions.append(actions)
             self.changed.notify_all()
         return len(self.shown)
 
     @dbus_method(name="GetCapabilities")
     def capabilities(self) -> Annotated[list[str], DBusSignature("as")]:
-        return ["body", "body-markup", "persistence"]
+        return ["actions", "body", "body-markup", "persistence"]
 
     @dbus_method(name="GetServerInformation")
     def information(self) -> Annotated[tuple[str, str, str, str], DBusSignature("ssss")]:
@@ -61,7 +64,13 @@ class Screen(ServiceInterface):  # type: ignore[misc,unused-ignore]
 
     @dbus_signal(name="ActionInvoked")
     def invoked(self) -> Annotated[tuple[int, str], DBusSignature("us")]:
-        return [0, ""]  # type: ignore[return-value]
+        return self._pressed  # type: ignore[return-value]
+
+    def press(self, title: str) -> None:
+        """The person presses this button of the notification that was shown last."""
+        actions = self.actions[-1]
+        self._pressed = [len(self.shown), actions[actions.index(title) - 1]]
+        self.invoked()
 
 
 @pytest.fixture

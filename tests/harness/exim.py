@@ -119,6 +119,7 @@ class Exim:
         directory.mkdir()
         directory.chmod(0o755)
         self.directory = directory
+        self._binary = package.binary
         self.boxes = Boxes(directory / "boxes")
         self.port = free_port()
         for name in ("spool", "log"):
@@ -156,6 +157,11 @@ class Exim:
             f"mount --bind {shlex.quote(str(copy))} /etc/{name}" for name, copy in self._accounts.items()
         )
         return [program("unshare", "util-linux"), "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+    @property
+    def command(self) -> str:
+        """The shell command that is this Exim; options follow."""
+        return shlex.join([*self._before(), str(self._binary), "-C", str(self.config)])
 
     @property
     def log(self) -> str:

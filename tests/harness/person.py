@@ -14,8 +14,10 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.notice import Backend
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import arrive
-from mailrelay.spool import accepting, attempts, relayhosts
+from mailrelay.mail.there import Verdict
+from mailrelay.spool import accepting, attempts, followed, relayhosts
 from mailrelay.spool.database import connect, transaction
+from mailrelay.tracking.followed import Found
 
 SETTINGS = """\
 [listen]
@@ -95,16 +97,26 @@ class Person:
         db.close()
         return queue_id
 
-    def attempt(self, *outcomes: Outcome, client_told: bool = False) -> None:
+    def attempt(self, *outcomes: Outcome, client_told: bool = False, is_followed: bool = False) -> None:
         """Records an attempt at the message that is due first, with an outcome for each recipient; without outcomes the
-        attempt is left open. client_told: whether the client got its refusals."""
+        attempt is left open. client_told: whether the client got its refusals. is_followed: as in `Record`."""
         db = connect(self.spool)
         now = time.time()
         with transaction(db):
             (message,) = attempts.take(db, "default", (), 1, "test", now)
             if outcomes:
                 terms: dict[str, Any] = {"client_told": client_told, "relays_dsn": False, "now": now, "chance": 0.5}
+                terms["is_followed"] = is_followed
                 attempts.record(db, conclude(message, outcomes, TERMS, **terms), "test")
+        db.close()
+
+    def found_there(self, *verdicts: Verdict, is_over: bool = False) -> None:
+        """The relayhost was asked about all recipients that are followed; a verdict for each one, in their order."""
+        db = connect(self.spool)
+        with transaction(db):
+            keys = sorted(one.recipient for one in followed.followed(db, "default"))
+            found = [Found(key, verdict, is_over) for key, verdict in zip(keys, verdicts, strict=True)]
+            followed.found(db, found, TERMS.backends_for, time.time())
         db.close()
 
     def relayhost_fails(self, outcome: Outcome, *, setup: bool = False) -> None:

@@ -150,13 +150,17 @@ rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
+flush unix n - n 1000? 0 flush
 verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 smtp unix - - n - - smtp
 scache unix - - n - 1 scache
+showq unix n - n - - showq
+flush unix n - n 1000? 0 flush
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 """
@@ -208,9 +212,13 @@ class Postfix:
     @property
     def submission(self) -> list[str]:
         """The command by which a program hands a message to this Postfix; options and addresses follow."""
+        return self.command("sendmail")
+
+    def command(self, name: str) -> list[str]:
+        """The command that is a program of this Postfix; options follow."""
         where = {"MAIL_CONFIG": self.directory / "etc", "LD_LIBRARY_PATH": self._package.libraries}
-        variables = [f"{name}={value}" for name, value in where.items()]
-        return ["env", *variables, str(self._package.program("sendmail"))]
+        variables = [f"{variable}={value}" for variable, value in where.items()]
+        return ["env", *variables, str(self._package.program(name))]
 
     @property
     def on_stdin(self) -> str:

@@ -96,8 +96,14 @@ class Child:
     """A running program. Its stderr and stdout are read to the end, line by line, into `lines`."""
 
     def __init__(
-        self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        keep: Sequence[int] = (),
     ) -> None:
+        """keep: descriptors that it inherits."""
         self.name = Path(argv[0]).name
         self.lines: list[str] = []
         self._news = threading.Condition()
@@ -109,6 +115,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=keep,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ class WatchedSpool(Spool):
 
     questions = 0
 
-    async def next_due(self, relayhost: str) -> float | None:
-        due = await super().next_due(relayhost)
+    async def next_due(self, relayhost: str, others: Sequence[str] = ()) -> float | None:
+        due = await super().next_due(relayhost, others)
         self.questions += 1
         return due
 

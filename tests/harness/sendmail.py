@@ -98,6 +98,11 @@ class Sendmail:
         return [*self._named(), self.binary, "-C", str(self.cf), "-odi"]
 
     @property
+    def command(self) -> str:
+        """The shell command that is this sendmail; options follow."""
+        return shlex.join([*self._named(), str(self.binary), "-C", str(self.cf)])
+
+    @property
     def on_stdin(self) -> str:
         """The shell command by which this sendmail speaks SMTP on its stdin and stdout."""
         return shlex.join([*self._named(), self.binary, "-C", str(self.cf), "-bs"])

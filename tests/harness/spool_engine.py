@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from mailrelay.mail.envelope import Message
 from mailrelay.mail.notice import PendingNotice
 from mailrelay.mail.overview import Listed, SpoolStatus
-from mailrelay.ports import AcceptPort, CommandPort, HousekeepingPort, NoticePort, RelayhostPort, RelayPort
+from mailrelay.ports import AcceptPort, CommandPort, FollowPort, HousekeepingPort, NoticePort, RelayhostPort, RelayPort
 from mailrelay.spool import command_spool, lock
 from mailrelay.spool.database import prepare_directory
 from mailrelay.spool.spool import Spool
@@ -19,7 +19,7 @@ R = TypeVar("R")
 LIMIT = 1_000_000_000
 
 
-class Ports(AcceptPort, RelayPort, RelayhostPort, NoticePort, HousekeepingPort, Protocol):
+class Ports(AcceptPort, RelayPort, FollowPort, RelayhostPort, NoticePort, HousekeepingPort, Protocol):
     """All that the daemon uses of an engine."""
 
     def close(self) -> None: ...

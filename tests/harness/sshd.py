@@ -1,7 +1,7 @@
 """OpenSSH's sshd on a port of 127.0.0.1, with keys, configuration and client files made for one test.
 
 It reads and changes nothing of this machine's SSH, except that sshd needs its privilege separation directory. One key may
-log in, as the user who runs the test.
+log in, as the user who runs the test. Sessions have a home of the test: what they write there is not in that user's own.
 """
 
 import os
@@ -29,6 +29,8 @@ class Sshd:
     def __init__(self, directory: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
         """within: the program that starts it, where it is to live in a network of its own; host: its address there."""
         directory.mkdir(mode=0o700)
+        self.home = directory / "home"
+        self.home.mkdir(mode=0o700)
         self.host = host
         self._within = within
         self.directory = directory
@@ -78,6 +80,7 @@ class Sshd:
             "LogLevel": "VERBOSE",
             "Subsystem": "sftp internal-sftp",
             "AllowTcpForwarding": "yes" if forwarding else "no",
+            "SetEnv": f"HOME={self.home}",
             **more,
         }
         text = "".join(f"{key} {value}\n" for key, value in options.items())

@@ -102,7 +102,7 @@ def test_wrong_settings_are_one_line_and_status_78(person: Person, text: str | N
     assert str(person.config) in done.stderr
 
 
-@pytest.mark.parametrize("words", [(), ("nonsense",), ("--nonsense",), ("queue\x1b[2J",)])
+@pytest.mark.parametrize("words", [("--config", "x"), ("nonsense",), ("--nonsense",), ("queue\x1b[2J",)])
 def test_wrong_usage_is_one_line_that_names_the_help(person: Person, words: tuple[str, ...]) -> None:
     done = person.run(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -110,13 +110,49 @@ def test_wrong_usage_is_one_line_that_names_the_help(person: Person, words: tupl
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize(("words", "meant"), [(("stat",), "status"), (("queue", "shwo"), "show")])
+def test_mailrelay_alone_shows_the_help_and_a_status_that_tells_a_script_that_nothing_was_done(person: Person) -> None:
+    alone, asked = person.run(), person.run("--help")
+    assert (alone.returncode, alone.stdout, alone.stderr) == (2, asked.stdout, "")
+
+
+@pytest.mark.parametrize("words", [(), ("queue",), ("queue", "hold"), ("sendmail",), ("help",)], ids=" ".join)
+def test_help_shows_what_the_option_shows(person: Person, words: tuple[str, ...]) -> None:
+    asked = person.run("help", *words)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, person.run(*words, "--help").stdout, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("queue", "holdd"), "No such command 'holdd'. Did you mean 'hold'? See `mailrelay queue --help`"),
+        (("stauts",), "No such command 'stauts'. Did you mean 'status'? See `mailrelay --help`"),
+        (("log", "x"), "`mailrelay log` has no commands of its own; see `mailrelay log --help`"),
+        (("/x",), "No such command '/x'; see `mailrelay --help`"),
+        (("",), "No such command ''; see `mailrelay --help`"),
+    ],
+)
+def test_help_for_what_is_no_command_is_wrong_usage(person: Person, words: tuple[str, ...], line: str) -> None:
+    done = person.run("help", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"mailrelay: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("stat",), "status"),
+        (("STATUS",), "status"),
+        (("queue", "shwo"), "show"),
+        (("hold",), "queue hold"),
+        (("relaese", "--all"), "queue release"),
+        (("queue", "chek"), "mailrelay check"),
+    ],
+)
 def test_a_slip_in_the_name_of_a_command_is_answered_with_the_right_name(
     person: Person, words: tuple[str, ...], meant: str
 ) -> None:
     done = person.run(*words)
-    seen = " ".join(("mailrelay", *words[:-1]))
-    wrong = f"mailrelay: No such command '{words[-1]}'. Did you mean '{meant}'? See `{seen} --help`\n"
+    seen, wrong = ("mailrelay queue", words[1]) if words[0] == "queue" else ("mailrelay", words[0])
+    wrong = f"mailrelay: No such command '{wrong}'. Did you mean '{meant}'? See `{seen} --help`\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", wrong)
 
 

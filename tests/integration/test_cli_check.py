@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from harness.desktop import bus as bus
 from harness.loops import on_both_loops
 from harness.nameserver import Nameserver
 from harness.person import Person
+from harness.processes import Child
 from harness.remotes import amend, two_jump_hosts
 from harness.remotes import no_agent_and_no_home as no_agent_and_no_home
 
@@ -106,6 +106,8 @@ async def test_without_a_failure_every_line_says_so_and_the_status_is_0(tmp_path
         for check in ("ssh_config", "key", "host key", "login", "channel", "greeting", "EHLO", "size"):
             assert found.ok(check) is True, check
         assert found.ok("SPF", "good.example") and found.ok("MX", "good.example") and found.ok("DMARC", "good.example")
+        # This server runs no commands.
+        assert found.ok("track") is None and "messages are not followed there: " in found.text("track")
         assert found.ok("PTR", PUBLIC)
         assert found.text("address", "") == f"mailrelay listens on 127.0.0.1:{port}"
         assert remote.host_key.get_fingerprint() in found.text("host key")
@@ -275,25 +277,31 @@ async def test_a_private_address_of_the_server_is_not_checked_in_the_dns(tmp_pat
         assert found.ok("MX", "good.example") is True
 
 
-def hang_up(listener: socket.socket) -> None:
+HANG_UP = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print("port", listener.getsockname()[1], flush=True)
+while True:
     listener.accept()[0].close()
+"""
 
 
 async def test_an_address_in_use_by_another_program_is_found_with_and_without_a_daemon(tmp_path: Path) -> None:
-    async with Remote(tmp_path) as remote:
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            other.listen()
-            port = other.getsockname()[1]
+    # A process of its own: a child of this one, which exists for a moment, would have the same socket.
+    other = Child([sys.executable, "-c", HANG_UP])
+    try:
+        port = other.wait_line("^port ").split()[1]
+        async with Remote(tmp_path) as remote:
             person = person_of(remote, f'listen.address = "127.0.0.1:{port}"')
             found = await examined(person, online=False)
-            assert found.ok("address", "") is False and f"process {os.getpid()}" in found.text("address", "")
+            assert found.ok("address", "") is False and f"process {other.pid} " in found.text("address", "")
             # The daemon listens on another address, so the program on this one is not mailrelay.
             ours = settings(remote.directory, remote.relayhost("default"))
             async with served(ours):
-                hanging_up = asyncio.create_task(asyncio.to_thread(hang_up, other))
                 found = await examined(person, online=False)
-                await hanging_up
             assert found.ok("address", "") is False and found.ok("service", "") is True
+    finally:
+        other.stop()
 
 
 async def test_a_spool_that_is_open_to_others_or_cannot_be_created_is_found(tmp_path: Path) -> None:

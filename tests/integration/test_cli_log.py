@@ -69,6 +69,36 @@ def test_times_are_in_the_local_zone_whatever_the_daemon_had(person: Person, zon
     assert lines == [f"{shown} INFO a", f"{shown} INFO b", "2026-11-27T99:30:05 c"]
 
 
+LOG = (
+    "2026-11-28T10:00:00+0000 INFO old",
+    "the rest of it",
+    "2026-11-28T12:00:00+0000 INFO aaaa000001 in time",
+    "the rest of that",
+    "2026-11-28T11:00:00+0000 INFO the clock was set back",
+    "and its rest",
+    "2026-11-28T13:30:05+0100 INFO another zone",
+)
+
+
+def test_since_shows_the_lines_of_that_time_and_later_with_what_follows_them(person: Person) -> None:
+    write(person, *LOG[:1], to="mailrelay.log.1")
+    write(person, *LOG[1:])
+    utc = {"TZ": "UTC"}
+    done = person.run("log", "--since", "2026-11-28 12:00", env=utc)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = [line[25:] for line in done.stdout.splitlines()]
+    assert shown == ["INFO aaaa000001 in time", LOG[3][25:], "INFO another zone"]
+    assert done.stdout.splitlines()[1] == LOG[3]
+    assert len(person.run("log", "aaaa", "--since", "2026-11-28", env=utc).stdout.splitlines()) == 1
+    nothing = person.run("log", "--since", "2026-11-28 14:00", env=utc)
+    said = "mailrelay: the log has no line since 2026-11-28 14:00:00 +0000\n"
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", said)
+    about = person.run("log", "aaaa", "--since", "2026-11-28 14:00", env=utc)
+    assert (about.returncode, about.stdout) == (1, "")
+    assert "no line about aaaa000001 since" in about.stderr
+    assert person.run("log", "--since", "soon").returncode == 2
+
+
 def test_an_old_id_leads_to_the_newest_one(person: Person) -> None:
     write(person, "aaaa000001 to=<bob>")
     person.run("queue", "hold", "aaaa000001")

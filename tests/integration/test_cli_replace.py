@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.person import BOUNCED, DEFERRED, SENT, Person
+from harness.person import BOUNCED, CONTENT, DEFERRED, SENT, Person
 from harness.terminal import Terminal
 
+from mailrelay.control import acts
+from mailrelay.mail.there import Source, There, Verdict
 from mailrelay.spool import lock, trigger
 
 NO_DAEMON = "mailrelay: the daemon is not running: start `mailrelay serve`\n"
@@ -33,7 +35,7 @@ def content(person: Person, queue_id: str) -> bytes:
 
 def envelope(person: Person, queue_id: str) -> tuple[bytes, list[bytes]]:
     sql = f"SELECT sender, address FROM message m JOIN recipient r ON r.message = m.id WHERE queue_id = '{queue_id}'"
-    found = person.query(sql)
+    found = person.query(f"{sql} ORDER BY r.id")
     return found[0][0], [address for _, address in found]
 
 
@@ -84,6 +86,54 @@ def test_it_goes_to_the_same_ones_where_nobody_else_is_named_and_to_all_who_are(
         "queue", "resend", new, "--to", "ann@example.org", "--to", "Joe <joe@example.org>", "--from", "<>"
     )
     assert envelope(person, done.stdout.split()[-1]) == (b"", [b"ann@example.org", b"joe@example.org"])
+
+
+UNKNOWN = Verdict(There.BOUNCED, Source.REPORT, b"550 5.1.1 unknown", b"mx.example.org")
+
+
+def test_what_bounced_on_the_relayhost_is_sent_again_to_another_address_and_stays_sent(person: Person) -> None:
+    person.put(OLD, [b"bob@example.org", b"eve@example.org"])
+    person.attempt(SENT, SENT, is_followed=True)
+    person.found_there(UNKNOWN, Verdict(There.DELIVERED, Source.LOG))
+    assert "1 bounced there" in person.run("status", "--brief").stdout
+    done = person.run("queue", "resend", OLD, "--to", "rob@example.org")
+    assert (done.returncode, done.stderr) == (0, NO_DAEMON)
+    new = successor(done.stdout)
+    assert envelope(person, new) == (b"me@example.org", [b"rob@example.org"])
+    assert content(person, new).endswith(CONTENT.partition(b"\r\n\r\n")[2])
+    assert person.states() == {OLD: "sent,sent", new: "queued"}
+    assert "1 failed" not in person.run("queue").stdout
+    shown = json.loads(person.run("queue", "show", OLD, "--json").stdout)
+    assert shown["replaced_by"] == [new]
+    assert shown["recipients"][0]["there"] == {
+        "state": "bounced",
+        "words": "550 5.1.1 unknown",
+        "source": "report",
+        "since": None,
+        "by": "mx.example.org",
+        "dealt_with": True,
+    }
+
+
+def test_what_bounced_on_the_relayhost_is_dismissed(person: Person) -> None:
+    person.put(OLD)
+    person.attempt(SENT, is_followed=True)
+    person.found_there(UNKNOWN)
+    (listed,) = map(json.loads, person.run("queue", "--json").stdout.splitlines())
+    assert (listed["queue_name"], listed["recipients"][0]["state"]) == ("failed", "sent")
+    assert person.run("queue", "cancel", OLD).returncode == 0
+    assert person.run("queue", "--json").stdout == ""
+    (listed,) = map(json.loads, person.run("queue", "--all", "--json").stdout.splitlines())
+    assert (listed["queue_name"], listed["recipients"][0]["there"]["dealt_with"]) == ("sent", True)
+
+
+def test_a_retry_of_what_is_deferred_there_is_allowed_and_says_that_it_is_there(person: Person) -> None:
+    person.put(OLD)
+    person.put("aaaa000002")
+    person.attempt(SENT, is_followed=True)
+    person.found_there(Verdict(There.DEFERRED, Source.QUEUE, b"451 4.7.1 Greylisted"))
+    done = acts.retry(person.spool, [OLD, "aaaa000002"])
+    assert (done.changed, done.only_there, done.failures) == ([OLD, "aaaa000002"], [OLD], [])
 
 
 def test_another_reverse_path_may_go_another_way_or_none(person: Person) -> None:

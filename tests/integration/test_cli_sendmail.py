@@ -38,7 +38,9 @@ def person(tmp_path: Path) -> Person:
 def stored(person: Person) -> tuple[bytes, list[bytes], bytes]:
     """The one message in the spool: reverse path, recipients, content behind our Received field."""
     ((key, sender),) = person.query("SELECT id, sender FROM message")
-    recipients = [address for (address,) in person.query(f"SELECT address FROM recipient WHERE message = {key}")]
+    recipients = [
+        address for (address,) in person.query(f"SELECT address FROM recipient WHERE message = {key} ORDER BY id")
+    ]
     content = b"".join(data for (data,) in person.query(f"SELECT data FROM content WHERE message = {key} ORDER BY seq"))
     received, _, rest = content.partition(b"\r\n")
     assert received.startswith(b"Received: ")
@@ -316,11 +318,20 @@ def test_what_is_not_stored_is_in_the_log_of_the_system(monkeypatch: pytest.Monk
 
 
 def test_a_log_of_the_system_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    goes_on = threading.Event()
+    begun, goes_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        begun.set()
+        goes_on.wait()
+
     monkeypatch.setattr(dead_letter, "PATIENCE", 0.01)
-    monkeypatch.setattr(syslog, "openlog", lambda *_: goes_on.wait())
+    monkeypatch.setattr(syslog, "openlog", hang)
+    monkeypatch.setattr(syslog, "syslog", lambda *_: done.set())
     dead_letter.report("it is lost")
+    assert not done.is_set()
+    assert begun.wait(20)
     goes_on.set()
+    assert done.wait(20)
 
 
 def test_q_makes_all_mail_due_now_and_reads_no_message(person: Person) -> None:

@@ -56,18 +56,23 @@ def test_all_is_fine_while_somebody_serves_and_nothing_waits_too_long(person: Pe
     assert 55 < time.time() - oldest < 100
     assert record == {
         "status": "fine",
+        "asleep": False,
         "serving": True,
         "pid": os.getpid(),
         "answers": None,
         "pending": 1,
+        "scheduled": 0,
         "late": 0,
         "held": 1,
         "stranded": 0,
         "failed": 0,
+        "bounced_there": 0,
+        "deferred_there": 0,
         "full": "",
         "room": 100_000,
         "failure": "",
         "relayhosts": [],
+        "errors": [],
         "untold": [],
         "directory": str(person.spool),
     }
@@ -261,6 +266,8 @@ def test_the_worst_of_what_stands_decides() -> None:
             "late": 0,
             "stranded": 0,
             "failed": 0,
+            "bounced_there": 0,
+            "deferred_there": 0,
             "failing_notices": (),
             "faults": (),
         }
@@ -395,7 +402,27 @@ def test_what_the_daemon_says_of_itself_counts(person: Person, full: str, failur
     assert served(person)[1]["answers"] is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"null", b"x" * 100_000])
+def test_the_answer_of_a_daemon_of_another_version_counts(person: Person) -> None:
+    person.put("aaaa000001")
+    older = b'{"pid": 1, "full": "no room at all", "failure": ""}\n'
+    for answer in (older, older.replace(b"}", b', "refusal": "", "later": {"a": 1}, "errors": [["a", "b"]]}')):
+        with answering(person, answer):
+            assert served(person)[1]["full"] == "no room at all"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"x" * 100_000,
+        b"[" * 8192,
+        b'{"pid": 1, "full": "", "failure": null}',
+        b'{"pid": 1, "full": "", "failure": "", "errors": [5]}',
+        b'{"pid": 1, "full": "", "failure": "", "reloads": "many"}',
+    ],
+)
 def test_an_answer_that_makes_no_sense_is_none(person: Person, answer: bytes) -> None:
     person.put("aaaa000001")
     with answering(person, answer):

@@ -27,6 +27,7 @@ address = "127.0.0.1:0"
 [relayhost.default]
 ssh = "demo-remote"
 ssh_config = "{directory}/remote/ssh_config"
+track = "off"
 [queue]
 directory = "{directory}/spool"
 retry = ["1h"]

@@ -1,12 +1,14 @@
 """A clock that was wrong, by any step, delays nothing and makes no message older; with the daemon running or not."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
-from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, ending, letter
+from harness.messages import BUSY, LIMIT, NO_SUCH_USER, NOW, TAKEN, ending, letter
 from harness.spool_engine import Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,6 +151,16 @@ class TestAClockThatWasAheadDelaysNothing:
         assert Kind.DELAYED in told(engine)
 
 
+def test_what_was_over_while_the_clock_was_ahead_is_over_now(engine: Engine) -> None:
+    engine.now = NOW + DAY
+    shut(engine, NO_KEY)
+    engine.do(engine.spool.relayhost_up("default", ()))
+    engine.now = NOW
+    restart(engine)
+    with closing(connect(engine.directory)) as db:
+        assert rows(db, "SELECT created, over FROM notice") == [(NOW, NOW)]
+
+
 @pytest.mark.parametrize("wait", [60.0, HOUR])
 def test_a_wait_that_a_right_clock_has_begun_goes_on(engine: Engine, wait: float) -> None:
     accept(engine)
@@ -187,6 +199,17 @@ class TestAStepThatIsReportedMovesNothing:
         self.step(engine, by)
         assert engine.one(key).arrival == engine.now - 700
         assert engine.do(engine.spool.next_due("default")) == engine.now + 300
+
+    def test_what_is_followed_on_the_relayhost_keeps_its_age(self, engine: Engine, by: float) -> None:
+        engine.now = NOW - 700
+        key = accept(engine)
+        assert engine.take() == [key]
+        record = ending(key, engine.taken[key].recipient_ids, {State.SENT: TAKEN}, now=engine.now)
+        assert engine.do(engine.spool.record(dataclasses.replace(record, is_followed=True)))
+        engine.now = NOW
+        self.step(engine, by)
+        (one,) = engine.do(engine.spool.followed("default"))
+        assert one.accepted == engine.now - 700
 
     def test_of_mail_from_before_the_clock_was_watched_the_clock_is_not_known(self, engine: Engine, by: float) -> None:
         engine.now = NOW - 20 * HOUR

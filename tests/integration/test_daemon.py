@@ -7,8 +7,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from harness.daemon import served, settings, stopping_at_content, submit
 from harness.messages import LIMIT, NO_SUCH_USER, NOW, ending, letter
+from harness.processes import PATIENCE
 
 from mailrelay.demo.remote import Remote
 from mailrelay.mail.lifecycle import Act, State
@@ -181,3 +183,21 @@ async def test_what_waits_for_a_way_leaves_when_a_hook_says_that_the_network_has
             remote.ssh_config.write_text(right)
             assert trigger.fire(chosen.queue.directory, trigger.NETWORK)
             await remote.arrived(1)
+
+
+async def test_a_trigger_that_was_removed_is_made_again_and_mail_meanwhile_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailrelay.daemon.TRIGGER_LOOK", 0.05)
+    (tmp_path / "remote").mkdir()
+    spool = tmp_path / "spool"
+    async with (
+        Remote(tmp_path / "remote") as remote,
+        served(settings(tmp_path, remote.relayhost())),
+        asyncio.timeout(PATIENCE),
+    ):
+        for number in (1, 2):
+            (spool / trigger.FILE).unlink()
+            accepted_by_hand(spool, "demo")
+            while len(remote.received) < number or not trigger.is_listened_to(spool):
+                await asyncio.sleep(0.01)

@@ -1,6 +1,7 @@
 """What the spool does not hold as it was written is never sent: it is held and told, and all other mail goes on."""
 
 import asyncio
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.record import arrive
 from mailrelay.mail.spool_errors import Damaged, NotAllowed, SpoolBroken
-from mailrelay.spool import accepting, actions, attempts, inspection, log_end, notices, stored
+from mailrelay.mail.there import There
+from mailrelay.spool import accepting, actions, attempts, followed, inspection, listing, log_end, notices, stored
 from mailrelay.spool.command_spool import CommandSpool
-from mailrelay.spool.database import FILE, PIECE, connect, transaction
+from mailrelay.spool.database import FILE, PIECE, VERSION, connect, transaction
 
 BACKENDS = (Backend.MAILBOX,)
 
@@ -314,6 +316,23 @@ def test_a_recipient_in_a_state_that_does_not_exist_is_held_and_told(engine: Eng
     assert inspect(engine) == []
 
 
+@pytest.mark.parametrize(
+    "damage", ["state = 'bmunced'", "source = 'lmg'", "dealt_with = 1.0, over = NULL", "successor = 'abcdefgh'"]
+)
+def test_a_damaged_row_about_the_relayhost_stops_nothing_and_is_asked_for_again(engine: Engine, damage: str) -> None:
+    key = engine.do(engine.spool.accept(letter(at=NOW)))
+    (taken,) = engine.take()
+    record = ending(taken, engine.taken[taken].recipient_ids, {State.SENT: TAKEN})
+    assert engine.do(engine.spool.record(dataclasses.replace(record, is_followed=True)))
+    with closing(connect(engine.directory)) as db:
+        break_rules(db, f"UPDATE followed SET {damage}")
+        assert listing.one(db, key).recipients[0].state == "sent"
+        assert inspect(engine) == ["CHECK constraint failed in followed"]
+        (one,) = followed.followed(db, "default")
+        assert one.verdict.state is There.WAITING
+    assert inspect(engine) == []
+
+
 def test_a_message_is_not_over_while_a_recipient_has_an_unknown_state(engine: Engine) -> None:
     key = engine.do(engine.spool.accept(letter(b"b@example.net", b"c@example.net", at=NOW)))
     assert engine.take() == [key]
@@ -511,3 +530,23 @@ def test_a_log_that_was_begun_again_has_no_unreadable_commits(tmp_path: Path) ->
     db.close()
     (copy / f"{FILE}-shm").unlink()
     assert unreadable(copy) == 0
+
+
+def test_of_a_log_that_cannot_be_opened_no_commit_is_called_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(connect(tmp_path / "spool")) as db:
+
+        def fails(_path: Path, _mode: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", fails)
+        assert log_end.unreadable_commits(db) == 0
+
+
+def test_the_schema_of_a_new_spool_is_in_its_file_and_not_only_in_the_log(tmp_path: Path) -> None:
+    with closing(connect(tmp_path / "spool")):
+        alone = Path(shutil.copy(tmp_path / "spool" / FILE, tmp_path / "alone.db"))
+    with closing(apsw.Connection(str(alone))) as copy:
+        assert copy.pragma("user_version") == VERSION
+        assert copy.execute("SELECT count(*) FROM message").get == 0

@@ -13,6 +13,7 @@ import smtplib
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email import message_from_string
@@ -20,7 +21,6 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from harness.daemon import served
 from harness.processes import free_port
@@ -29,11 +29,15 @@ from harness.readme import Row, failures
 import mailrelay
 from mailrelay import config
 from mailrelay.config import Settings
+from mailrelay.control.daemon import wake
 from mailrelay.demo.remote import Remote
+from mailrelay.mail.notice import Backend
 from mailrelay.mail.overview import ListedRecipient, SpoolStatus
+from mailrelay.mail.there import Source, There, Verdict
 from mailrelay.notify import notifier
-from mailrelay.spool import listing
+from mailrelay.spool import followed, listing
 from mailrelay.spool.database import connect, transaction
+from mailrelay.tracking.followed import Found
 
 SETTINGS = """\
 [listen]
@@ -117,13 +121,13 @@ class Scene:
         found = [path.read_text() for path in (self.directory / "Maildir/new").glob("*")]
         return [text for text in found if title in message_from_string(text, policy=SMTP)["Subject"]]
 
-    async def told(self, kind: str) -> dict[str, Any]:
-        """The one notice of this kind, once both backends have carried it."""
+    async def told(self, kind: str, *, is_logged: bool = True) -> dict[str, Any]:
+        """The one notice of this kind, once both backends have carried it. is_logged: by what found the failure."""
         assert kind in self.row.notices
         within = WITHIN[kind]
         (notice,) = await self.until(lambda: self.notices(kind), f"the command is told of {kind}", within)
         await self.until(lambda: self.letters(notice["title"]), f"the Maildir has {kind}", within)
-        if kind in LEVELS:
+        if kind in LEVELS and is_logged:
             records = self._caplog.records
             await self.until(lambda: any(one.levelno >= LEVELS[kind] for one in records), "the log is loud", within)
         if kind == "delayed":
@@ -340,13 +344,61 @@ async def _after_the_client(at: Scene) -> None:
 
 @failure(
     "the mail server defers a recipient until `expire_after`",
-    change=lambda settings: msgspec.structs.replace(
-        settings, queue=msgspec.structs.replace(settings.queue, retry=(0.3,), expire_after=0.5, delay_notice_after=60.0)
+    change=lambda settings: settings._replace(
+        queue=settings.queue._replace(retry=(0.3,), expire_after=0.5, delay_notice_after=60.0)
     ),
 )
 async def _expired(at: Scene) -> None:
     assert "later@example.net" in await at.submit("later@example.net")
     await _failed(at, "later@example.net", "expired")
+
+
+# What the mail server has accepted.
+
+NOT_TRACKED: dict[str, Any] = {
+    "change": lambda settings: settings._replace(
+        relayhosts=tuple(one._replace(track="off") for one in settings.relayhosts)
+    )
+}
+"""No question to the relayhost comes between what the test writes."""
+
+
+def _found_there(at: Scene, verdict: Verdict) -> None:
+    """A question to the relayhost has shown this of all recipients that were sent."""
+    db = connect(at.directory / "spool")
+    with transaction(db):
+        sent = db.execute("SELECT message, id FROM recipient WHERE state = 'sent'").fetchall()
+        for message, key in sent:
+            followed.begin(db, message, key, time.time())
+        backends = (Backend.DSN, Backend.MAILBOX, Backend.COMMAND)
+        followed.found(db, [Found(key, verdict) for _, key in sent], lambda *_: backends, time.time())
+    db.close()
+    assert wake(at.directory / "spool")
+
+
+@failure("the mail server has accepted the message, and it bounces there", **NOT_TRACKED)
+async def _bounces_there(at: Scene) -> None:
+    assert "sent" in await at.submit()
+    _found_there(at, Verdict(There.BOUNCED, Source.REPORT, b"550 5.1.1 no such user", b"mx.example.net"))
+    notice = await at.told("failed", is_logged=False)
+    assert "A report in your mailbox there says: 550 5.1.1 no such user (from mx.example.net)" in notice["body"]
+    assert not at.row.dsn
+    assert "1 bounced there" in await at.status()
+    assert (await at.run("queue", "cancel", notice["queue_id"])).returncode == 0
+    assert (await at.run("status")).returncode == 0
+    assert [to.state for to in at.recipients().values()] == ["sent"]
+
+
+@failure("the mail server has accepted the message, and defers it", **NOT_TRACKED)
+async def _defers_there(at: Scene) -> None:
+    assert "sent" in await at.submit()
+    _found_there(at, Verdict(There.DEFERRED, Source.QUEUE, b"451 4.7.1 Greylisted"))
+    notice = await at.told("delayed")
+    assert "The queue there says: 451 4.7.1 Greylisted" in notice["text"]
+    assert "1 deferred there" in await at.status()
+    _found_there(at, Verdict(There.DELIVERED, Source.LOG, b"250 ok"))
+    assert "any more" in (await at.told("resumed"))["title"]
+    assert (await at.run("status")).returncode == 0
 
 
 # What cannot be sent as it is.
@@ -582,9 +634,7 @@ async def _not_smtp(at: Scene) -> None:
 
 @failure(
     "the spool or its disk is full",
-    change=lambda settings: msgspec.structs.replace(
-        settings, queue=msgspec.structs.replace(settings.queue, max_size=1000)
-    ),
+    change=lambda settings: settings._replace(queue=settings.queue._replace(max_size=1000)),
 )
 async def _full(at: Scene) -> None:
     # The same for the command: settings that allow no message at all.
@@ -603,9 +653,7 @@ async def _full(at: Scene) -> None:
 
 @failure(
     "a notice backend fails",
-    change=lambda settings: msgspec.structs.replace(
-        settings, notify=msgspec.structs.replace(settings.notify, command=("/nonexistent/command",))
-    ),
+    change=lambda settings: settings._replace(notify=settings.notify._replace(command=("/nonexistent/command",))),
 )
 async def _backend(at: Scene) -> None:
     await at.submit("later@example.net")

@@ -403,6 +403,15 @@ async def test_a_spool_that_cannot_be_read_leaves_nobody_waiting(
         await is_reset(await connect(forwarding))
 
 
+async def test_while_a_forward_is_paused_nobody_is_accepted(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as at, forwarded(at, "localhost:80") as forwarding:
+        [address] = forwarding.addresses
+        assert not isinstance(address, Unix)
+        forwarding.pause()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(address.host, address.port)
+
+
 async def test_more_clients_than_allowed_are_turned_away_with_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

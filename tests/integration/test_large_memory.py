@@ -43,10 +43,12 @@ class FakeScheduler:
     fault_text = "no network"
 
     def __init__(self) -> None:
+        self.carrier = self
         self.waiters = Waiters()
 
     def message_arrived(self, message: int) -> None: ...
     def expect_message(self) -> None: ...
+    def look_again(self) -> None: ...
 
     def waited_in_vain(self) -> None: ...
 
@@ -65,6 +67,14 @@ class Wire:
         self.replies.put_nowait(b"220 there\r\n")
         self.tail = b""
         self.taken = 0
+
+    @property
+    def written(self) -> int:
+        return self.taken
+
+    @property
+    def acknowledged(self) -> int:
+        return self.taken
 
     async def read(self) -> bytes:
         return await self.replies.get()

@@ -16,6 +16,7 @@ import pytest
 from harness.listener import Intake, Wire, connect, listener
 from harness.loops import on_both_loops
 
+from mailrelay.endpoint import Unix
 from mailrelay.listener import peer_account
 from mailrelay.listener.peer_account import NoOwner
 
@@ -328,3 +329,74 @@ def test_a_connection_closed_by_its_process_has_no_owner_and_does_not_belong_to_
         # The server's end is open, so the kernel still keeps this one.
         assert peer_account.uid_of_connection(near, far) in NoOwner
         assert peer_account.uid_by_proc(near, far) in NoOwner
+
+
+def test_a_port_is_held_by_a_process_or_by_the_account_of_one_that_cannot_be_inspected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held, socket.socket(socket.AF_UNIX) as local:
+        port = held.getsockname()[1]
+        local.bind(str(tmp_path / "socket"))
+        local.listen()
+        assert peer_account.holder_of_port(port).startswith(f"process {os.getpid()} (")
+        assert peer_account.holder_of_path(tmp_path / "socket").startswith(f"process {os.getpid()} (")
+
+        def forbidden(_path: Path) -> Path:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "readlink", forbidden)
+        account = peer_account.account_name(os.getuid())
+        assert peer_account.holder_of_port(port) == f"a process of {account}"
+        assert peer_account.holder_of_path(tmp_path / "socket") == ""
+    assert peer_account.holder_of_port(port) == ""
+    assert peer_account.holder_of_path(tmp_path / "nothing") == ""
+
+
+SUBMIT = """
+import smtplib, socket, sys
+class Client(smtplib.SMTP):
+    def _get_socket(self, *_):
+        opened = socket.socket(socket.AF_UNIX)
+        opened.connect(sys.argv[1])
+        return opened
+with Client("mailrelay") as client:
+    client.sendmail("me@example.org", "you@example.net", "Subject: hello\\r\\n\\r\\nhello\\r\\n")
+"""
+
+
+@needs_stranger
+async def test_every_account_may_use_the_socket_for_everyone_and_its_messages_are_its_own() -> None:
+    intake = Intake()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        everyone = Unix(f"{folder}/smtp")
+        async with listener(intake, "127.0.0.1:0", everyone=everyone) as listening:
+            command = [PYTHON, "-I", "-c", SUBMIT, everyone.path]
+            await asyncio.to_thread(subprocess.run, command, user=STRANGER, cwd="/", check=True)
+            # The port is for those that allow_users names, and their messages are theirs.
+            wire = await connect(listening)
+            assert (await wire.send(b"Subject: hello\r\n\r\nhello\r\n")).startswith(b"250 ")
+        assert not Path(everyone.path).exists()
+    assert [envelope.owner for envelope, _ in intake.committed] == [STRANGER, os.getuid()]
+
+
+async def test_one_account_cannot_use_up_all_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = 71_001
+    monkeypatch.setattr("mailrelay.listener.submission.owner", lambda _: account)
+    everyone = Unix(f"{tmp_path}/smtp")
+    async with listener(Intake(), "127.0.0.1:0", everyone=everyone, max_connections=6) as listening:
+        for _ in range(3):
+            await (await connect(listening)).begin()
+        for _ in range(6):
+            assert (await (await connect(listening)).rest()).startswith(b"421 4.7.0 ")
+        account = 71_002
+        for _ in range(3):
+            await (await connect(listening)).begin()
+
+
+async def test_without_a_socket_for_everyone_messages_have_no_owner() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        assert (await wire.send(b"Subject: hello\r\n\r\nhello\r\n")).startswith(b"250 ")
+    assert [envelope.owner for envelope, _ in intake.committed] == [None]

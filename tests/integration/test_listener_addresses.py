@@ -11,7 +11,7 @@ from harness.listener import Intake, connect, listener
 
 from mailrelay.endpoint import Endpoint, Tcp, Unix
 from mailrelay.listener.listening import NoSuchAccount
-from mailrelay.listener.sockets import AddressTaken, CannotListen, open_sockets
+from mailrelay.listener.sockets import AddressTaken, CannotListen, Sockets
 
 
 async def fails_with(address: Endpoint | str, **settings: object) -> str:
@@ -127,7 +127,7 @@ def test_the_socket_file_of_a_server_that_hangs_is_kept_without_waiting(tmp_path
                 client.setblocking(False)
                 client.connect(str(path))
         with pytest.raises(AddressTaken, match="is taken"):
-            open_sockets(Unix(str(path)))
+            Sockets().open(Unix(str(path)))
     assert path.is_socket()
 
 

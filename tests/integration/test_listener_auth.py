@@ -87,6 +87,8 @@ async def test_a_client_that_closes_during_a_login_leaves_no_task() -> None:
             [connection] = listening.connections
             leave(wire)
             await asyncio.wait({login, connection.closed})
+            assert login.done()
+            assert asyncio.all_tasks() <= before
 
 
 async def test_a_login_is_cancelled_if_the_connection_ends_before_its_last_line_is_read() -> None:

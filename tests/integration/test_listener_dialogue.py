@@ -2,17 +2,22 @@
 
 import asyncio
 import logging
+import re
 import socket
 import struct
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from harness.listener import GROUP, Clock, Intake, Wire, codes, connect, greeted, listener
 from harness.waiting import called
 
 from mailrelay.listener import commands
-from mailrelay.listener.submission import Submission
+from mailrelay.listener.submission import MAX_IDLE, Submission
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
+
+HOUR = timedelta(hours=1)
 
 
 async def talk(lines: list[tuple[bytes, bytes]], intake: Intake | None = None, **settings: object) -> Intake:
@@ -50,9 +55,10 @@ async def test_ehlo_offers_exactly_what_is_kept() -> None:
     async with listener(Intake(), max_message_size=1234) as listening:
         wire = await connect(listening)
         await wire.reply()
-        assert await wire.say(b"EHLO x") == (
-            b"250-localhost\r\n250-PIPELINING\r\n250-SIZE 1234\r\n250-8BITMIME\r\n"
-            b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 DSN\r\n"
+        assert re.fullmatch(
+            rb"250-localhost\r\n250-PIPELINING\r\n250-SIZE 1234\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
+            rb"250-ENHANCEDSTATUSCODES\r\n250-FUTURERELEASE 31536000 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\r\n250 DSN\r\n",
+            await wire.say(b"EHLO x"),
         )
         assert await wire.say(b"HELO x") == b"250 localhost\r\n"
 
@@ -191,6 +197,63 @@ async def test_bad_parameters_are_refused() -> None:
         max_message_size=100,
     )
     assert intake.expected_from == [b"a@b"]
+
+
+async def test_a_client_may_say_when_a_message_is_to_be_sent() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        for parameter in (
+            b"HOLDFOR=600",
+            b"holduntil=%s" % (datetime.now(UTC) + HOUR).strftime("%Y-%m-%dT%H:%M:%SZ").encode(),
+        ):
+            wire = await connect(listening)
+            await wire.begin(mail=b"MAIL FROM:<me@example.org> SIZE=9 " + parameter)
+            assert (await wire.say(b"hi\r\n.")).startswith(b"250 ")
+    (held_for, content), (held_until, _) = intake.committed
+    now = time.time()
+    assert content == b"hi\r\n"
+    assert held_for.send_time is not None
+    assert (now + 500 < held_for.send_time.at <= now + 600, held_for.send_time.by_clock) == (True, False)
+    assert held_until.send_time is not None
+    assert (now + 3500 < held_until.send_time.at <= now + 3600, held_until.send_time.by_clock) == (True, True)
+    assert [envelope.send_time for envelope in intake.probed] == [held_for.send_time, held_until.send_time]
+    assert intake.expected_from == [], "it is no reason to dial"
+
+
+async def test_a_send_time_holds_for_one_transaction() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        wire = await connect(listening)
+        await wire.begin(mail=b"MAIL FROM:<me@example.org> HOLDFOR=600")
+        await wire.say(b"hi\r\n.")
+        for line in (
+            b"MAIL FROM:<me@example.org> HOLDFOR=600",
+            b"RSET",
+            b"MAIL FROM:<me@example.org>",
+            b"RCPT TO:<b@c>",
+        ):
+            assert (await wire.say(line)).startswith(b"250 ")
+        await wire.say(b"DATA")
+        await wire.say(b"hi\r\n.")
+    assert intake.committed[1][0].send_time is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b"HOLDFOR",
+        b"HOLDFOR=0",
+        b"HOLDFOR=10m",
+        b"HOLDFOR=31536001",
+        b"HOLDUNTIL=2000-01-01T00:00:00Z",
+        b"HOLDUNTIL=9999-01-01T00:00:00Z",
+        b"HOLDUNTIL=tomorrow",
+        b"HOLDFOR=1 HOLDFOR=2",
+        b"HOLDFOR=1 HOLDUNTIL=2030-01-01T00:00:00Z",
+    ],
+)
+async def test_a_wrong_send_time_is_refused_and_the_next_mail_is_not(parameters: bytes) -> None:
+    await talk([(b"EHLO x", b"250"), (b"MAIL FROM:<a@b> " + parameters, b"501 5.5.4 "), (b"MAIL FROM:<a@b>", b"250")])
 
 
 async def test_mail_is_refused_with_the_reason_while_no_message_can_be_accepted() -> None:
@@ -405,13 +468,36 @@ async def test_a_client_that_waits_for_us_is_not_idle() -> None:
         assert transport.written[-1].startswith(b"421 4.4.2 idle for too long")
 
 
+async def test_an_idle_client_that_reads_no_replies_gets_none() -> None:
+    async with greeted(Intake()) as (submission, transport):
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+        said = list(transport.written)
+        submission.pause_writing()
+        clock.now += 1_000
+        assert submission.check_timeouts(clock.now) == MAX_IDLE
+        assert (transport.written, transport.is_closed) == (said, True)
+
+
+async def test_each_connection_counts_as_one_so_that_a_daemon_without_work_notices_it() -> None:
+    async with listener(Intake()) as listening:
+        for count in (1, 2):
+            wire: Wire = await connect(listening)
+            await wire.reply()
+            assert listening.accepted == count
+            wire.close()
+
+
 async def test_lines_of_clients_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with listener(Intake()) as listening:
             wire: Wire = await connect(listening)
-            await wire.send(b"Subject: private\r\n")
+            await wire.reply()
+            assert (await wire.say(b"NOOP private")).startswith(b"250 ")
+            assert not [record for record in caplog.records if record.name != "asyncio"]
+            assert (await wire.say(b"Subject: private")).startswith(b"521 ")
             wire.close()
-    assert not [record for record in caplog.records if record.name != "asyncio"]
+    assert "does not speak SMTP: Subject:" in caplog.text
+    assert "private" not in caplog.text
 
 
 async def test_a_client_that_closes_its_side_before_its_content_gets_a_421(monkeypatch: pytest.MonkeyPatch) -> None:

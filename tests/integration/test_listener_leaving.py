@@ -124,3 +124,16 @@ async def test_stopping_does_not_wait_for_ever() -> None:
         assert await half.rest() == b""
     assert len(asyncio.all_tasks()) == 1
     assert intake.committed == []
+
+
+async def test_a_listener_is_busy_while_a_client_is_connected() -> None:
+    async with listener(Intake()) as listening:
+        assert not listening.is_busy
+        wire = await connect(listening)
+        await wire.begin()
+        assert listening.is_busy
+        [connection] = listening.connections
+        wire.close()
+        await asyncio.wait_for(asyncio.shield(connection.closed), 10)
+        assert not listening.is_busy
+        assert listening.accepted == 1

@@ -136,6 +136,7 @@ async def test_a_message_that_arrives_twice_because_replies_were_lost_is_marked_
         smtp=Tcp("127.0.0.1", server.port),
         channels=channels,
         backlog_channels=channels,
+        record="off",
     )
     policy = RetryPolicy((3600.0,), 432_000.0, lambda _kind, _sender, _notify: (Backend.MAILBOX,))
     scheduler = Scheduler(relayhost, spool, dial, policy, lambda: None)

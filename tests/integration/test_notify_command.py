@@ -80,7 +80,8 @@ async def test_a_full_disk_does_not_keep_the_command_from_running(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    await command(["sh", "-c", "echo said >&2"])([NOTICE])
+    await command(["sh", "-c", 'echo said >&2; echo run >"$0"', str(tmp_path / "run")])([NOTICE])
+    assert (tmp_path / "run").read_text() == "run\n"
 
 
 async def test_the_error_quotes_the_end_of_the_commands_stderr() -> None:
@@ -90,8 +91,9 @@ async def test_the_error_quotes_the_end_of_the_commands_stderr() -> None:
     assert len(str(raised.value)) < 600
 
 
-async def test_a_command_that_does_not_read_its_stdin_can_succeed() -> None:
-    await command(["true"])([NOTICE] * 20)
+async def test_a_command_that_does_not_read_its_stdin_can_succeed(tmp_path: Path) -> None:
+    await command(["touch", str(tmp_path / "run")])([NOTICE] * 20)
+    assert (tmp_path / "run").exists()
 
 
 async def test_a_missing_command_fails_the_backend() -> None:

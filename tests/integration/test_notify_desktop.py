@@ -21,6 +21,7 @@ from mailrelay.notify import desktop as desktop_module
 from mailrelay.notify.backend import BackendFailed, BackendMissing
 from mailrelay.notify.desktop import Desktop
 from mailrelay.notify.notifier import DESKTOP_PAUSE, Notifier
+from mailrelay.notify.open_page import page_command
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "darwin" or shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (package dbus)"
@@ -51,6 +52,32 @@ async def test_a_notice_is_shown_as_critical_and_its_markup_is_escaped(bus: str)
     assert title == "Mail to bob@example.net was refused"
     assert "550 &lt;b&gt;no &amp; never&lt;/b&gt; \\x1b[2J" in body
     assert urgency == 2
+
+
+async def test_the_button_of_a_notification_opens_the_page_at_its_message(
+    bus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(desktop_module, "open_page", opened.append)
+    async with a_screen(bus) as screen:
+        desktop = Desktop()
+        await desktop.deliver([REFUSED])
+        screen.press("Open")
+        await until(lambda: opened == ["3KQ7Z"])
+        await desktop.deliver([REFUSED, REFUSED])
+        screen.press("Open")
+        await until(lambda: opened == ["3KQ7Z", ""])
+
+
+def test_the_page_runs_outside_of_the_unit_of_the_daemon() -> None:
+    page = [sys.executable, "-m", "mailrelay", "web", "3KQ7Z"]
+    assert page_command("3KQ7Z", {}, "/usr/bin/systemd-run") == page
+    assert page_command("3KQ7Z", {"INVOCATION_ID": "x"}, None) == page
+    environ = {"INVOCATION_ID": "x", "MAILRELAY_CONFIG": "/c", "SECRET": "y"}
+    assert page_command("3KQ7Z", environ, "/usr/bin/systemd-run") == [
+        *("/usr/bin/systemd-run", "--user", "--collect", "--quiet", "--setenv=MAILRELAY_CONFIG=/c", "--"),
+        *page,
+    ]
 
 
 def open_files() -> int:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ NOTICE = Notice(
     queue_id="3KQ7Z",
     concerned=(Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 no such user", "RCPT", True),),
 )
-with_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="needs the extra mailrelay[apprise]")
+with_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="needs the extra apprise")
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -53,7 +54,7 @@ def hook() -> Iterator[tuple[str, type[Hook]]]:
 
 def test_urls_without_the_library_fail_when_the_backend_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "apprise", None)
-    with pytest.raises(BackendFailed, match=r"pip install 'mailrelay\[apprise\]'"):
+    with pytest.raises(BackendFailed, match=f"library: {sys.executable} -m pip install apprise"):
         Notifier(Notify(urls=("json://127.0.0.1",)), SimpleNamespace(), 900.0, lazy)  # type: ignore[arg-type]
 
 

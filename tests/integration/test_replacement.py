@@ -13,6 +13,7 @@ from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
 from mailrelay.mail.record import NewNotice
 from mailrelay.mail.spool_errors import NotAllowed, SpoolFull
 from mailrelay.spool.actions import KEEP_REFUSED
+from mailrelay.spool.database import connect
 
 REFUSED_CONTENT = Outcome(Stage.CONTENT, Reply(552, (b"5.3.4 too large",)))
 UNREADABLE = Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="it cannot be read")
@@ -207,6 +208,20 @@ def test_a_notice_names_who_was_likely_meant(engine: Engine) -> None:
     attempt(engine, BOUNCED, BOUNCED)
     likely = [one.likely for pending in engine.pending() for one in pending.notice.concerned]
     assert likely == [b"ann@example.net", b""]
+
+
+@pytest.mark.parametrize(("owner", "known"), [(None, b"ann@example.net"), (0, b"ann@example.net"), (1000, b"")])
+def test_a_report_to_an_account_names_nobody_to_whom_others_write(
+    engine: Engine, owner: int | None, known: bytes
+) -> None:
+    accept(engine, b"ann@example.net")
+    attempt(engine, SENT)
+    key, _ = accept(engine, b"ann@exmaple.net")
+    db = connect(engine.directory)
+    db.execute("UPDATE message SET owner = ? WHERE id = ?", (owner, key))
+    db.close()
+    attempt(engine, BOUNCED)
+    assert [one.likely for pending in engine.pending() for one in pending.notice.concerned] == [known]
 
 
 def test_nobody_is_likely_where_the_address_was_not_what_was_refused(engine: Engine) -> None:

@@ -1,24 +1,32 @@
 """Faults of connection and disk under a scheduler: nothing is forgotten, nothing is said twice, nothing spins."""
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from pathlib import Path
 
 import apsw
 import pytest
 from harness.messages import letter
-from harness.relay import RelayHarness, running_relay
+from harness.relay import HeldContent, RelayHarness, running_relay
 
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.outcome import Cause, Outcome
 from mailrelay.mail.record import Arrival
+from mailrelay.mail.recorded import RecordedExchange
+from mailrelay.mail.spool_errors import SpoolUnavailable
+from mailrelay.relay import conversations
 from mailrelay.relay import scheduler as scheduler_room
-from mailrelay.relay.delivery import ConversationEnd, converse
-from mailrelay.relay.jobs import Job, MessageJob
+from mailrelay.relay.delivery import ConversationEnd, JobSource, converse
+from mailrelay.relay.jobs import Cancelled, Job, MessageJob
+from mailrelay.relay.plan import ConversationProgress
+from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.flight import Trust
-from mailrelay.spool import attempts
+from mailrelay.spool import actions, attempts
+from mailrelay.spool.database import transaction
 from mailrelay.ssh import connection
+from mailrelay.ssh.interface import Channel
 
 EHLO = b"250-remote\r\n250 PIPELINING\r\n"
 EHLO_CHUNKING = b"250-remote\r\n250-CHUNKING\r\n250 PIPELINING\r\n"
@@ -28,11 +36,12 @@ class Wire:
     """A wire to a remote that says what `answer` makes of each thing written, and may go in the middle of anything."""
 
     def __init__(self, answer: Callable[["Wire", bytes], None], ehlo: bytes = EHLO) -> None:
-        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.heard: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.heard.put_nowait(b"220 remote\r\n")
         self.is_gone = self.is_closed = False
         self._answer = answer
         self._ehlo = ehlo
+        self.written = self.acknowledged = 0
 
     def says(self, *lines: bytes) -> None:
         self.heard.put_nowait(b"".join(line + b"\r\n" for line in lines))
@@ -41,12 +50,20 @@ class Wire:
         self.is_gone = True
         self.heard.put_nowait(b"")
 
+    def breaks(self) -> None:
+        self.is_gone = True
+        self.heard.put_nowait(None)
+
     async def read(self) -> bytes:
-        return await self.heard.get()
+        heard = await self.heard.get()
+        if heard is None:
+            raise ConnectionResetError("broken")
+        return heard
 
     def write(self, data: bytes) -> None:
         if self.is_gone:
             raise ConnectionResetError("gone")
+        self.written += len(data)
         if data.startswith(b"EHLO"):
             self.heard.put_nowait(self._ehlo)
         self._answer(self, data)
@@ -62,19 +79,31 @@ class Wire:
 class Mail:
     """Messages for a conversation, and what it gave back: (key, stage, words) of each outcome, (key, "untried", b"")."""
 
-    def __init__(self, *messages: Message | Exception, at_piece: Callable[[int], None] = lambda _message: None) -> None:
+    def __init__(
+        self,
+        *messages: Message | Sequence[Message] | Exception,
+        at_piece: Callable[[int], None] = lambda _message: None,
+    ) -> None:
         self._messages = list(messages)
         self._at_piece = at_piece
+        self.judgements = 0
+        self.asked: list[int] = []
+        self.noted: list[RecordedExchange] = []
         self.back: list[tuple[int, str, bytes]] = []
+        self.went_on: list[bool] = []
 
     def ready(self, in_flight: int, server_names: Sequence[bytes]) -> None: ...
-    def judged(self, job: Job) -> None: ...
+
+    def judged(self, job: Job) -> None:
+        self.judgements += 1
 
     async def next(self, limit: int) -> Sequence[MessageJob]:
-        message = self._messages.pop(0) if self._messages else None
-        if isinstance(message, Exception):
-            raise message
-        return () if message is None else (MessageJob(message, self.pieces, self, lambda: 0.0, {}),)
+        self.asked.append(limit)
+        found = self._messages.pop(0) if self._messages else ()
+        if isinstance(found, Exception):
+            raise found
+        portion = (found,) if isinstance(found, Message) else found
+        return [MessageJob(message, self.pieces, self, lambda: 0.0, {}) for message in portion]
 
     async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
         for _ in range(20):
@@ -88,8 +117,19 @@ class Mail:
     ) -> None:
         self.back += [(message.id, outcome.stage.value, outcome.description) for outcome in outcomes]
 
+    def planned(self, message: Message, exchange: RecordedExchange) -> None:
+        self.noted.append(exchange)
+
     def untried(self, message: Message, *, goes_on: bool, is_next: bool) -> None:
         self.back.append((message.id, "untried", b""))
+        self.went_on.append(goes_on)
+
+    def cancelled(self, message: Message, ended: Cancelled) -> None:
+        self.back.append((message.id, "cancelled", b""))
+        ended(is_cancelled=True)
+
+
+TWO = Envelope(b"a@example.org", (Recipient(b"b@example.net"), Recipient(b"c@example.net")))
 
 
 def message(key: int) -> Message:
@@ -181,6 +221,57 @@ async def test_a_failure_of_ours_in_a_conversation_gives_back_all_that_was_under
     assert wire.is_closed
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_content_sent_ahead_is_in_doubt_if_the_connection_breaks_and_not_if_the_mail_server_closes_it(
+    is_closed: bool,
+) -> None:
+    def answer(wire: Wire, data: bytes) -> None:
+        if b"BDAT" in data and is_closed:
+            wire.goes()
+        elif b"BDAT" in data:
+            wire.breaks()
+
+    mail = Mail(message(1))
+    ended = await conversed(Wire(answer, EHLO_CHUNKING), b"localhost", mail)
+    assert [back[:2] for back in mail.back] == [(1, "MAIL" if is_closed else "after-dot")]
+    assert ended.outcome is not None
+
+
+async def test_a_mail_server_that_leaves_after_too_many_recipients_has_judged_the_message() -> None:
+    def answer(wire: Wire, data: bytes) -> None:
+        if b"DATA" in data:
+            wire.says(b"250 ok", b"250 ok", b"452 4.5.3 too many recipients")
+            wire.goes()
+
+    mail = Mail(dataclasses.replace(message(1), envelope=TWO, recipient_ids=(1, 2)))
+    ended = await conversed(Wire(answer), b"localhost", mail)
+    assert [back[1] for back in mail.back] == ["DATA", "RCPT"]
+    assert (ended.progress, ended.cut, mail.judgements) == (ConversationProgress.REPLIED, None, 1)
+
+
+@pytest.mark.parametrize("token", ["0" * 32, ""])
+async def test_where_the_replies_to_a_message_will_stand_is_noted_if_the_conversation_is_recorded(token: str) -> None:
+    mail = Mail(message(1))
+    await converse(Wire(lambda wire, data: wire.goes() if b"DATA" in data else None), b"localhost", mail, token=token)
+    exchange = RecordedExchange(token, 2, (1,), has_data=True, relays_dsn=False)
+    assert mail.noted == ([exchange] if token else [])
+
+
+async def test_a_conversation_asks_for_no_more_before_it_has_begun_what_it_got() -> None:
+    def answer(wire: Wire, data: bytes) -> None:
+        if data.startswith(b"MAIL"):
+            held.append(len(mail.asked))
+            wire.says(b"550 no")
+        elif data.startswith(b"RSET"):
+            wire.says(b"250 ok")
+
+    held: list[int] = []
+    mail = Mail([message(1), message(2), message(3)])
+    await conversed(Wire(answer, ehlo=b"250 remote\r\n"), b"localhost", mail)
+    assert [back[0] for back in mail.back] == [1, 2, 3]
+    assert held == [1, 1, 1]
+
+
 def failing(room: object, name: str, times: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets a function of the spool's fail as on a full disk, `times` times; the list holds how often it did."""
     real = getattr(room, name)
@@ -256,6 +347,74 @@ async def test_a_disk_too_full_to_open_attempts_costs_the_running_ones_nothing_a
         await at.settled(second, "sent")
         assert len(failed) == 2
         assert at.remote.logins == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_fault"), [(RuntimeError("a bug"), True), (SpoolUnavailable("locked; try again"), False)]
+)
+async def test_a_conversation_that_breaks_with_an_error_of_ours_ends_no_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, is_fault: bool
+) -> None:
+    real, errors = conversations.converse, [error]
+
+    async def breaks(*arguments: object, **options: object) -> ConversationEnd:
+        if errors:
+            raise errors.pop()
+        return await real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversations, "converse", breaks)
+    async with running_relay(tmp_path) as at:
+        key = await at.send()
+        if is_fault:
+            assert await at.failure() is Cause.LOST
+            with transaction(at.db):
+                actions.retry_all(at.db, time.time())
+            at.scheduler.look_again()
+        await at.settled(key, "sent")
+        assert await at.spool.relayhost_failure("default") is None
+        assert "relay=default: a conversation failed" in caplog.text
+
+
+@pytest.mark.parametrize("leaves_doubt", [True, False])
+async def test_after_a_conversation_that_left_doubt_the_next_one_sends_no_content_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves_doubt: bool
+) -> None:
+    real = conversations.converse
+    unusable: list[Collection[Extension]] = []
+
+    async def leaves(
+        channel: Channel,
+        name: bytes,
+        source: JobSource,
+        not_used: Collection[Extension],
+        *rest: object,
+        **options: bool,
+    ) -> ConversationEnd:
+        unusable.append(not_used)
+        if len(unusable) == 1:
+            channel.close()
+            return ConversationEnd(None, ConversationProgress.REPLIED, leaves_doubt=leaves_doubt)
+        return await real(channel, name, source, not_used, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversations, "converse", leaves)
+    async with running_relay(tmp_path) as at:
+        await at.settled(await at.send(), "sent")
+    assert unusable == [frozenset(), frozenset({Extension.CHUNKING} if leaves_doubt else ())]
+
+
+async def test_finishing_waits_for_the_message_in_progress_and_begins_no_other(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, channels=1) as at:
+        at.remote.policy = held = HeldContent()
+        first = await at.send()
+        await held.reached.wait()
+        finishing = asyncio.ensure_future(at.scheduler.finish())
+        second = await at.send()
+        await asyncio.wait({finishing}, timeout=0.05)
+        assert not finishing.done()
+        held.go_on.set()
+        await finishing
+        await at.settled(first, "sent")
+        assert await at.states(second) == ["queued"]
 
 
 async def test_mail_that_waits_because_the_spool_failed_goes_as_soon_as_it_can_be_used_again(
@@ -423,3 +582,92 @@ async def test_the_cause_of_a_fault_is_not_lost_in_the_closing_of_its_connection
         await at.looked_again()
         assert await at.failure() is Cause.FORWARDING_PROHIBITED
         assert at.remote.channels == 1
+
+
+class Stuck(Wire):
+    """A remote that takes no more content after the first block, until it is `free`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _wire, _data: None, b"250-remote\r\n250 PIPELINING\r\n")
+        self.is_stuck, self.free = asyncio.Event(), asyncio.Event()
+        self.tail = b""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.tail = data[-400:]
+        if b"\r\n.\r\n" in self.tail:
+            self.says(b"250 taken")
+        if b"\r\nDATA\r\n" in self.tail:
+            self.says(b"250 ok", b"250 ok", b"354 go on")
+
+    async def drain(self) -> None:
+        if self.tail.endswith(b"xx"):
+            self.is_stuck.set()
+            await self.free.wait()
+
+
+class Portion(Mail):
+    """Messages that one conversation gets at once."""
+
+    def __init__(self, *messages: Message) -> None:
+        super().__init__()
+        self.jobs = [MessageJob(message, self.pieces, self, lambda: 0.0, {}) for message in messages]
+        self._left = [self.jobs, []]
+
+    async def next(self, limit: int) -> Sequence[MessageJob]:
+        return self._left.pop(0)
+
+    async def pieces(self, message: int) -> AsyncGenerator[bytes, None]:
+        for _ in range(LARGE // 1000):
+            yield b"x" * 998 + b"\r\n"
+
+
+LARGE = 200_000
+
+
+def large(key: int) -> Message:
+    return dataclasses.replace(message(key), size=LARGE)
+
+
+async def test_a_message_is_stopped_while_the_remote_takes_nothing_and_the_others_go_on_elsewhere() -> None:
+    wire, mail = Stuck(), Portion(large(1), large(2))
+    conversation = asyncio.ensure_future(converse(wire, b"localhost", mail, trust=Trust.PROVEN))
+    await wire.is_stuck.wait()
+    assert mail.jobs[0].transfer.want_stop()
+    end = await conversation
+    assert mail.back == [(1, "cancelled", b""), (2, "untried", b"")]
+    assert mail.went_on == [True]
+    # Nothing is wrong with the remote.
+    assert (end.outcome, end.cut, end.goes_on, end.leaves_doubt) == (None, None, True, False)
+    assert wire.is_closed
+    assert b"\r\n.\r\n" not in wire.tail
+
+
+async def test_a_message_that_was_not_begun_is_cancelled_at_once_and_the_one_before_it_goes_on() -> None:
+    wire, mail = Stuck(), Portion(large(1), large(2))
+    conversation = asyncio.ensure_future(converse(wire, b"localhost", mail, trust=Trust.PROVEN))
+    await wire.is_stuck.wait()
+    assert mail.jobs[1].transfer.want_stop()
+    await mail.jobs[1].transfer.ended.wait()
+    assert mail.back == [(2, "cancelled", b"")]
+    wire.free.set()
+    await mail.jobs[0].transfer.ended.wait()
+    assert mail.back[1:] == [(1, "content", b"250 taken")]
+    conversation.cancel()
+    await asyncio.gather(conversation, return_exceptions=True)
+
+
+async def test_octets_count_only_when_they_are_acknowledged_and_never_shrink() -> None:
+    wire, mail = Stuck(), Portion(large(1))
+    conversation = asyncio.ensure_future(converse(wire, b"localhost", mail, trust=Trust.PROVEN))
+    await wire.is_stuck.wait()
+    transfer = mail.jobs[0].transfer
+    assert transfer.octets == 0
+    wire.acknowledged = wire.written - 10_000
+    assert 0 < (before := transfer.octets) < LARGE - 10_000
+    wire.acknowledged = wire.written - 11_000
+    assert transfer.octets == before
+    wire.acknowledged = wire.written
+    assert transfer.octets == before + 10_000
+    conversation.cancel()
+    await asyncio.gather(conversation, return_exceptions=True)

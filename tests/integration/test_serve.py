@@ -1,5 +1,6 @@
 """`mailrelay serve` as a process: what a service manager, the person and `mailrelay status` see if it hangs or fails."""
 
+import json
 import signal
 import socket
 import sys
@@ -96,3 +97,25 @@ def test_a_maildir_that_hangs_does_not_hold_up_the_end(relay: Relay) -> None:
     child = Child(argv, env=relay.environment, cwd=relay.directory)
     assert child.ended(20) == 1
     assert [notice["kind"] for notice in relay.notices()] == ["spool"]
+
+
+def test_an_error_of_the_daemon_itself_is_in_its_status_as_long_as_it_lasts(relay: Relay) -> None:
+    broken = relay.directory / "broken"
+    program = (
+        "import os, sys\nfrom mailrelay import lazy\nfrom mailrelay.cli.command_line import main\n"
+        "from mailrelay.relay import scheduler\nscheduler.SPOOL_RETRY = 0.1\nusual = lazy.ssh_dial\n"
+        f"def ssh_dial():\n    if os.path.exists({str(broken)!r}):\n        raise ImportError('no \\033 way')\n"
+        "    return usual()\nlazy.ssh_dial = ssh_dial\nmain()\n"
+    )
+    broken.touch()
+    words = relay.command("serve")[3:]
+    relay.child = child = Child([sys.executable, "-c", program, *words], env=relay.environment, cwd=relay.directory)
+    child.wait_line("ready")
+    assert relay.run("status").returncode == 0
+    relay.do("sendmail", "-f", "me@example.org", "you@example.net")
+    until(lambda: relay.run("status").returncode == 2, "status tells of the error")
+    status = json.loads(relay.run("status", "--json").stdout)
+    assert status["errors"] == [{"name": "default", "text": "ImportError: no \\x1b way"}]
+    assert "default cannot go on" in relay.run("status", "--brief").stdout
+    broken.unlink()
+    until(lambda: json.loads(relay.run("status", "--json").stdout)["errors"] == [], "the error is over")

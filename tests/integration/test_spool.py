@@ -10,7 +10,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import Act, State
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Stage
-from mailrelay.mail.record import NewNotice, Record, arrive
+from mailrelay.mail.record import NewNotice, Place, Record, Settled, arrive
 from mailrelay.mail.spool_errors import NoSuchMessage, NotAllowed, SpoolFull
 from mailrelay.ports import LARGE, RelayhostFailure
 from mailrelay.spool.actions import KEEP_REFUSED
@@ -179,6 +179,16 @@ def test_what_is_put_back_is_due_and_nothing_is_counted(engine: Engine) -> None:
     assert (engine.one(key).attempts, engine.states(key)) == (0, ["queued"])
 
 
+def test_what_is_stopped_is_cancelled_and_nothing_is_counted(engine: Engine) -> None:
+    key = accept(engine)
+    assert not engine.do(engine.spool.cancel_stopped(key)), "it is not being sent"
+    take(engine)
+    assert engine.do(engine.spool.cancel_stopped(key))
+    assert (engine.states(key), next_due(engine), engine.one(key).attempts) == (["cancelled"], None, 0)
+    assert engine.one(key).queue_name == "cancelled"
+    assert not engine.do(engine.spool.cancel_stopped(key))
+
+
 def test_mail_that_waits_only_because_a_connection_was_lost_is_due_when_that_is_asked_for(engine: Engine) -> None:
     lost, busy = accept(engine), accept(engine, at=NOW + 1)
     take(engine, now=NOW + 1)
@@ -200,6 +210,7 @@ def test_an_attempt_of_another_node_is_neither_recorded_nor_put_back(engine: Eng
     other = engine.another()
     try:
         assert engine.do(other.put_back([key])) == [key]
+        assert not engine.do(other.cancel_stopped(key))
         assert not engine.do(
             other.record(record_of(engine, key, {State.BOUNCED: NO_SUCH_USER}, backends=tuple(Backend)))
         )
@@ -312,6 +323,55 @@ def test_the_story_tells_of_the_dial_and_of_the_stage_at_which_the_remote_spoke(
     with engine.commands.reading() as view:
         told = [(event.at - NOW, event.what, event.stage) for event in view.events(key)]
     assert told == [(0, "accepted", ""), (0.5, "dialled, in 0.50 s", ""), (1, "attempt", ""), (2, "deferred", "RCPT")]
+
+
+def test_the_story_has_attempts_in_their_order_and_recipients_and_backends_in_theirs(engine: Engine) -> None:
+    key = accept(engine, b"b@example.net", b"c@example.net")
+    take(engine)
+    end(engine, key, {State.DEFERRED: BUSY, State.HELD: BUSY}, next_attempt=NOW)
+    with engine.commands.changing() as change:
+        change.act(key, engine.one(key).queue_id, Act.HOLD)
+        change.act(key, engine.one(key).queue_id, Act.RELEASE)
+    take(engine)
+    both = {State.BOUNCED: NO_SUCH_USER, State.SENT: TAKEN}
+    end(engine, key, both, backends=(Backend.DESKTOP, Backend.MAILBOX))
+    for pending in reversed(engine.pending()):
+        engine.do(engine.spool.notice_delivered(pending))
+    with engine.commands.reading() as view:
+        told = [(event.what, event.address) for event in view.events(key)]
+    assert told == [
+        ("accepted", b""),
+        ("attempt", b""),
+        ("deferred", b"b@example.net"),
+        ("held", b"c@example.net"),
+        ("attempt", b""),
+        ("bounced", b"b@example.net"),
+        ("sent", b"c@example.net"),
+        ("notice (failed) delivered by desktop", b""),
+        ("notice (failed) delivered by mailbox", b""),
+    ]
+
+
+def test_where_the_clock_was_put_back_no_event_of_the_story_stands_before_its_cause(engine: Engine) -> None:
+    key = accept(engine)
+    take(engine)
+    end(engine, key, {State.DEFERRED: BUSY}, now=NOW + 5, next_attempt=NOW - 60)
+    take(engine, now=NOW - 60)
+    bounced = record_of(engine, key, {State.BOUNCED: NO_SUCH_USER}, now=NOW - 50, backends=(Backend.DESKTOP,))
+    assert engine.do(engine.spool.record(dataclasses.replace(bounced, dialled=0.5)))
+    engine.now = NOW - 40
+    engine.do(engine.spool.notice_delivered(engine.pending()[0]))
+    with engine.commands.reading() as view:
+        told = [(event.what, event.at - NOW) for event in view.events(key)]
+    assert told == [
+        ("accepted", 0),
+        ("attempt", 0),
+        ("deferred", 5),
+        ("dialled, in 0.50 s", -60),
+        ("attempt", -60),
+        ("bounced", -50),
+        ("notice (failed) delivered by desktop", -40),
+    ]
 
 
 def test_a_failed_message_is_kept_whole(engine: Engine) -> None:
@@ -428,6 +488,29 @@ def test_a_notice_is_pending_from_the_commit_of_its_failure_until_its_backend_ha
     (again,) = engine.pending()
     assert (again.backend, again.tries) == (Backend.DESKTOP, 1)
     assert engine.status().failing_notices == (("failed", "desktop", "no session"),)
+
+
+def test_the_notifier_is_woken_for_the_backend_that_is_due_first(engine: Engine) -> None:
+    key = accept(engine)
+    take(engine)
+    end(engine, key, {State.BOUNCED: NO_SUCH_USER}, backends=(Backend.DESKTOP, Backend.MAILBOX))
+    desktop, mailbox = engine.pending()
+    for pending, wait in ((desktop, 60), (mailbox, 90)):
+        engine.do(engine.spool.notice_failed(pending, NOW + wait, "no session"))
+    assert engine.do(engine.spool.next_notice_due()) == NOW + 60
+
+
+def test_each_of_two_rounds_has_one_notice_for_all_of_its_recipients(engine: Engine) -> None:
+    messages = [accept(engine, b"b@example.net", b"c@example.net") for _ in range(2)]
+    for index, place in enumerate((Place.GOES_ON, Place.LAST)):
+        take(engine)
+        for key in messages:
+            to = engine.taken[key].recipient_ids[0]
+            settled = (Settled(to, State.BOUNCED, NO_SUCH_USER, uncertain=False),)
+            notice = NewNotice(Kind.FAILED, (to,), (Backend.DESKTOP,))
+            next_attempt = None if index else NOW
+            assert engine.do(engine.spool.record(Record(key, NOW, settled, next_attempt, (notice,), place=place)))
+    assert [len(pending.notice.concerned) for pending in engine.pending()] == [2, 2]
 
 
 def test_a_notice_that_is_dropped_for_one_backend_stays_pending_for_the_others_and_is_no_longer_failing(

@@ -37,6 +37,7 @@ async def test_the_end_of_an_attempt_that_is_not_ours_any_more_is_logged_and_cha
             lambda: None,
             lambda: None,
             lambda: None,
+            lambda: None,
             lambda _: None,
             lambda: 0.0,
         )
@@ -62,6 +63,7 @@ async def test_the_end_of_an_attempt_of_ours_is_not_worth_an_error(
         results = Results(
             spool,
             RetryPolicy((60.0,), 432_000.0, lambda *_: ()),
+            lambda: None,
             lambda: None,
             lambda: None,
             lambda: None,

@@ -90,7 +90,19 @@ def test_a_sqlite_that_can_lose_committed_mail_is_refused(version: str) -> None:
 
 
 def test_the_sqlite_that_is_installed_with_us_is_safe() -> None:
-    check_library(apsw.sqlite_lib_version())
+    version = apsw.sqlite_lib_version()
+    assert tuple(map(int, version.split("."))) >= (3, 51, 3)
+    check_library(version)
+
+
+def test_a_file_system_that_cannot_keep_a_write_ahead_log_is_refused(tmp_path: Path) -> None:
+    usual = apsw.vfs_names()[0]
+    apsw.set_default_vfs("unix-none")
+    try:
+        with pytest.raises(SpoolError, match="cannot keep a write-ahead log"):
+            connect(tmp_path / "spool")
+    finally:
+        apsw.set_default_vfs(usual)
 
 
 def test_every_connection_syncs_each_commit(tmp_path: Path) -> None:
@@ -121,6 +133,12 @@ def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
     assert lock.holder(tmp_path) is None
     with lock.lock(tmp_path):
         pass
+
+
+def test_the_lock_names_its_holder_alone_after_one_with_a_longer_process_id(tmp_path: Path) -> None:
+    (tmp_path / lock.FILE).write_text("123456789012345\n")
+    with lock.lock(tmp_path):
+        assert lock.holder(tmp_path) == str(os.getpid())
 
 
 def test_a_bell_without_a_daemon_says_so_and_one_with_it_is_heard(tmp_path: Path) -> None:
@@ -320,6 +338,26 @@ def test_the_names_of_a_new_spool_are_on_disk_before_its_first_message(
     synced.clear()
     connect(directory).close()
     assert synced == []
+
+
+async def test_a_spool_that_is_closed_leaves_all_in_one_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, lambda _name: None)
+    await spool.accept(letter())
+    assert (tmp_path / "spool" / f"{FILE}-wal").stat().st_size > 0
+    spool.close()
+    assert sorted(path.name for path in (tmp_path / "spool").iterdir()) == [ballast.FILE, FILE]
+
+
+async def test_a_limit_that_was_read_again_holds_for_the_next_message(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", LIMIT, nobody)
+    content = b"x" * 100_000
+    await spool.accept(letter(content=content))
+    spool.limit(100_000)
+    with pytest.raises(SpoolFull, match="max_size"):
+        await spool.accept(letter(content=content))
+    spool.limit(LIMIT)
+    await spool.accept(letter(content=content))
+    spool.close()
 
 
 async def test_on_a_full_disk_the_ballast_is_given_up_so_that_the_spool_can_be_opened(

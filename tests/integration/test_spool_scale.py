@@ -105,7 +105,7 @@ HOT: dict[str, Callable[[apsw.Connection], Any]] = {
     "a message fails and the person hears of it": tell,
     "the network is away and comes back": dial_fails,
     "the notifier asks what is owed": lambda db: (notices.pending_notices(db, NOW), notices.next_notice_due(db)),
-    "the notifier asks when mail will be late": lambda db: notice_lifecycle.next_update(db, LATE),
+    "the notifier asks when mail will be late": lambda db: notice_lifecycle.next_update(db, LATE, NOW),
     "a crash is cleared up": lambda db: attempts.recover(db, NOW),
 }
 

@@ -13,7 +13,8 @@ from mailrelay.mail.record import Arrival, Staged
 from mailrelay.mail.spool_errors import SpoolError, SpoolFull
 from mailrelay.spool import accepting, ballast, listing
 from mailrelay.spool.database import PIECE, connect, row
-from mailrelay.spool.spool import STAGED_AT_ONCE, Spool
+from mailrelay.spool.spool import Spool
+from mailrelay.spool.staging import STAGED_AT_ONCE
 
 PART = b"x" * 60_000 + b"\r\n"
 
@@ -59,6 +60,7 @@ async def test_a_staged_content_becomes_a_message_with_all_of_its_octets(tmp_pat
         key = await spool.accept(arrival)
         assert key == arrival.staged.key  # type: ignore[union-attr]
         whole = await content(spool, key)
+        assert arrival.size == len(whole)
         assert whole.startswith(b"Received: ")
         assert whole.endswith(PART * 5 + b"the end\r\n")
         [message] = await spool.take("default", (), 1)
@@ -188,7 +190,12 @@ async def test_the_step_that_removes_what_a_crash_left_says_how_many_they_were(t
     db.close()
 
 
-async def test_of_contents_that_do_not_fit_together_one_at_a_time_gives_way(tmp_path: Path) -> None:
+async def test_of_contents_that_do_not_fit_together_one_at_a_time_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The others go on because it is removed, and not because they have waited long enough.
+    monkeypatch.setattr("mailrelay.spool.staging.REMOVAL_WAIT", 3600.0)
+
     async def send(spool: Spool) -> bool:
         """A client with 5.4 MB; whether it was taken."""
         begun = letter()
@@ -213,7 +220,7 @@ async def test_of_contents_that_do_not_fit_together_one_at_a_time_gives_way(tmp_
 async def test_a_content_that_gives_way_and_is_never_removed_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailrelay.spool.spool.REMOVAL_WAIT", 0.01)
+    monkeypatch.setattr("mailrelay.spool.staging.REMOVAL_WAIT", 0.01)
 
     with open_spool(tmp_path / "spool", max_size=2_000_000) as spool:
         first, _ = await staged(spool, 10)

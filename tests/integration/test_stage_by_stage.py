@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import pytest
 from harness.daemon import served, settings
 from harness.failing_server import (
@@ -225,10 +224,9 @@ async def story(
             await parts.enter_async_context(server.octet_by_octet())
         linger = 0.0 if case.stage in ("QUIT", "BDAT") else 30.0
         usually = settings(tmp_path, server.relayhost(name="default", channels=1, backlog_channels=1, linger=linger))
-        changed = msgspec.structs.replace(
-            usually,
-            listen=msgspec.structs.replace(usually.listen, answer_within=case.answer_within),
-            queue=msgspec.structs.replace(usually.queue, retry=(RETRY,), delay_notice_after=DELAY),
+        changed = usually._replace(
+            listen=usually.listen._replace(answer_within=case.answer_within),
+            queue=usually.queue._replace(retry=(RETRY,), delay_notice_after=DELAY),
         )
         port, _ = await parts.enter_async_context(served(changed))
         at = Story(server, port, tmp_path, caplog)

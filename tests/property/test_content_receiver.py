@@ -143,3 +143,16 @@ def test_the_header_is_complete_with_the_empty_line_behind_it(fields: int, is_cu
     receiver.feed(header[:-1] if is_cut else header + b"text")
     # Two octets are the line end of the DATA command.
     assert receiver.header_size == (None if is_cut else len(header) + 2)
+
+
+@given(st.integers(3, 40), st.integers(20, 400))
+def test_octets_are_counted_as_held_until_they_are_taken_or_dropped(lines: int, limit: int) -> None:
+    receiver = ContentReceiver(10_000)
+    octets = b"a line\r\n" * lines
+    assert receiver.feed(octets) is None
+    # With the line end of the DATA command, until octets are taken.
+    assert receiver.held == len(b"\r\n" + octets)
+    taken = receiver.take(limit)
+    assert receiver.held == len(octets) - len(taken)
+    receiver.refuse(replies.BARE_LINE_END)
+    assert receiver.held <= MAX_KEPT

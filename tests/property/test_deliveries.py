@@ -2,7 +2,7 @@
 
 What must hold: a recipient is `sent` only after a 2xx to the content for it was sent whole, and has bounced only after a
 5xx to this message. Nothing is lost: once the mail server behaves, each message has an end. A message that arrived twice
-is marked as uncertain.
+is marked as uncertain. One of which it was said that it is cancelled does not arrive, whenever the person wanted that.
 
     MAILRELAY_FUZZ=5000 pytest --timeout 0 tests/property/test_deliveries.py
 """
@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from mailrelay.demo.mailserver import ByteWriter, converse
 from mailrelay.demo.remote import Received, Remote
+from mailrelay.mail.sending import Stop
 
 _marks = itertools.count(1)
 WELL_FORMED_2XX = re.compile(rb"2[0-9][0-9][ -]")
@@ -63,6 +64,8 @@ class MoodyRemote(Remote):
         self.script = list(script)
         self.sent_replies: list[tuple[str, bytes, bytes]] = []
         self.taken: Counter[tuple[bytes, bytes]] = Counter()
+        self.stages = 0
+        self.at_stage: Callable[[int], None] = lambda _number: None
 
     async def _serve_mail(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._register_this_task()
@@ -89,6 +92,8 @@ class _MoodyDialogue:
         self._is_cut = False
 
     async def policy(self, verb: str, argument: bytes) -> bytes | None:
+        self.remote.stages += 1
+        self.remote.at_stage(self.remote.stages)
         script = self.remote.script
         position = next((at for at, (stage, _) in enumerate(script) if stage == verb), None)
         self._reaction = script.pop(position)[1] if position is not None else ORDINARY
@@ -157,6 +162,54 @@ def test_sent_means_that_a_2xx_was_sent_and_nothing_is_lost(
             assert times == (recipient.state == "sent") or recipient.uncertain is not None, recipient
 
 
+@fuzzed(30)
+@given(
+    script=SCRIPTS,
+    messages=SIZES,
+    stops=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 25)), min_size=2, max_size=8),
+)
+def test_what_was_said_to_be_cancelled_does_not_arrive_and_the_others_do(
+    bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]], stops: list[tuple[int, int]]
+) -> None:
+    remote = bench.remote
+    assert isinstance(remote, MoodyRemote)
+    keys, said = bench.run(_deliver_and_stop(bench, script, messages, stops))
+    note(f"{said} {remote.sent_replies}")
+    for mark, key in keys.items():
+        recipients = bench.relay.message(key).recipients
+        assert (Stop.CANCELLED in said.get(key, ())) == any(to.state == "cancelled" for to in recipients)
+        for recipient in recipients:
+            times = remote.taken[mark, recipient.address]
+            assert recipient.state in ("sent", "bounced", "held", "cancelled"), recipient
+            if recipient.state == "sent":
+                assert times >= 1, recipient
+            elif recipient.uncertain is None:
+                assert times == 0, recipient
+
+
+async def _deliver_and_stop(
+    bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]], stops: list[tuple[int, int]]
+) -> tuple[dict[bytes, int], dict[int, list[Stop]]]:
+    """stops: which message is to be cancelled, and at which stage of all dialogues. Returns what was said, too."""
+    remote, scheduler = bench.remote, bench.relay.scheduler
+    assert isinstance(remote, MoodyRemote)
+    keys: dict[bytes, int] = {}
+    said: dict[int, list[Stop]] = {}
+    stopping: list[asyncio.Future[None]] = []
+
+    async def stop(key: int) -> None:
+        said.setdefault(key, []).append(await scheduler.cancel(key))
+
+    def at_stage(number: int) -> None:
+        known = list(keys.values()) or [0]
+        assert all(0 <= one.octets <= one.size for one in scheduler.sending())
+        stopping.extend(asyncio.ensure_future(stop(known[which % len(known)])) for which, at in stops if at == number)
+
+    await _deliver(bench, script, messages, keys, at_stage)
+    await asyncio.gather(*stopping)
+    return keys, said
+
+
 def mark_in(content: bytes) -> bytes:
     return content[content.index(b"<mark-") :][: len(b"<mark-0000000")]
 
@@ -172,12 +225,17 @@ def _refuses(sent: tuple[str, bytes, bytes], mark: bytes, address: bytes) -> boo
 
 
 async def _deliver(
-    bench: Bench, script: list[tuple[str, Reaction]], messages: list[tuple[int, int]]
+    bench: Bench,
+    script: list[tuple[str, Reaction]],
+    messages: list[tuple[int, int]],
+    keys: dict[bytes, int] | None = None,
+    at_stage: Callable[[int], None] = lambda _number: None,
 ) -> dict[bytes, int]:
     remote = bench.remote
     assert isinstance(remote, MoodyRemote)
     remote.begin(script)
-    keys = {}
+    remote.at_stage = at_stage
+    keys = {} if keys is None else keys
     for count, size in messages:
         mark = b"<mark-%07d" % next(_marks)
         to = [b"%d-%s@x.example" % (number, mark[-7:]) for number in range(count)]

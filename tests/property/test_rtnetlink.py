@@ -3,6 +3,7 @@
 import socket
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,23 +57,29 @@ HERE = address(ETHERNET, "192.0.2.7")
 
 
 @given(st.binary())
-def test_bytes_of_any_kind_raise_nothing(data: bytes) -> None:
-    NetworkState().update(data)
+def test_after_bytes_of_any_kind_the_network_is_still_understood(data: bytes) -> None:
+    state = NetworkState()
+    state.update(data)
+    assert state.update(UP + HERE).may_connect
     rtnetlink.ends_dump(data)
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=80)), max_size=6))
-def test_messages_with_any_content_raise_nothing(messages: list[tuple[int, bytes]]) -> None:
-    NetworkState().update(b"".join(datagram(kind, body) for kind, body in messages))
+def test_after_messages_with_any_content_the_network_is_still_understood(messages: list[tuple[int, bytes]]) -> None:
+    state = NetworkState()
+    state.update(b"".join(datagram(kind, body) for kind, body in messages))
+    assert state.update(UP + HERE).may_connect
 
 
 @given(st.data())
-def test_a_message_that_is_cut_off_anywhere_or_has_a_bit_turned_raises_nothing(data: st.DataObject) -> None:
+def test_after_a_message_that_is_cut_off_or_has_a_bit_turned_the_network_is_understood(data: st.DataObject) -> None:
     whole = UP + HERE + route(ETHERNET, "192.0.2.1")
     at = data.draw(st.integers(0, len(whole) - 1))
     turned = whole[at] ^ (1 << data.draw(st.integers(0, 7)))
-    NetworkState().update(whole[:at])
-    NetworkState().update(whole[:at] + bytes([turned]) + whole[at + 1 :])
+    for damaged in (whole[:at], whole[:at] + bytes([turned]) + whole[at + 1 :]):
+        state = NetworkState()
+        state.update(damaged)
+        assert state.update(UP + address(ETHERNET, "198.51.100.9")).may_connect
 
 
 def test_an_address_on_a_running_interface_may_allow_a_connection() -> None:
@@ -124,3 +131,20 @@ def test_an_address_has_gone_when_no_interface_has_it_any_more() -> None:
 def test_several_messages_of_one_datagram_are_one_change() -> None:
     moved = UP + HERE + address(ETHERNET, "192.0.2.8", kind=rtnetlink.RTM_DELADDR)
     assert heard(moved) == Change(may_connect=True, removed_addresses=frozenset({"192.0.2.8"}))
+
+
+def test_a_dump_ends_with_the_datagram_that_holds_done_also_after_other_messages() -> None:
+    done = datagram(rtnetlink.NLMSG_DONE, struct.pack("=i", 0))
+    assert rtnetlink.ends_dump(done)
+    assert rtnetlink.ends_dump(UP + HERE + done)
+    assert not rtnetlink.ends_dump(UP + HERE)
+    assert not rtnetlink.ends_dump(b"")
+    # A message cut off in its header is none.
+    assert not rtnetlink.ends_dump(done[:15])
+
+
+@pytest.mark.parametrize("kind", [rtnetlink.RTM_GETLINK, rtnetlink.RTM_GETADDR])
+def test_a_dump_request_asks_for_the_state_of_all_families(kind: int) -> None:
+    request = rtnetlink.dump_request(kind)
+    assert struct.unpack_from("=IHHII", request) == (len(request), kind, 0x1 | 0x300, 0, 0)
+    assert request[16:] == b"\0"

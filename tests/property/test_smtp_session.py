@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import SETUP_REPLIES, Outcome, Scope, Stage
 from mailrelay.mail.triage import Disposition, classify
-from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Planned, Ready, Untried
 from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.flight import SMALL, Trust
+from mailrelay.smtp.record import Exchange, Proof, Record
 from mailrelay.smtp.session import Session
 
 Accepted = set[tuple[bytes, bytes]]
@@ -38,6 +39,7 @@ class Client:
         self.envelopes: dict[int, Envelope] = {}
         self.contents: dict[int, bytes | None] = {}
         self.wanted: list[tuple[int, bytes]] = []
+        self.planned: dict[int, Exchange] = {}
         self.finished: dict[int, tuple[Outcome, ...]] = {}
         self.untried: set[int] = set()
         self.ready = False
@@ -57,6 +59,9 @@ class Client:
                 case Ready():
                     assert not self.ready
                     self.ready = True
+                case Planned(key, exchange):
+                    assert key not in self.planned
+                    self.planned[key] = exchange
                 case ContentWanted(key):
                     content = self.contents[key]
                     assert content is not None, "an envelope was to be vetted, and no more"
@@ -112,6 +117,8 @@ class Remote:
     """It heard a command at a point where none like it may come."""
     closed: bool = False
     """It said 421."""
+    said: bytes = b""
+    """All its replies."""
     _input: bytes = b""
     _content: bytes | None = None
     _expected: int | None = None
@@ -120,13 +127,15 @@ class Remote:
     _to: list[bytes] = field(default_factory=list)
 
     def greet(self) -> bytes:
-        return self.reply(b"220")
+        self.said = self.reply(b"220")
+        return self.said
 
     def feed(self, octets: bytes) -> bytes:
         self._input += octets
         said = b""
         while not self.closed and (step := self._step()) is not None:
             said += step
+        self.said += said
         return said
 
     def reply(self, good: bytes) -> bytes:
@@ -324,6 +333,30 @@ def test_the_session_and_the_mail_server_agree_on_the_accepted_recipients(
     )
 
 
+@settings(max_examples=200)
+@given(REMOTES, MESSAGES, st.sampled_from([20, 60, 100_000]), st.randoms(use_true_random=False), st.integers(0))
+def test_the_record_of_a_conversation_says_which_recipients_the_mail_server_accepted(
+    remote: Remote, messages: list[tuple[int, bytes | None, int]], steps: int, chance: random.Random, cut: int
+) -> None:
+    client, accepted = converse(remote, messages, steps, chance)
+    whole = Record(remote.said, is_complete=True)
+    part = Record(remote.said[: cut % (len(remote.said) + 1)], is_complete=False)
+    for key, exchange in client.planned.items():
+        recipients = [client.envelopes[key].recipients[index].address for index in exchange.recipients]
+        assert len(whole.proofs(exchange)) == len(recipients)
+        for address, of_whole, of_part in zip(recipients, whole.proofs(exchange), part.proofs(exchange), strict=True):
+            taken = (sender(key), address) in accepted
+            assert of_whole in (Proof.SENT if taken else Proof.NOT_TAKEN, Proof.UNKNOWN)
+            assert of_part in (Proof.SENT if taken else Proof.NOT_TAKEN, Proof.UNKNOWN)
+            if of_whole is Proof.UNKNOWN:
+                assert not exchange.has_data
+                assert re.search(rb"^50[0-4]", remote.said, re.MULTILINE)
+            if of_whole is Proof.SENT:
+                reply = whole.reply_to_content(exchange)
+                assert reply is not None
+                assert reply.code // 100 == 2
+
+
 BDAT_REFUSALS = st.sampled_from(
     [b"500 unknown command\r\n", b"502 5.5.1 not implemented\r\n", b"503 bad sequence of commands\r\n", b"504\r\n"]
 )
@@ -349,6 +382,8 @@ def test_a_mail_server_that_refuses_bdat_gets_nothing_by_it_and_costs_no_message
     assert not accepted
     tried = {key for key, content in client.contents.items() if content is not None}
     assert client.untried >= tried
+    record = Record(remote.said, is_complete=True)
+    assert all(Proof.SENT not in record.proofs(exchange) for exchange in client.planned.values())
     if tried:
         assert client.session.refused == {Extension.CHUNKING}
 
@@ -370,14 +405,19 @@ STEPS = st.lists(
     ),
     max_size=60,
 )
-BEGINNINGS = st.sampled_from(
-    [
-        [],
-        [("receive", b"220 mx\r\n"), ("take", b""), ("receive", b"250 mx\r\n")],
-        [("receive", b"220 mx\r\n"), ("take", b""), ("receive", b"250-mx\r\n250 PIPELINING\r\n")],
-        [("receive", b"220 mx\r\n"), ("take", b""), ("receive", b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n")],
-    ]
-)
+OK = ("receive", b"250 ok\r\n")
+GREETED = [("receive", b"220 mx\r\n"), ("take", b"")]
+FED = [("feed", b""), ("feed", b""), ("take", b"")]
+"""The content, its end, and both sent."""
+IN_LINES = [("start", b""), *[("take", b""), OK] * 3, ("take", b""), ("receive", b"354 go on\r\n"), *FED, OK]
+IN_CHUNKS = [("start", b""), *FED, *[OK] * 4]
+CONVERSATIONS = [
+    [*GREETED, ("receive", b"250 mx\r\n"), *IN_LINES],
+    [*GREETED, ("receive", b"250-mx\r\n250 PIPELINING\r\n"), *IN_LINES],
+    [*GREETED, ("receive", b"250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"), *IN_CHUNKS],
+]
+"""Each ends with a message that is sent: by chance alone, hardly a conversation comes so far."""
+BEGINNINGS = st.sampled_from([[], *(whole[:end] for whole in CONVERSATIONS for end in range(3, len(whole) + 1))])
 
 
 @settings(max_examples=500)

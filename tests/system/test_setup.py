@@ -23,9 +23,11 @@ from mailrelay.ssh.interface import Fault
 
 pytestmark = pytest.mark.system
 
+ODD = "a command in words of mailrelay's"
 EVERYTHING = {
     "a shell",
     "a command",
+    ODD,
     "file transfer (sftp)",
     "-L to another port",
     "-L to another host",
@@ -39,10 +41,10 @@ EVERYTHING = {
 def home(sshd: Sshd) -> Path:
     """A home directory for the account on the server, with the client's key authorized."""
     sshd.stop()
-    home = sshd.directory / "home"
-    (home / ".ssh").mkdir(mode=0o700, parents=True)
+    home = sshd.home
+    (home / ".ssh").mkdir(mode=0o700)
     (sshd.directory / "authorized_keys").rename(home / ".ssh/authorized_keys")
-    sshd.start(AuthorizedKeysFile=home / ".ssh/authorized_keys", SetEnv=f"HOME={home}")
+    sshd.start(AuthorizedKeysFile=home / ".ssh/authorized_keys")
     return home
 
 
@@ -94,7 +96,7 @@ async def test_a_missing_file_is_created_with_access_for_the_account_only(sshd: 
     file.rename(elsewhere)
     file.parent.rmdir()
     sshd.stop()
-    sshd.start(AuthorizedKeysFile=elsewhere, SetEnv=f"HOME={home}")
+    sshd.start(AuthorizedKeysFile=elsewhere)
     assert await authorized_keys.authorize(the_way(sshd), make_key(sshd.directory / "other")) is None
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
@@ -103,10 +105,10 @@ async def test_a_missing_file_is_created_with_access_for_the_account_only(sshd: 
     ("options", "able"),
     [
         ("", EVERYTHING),
-        ("restrict", {"a shell", "a command", "file transfer (sftp)"}),
+        ("restrict", {"a shell", "a command", ODD, "file transfer (sftp)"}),
         (
             'restrict,port-forwarding,permitopen="localhost:{port}"',
-            {"a shell", "a command", "file transfer (sftp)", "-R, a port opened there"},
+            {"a shell", "a command", ODD, "file transfer (sftp)", "-R, a port opened there"},
         ),
         (
             'restrict,port-forwarding,permitlisten="localhost:1",command="false"',
@@ -132,6 +134,36 @@ async def test_a_restricted_key_permits_only_mail(sshd: Sshd, sockets: None, com
     line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost)
     (sshd.directory / "authorized_keys").write_text(f"{line}\n")
     assert await not_refused(relayhost, key) == set()
+
+
+@pytest.mark.parametrize("command", ["", "printf '220 hi\\r\\n'; cat"])
+async def test_a_restricted_key_for_tracking_permits_only_mail_and_tracking(
+    sshd: Sshd, home: Path, sockets: None, sinks: Callable[..., Sink], command: str
+) -> None:
+    key = sshd.directory / "client"
+    relayhost = the_way(sshd, command=command.replace("'", '"'), smtp=Tcp("localhost", sinks().port))
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), relayhost, track=True)
+    (home / ".ssh/authorized_keys").write_text(f"{line}\n")
+    (sshd.directory / "authorized_keys").write_text(f"{line}\n")
+    sshd.stop()
+    # No mail server of this machine is asked: sendmail may query name servers for a minute.
+    programs = home / "bin"
+    programs.mkdir()
+    (programs / "postqueue").write_text("#!/bin/sh\n")
+    (programs / "postqueue").chmod(0o755)
+    sshd.start(SetEnv=f"HOME={home} PATH={programs}:/usr/bin:/bin")
+    assert await not_refused(relayhost, key) == set()
+    uses = await restriction_probe.tracking_uses(relayhost, key)
+    assert {use.why_not for use in uses} == {""}
+    assert len(uses) == (1 if command else 2)
+
+
+async def test_a_key_for_mail_alone_can_follow_nothing(sshd: Sshd) -> None:
+    key = sshd.directory / "client"
+    line = restriction.authorized_keys_line(authorized_keys.read_key(key), the_way(sshd))
+    (sshd.directory / "authorized_keys").write_text(f"{line}\n")
+    uses = await restriction_probe.tracking_uses(the_way(sshd), key)
+    assert all(use.why_not for use in uses) and len(uses) == 2
 
 
 async def test_the_probe_uses_only_the_given_key(sshd: Sshd) -> None:
@@ -225,3 +257,45 @@ def test_setup_from_a_known_host_to_a_restricted_key_and_again(
     assert "refused: a shell" in again.stdout
     assert before == ((home / ".ssh/authorized_keys").read_bytes(), relay.config.read_bytes(), own.read_bytes())
     sink.wait(2)
+
+
+def test_setup_with_a_restricted_key_for_tracking(
+    sshd: Sshd, home: Path, sinks: Callable[..., Sink], relays: Callable[..., Relay]
+) -> None:
+    sink = sinks()
+    relay = relays(sink.port)
+    (relay.directory / ".ssh").mkdir(mode=0o700)
+    relay.config.write_text(relay.config.read_text().replace(str(relay.port), "0", 1))
+    programs = home / "bin"
+    programs.mkdir()
+    (programs / "postqueue").write_text("#!/bin/sh\n")
+    (programs / "postqueue").chmod(0o755)
+    sshd.stop()
+    keys = home / ".ssh/authorized_keys"
+    sshd.start(AuthorizedKeysFile=keys, SetEnv=f"HOME={home} PATH={programs}:/usr/bin:/bin")
+    words = ("setup", ALIAS, "--yes", "--restricted", "--track", "--to", "me@example.org")
+    first = relay.run(*words)
+    assert first.returncode == 0, first.stdout + first.stderr
+    sink.wait(1)
+    for said in (
+        "refused: a shell",
+        f"refused: {ODD}",
+        "allowed: a record of a conversation",
+        "allowed: a question about mail",
+    ):
+        assert said in first.stdout
+    # The key that is there already is tested again.
+    before = keys.read_bytes()
+    again = relay.run(*words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "allowed: a question about mail" in again.stdout
+    # One that may not follow mail is named, with the line to put there.
+    relayhost = the_way(sshd, smtp=Tcp("localhost", sink.port))
+    line = restriction.authorized_keys_line(authorized_keys.read_key(relay.directory / ".ssh/id_mailrelay"), relayhost)
+    keys.write_text(f"{line}\n")
+    lacking = relay.run(*words)
+    assert lacking.returncode == 1
+    assert "not allowed: a question about mail" in lacking.stdout
+    assert "cannot follow mail there" in lacking.stdout + lacking.stderr
+    # The line that it proposes is the right one.
+    assert before.decode().splitlines()[-1] in (lacking.stdout + lacking.stderr).replace("\n", "")

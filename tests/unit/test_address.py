@@ -26,6 +26,7 @@ LABEL = b"x" * 63
         (b"<a@xn--exmple-cua.example>", b"a@xn--exmple-cua.example", b""),
         (b"<a@1.2-3.example>", b"a@1.2-3.example", b""),
         (b"<" + b"l" * 200 + b"@b>", b"l" * 200 + b"@b", b""),
+        ("<a@col·lecció.example>".encode(), "a@col·lecció.example".encode(), b""),
         ("<jö.ü@exämple-1.рф>".encode(), "jö.ü@exämple-1.рф".encode(), b""),
         ('<"你 好"@b>'.encode(), '"你 好"@b'.encode(), b""),
         (b"<=?utf-8?q?=0D=0A?=@b>", b"=?utf-8?q?=0D=0A?=@b", b""),

@@ -106,10 +106,36 @@ def test_a_suggestion_is_a_known_address_and_another_one(address: bytes, known: 
     assert nearest(address, [*known, address]) is None
 
 
+def test_only_the_domain_is_remembered_in_lower_case() -> None:
+    assert normal(b"Bob.Miller@Example.NET") == b"Bob.Miller@example.net"
+    assert normal(b"ROOT") == b"ROOT"
+
+
 @given(ADDRESS)
 def test_the_form_that_is_remembered_stays_as_it_is(address: bytes) -> None:
     assert normal(normal(address)) == normal(address)
     assert parts(normal(address)) == parts(address) or address.endswith(b"@")
+
+
+@pytest.mark.parametrize(
+    ("likely", "alone", "command"),
+    [
+        (b"bob@example.net", True, "resend abcd --to bob@example.net"),
+        (b"o'neil@example.net", True, """resend abcd --to 'o'"'"'neil@example.net'"""),
+        (b"bob@example.net", False, "edit abcd"),
+        (b"x" * 100, False, "edit abcd"),
+    ],
+)
+def test_an_address_that_can_be_shown_is_asked_about_with_the_command_that_fixes_it(
+    likely: bytes, alone: bool, command: str
+) -> None:
+    asked = f"Did you mean {likely.decode()}?"
+    assert suggestion("abcd", likely, alone=alone) == (asked, f"mailrelay queue {command}")
+
+
+@pytest.mark.parametrize("likely", [b"", b"bob\x1b@example.net", b"\xff@example.net", b"x" * 101])
+def test_an_address_that_cannot_be_shown_as_it_is_is_not_suggested(likely: bytes) -> None:
+    assert suggestion("abcd", likely, alone=True) == ()
 
 
 @given(st.text(st.characters(), max_size=120), st.booleans())

@@ -56,6 +56,8 @@ ON_INSTANCES = (
     (asyncssh.SSHClientConnection._finish_recv_packet, "_transport"),
     (asyncssh.SSHClientConnection.send_packet, "_send_seq"),
     (asyncssh.SSHClientChannel._flush_send_buf, "_send_pktsize"),
+    (asyncssh.SSHClientChannel._flush_send_buf, "_send_window"),
+    (asyncssh.SSHClientChannel._process_window_adjust, "_send_window"),
     (asyncssh.SSHClientConnection.send_packet, "_kex_complete"),
     (PUBLIC_KEY_AUTH._start, "_keypair"),
     (PUBLIC_KEY_AUTH._start, "_conn"),
@@ -115,6 +117,9 @@ def private_names(file: Path) -> set[str]:
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")):
                 # What the attribute itself has is another node.
+                pass
+            case ast.Attribute(attr="_replace"):
+                # A public method of a NamedTuple.
                 pass
             case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__"):
                 found.add(name)

@@ -1,6 +1,7 @@
 """The DNS checks of `mailrelay check` end in time, and their findings are safe for a terminal."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -27,6 +28,11 @@ async def test_a_slow_dns_ends_each_check_after_its_time_limit(monkeypatch: pyte
 
 def test_a_published_text_is_shortened_and_escaped_for_the_terminal() -> None:
     finding = Finding("SPF", False, "\x1b[2J" + "x" * 60_000, "fix it", "d.example")
-    for line in (check.json_line(finding), check.text_lines(finding, plain=False)):
-        assert len(line) < 2000
-        assert "\x1b[2J" not in line
+    line = check.json_line(finding)
+    shown = json.loads(line)["text"]
+    assert json.loads(line) == {"check": "SPF", "about": "d.example", "ok": False, "text": shown, "fix": "fix it"}
+    assert shown.startswith("\\x1b[2Jxxx")
+    assert len(shown) < 1900
+    text = check.text_lines(finding, plain=True)
+    assert text.endswith(f" d.example SPF: {shown}\n  -> fix it")
+    assert all(len(printed) < 2000 and "\x1b[2J" not in printed for printed in (line, text))

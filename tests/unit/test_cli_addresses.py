@@ -1,7 +1,7 @@
 """Whom a header names: no recipient is lost, and what is no address is said to be none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.cli.addresses import BadAddress, addresses, parse_list
@@ -44,6 +44,7 @@ def test_the_members_of_a_group_are_found_and_its_name_is_not(
 
 
 @given(st.one_of(st.binary(), st.text('ab@.,;:<>()"\\[] \r\n').map(str.encode)))
+@example(b"(a@b)")
 def test_anything_gives_addresses_that_can_be_read_again_or_says_that_it_cannot(text: bytes) -> None:
     try:
         found = addresses(text)
@@ -102,6 +103,8 @@ def test_what_people_and_programs_write_is_read(text: bytes, found: list[bytes])
         b"bob@example.org alice@example.org eve",
         b"bob@example.org: alice@example.org;",
         b"<bob@example.org>: alice@example.org;",
+        b"bob\\@example.org: alice@example.org;",
+        b"\\@:",
         b"<>",
         b"bob@",
         b"@example.org",
@@ -126,9 +129,10 @@ def test_what_would_lose_somebody_is_refused(text: bytes) -> None:
 def test_a_long_list_of_anything_is_read_in_time_that_grows_with_its_length(piece: bytes) -> None:
     # The suite's own limit of time is what fails here.
     try:
-        addresses(piece * 200_000)
+        found = addresses(piece * 200_000)
     except BadAddress:
-        pass
+        return
+    assert len(found) in (0, 200_000)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def message(*recipients: ListedRecipient, fault_text: str = "", next_attempt: fl
     ],
 )
 def test_only_who_waits_has_a_delay_reason(state: str, words: bytes, fault_text: str, reason: str) -> None:
-    said: Any = message_record(message(recipient(state, words), fault_text=fault_text))
+    said: Any = message_record(message(recipient(state, words), fault_text=fault_text), NOW)
     (found,) = said["recipients"]
     assert found["delay_reason"] == reason
     assert found["reply"] == words.decode()
@@ -93,8 +93,8 @@ def test_whatever_comes_from_outside_is_shown_on_one_line_and_escaped(
 ) -> None:
     hostile = ListedRecipient(address, "deferred", "4.0.0", "RCPT", words, NOW)
     listed = Listed(1, "aaaa000001", "deferred", "default", NOW, 1, sender, subject, 1, NOW, fault_text, (hostile,))
-    again = json.loads(line(listed))
-    assert again == message_record(listed)
+    again = json.loads(line(listed, NOW))
+    assert again == message_record(listed, NOW)
     for text in (plain(rows(listed, NOW)[0]), again["subject"], again["sender"], *again["recipients"][0].values()):
         assert not isinstance(text, str) or printable(text) == text
 
@@ -135,3 +135,12 @@ def test_a_size_is_rounded_down(octets: int, shown: str) -> None:
 
 def test_what_is_no_terminal_gets_no_colour() -> None:
     assert colour("fine", "green", io.StringIO()) == "fine"
+
+
+def test_a_terminal_gets_colour_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "")
+    assert colour("fine", "green", terminal) == "\x1b[32mfine\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert colour("fine", "green", terminal) == "fine"

@@ -576,3 +576,74 @@ def test_the_addresses_of_submission_are_whole_or_empty() -> None:
         text = f"{LEAST}[submission]\nfrom = '{sender}'\ndomain = '{domain}'\nlocal = '{local}'\n"
         assert parse(text).submission == config.Submission(sender=sender, domain=domain, local=local)
     assert parse(LEAST).submission == config.Submission()
+
+
+def names(text: str) -> list[str]:
+    return [one.name for one in parse(text).relayhosts]
+
+
+def test_a_fallback_without_senders_takes_only_what_no_other_takes() -> None:
+    assert names("[relayhost.b]\nssh='b'\n[relayhost.a]\nssh='a'\nfallback=['b']") == ["a", "b"]
+    assert names("[relayhost.b]\nssh='b'\nsenders=['*']\n[relayhost.a]\nssh='a'\nfallback=['b']") == ["b", "a"]
+    circle = parse("[relayhost.b]\nssh='b'\nfallback=['a']\n[relayhost.a]\nssh='a'\nfallback=['b']").relayhosts
+    assert [(one.name, one.fallback) for one in circle] == [("b", ("a",)), ("a", ("b",))]
+    three = "[relayhost.a]\nssh='a'\nfallback=['c','b']\n[relayhost.b]\nssh='b'\n[relayhost.c]\nssh='c'"
+    assert parse(three).relayhosts[0].fallback == ("c", "b")
+
+
+@pytest.mark.parametrize(
+    ("fallback", "said"),
+    [
+        ("'b'", "relayhost.a.fallback: expected a list in brackets, found 'b'"),
+        ("[1]", "relayhost.a.fallback: expected text in quotes, found 1"),
+        ("['a']", "relayhost.a.fallback: a is this relayhost itself; name another one"),
+        ("['gone']", "relayhost.a.fallback: no relayhost 'gone'; there are a, b"),
+        ("['b', 'b']", "relayhost.a.fallback: b stands in it twice; name it once"),
+    ],
+)
+def test_a_fallback_is_another_relayhost_and_named_once(fallback: str, said: str) -> None:
+    assert complaint(f"[relayhost.a]\nssh='a'\nfallback={fallback}\n[relayhost.b]\nssh='b'") == f"config.toml: {said}"
+
+
+@pytest.mark.parametrize("value", ["auto", "off"])
+def test_whether_conversations_are_recorded_is_one_of_two_words(value: str) -> None:
+    assert relayhost(f'record = "{value}"').record == value
+
+
+@pytest.mark.parametrize("value", ["on", "", "Auto", "off "])
+def test_another_word_for_the_record_is_refused(value: str) -> None:
+    assert complaint(f'{LEAST}relayhost.default.record = "{value}"') == (
+        f"""config.toml: relayhost.default.record: expected "auto" or "off", found '{value}'"""
+    )
+
+
+@pytest.mark.parametrize("value", ["auto", "off", "sudo -n mailq | tail"])
+def test_mail_is_followed_there_with_the_command_as_it_is_written(value: str) -> None:
+    assert relayhost(f'track = "{value}"').track == value
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_command_of_blanks_cannot_list_the_queue(value: str) -> None:
+    assert complaint(f'{LEAST}relayhost.default.track = "{value}"').startswith(
+        'config.toml: relayhost.default.track: expected "auto", "off" or a command that lists the queue, found '
+    )
+
+
+def test_the_socket_for_everyone_is_a_unix_socket_or_none() -> None:
+    def everyone(text: str) -> Unix | None:
+        return parse(f'{LEAST}listen.everyone = "{text}"').listen.everyone
+
+    assert everyone("unix:/run/mailrelay/all") == Unix("/run/mailrelay/all")
+    assert everyone("unix:$XDG_RUNTIME_DIR/all") == Unix("/run/user/1000/all")
+    assert everyone("") is None
+    assert complaint(f'{LEAST}listen.everyone = "localhost:25"') == (
+        "config.toml: listen.everyone: 'localhost:25' is not a UNIX socket; write for example"
+        ' "unix:/run/mailrelay/smtp"'
+    )
+
+
+def test_what_names_at_least_one_is_read_in_its_order() -> None:
+    assert relayhost('senders = ["*@b.example", "*@a.example"]').senders == ("*@b.example", "*@a.example")
+    assert complaint(f"{LEAST}relayhost.default.senders = []") == (
+        "config.toml: relayhost.default.senders: the list is empty; at least one entry is needed"
+    )

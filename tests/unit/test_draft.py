@@ -1,7 +1,7 @@
 """Drafts: the text for the editor, and the message that is read from it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.mail.draft import BadDraft, draft, read_draft, readdressed
@@ -11,6 +11,7 @@ from mailrelay.mail.trace import is_signed
 BOB = Recipient(b"bob@example.net", b"NEVER", b"rfc822;bob@example.net")
 OLD = Envelope(b"me@example.org", (BOB, Recipient(b"eve@example.net")), ret=b"HDRS", envid=b"x")
 LINE = b"---- The message begins below this line ----\n"
+ENVELOPE_LINES = (b"Envelope-From: <a@b>", b"Envelope-To: <c@d>", LINE, LINE + b"x")
 
 
 @given(st.binary().filter(bytes.strip))
@@ -26,6 +27,11 @@ def test_a_message_that_holds_the_line_itself_is_not_cut_at_it() -> None:
 def test_lines_of_the_envelope_are_read_as_people_write_them() -> None:
     text = b"# note\r\n\r\nenvelope-from: <>\r\nEnvelope-To:bob@example.net \r\n" + LINE + b"x"
     assert read_draft(text) == (b"", [b"bob@example.net"], b"x")
+
+
+def test_empty_lines_of_the_envelope_are_passed_over_also_at_its_beginning() -> None:
+    text = b"\n\nEnvelope-From: <>\n\nEnvelope-To: <a@b>\n" + LINE + b"x"
+    assert read_draft(text) == (b"", [b"a@b"], b"x")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,10 @@ def test_a_draft_that_cannot_be_sent_says_where_and_why(text: bytes, why: str) -
         read_draft(text)
 
 
-@given(st.binary())
+@given(
+    st.one_of(st.binary(), st.lists(st.one_of(st.sampled_from(ENVELOPE_LINES), st.binary(max_size=9))).map(b"\n".join))
+)
+@example(draft(OLD, b"x"))
 def test_any_octets_are_a_draft_or_a_reason(text: bytes) -> None:
     try:
         _, recipients, content = read_draft(text)

@@ -210,6 +210,11 @@ def test_half_a_header_line_is_not_returned() -> None:
     assert b"Subject: Dinner" in content
 
 
+def test_a_message_of_a_header_alone_comes_back_with_its_last_line() -> None:
+    original = b"Subject: Dinner\r\nX-Last: yes"
+    assert b"\r\nX-Last: yes\r\n" in composed(dataclasses.replace(REFUSED, size=len(original)), original)
+
+
 def test_headers_in_8_bit_come_back_unharmed_in_a_7_bit_report() -> None:
     content = composed(REFUSED, b"Subject: Gr\xfc\xdfe\r\nX: a\nBcc: b\r\n\r\n")
     assert content.isascii()
@@ -238,7 +243,13 @@ def test_an_address_outside_ascii_makes_a_report_of_the_international_kind() -> 
     text = content.decode("utf-8")
     assert "\r\nTo: <zoë@example.org>\r\n" in text
     assert "\r\nFinal-Recipient: utf-8; jörg@example.net\r\n" in text
-    assert "\r\nSubject: Grüße\r\n" in text
+    assert text.endswith("\r\n\r\nSubject: Grüße\r\n\r\n--0123456789abcdef--\r\n")
+
+
+def test_a_report_of_the_international_kind_returns_no_message_of_another_kind() -> None:
+    joerg = dataclasses.replace(BOB, address="jörg@example.net".encode())
+    report = parsed(composed(dataclasses.replace(REFUSED, ret=b"FULL", concerned=(joerg,))))
+    assert parts(report)[2].get_content_type() == "message/global-headers"
 
 
 def test_a_report_on_mail_with_the_null_reverse_path_names_no_addressee() -> None:

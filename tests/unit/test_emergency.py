@@ -97,11 +97,24 @@ def test_a_file_that_is_not_ours_alone_is_neither_read_nor_written(tmp_path: Pat
     assert other.read_bytes() == content
 
 
-def test_nothing_is_remembered_where_the_file_cannot_be_made_or_makes_no_sense(tmp_path: Path) -> None:
+def test_what_was_told_is_read_again(tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "file")
+    memory.told |= {"full": Told([NOW, NOW + 1], True), "broken": Told()}
+    assert memory.save()
+    assert Memory(tmp_path / "file").told == memory.told
+    # The form of earlier versions.
+    (tmp_path / "file").write_bytes(b'{"full":{"at":[1700000000],"is_over":false}}')
+    assert Memory(tmp_path / "file").told == {"full": Told([1_700_000_000.0])}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff nonsense", b"[]", b'{"full":5}', b'{"full":{"at":["x"],"is_over":false}}', b"[" * 4096]
+)
+def test_nothing_is_remembered_where_the_file_cannot_be_made_or_makes_no_sense(tmp_path: Path, content: bytes) -> None:
     assert not Memory(tmp_path / "missing" / "file").save()
     file = tmp_path / "file"
     file.touch(0o600)
-    file.write_bytes(b"\xff nonsense")
+    file.write_bytes(content)
     memory = Memory(file)
     assert memory.told == {}
     assert memory.save()

@@ -151,6 +151,13 @@ def test_identity_agent_is_read_as_ssh_reads_it(home: Path, monkeypatch: pytest.
     assert way(home, "mail", "IdentityAgent $MY_AGENT\n")[0].agent == "/run/mine"
 
 
+@pytest.mark.parametrize(("alias", "name"), [("", "mail"), ("HostKeyAlias letters\n", "letters")])
+def test_a_file_is_found_by_the_alias_of_the_host_key_or_the_name_as_given(home: Path, alias: str, name: str) -> None:
+    [hop] = way(home, "mail", f"HostName mail.example.org\n{alias}RevokedHostKeys {home}/revoked-%k\n")
+    assert hop.policy.revoked is not None
+    assert hop.policy.revoked.file == home / f"revoked-{name}"
+
+
 def test_an_unknown_host_is_asked_for_the_key_that_ssh_would_show(home: Path) -> None:
     [hop] = way(home, "mail", "UserKnownHostsFile none\nGlobalKnownHostsFile none\n")
     assert next(iter(hop.options.server_host_key_algs)) == "ssh-ed25519"

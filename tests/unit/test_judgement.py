@@ -21,11 +21,12 @@ from mailrelay.mail.lifecycle import (
 from mailrelay.mail.notice import Backend, Kind
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.mail.recipient_limit import dispositions, recipient_limit
-from mailrelay.mail.record import Place
+from mailrelay.mail.record import Place, Settled
 from mailrelay.mail.triage import (
     PENALISED,
     Disposition,
     classify,
+    is_reply_to_mail,
     is_setup_fault,
 )
 
@@ -37,6 +38,29 @@ ALL_CAUSES = [cause for cause in Cause if cause is not Cause.REPLY]
 
 def reply(stage: Stage, code: int) -> Outcome:
     return Outcome(stage, Reply(code, (b"words",)))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ends", "judges_mail"),
+    [
+        (reply(Stage.RCPT, 550), False, True),
+        (reply(Stage.RCPT, 250), False, True),
+        (reply(Stage.DATA, 451), False, True),
+        (reply(Stage.CONTENT, 250), False, True),
+        (reply(Stage.MAIL, 550), False, False),
+        (reply(Stage.EHLO, 550), False, False),
+        (dataclasses.replace(reply(Stage.RCPT, 530), cause=Cause.LOGIN_WANTED), False, False),
+        (reply(Stage.RCPT, 421), True, False),
+        (reply(Stage.RCPT, 354), True, False),
+        (Outcome(Stage.RCPT, cause=Cause.LOST), True, False),
+        (Outcome(Stage.RCPT, cause=Cause.NO_SMTPUTF8), False, False),
+    ],
+)
+def test_a_reply_behind_mail_judges_the_mail_unless_it_ends_the_conversation_or_refuses_us(
+    outcome: Outcome, ends: bool, judges_mail: bool
+) -> None:
+    assert outcome.ends_conversation is ends
+    assert is_reply_to_mail(outcome) is judges_mail
 
 
 @pytest.mark.parametrize(("stage", "code"), [*itertools.product(Stage, CODES)])
@@ -244,7 +268,8 @@ def test_the_person_changes_only_states_that_the_table_allows(state: State, act:
         Act.RESEND: {State.HELD, State.REFUSED, *FAILED},
         Act.EDIT: {State.REFUSED, *OPEN, *FAILED},
     }
-    assert ((state, act) in ACT_TABLE) == (state in allowed[act])
+    to = {Act.HOLD: State.HELD, Act.RELEASE: State.QUEUED}.get(act, State.CANCELLED)
+    assert ACT_TABLE.get((state, act)) == (to if state in allowed[act] else None)
 
 
 def test_every_state_has_an_exit_until_the_person_or_the_mail_server_has_decided() -> None:
@@ -265,6 +290,20 @@ def test_the_schedule_is_followed_and_its_last_step_repeats(failures: int, step:
 
 
 # The record of an attempt.
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Outcome(Stage.RCPT, Reply(550, (b"5.1.1 no such user",))), "5.1.1"),
+        (Outcome(Stage.EHLO, cause=Cause.NO_SMTPUTF8), "5.6.7"),
+        (Outcome(Stage.CONTENT, cause=Cause.UNREADABLE), "4.3.0"),
+        (Outcome(Stage.CONTENT, cause=Cause.LOST), "4.4.2"),
+    ],
+)
+def test_an_outcome_has_the_status_of_its_reply_or_of_its_cause(outcome: Outcome, status: str) -> None:
+    assert Settled(1, State.DEFERRED, outcome, uncertain=False).status == status
+
 
 MESSAGE = Message(
     7,

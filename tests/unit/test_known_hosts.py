@@ -19,6 +19,7 @@ from mailrelay.ssh.known_hosts import (
     read,
     with_key,
 )
+from mailrelay.ssh.revoked_keys import RevokedKeys
 
 FILE = Path("known_hosts")
 # Generated once, by ssh-keygen -H, for [mail.example.org]:2222.
@@ -60,6 +61,7 @@ def about(text: str, host: str = "mail.example.org", port: int = 22, alias: str 
         (HASHED, "mail.example.org", 2222, True),
         (HASHED, "mail.example.org", 22, False),
         ("|1|nonsense|1vfD", "mail.example.org", 22, False),
+        ("|1|OUz|1vfD", "mail.example.org", 22, False),
         ("|2|OUzr|1vfD", "mail.example.org", 22, False),
         ("[m]ail.example.org", "mail.example.org", 22, False),
     ],
@@ -239,3 +241,28 @@ def test_whatever_stood_there_the_new_key_is_trusted_then_and_no_other_line_is_t
     assert len(stale) == len(left)
     kept = [one for number, one in enumerate(before.split("\n"), start=1) if number not in changed]
     assert [one for one in kept if one not in after.split("\n")] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (HostKey(HostKeyStatus.REVOKED, KEY), ""),
+        (HostKey(HostKeyStatus.REVOKED, KEY, revoked_by=RevokedKeys(Path("/r"))), "/r (RevokedHostKeys)"),
+        (
+            HostKey(HostKeyStatus.REVOKED, KEY, revoked_by=RevokedKeys(Path("/r"), fault="is broken")),
+            "/r (RevokedHostKeys), which is broken: so every key counts as revoked",
+        ),
+        (HostKey(HostKeyStatus.TOO_SHORT, KEY, size_detail="1024 bits"), "1024 bits"),
+    ],
+)
+def test_a_refused_host_key_has_the_reason_that_is_not_a_line_of_known_hosts(key: HostKey, reason: str) -> None:
+    assert key.reason == reason
+
+
+def test_a_host_key_is_described_by_its_type_and_fingerprint_and_its_certificate_by_its_fault() -> None:
+    shown = HostKey(HostKeyStatus.TRUSTED, KEY).description
+    assert KEY.get_fingerprint() in shown and "certificate" not in shown
+    authority = HostKey(HostKeyStatus.TRUSTED, KEY, authority=OTHER).description
+    assert OTHER.get_fingerprint() in authority and KEY.get_fingerprint() not in authority
+    faulty = HostKey(HostKeyStatus.TRUSTED, KEY, certificate_fault="has expired").description
+    assert faulty == f"{shown} (its certificate has expired)"

@@ -6,6 +6,8 @@ from mailrelay.listener.parameters import (
     BadParameter,
     check_body,
     check_envid,
+    check_hold_for,
+    check_hold_until,
     check_notify,
     check_orcpt,
     check_ret,
@@ -107,3 +109,49 @@ def test_the_other_values_are_checked() -> None:
     ):
         with pytest.raises(BadParameter):
             check(value)
+
+
+NOW = 1_780_000_000.0
+"""2026-05-28T20:26:40Z."""
+
+
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        (b"2026-05-28T20:26:41Z", NOW + 1),
+        (b"2026-05-28t20:26:41.5z", NOW + 1),
+        (b"2026-05-28T22:56:41+02:30", NOW + 1),
+        (b"2026-05-28T17:56:41-02:30", NOW + 1),
+        (b"2026-06-30T23:59:60Z", NOW + 33 * 86_400 + 12_799),
+    ],
+)
+def test_a_date_and_time_is_read_with_its_offset(value: bytes, at: float) -> None:
+    assert check_hold_until(value, NOW).at == at
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"2026-05-28T20:26:39Z",
+        b"2026-06-01T08:00:00",
+        b"2026-06-01T08:00:00+0200",
+        b"2026-06-01T08:00:00+09:60",
+        b"2026-06-01T08:00:00+25:00",
+        b"2026-06-01T25:00:00Z",
+        b"2026-06-31T08:00:00Z",
+        b"2026-06-01 08:00:00Z",
+        b"2028-01-01T00:00:00Z",
+        b"",
+    ],
+)
+def test_a_date_and_time_that_does_not_exist_or_has_passed_is_refused(value: bytes) -> None:
+    with pytest.raises(BadParameter):
+        check_hold_until(value, NOW)
+
+
+def test_hold_for_is_a_number_of_seconds_up_to_a_year() -> None:
+    assert check_hold_for(b"1", NOW).at == NOW + 1
+    assert check_hold_for(b"31536000", NOW).at == NOW + 31_536_000
+    for value in (b"0", b"01", b"31536001", b"-1", b"1.5", b"1s", b"9999999999", b""):
+        with pytest.raises(BadParameter):
+            check_hold_for(value, NOW)

@@ -210,3 +210,15 @@ def test_a_long_list_is_cut() -> None:
     assert advice is not None and "and 96 more" in advice[0] and len(advice[0]) < 200
     advice = no_common_algorithm(LISTS, [["x" * 10000], *LISTS[1:]], LISTS)
     assert advice is not None and len(advice[0]) < 200
+
+
+@pytest.mark.parametrize(
+    "facts", [{"excluded": ["ssh-rsa"]}, {"too_short": ["a (1024 bits)"]}, {"skipped": ["ssh-rsa"]}]
+)
+def test_a_key_that_was_not_offered_was_found_and_not_tried(tmp_path: Path, facts: dict[str, list[str]]) -> None:
+    progress = HopProgress(tried=TRIED, **facts)  # type: ignore[arg-type]
+    there = hop(tmp_path, GOOD)
+    text, _ = refused(there, progress, "Permission denied")
+    assert text.startswith(f"{there.place} refused the login of me (Permission denied); found: {FILE}; ")
+    [[named]] = facts.values()
+    assert named in text

@@ -1,8 +1,12 @@
 """Clock readings show how long a computer was suspended and by how much its clock was set."""
 
+import sys
+import time
+
 import pytest
 
 from mailrelay.network.events import Change, Clocks, change_between
+from mailrelay.network.monitor import read_clocks
 
 BEFORE = Clocks(realtime=1_700_000_000.0, boottime=5000.0, monotonic=4000.0)
 
@@ -38,3 +42,13 @@ def test_changes_add_up() -> None:
     one = Change(may_connect=True, removed_addresses=frozenset({"192.0.2.1"}), suspended=5)
     other = Change(removed_addresses=frozenset({"2001:db8::1"}), suspended=7, clock_step=-60)
     assert one | other == Change(True, frozenset({"192.0.2.1", "2001:db8::1"}), 12, -60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_BOOTTIME is Linux's")
+def test_the_clocks_are_read_each_into_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda: 1.0)
+        clock.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 2.0}.__getitem__)
+        clock.setattr(time, "monotonic", lambda: 3.0)
+        found = read_clocks()
+    assert found == Clocks(realtime=1.0, boottime=2.0, monotonic=3.0)

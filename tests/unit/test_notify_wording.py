@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrelay.mail.notice import Concerned, Kind, Notice
-from mailrelay.mail.wording import body, record, report_text, summary, title
+from mailrelay.mail.there import Source, There, Verdict
+from mailrelay.mail.wording import body, meaning, record, report_text, summary, title
 
 BOB = Concerned(b"bob@example.net", "bounced", "5.1.1", b"550 5.1.1 no such user", "RCPT", True)
 ANN = Concerned(b"ann@example.net", "expired", "4.4.1", b"no answer", "dial", False)
@@ -53,6 +54,20 @@ def test_the_body_gives_the_reply_the_subject_and_the_next_step() -> None:
         "Subject: Dinner",
         "See: mailrelay queue show 3KQ7Z",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ("5.1.1", "The mailbox does not exist. Check the spelling of the address."),
+        ("4.1.1", "The mailbox does not exist. Check the spelling of the address."),
+        ("5.1.10", "This domain accepts no mail."),
+        ("5.0.0", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_status_code_means_is_said_where_the_person_can_do_something(status: str, sentence: str) -> None:
+    assert meaning(status) == sentence
 
 
 def test_a_code_that_each_line_of_a_reply_repeats_is_read_once() -> None:
@@ -150,6 +165,7 @@ def test_the_record_has_the_names_of_the_queue_listing() -> None:
             "stage": "RCPT",
             "remote": True,
             "uncertain": False,
+            "there": None,
             "did_you_mean": "",
         }
     ]
@@ -190,3 +206,66 @@ def test_after_a_refused_sender_another_sender_is_offered_and_no_other_recipient
     assert "--to" not in text + body(notice)
     for held in (dataclasses.replace(BARE, remote=False), BOB, ANN):
         assert "--from" not in body(dataclasses.replace(REFUSED, concerned=(held,)))
+
+
+RETURNED = Verdict(There.BOUNCED, Source.REPORT, b"550 5.1.1 no such user", b"mx.example.net")
+THERE = dataclasses.replace(
+    REFUSED,
+    concerned=(
+        Concerned(
+            b"bob@example.net", "sent", "2.0.0", b"250 ok", "content", True, accepted=1.7e9 - 600, there=RETURNED
+        ),
+    ),
+)
+
+
+def test_a_bounce_on_the_relayhost_names_its_source_and_what_was_said_and_the_commands_that_fix_it() -> None:
+    assert title(THERE) == "Mail to bob@example.net bounced on default, which had accepted it"
+    first, *_ = lines = body(THERE).split("\n")
+    assert first.startswith("Accepted by default at ")
+    assert first.endswith(
+        "then bounced there. A report in your mailbox there says: 550 5.1.1 no such user (from mx.example.net)"
+    )
+    assert "To send it again: mailrelay queue resend 3KQ7Z --to ADDRESS, or mailrelay queue edit 3KQ7Z" in lines
+    assert "To dismiss it: mailrelay queue cancel 3KQ7Z" in lines
+    text = report_text(THERE)
+    assert "A report in your mailbox there says: 550 5.1.1 no such user" in " ".join(text.split())
+    assert "The mailbox does not exist." in text
+    for command in ("resend 3KQ7Z --to ADDRESS", "edit 3KQ7Z", "show 3KQ7Z", "cancel 3KQ7Z"):
+        assert f"\n  mailrelay queue {command}  " in text
+    assert json.loads(json.dumps(record(THERE)))["recipients"][0]["there"] == {
+        "state": "bounced",
+        "words": "550 5.1.1 no such user",
+        "source": "report",
+        "since": None,
+        "by": "mx.example.net",
+    }
+
+
+def test_what_is_no_longer_kept_is_not_offered_to_be_sent_again() -> None:
+    gone = dataclasses.replace(THERE, is_kept=False)
+    for said in (body(gone), report_text(gone)):
+        assert "no longer kept" in " ".join(said.split())
+        assert "resend" not in said
+
+
+@given(RAW, RAW, st.sampled_from(Source), st.booleans())
+@settings(deadline=None)
+def test_words_from_the_relayhost_are_escaped(words: bytes, by: bytes, source: Source, is_kept: bool) -> None:
+    one = dataclasses.replace(THERE.concerned[0], there=Verdict(There.BOUNCED, source, words, by))
+    notice = dataclasses.replace(THERE, concerned=(one,) * 4, is_kept=is_kept)
+    for said in (title(notice), body(notice), report_text(notice)):
+        assert not [char for char in said if (ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160]
+        assert not [char for char in said if char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
+    assert len(title(notice)) < 200
+    assert len(body(notice)) < 1800
+
+
+def test_a_notice_of_a_fault_names_the_fallback() -> None:
+    notice = dataclasses.replace(SETUP, stand_in="second", waiting=0)
+    assert body(notice).split("\n") == ["The key was refused.", "ssh-add", "Until then your mail goes through second."]
+    assert "stored safely" not in report_text(notice)
+    assert report_text(notice).count("goes through second") >= 1
+    assert record(notice)["stand_in"] == "second"
+    late = dataclasses.replace(notice, kind=Kind.DELAYED, waiting=2)
+    assert "Until then your mail goes through second." in body(late)

@@ -4,11 +4,12 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailrelay.relay.plan import (
     MESSAGES_PER_CHANNEL,
+    QUESTION_WAIT,
     Action,
     ConnectionState,
     Consequence,
@@ -110,10 +111,12 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         pytest.param(
             replace(NOTHING_DUE, is_message_expected=True), do(Action.DIAL), id="a client has begun a message"
         ),
-        pytest.param(replace(NOTHING_DUE, is_stream_wanted=True), do(Action.DIAL_FOR_STREAM), id="a stream is wanted"),
+        pytest.param(
+            replace(NOTHING_DUE, is_stream_wanted=True), do(Action.DIAL_WITHOUT_MAIL), id="a stream is wanted"
+        ),
         pytest.param(
             replace(NOTHING_DUE, is_stream_wanted=True, is_stuck=True),
-            do(Action.DIAL_FOR_STREAM),
+            do(Action.DIAL_WITHOUT_MAIL),
             id="a stream is wanted, and outcomes cannot be recorded",
         ),
         pytest.param(
@@ -121,7 +124,39 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
             wait(3.0, blocked=3.0),
             id="a stream is wanted, dialling is blocked",
         ),
+        pytest.param(replace(CONNECTED, question_in=0.0), do(Action.ASK_THERE), id="a question is due"),
+        pytest.param(
+            replace(CONNECTED, question_in=-1.0, messages_in_progress=1, conversations=1),
+            wait(QUESTION_WAIT - 1.0),
+            id="a question waits for mail in progress",
+        ),
+        pytest.param(
+            replace(SENDING, question_in=-QUESTION_WAIT, messages_in_progress=1),
+            do(Action.ASK_THERE),
+            id="a question has waited long enough",
+        ),
+        pytest.param(
+            replace(CONNECTED, question_in=0.0, is_stuck=True), do(Action.HANG_UP, inf), id="stuck: no question"
+        ),
+        pytest.param(replace(NOTHING_DUE, question_in=0.0), do(Action.DIAL_WITHOUT_MAIL), id="a question worth a dial"),
+        pytest.param(
+            replace(NOTHING_DUE, question_in=0.0, dial_pause=60.0, must_ask=True),
+            wait(60.0, blocked=60.0),
+            id="a question, dialling is blocked",
+        ),
+        pytest.param(replace(NOTHING_DUE, question_in=50.0), wait(50.0), id="a question is due later"),
         pytest.param(replace(NOTHING_DUE, always_connected=True), do(Action.DIAL), id="a connection always"),
+        pytest.param(replace(NOTHING_DUE, is_replaced=True), do(Action.DIAL), id="a fallback sends in its place"),
+        pytest.param(
+            replace(NOTHING_DUE, is_replaced=True, dial_pause=40.0),
+            wait(40.0, blocked=40.0),
+            id="a fallback sends in its place, blocked",
+        ),
+        pytest.param(
+            replace(CONNECTED, is_replaced=True),
+            Plan(Action.OPEN_CONVERSATIONS, inf, conversations=1),
+            id="a conversation shows whether a fallback is still needed",
+        ),
         pytest.param(
             replace(NOTHING_DUE, always_connected=True, redial_pause=40.0),
             wait(40.0),
@@ -138,6 +173,51 @@ def do(action: Action, sleep: float = 0.0) -> Plan:
         ),
         pytest.param(
             replace(CONNECTED, is_recording=True), wait(), id="connected without a reason, results may make mail due"
+        ),
+        pytest.param(
+            replace(NOTHING_DUE, has_records=True), do(Action.DIAL), id="the relayhost has records that were not read"
+        ),
+        pytest.param(
+            replace(NOTHING_DUE, has_records=True, dial_pause=30.0),
+            wait(30.0, blocked=30.0),
+            id="records, dialling is blocked",
+        ),
+        pytest.param(
+            replace(NOTHING_DUE, has_records=True, is_stuck=True), wait(), id="records, nothing can be written"
+        ),
+        pytest.param(
+            replace(CONNECTED, has_records=True), do(Action.READ_RECORDS), id="connected, and there are records"
+        ),
+        pytest.param(
+            replace(SENDING, has_records=True, idle=1),
+            do(Action.READ_RECORDS),
+            id="records are read beside mail that is due",
+        ),
+        pytest.param(
+            replace(CONNECTED, has_records=True, is_untested=True, due_in=-1.0),
+            do(Action.READ_RECORDS),
+            id="records are asked for before the first conversation",
+        ),
+        pytest.param(
+            replace(SENDING, has_records=True, more_allowed=0), wait(), id="records wait for busy conversations"
+        ),
+        pytest.param(
+            replace(CONNECTED, has_records=True, connection=DOUBTFUL),
+            wait(blocked=inf),
+            id="records on a connection in doubt",
+        ),
+        pytest.param(
+            replace(CONNECTED, has_needless_records=True),
+            do(Action.READ_RECORDS),
+            id="needless records are removed before the connection is closed",
+        ),
+        pytest.param(
+            replace(CONNECTED, has_needless_records=True, conversations=1),
+            wait(),
+            id="needless records beside a conversation",
+        ),
+        pytest.param(
+            replace(NOTHING_DUE, has_needless_records=True), wait(), id="needless records are no reason to dial"
         ),
         pytest.param(replace(CONNECTED, linger_left=5.0), wait(5.0), id="connected, stays for a while"),
         pytest.param(replace(CONNECTED, linger_left=inf), wait(), id="connected for a stream"),
@@ -199,13 +279,15 @@ def test_the_plan_for(facts: Facts, plan: Plan) -> None:
     assert decide(facts) == plan
 
 
+SELDOM = st.sampled_from((False, False, False, False, True))
+"""Else nearly every plan is to wait, because one of many facts is enough for that."""
 ANY_FACTS = st.builds(
     Facts,
-    is_stopping=st.booleans(),
-    spool_pause=st.sampled_from((-1.0, 5.0)),
-    has_fault=st.booleans(),
-    must_ask=st.booleans(),
-    is_stuck=st.booleans(),
+    is_stopping=SELDOM,
+    spool_pause=st.sampled_from((-1.0, -1.0, -1.0, 5.0)),
+    has_fault=SELDOM,
+    must_ask=SELDOM,
+    is_stuck=SELDOM,
     connection=st.sampled_from(ConnectionState),
     conversations=st.integers(0, 3),
     idle=st.integers(0, 3),
@@ -213,24 +295,31 @@ ANY_FACTS = st.builds(
     more_allowed=st.integers(0, 3),
     asking=st.integers(0, 3),
     messages_in_progress=st.integers(0, 2),
-    is_untested=st.booleans(),
-    dial_pause=st.sampled_from((-1.0, 30.0)),
-    is_message_expected=st.booleans(),
-    is_stream_wanted=st.booleans(),
-    always_connected=st.booleans(),
+    is_untested=SELDOM,
+    question_in=st.sampled_from((-40.0, 0.0, 20.0, inf)),
+    has_records=SELDOM,
+    has_needless_records=SELDOM,
+    dial_pause=st.sampled_from((-1.0, -1.0, 30.0)),
+    is_message_expected=SELDOM,
+    is_stream_wanted=SELDOM,
+    always_connected=SELDOM,
+    is_replaced=SELDOM,
     redial_pause=st.sampled_from((0.0, 40.0)),
     linger_left=st.sampled_from((0.0, 10.0, inf)),
-    network_changed=st.booleans(),
-    waited_in_vain=st.booleans(),
+    network_changed=SELDOM,
+    waited_in_vain=SELDOM,
     due_in=st.sampled_from((None, -1.0, 50.0, inf)),
     due_count=st.sampled_from((None, 0, 1, 100)),
 )
 
 
 @given(ANY_FACTS)
+@example(MAIL_DUE)
+@example(replace(SENDING, conversations=0, due_count=1))
+@example(replace(MAIL_DUE, is_stopping=True))
 def test_nothing_is_begun_while_stopping_blocked_or_on_a_connection_of_before(facts: Facts) -> None:
     plan = decide(facts)
-    if plan.action in (Action.DIAL, Action.DIAL_FOR_STREAM):
+    if plan.action in (Action.DIAL, Action.DIAL_WITHOUT_MAIL):
         assert facts.connection is ConnectionState.NONE
         assert not facts.conversations
         assert facts.dial_pause <= 0
@@ -241,6 +330,8 @@ def test_nothing_is_begun_while_stopping_blocked_or_on_a_connection_of_before(fa
 
 
 @given(ANY_FACTS)
+@example(Facts())
+@example(replace(SENDING, conversations=0))
 def test_a_wait_ends_by_time_or_by_an_event_and_a_question_is_asked_once(facts: Facts) -> None:
     plan = decide(facts)
     if plan.action is Action.WAIT:

@@ -2,10 +2,11 @@
 
 import pytest
 
+from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Reply
 from mailrelay.smtp.extensions import Extension, Extensions
-from mailrelay.smtp.refused import refused_extensions
-from mailrelay.smtp.transaction import Command, Verb
+from mailrelay.smtp.refused import Refusals, is_bdat_refused, is_bdat_unknown, refused_extensions
+from mailrelay.smtp.transaction import Command, OutgoingTransaction, Verb
 
 ALL = Extensions(True, True, True, True, True, True, 1000)
 MAIL = b"MAIL FROM:<a@example.org> SIZE=100 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x\r\n"
@@ -66,6 +67,28 @@ def test_the_extensions_that_a_reply_refuses(verb: Verb, line: bytes, reply: str
     assert refused_extensions(Command(verb, line), Reply(int(code), (text.encode(),)), ALL) == expected
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_unknown"),
+    [
+        ("500 5.5.1 unrecognized command", True),
+        ("500 BDAT is not supported", True),
+        ("502 5.5.1 no", True),
+        ("503 no", True),
+        ("550 5.5.1 no", True),
+        ("500 5.3.0 no", False),
+        ("500", False),
+    ],
+)
+def test_a_500_to_bdat_shows_that_no_message_in_flight_is_accepted_only_if_it_says_so(
+    reply: str, is_unknown: bool
+) -> None:
+    """Else a message that is sent again might arrive twice."""
+    code, _, text = reply.partition(" ")
+    said = Reply(int(code), (text.encode(),))
+    assert is_bdat_refused(said)
+    assert is_bdat_unknown(said) is is_unknown
+
+
 @pytest.mark.parametrize("verb", [Verb.MAIL, Verb.RCPT, Verb.DATA, Verb.CONTENT])
 @pytest.mark.parametrize("code", [500, 501, 502, 503, 504, 550, 555])
 def test_what_is_not_used_is_not_refused(verb: Verb, code: int) -> None:
@@ -78,3 +101,27 @@ def test_extensions_that_are_not_used_are_as_if_they_were_not_offered() -> None:
     assert ALL.without(Extension) == Extensions(enhancedstatuscodes=True)
     assert ALL.without(()) == ALL
     assert ALL.without({Extension.CHUNKING}).pipelining
+
+
+@pytest.mark.parametrize(
+    ("refused", "accepted", "ends"),
+    [
+        (Verb.MAIL, Verb.MAIL, True),
+        (Verb.MAIL, Verb.RCPT, True),
+        (Verb.MAIL, Verb.CONTENT, False),
+        (Verb.RCPT, Verb.RCPT, False),
+        (Verb.RCPT, Verb.CONTENT, False),
+        (Verb.RCPT, Verb.MAIL, True),
+    ],
+)
+def test_a_refusal_of_us_counts_until_mail_of_ours_is_accepted_in_the_same_flight(
+    refused: Verb, accepted: Verb, ends: bool
+) -> None:
+    refusals = Refusals()
+    transaction = OutgoingTransaction(1, Envelope(b"a@example.org", (Recipient(b"b@example.net"),)), 100)
+    login = Reply(530, (b"5.7.0 Authentication required",))
+    outcome = refusals.judge_refusal(Command(refused, b"", transaction), transaction, login, ALL)
+    assert refusals.end is outcome
+    assert refusals.refuses_all is (refused is Verb.MAIL)
+    refusals.note_success(accepted)
+    assert refusals.end is (outcome if ends else None)

@@ -39,6 +39,7 @@ class Trickle:
         self._replies = list(REPLIES.items())
         self._pause = 0.0
         self._asked = asyncio.Event()
+        self.written = self.acknowledged = 0
         self._next_reply()
 
     def _next_reply(self) -> None:

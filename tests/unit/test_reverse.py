@@ -4,6 +4,7 @@ import pytest
 from harness.zone import look_up_in
 
 from mailrelay.dns import reverse, sshfp
+from mailrelay.dns.lookup import is_address
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
 ZONE = {
@@ -73,3 +74,15 @@ SHA1, SHA256 = b"\x01" * 20, b"\x02" * 32
 async def test_sshfp_records_count_only_if_they_were_validated(records: list[str], secure: bool, word: str) -> None:
     look_up = look_up_in({("mail.example", "SSHFP"): records}, secure=secure)
     assert await sshfp.compare(look_up, "mail.example", 4, {1: SHA1, 2: SHA256}) == word
+
+
+@pytest.mark.parametrize("host", [V4, V6, "::1", "fe80::1%eth0", "127.0.0.1"])
+def test_an_address_is_not_looked_up_as_a_name(host: str) -> None:
+    assert is_address(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["mail.example", "", "192.0.2", "192.0.2.256", "[::1]", "1.2.0.192.in-addr.arpa", "%eth0"]
+)
+def test_a_name_is_no_address(host: str) -> None:
+    assert not is_address(host)

@@ -49,6 +49,7 @@ def test_a_file_that_cannot_be_read_revokes_every_key(tmp_path: Path) -> None:
 @given(st.binary() | st.binary().map(lambda octets: b"SSHKRL\n\0" + octets))
 def test_any_octets_either_parse_or_raise_value_error(octets: bytes) -> None:
     try:
-        parse(FILE, octets)
+        found = parse(FILE, octets)
     except ValueError:
-        pass
+        return
+    assert (found.file, found.fault) == (FILE, "")

@@ -27,6 +27,7 @@ def test_without_a_service_manager_nothing_is_sent_and_one_that_does_not_read_ho
         manager.bind(str(tmp_path / "socket"))
         for _ in range(2000):
             service_manager.notify("WATCHDOG=1", {"NOTIFY_SOCKET": str(tmp_path / "socket")})
+        assert manager.recv(100) == b"WATCHDOG=1"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from mailrelay import config
@@ -62,7 +61,7 @@ def test_settings_without_reports_by_mail_leave_notices_to_the_desktop_too(monke
     for backend, notify in CHOICES:
         found = with_backend(SettingsPlan("default", text, ()), backend, "config.toml", ENVIRON)
         told_by_mail = not (notify.mailbox or notify.command)
-        assert config.parse(found.text, "", ENVIRON).notify == msgspec.structs.replace(notify, dsn=told_by_mail)
+        assert config.parse(found.text, "", ENVIRON).notify == notify._replace(dsn=told_by_mail)
 
 
 def test_a_maildir_is_a_directory_or_can_be_made(tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ def test_a_code_may_stand_alone() -> None:
     assert list(ReplyParser().feed(b"354\r\n250 \r\n250-\r\n250\r\n")) == [Reply(354), Reply(250), Reply(250)]
 
 
+def test_an_empty_line_of_a_reply_is_kept_beside_others() -> None:
+    assert list(ReplyParser().feed(b"550-\r\n550 no such user\r\n")) == [Reply(550, (b"", b"no such user"))]
+
+
 def test_replies_before_garbage_count() -> None:
     replies = ReplyParser().feed(b"250 ok\r\nwhat?\r\n")
     assert next(replies) == Reply(250, (b"ok",))
@@ -64,6 +68,23 @@ def test_a_line_of_the_limit_is_read_and_one_octet_more_is_not() -> None:
     assert list(ReplyParser().feed(most + b"\r\n")) == [Reply(250, (b"x" * (MAX_LINE - 4),))]
     with pytest.raises(MalformedReply):
         list(ReplyParser().feed(most + b"x\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("octets", "within"),
+    [
+        (b"", False),
+        (b"2", True),
+        (b"250 ok", True),
+        (b"250-ok\r\n", True),
+        (b"250-ok\r\n250 ok\r\n", False),
+        (b"250 ok\r\n250-", True),
+    ],
+)
+def test_a_reply_that_is_not_complete_is_noticed(octets: bytes, within: bool) -> None:
+    parser = ReplyParser()
+    list(parser.feed(octets))
+    assert parser.is_within_reply is within
 
 
 def test_a_line_without_end_is_not_collected() -> None:

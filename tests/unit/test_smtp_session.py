@@ -4,8 +4,9 @@ import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
-from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Ready, Untried
+from mailrelay.smtp.events import ContentWanted, Ended, Event, Finished, Planned, Ready, Untried
 from mailrelay.smtp.flight import MAX_IN_FLIGHT, SMALL, WINDOW_STEP, Trust
+from mailrelay.smtp.record import Exchange
 from mailrelay.smtp.session import Session
 from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
@@ -33,7 +34,7 @@ def feed(session: Session, events: list[Event], content: bytes = CONTENT) -> lis
             others += session.end_content()
         else:
             others.append(event)
-    return others
+    return [event for event in others if not isinstance(event, Planned)]
 
 
 class Agreeable:
@@ -96,6 +97,11 @@ def test_each_further_message_with_pipelining_costs_one_flight() -> None:
     assert flights(PIPELINING, 10) == 11
 
 
+def test_only_chunking_lets_messages_be_sent_before_the_reply_to_an_earlier_content() -> None:
+    assert Session(b"localhost").max_in_flight == 0, "nothing is sent before the reply to EHLO"
+    assert [ready(ehlo).max_in_flight for ehlo in (b"250 mx\r\n", PIPELINING, CHUNKING)] == [1, 1, MAX_IN_FLIGHT]
+
+
 def test_messages_with_chunking_share_a_flight() -> None:
     assert flights(CHUNKING, 1) == 1
     assert flights(CHUNKING, MAX_IN_FLIGHT) == 1
@@ -151,7 +157,7 @@ def test_a_sender_refused_in_a_probe_is_refused_for_every_recipient_and_leaves_n
 def test_large_content_with_chunking_waits_for_the_recipients() -> None:
     content = b"x" * SMALL + b"\r\n"
     session = ready(CHUNKING)
-    assert session.start(1, ENVELOPE, len(content)) == []
+    assert session.start(1, ENVELOPE, len(content)) == [Planned(1, Exchange(2, (0, 1), has_data=False))]
     assert b"BDAT" not in session.take_output()
     assert session.receive(b"250 ok\r\n250 ok\r\n") == []
     assert session.receive(b"250 ok\r\n") == [ContentWanted(1)]
@@ -194,6 +200,44 @@ def test_a_bdat_that_was_taken_leaves_nothing_to_reset() -> None:
         feed(session, session.start(key, ENVELOPE, len(CONTENT)))
         assert session.take_output().startswith(b"MAIL")
         assert [type(event) for event in session.receive(b"250 ok\r\n" * 4)] == [Finished]
+
+
+@pytest.mark.parametrize(
+    ("reply", "goes_on", "untried"),
+    [
+        (b"421 4.3.2 closing\r\n", True, []),
+        (b"530 5.7.0 Authentication required\r\n", True, []),
+        (b"555 5.5.4 Unsupported option: SIZE=16\r\n", True, [Untried(1, True)]),
+        (b"550 5.1.0 no\r\n", False, []),
+        (b"", False, []),
+    ],
+    ids=["the server ends it", "it refuses us", "it refuses an extension", "it refuses the message", "the wire is cut"],
+)
+def test_mail_behind_is_delayed_unseen_only_where_nothing_says_why(
+    reply: bytes, goes_on: bool, untried: list[Untried]
+) -> None:
+    session = ready(b"250-mx\r\n250-PIPELINING\r\n250 SIZE\r\n")
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    assert not session.goes_on
+    events = [*session.receive(reply), *session.lost("it was cut")]
+    assert session.goes_on is goes_on
+    assert [event for event in events if isinstance(event, Untried)] == untried
+
+
+@pytest.mark.parametrize("ehlo", [PIPELINING, CHUNKING])
+def test_the_reply_to_a_content_is_awaited_from_its_last_octet_on(ehlo: bytes) -> None:
+    session = ready(ehlo)
+    events = session.start(1, ENVELOPE, len(CONTENT))
+    if ehlo == PIPELINING:
+        session.take_output()
+        events = session.receive(b"250 ok\r\n" * 3 + b"354 go on\r\n")
+    feed(session, events)
+    assert not session.is_content_reply_awaited
+    session.take_output()
+    assert session.is_content_reply_awaited
+    session.receive(b"250 ok\r\n" * (1 if ehlo == PIPELINING else 4))
+    assert not session.is_content_reply_awaited
 
 
 def test_nothing_is_sent_before_the_greeting() -> None:
@@ -321,6 +365,34 @@ def test_a_refused_reset_ends_the_conversation_before_the_next_mail_is_judged_by
     assert isinstance(ended, Ended)
 
 
+@pytest.mark.parametrize(
+    ("replies", "stage"),
+    [
+        (b"250 sender ok\r\n", Stage.RCPT),
+        (b"250 sender ok\r\n250 ok\r\n", Stage.AFTER_DOT),
+        (b"250 sender ok\r\n550 no\r\n250 ok\r\n", Stage.AFTER_DOT),
+    ],
+)
+def test_content_sent_ahead_may_be_accepted_only_if_a_recipient_was(replies: bytes, stage: Stage) -> None:
+    session = ready(CHUNKING)
+    feed(session, session.start(1, ENVELOPE, len(CONTENT)))
+    session.take_output()
+    session.receive(replies)
+    [finished, _] = session.lost("the mail server closed the connection", is_closed=True)
+    assert isinstance(finished, Finished)
+    assert [one.stage for one in finished.outcomes if one.cause is Cause.LOST][-1] is stage
+
+
+def test_a_message_whose_content_was_not_sent_is_never_in_doubt() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    session.receive(b"250 sender ok\r\n")
+    [finished, _] = session.lost("the connection was lost")
+    assert isinstance(finished, Finished)
+    assert [one.stage for one in finished.outcomes] == [Stage.RCPT, Stage.RCPT]
+
+
 def test_a_message_behind_one_that_is_lost_was_not_tried() -> None:
     session = ready(PIPELINING)
     session.start(1, ENVELOPE, len(CONTENT))
@@ -436,3 +508,17 @@ def test_the_name_in_the_reply_to_helo_counts_as_that_to_ehlo() -> None:
     session.take_output()
     session.receive(b"250 helo.example\r\n")
     assert session.server_names == (b"mx", b"helo.example")
+
+
+def test_where_another_program_sends_ehlo_its_reply_is_awaited_and_nothing_is_sent() -> None:
+    session = Session(b"localhost", is_ehlo_sent=True)
+    assert session.receive(b"220 mx\r\n") == []
+    assert (session.take_output(), session.awaiting) == (b"", Stage.EHLO)
+    assert [type(event) for event in session.receive(PIPELINING)] == [Ready]
+    assert session.server_names == (b"mx", b"mx")
+
+
+def test_where_another_program_has_sent_ehlo_in_vain_helo_follows() -> None:
+    session = Session(b"localhost", is_ehlo_sent=True)
+    session.receive(b"220 mx\r\n502 what\r\n")
+    assert session.take_output() == b"HELO localhost\r\n"

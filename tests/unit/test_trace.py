@@ -142,6 +142,7 @@ def test_a_message_id_is_read_only_where_it_can_be_repeated_in_another_header(co
         (b"=?utf-8?q?a?= b =?utf-8?q?c?=", "a b c"),
         (b"=?utf-8?b?w6TDtw?= =?utf-8?b?A?=", "ä÷=?utf-8?b?A?="),
         (b"=?no-such-charset?q?=C3=A4?=", "ä"),
+        (b"=?shift_jis?q?=83A=81?=", "ア\ufffd"),
         (b"=?utf-8?x?abc?=", "=?utf-8?x?abc?="),
         (b"=?utf-8?q?a=0D=0ABcc:_x=00=1B[31m?=", "aBcc: x[31m"),
         ("left\u202eright\u2028\x85.".encode(), "leftright."),
