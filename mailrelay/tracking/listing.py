@@ -144,7 +144,8 @@ _SENDMAIL_HEADER = re.compile(
     rb"|WARNING: local host name [^\n]*"
 )
 _SENDMAIL_END = re.compile(rb"\t\tTotal requests: \d+[^\n]*|/[^\n]* is empty")
-_SENDMAIL_MESSAGE = re.compile(rb"([0-9A-Za-z]{8}\d{5,10})[*X+? -]* +(?:\d|\()[^\n]*")
+_SENDMAIL_MESSAGE = re.compile(rb"([0-9A-Za-z]{8}\d{5,10})[*X+? -]* +(?:\d|-1 |\()[^\n]*")
+"""The size is -1 for the moment in which the file of the content is gone and the one of the envelope is not."""
 _SENDMAIL_REASON = re.compile(rb"(?: {8,20}|\t\t ) *\(([^\n]*?)\)?")
 _SENDMAIL_CONTROL = re.compile(rb"[ \t]+\(---[^\n]*")
 _SENDMAIL_RECIPIENT = re.compile(rb"\t{4,} ?([^\s(][^\n]*)")

@@ -56,6 +56,18 @@ def test_the_reason_of_another_recipient_is_nobodys() -> None:
     assert (b.seen, b.words) == (Seen.WAITING, b"")
 
 
+@pytest.mark.parametrize("mark", [b" ", b"*", b"-"])
+def test_a_message_whose_content_sendmail_is_just_removing_is_still_listed(mark: bytes) -> None:
+    """Its size is -1."""
+    text = (
+        b"\t\t/q (1 request)\n-----Q-ID-----\n6ASLhu5w030098" + mark + b"      -1      30098 Nov 28 21:43 <me@x>\n"
+        b"\t\t\t\t\t\t<x@gone.example>\n\t\tTotal requests: 1\n"
+    )
+    found = listed(Server.SENDMAIL, text)
+    assert found.ids == {"6ASLhu5w030098"}
+    assert [(one.recipient, one.seen) for one in found.sightings] == [(b"x@gone.example", Seen.WAITING)]
+
+
 def test_exim_lists_who_waits_and_not_who_is_done() -> None:
     found = listed(Server.EXIM, sample("exim.listing"))
     names = [one.recipient for one in found.sightings]
