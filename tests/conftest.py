@@ -2,8 +2,9 @@
 
 Tests that are coroutines run on asyncio's own event loop, or on those that their mark names (tests/harness/loops.py).
 
-Hypothesis without deadlines, because how fast a machine is today is no property of this program. And names of tests that
-stay the same from run to run: keys that are made anew each time are not part of them.
+Hypothesis without deadlines, because how fast a machine is today is no property of this program, and with the same
+examples in each run, because a failure must come from a change. `pytest --hypothesis-profile search` makes new ones. And
+names of tests that stay the same from run to run: keys that are made anew each time are not part of them.
 
 SQLite returns the rows of a query without ORDER BY in the opposite order: no test passes by the order in which they lie.
 """
@@ -22,7 +23,8 @@ from hypothesis import settings
 # Before the first import of it: failed assertions of helpers are explained as those of tests are.
 pytest.register_assert_rewrite("harness")
 
-settings.register_profile("mailrelay", deadline=None)
+settings.register_profile("mailrelay", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, derandomize=False)
 settings.load_profile("mailrelay")
 
 apsw.connection_hooks.append(lambda db: db.pragma("reverse_unordered_selects", True))
