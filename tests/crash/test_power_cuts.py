@@ -33,8 +33,8 @@ from mailrelay.spool.database import FILE
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 
-STATES = 2000
-"""States of the whole story that are opened: about 25 seconds."""
+STATES = 1000
+"""States of the whole story that are opened: about 12 seconds."""
 BUDGET = int(os.environ.get("MAILRELAY_POWER_CUTS", STATES))
 SEED = int(os.environ.get("MAILRELAY_POWER_CUTS_SEED", "0"))
 PATIENCE = 120.0

@@ -1,7 +1,7 @@
 """Tells the story of `harness.fault_story` once for each fault of a class of calls, several stories at once.
 
 The first story has no fault: it counts the calls. Classes with few calls get every fault at every number. Of the others a
-seeded part is taken, so that all takes a minute and a half on two processors; MAILRELAY_EVERY_FAULT=1 takes every number.
+seeded part is taken, so that all takes a minute on two processors; MAILRELAY_EVERY_FAULT=1 takes every number.
 MAILRELAY_FAULT="EIO write 17" takes that one alone.
 """
 
@@ -22,7 +22,7 @@ from harness.fork_server import ForkServer
 SEED = 7777
 AT_ONCE = 8
 """Stories at a time: they mostly wait."""
-PART = 20
+PART = 10
 """Numbers of a class for each kind of fault, about, where not all are taken."""
 BEYOND = 1.05
 """The number of calls differs a little from story to story: every number up to this times the count is tried."""
