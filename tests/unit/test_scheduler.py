@@ -602,9 +602,21 @@ async def test_a_retired_connection_is_closed_with_its_idle_conversations_and_an
         assert bench.spool.asked("retry lost") == 1
 
 
-async def test_without_a_connection_a_recipient_cannot_be_asked_about() -> None:
+async def test_a_recipient_can_be_asked_about_while_there_is_a_connection(talks: Talks) -> None:
+    envelope = Envelope(b"a@example.net", (Recipient(b"b@example.net"),))
     bench = Bench(relayhost())
-    assert await bench.home.probe_recipient(Envelope(b"", (Recipient(b"b@example.net"),))) is None
+    there = There()
+    bench.dialled = [there]
+    async with running(bench.home):
+        assert await bench.home.probe_recipient(envelope) is None
+        bench.home.expect_message()
+        await settled()
+        asks = asyncio.ensure_future(bench.home.probe_recipient(envelope))
+        await settled()
+        (probe,) = talks.jobs
+        assert probe.envelope == envelope
+        probe.finish([LOGIN_WANTED], relays_dsn=False, seconds=0.0)
+        assert await asks == LOGIN_WANTED
 
 
 # Fallbacks.
