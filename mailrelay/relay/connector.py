@@ -138,7 +138,6 @@ class Connector:
             async with asyncio.timeout(None) as self._dialling:
                 self.connection = await self._dial(self._relayhost)
         except TimeoutError:
-            self._retry_pending = True
             return None
         except Fault as fault:
             self._end_requests(fault.outcome)
