@@ -243,6 +243,20 @@ async def test_several_jobs_at_once_are_all_begun_and_no_more_are_asked_for_mean
     assert mail.limits[0] == 32
 
 
+async def test_a_conversation_that_gets_no_more_jobs_waits_for_its_replies_and_asks_no_more() -> None:
+    wire, mail = Wire(*BDAT, replies={"BDAT": None}), Mail()
+    mail.batches = [[mail.message(1)]]
+    task = asyncio.ensure_future(talk(wire, mail, trust=Trust.PROVEN))
+    while mail.asked < 2:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (mail.asked, wire.verbs[-1], task.done()) == (2, "BDAT", False)
+    wire.go_on(b"250 2.0.0 taken\r\n")
+    assert await task == ConversationEnd(None, ConversationProgress.REPLIED)
+    assert (mail.asked, wire.verbs[-1]) == (2, "QUIT")
+
+
 @pytest.mark.parametrize("offers_dsn", [False, True])
 @pytest.mark.parametrize("token", ["", "f" * 32])
 async def test_the_replies_of_a_recorded_conversation_are_planned_before_they_come(
@@ -390,11 +404,16 @@ async def test_a_connection_that_is_lost_says_why() -> None:
     assert wire.is_closed
 
 
-async def test_what_the_mail_server_said_before_it_took_no_more_octets_still_counts() -> None:
-    wire, mail = Wire(breaks_at="MAIL"), Mail(waits=asyncio.Event())
+@pytest.mark.parametrize("extensions", [(), BDAT], ids=["plain", "chunking"])
+async def test_what_the_mail_server_said_before_it_took_no_more_octets_still_counts(
+    extensions: tuple[bytes, ...],
+) -> None:
+    wire, mail = Wire(*extensions, breaks_at="MAIL"), Mail(waits=asyncio.Event())
     mail.batches = [[mail.message(1)]]
-    task = asyncio.ensure_future(talk(wire, mail))
+    task = asyncio.ensure_future(talk(wire, mail, trust=Trust.PROVEN))
     while not wire.is_broken:
+        await asyncio.sleep(0)
+    for _ in range(10):
         await asyncio.sleep(0)
     wire.say(b"421 4.3.2 going down\r\n")
     end = await task
