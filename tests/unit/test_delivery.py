@@ -462,6 +462,7 @@ async def test_a_cancelled_conversation_waits_for_the_reply_to_content_that_was_
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ("finished", 1, SENT if last_wait else ["UNCERTAIN"]) in mail.ends
+    assert [one.text for one in mail.outcomes[1]] == ["" if last_wait else "mailrelay was stopped"]
     assert ("untried", 2, False) in mail.ends
     assert len(mail.ends) == 2
     assert wire.is_closed
@@ -509,12 +510,14 @@ async def test_jobs_that_come_in_the_instant_of_the_cancellation_are_given_back(
     assert mail.ends == [("untried", 1, False)]
 
 
-async def test_an_error_of_ours_ends_each_job_and_is_raised() -> None:
-    wire, mail = Wire(), Mail()
-    mail.batches = [[mail.message(1, ValueError("an error of ours")), mail.message(2)]]
+async def test_an_error_of_ours_ends_each_job_without_a_wait_and_is_raised() -> None:
+    wire, mail = Wire(*BDAT, replies={"BDAT": None}), Mail(last_wait=3600.0)
+    mail.batches = [[mail.message(1)], [mail.message(2, ValueError("an error of ours")), mail.message(3)]]
     with pytest.raises(ValueError, match="an error of ours"):
-        await talk(wire, mail)
-    assert mail.ends == [("finished", 1, ["DEFERRED"]), ("untried", 2, False)]
+        await talk(wire, mail, trust=Trust.PROVEN)
+    assert {one[:2] for one in mail.ends} == {("finished", 1), ("untried", 2), ("untried", 3)}
+    assert len(mail.ends) == 3
+    assert [one.text for one in mail.outcomes[1]] == ["mailrelay failed; see its log"]
     assert wire.is_closed
 
 

@@ -1,7 +1,7 @@
 """When the relayhost is asked about accepted mail, and what is done with its answers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -77,9 +77,11 @@ class Relayhosts:
     answers: list[Answer | Exception]
     questions: list[Question] = field(default_factory=list)
     host: str = "mx.example"
+    meanwhile: Callable[[], None] = lambda: None
 
     async def ask(self, question: Question) -> Answer:
         self.questions.append(question)
+        self.meanwhile()
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -145,11 +147,7 @@ async def test_what_waits_there_is_asked_again_and_what_has_left_is_not() -> Non
 
 
 async def test_a_daemon_that_would_end_asks_at_once_about_new_mail_and_stays_for_what_waits_there() -> None:
-    listed = (
-        f'{{"queue_name": "deferred", "queue_id": "{ID}1", "arrival_time": 10000, "message_size": 1,'
-        ' "sender": "me@mx.example", "recipients": [{"address": "a@b.example", "delay_reason": "451 later"}]}\n'
-    )
-    rig = Rig(replace(EMPTY, listing=Output(listed.encode(), 0)))
+    rig = Rig(replace(EMPTY, listing=listed(1)))
     await rig.tracker.look(must_ask=True)
     assert not rig.tracker.ask_before_end()
     rig.accept(1)
@@ -281,13 +279,15 @@ async def test_nothing_is_asked_where_the_mail_server_is_on_another_host() -> No
     assert rig.spool.rows[1].verdict.words == b"the mail server is not on the host that you log in to"
 
 
-async def test_a_lost_connection_changes_nothing() -> None:
+async def test_a_lost_connection_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mailrelay")
     rig = Rig(Fault(Outcome(Stage.CHANNEL, text="lost")))
     rig.accept(1)
     rig.clock.at += 2
     await rig.ask()
     assert rig.spool.rows[1].verdict == WAITING
     assert rig.due() == (8.0, 118.0)
+    assert "relay=default: the connection was lost before an answer about mail there: lost" in caplog.text
 
 
 async def test_a_failed_dial_for_a_question_is_not_repeated_for_an_hour() -> None:
@@ -534,13 +534,63 @@ async def test_one_question_has_room_for_as_many_messages_as_it_may_have_ids() -
     assert len(question.marks) == 2 * MAX_IDS
 
 
+def listed(*keys: int) -> Output:
+    """The queue there, with these messages, all deferred."""
+    lines = (
+        f'{{"queue_name": "deferred", "queue_id": "{ID}{key}", "arrival_time": 10000, "message_size": 1,'
+        ' "sender": "me@mx.example", "recipients": [{"address": "a@b.example", "delay_reason": "451 later"}]}\n'
+        for key in keys
+    )
+    return Output("".join(lines).encode(), 0)
+
+
+async def test_messages_that_one_question_has_no_room_for_are_asked_about_soon_also_if_all_others_wait() -> None:
+    rig = Rig(*[replace(EMPTY, listing=listed(*range(1, MAX_IDS + 2)))] * 2)
+    for key in range(1, MAX_IDS + 2):
+        rig.accept(key)
+    rig.clock.at += 2
+    await rig.ask()
+    assert rig.due()[0] == MIN_GAP
+    rig.clock.at += MIN_GAP
+    await rig.ask()
+    assert rig.there.questions[1].ids[0] == f"{ID}{MAX_IDS + 1}"
+    assert len({queue_id for one in rig.there.questions for queue_id in one.ids}) == MAX_IDS + 1
+
+
+async def test_a_message_that_has_left_for_some_of_its_recipients_is_asked_about_for_the_others() -> None:
+    rig = Rig(EMPTY)
+    rig.accept(1)
+    rig.spool.rows[2] = replace(rig.spool.rows[1], recipient=2, verdict=Verdict(There.LEFT, Source.QUEUE))
+    await rig.ask()
+    assert rig.there.questions[0].ids == [ID + "1"]
+
+
+async def test_a_message_that_is_not_followed_any_more_is_not_named() -> None:
+    rig = Rig(EMPTY, EMPTY)
+    rig.accept(1)
+    rig.accept(2)
+    await rig.ask()
+    del rig.spool.rows[1]
+    rig.clock.at += 5
+    await rig.ask()
+    assert rig.there.questions[1].ids == [ID + "2"]
+    assert rig.there.questions[1].marks == [ID + "2", "m2.12345@laptop.example"]
+
+
+async def test_the_log_is_read_from_its_begin_for_a_message_accepted_in_the_instant_of_the_last_question() -> None:
+    rig = Rig(EMPTY, EMPTY)
+    rig.accept(1)
+    rig.clock.at += 2
+    await rig.ask()
+    rig.spool.follow(2, rig.clock.at)
+    rig.clock.at += 5
+    await rig.ask()
+    assert rig.there.questions[1].place is None
+
+
 async def test_the_log_line_about_a_verdict_comes_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mailrelay")
-    listed = (
-        f'{{"queue_name": "deferred", "queue_id": "{ID}1", "arrival_time": 10000, "message_size": 1,'
-        ' "sender": "me@mx.example", "recipients": [{"address": "a@b.example", "delay_reason": "451 later"}]}\n'
-    )
-    answer = replace(EMPTY, listing=Output(listed.encode(), 0))
+    answer = replace(EMPTY, listing=listed(1))
     rig = Rig(answer, answer)
     rig.accept(1)
     for _ in range(2):
@@ -571,6 +621,36 @@ async def test_mail_whose_reply_names_no_queue_id_does_not_end_the_questions() -
     await rig.ask()
     assert rig.spool.rows[1].verdict.words == b"the reply of the mail server names no queue id"
     assert rig.due()[0] < PAUSE
+
+
+async def test_where_some_messages_have_a_queue_id_and_no_queue_can_be_seen_nothing_is_asked_for_a_day() -> None:
+    words = b"postqueue: fatal: \xff is not allowed to view the mail queue\n"
+    rig = Rig(replace(EMPTY, listing=Output(words, 69), reports=None))
+    rig.accept(1)
+    rig.accept(2)
+    rig.spool.rows[1] = replace(rig.spool.rows[1], reply=b"250 2.0.0 thank you", is_retry_wanted=True)
+    await rig.ask()
+    assert rig.due()[1] == PAUSE
+    ((keys, text),) = rig.spool.told
+    assert keys == [1]
+    assert text.startswith("its mail server could not be asked to try again: this account may not see the queue there")
+    assert {one.verdict.state for one in rig.spool.rows.values()} == {There.NOT_FOLLOWED}
+
+
+async def test_the_time_of_an_answer_is_that_of_its_question() -> None:
+    """Between the two questions after which a message has left, there is a gap, however long an answer takes."""
+    rig = Rig(EMPTY, EMPTY)
+    rig.accept(1)
+    began = rig.clock.at
+
+    def slow() -> None:
+        rig.clock.at += 3
+
+    rig.there.meanwhile = slow
+    await rig.ask()
+    rig.clock.at = began + MIN_GAP
+    await rig.ask()
+    assert rig.spool.rows[1].verdict.state is There.LEFT
 
 
 async def test_a_temporary_refusal_and_a_lost_connection_keep_the_wish_to_try_again() -> None:
