@@ -20,6 +20,7 @@ from mailrelay.relay.plan import ConversationProgress
 from mailrelay.relay.transfer import Phase
 from mailrelay.smtp.extensions import Extension
 from mailrelay.smtp.flight import Trust
+from mailrelay.smtp.transaction import REPLY_TIMEOUTS
 
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
 PIPELINING = b"PIPELINING"
@@ -143,7 +144,7 @@ class Mail:
     contents: dict[int, Sequence[bytes | Exception]] = field(default_factory=dict)
     last_wait: float = 0.0
     waits: asyncio.Event | None = None
-    at_piece: Callable[[int, int], None] = lambda _key, _number: None
+    at_piece: Callable[[int, int], object] = lambda _key, _number: None
     asked: int = 0
     limits: list[int] = field(default_factory=list)
     pieces_read: int = 0
@@ -606,7 +607,7 @@ async def test_a_mail_server_that_takes_no_content_for_too_long_is_given_up(monk
 
     def block(_key: int, _number: int) -> None:
         wire.blocks = asyncio.Event()
-        monkeypatch.setitem(delivery.REPLY_TIMEOUTS, Stage.CONTENT, 0.001)
+        monkeypatch.setitem(REPLY_TIMEOUTS, Stage.CONTENT, 0.001)
 
     mail.at_piece = block
     end = await talk(wire, mail)
@@ -618,7 +619,7 @@ async def test_a_mail_server_that_takes_no_content_for_too_long_is_given_up(monk
 async def test_a_channel_that_breaks_in_the_middle_of_a_content_waits_for_the_last_words_of_the_mail_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(delivery.REPLY_TIMEOUTS, Stage.CONTENT, 0.05)
+    monkeypatch.setitem(REPLY_TIMEOUTS, Stage.CONTENT, 0.05)
     wire, mail = Wire(), Mail()
     mail.batches = [[mail.message(1, *[LINE * 1024] * 5)]]
 
@@ -642,7 +643,7 @@ async def test_a_message_that_is_cancelled_before_it_begins_is_not_sent_and_the_
     wire, mail = Wire(), Mail()
     first, second, third = (mail.message(key) for key in (1, 2, 3))
     mail.batches = [[first, second, third]]
-    mail.at_piece = lambda key, _number: bool(key == 1 and second.transfer.want_stop()) or None
+    mail.at_piece = lambda key, _number: bool(key == 1 and second.transfer.want_stop())
     await talk(wire, mail)
     assert sorted(mail.ends) == [("cancelled", 2), ("finished", 1, SENT), ("finished", 3, SENT)]
     assert second.transfer.is_cancelled
@@ -699,7 +700,7 @@ async def test_a_message_that_is_cancelled_in_its_content_is_not_completed(exten
     wire, mail = Wire(*extensions), Mail()
     job = mail.message(1, *[LINE * 1024] * 6)
     mail.batches = [[job]]
-    mail.at_piece = lambda _key, number: bool(number == 2 and job.transfer.want_stop()) or None
+    mail.at_piece = lambda _key, number: bool(number == 2 and job.transfer.want_stop())
     end = await talk(wire, mail)
     assert end == ConversationEnd(None, ConversationProgress.NOTHING, goes_on=True)
     assert mail.ends == [("cancelled", 1)]
@@ -711,7 +712,7 @@ async def test_a_small_message_that_is_cancelled_while_it_is_read_does_not_end_t
     wire, mail = Wire(*BDAT), Mail()
     job = mail.message(1, CONTENT, CONTENT)
     mail.batches = [[job], [mail.message(2)]]
-    mail.at_piece = lambda key, number: bool(key == 1 and number == 1 and job.transfer.want_stop()) or None
+    mail.at_piece = lambda key, number: bool(key == 1 and number == 1 and job.transfer.want_stop())
     end = await talk(wire, mail)
     assert end == ConversationEnd(None, ConversationProgress.REPLIED)
     assert mail.ends == [("cancelled", 1), ("finished", 2, SENT)]
@@ -771,7 +772,6 @@ async def test_the_progress_of_a_content_is_what_the_channel_has_taken() -> None
         seen.append((job.transfer.phase, job.transfer.octets))
 
     mail.at_piece = look
-    assert job.transfer.phase is Phase.BEFORE
     await talk(wire, mail)
     assert seen == [(Phase.STARTED, number * 512 * len(LINE)) for number in range(4)]
     assert job.transfer.phase is Phase.COMPLETE

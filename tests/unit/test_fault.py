@@ -11,9 +11,8 @@ import pytest
 from mailrelay.config import Relayhost
 from mailrelay.mail.conclusion import RetryPolicy
 from mailrelay.mail.notice import Kind
-from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
+from mailrelay.mail.outcome import SETUP_REPLIES, Cause, Outcome, Reply, Stage
 from mailrelay.ports import RelayhostFailure, RelayhostPort
-from mailrelay.relay import fault as fault_module
 from mailrelay.relay.fault import KnownFault
 from mailrelay.relay.reach import Reach
 
@@ -57,7 +56,7 @@ class Spool:
 
 class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fault_module.random, "random", lambda: 0.0)
+        monkeypatch.setattr("random.random", lambda: 0.0)
         self.spool = Spool()
         self.notices = 0
         self.works: list[asyncio.Future[None]] = []
@@ -123,7 +122,7 @@ async def test_a_fault_is_over_when_the_mail_server_is_ready_and_that_is_said_on
     assert [one.message for one in caplog.records][1:] == ["relay=default usable again"]
 
 
-@pytest.mark.parametrize("cause", [Cause.TURNED_AWAY, next(iter(fault_module.SETUP_REPLIES))])
+@pytest.mark.parametrize("cause", [Cause.TURNED_AWAY, *SETUP_REPLIES])
 async def test_a_fault_of_a_mail_server_that_was_reached_is_over_when_it_has_judged_a_message(
     cause: Cause, monkeypatch: pytest.MonkeyPatch
 ) -> None:
