@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from mailrelay.config import Relayhost
-from mailrelay.endpoint import Endpoint, Unix
+from mailrelay.endpoint import Tcp
 from mailrelay.mail.backends import BackendsFor
 from mailrelay.mail.logline import followed_there
 from mailrelay.mail.printable import printable
@@ -333,8 +333,8 @@ def _as_reason(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
-def _is_local(smtp: Endpoint) -> bool:
-    return isinstance(smtp, Unix) or smtp.host in ("localhost", "127.0.0.1", "::1")
+def _is_local(smtp: Tcp) -> bool:
+    return smtp.host in ("localhost", "127.0.0.1", "::1")
 
 
 def _is_asked(verdict: Verdict) -> bool:
