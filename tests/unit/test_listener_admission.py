@@ -8,6 +8,7 @@ import pytest
 from harness.listener import Intake, Transport
 
 from mailrelay.config import Listen
+from mailrelay.endpoint import Unix
 from mailrelay.listener import submission
 from mailrelay.listener.access import Access
 from mailrelay.listener.replies import IDLE_TOO_LONG, NOT_ALLOWED, STOPPING, TOO_MANY_CONNECTIONS, encode
@@ -75,6 +76,30 @@ async def test_a_client_above_the_limit_is_refused_and_logged(caplog: pytest.Log
     assert caplog.messages == [
         "NOQUEUE command=connect dsn=4.7.0 status=refused (421 4.7.0 too many connections; closing)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("has_everyone", "is_there", "access", "owner"),
+    [
+        (False, False, Access.ALLOWED, None),
+        (True, False, Access.ALLOWED, 71),
+        (True, True, Access.ALLOWED, 71),
+        (True, False, Access.REFUSED, None),
+    ],
+)
+async def test_only_the_socket_for_everyone_takes_any_account_and_gives_messages_their_owner(
+    monkeypatch: pytest.MonkeyPatch, has_everyone: bool, is_there: bool, access: Access, owner: int | None
+) -> None:
+    asked: list[object] = []
+    everyone = Unix("/run/everyone")
+    monkeypatch.setattr(submission, "check_access", lambda _, allowed: asked.append(allowed) or (access, ""))
+    monkeypatch.setattr(submission, "is_on", lambda _, socket: is_there and socket == everyone)
+    monkeypatch.setattr(submission, "owner", lambda _: 71)
+    to = state(everyone=everyone if has_everyone else None)
+    to.allowed = frozenset({5})
+    protocol, _ = await connected(to)
+    assert asked == [None if is_there else {5}]
+    assert (protocol.owner, protocol.envelope.owner) == (owner, owner)
 
 
 async def test_a_connection_that_is_idle_for_too_long_is_closed() -> None:
