@@ -282,14 +282,14 @@ async def test_with_answer_within_0_there_are_no_recipient_probes() -> None:
     assert scheduler.probe_outcomes == [NO_SUCH_USER]
 
 
-async def settled(taken: int, *others: NotTaken) -> bytes:
+async def settled(taken: int, *others: NotTaken, waiting: int = 0, why: str = "") -> bytes:
     """The answer to a client whose message has come out so."""
 
     scheduler = FakeScheduler()
     submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
     await scheduler.has_arrived.wait()
     reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-    scheduler.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
+    scheduler.waiters.tell("q123456789", DeliveryResult(taken, reply, others, waiting, why))
     answer = await submitting
     assert answer.reply.code == 250
     return answer.reply.text
@@ -319,11 +319,34 @@ async def test_a_reply_names_every_recipient_that_did_not_get_the_message(
     assert await settled(taken, *others) == answer
 
 
+@pytest.mark.parametrize(
+    ("waiting", "why", "answer"),
+    [
+        (1, "", b"2.0.0 q123456789 sent to 1 of 2; 1 waits"),
+        (2, "no\r\nroom", b"2.0.0 q123456789 sent to 1 of 3; 2 wait: no\\x0d\\x0aroom"),
+    ],
+)
+async def test_a_reply_says_how_many_recipients_wait_and_why(waiting: int, why: str, answer: bytes) -> None:
+    assert await settled(1, waiting=waiting, why=why) == answer
+
+
+async def test_a_client_hears_that_the_spool_is_lost_before_its_message_was_sent() -> None:
+    scheduler = FakeScheduler()
+    submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
+    await scheduler.has_arrived.wait()
+    scheduler.waiters.is_spool_broken = True
+    scheduler.waiters.tell("q123456789", Queued("busy"))
+    assert (await submitting).reply is BROKEN
+
+
 async def test_a_reply_names_a_few_of_many_recipients_and_the_command_that_shows_the_others() -> None:
     answer = await settled(1, *[LATER] * 12)
     assert answer.startswith(b"2.0.0 q123456789 sent to 1 of 13; ")
     assert answer.count(b"<later@example.net>") == 5
     assert answer.endswith(b"; 7 more, see `mailrelay queue show q123456789`")
+    answer = await settled(1, *[LATER] * 5)
+    assert answer.count(b"<later@example.net>") == 5
+    assert b" more" not in answer
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mailrelay.config import Listen
 from mailrelay.endpoint import Unix
 from mailrelay.listener import submission
 from mailrelay.listener.access import Access
-from mailrelay.listener.replies import IDLE_TOO_LONG, NOT_ALLOWED, STOPPING, TOO_MANY_CONNECTIONS, encode
+from mailrelay.listener.replies import GO_AWAY, IDLE_TOO_LONG, NOT_ALLOWED, STOPPING, TOO_MANY_CONNECTIONS, encode
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import MAX_IDLE, Submission, protocol_factory
 
@@ -42,6 +42,48 @@ async def test_a_listener_that_stops_greets_nobody() -> None:
     protocol, transport = await connected(to)
     assert (b"".join(transport.written), transport.is_closed) == (encode(STOPPING), True)
     assert protocol.is_over
+
+
+async def test_a_listener_that_stops_answers_the_next_command_of_a_client_with_that() -> None:
+    to = state()
+    protocol, transport = await connected(to)
+    transport.written.clear()
+    to.stopping = True
+    protocol.data_received(b"NOOP\r\nNOOP\r\n")
+    assert (b"".join(transport.written), transport.is_closed) == (encode(STOPPING), True)
+
+
+async def test_a_client_that_closes_its_side_before_the_greeting_is_greeted_and_closed() -> None:
+    protocol, transport = protocol_factory(state())(), Transport()
+    protocol.connection_made(transport)
+    assert protocol.idle_since is None
+    assert protocol.eof_received()
+    assert not transport.is_closed
+    await transport.until_written(1)
+    assert [one[:4] for one in transport.written] == [b"220 "]
+    assert transport.is_closed
+
+
+async def test_a_client_that_is_dropped_before_the_greeting_is_not_greeted(caplog: pytest.LogCaptureFixture) -> None:
+    to = state()
+    protocol, transport = protocol_factory(to)(), Transport()
+    protocol.connection_made(transport)
+    protocol.data_received(b"EHLO x\r\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (b"".join(transport.written), transport.is_closed) == (encode(GO_AWAY), True)
+    assert caplog.messages == ["security: connection dropped, the client spoke before the greeting: EHLO"]
+    protocol.connection_lost(None)
+    assert to.connections == set()
+
+
+@pytest.mark.parametrize(("octets", "is_smtp"), [(b"E", True), (b"z", True), (b"5", False), (b"\x16", False)])
+async def test_the_first_octet_of_a_client_is_a_letter(octets: bytes, is_smtp: bool) -> None:
+    protocol, transport = await connected(state())
+    transport.written.clear()
+    protocol.data_received(octets)
+    assert b"".join(transport.written) == (b"" if is_smtp else encode(GO_AWAY))
+    assert transport.is_closed is not is_smtp
 
 
 @pytest.mark.parametrize(
