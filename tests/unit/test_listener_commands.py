@@ -1,0 +1,148 @@
+"""The commands of one connection, without a network."""
+
+import logging
+
+import pytest
+from harness.listener import GROUP, Intake, codes, greeted
+
+from mailrelay.config import Listen
+from mailrelay.listener import replies
+from mailrelay.listener.commands import smtp_attributes
+from mailrelay.listener.replies import encode
+from mailrelay.listener.server_state import ServerState
+from mailrelay.listener.submission import Submission
+from mailrelay.mail.outcome import Reply
+
+MAIL = b"MAIL FROM:<a@b>\r\n"
+RCPT = b"RCPT TO:<c@d>\r\n"
+
+
+async def test_helo_is_enough_to_send() -> None:
+    intake = Intake()
+    state = ServerState(Listen(address="", answer_within=0.0), intake, None)
+    submission = Submission(state, smtp_attributes(state))
+    for command, expected in (
+        (submission.smtp_MAIL("FROM:<a@b>"), encode(replies.HELLO_FIRST)),
+        (submission.smtp_HELO("x"), b"250 localhost\r\n"),
+        (submission.smtp_MAIL("FROM:<a@b>"), encode(replies.SENDER_OK)),
+    ):
+        submission.unsent.clear()
+        await command
+        assert submission.unsent == expected
+
+
+@pytest.mark.parametrize(("answer_within", "probes"), [(0.0, 0), (0.5, 1), (3600.0, 1)])
+async def test_a_client_that_does_not_wait_for_results_does_not_wait_for_a_probe(
+    answer_within: float, probes: int
+) -> None:
+    intake = Intake()
+    async with greeted(intake, answer_within=answer_within) as (submission, transport):
+        submission.data_received(MAIL + RCPT)
+        await transport.until_written(2)
+        assert len(intake.probed) == probes
+        assert submission.envelope.probe_seconds <= min(answer_within, 1.0)
+        assert codes(b"".join(transport.written)) == [b"250", b"250"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [(MAIL, [b"a@b"]), (MAIL[:-2] + b" HOLDFOR=5\r\n", []), (b"MAIL FROM:<@>\r\n", [])]
+)
+async def test_a_message_is_expected_once_its_sender_was_accepted_unless_it_is_sent_later(
+    line: bytes, expected: list[bytes]
+) -> None:
+    intake = Intake()
+    async with greeted(intake) as (submission, _):
+        submission.data_received(line)
+    assert intake.expected_from == expected
+
+
+async def test_a_sender_who_is_refused_because_no_message_can_be_accepted_has_no_transaction() -> None:
+    intake = Intake()
+    intake.current_refusal = Reply(451, (b"4.3.0 the spool cannot be written",))
+    async with greeted(intake) as (submission, transport):
+        submission.data_received(MAIL + RCPT)
+        intake.current_refusal = None
+        submission.data_received(MAIL + RCPT)
+        assert codes(b"".join(transport.written)) == [b"451", b"503", b"250", b"250"]
+    assert intake.expected_from == [b"a@b"]
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "logged"),
+    [
+        (b"", b"503", []),
+        (
+            MAIL,
+            b"554",
+            ["NOQUEUE from=<a@b> command=DATA dsn=5.5.1 status=refused (554 5.5.1 no valid recipients)"],
+        ),
+    ],
+)
+async def test_the_content_after_a_refused_data_is_answered_once(
+    before: bytes, code: bytes, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(before + b"DATA\r\n")
+        submission.data_received(b"Subject: x\r\n\r\nhi\r\n.\r\n")
+        told = b"".join(transport.written)
+        assert codes(told)[-2:] == [code, b"554"]
+        assert told.endswith(encode(replies.CONTENT_AFTER_REFUSAL))
+        assert (transport.has_sent_eof, transport.is_closed) == (True, False)
+    assert caplog.messages == logged
+
+
+async def test_a_new_transaction_after_a_refused_data_is_one() -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(b"DATA\r\n")
+        submission.data_received(MAIL + RCPT)
+        submission.data_received(b"FROB\r\n")
+        assert codes(b"".join(transport.written)) == [b"503", b"250", b"250", b"500"]
+
+
+async def test_a_message_that_cannot_be_taken_over_is_an_internal_error_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake()
+    intake.error = RuntimeError("no\r\nspool")
+    async with greeted(intake) as (submission, transport):
+        submission.data_received(GROUP)
+        transport.written.clear()
+        submission.data_received(b"hi\r\n.\r\n")
+        await transport.until_written(1)
+        assert b"".join(transport.written) == encode(replies.INTERNAL_ERROR)
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (logging.ERROR, "a message could not be taken over: RuntimeError('no\\r\\nspool')")
+    ]
+
+
+async def test_an_envelope_and_a_refusal_by_the_listener_itself_belong_to_the_message_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake()
+    async with greeted(intake) as (submission, transport):
+        submission.data_received(GROUP)
+        transport.written.clear()
+        submission.data_received(b"\0\r\n.\r\n" + MAIL.replace(b"a@b", b"next@b"))
+        await transport.until_written(2)
+        assert codes(b"".join(transport.written)) == [b"550", b"250"]
+        assert submission.envelope.sender == b"next@b"
+    assert [message.partition(" (")[0] for message in caplog.messages] == [
+        "NOQUEUE from=<a@b> command=content dsn=5.6.0 status=refused"
+    ]
+    assert intake.committed == []
+
+
+@pytest.mark.parametrize(
+    ("auth", "line", "reply"),
+    [
+        ("refuse", b"AUTH PLAIN AG1lAGh1bnRlcjI=", encode(replies.NO_LOGIN)),
+        ("ignore", b"AUTH PLAIN AG1lAGh1bnRlcjI=", b"235 2.7.0 Authentication successful\r\n"),
+        ("ignore", b"AUTH plain  AG1lAGh1bnRlcjI=", b"235 2.7.0 Authentication successful\r\n"),
+        ("ignore", b"AUTH PLAIN =", b"501 5.5.2 Can't decode base64\r\n"),
+    ],
+)
+async def test_a_login_with_its_password_in_one_line(auth: str, line: bytes, reply: bytes) -> None:
+    async with greeted(Intake(), auth=auth) as (submission, transport):
+        submission.data_received(line + b"\r\n")
+        assert b"".join(transport.written) == reply
+        assert bool(submission.session.authenticated) is reply.startswith(b"235")
