@@ -47,10 +47,18 @@ async def test_a_listener_that_stops_greets_nobody() -> None:
 async def test_a_listener_that_stops_answers_the_next_command_of_a_client_with_that() -> None:
     to = state()
     protocol, transport = await connected(to)
+    protocol.data_received(b"EHLO x\r\n")
     transport.written.clear()
     to.stopping = True
-    protocol.data_received(b"NOOP\r\nNOOP\r\n")
+    protocol.data_received(b"MAIL FROM:<a@b>\r\nRSET\r\n")
     assert (b"".join(transport.written), transport.is_closed) == (encode(STOPPING), True)
+    assert protocol.envelope.sender is None
+
+
+async def test_a_client_that_closes_its_side_without_a_command_is_closed() -> None:
+    protocol, transport = await connected(state())
+    assert protocol.eof_received()
+    assert transport.is_closed
 
 
 async def test_a_client_that_closes_its_side_before_the_greeting_is_greeted_and_closed() -> None:
@@ -77,8 +85,8 @@ async def test_a_client_that_is_dropped_before_the_greeting_is_not_greeted(caplo
     assert to.connections == set()
 
 
-@pytest.mark.parametrize(("octets", "is_smtp"), [(b"E", True), (b"z", True), (b"5", False), (b"\x16", False)])
-async def test_the_first_octet_of_a_client_is_a_letter(octets: bytes, is_smtp: bool) -> None:
+@pytest.mark.parametrize(("octets", "is_smtp"), [(b"E", True), (b"z5", True), (b"5", False), (b"\x16a", False)])
+async def test_the_first_octet_of_a_client_must_be_a_letter(octets: bytes, is_smtp: bool) -> None:
     protocol, transport = await connected(state())
     transport.written.clear()
     protocol.data_received(octets)

@@ -10,7 +10,7 @@ from harness.listener import GROUP, Clock, Intake, Transport, codes, greeted
 from mailrelay.listener import replies
 from mailrelay.listener.connection import LINGER
 from mailrelay.listener.replies import encode
-from mailrelay.listener.submission import MAX_COMMAND, MAX_IDLE, MAX_UNKNOWN, Submission
+from mailrelay.listener.submission import COMMANDS_AT_ONCE, MAX_COMMAND, MAX_IDLE, MAX_UNKNOWN, Submission
 from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.outcome import Reply
 
@@ -263,6 +263,32 @@ async def test_a_command_line_may_have_so_many_octets_with_its_end_and_no_more(o
             for part in parts:
                 submission.data_received(part)
             assert codes(written(transport)) == [code]
+
+
+async def test_a_line_feed_alone_ends_a_command_line() -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(b"\n")
+        submission.data_received(b"RSET\nNOOP\n")
+        assert codes(written(transport)) == [b"500", b"250", b"250"]
+
+
+async def test_a_client_with_many_commands_takes_turns_with_the_others() -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(b"RSET\r\n" * (2 * COMMANDS_AT_ONCE + 1))
+        counts = [written(transport).count(b"\n")]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            counts.append(written(transport).count(b"\n"))
+        assert counts == [COMMANDS_AT_ONCE, 2 * COMMANDS_AT_ONCE, 2 * COMMANDS_AT_ONCE + 1, 2 * COMMANDS_AT_ONCE + 1]
+
+
+async def test_octets_that_come_before_the_next_turn_of_a_client_do_not_give_it_a_second_one() -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(b"RSET\r\n" * (5 * COMMANDS_AT_ONCE))
+        submission.data_received(b"RSET\r\n")
+        before = written(transport).count(b"\n")
+        await asyncio.sleep(0)
+        assert written(transport).count(b"\n") == before + COMMANDS_AT_ONCE
 
 
 @pytest.mark.parametrize("count", [MAX_UNKNOWN - 1, MAX_UNKNOWN])

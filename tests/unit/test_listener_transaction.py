@@ -35,15 +35,17 @@ def test_the_parameters_of_a_sender_and_of_recipients_are_kept() -> None:
         "FROM:<mé@example.org> SMTPUTF8 SIZE=1000 body=8bitmime RET=hdrs ENVID=a+2Bb HOLDFOR=5".encode(), owner=7
     )
     for arg in (
+        "TO:<first@example.net>",
         "TO:<you@example.net> NOTIFY=NEVER ORCPT=utf-8;yöu@example.net",
         "TO:<yöu@example.net> NOTIFY=success ORCPT=rfc822;a",
     ):
         assert transaction.rcpt(arg.encode()) is replies.RECIPIENT_OK
+    before = Recipient(b"first@example.net")
     first = Recipient(b"you@example.net", b"NEVER", "utf-8;yöu@example.net".encode())
     second = Recipient("yöu@example.net".encode(), b"success", b"rfc822;a")
     envelope = transaction.to_envelope()
     assert envelope == Envelope(
-        *("mé@example.org".encode(), (first, second), b"8BITMIME", True, b"HDRS", b"a+2Bb"),
+        *("mé@example.org".encode(), (before, first, second), b"8BITMIME", True, b"HDRS", b"a+2Bb"),
         send_time=SendTime(NOW + 5, by_clock=False),
         owner=7,
     )
@@ -51,8 +53,8 @@ def test_the_parameters_of_a_sender_and_of_recipients_are_kept() -> None:
     assert transaction.mail_from == "mé@example.org"
     assert transaction.mail_options[:2] == ["SMTPUTF8", "SIZE=1000"]
     transaction.remove_last_recipient()
-    assert transaction.to_envelope().recipients == (first,)
-    assert transaction.rcpt_tos == ["you@example.net"]
+    assert transaction.to_envelope().recipients == (before, first)
+    assert transaction.rcpt_tos == ["first@example.net", "you@example.net"]
 
 
 @pytest.mark.parametrize(
