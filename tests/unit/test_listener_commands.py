@@ -146,3 +146,70 @@ async def test_a_login_with_its_password_in_one_line(auth: str, line: bytes, rep
         submission.data_received(line + b"\r\n")
         assert b"".join(transport.written) == reply
         assert bool(submission.session.authenticated) is reply.startswith(b"235")
+
+
+async def test_the_replies_to_ehlo_and_helo_name_the_extensions_and_no_machine() -> None:
+    async with greeted(Intake(), auth="ignore") as (submission, transport):
+        submission.data_received(b"EHLO x\r\n")
+        lines = b"".join(transport.written).splitlines()
+        assert lines[:2] == [b"250-localhost", b"250-PIPELINING"]
+        assert {
+            b"250-SIZE %d" % Listen(address="").max_message_size,
+            b"250-8BITMIME",
+            b"250-SMTPUTF8",
+            b"250-AUTH LOGIN PLAIN",
+        } <= set(lines)
+        assert lines[-3:-2] == [b"250-ENHANCEDSTATUSCODES"]
+        assert lines[-1] == b"250 DSN"
+        transport.written.clear()
+        submission.data_received(b"HELO x\r\n")
+        assert b"".join(transport.written) == b"250 localhost\r\n"
+
+
+async def test_an_empty_content_is_handed_over_as_it_is() -> None:
+    intake = Intake()
+    async with greeted(intake) as (submission, transport):
+        submission.data_received(GROUP)
+        transport.written.clear()
+        submission.data_received(b".\r\n")
+        await transport.until_written(1)
+    assert [content for _, content in intake.committed] == [b""]
+
+
+async def test_a_command_that_fails_at_once_is_an_internal_error_and_the_transaction_is_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    intake = Intake()
+
+    def fail(_: bytes) -> None:
+        raise RuntimeError("no\r\nspool")
+
+    async with greeted(intake) as (submission, transport):
+        with monkeypatch.context() as failing:
+            failing.setattr(intake, "expect_message", fail)
+            submission.data_received(MAIL + RCPT)
+        submission.data_received(MAIL + RCPT)
+        assert codes(b"".join(transport.written)) == [b"451", b"503", b"250", b"250"]
+        assert transport.written[0].startswith(encode(replies.INTERNAL_ERROR))
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (logging.ERROR, "a command failed: RuntimeError('no\\r\\nspool')")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"rset", b"250 2.0.0 "),
+        (b"RSET   ", b"250 2.0.0 "),
+        (b"FROB", b"500 5.5.1 "),
+        (b"NOOP \x07", b"500 5.5.2 "),
+        (b"EHLO", b"501 5.5.4 "),
+        (b"EXPN root", b"502 5.5.1 "),
+        (b"MAIL FROM:<\xff@b>", b"553 5.1.7 "),
+    ],
+)
+async def test_a_command_line_has_its_reply_with_an_enhanced_code(line: bytes, reply: bytes) -> None:
+    async with greeted(Intake()) as (submission, transport):
+        submission.data_received(line + b"\r\n")
+        assert b"".join(transport.written).startswith(reply)
+        assert len(transport.written) == 1

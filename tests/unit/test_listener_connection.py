@@ -136,6 +136,20 @@ async def test_a_connection_is_idle_between_transactions_since_its_last_command(
         assert submission.idle_since is None
 
 
+@pytest.mark.parametrize(("octets", "is_read"), [(MAX_COMMAND - 1, True), (MAX_COMMAND, False)])
+async def test_so_many_octets_are_read_ahead_while_a_command_waits(octets: int, is_read: bool) -> None:
+    intake, gate = Intake(), asyncio.Event()
+    intake.before_probe_result = gate.wait
+    async with greeted(intake, answer_within=8.0) as (submission, transport):
+        submission.data_received(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+        submission.data_received(b"NOOP ".ljust(octets - 2, b"x") + b"\r\n")
+        assert transport.is_read is is_read
+        gate.set()
+        await transport.until_written(3)
+        await transport.until_read()
+        assert codes(written(transport)) == [b"250"] * 3
+
+
 # The end of a connection.
 
 
