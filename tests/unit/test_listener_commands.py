@@ -3,11 +3,11 @@
 import logging
 
 import pytest
-from harness.listener import GROUP, Intake, codes, greeted
+from harness.listener import GROUP, Clock, Intake, codes, greeted
 
 from mailrelay.config import Listen
 from mailrelay.listener import replies
-from mailrelay.listener.commands import smtp_attributes
+from mailrelay.listener.commands import MAX_PROBE, smtp_attributes
 from mailrelay.listener.replies import encode
 from mailrelay.listener.server_state import ServerState
 from mailrelay.listener.submission import Submission
@@ -42,6 +42,34 @@ async def test_a_client_that_does_not_wait_for_results_does_not_wait_for_a_probe
         assert len(intake.probed) == probes
         assert submission.envelope.probe_seconds <= min(answer_within, 1.0)
         assert codes(b"".join(transport.written)) == [b"250", b"250"]
+
+
+async def test_a_recipient_that_is_refused_by_the_mail_server_is_not_in_the_envelope() -> None:
+    intake = Intake()
+    intake.refusals = {b"c@d": Reply(550, (b"5.1.1 no such user",))}
+    async with greeted(intake, answer_within=8.0) as (submission, transport):
+        submission.data_received(MAIL + RCPT + b"DATA\r\n")
+        await transport.until_written(3)
+        assert codes(b"".join(transport.written)) == [b"250", b"550", b"554"]
+        assert submission.envelope.recipients == []
+
+
+async def test_the_probes_of_one_message_take_no_longer_than_one_probe_may() -> None:
+    intake = Intake()
+    async with greeted(intake, answer_within=8.0) as (submission, transport):
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+
+        async def probe() -> None:
+            clock.now += 0.6 * MAX_PROBE
+
+        intake.before_probe_result = probe
+        submission.data_received(MAIL + RCPT)
+        await transport.until_written(2)
+        assert submission.envelope.probe_seconds == pytest.approx(0.4 * MAX_PROBE)
+        submission.data_received(RCPT + RCPT)
+        await transport.until_written(4)
+        assert codes(b"".join(transport.written)) == [b"250"] * 4
+        assert len(intake.probed) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,14 +166,33 @@ async def test_an_envelope_and_a_refusal_by_the_listener_itself_belong_to_the_me
         ("refuse", b"AUTH PLAIN AG1lAGh1bnRlcjI=", encode(replies.NO_LOGIN)),
         ("ignore", b"AUTH PLAIN AG1lAGh1bnRlcjI=", b"235 2.7.0 Authentication successful\r\n"),
         ("ignore", b"AUTH plain  AG1lAGh1bnRlcjI=", b"235 2.7.0 Authentication successful\r\n"),
+        ("ignore", b"AUTH PLAIN\r\nAG1l!AGh1bnRlcjI=", b"334 \r\n501 5.5.2 not base64\r\n"),
+        ("ignore", b"AUTH PLAIN\r\nAG1lAGh1bnRlcjI=", b"334 \r\n235 2.7.0 Authentication successful\r\n"),
         ("ignore", b"AUTH PLAIN =", b"501 5.5.2 Can't decode base64\r\n"),
     ],
 )
-async def test_a_login_with_its_password_in_one_line(auth: str, line: bytes, reply: bytes) -> None:
+async def test_a_login_is_accepted_with_any_password_that_is_encoded_where_the_setting_allows_it(
+    auth: str, line: bytes, reply: bytes
+) -> None:
     async with greeted(Intake(), auth=auth) as (submission, transport):
-        submission.data_received(line + b"\r\n")
+        for part in line.splitlines():
+            submission.data_received(part + b"\r\n")
+        await transport.until_written(reply.count(b"\n"))
         assert b"".join(transport.written) == reply
-        assert bool(submission.session.authenticated) is reply.startswith(b"235")
+        assert bool(submission.session.authenticated) is (b"235" in reply)
+
+
+@pytest.mark.parametrize(("password", "is_whole"), [(b"aHVudGVyMg==\r\n", True), (b"aHVudGVyMg==", False)])
+async def test_a_login_whose_last_line_came_before_the_client_closed_its_side_is_completed(
+    password: bytes, is_whole: bool
+) -> None:
+    async with greeted(Intake(), auth="ignore") as (submission, transport):
+        submission.data_received(b"AUTH LOGIN\r\n")
+        submission.data_received(b"bWU=\r\n" + password)
+        assert submission.eof_received()
+        await transport.until_written(3)
+        assert codes(b"".join(transport.written)) == [b"334", b"334", b"235" if is_whole else b"501"]
+        assert bool(submission.session.authenticated) is is_whole
 
 
 async def test_the_replies_to_ehlo_and_helo_name_the_extensions_and_no_machine() -> None:
@@ -205,6 +252,11 @@ async def test_a_command_that_fails_at_once_is_an_internal_error_and_the_transac
         (b"NOOP \x07", b"500 5.5.2 "),
         (b"EHLO", b"501 5.5.4 "),
         (b"EXPN root", b"502 5.5.1 "),
+        (b"STARTTLS", b"502 5.5.1 "),
+        (b"HELP", b"214 2.0.0 "),
+        (b"VRFY root", b"252 2.5.1 "),
+        (b"DATA now", b"501 5.5.4 "),
+        (b"QUIT now", b"501 5.5.4 "),
         (b"MAIL FROM:<\xff@b>", b"553 5.1.7 "),
     ],
 )
