@@ -186,6 +186,8 @@ class Transport(asyncio.Transport):
         self.written: list[bytes] = []
         self.is_read = True
         self.is_closed = False
+        self.is_aborted = False
+        self.has_sent_eof = False
         self._was_written = asyncio.Event()
         self._was_resumed = asyncio.Event()
 
@@ -221,10 +223,14 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_closed
 
+    def write_eof(self) -> None:
+        self.has_sent_eof = True
+
     def close(self) -> None:
         self.is_closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
 
 
 class Clock:

@@ -1,21 +1,29 @@
 """The intake: the replies to clients, and that no client waits for a result that cannot come."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mailrelay.config import Relayhost
-from mailrelay.intake import BROKEN, FULL, Intake, why_no_reply
+from mailrelay.intake import BROKEN, FULL, NO_RELAYHOST, Intake, reply_to_spool_error, why_no_reply
+from mailrelay.listener.replies import encode
+from mailrelay.mail.client_reply import ClientReply
 from mailrelay.mail.completion import Completion
 from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.lifecycle import State
 from mailrelay.mail.outcome import Cause, Outcome, Reply, Stage
+from mailrelay.mail.quantity import size
 from mailrelay.mail.record import Arrival, Staged
 from mailrelay.mail.send_time import SendTime
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull
+from mailrelay.mail.trace import MAX_RECEIVED
+from mailrelay.ports import LARGE
 from mailrelay.relay import waiters
 from mailrelay.relay.waiters import DeliveryResult, NotTaken, Queued, Refused, Waiters
 
@@ -40,12 +48,16 @@ class FakeScheduler:
         self.sent = 0
         self.vain = 0
         self.looks = 0
+        self.expected = 0
+        self.on_arrival: Callable[[], object] = lambda: None
 
     def message_arrived(self, message: int) -> None:
         self.arrived.append(message)
+        self.on_arrival()
         self.has_arrived.set()
 
-    def expect_message(self) -> None: ...
+    def expect_message(self) -> None:
+        self.expected += 1
 
     def message_waits(self) -> None:
         self.looks += 1
@@ -64,10 +76,15 @@ class FakeScheduler:
 
 
 class Spool:
-    """Takes everything, unless told otherwise."""
+    """Takes everything, unless told otherwise.
+
+    before_commit: called when a message is put on disk. unstage_error: why staged pieces cannot be removed.
+    """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
+        self.before_commit: Callable[[], object] = lambda: None
+        self.unstage_error: Exception | None = None
         self.accepted: list[Arrival] = []
         self.staged: dict[int, bytes] = {}
 
@@ -77,6 +94,7 @@ class Spool:
     async def accept(self, arrival: Arrival) -> int:
         if self.error is not None:
             raise self.error
+        self.before_commit()
         self.accepted.append(arrival)
         return 7
 
@@ -88,6 +106,8 @@ class Spool:
         return Staged(staged.key, staged.pieces + 1, staged.size + len(octets))
 
     async def unstage(self, staged: Staged) -> None:
+        if self.unstage_error is not None:
+            raise self.unstage_error
         del self.staged[staged.key]
 
 
@@ -101,12 +121,43 @@ def intake(scheduler: FakeScheduler, error: Exception | None = None, answer_with
 async def test_a_message_that_cannot_be_written_to_disk_gets_a_4xx_and_no_waiter_stays_open(
     error: SpoolError, reply: Reply
 ) -> None:
-    scheduler = FakeScheduler()
-    answer = await intake(scheduler, error).submit(ENVELOPE, CONTENT)
+    scheduler, announced = FakeScheduler(), []
+    to = Intake([RELAYHOST], {"default": scheduler}, Spool(error), lambda: announced.append(True), 5.0)
+    answer = await to.submit(ENVELOPE, CONTENT)
     assert answer.reply is reply
-    assert answer.reply.code // 100 == 4
-    assert scheduler.arrived == []
+    assert (scheduler.arrived, announced) == ([], [])
     assert not scheduler.waiters.queue_ids
+
+
+@pytest.mark.parametrize(
+    ("error", "encoded", "logged"),
+    [
+        # The daemon itself reports a broken spool.
+        (SpoolBroken("EIO"), b"451 4.3.0 The spool cannot be written", []),
+        (SpoolFull("no room"), b"452 4.3.1 The spool or its disk is full", [(logging.ERROR, "no room")]),
+        (SpoolError("busy"), b"451 4.3.0 The spool cannot be written", [(logging.CRITICAL, "busy")]),
+    ],
+)
+def test_the_reason_why_a_message_cannot_be_written_is_logged_once(
+    error: SpoolError, encoded: bytes, logged: list[tuple[int, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert encode(reply_to_spool_error(error)).startswith(encoded)
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (level, f"refused mail with 4xx: {why}") for level, why in logged
+    ]
+
+
+async def test_a_message_that_is_on_disk_is_announced_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mailrelay")
+    spool = Spool()
+    on_disk: list[int] = []
+    to = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: on_disk.append(len(spool.accepted)), 0.0)
+    await to.submit(ENVELOPE, CONTENT)
+    [arrival] = spool.accepted
+    assert on_disk == [1]
+    assert caplog.messages == [
+        f"q123456789 from=<a@example.org> size={arrival.size} nrcpt=1 relay=default status=accepted"
+    ]
 
 
 async def test_an_exception_while_a_message_is_written_to_disk_leaves_no_waiter_open() -> None:
@@ -161,6 +212,25 @@ async def test_a_refusal_that_is_written_too_late_counts_as_not_told(
     answer.told(True)
 
 
+async def test_after_answer_within_the_reply_says_for_how_many_recipients_the_message_was_sent_so_far() -> None:
+    for taken, text in (
+        (2, b"2.0.0 q123456789 queued: sent to 2 of 3 so far; the rest follows"),
+        (0, b"2.0.0 q123456789 queued: the mail server has not replied yet"),
+    ):
+        scheduler = FakeScheduler()
+        part = DeliveryResult(taken, None, (LATER,) * (1 - taken // 2), taken // 2)
+        scheduler.on_arrival = partial(scheduler.waiters.add, "q123456789", part)
+        answer = await intake(scheduler, answer_within=0.01).submit(ENVELOPE, CONTENT)
+        assert answer.reply.text == text
+
+
+async def test_after_answer_within_no_client_is_told_that_a_message_is_queued_in_a_spool_that_is_lost() -> None:
+    scheduler = FakeScheduler()
+    scheduler.waiters.is_spool_broken = True
+    answer = await intake(scheduler, answer_within=0.01).submit(ENVELOPE, CONTENT)
+    assert (answer.reply, scheduler.vain) == (BROKEN, 0)
+
+
 async def test_a_reason_in_a_reply_to_the_client_has_no_control_characters() -> None:
     scheduler = FakeScheduler()
     submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
@@ -212,14 +282,14 @@ async def test_with_answer_within_0_there_are_no_recipient_probes() -> None:
     assert scheduler.probe_outcomes == [NO_SUCH_USER]
 
 
-async def settled(taken: int, *others: NotTaken) -> bytes:
+async def settled(taken: int, *others: NotTaken, waiting: int = 0, why: str = "") -> bytes:
     """The answer to a client whose message has come out so."""
 
     scheduler = FakeScheduler()
     submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
     await scheduler.has_arrived.wait()
     reply = Reply(250, (b"2.0.0 taken as 1",)) if taken else None
-    scheduler.waiters.tell("q123456789", DeliveryResult(taken, reply, others))
+    scheduler.waiters.tell("q123456789", DeliveryResult(taken, reply, others, waiting, why))
     answer = await submitting
     assert answer.reply.code == 250
     return answer.reply.text
@@ -249,17 +319,42 @@ async def test_a_reply_names_every_recipient_that_did_not_get_the_message(
     assert await settled(taken, *others) == answer
 
 
+@pytest.mark.parametrize(
+    ("waiting", "why", "answer"),
+    [
+        (1, "", b"2.0.0 q123456789 sent to 1 of 2; 1 waits"),
+        (2, "no\r\nroom", b"2.0.0 q123456789 sent to 1 of 3; 2 wait: no\\x0d\\x0aroom"),
+    ],
+)
+async def test_a_reply_says_how_many_recipients_wait_and_why(waiting: int, why: str, answer: bytes) -> None:
+    assert await settled(1, waiting=waiting, why=why) == answer
+
+
+async def test_a_client_hears_that_the_spool_is_lost_before_its_message_was_sent() -> None:
+    scheduler = FakeScheduler()
+    submitting = asyncio.create_task(intake(scheduler).submit(ENVELOPE, CONTENT))
+    await scheduler.has_arrived.wait()
+    scheduler.waiters.is_spool_broken = True
+    scheduler.waiters.tell("q123456789", Queued("busy"))
+    assert (await submitting).reply is BROKEN
+
+
 async def test_a_reply_names_a_few_of_many_recipients_and_the_command_that_shows_the_others() -> None:
     answer = await settled(1, *[LATER] * 12)
     assert answer.startswith(b"2.0.0 q123456789 sent to 1 of 13; ")
     assert answer.count(b"<later@example.net>") == 5
     assert answer.endswith(b"; 7 more, see `mailrelay queue show q123456789`")
+    answer = await settled(1, *[LATER] * 5)
+    assert answer.count(b"<later@example.net>") == 5
+    assert b" more" not in answer
 
 
 @pytest.mark.parametrize(
     ("octets", "sent", "why"),
     [
         (1000, 0, "the mail server has not replied yet"),
+        (LARGE, 1, "the mail server has not replied yet"),
+        (LARGE + 1, LARGE + 1, f"all {size(LARGE + 1)} have been sent to the mail server, which has not replied yet"),
         (1000, 1000, "the mail server has not replied yet"),
         (25_000_000, 0, "the mail server has not replied yet"),
         (25_000_000, 3_276_800, "3.2 MB of 25 MB have been sent to the mail server; the rest follows"),
@@ -321,9 +416,20 @@ async def test_a_mail_loop_is_refused_once_the_header_is_complete_and_logged(
     assert refusal is not None
     assert refusal.code == 554
     assert spool.staged == {}
-    assert len(caplog.messages) == 2
-    assert "from=<a@example.org>" in caplog.text
-    assert "5.4.6" in caplog.text
+    assert (
+        caplog.messages
+        == [
+            "NOQUEUE from=<a@example.org> command=content dsn=5.4.6 status=refused "
+            "(554 5.4.6 Mail loop: the message has too many Received fields)"
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize(("fields", "code"), [(MAX_RECEIVED - 1, 250), (MAX_RECEIVED, 554)])
+async def test_a_message_may_have_passed_through_so_many_servers_and_no_more(fields: int, code: int) -> None:
+    looping = b"Received: from here\r\n" * fields + CONTENT
+    assert (await intake(FakeScheduler(), answer_within=0.0).submit(ENVELOPE, looping)).reply.code == code
 
 
 ROUTED = [
@@ -357,6 +463,109 @@ async def test_a_recipient_is_asked_about_by_the_envelope_that_its_message_would
     assert await asked.probe_recipient(Envelope(b"root", (Recipient(b"alice"),)), 5.0) is NO_SUCH_USER.reply
     [envelope] = scheduler.probed
     assert (envelope.sender, envelope.recipients[0].address) == (b"me@work.example", b"alice@work.example")
+
+
+def test_a_client_that_will_send_a_message_is_a_reason_to_dial_the_relayhost_of_the_completed_sender() -> None:
+    schedulers = {"default": FakeScheduler(), "work": FakeScheduler()}
+    completion = Completion(b"me@work.example")
+    Intake(ROUTED, schedulers, Spool(), lambda: None, 5.0, completion=completion).expect_message(b"root")
+    assert [one.expected for one in schedulers.values()] == [0, 1]
+    # No relayhost takes mail from this sender.
+    Intake(ROUTED[1:], schedulers, Spool(), lambda: None, 5.0).expect_message(b"a@example.org")
+    assert [one.expected for one in schedulers.values()] == [0, 1]
+
+
+async def test_a_sender_from_whom_no_relayhost_takes_mail_is_refused_for_now_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spool = Spool()
+    to = Intake(ROUTED[1:], {"work": FakeScheduler()}, spool, lambda: None, 0.0)
+    assert await to.probe_recipient(ENVELOPE, 5.0) is None
+    answer = await to.submit(ENVELOPE, CONTENT)
+    assert encode(answer.reply).startswith(b"451 4.3.5 No relayhost")
+    assert await to.new_incoming(ENVELOPE).add(LARGE_CONTENT) is NO_RELAYHOST
+    assert (spool.accepted, spool.staged) == ([], {})
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (
+            logging.ERROR,
+            "refused mail from <a@example.org> with 4xx: no relayhost in the settings takes it",
+        )
+    ] * 2
+
+
+async def test_changed_settings_hold_for_the_next_message() -> None:
+    schedulers, spool = {"default": FakeScheduler(), "work": FakeScheduler()}, Spool()
+    to = Intake(ROUTED[:1], schedulers, spool, lambda: None, 3600.0, lambda: 1_000.0)
+    to.change(ROUTED, 0.0, Completion(b"me@work.example"), 0.0)
+    assert (await to.submit(replace(ENVELOPE, sender=b"root"), CONTENT)).reply.text == b"2.0.0 q123456789 queued"
+    [arrival] = spool.accepted
+    assert (arrival.relayhost, arrival.envelope.sender) == ("work", b"me@work.example")
+    to.change(ROUTED, 0.0, Completion(), 30.0)
+    await to.submit(ENVELOPE, CONTENT)
+    assert spool.accepted[1].envelope.send_time == SendTime(1_030.0, by_clock=False)
+    assert [one.arrived for one in schedulers.values()] == [[], [7]]
+
+
+async def test_a_message_whose_relayhost_is_removed_during_the_commit_is_kept() -> None:
+    scheduler, spool = FakeScheduler(), Spool()
+    schedulers = {"default": scheduler}
+    spool.before_commit = schedulers.clear
+    answer = await Intake([RELAYHOST], schedulers, spool, lambda: None, 0.0).submit(ENVELOPE, CONTENT)
+    assert answer.reply.text == b"2.0.0 q123456789 queued"
+    assert (len(spool.accepted), scheduler.arrived) == (1, [])
+
+
+async def test_a_content_of_which_nothing_was_staged_cannot_be_finished() -> None:
+    incoming = intake(FakeScheduler(), SpoolFull("no room")).new_incoming(ENVELOPE)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="nothing was staged"):
+            await incoming.finish(b"the end\r\n")
+        assert await incoming.add(LARGE_CONTENT) is FULL
+
+
+async def test_a_content_in_pieces_leaves_nothing_staged_if_an_exception_ends_it() -> None:
+    spool = Spool()
+    incoming = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: None, 0.0).new_incoming(ENVELOPE)
+    assert await incoming.add(LARGE_CONTENT) is None
+    spool.error = OSError("statvfs")
+    with pytest.raises(OSError, match="statvfs"):
+        await incoming.finish(b"the end\r\n")
+    assert spool.staged == {}
+
+
+@pytest.mark.parametrize(("code", "is_kept"), [(250, True), (399, True), (400, False), (499, False), (500, True)])
+async def test_the_staged_pieces_of_a_message_are_removed_with_a_4xx_alone(
+    code: int, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool()
+    to = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: None, 0.0)
+    incoming = to.new_incoming(ENVELOPE)
+    assert await incoming.add(LARGE_CONTENT) is None
+
+    async def take_over(_: Arrival) -> ClientReply:
+        return ClientReply(Reply(code, (b"so be it",)))
+
+    monkeypatch.setattr(to, "take_over", take_over)
+    assert (await incoming.finish(b"the end\r\n")).reply.code == code
+    assert bool(spool.staged) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (SpoolBroken("EIO"), []),
+        (SpoolError("busy"), ["an incomplete content stays in the spool until the next start: busy"]),
+    ],
+)
+async def test_staged_pieces_that_cannot_be_removed_are_left_to_the_next_start(
+    error: SpoolError, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool()
+    incoming = Intake([RELAYHOST], {"default": FakeScheduler()}, spool, lambda: None, 0.0).new_incoming(ENVELOPE)
+    assert await incoming.add(LARGE_CONTENT) is None
+    spool.unstage_error = error
+    await incoming.abandon()
+    assert caplog.messages == logged
 
 
 async def test_a_message_id_ends_in_a_domain_whatever_the_sender_is() -> None:
@@ -410,3 +619,24 @@ async def test_a_send_time_that_has_come_before_the_end_of_the_content_is_none()
     assert answer.reply.text == b"2.0.0 q123456789 queued"
     assert spool.accepted[0].envelope.send_time is None
     assert scheduler.arrived == [7]
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+async def test_a_content_whose_relayhost_is_removed_meanwhile_goes_to_another_one_or_is_refused_for_now(
+    is_left: bool,
+) -> None:
+    schedulers, spool = {"work": FakeScheduler()}, Spool()
+    to = Intake(ROUTED, schedulers, spool, lambda: None, 0.0)
+    incoming = to.new_incoming(replace(ENVELOPE, sender=b"a@work.example"))
+    assert await incoming.add(CONTENT) is None
+    del schedulers["work"]
+    left = schedulers["default"] = FakeScheduler()
+    to.change(ROUTED[:1] if is_left else [], 0.0, Completion(), 0.0)
+    answer = await incoming.finish(b"more\r\n")
+    if is_left:
+        assert answer.reply.code == 250
+        assert [(one.relayhost, one.content) for one in spool.accepted] == [("default", b"more\r\n")]
+        assert left.arrived == [7]
+    else:
+        assert answer.reply is NO_RELAYHOST
+        assert (spool.accepted, spool.staged, left.arrived) == ([], {}, [])

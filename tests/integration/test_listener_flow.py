@@ -104,6 +104,20 @@ async def test_a_reply_to_a_connection_that_breaks_was_not_told() -> None:
         assert await intake.told.get() is False
 
 
+async def test_a_reply_that_cannot_be_written_was_not_told() -> None:
+    intake = Intake()
+
+    def fail(_: bytes) -> None:
+        raise OSError("no buffers")
+
+    async with greeted(intake) as (submission, transport):
+        submission.data_received(GROUP)
+        transport.write = fail  # type: ignore[method-assign,assignment]
+        submission.data_received(b"hi\r\n.\r\n")
+        assert await intake.told.get() is False
+    assert len(intake.committed) == 1
+
+
 async def test_a_client_that_never_reads_its_reply_is_closed_and_was_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailrelay.listener.submission.MAX_IDLE", 0.02)
     intake = Intake()

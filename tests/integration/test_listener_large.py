@@ -8,6 +8,7 @@ from harness.listener import GROUP, Clock, Intake, Wire, codes, connect, greeted
 from harness.loops import on_uvloop
 
 from mailrelay.listener.reception import PIECE
+from mailrelay.listener.submission import MAX_IDLE
 from mailrelay.mail.outcome import Reply
 
 HEADER = b"Subject: large\r\n\r\n"
@@ -227,3 +228,27 @@ async def test_time_in_which_a_client_waits_for_the_disk_does_not_count_for_its_
         await transport.until_read()
         submission.check_timeouts(clock.now + 1)
         assert not transport.is_closed
+
+
+async def test_the_rate_of_a_content_is_measured_anew_from_the_end_of_a_wait_for_the_disk() -> None:
+    intake, gate = Intake(), asyncio.Event()
+    intake.before_piece = gate.wait
+
+    async with greeted(intake) as (submission, transport):
+        clock = submission.loop = Clock(submission.loop)  # type: ignore[assignment]
+        submission.data_received(GROUP)
+        submission.data_received(HEADER + LINE * 2_000)
+        clock.now += MAX_IDLE
+        submission.check_timeouts(clock.now)
+        # Until now the client has waited, so that it has sent nothing since the last check.
+        clock.now += MAX_IDLE - 1
+        gate.set()
+        await transport.until_read()
+        clock.now += 1
+        assert submission.check_timeouts(clock.now) == pytest.approx(MAX_IDLE - 1)
+        assert not transport.is_closed
+        submission.data_received(b"x")
+        clock.now += MAX_IDLE - 0.5
+        submission.check_timeouts(clock.now)
+        assert transport.is_closed
+        assert transport.written[-1].startswith(b"421 4.4.2 the content came too slowly")
