@@ -12,6 +12,7 @@ from mailrelay.mail.envelope import Envelope, Recipient
 from mailrelay.mail.record import Arrival, arrive
 from mailrelay.spool import attempts, listing, stored
 from mailrelay.spool.accepting import accept
+from mailrelay.spool.completing import MAX_PIECES
 from mailrelay.spool.database import PIECE, connect, transaction
 
 HEADER = b"From: root (Cron Daemon)\r\nTo: root\r\n\r\n"
@@ -77,6 +78,48 @@ def test_a_header_of_any_length_becomes_whole(tmp_path: Path, fill: int, body: b
     found = b"".join(stored.content(db, key))
     assert len(found) == message.size
     assert found.endswith(b"x\r\nTo: alice@mail.example, alice@mail.example\r\n\r\n" + body)
+    db.close()
+
+
+@pytest.mark.parametrize(("fill", "is_whole"), [(-3, True), (-1, True), (0, True), (PIECE, False)])
+def test_damage_behind_the_header_does_not_keep_it_from_becoming_whole(
+    tmp_path: Path, fill: int, is_whole: bool
+) -> None:
+    """fill: octets of the end of the header in the second piece, less four. The third piece is damaged."""
+    db = connect(tmp_path / "spool")
+    start = len(arrival(b"\r\n", completes_header=True).content) - len(b"\r\n")
+    to = b"To: alice\r\nSubject: "
+    header = to + b"x" * (PIECE - start - len(to) + fill) + b"\r\n\r\n"
+    with transaction(db):
+        key = accept(db, arrival(header + b"y" * 2 * PIECE, completes_header=True), 10**9)
+        other = accept(db, arrival(HEADER + b"z" * 2 * PIECE, completes_header=False), 10**9)
+        before = b"".join(stored.content(db, other))
+        db.execute("UPDATE content SET data = x'00' WHERE message = ? AND seq = 2", (key,))
+        (message,) = attempts.take(db, "default", (key,), 1, "n", NOW, completion=COMPLETION)
+    assert message.has_bare_header is not is_whole
+    first, goes_on = stored.piece(db, key, 0) or (b"", False)
+    assert goes_on
+    assert (b"\r\nTo: alice@mail.example\r\n" in first) is is_whole
+    assert b"".join(stored.content(db, other)) == before
+    db.close()
+
+
+def test_a_header_that_no_mail_server_accepts_becomes_whole_in_its_first_pieces_only(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+
+    def long(fill: int) -> Arrival:
+        header = b"Subject: " + b"x" * fill + b"\r\nTo: alice\r\nCc: alice\r\n\r\n"
+        return arrival(header + b"hello\r\n", completes_header=True)
+
+    size = MAX_PIECES * PIECE
+    # The second field begins with the first piece that is not completed.
+    accepted = long(2 * size - long(size).content.index(b"Cc: "))
+    with transaction(db):
+        key = accept(db, accepted, 10**9)
+        (message,) = attempts.take(db, "default", (), 1, "n", NOW, completion=COMPLETION)
+    content = b"".join(stored.content(db, key))
+    assert content.endswith(b"x\r\nTo: alice@mail.example\r\nCc: alice\r\n\r\nhello\r\n")
+    assert message.size == len(content)
     db.close()
 
 

@@ -24,7 +24,7 @@ from mailrelay.mail.spool_errors import Damaged, NotAllowed, SpoolBroken
 from mailrelay.mail.there import There
 from mailrelay.spool import accepting, actions, attempts, followed, inspection, listing, log_end, notices, stored
 from mailrelay.spool.command_spool import CommandSpool
-from mailrelay.spool.database import FILE, PIECE, VERSION, connect, transaction
+from mailrelay.spool.database import FILE, PIECE, VERSION, connect, rows, transaction
 
 BACKENDS = (Backend.MAILBOX,)
 
@@ -314,6 +314,70 @@ def test_a_recipient_in_a_state_that_does_not_exist_is_held_and_told(engine: Eng
     assert engine.states(key) == ["held", "queued"]
     assert [one.notice.kind for one in engine.pending()] == [Kind.HELD]
     assert inspect(engine) == []
+
+
+def test_a_repair_holds_the_damaged_recipients_only_with_one_notice_for_each_message(db: apsw.Connection) -> None:
+    keys = [accept(db, full_letter(to=3)) for _ in range(3)]
+    first, _, third = ([one for (one,) in rows(db, RECIPIENTS, (key,))] for key in keys)
+    before = rows(db, "SELECT * FROM recipient WHERE id NOT IN (?, ?, ?) ORDER BY id", (first[0], first[2], third[1]))
+    break_rules(db, "UPDATE recipient SET state = CAST(x'ff' AS TEXT) WHERE id IN (?, ?)", first[0], third[1])
+    break_rules(db, "UPDATE recipient SET state = 'sant' WHERE id = ?", first[2])
+    asked: list[tuple[Kind, bytes, bytes]] = []
+
+    def backends_for(*about: Kind | bytes) -> tuple[Backend, ...]:
+        asked.append(about)  # type: ignore[arg-type]
+        return BACKENDS if len(asked) == 1 else ()
+
+    with transaction(db):
+        assert inspection.repair(db, backends_for, NOW + 1) == 2
+    assert asked == [(Kind.HELD, b"a@example.org", b"")] * 2
+    held = "state, remote, changed, uncertain, length(description) > 0, stage <> ''"
+    assert rows(db, f"SELECT id, {held} FROM recipient WHERE state = 'held' ORDER BY id") == [
+        (one, "held", 0, NOW + 1, NOW + 1, 1, 1) for one in (first[0], first[2], third[1])
+    ]
+    assert rows(db, "SELECT * FROM recipient WHERE state <> 'held' ORDER BY id") == before
+    # The last message has no backend for its notice.
+    assert rows(db, "SELECT message, kind, created FROM notice") == [(keys[0], "held", NOW + 1)]
+    assert rows(db, "SELECT recipient FROM notice_recipient ORDER BY recipient") == [(first[0],), (first[2],)]
+
+
+RECIPIENTS = "SELECT id FROM recipient WHERE message = ? ORDER BY id"
+
+
+@pytest.mark.parametrize(
+    ("columns", "state", "is_active", "next_attempt", "retired"),
+    [
+        ({}, "queued", False, NOW + 1, None),
+        ({"send_time": NOW + 9}, "queued", False, NOW + 9, None),
+        ({"send_time": NOW - 9}, "queued", False, NOW + 1, None),
+        ({"retired": NOW}, "queued", False, NOW + 1, None),
+        ({}, "queued", True, None, None),
+        ({"next_attempt": NOW + 5}, "queued", False, NOW + 5, None),
+        ({"retired": NOW}, "bounced", False, None, None),
+        ({}, "bounced", False, None, None),
+        ({}, "held", False, None, None),
+        ({"retired": NOW}, "cancelled", False, None, NOW),
+    ],
+)
+def test_a_repair_makes_due_what_is_pending_and_nothing_else(
+    db: apsw.Connection,
+    columns: dict[str, float],
+    state: str,
+    is_active: bool,
+    next_attempt: float | None,
+    retired: float | None,
+) -> None:
+    key, _ = accept(db, full_letter(to=1)), accept(db, full_letter(to=1))
+    with transaction(db):
+        db.execute("UPDATE recipient SET state = ?, description = x'78' WHERE message = ?", (state, key))
+        db.execute("INSERT INTO attempt (message, node, opened, closed) VALUES (?, 'node', 0, 1)", (key,))
+        if is_active:
+            db.execute("INSERT INTO attempt (message, node, opened) VALUES (?, 'node', 0)", (key,))
+        for name, value in ({"next_attempt": None} | columns).items():
+            db.execute(f"UPDATE message SET {name} = ? WHERE id = ?", (value, key))
+        assert inspection.repair(db, lambda *_: BACKENDS, NOW + 1) == 0
+    found = rows(db, "SELECT next_attempt, retired FROM message ORDER BY id")
+    assert found == [(next_attempt, retired), (NOW, None)]
 
 
 @pytest.mark.parametrize(

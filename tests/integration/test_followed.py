@@ -293,6 +293,23 @@ def test_what_waits_here_keeps_its_content_whatever_is_found_there(db: apsw.Conn
     assert [message.queue_name for message in listing.live(db)] == ["deferred"]
 
 
+def test_a_message_is_over_from_its_end_here_on_and_again_from_the_end_of_its_bounce_there(db: apsw.Connection) -> None:
+    def retired() -> list[float | None]:
+        return [at for (at,) in db.execute("SELECT retired FROM message ORDER BY id")]
+
+    sent(db)
+    sent(db, now=NOW + 1)
+    find(db, DELIVERED, DELIVERED, now=NOW + 10)
+    assert retired() == [NOW, NOW + 1]
+    find(db, BOUNCED, DELIVERED, now=NOW + 20)
+    assert retired() == [None, NOW + 1]
+    find(db, BOUNCED, DELIVERED, now=NOW + 30, is_over=True)
+    assert retired() == [None, NOW + 1]
+    with transaction(db):
+        actions.act(db, 1, "id", Act.DROP, NOW + 40)
+    assert retired() == [NOW + 40, NOW + 1]
+
+
 DAY = 86_400.0
 
 

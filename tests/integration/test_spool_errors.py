@@ -19,7 +19,9 @@ from mailrelay.mail.lifecycle import State
 from mailrelay.mail.spool_errors import SpoolBroken, SpoolError, SpoolFull, SpoolUnavailable
 from mailrelay.spool import accepting, attempts, ballast, space, stored
 from mailrelay.spool.database import connect, translate
+from mailrelay.spool.files import SpoolFiles
 from mailrelay.spool.spool import Spool
+from mailrelay.spool.writer import Writer
 
 BROKEN = [
     "IOERR", "IOERR_READ", "IOERR_SHORT_READ", "IOERR_WRITE", "IOERR_FSYNC", "IOERR_DIR_FSYNC", "IOERR_TRUNCATE",
@@ -120,6 +122,24 @@ async def test_a_read_that_fails_breaks_the_spool_as_a_write_does(
         await spool.next_due("default")
     assert told == [await spool.broken]
     spool.close()
+
+
+async def test_all_later_work_fails_with_the_first_failure(tmp_path: Path) -> None:
+    db = connect(tmp_path / "spool")
+    files = SpoolFiles(tmp_path / "spool", db)
+    ended: list[SpoolError | None] = []
+    writer = Writer(db, files, asyncio.get_running_loop(), ended.append)
+    first, second = SpoolBroken("the first"), SpoolBroken("the second")
+    writer.refuse_all(first)
+    writer.refuse_all(second)
+    for _ in range(2):
+        with pytest.raises(SpoolBroken) as raised:
+            await writer.submit(failing(AssertionError("is run")), None)
+        assert raised.value is first
+    assert ended == [first, first]
+    writer.close()
+    files.close()
+    db.close()
 
 
 async def test_a_read_that_fails_for_one_who_no_longer_waits_is_not_forgotten(

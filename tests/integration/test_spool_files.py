@@ -260,6 +260,67 @@ async def test_a_file_that_shrinks_because_mail_was_deleted_is_no_damage(directo
         assert not spool.broken.done()
 
 
+PAGE = 4096
+
+
+@contextmanager
+def last_page_in_the_log(directory: Path, *, later_commits: int) -> Iterator[apsw.Connection]:
+    """A spool whose last page, and no other one, was changed since the log was copied into the file, in the first frame of
+    the log."""
+    with closing(connect(directory)) as db:
+        assert db.pragma("page_size") == PAGE
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        key, length = db.execute("SELECT rowid, length(data) FROM content ORDER BY rowid DESC LIMIT 1").get
+        with db.blob_open("main", "content", "data", key, True) as blob:
+            blob.seek(length - 1)
+            blob.write(b"x")
+        for number in range(later_commits):
+            db.execute("INSERT INTO relayhost (name, failures) VALUES (?, 0)", (f"{number}",))
+        yield db
+
+
+@pytest.mark.parametrize("later_commits", [0, 2])
+@pytest.mark.parametrize("pages", [0, 1, 2])
+def test_a_page_that_the_file_lacks_is_damage_unless_the_log_has_it(
+    directory: Path, pages: int, later_commits: int
+) -> None:
+    """pages: so many are missing at the end of the file; the log has the last one. Nothing was looked at before."""
+    with last_page_in_the_log(directory, later_commits=later_commits) as db:
+        cut(directory / FILE, (directory / FILE).stat().st_size - pages * PAGE)
+        with closing(SpoolFiles(directory, db)) as files:
+            for _ in range(2):
+                if pages < 2:
+                    files.check()
+                else:
+                    with pytest.raises(SpoolBroken, match=r"spool\.db was cut off"):
+                        files.check()
+
+
+@pytest.mark.parametrize("is_looked_at", [False, True])
+def test_a_file_that_lacks_its_last_page_is_damaged_also_with_an_empty_log(directory: Path, is_looked_at: bool) -> None:
+    with closing(connect(directory)) as db:
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with closing(SpoolFiles(directory, db)) as files:
+            if is_looked_at:
+                files.check()
+            cut(directory / FILE, (directory / FILE).stat().st_size - PAGE)
+            with pytest.raises(SpoolBroken):
+                files.check()
+
+
+def test_pages_that_are_only_in_the_log_are_not_missing_in_the_file(directory: Path) -> None:
+    with closing(connect(directory)) as db, closing(SpoolFiles(directory, db)) as files:
+        for _ in range(3):
+            before = (directory / FILE).stat().st_size
+            with transaction(db):
+                accepting.accept(db, letter(content=b"x" * 5 * PAGE), LIMIT)
+            files.check()
+            with closing(SpoolFiles(directory, db)) as new:
+                new.check()
+                assert new.frames == files.frames > 0
+            assert (directory / FILE).stat().st_size == before
+
+
 @pytest.mark.parametrize("octets", [0, 32, 5000])
 def test_what_a_killed_process_left_in_the_log_is_no_damage(directory: Path, octets: int) -> None:
     with closing(connect(directory)) as db:
