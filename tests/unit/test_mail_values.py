@@ -282,6 +282,8 @@ def rcpt(code: int, text: str) -> Outcome:
         ("450 4.5.3 x", 1),
         ("450 4.7.1 too many recipients this hour", None),
         ("450 4.3.0 too many recipients", 1),
+        ("450 4.5.1 too many recipients", 1),
+        ("400 too many recipients", 1),
         ("450 4.2.1 too many recipients", None),
         ("452 4.2.2 x", None),
     ],
