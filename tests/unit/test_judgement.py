@@ -373,6 +373,15 @@ def test_the_status_of_a_reply_is_its_enhanced_code_if_that_fits_the_code(
     assert Reply(550, lines).status == status
 
 
+@pytest.mark.parametrize("code", [200, 299, 400, 499, 500, 599])
+def test_each_code_of_a_class_fits_the_enhanced_codes_of_its_class(code: int) -> None:
+    first = str(code)[0]
+    for digit in "245":
+        reply = Reply(code, (f"{digit}.7.1 words".encode(),))
+        assert reply.has_status is (digit == first)
+        assert reply.status == (f"{digit}.7.1" if digit == first else f"{first}.0.0")
+
+
 @pytest.mark.parametrize(("attempts", "state"), [(0, State.DEFERRED), (1, State.EXPIRED)])
 def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule(attempts: int, state: State) -> None:
     message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
