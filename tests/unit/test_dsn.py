@@ -378,3 +378,20 @@ def test_the_subject_of_a_report_is_encoded_only_where_it_must_be(subject: str) 
     assert (b"\r\nSubject: =?utf-8?" in content) is (subject in ("Grüße", "=?x"))
     expected = f"Mail to bob@example.net was refused{': ' if subject else ''}{subject}"
     assert str(parsed(content)["Subject"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("original", "answered"),
+    [
+        (b"Subject: a\r\nMESSAGE-ID:<a@b>\t\r\n\r\n", "<a@b>"),
+        (b"Message-ID:\r\n <a@b>\r\n\r\n", "<a@b>"),
+        (b"Message-ID: \r\n\t <a@b> \r\nSubject: a\r\n\r\n", "<a@b>"),
+        (b"Message-ID:\r\n<a@b>\r\n\r\n", None),
+        (b"Message-ID:\r\n\r\n <a@b>\r\n", None),
+        (b"Subject: a\r\n\r\nMessage-ID: <a@b>\r\n", None),
+        (b"X-Message-ID: <a@b>\r\n\r\n", None),
+    ],
+)
+def test_a_report_answers_the_message_id_of_the_header_folded_or_not(original: bytes, answered: str | None) -> None:
+    report = parsed(composed(REFUSED, original))
+    assert report["In-Reply-To"] == report["References"] == answered
