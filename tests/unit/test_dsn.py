@@ -395,3 +395,10 @@ def test_the_subject_of_a_report_is_encoded_only_where_it_must_be(subject: str) 
 def test_a_report_answers_the_message_id_of_the_header_folded_or_not(original: bytes, answered: str | None) -> None:
     report = parsed(composed(REFUSED, original))
     assert report["In-Reply-To"] == report["References"] == answered
+
+
+def test_letters_outside_ascii_are_escaped_in_the_fields_of_a_7_bit_report() -> None:
+    one = dataclasses.replace(BOB, description="550 ü €".encode())
+    report = composed(dataclasses.replace(REFUSED, concerned=(one,)))
+    assert b"\r\nDiagnostic-Code: smtp; 550 \\xfc \\u20ac\r\n" in report
+    assert report.isascii()
