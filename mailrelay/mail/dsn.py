@@ -30,7 +30,7 @@ MAX_RETURN = 100 * 1024
 _ACTION = {Kind.FAILED: b"failed", Kind.HELD: b"delayed", Kind.RELAYED: b"relayed"}
 _STATUS = {Kind.FAILED: b"5.0.0", Kind.HELD: b"4.0.0", Kind.RELAYED: b"2.0.0"}
 _STATUS_FORM = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
-_MESSAGE_ID = re.compile(rb"^message-id:(?:\r\n)?[ \t]*(<[!-;=?-~]{1,300}>)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\n[ \t]+)?(<[!-;=?-~]{1,300}>)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _ORCPT = re.compile(rb"([A-Za-z0-9-]{1,32});([!-~]+)")
 _PLAIN = re.compile(rb"[\t -~]{0,998}")
 _MAX_LINE = 998

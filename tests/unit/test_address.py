@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailrelay.mail.address import MAX_MAILBOX, BadPath, parse_path
+from mailrelay.mail.address import MAX_MAILBOX, BadPath, is_address, parse_path
 
 LABEL = b"x" * 63
 
@@ -142,3 +142,27 @@ def test_the_null_reverse_path_is_one_only_where_it_may_be() -> None:
 def test_utf8_is_refused_without_smtputf8() -> None:
     with pytest.raises(BadPath):
         parse_path("<jö@b>".encode(), smtputf8=False, null=False)
+
+
+@pytest.mark.parametrize(
+    ("arg", "smtputf8", "why"),
+    [
+        (b"a@b.example>", True, "in angle brackets"),
+        (b"xa@b.example>", True, "in angle brackets"),
+        (b"", True, "in angle brackets"),
+        (b"<\xff@b.example>", True, "not valid UTF-8"),
+        (b"<\xc3\xa9@b.example>", False, "not ASCII"),
+        *((f'<"a{char}b"@b.example>'.encode(), True, "control character") for char in "\x85\u2028\u2029"),
+        (b"<@b.example:>", True, "does not follow"),
+    ],
+)
+def test_the_reason_says_what_is_wrong_with_a_path(arg: bytes, smtputf8: bool, why: str) -> None:
+    with pytest.raises(BadPath, match=why):
+        parse_path(arg, smtputf8=smtputf8, null=True)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<a@b.example>", b"a@b.example> X=y", b"a@b.example ", b" a@b.example", b"\xff"]
+)
+def test_what_is_more_or_less_than_a_mailbox_is_no_address(text: bytes) -> None:
+    assert not is_address(text)

@@ -106,6 +106,8 @@ def test_an_envelope_keeps_the_order_and_the_parameters_of_its_recipients() -> N
         ([b"localhost", b"localhost"], "127.0.0.1", b"me@localhost"),
         ([b"ESMTP", b"-x.example"], "", b"me@ESMTP"),
         ([], "host.example", b"me@host.example"),
+        ([b"mail.example.org"], "host\udcff.example", b"me@mail.example.org"),
+        ([], "host\udcff.example", b"me@localhost"),
     ],
 )
 def test_the_account_is_at_the_name_that_the_mail_server_gives_itself(

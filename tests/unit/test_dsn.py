@@ -280,3 +280,125 @@ def test_a_thousand_recipients_are_all_in_the_fields_and_not_all_in_the_text() -
     report = parsed(composed(dataclasses.replace(REFUSED, concerned=many)))
     assert len(fields(report)) == 1001
     assert "and 950 more" in parts(report)[0].get_content()
+
+
+def test_a_report_on_a_setup_fault_has_each_field_on_a_line_of_its_own() -> None:
+    head, _, text = composed(dataclasses.replace(HOST_KEY, sender=b"me@example.org"), b"").partition(b"\r\n\r\n")
+    assert [line.partition(b":")[0] for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))] == [
+        b"From",
+        b"To",
+        b"Subject",
+        b"Date",
+        b"Message-ID",
+        b"Auto-Submitted",
+        b"MIME-Version",
+        b"Content-Type",
+    ]
+    assert text.startswith(b"Mail cannot be sent through default.")
+    assert text.endswith(b"\r\n")
+
+
+JOERG = dataclasses.replace(BOB, address="jörg@example.net".encode())
+
+
+@pytest.mark.parametrize("concerned", [BOB, JOERG], ids=["7-bit", "international"])
+@pytest.mark.parametrize("char", ["x", "ü", "\x1b"])
+def test_no_line_of_a_report_is_longer_than_998_octets(concerned: Concerned, char: str) -> None:
+    long = dataclasses.replace(concerned, description=b"550 " + b"y" * 3000, orcpt=b"rfc822;" + b"z" * 3000)
+    notice = dataclasses.replace(REFUSED, concerned=(long,), envid=b"e" * 3000, subject=char * 3000, size=10**6)
+    content = composed(notice, f"Subject: {char * 3000}\r\nX-A: b\r\n\r\nbody\r\n".encode())
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    assert b"X-A: b\r\n" in content
+    content.decode()
+
+
+def test_a_header_in_a_report_of_the_international_kind_has_no_control_character_but_keeps_its_lines() -> None:
+    original = b"Subject: a\r\n\tb\x1b\r\nX: \xff\r\n\r\nbody\r\n"
+    content = composed(dataclasses.replace(REFUSED, concerned=(JOERG,), size=len(original)), original)
+    assert content.endswith(b"\r\n\r\nSubject: a\r\n b\\x1b\r\nX: \\xff\r\n\r\n--0123456789abcdef--\r\n")
+
+
+def test_spaces_in_a_reply_make_no_empty_line_in_a_report() -> None:
+    said = b"550 a" + b" " * 200 + b"b" * 80 + b" c " + b"d" * 80
+    content = composed(dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, description=said),)))
+    status = content.partition(b"Diagnostic-Code: ")[2].partition(b"\r\nLast-Attempt-Date: ")[0]
+    lines = status.split(b"\r\n")
+    assert len(lines) > 2
+    assert all(line.strip() for line in lines)
+    assert all(line.startswith(b" ") for line in lines[1:])
+    assert b"".join(lines) == b"smtp; " + said
+
+
+@pytest.mark.parametrize(("more", "kind"), [(0, "message/rfc822"), (1, "text/rfc822-headers")])
+def test_a_message_of_the_largest_size_comes_back_whole_and_one_octet_more_does_not(more: int, kind: str) -> None:
+    head = b"Subject: Dinner\r\n\r\n"
+    lines = b"x" * 62 + b"\r\n"
+    whole = head + lines * ((MAX_RETURN - len(head)) // 64)
+    whole += b"x" * (MAX_RETURN + more - len(whole))
+    notice = dataclasses.replace(REFUSED, ret=b"full", size=len(whole))
+    assert parts(parsed(composed(notice, whole)))[2].get_content_type() == kind
+    # What was read is not all of the message.
+    cut = dataclasses.replace(notice, size=len(whole) + 1)
+    assert parts(parsed(composed(cut, whole)))[2].get_content_type() == "text/rfc822-headers"
+
+
+@pytest.mark.parametrize(
+    ("char", "is_returned"), [(b"\t", True), (b" ", True), (b"~", True), (b"\x7f", False), (b"\n", False)]
+)
+def test_only_a_message_of_plain_lines_comes_back_whole(char: bytes, is_returned: bool) -> None:
+    original = b"Subject: a\r\n\r\nb" + char + b"c\r\n"
+    content = composed(dataclasses.replace(REFUSED, ret=b"FULL", size=len(original)), original)
+    assert (original in content) is is_returned
+    long = b"Subject: a\r\n\r\n" + b"x" * (998 if is_returned else 999) + b"\r\n"
+    content = composed(dataclasses.replace(REFUSED, ret=b"FULL", size=len(long)), long)
+    assert (long in content) is is_returned
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "original"),
+    [
+        (b"rfc822;b+40example.net", "rfc822; b@example.net"),
+        (b"utf-8;b", "utf-8; b"),
+        (b"x;", None),
+        (b";b", None),
+        (b"b", None),
+        (b"rf c;b", None),
+        (b"rfc822;b c", None),
+        (b"r" * 33 + b";b", None),
+    ],
+)
+def test_an_original_recipient_is_named_if_it_has_its_form(orcpt: bytes, original: str | None) -> None:
+    report = parsed(composed(dataclasses.replace(REFUSED, concerned=(dataclasses.replace(BOB, orcpt=orcpt),))))
+    assert fields(report)[1]["Original-Recipient"] == original
+
+
+@pytest.mark.parametrize("subject", ["Dinner", "Grüße", "=?x", ""])
+def test_the_subject_of_a_report_is_encoded_only_where_it_must_be(subject: str) -> None:
+    content = composed(dataclasses.replace(REFUSED, subject=subject))
+    assert (b"\r\nSubject: =?utf-8?" in content) is (subject in ("Grüße", "=?x"))
+    expected = f"Mail to bob@example.net was refused{': ' if subject else ''}{subject}"
+    assert str(parsed(content)["Subject"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("original", "answered"),
+    [
+        (b"Subject: a\r\nMESSAGE-ID:<a@b>\t\r\n\r\n", "<a@b>"),
+        (b"Message-ID:\r\n <a@b>\r\n\r\n", "<a@b>"),
+        (b"Message-ID: \r\n\t <a@b> \r\nSubject: a\r\n\r\n", "<a@b>"),
+        (b"Message-ID:\r\n<a@b>\r\n\r\n", None),
+        (b"Message-ID:\r\n\r\n <a@b>\r\n", None),
+        (b"Subject: a\r\n\r\nMessage-ID: <a@b>\r\n", None),
+        (b"X-Message-ID: <a@b>\r\n\r\n", None),
+    ],
+)
+def test_a_report_answers_the_message_id_of_the_header_folded_or_not(original: bytes, answered: str | None) -> None:
+    report = parsed(composed(REFUSED, original))
+    assert report["In-Reply-To"] == report["References"] == answered
+
+
+def test_letters_outside_ascii_are_escaped_in_the_fields_of_a_7_bit_report() -> None:
+    one = dataclasses.replace(BOB, description="550 ü €".encode())
+    report = composed(dataclasses.replace(REFUSED, concerned=(one,)))
+    assert b"\r\nDiagnostic-Code: smtp; 550 \\xfc \\u20ac\r\n" in report
+    assert report.isascii()

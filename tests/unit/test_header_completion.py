@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.cli.addresses import BadAddress, addresses
+from mailrelay.mail.address_tokens import Damaged, tokens
 from mailrelay.mail.completion import is_bare
 from mailrelay.mail.header_completion import complete, needs_completion
 
@@ -32,6 +33,8 @@ def value(text: bytes, name: bytes = b"From") -> bytes:
         (b'"root"', b'"root"@a.example'),
         (b'"a@b"', b'"a@b"@a.example'),
         (b"first.last", b"first.last@a.example"),
+        (b"first.middle.last", b"first.middle.last@a.example"),
+        (b'"first"."last"', b'"first"."last"@a.example'),
         (b"root, me@b.example, taro", b"root@a.example, me@b.example, taro@a.example"),
         (b"root,\r\n taro", b"root@a.example,\r\n taro@a.example"),
         (b"friends: root, Me <me>;", b"friends: root@a.example, Me <me@a.example>;"),
@@ -55,6 +58,8 @@ def test_a_bare_address_is_completed(written: bytes, expected: bytes) -> None:
         b"undisclosed-recipients:;",
         b"<>",
         b"Cron Daemon",
+        b"first.last Daemon",
+        b"first.last Daemon.x",
         b"root (Cron",
         b"<root",
         b"root, <",
@@ -153,3 +158,46 @@ def test_any_octets_are_accepted(content: bytes) -> None:
 def test_a_domain_that_is_not_ascii_is_written_in_its_ascii_form() -> None:
     assert complete(b"From: root\r\n\r\n", "bücher.example".encode()) == b"From: root@xn--bcher-kva.example\r\n\r\n"
     assert complete(b"From: root\r\n\r\n", b"\xff.example") == b"From: root@\xff.example\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b'"a\\\nb"', [("word", b'"a\\\nb"')]),
+        (b'<"a\\\nb"@c>', [("angle", b'<"a\\\nb"@c>')]),
+        (b"(a\\\nb) c", [("word", b"c")]),
+        (b"(a\\)b) c", [("word", b"c")]),
+        (b"=?utf-8?q?a,b?= c", [("word", b"=?utf-8?q?a,b?="), ("word", b"c")]),
+        (b"=?utf-8?x?a,b?=", [("word", b"=?utf-8?x?a"), ("separator", b","), ("word", b"b?=")]),
+        (b"[::1]", [("word", b"[::1]")]),
+        (b"a\\,b", [("word", b"a\\,b")]),
+        (b"\xc3\xa9\\\xc3\xa9", [("word", b"\xc3\xa9\\\xc3\xa9")]),
+        (b"a:b;", [("word", b"a"), ("group", b":"), ("word", b"b"), ("separator", b";")]),
+    ],
+)
+def test_what_is_quoted_ends_no_token_be_it_a_line_end(text: bytes, found: list[tuple[str, bytes]]) -> None:
+    seen = list(tokens(text))
+    assert [(kind, octets) for kind, octets, _ in seen] == found
+    for _, octets, end in seen:
+        assert text[end - len(octets) : end] == octets
+    # From any other place on, too.
+    assert [one[:2] for one in tokens(b", " + text, 2)] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        (b"a (b", 2),
+        (b"(a (b) c", 0),
+        (b"a )", 2),
+        (b'a "b', 2),
+        (b"a <b", 2),
+        (b"a\\ b", 1),
+        (b"a [b", 2),
+        (b"a\x7f", 1),
+    ],
+)
+def test_a_list_is_damaged_where_the_token_without_an_end_begins(text: bytes, at: int) -> None:
+    with pytest.raises(Damaged) as found:
+        list(tokens(text))
+    assert found.value.at == at

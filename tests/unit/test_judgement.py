@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from mailrelay.mail.backoff import SPREAD, wait
-from mailrelay.mail.conclusion import RetryPolicy, all_refused, conclude, nothing_tried
+from mailrelay.mail.conclusion import RetryPolicy, accepted_before, all_refused, conclude, nothing_tried
 from mailrelay.mail.envelope import Envelope, Message, Recipient
 from mailrelay.mail.lifecycle import (
     ACT_TABLE,
@@ -373,6 +373,15 @@ def test_the_status_of_a_reply_is_its_enhanced_code_if_that_fits_the_code(
     assert Reply(550, lines).status == status
 
 
+@pytest.mark.parametrize("code", [200, 299, 400, 499, 500, 599])
+def test_each_code_of_a_class_fits_the_enhanced_codes_of_its_class(code: int) -> None:
+    first = str(code)[0]
+    for digit in "245":
+        reply = Reply(code, (f"{digit}.7.1 words".encode(),))
+        assert reply.has_status is (digit == first)
+        assert reply.status == (f"{digit}.7.1" if digit == first else f"{first}.0.0")
+
+
 @pytest.mark.parametrize(("attempts", "state"), [(0, State.DEFERRED), (1, State.EXPIRED)])
 def test_a_wrong_clock_at_arrival_expires_nothing_before_the_end_of_the_schedule(attempts: int, state: State) -> None:
     message = dataclasses.replace(MESSAGE, arrival=0.0, attempts=attempts)
@@ -418,3 +427,151 @@ def test_recipients_that_a_round_has_deferred_are_tried_again_by_the_schedule_af
     message = dataclasses.replace(MESSAGE, waiting=1, is_continued=True)
     record = conclude(message, (TAKEN, TAKEN), TERMS, client_told=False, relays_dsn=True, now=2000.0, chance=0.0)
     assert (record.place, record.next_attempt) == (Place.LAST, 2120.0)
+
+
+@pytest.mark.parametrize(("attempts", "step"), [(0, 60.0), (1, 120.0), (2, 300.0), (3, 300.0)])
+@pytest.mark.parametrize("chance", [0.0, 0.5])
+def test_the_wait_after_an_attempt_is_that_of_its_number_and_at_most_a_tenth_longer(
+    attempts: int, step: float, chance: float
+) -> None:
+    policy = RetryPolicy((60.0, 120.0, 300.0), 432_000.0, lambda *_: ())
+    message = dataclasses.replace(MESSAGE, attempts=attempts)
+    record = conclude(message, (BUSY, BUSY), policy, client_told=False, relays_dsn=True, now=2000.0, chance=chance)
+    assert record.next_attempt == pytest.approx(2000.0 + step * (1 + chance / 10))
+
+
+@pytest.mark.parametrize(("age", "state"), [(100.0, State.DEFERRED), (100.5, State.EXPIRED)])
+def test_a_message_expires_when_it_is_older_than_the_limit_and_the_whole_schedule_was_used(
+    age: float, state: State
+) -> None:
+    policy = RetryPolicy((60.0, 120.0), 100.0, lambda *_: (Backend.DESKTOP,))
+    now = MESSAGE.arrival + age
+    record = conclude(MESSAGE, (BUSY, TAKEN), policy, client_told=False, relays_dsn=True, now=now, chance=0.0)
+    assert [one.state for one in record.settled] == [state, State.SENT]
+    expired = state is State.EXPIRED
+    assert record.next_attempt == (None if expired else now + 120.0)
+    assert [(one.kind, one.recipients) for one in record.notices] == ([(Kind.FAILED, (1,))] if expired else [])
+    early = dataclasses.replace(MESSAGE, attempts=0)
+    record = conclude(early, (BUSY, TAKEN), policy, client_told=False, relays_dsn=True, now=now, chance=0.0)
+    assert (record.settled[0].state, record.next_attempt) == (State.DEFERRED, now + 60.0)
+
+
+def test_a_record_has_the_message_the_lengths_and_whether_it_is_followed() -> None:
+    terms = {"client_told": False, "relays_dsn": True, "now": 2000.0, "chance": 0.0}
+    plain = conclude(MESSAGE, (TAKEN, TAKEN), TERMS, **terms)
+    assert (plain.message, plain.now) == (MESSAGE.id, 2000.0)
+    assert (plain.dialled, plain.transaction, plain.is_followed) == (0.0, 0.0, False)
+    measured = conclude(MESSAGE, (TAKEN, TAKEN), TERMS, **terms, dialled=1.5, transaction=2.5, is_followed=True)
+    assert (measured.dialled, measured.transaction, measured.is_followed) == (1.5, 2.5, True)
+    assert [(one.recipient, one.outcome, one.uncertain) for one in measured.settled] == [
+        (1, TAKEN, False),
+        (2, TAKEN, False),
+    ]
+    with pytest.raises(ValueError, match="zip"):
+        conclude(MESSAGE, (TAKEN,), TERMS, **terms)
+
+
+THREE = dataclasses.replace(
+    MESSAGE,
+    envelope=Envelope(
+        b"a@example.org",
+        (Recipient(b"b@example.net"), Recipient(b"c@example.net", b"success"), Recipient(b"d@example.net", b"NEVER")),
+    ),
+    recipient_ids=(1, 2, 3),
+)
+
+
+def by_notify(kind: Kind, sender: bytes, notify: bytes) -> tuple[Backend, ...]:
+    """Backends as in the settings: none for a success, a report by mail where it is not declined."""
+    assert sender == b"a@example.org"
+    if notify == b"NEVER":
+        return () if kind is Kind.HELD else (Backend.DESKTOP,)
+    return (Backend.DSN,) if kind is Kind.RELAYED else (Backend.DESKTOP, Backend.DSN)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "notices"),
+    [
+        (
+            (REFUSED,) * 3,
+            [(Kind.FAILED, (1, 2), (Backend.DESKTOP, Backend.DSN)), (Kind.FAILED, (3,), (Backend.DESKTOP,))],
+        ),
+        ((TAKEN,) * 3, [(Kind.RELAYED, (2,), (Backend.DSN,))]),
+        ((BUSY,) * 3, []),
+        (
+            (REFUSED, TAKEN, REFUSED),
+            [
+                (Kind.FAILED, (1,), (Backend.DESKTOP, Backend.DSN)),
+                (Kind.RELAYED, (2,), (Backend.DSN,)),
+                (Kind.FAILED, (3,), (Backend.DESKTOP,)),
+            ],
+        ),
+        (
+            (Outcome(Stage.CONTENT, cause=Cause.UNREADABLE, text="x"),) * 3,
+            [(Kind.HELD, (1, 2), (Backend.DESKTOP, Backend.DSN))],
+        ),
+    ],
+)
+def test_recipients_of_the_same_kind_and_backends_share_a_notice_and_without_a_backend_there_is_none(
+    outcomes: tuple[Outcome, ...], notices: list[tuple[Kind, tuple[int, ...], tuple[Backend, ...]]]
+) -> None:
+    policy = RetryPolicy((60.0,), 432_000.0, by_notify)
+    record = conclude(THREE, outcomes, policy, client_told=False, relays_dsn=False, now=2000.0, chance=0.0)
+    assert [(one.kind, one.recipients, one.backends) for one in record.notices] == notices
+
+
+@pytest.mark.parametrize("relays_dsn", [False, True])
+@pytest.mark.parametrize("keys", [(1,), (2, 3), (1, 2, 3)])
+def test_what_an_earlier_attempt_has_sent_is_recorded_for_its_recipients_alone(
+    keys: tuple[int, ...], relays_dsn: bool
+) -> None:
+    record = accepted_before(
+        THREE,
+        keys,
+        Reply(250, (b"2.0.0 taken",)),
+        by_notify,
+        relays_dsn=relays_dsn,
+        now=2000.0,
+        next_attempt=2060.0,
+        dialled=1.5,
+        transaction=2.5,
+        is_followed=True,
+    )
+    assert [(one.recipient, one.state, one.uncertain) for one in record.settled] == [
+        (key, State.SENT, False) for key in keys
+    ]
+    assert {(one.outcome.stage, one.outcome.description) for one in record.settled} == {
+        (Stage.CONTENT, b"250 2.0.0 taken")
+    }
+    is_reported = 2 in keys and not relays_dsn
+    assert [(one.kind, one.recipients) for one in record.notices] == ([(Kind.RELAYED, (2,))] if is_reported else [])
+    assert (record.message, record.now, record.next_attempt) == (THREE.id, 2000.0, 2060.0)
+    assert (record.dialled, record.transaction, record.place, record.is_followed) == (1.5, 2.5, Place.ALONE, True)
+
+
+def test_a_recipient_that_was_too_many_at_the_end_of_a_round_expires_like_the_others() -> None:
+    policy = RetryPolicy((60.0,), 100.0, lambda *_: (Backend.DESKTOP,))
+    surplus = said(452, "4.5.3 too many")
+    later = said(451, "later", Stage.DATA)
+    assert dispositions((later, surplus)) == (DEFER, MANY)
+    for age, state in ((100.0, State.DEFERRED), (101.0, State.EXPIRED)):
+        now = MESSAGE.arrival + age
+        record = conclude(MESSAGE, (later, surplus), policy, client_told=False, relays_dsn=True, now=now, chance=0.0)
+        assert (record.place, [one.state for one in record.settled]) == (Place.ALONE, [state] * 2)
+
+
+@pytest.mark.parametrize(
+    ("end", "disposition"),
+    [
+        (said(552, "too many recipients", Stage.CONTENT), MANY),
+        (said(554, "5.5.3 no", Stage.DATA), MANY),
+        (said(552, "the message is too big", Stage.CONTENT), BOUNCE),
+        (said(452, "not now", Stage.DATA), DEFER),
+        (said(250, "taken; the recipient limit is 1", Stage.CONTENT), SENT),
+        (said(400, "too many recipients", Stage.DATA), MANY),
+    ],
+)
+def test_behind_a_limit_the_reply_to_the_content_sends_recipients_again_only_if_it_names_their_number(
+    end: Outcome, disposition: Disposition
+) -> None:
+    assert dispositions((end, said(452, "4.5.3 too many"))) == (disposition, MANY)

@@ -282,6 +282,8 @@ def rcpt(code: int, text: str) -> Outcome:
         ("450 4.5.3 x", 1),
         ("450 4.7.1 too many recipients this hour", None),
         ("450 4.3.0 too many recipients", 1),
+        ("450 4.5.1 too many recipients", 1),
+        ("400 too many recipients", 1),
         ("450 4.2.1 too many recipients", None),
         ("452 4.2.2 x", None),
     ],
@@ -349,6 +351,36 @@ def test_a_client_that_is_denied_with_a_5xx_is_a_setup_fault(code: int) -> None:
 def test_the_codes_of_a_missing_login_and_of_missing_tls_mean_nothing_else(code: int, stage: Stage) -> None:
     found = cause_of(stage, Reply(code, (b"5.2.1 x",)), accepted=False)
     assert found is {530: Cause.LOGIN_WANTED, 535: Cause.LOGIN_WANTED, 538: Cause.TLS_WANTED}.get(code)
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "cause"),
+    [
+        (Stage.MAIL, "400 x: Helo command rejected: no", Cause.HELO_REFUSED),
+        (Stage.MAIL, "399 x: Helo command rejected: no", None),
+        (Stage.MAIL, "500 command unrecognized, try again", Cause.COMMAND_REFUSED),
+        (Stage.MAIL, "499 access denied for your host, try again", None),
+        (Stage.MAIL, "499 access denied for your host", Cause.CLIENT_REFUSED),
+        (Stage.MAIL, "554 your host [5.7.1] is blocked", Cause.CLIENT_REFUSED),
+        (Stage.MAIL, "554 your host [9.9.9.9] is blocked", None),
+        (Stage.GREETING, "503 no", None),
+        (Stage.GREETING, "500 command unrecognized", None),
+        (Stage.EHLO, "503 no", None),
+        (Stage.EHLO, "502 command not implemented", None),
+        (Stage.MAIL, "503 5.7.1 no", None),
+        (Stage.MAIL, "502 5.7.1 no", None),
+        (Stage.MAIL, "503 5.5.1 no", Cause.COMMAND_REFUSED),
+        *((Stage.RCPT, f"{code} 5.5.1 unsupported", Cause.COMMAND_REFUSED) for code in (500, 502, 503, 504, 521)),
+        *((Stage.RCPT, f"{code} 5.5.1 no", None) for code in (500, 502, 504, 521)),
+        *((Stage.RCPT, f"{code} 5.5.1 unsupported", None) for code in (501, 505, 522, 550)),
+        *((Stage.MAIL, f"{code} 5.5.1 no", Cause.COMMAND_REFUSED) for code in (502, 503, 521)),
+    ],
+)
+def test_a_reply_that_refuses_us_is_known_by_its_code_and_words_at_its_stage(
+    stage: Stage, reply: str, cause: Cause | None
+) -> None:
+    code, _, text = reply.partition(" ")
+    assert cause_of(stage, Reply(int(code), (text.encode(),)), accepted=False) is cause
 
 
 @pytest.mark.parametrize("judged", [(HELD, BUSY), (GOOD, BUSY), (REFUSED, BUSY), (UNKNOWN, BUSY)])
@@ -621,6 +653,8 @@ def test_a_domain_has_labels_of_limited_length(name: bytes, is_one: bool) -> Non
         (b"[ipv6:::1]", True),
         (b"[::1]", False),
         (b"[IPv4:192.0.2.1]", False),
+        (b"[IPv6:x]", False),
+        (b"[IPv6:192.0.2.1]", False),
         (b"[]", False),
     ],
 )

@@ -282,3 +282,33 @@ def test_every_such_cause_has_a_fix_of_its_own() -> None:
     assert all("localhost:25" in one for one in fixes(""))
     assert any("command = " in one for one in fixes(""))
     assert not any("command = " in one for one in fixes("sendmail -bs"))
+
+
+@pytest.mark.parametrize(
+    ("cause", "problem", "step"),
+    [
+        (HELO, "refuses the name laptop.example", "Set helo for this relayhost"),
+        (LOGIN, "wants a login", "permit 127.0.0.1 there"),
+        (TLS, "wants TLS", "smtpd_tls_security_level = may"),
+        (CLIENT, "refuses connections from its own host", "permit 127.0.0.1 there"),
+        (COMMAND, "does not take the commands", "Set smtp for this relayhost to a mail server that does"),
+        (Cause.REPLY, "This is the reply of the mail server", "See its log"),
+    ],
+)
+def test_each_fault_has_its_fix_and_a_command_is_offered_where_none_is_set(
+    cause: Cause, problem: str, step: str
+) -> None:
+    through_port = Relayhost(name="home", ssh="s", ssh_config=Path("/x"), helo="laptop.example")
+    by_command = Relayhost(name="home", ssh="s", ssh_config=Path("/x"), helo="laptop.example", command="/bin/m\x1b -bs")
+    text, with_command = fix(cause, through_port), fix(cause, by_command)
+    for one in (text, with_command):
+        assert problem in one
+        assert step in one
+        assert one.endswith(".")
+    assert f"({through_port.smtp})" in text
+    assert "(/bin/m\\x1b -bs)" in with_command
+    assert ('set command = "/usr/sbin/sendmail -bs"' in text) is (cause not in (HELO, Cause.REPLY))
+    assert "set command" not in with_command
+    # The same words but for the server and the offer.
+    offer = ', or set command = "/usr/sbin/sendmail -bs" for this relayhost'
+    assert text.replace(offer, "").replace(str(through_port.smtp), "") == with_command.replace("/bin/m\\x1b -bs", "")

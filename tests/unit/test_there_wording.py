@@ -41,6 +41,11 @@ def verdict(
         (verdict(There.DELIVERED, b"250 2.1.5 Saved", b"host.example[127.0.0.1]:24"), "delivered there"),
         (verdict(There.DELIVERED, b"250 2.1.5 Saved", b"mail[private/lmtp]"), "delivered there"),
         (verdict(There.DELIVERED, b"Sent"), "delivered there"),
+        (verdict(There.DELIVERED, b"250 OK", b"mx.example.net[IPv6:::1]:25"), "delivered there"),
+        (verdict(There.DELIVERED, b"250 OK", b"mx.example.net[::1]:25"), "delivered there"),
+        (verdict(There.DELIVERED, b"250 OK", b"[IPv6:2001:db8::1]:25"), "IPv6:2001:db8::1 said 250 OK"),
+        (verdict(There.BOUNCED, b"550 no", source=Source.QUEUE), "bounced there: 550 no (the queue there says so)"),
+        (verdict(There.BOUNCED, b"550 no", source=Source.NONE), "bounced there: 550 no"),
         (
             verdict(There.DEFERRED, b"451 4.7.1 Greylisted", source=Source.QUEUE, since=NOW + 120),
             "deferred there since 14:02: 451 4.7.1 Greylisted",

@@ -1,6 +1,7 @@
 """The header fields that are read and added: each name, each month, each control character, and the bounds."""
 
 import unicodedata
+from base64 import b64encode
 from datetime import UTC, datetime
 
 import pytest
@@ -126,6 +127,7 @@ def test_a_subject_has_no_control_character_and_no_line_end(char: str, shown: st
         (b"=?utf-8?q?a?=  ", "a"),
         (b"=?utf-8?q??=", ""),
         (b"=?rot13?q?abc?=", "abc"),
+        (b"=?no-such-charset?q?=FFa?=", "\ufffda"),
     ],
 )
 def test_encoded_words_of_a_subject(field: bytes, shown: str) -> None:
@@ -162,6 +164,7 @@ def test_a_message_id_is_bounded(value: bytes, found: bool) -> None:
 )
 def test_a_well_formed_field_leaves_the_header_well_formed(line: bytes) -> None:
     assert added(line + b"\r\n\r\n") == (True, True)
+    assert added(line + b"\r\n") == (True, True)
     assert added(line) == (True, True)
 
 
@@ -170,3 +173,11 @@ def test_a_well_formed_field_leaves_the_header_well_formed(line: bytes) -> None:
 )
 def test_a_malformed_field_adds_nothing(line: bytes) -> None:
     assert added(line + b"\r\n\r\n") == (False, False)
+
+
+@pytest.mark.parametrize("length", range(1, 20))
+def test_a_word_in_base64_needs_no_padding(length: int) -> None:
+    text = "abcdefghijklmnopqrstuvwxyz"[:length]
+    encoded = b64encode(text.encode())
+    for word in (encoded, encoded.rstrip(b"=")):
+        assert trace.subject(b"Subject: =?utf-8?b?" + word + b"?=\r\n\r\n") == text
