@@ -68,6 +68,26 @@ def test_capacity_is_what_may_be_started_beside_what_is_in_flight(
     assert found == capacities
 
 
+@pytest.mark.parametrize(("ehlo", "most"), [(PLAIN, 1), (PIPELINING, 2)])
+def test_without_bdat_the_commands_of_one_more_transaction_are_sent_ahead_if_the_server_has_pipelining(
+    ehlo: bytes, most: int
+) -> None:
+    session = ready(ehlo)
+    for key in range(most):
+        assert session.capacity == 1
+        session.start(key, ENVELOPE, None)
+    assert session.capacity == 0
+    with pytest.raises(RuntimeError, match="without capacity"):
+        session.start(most, ENVELOPE, None)
+
+
+def test_a_greeting_behind_that_of_a_shell_may_come_together_with_the_reply_to_ehlo() -> None:
+    session = Session(b"localhost")
+    session.receive(b"220 welcome to this shell\r\n")
+    assert session.take_output() == b"EHLO localhost\r\n"
+    assert session.receive(b"220 mx\r\n250 mx\r\n") == [Ready(Extensions())]
+
+
 def test_a_window_grows_with_each_transaction_that_is_finished() -> None:
     session = ready(CHUNKING, Trust.UNKNOWN)
     for expected in (1 + WINDOW_STEP, 1 + 2 * WINDOW_STEP, 1 + 3 * WINDOW_STEP, MAX_IN_FLIGHT, MAX_IN_FLIGHT):
@@ -213,6 +233,7 @@ def test_the_awaited_stage_follows_the_commands(ehlo: bytes) -> None:
     [
         ([b"554 no\r\n"], Stage.GREETING, Cause.REPLY),
         ([b"421 later\r\n"], Stage.GREETING, Cause.REPLY),
+        ([b"400 later\r\n"], Stage.GREETING, Cause.REPLY),
         ([b"399 what\r\n"], Stage.GREETING, Cause.NOT_SMTP),
         ([b"221 what\r\n"], Stage.GREETING, Cause.NOT_SMTP),
         ([b"SSH-2.0\r\n"], Stage.GREETING, Cause.NOT_SMTP),
