@@ -292,6 +292,8 @@ FINAL = "Final-Recipient: rfc822; b@x.example\nAction: failed"
         (FINAL.replace("failed", "lost"), None),
         (FINAL.replace("rfc822;", "rfc822"), None),
         ("Action: failed", None),
+        (f" folded\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
+        (f"Action\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f"no field\n folded\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f": x\n y\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f"{FINAL}\nFinal-Recipient: rfc822; c@x\n tail", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
