@@ -77,6 +77,12 @@ async def test_a_client_above_the_limit_is_refused_and_logged(caplog: pytest.Log
     ]
 
 
+async def test_nothing_more_is_read_from_a_client_whose_connection_was_aborted() -> None:
+    protocol, transport = await connected(state())
+    protocol.abort()
+    assert (protocol.is_over, transport.is_closed) == (True, True)
+
+
 async def test_a_connection_that_is_idle_for_too_long_is_closed() -> None:
     protocol, transport = await connected(state())
     transport.written.clear()

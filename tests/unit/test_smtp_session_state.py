@@ -115,6 +115,7 @@ def test_a_message_behind_rset_is_lost_if_the_server_may_have_read_its_commands_
     if is_sent:
         assert session.take_output().startswith(b"RSET\r\nMAIL ")
     message, _ = session.lost("the connection is lost")
+    assert (session.awaiting, session.is_content_reply_awaited) == (None, False)
     if is_sent:
         lost = Outcome(Stage.MAIL, cause=Cause.LOST, text="the connection is lost")
         assert message == Finished(2, (lost, lost), is_cut=True)
