@@ -176,7 +176,7 @@ async def test_an_unexpected_failure_is_logged_and_ends_that_connection_alone(ca
         await there.streams.get()
         client.writer.close()
     (record,) = caplog.records
-    assert record.levelno == logging.ERROR
+    assert (record.levelno, record.name) == (logging.ERROR, "mailrelay.listener")
     assert record.exc_info
     assert "forward=127.0.0.1:0 to=db.example:5432: a connection failed" in record.message
 

@@ -110,6 +110,17 @@ async def test_the_client_waits_only_while_another_piece_is_complete_and_is_read
     assert receiving.progress >= len(receiving.intake.in_pieces[0].pieces)
 
 
+@pytest.mark.parametrize("more", range(-4, 12))
+async def test_a_content_about_as_long_as_a_piece_is_whole_whether_it_is_staged_or_not(more: int) -> None:
+    receiving = Receiving()
+    content = HEADER + b"y" * (PIECE + more - len(HEADER))
+    assert receiving.reception.feed(content) is None
+    assert receiving.reception.feed(b"\r\n.\r\nQUIT\r\n") == b"QUIT\r\n"
+    assert await receiving.reception.conclude() is None
+    staged = [piece for incoming in receiving.intake.in_pieces for piece in incoming.pieces]
+    assert b"".join([*staged, receiving.reception.rest()]) == content + b"\r\n"
+
+
 @pytest.mark.parametrize("is_own", [True, False])
 async def test_a_refusal_that_the_spool_has_logged_is_not_logged_again(is_own: bool) -> None:
     receiving = Receiving()
