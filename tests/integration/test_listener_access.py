@@ -317,8 +317,8 @@ async def test_netlink_and_proc_give_the_same_owner() -> None:
             wire = await connect(listening, which)
             sock = wire.writer.get_extra_info("socket")
             near, far = sock.getsockname()[:2], sock.getpeername()[:2]
-            assert peer_account.uid_of_connection(near, far) == os.getuid()
-            assert peer_account.uid_by_proc(near, far) == os.getuid()
+            for owner in (peer_account.uid_of_connection, peer_account.uid_by_netlink, peer_account.uid_by_proc):
+                assert owner(near, far) == os.getuid()
             assert peer_account.uid_of_connection(near, (far[0], 1)) is NoOwner.UNKNOWN
 
 
@@ -329,6 +329,31 @@ def test_a_connection_closed_by_its_process_has_no_owner_and_does_not_belong_to_
         # The server's end is open, so the kernel still keeps this one.
         assert peer_account.uid_of_connection(near, far) in NoOwner
         assert peer_account.uid_by_proc(near, far) in NoOwner
+
+
+def test_a_path_that_is_no_text_does_not_hide_who_listens_on_another(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as odd, socket.socket(socket.AF_UNIX) as plain:
+        for opened, name in ((odd, b"\xff"), (plain, b"plain")):
+            opened.bind(bytes(tmp_path) + b"/" + name)
+            opened.listen()
+        assert peer_account.holder_of_path(tmp_path / "plain").startswith(f"process {os.getpid()} (")
+
+
+def test_without_the_tables_of_the_kernel_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        monkeypatch.setattr(Path, "read_text", missing)
+        assert peer_account.uid_by_proc(client.getsockname(), client.getpeername()) is NoOwner.UNKNOWN
+        assert peer_account.holder_of_port(server.getsockname()[1]) == ""
+        assert peer_account.holder_of_path(Path("/nothing")) == ""
+
+
+def test_a_listening_socket_is_not_taken_for_a_connection_that_is_gone() -> None:
+    """The kernel returns it where it has no connection with these ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert peer_account.uid_by_netlink(server.getsockname(), ("127.0.0.1", 1)) is NoOwner.UNKNOWN
 
 
 def test_a_port_is_held_by_a_process_or_by_the_account_of_one_that_cannot_be_inspected(

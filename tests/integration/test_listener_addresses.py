@@ -1,5 +1,6 @@
 """The addresses of the listener, and the errors if they cannot be opened."""
 
+import asyncio
 import os
 import socket
 import stat
@@ -7,10 +8,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from harness.listener import Intake, connect, listener
+from harness.listener import Intake, Wire, connect, listener
 
+from mailrelay.config import Listen
 from mailrelay.endpoint import Endpoint, Tcp, Unix
-from mailrelay.listener.listening import NoSuchAccount
+from mailrelay.listener.listening import Listening, NoSuchAccount, listen
 from mailrelay.listener.sockets import AddressTaken, CannotListen, Sockets
 
 
@@ -76,6 +78,67 @@ async def test_two_listeners_cannot_share_a_port() -> None:
         with pytest.raises(AddressTaken):
             async with listener(Intake(), f"localhost:{port}"):
                 pass
+
+
+async def test_a_change_of_the_address_closes_no_connection_and_leaves_the_old_address() -> None:
+    intake = Intake()
+    async with listener(intake) as listening:
+        (old,) = listening.addresses
+        wire = await connect(listening)
+        await wire.reply()
+        settings = Listen(address=Tcp("127.0.0.1", 0), max_message_size=100)
+        listening.change(settings, None, await listening.open(settings))
+        (new,) = listening.addresses
+        assert new != old
+        assert isinstance(old, Tcp)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(old.host, old.port)
+        assert (await wire.say(b"EHLO x")).startswith(b"250-")
+        assert b"SIZE 100" in await (await begun(listening)).say(b"EHLO x")
+        assert (listening.accepted, len(listening.connections)) == (2, 2)
+        # Without another address, it stays.
+        listening.change(Listen(address=new, max_message_size=200), None, None)
+        assert listening.addresses == [new]
+        assert b"SIZE 200" in await (await begun(listening)).say(b"EHLO x")
+
+
+async def begun(listening: Listening) -> Wire:
+    wire = await connect(listening)
+    assert (await wire.reply()).startswith(b"220 ")
+    return wire
+
+
+async def test_a_listener_is_busy_while_a_client_is_connected_or_its_message_is_not_finished() -> None:
+    intake, gate = Intake(), asyncio.Event()
+    intake.before_answer = gate.wait
+    async with listener(intake) as listening:
+        assert not listening.is_busy
+        wire = await connect(listening)
+        await wire.begin()
+        assert listening.is_busy
+        wire.writer.write(b"x\r\n.\r\n")
+        await intake.arrived.wait()
+        (connection,) = listening.connections
+        wire.close()
+        connection.abort()
+        await connection.closed
+        assert not listening.connections
+        assert listening.is_busy
+        gate.set()
+        await intake.told.get()
+
+
+async def test_a_listener_that_was_paused_goes_on_where_the_service_manager_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        sockets = Sockets([inherited])
+        listening = await listen(Listen(address=Tcp(*inherited.getsockname())), Intake(), sockets)
+        listening.pause()
+        assert listening.addresses == []
+        sockets.reset_claims()
+        await listening.resume()
+        wire = await begun(listening)
+        await listening.close(grace=2.0)
+        wire.close()
 
 
 async def test_a_port_can_be_listened_on_again_at_once() -> None:

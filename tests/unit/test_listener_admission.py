@@ -152,6 +152,12 @@ async def test_only_the_socket_for_everyone_takes_any_account_and_gives_messages
     assert (protocol.owner, protocol.envelope.owner) == (owner, owner)
 
 
+async def test_nothing_more_is_read_from_a_client_whose_connection_was_aborted() -> None:
+    protocol, transport = await connected(state())
+    protocol.abort()
+    assert (protocol.is_over, transport.is_closed) == (True, True)
+
+
 async def test_a_connection_that_is_idle_for_too_long_is_closed() -> None:
     protocol, transport = await connected(state())
     transport.written.clear()

@@ -20,7 +20,7 @@ from mailrelay.config import Listen
 from mailrelay.endpoint import Unix
 from mailrelay.listener import access, activation, replies, server_state
 from mailrelay.listener.access import Access, allowed_uids, check_access, is_on, owner
-from mailrelay.listener.activation import LAUNCHD_NAME, inherited_sockets
+from mailrelay.listener.activation import inherited_sockets
 from mailrelay.listener.command_line import LAST_IN_GROUP, LineError, check_in_session, check_line
 from mailrelay.listener.parameters import (
     MAX_ENVID,
@@ -540,7 +540,7 @@ def test_launchd_hands_out_its_sockets_by_their_name(
         assert "free" not in asked
     else:
         assert [one.fileno() for one in found] == [handles[0]]
-        assert (asked[0], asked[-1]) == (LAUNCHD_NAME, "free")
+        assert (asked[0], asked[-1]) == (b"Listeners", "free")
         assert not is_open(handles[3])
         found[0].close()
 

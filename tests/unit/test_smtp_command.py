@@ -3,7 +3,7 @@
 import pytest
 
 from mailrelay.mail.envelope import Envelope, Recipient
-from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope
+from mailrelay.mail.outcome import Cause, Outcome, Reply, Scope, Stage
 from mailrelay.smtp import command
 from mailrelay.smtp.extensions import Extensions, extensions
 
@@ -58,6 +58,9 @@ def test_a_local_part_in_utf_8_needs_smtputf8_and_its_recipient_alone_is_held_wi
     for international in (sender, recipient):
         assert unsendable(international, ALL) == [None, None]
         assert b" SMTPUTF8" in command.mail(international, 1, ALL)
+    # Also if only one of its recipients needs it.
+    mixed = envelope(b"a@example.org", b"c@example.net", recipient.recipients[0].address)
+    assert b" SMTPUTF8" in command.mail(mixed, 1, ALL)
     whole, _ = unsendable(sender, Extensions())
     none, one = unsendable(recipient, Extensions())
     assert none is None
@@ -130,9 +133,9 @@ def test_an_address_that_could_break_a_command_is_not_sent(address: bytes) -> No
         unsendable(broken, ALL) for broken in (envelope(address), envelope(b"", b"carol@example.net", address))
     )
     assert good is None
-    for outcome, scope in ((sender, Scope.MESSAGE), (recipient, Scope.RECIPIENT)):
+    for outcome, scope, stage in ((sender, Scope.MESSAGE, Stage.MAIL), (recipient, Scope.RECIPIENT, Stage.RCPT)):
         assert outcome is not None
-        assert (outcome.cause, outcome.scope) == (Cause.UNREADABLE, scope)
+        assert (outcome.cause, outcome.scope, outcome.stage) == (Cause.UNREADABLE, scope, stage)
 
 
 @pytest.mark.parametrize("value", [b"x y", b"x\r\nDATA", b"x=y", b"x\x00", b"\x7f"])
@@ -155,6 +158,10 @@ def test_a_parameter_that_could_break_a_command_is_not_sent(value: bytes) -> Non
         ((b"mx", b"SIZE"), Extensions(size=0)),
         ((b"mx", b"SIZE 0"), Extensions(size=0)),
         ((b"mx", b"SIZE -1"), Extensions(size=0)),
+        ((b"mx", b"SIZE " + b"9" * 20), Extensions(size=10**20 - 1)),
+        ((b"mx", b"SIZE " + b"9" * 21), Extensions(size=0)),
+        ((b"mx", b"8BITMIME", b"SMTPUTF8"), Extensions(eightbitmime=True, smtputf8=True)),
+        ((b"mx", b"CHUNKING", b"dsn"), Extensions(chunking=True, dsn=True)),
         ((b"mx", b"SIZE " + b"9" * 5000), Extensions(size=0)),
         ((b"mx", b"X-DSN", b"8BITMIME", b"AUTH PLAIN", b"", b"\xff"), Extensions(eightbitmime=True)),
     ],

@@ -35,6 +35,7 @@ def test_replies_before_garbage_count() -> None:
     "garbage",
     [
         b"\r\n",
+        b"\n",
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"HTTP/1.1 400 Bad Request\r\n",
         b"25 ok\r\n",
@@ -68,6 +69,11 @@ def test_a_line_of_the_limit_is_read_and_one_octet_more_is_not() -> None:
     assert list(ReplyParser().feed(most + b"\r\n")) == [Reply(250, (b"x" * (MAX_LINE - 4),))]
     with pytest.raises(MalformedReply):
         list(ReplyParser().feed(most + b"x\r\n"))
+    # Also if its end has not come.
+    parser = ReplyParser()
+    assert [*parser.feed(most), *parser.feed(b"\r"), *parser.feed(b"\n")] == [Reply(250, (b"x" * (MAX_LINE - 4),))]
+    with pytest.raises(MalformedReply):
+        list(ReplyParser().feed(most + b"xx"))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,16 @@ def test_a_reply_of_too_many_octets_is_malformed() -> None:
     assert list(ReplyParser().feed(line * count)) == []
     with pytest.raises(MalformedReply):
         list(ReplyParser().feed(line * (count + 1)))
+
+
+def test_each_reply_may_have_the_most_octets() -> None:
+    lines = MAX_REPLY // MAX_LINE
+    line = b" " + b"x" * (MAX_LINE - 4) + b"\r\n"
+    most = (b"250-" + line[1:]) * (lines - 1) + b"250" + line
+    parser = ReplyParser()
+    assert [len(one.lines) for one in (*parser.feed(most), *parser.feed(most))] == [lines, lines]
+    with pytest.raises(MalformedReply):
+        list(parser.feed(b"250-\r\n" + most))
 
 
 def test_the_limits_are_for_each_reply_and_not_for_the_conversation() -> None:

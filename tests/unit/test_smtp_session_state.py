@@ -68,6 +68,100 @@ def test_capacity_is_what_may_be_started_beside_what_is_in_flight(
     assert found == capacities
 
 
+@pytest.mark.parametrize(("ehlo", "most"), [(PLAIN, 1), (PIPELINING, 2)])
+def test_without_bdat_the_commands_of_one_more_transaction_are_sent_ahead_if_the_server_has_pipelining(
+    ehlo: bytes, most: int
+) -> None:
+    session = ready(ehlo)
+    for key in range(most):
+        assert session.capacity == 1
+        session.start(key, ENVELOPE, None)
+    assert session.capacity == 0
+    with pytest.raises(RuntimeError, match="without capacity"):
+        session.start(most, ENVELOPE, None)
+
+
+def test_a_greeting_behind_that_of_a_shell_may_come_together_with_the_reply_to_ehlo() -> None:
+    session = Session(b"localhost")
+    session.receive(b"220 welcome to this shell\r\n")
+    assert session.take_output() == b"EHLO localhost\r\n"
+    assert session.receive(b"220 mx\r\n250 mx\r\n") == [Ready(Extensions())]
+
+
+def test_content_is_taken_only_while_it_is_wanted() -> None:
+    session = ready(CHUNKING)
+    send(session)
+    for give in (lambda: session.send_content(b"x"), session.end_content):
+        with pytest.raises(RuntimeError, match="none was wanted"):
+            give()
+
+
+def test_replies_behind_the_end_of_a_conversation_are_not_read() -> None:
+    session = Session(b"localhost")
+    (ended,) = session.receive(b"554 no\r\n421 closing\r\n")
+    assert isinstance(ended, Ended)
+    assert session.replies == 1
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_a_message_behind_rset_is_lost_if_the_server_may_have_read_its_commands_and_else_untried(
+    is_sent: bool,
+) -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, None)
+    session.take_output()
+    session.receive(b"250 ok\r\n" * 3)
+    session.start(2, ENVELOPE, len(CONTENT))
+    if is_sent:
+        assert session.take_output().startswith(b"RSET\r\nMAIL ")
+    message, _ = session.lost("the connection is lost")
+    assert (session.awaiting, session.is_content_reply_awaited) == (None, False)
+    if is_sent:
+        lost = Outcome(Stage.MAIL, cause=Cause.LOST, text="the connection is lost")
+        assert message == Finished(2, (lost, lost), is_cut=True)
+    else:
+        assert message == Untried(2)
+
+
+def test_where_the_replies_to_a_message_will_stand_counts_those_to_all_commands_before_it() -> None:
+    """RSET comes before each but the first."""
+    session = ready(CHUNKING)
+    for key, first in ((1, 2), (2, 2 + 4 + 1), (3, 2 + 4 + 5 + 1)):
+        (planned,) = [
+            one for one in fed(session, session.start(key, ENVELOPE, len(CONTENT))) if isinstance(one, Planned)
+        ]
+        assert planned.exchange.first == first
+    session = ready(PLAIN)
+    session.start(1, ENVELOPE, None)
+    for _ in range(3):
+        session.take_output()
+        session.receive(b"250 ok\r\n")
+    (planned,) = session.start(2, ENVELOPE, len(CONTENT))
+    assert isinstance(planned, Planned)
+    assert planned.exchange.first == 2 + 3 + 1
+
+
+def fed(session: Session, events: list[Event]) -> list[Event]:
+    """Gives the content that is wanted, and returns all events."""
+    if any(isinstance(event, ContentWanted) for event in events):
+        session.send_content(CONTENT)
+        events += session.end_content()
+    return events
+
+
+def test_a_server_that_refuses_us_at_rcpt_gets_the_lone_dot_that_it_asks_for_before_the_end() -> None:
+    session = ready(PIPELINING)
+    session.start(1, ENVELOPE, len(CONTENT))
+    session.take_output()
+    refused = b"530 5.7.0 Authentication required\r\n"
+    (finished,) = session.receive(b"250 ok\r\n" + refused * 2 + b"354 go\r\n")
+    assert isinstance(finished, Finished)
+    assert (session.take_output(), session.capacity) == (b".\r\n", 0)
+    (ended,) = session.receive(b"554 no recipients\r\n")
+    assert isinstance(ended, Ended)
+    assert ended.outcome.scope is Scope.RELAYHOST
+
+
 def test_a_window_grows_with_each_transaction_that_is_finished() -> None:
     session = ready(CHUNKING, Trust.UNKNOWN)
     for expected in (1 + WINDOW_STEP, 1 + 2 * WINDOW_STEP, 1 + 3 * WINDOW_STEP, MAX_IN_FLIGHT, MAX_IN_FLIGHT):
@@ -213,6 +307,7 @@ def test_the_awaited_stage_follows_the_commands(ehlo: bytes) -> None:
     [
         ([b"554 no\r\n"], Stage.GREETING, Cause.REPLY),
         ([b"421 later\r\n"], Stage.GREETING, Cause.REPLY),
+        ([b"400 later\r\n"], Stage.GREETING, Cause.REPLY),
         ([b"399 what\r\n"], Stage.GREETING, Cause.NOT_SMTP),
         ([b"221 what\r\n"], Stage.GREETING, Cause.NOT_SMTP),
         ([b"SSH-2.0\r\n"], Stage.GREETING, Cause.NOT_SMTP),

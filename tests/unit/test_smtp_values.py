@@ -253,7 +253,8 @@ def test_a_message_whose_end_was_not_sent_is_not_in_doubt(
     one.is_content_written, one.is_begun = is_written, is_begun
     for command in awaited:
         command.transaction = one
-    loss.lose([one], [Command(Verb.RCPT, b"", one, 1), *awaited], Stage.RCPT, "x", Evidence.NOTHING)
+    rcpt = Command(Verb.RCPT, b"", one, 1, is_sent=True)
+    loss.lose([one], [rcpt, *awaited], Stage.RCPT, "x", Evidence.NOTHING)
     lost = Outcome(Stage.RCPT, cause=Cause.LOST, text="x")
     assert one.outcomes == ({0: REFUSED, 1: lost} if is_begun else {0: REFUSED})
 
@@ -314,6 +315,14 @@ def test_each_reply_of_a_transaction_with_data_must_be_good(place: int, reply: b
     assert record.proofs(exchange) == proofs
     content = record.reply_to_content(exchange)
     assert (content is None) is (place == 3)
+
+
+@pytest.mark.parametrize("last_digits", [b"00", b"99"])
+def test_the_first_digit_of_a_reply_in_a_record_decides(last_digits: bytes) -> None:
+    exchange = Exchange(2, (0, 1), has_data=True)
+    record = Record(OPENING + b"".join(line[:1] + last_digits + line[3:] for line in WITH_DATA), is_complete=True)
+    assert record.proofs(exchange) == [SENT] * 2
+    assert record.reply_to_content(exchange) is not None
 
 
 @pytest.mark.parametrize("code", range(499, 507))

@@ -97,6 +97,37 @@ def test_one_recipient_waits_and_the_other_has_left() -> None:
     assert [one.verdict.state for one in found] == [There.DEFERRED, There.LEFT]
 
 
+def test_a_recipient_waits_while_its_message_is_listed_with_the_members_of_an_alias_or_with_nobody() -> None:
+    """Other recipients of ours in the listing show that it lists ours, and not members alone."""
+    for listed, waits in (
+        (("member@b.example",), True),
+        ((), True),
+        (("c@d.example", "member@b.example"), True),
+        (("c@d.example",), False),
+    ):
+        answer = replace(ANSWER, listing=listing(*listed))
+        known, _ = step(KNOWN, answer, ONE, TWO, now=1_010.0)
+        _, found = step(known, answer, ONE, TWO, now=1_020.0)
+        assert found[0].verdict.state is (There.WAITING if waits else There.LEFT), listed
+
+
+def test_a_report_may_be_two_seconds_older_than_a_message_that_replaces_another() -> None:
+    """The times here and there are whole seconds."""
+    known = known_of(replace(ONE, is_successor=True), b"", b"m3.A@laptop.example")
+    for before, counts in ((2, True), (3, False)):
+        came = formatdate(int(ACCEPTED) + 3600 - before).encode()
+        report = sample("postfix.report").replace(b"Sat, 28 Nov 2026 10:50:22 +0000", came)
+        parsed = parse(replace(ANSWER, reports=report, seconds_ahead=3600.0), [known])
+        assert parsed.about == ({known.name} if counts else set())
+
+
+def test_the_last_line_about_each_address_is_kept_in_the_order_of_the_log() -> None:
+    lines = [log(to, "deferred", words) for to, words in (("a@b.example", "1"), ("c@d.example", "2"))]
+    known = learn(KNOWN, parse(replace(ANSWER, log=b"".join(lines)), [KNOWN]))
+    known = learn(known, parse(replace(ANSWER, log=log("a@b.example", "deferred", "3")), [known]))
+    assert [(one.recipient, one.words) for one in known.log] == [(b"c@d.example", b"2"), (b"a@b.example", b"3")]
+
+
 def test_the_log_of_an_earlier_answer_counts() -> None:
     answer = replace(ANSWER, log=log("a@b.example", "sent", "250 2.0.0 OK 77 - gsmtp"))
     known, found = step(KNOWN, answer, ONE, now=1_010.0)

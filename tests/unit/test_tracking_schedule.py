@@ -35,6 +35,29 @@ def test_nothing_to_follow_is_no_question(asked: float | None) -> None:
     assert not is_followed(0.0, LIFETIME + 1)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "asked", "now", "expected"),
+    [
+        ([0.0, 1.0], None, 1.0, 2.0),
+        ([0.0], 1800.0, 1800.0, 5400.0),
+        ([0.0], 4800.0, 4800.0, 5400.0),
+        ([0.0], 5399.0, 5399.0, 5404.0),
+        ([0.0], 5400.0, 5400.0, 9000.0),
+    ],
+)
+def test_the_earliest_point_that_was_not_asked_at_is_next(
+    accepted: list[float], asked: float | None, now: float, expected: float
+) -> None:
+    for epoch in (0.0, 1.8e9):
+        last = None if asked is None else epoch + asked
+        assert next_question([epoch + one for one in accepted], last, epoch + now) == epoch + expected
+
+
+def test_a_message_is_followed_up_to_the_end_of_its_time() -> None:
+    assert is_followed(1.8e9, 1.8e9 + LIFETIME)
+    assert not is_followed(1.8e9, 1.8e9 + LIFETIME + 1)
+
+
 def test_after_a_sleep_a_question_is_due_at_once() -> None:
     assert next_question([0.0], 28.0, 7200.0) == 120.0
 

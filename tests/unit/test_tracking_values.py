@@ -216,16 +216,24 @@ def test_a_recipient_of_exim_is_below_its_message(text: str) -> None:
         ("command not found", 127, Unreadable),
         ("", 1, Unreadable),
         ("notpermitted", 1, Unreadable),
+        ("cr\rin the line: not permitted", 1, NotPermitted),
+        # Not in the first lines, and not in or behind a line of a listing.
+        ("x\n" * 7 + "not permitted", 1, NotPermitted),
+        ("x\n" * 8 + "not permitted", 1, Unreadable),
+        (" 451 not permitted", 1, Unreadable),
+        ("\t451 not permitted", 1, Unreadable),
+        ('{"x": 1} not permitted', 1, Unreadable),
+        (" listed\nnot permitted", 1, Unreadable),
+        (MESSAGE + "not permitted", 1, Unreadable),
     ],
 )
 def test_a_program_that_fails_was_refused_only_if_it_says_so(
     text: str, status: int, kind: type[NotPermitted | Unreadable]
 ) -> None:
     found = read_listing(Server.POSTFIX, text.encode(), status)
-    assert isinstance(found, kind | Unreadable)
+    assert isinstance(found, kind)
     if "\n" not in text:
-        assert isinstance(found, kind)
-        assert found.words == text.encode()
+        assert found.words == text.strip().encode()
 
 
 # Reports.
@@ -262,6 +270,14 @@ FINAL = "Final-Recipient: rfc822; b@x.example\nAction: failed"
             Sighting("A1", b"b@x.example", Seen.BOUNCED, b"550 no user", by=b"mx.x.example"),
         ),
         (
+            f"{FINAL}\nDiagnostic-Code: smtp; 550 5.1.1 no <b@x>",
+            Sighting("A1", b"b@x.example", Seen.BOUNCED, b"550 5.1.1 no <b@x>"),
+        ),
+        (
+            f"{FINAL}\nDiagnostic-Code: smtp; <b@x> is unknown",
+            Sighting("A1", b"b@x.example", Seen.BOUNCED, b"<b@x> is unknown"),
+        ),
+        (
             f"Original-Recipient: rfc822; <t@x.example>\n{FINAL}",
             Sighting("A1", b"t@x.example", Seen.BOUNCED, final=b"b@x.example"),
         ),
@@ -276,6 +292,8 @@ FINAL = "Final-Recipient: rfc822; b@x.example\nAction: failed"
         (FINAL.replace("failed", "lost"), None),
         (FINAL.replace("rfc822;", "rfc822"), None),
         ("Action: failed", None),
+        (f" folded\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
+        (f"Action\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f"no field\n folded\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f": x\n y\n{FINAL}", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
         (f"{FINAL}\nFinal-Recipient: rfc822; c@x\n tail", Sighting("A1", b"b@x.example", Seen.BOUNCED)),
@@ -296,6 +314,8 @@ def test_the_fields_of_a_recipient_of_a_report(fields: str, expected: Sighting |
         ("X: y", "Message-ID: <m@x>", True),
         ("X: y", "Message-ID:\n <m@x>", True),
         (ENVID, "Message-ID: <other@x>", True),
+        (f"\n\n{ENVID}", "", True),
+        ("X: y", "\n\nMessage-ID: <m@x>", True),
         ("X: y", "Message-ID: <other@x>", False),
         ("X-Postfix-Queue-ID: C3", "", False),
         ("Original-Envelope-Id: env2", "", False),
@@ -321,6 +341,30 @@ def test_a_report_is_about_ours_by_any_of_its_ids(message_fields: str, returned:
 def test_what_has_not_the_form_of_a_report_is_none(text: bytes) -> None:
     assert only(text) is None
     assert only(report(FINAL, message_fields=ENVID).replace(b'"b"', b"b")) is not None
+
+
+def test_the_type_of_a_report_is_known_in_any_case() -> None:
+    text = report(FINAL, message_fields=ENVID).replace(b"multipart/report; boundary", b"MultiPart/REPORT; BOUNDARY")
+    assert only(text) is not None
+
+
+STATUS = f"--b\nContent-Type: message/delivery-status\n\n{ENVID}\n\nFinal-Recipient: rfc822; {{}}\nAction: failed\n"
+
+
+def test_a_report_may_begin_with_its_status_and_only_the_first_status_counts() -> None:
+    head = 'From x\nContent-Type: multipart/report; boundary="b"\n\nno part\n'
+    found = only((head + STATUS.format("b@x") + STATUS.format("c@x")).encode())
+    assert found is not None
+    assert found.recipient == b"b@x"
+
+
+@pytest.mark.parametrize("before", ["see -", "x", "-"])
+def test_a_boundary_that_does_not_begin_its_line_ends_no_part(before: str) -> None:
+    """Words that the report quotes make no status."""
+    text = report(FINAL, message_fields=ENVID).replace(b"\n\nno\n", f"\n\n{before}{STATUS.format('c@x')}".encode(), 1)
+    found = only(text)
+    assert found is not None
+    assert found.recipient == b"b@x.example"
 
 
 # Queue ids.
@@ -475,6 +519,7 @@ def test_where_nothing_can_be_seen_the_reason_is_said(listed: Output | None, rea
     assert found.is_blind is is_blind
     assert not concluded(answer(listed), WAITING).is_blind
     assert concluded(answer(listed, log=b""), WAITING).verdict == WAITING
+    assert parse(answer(), [KNOWN]).reason_for(KNOWN) == b""
 
 
 def test_a_message_without_an_id_and_one_of_another_server_say_why() -> None:
@@ -492,7 +537,16 @@ def test_a_message_without_an_id_and_one_of_another_server_say_why() -> None:
 
 @pytest.mark.parametrize(
     ("text", "is_mark"),
-    [(b"x" * 8, True), (b"x" * 7, False), (b"x" * 200, True), (b"x" * 201, False), (b"x" * 8 + b" ", False)],
+    [
+        (b"x" * 8, True),
+        (b"x" * 7, False),
+        (b"x" * 200, True),
+        (b"x" * 201, False),
+        (b"x" * 8 + b" ", False),
+        (b"!" * 8, True),
+        (b"~" * 8, True),
+        (b"\x7f" * 8, False),
+    ],
 )
 def test_the_marks_of_a_message_are_printable_and_bounded(text: bytes, is_mark: bool) -> None:
     known = Known("n", (), envid=text, message_id=b"!~" + text)

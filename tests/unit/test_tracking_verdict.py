@@ -77,6 +77,10 @@ def test_words_are_shown_without_control_characters() -> None:
         ([BOB, b"bob@far.example.org"], BOB, True, None),
         ([BOB], b"eve@far.example", False, None),
         ([BOB], b"bob@other.example", False, None),
+        ([BOB], b"eve@far", True, None),
+        ([BOB], b"", True, None),
+        ([b"root"], b"eve@mx.example", False, None),
+        ([BOB], BOB + b"@mx.example", False, None),
     ],
 )
 def test_a_sighting_is_given_to_one_recipient_or_none(
