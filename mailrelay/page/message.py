@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from mailrelay.control import replacement
-from mailrelay.control.daemon import is_asleep, is_served
+from mailrelay.control.daemon import is_served
 from mailrelay.control.details import Details, content, details
 from mailrelay.control.errors import CONTROL_ERRORS
 from mailrelay.mail.lifecycle import Act
@@ -95,7 +95,7 @@ def _facts(site: Site, message: Listed, now: float) -> list[tuple[str, str]]:
     ]
     if message.next_attempt is not None:
         when = views.clock(max(now, message.next_attempt))
-        runs = is_served(site.directory) or is_asleep(site.directory)
+        runs = is_served(site.directory)
         facts.append(("Next attempt", when if runs else f"{when}, but mailrelay does not run"))
     return facts
 

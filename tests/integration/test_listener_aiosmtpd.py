@@ -60,6 +60,7 @@ async def test_connections_share_nothing_that_one_of_them_changes() -> None:
     one, other = make(), make()
     await one.smtp_EHLO("client")
     await one.smtp_MAIL("FROM:<a@b>")
+    assert (one.session.host_name, one.envelope.sender) == ("client", b"a@b")
     assert other.session.host_name is None
     assert other.envelope.sender is None
     assert other.unsent == b""

@@ -89,6 +89,7 @@ def test_every_state_of_the_lifecycle_is_a_state_of_the_database(db: apsw.Connec
         db.execute(
             "UPDATE recipient SET state = ?, remote = 1, stage = 'content' WHERE message = ?", (state.value, key)
         )
+        assert rows(db, "SELECT state FROM recipient WHERE message = ?", (key,)) == [(state.value,)]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.SPOOL])

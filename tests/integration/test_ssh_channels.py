@@ -20,8 +20,7 @@ from mailrelay.ssh import connection, greeting
 from mailrelay.ssh.channel import READ_SIZE
 from mailrelay.ssh.connection import RelayhostConnection
 from mailrelay.ssh.dial import dial, read_hops
-from mailrelay.ssh.flow_control import FlowControl
-from mailrelay.ssh.hop_connection import connect_hops
+from mailrelay.ssh.hop_connection import HopConnection, connect_hops
 from mailrelay.ssh.interface import Fault
 from mailrelay.ssh.tcp import octets_acknowledged, tcp_state
 
@@ -73,15 +72,31 @@ async def test_a_wire_carries_five_megabytes_both_ways_unchanged(tmp_path: Path)
         wire.close()
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="this kernel cannot be told to acknowledge at once")
 async def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acknowledged: list[int] = []
-    acknowledge = FlowControl.acknowledge
 
-    def counted(flow: FlowControl) -> None:
-        acknowledged.append(1)
-        acknowledge(flow)
+    class Counting:
+        """The socket of a connection."""
 
-    monkeypatch.setattr(FlowControl, "acknowledge", counted)
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+        def setsockopt(self, level: int, option: int, value: int) -> None:
+            self._real.setsockopt(level, option, value)
+            if (level, option) == (socket.IPPROTO_TCP, socket.TCP_QUICKACK):
+                acknowledged.append(value)
+
+    extra_info = HopConnection.get_extra_info
+
+    def counting(connection: HopConnection, name: str, default: object = None) -> object:
+        found = extra_info(connection, name, default)
+        return Counting(found) if name == "socket" and found is not None else found
+
+    monkeypatch.setattr(HopConnection, "get_extra_info", counting)
 
     async with Remote(tmp_path) as remote, linked(remote.relayhost()) as link:
         wire = await link.open_channel()
@@ -91,6 +106,7 @@ async def test_all_that_comes_is_acknowledged_at_once(tmp_path: Path, monkeypatc
         wire.write(b"NOOP\r\n")
         assert await wire.read()
         assert len(acknowledged) > seen
+    assert set(acknowledged) == {1}
 
 
 async def test_who_writes_waits_until_the_connection_below_has_room_and_not_for_ever_when_it_goes(

@@ -89,11 +89,15 @@ async def test_the_key_of_a_file_lets_us_in_with_one_request(tmp_path: Path) -> 
 class Withholding(Remote):
     """A remote that accepts the service request only when it has received the authentication request behind it."""
 
+    accepted_late = False
+
     def ssh_server(self) -> asyncssh.SSHServer:
         return WithholdingSSHServer(self)
 
 
 class WithholdingSSHServer(RemoteSSHServer):
+    remote: Withholding
+
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
         self._send = conn.send_packet
@@ -110,6 +114,7 @@ class WithholdingSSHServer(RemoteSSHServer):
     def begin_auth(self, username: str) -> bool:
         if self._withheld is not None:
             octets, self._withheld = self._withheld, None
+            self.remote.accepted_late = True
             self._send(MSG_SERVICE_ACCEPT, *octets)
         return super().begin_auth(username)
 
@@ -120,6 +125,7 @@ async def test_the_authentication_does_not_wait_for_the_reply_to_the_service_req
         (tmp_path / "id_ed25519").unlink()
         remote.client_key = put_key(tmp_path / "id_ed25519", kind)
         await log_in(remote)
+        assert remote.accepted_late
 
 
 class Open(Remote):
@@ -140,6 +146,7 @@ async def test_a_server_that_asks_for_nothing_lets_us_in(tmp_path: Path, has_key
         if not has_key:
             (tmp_path / "id_ed25519").unlink()
         await log_in(remote)
+        assert remote.logins == 1
 
 
 async def test_without_a_key_the_server_is_asked_whether_it_wants_one(tmp_path: Path) -> None:

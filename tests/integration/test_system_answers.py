@@ -19,6 +19,7 @@ from mailrelay.config import Settings, load
 from mailrelay.control import acts, bulk, enqueue, progress, system, system_answers
 from mailrelay.control.bulk import Skip, change, select
 from mailrelay.control.details import Details
+from mailrelay.control.following import AskedThere, await_retries
 from mailrelay.control.replacement import replace, replaceable
 from mailrelay.control.system import System
 from mailrelay.control.wire import packed
@@ -31,6 +32,7 @@ from mailrelay.mail.selection import Filter
 from mailrelay.mail.send_time import MAX_WAIT, SendTime
 from mailrelay.mail.sending import Sending, Stop
 from mailrelay.mail.spool_errors import NoSuchMessage, NotAllowed, SpoolError
+from mailrelay.mail.there import RetryThere
 from mailrelay.spool import attempts, lock, ownership
 from mailrelay.spool.command_spool import CommandSpool
 from mailrelay.spool.database import connect, transaction
@@ -116,6 +118,14 @@ def test_messages_of_other_accounts_do_not_exist_for_an_account(ask: Ask, questi
     for given in (queue_id, queue_id[:3]):
         with pytest.raises(NoSuchMessage, match=f"no message has the id {given}"):
             ask(ERIN).ask(Details, question, given, *more)
+
+
+def test_what_a_mail_server_was_asked_is_told_to_the_account_of_the_message_alone(ask: Ask) -> None:
+    queue_id = submit(ask, CAROL)
+    for account in (CAROL, 0):
+        assert await_retries(ask(account), [queue_id], 0.0) == [AskedThere(queue_id, "default", RetryThere(False, ""))]
+    with pytest.raises(NoSuchMessage, match=f"no message has the id {queue_id}"):
+        await_retries(ask(ERIN), [queue_id], 0.0)
 
 
 def test_other_accounts_can_change_nothing(ask: Ask, settings: Settings) -> None:
