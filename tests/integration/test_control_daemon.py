@@ -22,6 +22,7 @@ OURS = str(os.getpid())
         # A daemon that has just begun to start.
         (True, False, OURS, True, False),
     ],
+    ids=["neither", "asleep", "runs", "starts"],
 )
 def test_a_daemon_runs_or_is_asleep_or_neither(
     tmp_path: Path, runs: bool, is_listened_to: bool, pid: str | None, is_served: bool, is_asleep: bool
