@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness.daemon_process import Relay
-from harness.processes import PATIENCE, free_port, listens, until
+from harness.processes import PATIENCE, free_port, listens
 
 from mailrelay.control import daemon
 from mailrelay.spool import liveness
@@ -168,6 +168,8 @@ def test_a_daemon_whose_terminal_is_closed_ends(relay: Relay) -> None:
     if pid == 0:
         os.chdir(relay.directory)
         os.execve(sys.executable, relay.command("serve"), relay.environment)
-    until(lambda: listens(relay.port), "the daemon listens")
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
