@@ -16,10 +16,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-import asyncssh
-
 from mailrelay.mail.quantity import size
-from mailrelay.ssh import errors, remote_script
+from mailrelay.ssh import remote_script
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.interface import NotAnswered
 from mailrelay.tracking.question import MAX_IDS, Answer, Output, Place, Question
@@ -162,11 +160,8 @@ async def ask(session: Session, question: Question) -> Answer:
 
 
 def refused(error: Exception) -> NotAnswered:
-    """The exception if the relayhost opens no session, or refuses a command in it."""
-    reason = "no reply in time" if isinstance(error, TimeoutError) else errors.message(error)
-    if isinstance(error, asyncssh.ChannelOpenError) and error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:
-        return NotAnswered(f"The SSH server refuses to run a command: {reason}.")
-    return NotAnswered(f"The SSH server opens no session for a question about mail: {reason}.", is_temporary=True)
+    """As `remote_script.refused`."""
+    return remote_script.refused(error, "a question about mail", NotAnswered)
 
 
 def _words(words: Iterable[str]) -> str:

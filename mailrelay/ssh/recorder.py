@@ -22,12 +22,10 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-import asyncssh
-
 from mailrelay.endpoint import Tcp
 from mailrelay.mail.printable import printable
 from mailrelay.mail.quantity import size
-from mailrelay.ssh import errors, remote_script
+from mailrelay.ssh import remote_script
 from mailrelay.ssh.channel import RelayhostChannel
 from mailrelay.ssh.interface import NotRecorded, RecordRead
 
@@ -116,12 +114,8 @@ def _record(file: bytes, token: bytes, *, is_growing: bool) -> RecordRead:
 
 
 def refused(error: Exception) -> NotRecorded:
-    """The exception if the relayhost opens no session, or refuses a command in it. It opens none if there are as many as
-    MaxSessions of sshd_config allows."""
-    if isinstance(error, asyncssh.ChannelOpenError) and error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:
-        return NotRecorded(f"The SSH server refuses to run a command: {errors.message(error)}.")
-    reason = "no reply in time" if isinstance(error, TimeoutError) else errors.message(error)
-    return NotRecorded(f"The SSH server opens no session for a recorder: {reason}.", is_temporary=True)
+    """As `remote_script.refused`."""
+    return remote_script.refused(error, "a recorder", NotRecorded)
 
 
 async def start(channel: RelayhostChannel, token: str, until: float) -> str:

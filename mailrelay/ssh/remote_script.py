@@ -1,4 +1,4 @@
-"""Scripts of the package that run on the relayhost: their command lines, and the output of programs there.
+"""Scripts of the package that run on the relayhost: their command lines, their refusal, and the output of programs there.
 
 Promises: any login shell passes a script on unchanged. Never: data in a script; it is passed in words or on stdin.
 """
@@ -8,9 +8,16 @@ import contextlib
 import re
 from collections.abc import Mapping
 from importlib import resources
+from typing import TypeVar
+
+import asyncssh
 
 from mailrelay.mail.printable import printable
+from mailrelay.ssh import errors
 from mailrelay.ssh.channel import RelayhostChannel
+from mailrelay.ssh.interface import NotAnswered, NotRecorded
+
+Refusal = TypeVar("Refusal", NotAnswered, NotRecorded)
 
 
 def text(name: str, values: Mapping[str, object]) -> str:
@@ -50,6 +57,15 @@ async def answer(channel: RelayhostChannel, sent: bytes, *, limit: int, silence:
             break
         found += octets
     return bytes(found)
+
+
+def refused(error: Exception, what: str, kind: type[Refusal]) -> Refusal:
+    """The exception of this kind if the relayhost opens no session, or refuses a command in it. what: the purpose of the
+    session. The relayhost opens none if there are as many as MaxSessions of sshd_config allows."""
+    reason = "no reply in time" if isinstance(error, TimeoutError) else errors.message(error)
+    if isinstance(error, asyncssh.ChannelOpenError) and error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:
+        return kind(f"The SSH server refuses to run a command: {reason}.")
+    return kind(f"The SSH server opens no session for {what}: {reason}.", is_temporary=True)
 
 
 def shown(output: bytes) -> str:
